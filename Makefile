@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test lint types arrows pytest bench clean
+
+help: ## show the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with everything installed
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,test]'
+	@touch $@
+
+demo: setup ## run one real agent run through the whole stack, then stop it
+	$(BIN)/swissbrain demo
+
+dev: setup ## the same stack, staying up; data in .swissbrain/
+	$(BIN)/swissbrain dev
+
+test: lint types arrows pytest ## lint, types, import arrows, all tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+arrows: setup
+	$(BIN)/lint-imports --config pyproject.toml
+
+pytest: setup
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: setup ## print the benchmark tables
+	$(BIN)/python -m bench
+
+clean: ## remove the virtual environment and the data of `make dev`
+	rm -rf $(VENV) .swissbrain
