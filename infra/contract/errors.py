@@ -1,0 +1,66 @@
+"""What can go wrong, named for the domain; adapters map their vendors' errors to these.
+
+ContractError
+├── InvalidInput        bad input: what was wrong, where, what is allowed
+├── RunGone             no such run (or not this user's)
+├── TransitionRefused   the run's status does not allow this
+├── LeaseLost           the fence is stale: another worker owns the run
+├── StoreUnavailable    Redis could not be reached or did not answer in time; may be tried again
+├── StoreRejected       Redis answered with an error
+├── FilesUnavailable    the object store could not be reached or failed; may be tried again
+├── FileMissing         no such file in the workspace
+├── LimitExceeded       a stated limit of the workspace or the executor was passed
+└── ExecutorUnavailable the sandbox cannot run here; says what to install
+"""
+
+
+class ContractError(Exception):
+    """Base of all errors of the domain."""
+
+
+class InvalidInput(ContractError):
+    """Bad input. `field` is the path of the offending value, such as `$.plan[2].args.path`; empty if there is none."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RunGone(ContractError):
+    """There is no such run."""
+
+
+class TransitionRefused(ContractError):
+    """The run's status does not allow what was asked; `status` is that status."""
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class LeaseLost(ContractError):
+    """A write was refused because its fence is stale: stop working on this run at once."""
+
+
+class StoreUnavailable(ContractError):
+    """Redis could not be reached or did not answer in time. The command may or may not have been executed."""
+
+
+class StoreRejected(ContractError):
+    """Redis answered with an error; its text is the message."""
+
+
+class FilesUnavailable(ContractError):
+    """The object store could not be reached or answered with a server error."""
+
+
+class FileMissing(ContractError):
+    """No such file in the workspace."""
+
+
+class LimitExceeded(ContractError):
+    """A stated limit was passed; the message names it."""
+
+
+class ExecutorUnavailable(ContractError):
+    """The sandbox cannot run on this host; the message says what to install."""

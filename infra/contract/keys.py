@@ -1,0 +1,72 @@
+"""Every Redis key and channel, each with its time-to-live rule beside it.
+
+Rules: a run that is neither finished nor abandoned never expires, so nothing acknowledged can be lost; all that
+belongs to one run expires `retention_s` after it finished.
+"""
+
+from dataclasses import dataclass
+
+DEFAULT_RETENTION_S = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Builds key names. `prefix` is empty by default; on Redis Cluster it is a hash tag such as `{sb}:`."""
+
+    prefix: str = ""
+
+    @property
+    def pending(self) -> str:
+        """List: one wake token for each ready run; its length is the queue depth. No TTL: emptied by `claim`."""
+        return f"{self.prefix}jobs:pending"
+
+    @property
+    def ready(self) -> str:
+        """Sorted set: ready runs in scheduling order. No TTL: members leave with claim or cancel."""
+        return f"{self.prefix}jobs:ready"
+
+    @property
+    def delayed(self) -> str:
+        """Sorted set: runs not yet due, score = due time in ms. No TTL: members leave when due or cancelled."""
+        return f"{self.prefix}jobs:delayed"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: running runs, score = lease expiry in ms of server time. No TTL: members leave with the run."""
+        return f"{self.prefix}jobs:leases"
+
+    @property
+    def dead(self) -> str:
+        """Sorted set: dead letters, score = when in ms. No TTL: members leave with redrive, deletion or expiry."""
+        return f"{self.prefix}jobs:dead"
+
+    @property
+    def run_prefix(self) -> str:
+        """What `claim` puts before the run ids that it picks itself."""
+        return f"{self.prefix}run:"
+
+    @property
+    def channel_prefix(self) -> str:
+        """What `claim` puts before a run id to get the channel of its log."""
+        return f"{self.prefix}agent:logs:"
+
+    @property
+    def control(self) -> str:
+        """Channel: cancel nudges for workers, one run id a message."""
+        return f"{self.prefix}agent:control"
+
+    def run(self, run_id: str) -> str:
+        """Hash: the run record and, in fields `journal:*`, its completed steps. TTL: retention after the finish."""
+        return f"{self.run_prefix}{run_id}"
+
+    def log(self, run_id: str) -> str:
+        """Stream: the run's events; an entry's id is `<seq of its last event>-0`. TTL: retention after the finish."""
+        return f"{self.run_prefix}{run_id}:log"
+
+    def channel(self, run_id: str) -> str:
+        """Channel: the same batches, published as they are appended."""
+        return f"{self.channel_prefix}{run_id}"
+
+    def user_runs(self, user_id: str) -> str:
+        """Sorted set: a user's run ids, score = creation in ms. TTL: twice the retention, renewed by each create."""
+        return f"{self.prefix}user:{user_id}:runs"

@@ -1,0 +1,191 @@
+"""The records of the run contract: what is asked, what is kept, what is logged."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from infra.contract.errors import InvalidInput
+from infra.contract.states import Outcome, Status
+from infra.contract.tools import parse_args
+
+RECORD_VERSION = 1
+
+MAX_PROMPT_CHARS = 100_000
+MAX_PLAN_STEPS = 200
+MAX_METADATA_KEYS = 50
+MAX_ATTEMPTS = 20
+MAX_TIMEOUT_S = 24 * 3600.0
+
+TERMINAL_EVENT = "run.finished"
+
+EventType = Literal[
+    "run.started",
+    "run.resumed",
+    "run.requeued",
+    "run.retried",
+    "run.waiting",
+    "run.input",
+    "run.finished",
+    "step.started",
+    "step.finished",
+    "tool.started",
+    "tool.output",
+    "tool.finished",
+    "artifact",
+    "message",
+    "log",
+]
+
+
+class PlanStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
+    """One tool call of an explicit plan."""
+
+    tool: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    args: dict[str, Any] = {}
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, msgspec.Meta(min_length=1, max_length=64)],
+        Annotated[str, msgspec.Meta(max_length=512)],
+    ],
+    msgspec.Meta(max_length=MAX_METADATA_KEYS),
+]
+
+
+class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """What a user asks for. A prompt, an explicit plan, or both."""
+
+    prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
+    plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=8, description="0 is last, 8 is first.")] = 4
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] = 3
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)] = 3600.0
+    metadata: Metadata = {}
+
+    def check(self) -> None:
+        """Raise InvalidInput for what the types cannot say: neither prompt nor plan, or a bad step."""
+        if self.prompt is None and self.plan is None:
+            raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
+        for index, step in enumerate(self.plan or ()):
+            parse_args(step.tool, step.args, at=f"$.plan[{index}]")
+
+
+class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a run failed. `code` is stable, `message` is for people, `step` is the index of the failing step."""
+
+    code: str
+    message: str
+    step: int | None = None
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it is kept. Times are ms since the epoch by Redis's own clock; 0 or None where there is none yet.
+
+    `seq` is the sequence number of the last event of the log; `fence` grows with each claim.
+    """
+
+    id: str
+    user: str
+    status: Status
+    spec: RunSpec
+    attempt: int
+    fence: int
+    seq: int
+    cancel: bool
+    worker: str | None
+    created_ms: int
+    queued_ms: int | None
+    started_ms: int | None
+    finished_ms: int | None
+    result: dict[str, Any] | None
+    error: RunError | None
+    user_input: str | None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event of a run's log. `seq` is 1, 2, 3 … without a hole; `ts` is ms since the epoch; `step` counts from 0."""
+
+    seq: int
+    ts: int
+    type: str
+    step: int | None = None
+    data: dict[str, Any] = {}
+
+
+class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An event before it has its sequence number, which only the emit script gives."""
+
+    ts: int
+    type: EventType
+    step: int | None = None
+    data: dict[str, Any] = {}
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one emit appends to the stream and publishes, the same bytes in both: `events` begin at seq `first`."""
+
+    first: int
+    events: list[NewEvent]
+
+    def numbered(self) -> list[Event]:
+        """The events with their sequence numbers."""
+        return [
+            Event(seq=seq, ts=event.ts, type=event.type, step=event.step, data=event.data)
+            for seq, event in enumerate(self.events, self.first)
+        ]
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A run granted to a worker: the record, and the journal of its completed steps (key → JSON)."""
+
+    run: RunRecord
+    journal: dict[str, bytes]
+
+
+class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none."""
+
+    claims: list[Claim]
+    next_ms: int | None
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `renew` and `emit`: whether the run is still ours, and whether its cancel was asked for."""
+
+    outcome: Outcome
+    cancel: bool = False
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of a user's runs, newest first. `cursor` asks for the next page; None at the end."""
+
+    runs: list[RunRecord]
+    cursor: tuple[int, str] | None
+
+
+class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
+    """How many runs stand where; `pending` counts wake tokens and equals `ready` whenever no claim is under way."""
+
+    pending: int
+    ready: int
+    delayed: int
+    running: int
+    dead: int
+
+
+class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a workspace. `modified_ms` is ms since the epoch, as the object store says."""
+
+    path: str
+    size_bytes: int
+    modified_ms: int
+
+
+class FileChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What an executing tool did to the workspace; `skipped` holds links and special files that are never stored."""
+
+    written: list[FileInfo]
+    deleted: list[str]
+    skipped: list[str]

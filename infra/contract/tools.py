@@ -1,0 +1,115 @@
+"""What each tool takes: the typed arguments that the API validates and the worker executes.
+
+The worker's registry has one implementation for each entry of TOOLS; a test holds the two together.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from infra.contract.errors import InvalidInput
+from infra.contract.paths import workspace_path, writable_path
+
+MAX_CONTENT_CHARS = 1_000_000
+MAX_SOURCE_CHARS = 200_000
+MAX_TOOL_TIMEOUT_S = 3600.0
+
+Path = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="Relative path inside the workspace.")]
+TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=MAX_TOOL_TIMEOUT_S, description="Seconds before it is killed.")]
+
+
+class ToolArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Base of all tool arguments: unknown fields are refused by name."""
+
+    def check(self, at: str) -> None:
+        """Raise InvalidInput for what a type cannot say; `at` is the path of the arguments."""
+
+
+class FileReadArgs(ToolArgs):
+    """Read a text file of the workspace."""
+
+    path: Path
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="Read at most so many bytes.")] = 65_536
+
+    def check(self, at: str) -> None:
+        workspace_path(self.path, field=f"{at}.path")
+
+
+class FileWriteArgs(ToolArgs):
+    """Write a file of the workspace, replacing it as a whole."""
+
+    path: Path
+    content: Annotated[str, msgspec.Meta(max_length=MAX_CONTENT_CHARS)]
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+
+    def check(self, at: str) -> None:
+        writable_path(self.path, field=f"{at}.path")
+
+
+class FileListArgs(ToolArgs):
+    """List the files of the workspace, or of one folder in it."""
+
+    path: Annotated[str, msgspec.Meta(max_length=512, description="A folder; empty for the whole workspace.")] = ""
+
+    def check(self, at: str) -> None:
+        if self.path:
+            workspace_path(self.path, field=f"{at}.path")
+
+
+class FileDeleteArgs(ToolArgs):
+    """Delete a file of the workspace."""
+
+    path: Path
+
+    def check(self, at: str) -> None:
+        writable_path(self.path, field=f"{at}.path")
+
+
+class ShellArgs(ToolArgs):
+    """Run a command line with `sh` in the sandbox; its working directory is the workspace."""
+
+    command: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
+    timeout_s: TimeoutS = 60.0
+
+
+class CodeArgs(ToolArgs):
+    """Run a program in the sandbox; its working directory is the workspace."""
+
+    language: Literal["python", "bash", "node"]
+    source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
+    timeout_s: TimeoutS = 60.0
+
+
+class MessageArgs(ToolArgs):
+    """Say something to whoever watches the run."""
+
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+TOOLS: Mapping[str, type[ToolArgs]] = {
+    "code": CodeArgs,
+    "file_delete": FileDeleteArgs,
+    "file_list": FileListArgs,
+    "file_read": FileReadArgs,
+    "file_write": FileWriteArgs,
+    "message": MessageArgs,
+    "shell": ShellArgs,
+}
+
+
+def parse_args(tool: str, args: Mapping[str, Any], *, at: str) -> ToolArgs:
+    """Validate the arguments of a tool; `at` is the path of the step, such as `$.plan[2]`.
+
+    Raises InvalidInput for an unknown tool, a missing, unknown or badly typed field, or a refused path.
+    """
+    kind = TOOLS.get(tool)
+    if kind is None:
+        raise InvalidInput(f"unknown tool '{tool}'; allowed are {', '.join(sorted(TOOLS))}", f"{at}.tool")
+    try:
+        parsed = msgspec.convert(args, kind)
+    except msgspec.ValidationError as exc:
+        message, _, path = str(exc).partition(" - at `$")
+        raise InvalidInput(message, f"{at}.args{path.rstrip('`')}") from exc
+    parsed.check(f"{at}.args")
+    return parsed
