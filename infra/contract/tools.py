@@ -26,7 +26,7 @@ class ToolArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
         """Raise InvalidInput for what a type cannot say; `at` is the path of the arguments."""
 
 
-class FileReadArgs(ToolArgs):
+class FileReadArgs(ToolArgs, frozen=True):
     """Read a text file of the workspace."""
 
     path: Path
@@ -36,7 +36,7 @@ class FileReadArgs(ToolArgs):
         workspace_path(self.path, field=f"{at}.path")
 
 
-class FileWriteArgs(ToolArgs):
+class FileWriteArgs(ToolArgs, frozen=True):
     """Write a file of the workspace, replacing it as a whole."""
 
     path: Path
@@ -47,7 +47,7 @@ class FileWriteArgs(ToolArgs):
         writable_path(self.path, field=f"{at}.path")
 
 
-class FileListArgs(ToolArgs):
+class FileListArgs(ToolArgs, frozen=True):
     """List the files of the workspace, or of one folder in it."""
 
     path: Annotated[str, msgspec.Meta(max_length=512, description="A folder; empty for the whole workspace.")] = ""
@@ -57,7 +57,7 @@ class FileListArgs(ToolArgs):
             workspace_path(self.path, field=f"{at}.path")
 
 
-class FileDeleteArgs(ToolArgs):
+class FileDeleteArgs(ToolArgs, frozen=True):
     """Delete a file of the workspace."""
 
     path: Path
@@ -66,14 +66,14 @@ class FileDeleteArgs(ToolArgs):
         writable_path(self.path, field=f"{at}.path")
 
 
-class ShellArgs(ToolArgs):
+class ShellArgs(ToolArgs, frozen=True):
     """Run a command line with `sh` in the sandbox; its working directory is the workspace."""
 
     command: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
     timeout_s: TimeoutS = 60.0
 
 
-class CodeArgs(ToolArgs):
+class CodeArgs(ToolArgs, frozen=True):
     """Run a program in the sandbox; its working directory is the workspace."""
 
     language: Literal["python", "bash", "node"]
@@ -81,7 +81,7 @@ class CodeArgs(ToolArgs):
     timeout_s: TimeoutS = 60.0
 
 
-class MessageArgs(ToolArgs):
+class MessageArgs(ToolArgs, frozen=True):
     """Say something to whoever watches the run."""
 
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
