@@ -14,7 +14,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all results. A result is kept in the run's journal, so it is small: large output is a file."""
 
 
-class ToolFailed(Exception):  # noqa: N818
+class ToolFailed(Exception):
     """A tool did its work and the answer is no: exit code not 0, a missing file, a timeout.
 
     `code` is stable and goes into the run's error; `result` is what is known all the same.
