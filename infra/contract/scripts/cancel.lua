@@ -1,0 +1,23 @@
+-- KEYS: run, log, ready, pending, delayed
+-- ARGV: id, channel, control, retention_s
+-- Answers: name, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
+local run, log, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, channel, control, retention_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+
+local found = redis.call('HMGET', run, 'status', 'seq', 'cancel')
+local status, seq, cancel = found[1], found[2], found[3]
+if not status then return { 'GONE' } end
+if status == 'cancelled' then return { 'SAME', status } end
+if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
+if status == 'running' then
+  redis.call('HSET', run, 'cancel', '1')
+  redis.call('PUBLISH', control, id)
+  return { cancel == '1' and 'SAME' or 'OK', status }
+end
+local ms = now_ms()
+local last = append(log, channel, seq, 1, event(ms, 'run.finished', '{"status":"cancelled"}'))
+write(run, { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) })
+if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) end
+redis.call('ZREM', delayed, id)
+expire(run, log, retention_s)
+return { 'OK', 'cancelled' }

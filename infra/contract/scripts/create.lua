@@ -1,0 +1,31 @@
+-- KEYS: run, user_runs, ready, pending
+-- ARGV: id, user, version, spec, digest, priority, max_attempts, start (0 or 1), index_ttl_s, unstarted_ttl_s
+-- Answers: name, created_ms. SAME if the run stands with the same digest of the request, REFUSED with another.
+local run, user_runs, ready, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, user, version, spec, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local priority, max_attempts, start = ARGV[6], ARGV[7], ARGV[8]
+local index_ttl_s, unstarted_ttl_s = ARGV[9], ARGV[10]
+
+local known = redis.call('HGET', run, 'digest')
+if known then
+  return { known == digest and 'SAME' or 'REFUSED' }
+end
+local us = now_us()
+local ms = int(math.floor(us / 1000))
+local fields = {
+  'v', version, 'id', id, 'user', user, 'spec', spec, 'digest', digest, 'priority', priority,
+  'max_attempts', max_attempts, 'attempt', '0', 'fence', '0', 'batch', '0', 'seq', '0', 'cancel', '0', 'created_ms', ms,
+}
+if start == '1' then
+  write(run, { 'status', 'queued', 'queued_ms', ms, unpack(fields) })
+else
+  write(run, { 'status', 'created', unpack(fields) })
+  redis.call('EXPIRE', run, unstarted_ttl_s)
+end
+redis.call('ZADD', user_runs, ms, id)
+redis.call('EXPIRE', user_runs, index_ttl_s)
+if start == '1' then
+  redis.call('ZADD', ready, order(priority, us), id)
+  redis.call('RPUSH', pending, id)
+end
+return { 'OK', ms }

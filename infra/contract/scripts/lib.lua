@@ -1,0 +1,69 @@
+-- Shared by all scripts; NEXT and TERMINAL stand above. Names of KEYS and ARGV stand on top of each script.
+-- The order of ready runs is one number: class of priority (0 first) times 1e15, plus microseconds since 2026-01-01.
+-- It stays below 2^53, so a double holds it exactly, and is first in, first out within a class until 2057.
+
+local EPOCH_US = 1767225600000000
+local CLASS_US = 1000000000000000
+local LOWEST_CLASS = 8
+
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
+end
+
+local function order(priority, us)
+  return int((LOWEST_CLASS - tonumber(priority)) * CLASS_US + us - EPOCH_US)
+end
+
+local function allowed(from, to)
+  return NEXT[from] ~= nil and NEXT[from][to] == true
+end
+
+-- One event as a JSON array; `data` is JSON text.
+local function event(ms, kind, data)
+  return '[{"ts":' .. int(ms) .. ',"type":"' .. kind .. '","data":' .. data .. '}]'
+end
+
+-- Appends events to the stream and publishes the same bytes; answers the new last seq, which the caller must store.
+local function append(log, channel, seq, count, events)
+  local last = tonumber(seq) + tonumber(count)
+  local batch = '{"first":' .. int(tonumber(seq) + 1) .. ',"events":' .. events .. '}'
+  redis.call('XADD', log, int(last) .. '-0', 'b', batch)
+  redis.call('PUBLISH', channel, batch)
+  return last
+end
+
+-- What a write by a worker must pass: it holds the fence, the run is running, and the batch is the next one.
+-- Answers the name of the refusal (nil if there is none) and the fields that callers need.
+local function guard(run, fence, batch)
+  local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel')
+  local found = { status = held[1], seq = held[4], cancel = held[5] or '0' }
+  if not held[1] then return 'GONE', found end
+  if held[2] ~= fence then return 'LOST', found end
+  if held[3] == batch then return 'SAME', found end
+  if held[1] ~= 'running' then return 'LOST', found end
+  if tonumber(batch) ~= tonumber(held[3]) + 1 then return 'REFUSED', found end
+  return nil, found
+end
+
+-- HSET of the pairs in `fields`, followed by the pairs (key, value) of ARGV from index `from` on as journal entries.
+local function write(run, fields, from)
+  for index = from or #ARGV + 1, #ARGV, 2 do
+    fields[#fields + 1] = 'journal:' .. ARGV[index]
+    fields[#fields + 1] = ARGV[index + 1]
+  end
+  redis.call('HSET', run, unpack(fields))
+end
+
+local function expire(run, log, retention_s)
+  redis.call('EXPIRE', run, retention_s)
+  redis.call('EXPIRE', log, retention_s)
+end

@@ -1,0 +1,24 @@
+-- KEYS: run, log, ready, pending, dead
+-- ARGV: id, channel, token (of this call: a replay answers SAME)
+-- Answers: name, status. A failed or cancelled run is queued again with fresh attempts; its journal stays.
+local run, log, ready, pending, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, channel, token = ARGV[1], ARGV[2], ARGV[3]
+
+local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'token')
+local status, priority, seq = found[1], found[2], found[3]
+if not status then return { 'GONE' } end
+if found[4] == token then return { 'SAME', status } end
+if not TERMINAL[status] or not allowed(status, 'queued') then return { 'REFUSED', status } end
+local us = now_us()
+local ms = math.floor(us / 1000)
+local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
+write(run, {
+  'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
+  'finished_ms', '', 'result', '', 'error', '',
+})
+redis.call('PERSIST', run)
+redis.call('PERSIST', log)
+redis.call('ZREM', dead, id)
+redis.call('ZADD', ready, order(priority, us), id)
+redis.call('RPUSH', pending, id)
+return { 'OK', 'queued' }

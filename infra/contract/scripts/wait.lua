@@ -1,0 +1,13 @@
+-- KEYS: run, log, leases
+-- ARGV: id, fence, batch, count, events, channel, then journal pairs: key, value
+-- Answers: name, seq of the last event. The run gives back its lease until it is resumed or cancelled.
+local run, log, leases = KEYS[1], KEYS[2], KEYS[3]
+local id, fence, batch, count, events, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+
+local refusal, found = guard(run, fence, batch)
+if refusal then return { refusal, tonumber(found.seq or 0) } end
+if not allowed(found.status, 'waiting') then return { 'REFUSED', tonumber(found.seq) } end
+local last = append(log, channel, found.seq, count, events)
+write(run, { 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '' }, 7)
+redis.call('ZREM', leases, id)
+return { 'OK', last }

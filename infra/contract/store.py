@@ -1,0 +1,295 @@
+"""The run store: one typed method for each atomic step and each read. Works over REST and TCP alike."""
+
+from collections.abc import Mapping, Sequence
+
+from infra.contract import codec, scripts
+from infra.contract.errors import RunGone
+from infra.contract.keys import DEFAULT_RETENTION_S, Keys
+from infra.contract.models import (
+    RECORD_VERSION,
+    Claim,
+    Claimed,
+    Event,
+    Held,
+    NewEvent,
+    Page,
+    QueueDepths,
+    RunError,
+    RunRecord,
+    RunSpec,
+)
+from infra.contract.ports import Argument, Redis, Reply
+from infra.contract.states import Outcome, Status
+
+_CREATE, _START, _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _RESUME, _CANCEL, _REDRIVE, _DELETE = map(
+    scripts.load,
+    ("create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "redrive", "delete"),
+)
+
+MAX_SCAN = 1000
+"""A page of runs looks at no more than so many runs, so that a rare status costs a bounded number of commands."""
+_LOG_ENTRIES = 64
+"""Stream entries a read fetches at once: at 64 KB each, well below the 10 MB of a REST answer."""
+
+
+class Lease:
+    """What a worker holds of a claimed run: its fence, and the number of its last batch under that fence."""
+
+    def __init__(self, run_id: str, fence: int) -> None:
+        self.run_id = run_id
+        self.fence = fence
+        self.batch = 0
+
+
+class RunStore:
+    """All state changes of runs, each in one guarded script, and the reads of the API.
+
+    Every method raises StoreUnavailable if Redis did not answer in time; the step may then have been done, and
+    calling again with the same arguments is safe. `retention_s` is how long a finished run is kept.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
+        self._redis = redis
+        self.keys = keys or Keys()
+        self._retention_s = retention_s
+
+    async def create(
+        self, run_id: str, user: str, spec: RunSpec, *, start: bool, digest: str
+    ) -> tuple[Outcome, RunRecord | None]:
+        """Record a run and, with `start`, queue it.
+
+        OK: created. SAME: it stood already, created by a request with the same `digest`; the record is what it is
+        now. REFUSED: it stood already, created by another request; no record is given.
+        """
+        keys = self.keys
+        args: list[Argument] = [run_id, user, RECORD_VERSION, codec.encode(spec), digest, spec.priority]
+        args += [spec.max_attempts, int(start), 2 * self._retention_s, self._retention_s]
+        run_keys = [keys.run(run_id), keys.user_runs(user), keys.ready, keys.pending]
+        name, *rest = codec.items(await self._redis.script(_CREATE, run_keys, args))
+        outcome = Outcome(str(name))
+        if outcome is Outcome.REFUSED:
+            return outcome, None
+        if outcome is Outcome.SAME:
+            return outcome, await self.get(run_id)
+        created_ms = str(rest[0])
+        fields = {"id": run_id, "user": user, "spec": codec.encode(spec), "created_ms": created_ms}
+        fields |= {"status": "queued", "queued_ms": created_ms} if start else {"status": "created"}
+        return outcome, codec.decode_record(fields)
+
+    async def start(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Queue a created run. SAME: it is queued or running already. REFUSED: it waits or has ended."""
+        keys = self.keys
+        reply = await self._redis.script(_START, [keys.run(run_id), keys.ready, keys.pending], [run_id])
+        return _named(reply)
+
+    async def cancel(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Ask for the end of a run. The status is `cancelled`, or `running` until its worker has stopped it.
+
+        SAME: it was asked before. REFUSED: the run has succeeded or failed.
+        """
+        keys = self.keys
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.ready, keys.pending, keys.delayed]
+        args: list[Argument] = [run_id, keys.channel(run_id), keys.control, self._retention_s]
+        return _named(await self._redis.script(_CANCEL, run_keys, args))
+
+    async def redrive(self, run_id: str, *, token: str) -> tuple[Outcome, Status | None]:
+        """Queue a failed or cancelled run again, with fresh attempts and its journal kept.
+
+        `token` names this request: SAME if it was carried out before. REFUSED: the run has not failed.
+        """
+        keys = self.keys
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.ready, keys.pending, keys.dead]
+        return _named(await self._redis.script(_REDRIVE, run_keys, [run_id, keys.channel(run_id), token]))
+
+    async def resume(self, run_id: str, user_input: str, *, token: str) -> tuple[Outcome, Status | None]:
+        """Give a waiting run its input and queue it. SAME as in `redrive`. REFUSED: the run does not wait."""
+        keys = self.keys
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.ready, keys.pending]
+        data = codec.encode({"input": user_input})
+        args = [run_id, user_input, data, keys.channel(run_id), token]
+        return _named(await self._redis.script(_RESUME, run_keys, args))
+
+    async def delete(self, run_id: str, user: str) -> tuple[Outcome, Status | None]:
+        """Delete the record and log of a run that has ended or was never started. REFUSED: it is under way."""
+        keys = self.keys
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.user_runs(user), keys.dead]
+        return _named(await self._redis.script(_DELETE, run_keys, [run_id]))
+
+    async def claim(self, worker: str, wanted: int, *, lease_ms: int) -> Claimed:
+        """Recover expired leases, promote due runs, and grant up to `wanted` ready runs, each with a new fence.
+
+        Calling again after a lost answer grants other runs: those of the lost answer come back when their leases
+        expire.
+        """
+        keys = self.keys
+        args: list[Argument] = [worker, wanted, lease_ms, keys.run_prefix, keys.channel_prefix, self._retention_s]
+        queue = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead]
+        next_ms, *records = codec.items(await self._redis.script(_CLAIM, queue, args))
+        claims = []
+        for record in records:
+            fields = codec.pairs(record)
+            claims.append(Claim(run=codec.decode_record(fields), journal=codec.decode_journal(fields)))
+        return Claimed(claims=claims, next_ms=None if next_ms == -1 else int(str(next_ms)))
+
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Held]:
+        """Prolong the leases of all of a worker's runs at once; the answers stand in the order of `leases`."""
+        args: list[Argument] = [lease_ms]
+        for lease in leases:
+            args += [lease.run_id, lease.fence]
+        keys = [self.keys.leases, *(self.keys.run(lease.run_id) for lease in leases)]
+        flat = codec.items(await self._redis.script(_RENEW, keys, args))
+        return [
+            Held(outcome=Outcome(str(name)), cancel=cancel == "1")
+            for name, cancel in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    async def emit(self, lease: Lease, events: Sequence[NewEvent], journal: Mapping[str, str]) -> Held:
+        """Append events to the log, publish them, and journal completed steps, all or nothing.
+
+        The batch's number is `lease.batch + 1`; the caller advances `lease.batch` on OK or SAME, so that an emit
+        whose answer was lost is repeated under its own number.
+        """
+        args: list[Argument] = [lease.fence, lease.batch + 1, len(events), codec.encode_events(events)]
+        args += [self.keys.channel(lease.run_id), *_flat(journal)]
+        run_keys = [self.keys.run(lease.run_id), self.keys.log(lease.run_id)]
+        name, cancel, _ = codec.items(await self._redis.script(_EMIT, run_keys, args))
+        return Held(outcome=Outcome(str(name)), cancel=cancel == "1")
+
+    async def finish(
+        self,
+        lease: Lease,
+        status: Status,
+        events: Sequence[NewEvent],
+        journal: Mapping[str, str],
+        *,
+        result: Mapping[str, object] | None = None,
+        error: RunError | None = None,
+    ) -> Outcome:
+        """End a run: its last events (the terminal one last), journal entries, status, result or error, at once."""
+        keys, run_id = self.keys, lease.run_id
+        args = [*self._write(lease, events), status.value, codec.encode(result) if result is not None else ""]
+        args += [codec.encode(error) if error else "", self._retention_s, *_flat(journal)]
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.leases, keys.dead]
+        return _outcome(await self._redis.script(_FINISH, run_keys, args))
+
+    async def release(
+        self, lease: Lease, events: Sequence[NewEvent], journal: Mapping[str, str], *, delay_ms: int, burn: bool
+    ) -> Outcome:
+        """Give a run back: ready at once or after `delay_ms`. `burn`: whether the attempt counts."""
+        keys, run_id = self.keys, lease.run_id
+        args = [*self._write(lease, events), delay_ms, int(burn), *_flat(journal)]
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.leases, keys.ready, keys.pending, keys.delayed]
+        return _outcome(await self._redis.script(_RELEASE, run_keys, args))
+
+    async def wait(self, lease: Lease, events: Sequence[NewEvent], journal: Mapping[str, str]) -> Outcome:
+        """Let a run wait for input: no lease and no worker's slot until `resume` or `cancel`."""
+        keys, run_id = self.keys, lease.run_id
+        args = [*self._write(lease, events), *_flat(journal)]
+        run_keys = [keys.run(run_id), keys.log(run_id), keys.leases]
+        return _outcome(await self._redis.script(_WAIT, run_keys, args))
+
+    async def get(self, run_id: str) -> RunRecord:
+        """The record of a run. Raises RunGone."""
+        reply = await self._redis.command("HMGET", self.keys.run(run_id), *codec.RECORD_FIELDS)
+        record = codec.decode_named(reply)
+        if record is None:
+            raise RunGone(f"there is no run '{run_id}'")
+        return record
+
+    async def page(
+        self, user: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
+    ) -> Page:
+        """A user's runs, newest first, those after the cursor `before` (creation in ms, run id).
+
+        Looks at no more than MAX_SCAN runs: with a rare `status` a page can be short and still have a cursor. Ids
+        whose record has expired leave the index.
+        """
+        runs: list[RunRecord] = []
+        cursor, scanned = before, 0
+        while scanned < MAX_SCAN:
+            found = await self._ids(user, cursor, limit)
+            records, gone = await self._records([run_id for _, run_id in found])
+            if gone:
+                await self._redis.command("ZREM", self.keys.user_runs(user), *gone)
+            for place in found:
+                record = records.get(place[1])
+                cursor, scanned = place, scanned + 1
+                if record and status in {None, record.status}:
+                    runs.append(record)
+                if len(runs) == limit:
+                    return Page(runs=runs, cursor=cursor)
+            if len(found) < limit:
+                return Page(runs=runs, cursor=None)
+        return Page(runs=runs, cursor=cursor)
+
+    async def events(self, run_id: str, *, after: int, limit: int) -> list[Event]:
+        """At most `limit` events of the log from `after + 1` on; empty at the end of the log."""
+        events: list[Event] = []
+        while len(events) < limit:
+            reply = await self._redis.command(
+                "XRANGE", self.keys.log(run_id), f"{after + 1}-0", "+", "COUNT", _LOG_ENTRIES
+            )
+            found = codec.decode_entries(reply)
+            events += [event for event in found if event.seq > after]
+            if len(codec.items(reply)) < _LOG_ENTRIES:
+                break
+            after = events[-1].seq
+        return events[:limit]
+
+    async def depths(self) -> QueueDepths:
+        """How many runs stand where."""
+        keys = self.keys
+        commands = [
+            ["LLEN", keys.pending],
+            *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead)),
+        ]
+        pending, ready, delayed, running, dead = (int(str(n)) for n in await self._redis.pipeline(commands))
+        return QueueDepths(pending=pending, ready=ready, delayed=delayed, running=running, dead=dead)
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable if Redis cannot be reached."""
+        await self._redis.command("PING")
+
+    def _write(self, lease: Lease, events: Sequence[NewEvent]) -> list[Argument]:
+        events_json = codec.encode_events(events)
+        channel = self.keys.channel(lease.run_id)
+        return [lease.run_id, lease.fence, lease.batch + 1, len(events), events_json, channel]
+
+    async def _ids(self, user: str, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
+        """The next `limit` places of the index, newest first; places of one ms are in falling order of their ids."""
+        top = before[0] if before else "+inf"
+        places: list[tuple[int, str]] = []
+        offset = 0
+        while len(places) < limit:
+            key = self.keys.user_runs(user)
+            reply = await self._redis.command(
+                "ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", offset, limit
+            )
+            flat = [str(item) for item in codec.items(reply)]
+            page = [(int(float(score)), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
+            places += [place for place in page if before is None or place < before]
+            offset += limit
+            if len(page) < limit:
+                break
+        return places[:limit]
+
+    async def _records(self, run_ids: Sequence[str]) -> tuple[dict[str, RunRecord], list[str]]:
+        if not run_ids:
+            return {}, []
+        commands = [["HMGET", self.keys.run(run_id), *codec.RECORD_FIELDS] for run_id in run_ids]
+        records = [codec.decode_named(reply) for reply in await self._redis.pipeline(commands)]
+        gone = [run_id for run_id, record in zip(run_ids, records, strict=True) if record is None]
+        return {record.id: record for record in records if record}, gone
+
+
+def _flat(journal: Mapping[str, str]) -> list[Argument]:
+    return [part for pair in journal.items() for part in pair]
+
+
+def _outcome(reply: Reply) -> Outcome:
+    return Outcome(str(codec.items(reply)[0]))
+
+
+def _named(reply: Reply) -> tuple[Outcome, Status | None]:
+    name, *rest = codec.items(reply)
+    return Outcome(str(name)), Status(str(rest[0])) if rest and rest[0] else None
