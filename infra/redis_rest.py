@@ -1,0 +1,120 @@
+"""The edge's Redis: the Upstash REST API through `upstash-redis`, and its subscriptions over SSE."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeVar, cast
+
+import httpx
+from httpx_sse import SSEError, aconnect_sse
+from upstash_redis.asyncio import Redis as UpstashRedis
+from upstash_redis.errors import UpstashError
+
+from infra.contract.errors import StoreRejected, StoreUnavailable
+from infra.contract.ports import Argument, Reply
+from infra.contract.scripts import Script
+from infra.settings import RedisRestSettings
+
+T = TypeVar("T")
+
+SILENCE_S = 60.0
+"""A subscription that brings neither message nor heartbeat for so long is taken for dead."""
+
+
+class RedisRest:
+    """Implements the ports `Redis` and `LogFeed`.
+
+    The SDK's own silent retry is off and each call has a deadline: whether a step may be repeated is for the caller
+    to say. Command names go out in lower case because the SDK reshapes the replies of those that it knows in upper
+    case, and the port promises RESP2 shapes.
+    """
+
+    def __init__(self, settings: RedisRestSettings) -> None:
+        self._timeout_s = settings.timeout_s
+        self._redis = UpstashRedis(settings.url, settings.token, rest_retries=0, allow_telemetry=False)
+        self._http = httpx.AsyncClient(
+            base_url=settings.url,
+            headers={"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"},
+            timeout=httpx.Timeout(settings.timeout_s, read=SILENCE_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+
+    async def command(self, *args: Argument) -> Reply:
+        """Run one command."""
+        return await self._call(cast("Awaitable[Reply]", self._redis.execute(_lower(args))))
+
+    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Run commands in one request."""
+        pipeline = self._redis.pipeline()
+        for command in commands:
+            pipeline.execute(_lower(command))
+        return await self._call(cast("Awaitable[list[Reply]]", pipeline.exec()))
+
+    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        """Run a script by its digest, or by its text if the server does not know it."""
+        tail = [len(keys), *keys, *args]
+        try:
+            return await self.command("EVALSHA", script.sha1, *tail)
+        except StoreRejected as exc:
+            if "NOSCRIPT" not in str(exc):
+                raise
+            return await self.command("EVAL", script.text, *tail)
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        """Enter once the subscription is confirmed; iterate over messages until the upstream ends."""
+        try:
+            async with aconnect_sse(self._http, "POST", f"/subscribe/{channel}") as source:
+                if source.response.is_error:
+                    raise StoreUnavailable(f"the subscription was refused with status {source.response.status_code}")
+                lines = aiter(source.aiter_sse())
+                await self._confirmed(lines)
+                yield _messages(lines, f"message,{channel},")
+        except (httpx.HTTPError, SSEError) as exc:
+            raise StoreUnavailable(f"the subscription failed: {type(exc).__name__}") from exc
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._redis.close()
+        await self._http.aclose()
+
+    async def _confirmed(self, lines: AsyncIterator[object]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async for line in lines:
+                    if str(getattr(line, "data", "")).startswith("subscribe,"):
+                        return
+        except TimeoutError:
+            raise StoreUnavailable(f"no confirmation of the subscription within {self._timeout_s} s") from None
+        raise StoreUnavailable("the subscription ended before it was confirmed")
+
+    async def _call(self, answer: Awaitable[T]) -> T:
+        """Await an answer within the deadline; map what the SDK raises to the domain's errors."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except UpstashError as exc:
+            raise StoreRejected(str(exc)) from exc
+        except AttributeError as exc:
+            # The SDK reads a pipeline's answer as a list, so an error for the whole request surfaces like this.
+            raise StoreRejected("the pipeline was refused as a whole") from exc
+        except TimeoutError:
+            raise StoreUnavailable(f"no answer from Redis within {self._timeout_s} s") from None
+        except (httpx.HTTPError, ValueError, KeyError) as exc:
+            raise StoreUnavailable(f"no answer from Redis: {type(exc).__name__}") from exc
+
+
+def _lower(command: Sequence[Argument]) -> list[Argument]:
+    name, *args = command
+    return [str(name).lower(), *args]
+
+
+async def _messages(lines: AsyncIterator[object], prefix: str) -> AsyncIterator[str]:
+    """The payloads of the channel's messages; ends with the upstream, however that ends."""
+    try:
+        async for line in lines:
+            data = str(getattr(line, "data", ""))
+            if data.startswith(prefix):
+                yield data.removeprefix(prefix)
+    except (httpx.HTTPError, SSEError):
+        return
