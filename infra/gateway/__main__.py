@@ -1,0 +1,27 @@
+"""`python -m infra.gateway`: exit code 2 and one line on stderr when a setting is missing or bad."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from infra.gateway.server import create_server
+from infra.gateway.settings import GatewaySettings
+from infra.logging import configure
+from infra.settings import Env, SettingsError
+
+
+def main() -> int:
+    try:
+        settings = GatewaySettings.from_env(Env(os.environ))
+    except SettingsError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    configure()
+    server = create_server(settings)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Cuts a RESP2 byte stream into whole replies without decoding them, for `Upstash-Response-Format: resp2`."""
+
+from __future__ import annotations
+
+import hiredis
+
+_LINE_TYPES = frozenset(b"+-:")
+
+
+class RawReader:
+    """Same two verbs as `hiredis.Reader`; `gets` gives the bytes of one reply, or False."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._position = 0
+        self._missing = 1  # elements still to come before the current reply is whole
+
+    def feed(self, data: bytes, /) -> None:
+        self._buffer += data
+
+    def gets(self) -> bytes | bool:
+        while self._missing:
+            if not self._step():
+                return False
+        reply = bytes(self._buffer[: self._position])
+        del self._buffer[: self._position]
+        self._position, self._missing = 0, 1
+        return reply
+
+    def _step(self) -> bool:
+        """Moves over one element (for an array: over its header); False when more bytes are needed."""
+        end = self._buffer.find(b"\r\n", self._position)
+        if end < 0:
+            return False
+        kind = self._buffer[self._position]
+        after = end + 2
+        more = 0
+        if kind not in _LINE_TYPES:
+            try:
+                length = int(self._buffer[self._position + 1 : end])
+            except ValueError as exc:
+                raise hiredis.ProtocolError("bad length in a reply") from exc
+            if kind == ord("*"):
+                more = max(length, 0)
+            elif kind == ord("$"):
+                after += length + 2 if length >= 0 else 0
+            else:
+                raise hiredis.ProtocolError("unknown reply type")
+        if after > len(self._buffer):
+            return False
+        self._position = after
+        self._missing += more - 1
+        return True
