@@ -1,6 +1,6 @@
 """The records of the run contract: what is asked, what is kept, what is logged."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -16,7 +16,7 @@ MAX_METADATA_KEYS = 50
 MAX_ATTEMPTS = 20
 MAX_TIMEOUT_S = 24 * 3600.0
 
-TERMINAL_EVENT = "run.finished"
+TERMINAL_EVENT: Final = "run.finished"
 
 EventType = Literal[
     "run.started",

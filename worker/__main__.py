@@ -1,0 +1,76 @@
+"""The worker's root: `python -m worker`. Builds the adapters from the environment and runs until SIGTERM."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+import uvloop
+from infra.local_executor import LocalExecutor
+from infra.workspace import Workspaces
+
+from infra import logging as log_lines
+from infra.contract.errors import ContractError, ExecutorUnavailable
+from infra.contract.keys import Keys
+from infra.contract.store import RunStore
+from infra.redis_tcp import RedisTcp
+from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError
+from worker.lease import LeaseKeeper
+from worker.loop import WorkerLoop
+from worker.plan import PlanWalker
+from worker.runner import Runner
+from worker.settings import WorkerSettings
+from worker.tools.registry import REGISTRY
+
+
+async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
+    """Build everything and work until drained. Raises SettingsError."""
+    env = Env(variables)
+    settings = WorkerSettings.from_env(env)
+    redis = RedisTcp(RedisTcpSettings.from_env(env))
+    workspaces = Workspaces(S3Settings.from_env(env))
+    executor = LocalExecutor(settings.root, unsafe=unsafe)
+    try:
+        await executor.check()
+    except ExecutorUnavailable as exc:
+        log_lines.log("executor.unavailable", level=logging.WARNING, reason=str(exc))
+    store = RunStore(redis, Keys(settings.key_prefix), retention_s=settings.retention_s)
+    keeper = LeaseKeeper(store, redis, settings.lease_s)
+    runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
+    loop = WorkerLoop(settings, store, redis, keeper, runner)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, loop.drain)
+    log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
+    try:
+        await loop.run()
+    finally:
+        await redis.close()
+    log_lines.log("worker.stopped", worker=settings.name)
+
+
+def main() -> int:
+    """Parse the command line and run; exit code 2 for bad settings."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Works on runs until SIGTERM.")
+    parser.add_argument(
+        "--unsafe-no-sandbox",
+        action="store_true",
+        help="for development only: run tools without isolation",
+    )
+    options = parser.parse_args()
+    log_lines.configure()
+    try:
+        uvloop.run(work(os.environ, unsafe=options.unsafe_no_sandbox))
+    except SettingsError as exc:
+        print(f"worker: {exc}", file=sys.stderr)  # noqa: T201
+        return 2
+    except ContractError as exc:
+        print(f"worker: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The log of one claimed run on its way to Redis: buffered, coalesced, in order, under the run's fence."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infra.contract.errors import ContractError, LeaseLost
+from infra.contract.models import EventType, Held, NewEvent
+from infra.contract.states import Outcome
+from infra.contract.store import Lease, RunStore
+from worker.retrying import until_answered
+
+COALESCE_S = 0.05
+"""Events that follow a batch wait so long for company."""
+BATCH_BYTES = 64 * 1024
+BUFFER_BYTES = 256 * 1024
+"""Beyond this a tool that logs has to wait: it is slowed, its log is not dropped."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is stored together or not at all: an event, a journal entry (key, JSON), or a step's end, which is both."""
+
+    event: NewEvent | None
+    entry: tuple[str, str] | None
+    size: int
+
+
+def new_event(kind: EventType, data: dict[str, object], step: int | None = None) -> NewEvent:
+    """An event that happens now."""
+    return NewEvent(ts=time.time_ns() // 1_000_000, type=kind, step=step, data=data)
+
+
+class LogEmitter:
+    """Takes events and journal entries and stores them in order, in batches, each in one atomic call.
+
+    While Redis does not answer, the batch under way is sent again under its own number until it is stored, so that
+    nothing is lost or doubled. When the fence turns out stale, every method raises LeaseLost; when Redis refuses a
+    batch, what it said. The claim itself has just logged `run.started`, so the first batch waits for company too.
+    """
+
+    def __init__(self, store: RunStore, lease: Lease, on_held: Callable[[Held], None]) -> None:
+        self._store = store
+        self._lease = lease
+        self._on_held = on_held
+        self._items: deque[Item] = deque()
+        self._bytes = 0
+        self._taken = 0
+        self._stored = 0
+        self._sent_at = time.monotonic()
+        self._failure: ContractError | None = None
+        self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._progress = asyncio.Condition()
+        self._pump = asyncio.create_task(self._pump_forever(), name=f"emit {lease.run_id}")
+
+    async def emit(self, kind: EventType, data: dict[str, object], *, step: int | None = None) -> None:
+        """Log an event; waits only while the buffer is full."""
+        self._put(new_event(kind, data, step), None)
+        if self._bytes > BUFFER_BYTES:
+            self._urgent.set()
+            await self._until(lambda: self._bytes <= BUFFER_BYTES)
+        self._raise_failure()
+
+    def journal(self, key: str, value: str, event: NewEvent | None = None) -> None:
+        """Keep the result of a completed step, together with the event that says so; `flush` makes sure of both."""
+        self._put(event, (key, value))
+
+    async def flush(self) -> None:
+        """Return once everything taken so far is stored."""
+        self._raise_failure()
+        if self._stored == self._taken:
+            return
+        target = self._taken
+        self._urgent.set()
+        await self._until(lambda: self._stored >= target)
+        self._raise_failure()
+
+    async def close(self) -> tuple[list[NewEvent], dict[str, str]]:
+        """Stop sending; what is left goes with the run's last write. Waits for the batch under way."""
+        async with self._sending:
+            await self.abandon()
+        return self._split(self._take(None))
+
+    async def abandon(self) -> None:
+        """Stop at once: the run is not ours any more, or the batch under way is done."""
+        self._pump.cancel()
+        await asyncio.gather(self._pump, return_exceptions=True)
+
+    def _put(self, event: NewEvent | None, entry: tuple[str, str] | None) -> None:
+        size = 64 + len(entry[1]) if entry else 64
+        if event:
+            size += sum(len(value) for value in event.data.values() if isinstance(value, str))
+        self._items.append(Item(event, entry, size))
+        self._bytes += size
+        self._taken += 1
+        self._dirty.set()
+        if self._bytes >= BATCH_BYTES:
+            self._urgent.set()
+
+    def _take(self, limit: int | None) -> list[Item]:
+        """The first items, up to `limit` bytes but at least one."""
+        items: list[Item] = []
+        size = 0
+        while self._items and (limit is None or not items or size + self._items[0].size <= limit):
+            items.append(self._items.popleft())
+            size += items[-1].size
+        self._bytes -= size
+        return items
+
+    @staticmethod
+    def _split(items: list[Item]) -> tuple[list[NewEvent], dict[str, str]]:
+        events = [item.event for item in items if item.event]
+        return events, dict(item.entry for item in items if item.entry)
+
+    async def _pump_forever(self) -> None:
+        try:
+            while not self._failure:
+                await self._dirty.wait()
+                await self._coalesce()
+                async with self._sending:
+                    await self._send()
+        except ContractError as exc:
+            await self._fail(exc)
+
+    async def _coalesce(self) -> None:
+        """Wait until the next batch is due, or somebody waits for it."""
+        try:
+            async with asyncio.timeout(self._sent_at + COALESCE_S - time.monotonic()):
+                await self._urgent.wait()
+        except TimeoutError:
+            pass
+
+    async def _send(self) -> None:
+        items = self._take(BATCH_BYTES)
+        if not self._items:
+            self._dirty.clear()
+            self._urgent.clear()
+        if items:
+            events, journal = self._split(items)
+            held = await until_answered(lambda: self._store.emit(self._lease, events, journal))
+            self._sent_at = time.monotonic()
+            self._on_held(held)
+            if held.outcome not in {Outcome.OK, Outcome.SAME}:
+                lease = self._lease
+                raise LeaseLost(f"run {lease.run_id} is not held under fence {lease.fence}: {held.outcome}")
+            self._lease.batch += 1
+        async with self._progress:
+            self._stored += len(items)
+            self._progress.notify_all()
+
+    async def _fail(self, failure: ContractError) -> None:
+        async with self._progress:
+            self._failure = failure
+            self._progress.notify_all()
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._failure is not None or reached())
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure

@@ -1,0 +1,133 @@
+"""The runs that this worker holds: their leases renewed together, their tasks stopped when told to."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from infra.contract.errors import StoreUnavailable
+from infra.contract.models import Held
+from infra.contract.ports import LogFeed
+from infra.contract.states import Outcome
+from infra.contract.store import Lease, RunStore
+from infra.logging import log
+
+RECONNECT_S = 1.0
+
+
+class Stop(StrEnum):
+    """Why the work on a run was stopped from outside."""
+
+    CANCEL = "cancel"
+    LOST = "lost"
+    DRAIN = "drain"
+
+
+class ActiveRun:
+    """A run held by this worker. `draining` asks it to stop at the next step boundary."""
+
+    def __init__(self, lease: Lease, lease_s: float) -> None:
+        self.lease = lease
+        self.stopped: Stop | None = None
+        self.draining = False
+        self._lease_s = lease_s
+        self._work: asyncio.Task[Any] | None = None
+        self.valid_until = time.monotonic() + lease_s
+
+    def attach(self, work: asyncio.Task[Any]) -> None:
+        """Name the task that `stop` cancels; at once if the stop came first."""
+        self._work = work
+        if self.stopped:
+            work.cancel()
+
+    def stop(self, reason: Stop) -> None:
+        """Cancel the work. A lost lease overrides other reasons: then nothing more may be written."""
+        first = self.stopped is None
+        if first or reason is Stop.LOST:
+            self.stopped = reason
+        if first and self._work:
+            self._work.cancel()
+
+    def held(self, held: Held) -> None:
+        """Act on what an emit or a renewal answered."""
+        if held.outcome in {Outcome.LOST, Outcome.GONE}:
+            self.stop(Stop.LOST)
+        elif held.cancel:
+            self.stop(Stop.CANCEL)
+
+    def renewed(self, at: float) -> None:
+        """The lease was renewed by a call that was sent at `at`, seconds of the monotonic clock."""
+        self.valid_until = at + self._lease_s
+
+
+class LeaseKeeper:
+    """Knows the active runs, renews their leases, and hears the cancel nudges."""
+
+    def __init__(self, store: RunStore, feed: LogFeed, lease_s: float) -> None:
+        self._store = store
+        self._feed = feed
+        self._lease_s = lease_s
+        self._active: dict[str, ActiveRun] = {}
+        self._some = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def runs(self) -> Iterable[ActiveRun]:
+        """The active runs, safe against changes while iterating."""
+        return list(self._active.values())
+
+    def add(self, active: ActiveRun) -> None:
+        """Keep the lease of a run from now on."""
+        self._active[active.lease.run_id] = active
+        self._some.set()
+
+    def remove(self, active: ActiveRun) -> None:
+        """The run is not ours any more."""
+        if self._active.get(active.lease.run_id) is active:
+            del self._active[active.lease.run_id]
+        if not self._active:
+            self._some.clear()
+
+    async def renew_forever(self) -> None:
+        """Renew all leases at a third of their length; costs nothing while there is no run."""
+        pause = self._lease_s / 3
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(pause)
+            pause = self._lease_s / 3 if await self._renew() else min(RECONNECT_S, self._lease_s / 3)
+
+    async def listen_forever(self) -> None:
+        """Stop a run the moment its cancel is published; what is missed while away comes with the next renewal."""
+        while True:
+            try:
+                async with self._feed.subscribe(self._store.keys.control) as messages:
+                    async for run_id in messages:
+                        if active := self._active.get(run_id):
+                            active.stop(Stop.CANCEL)
+            except StoreUnavailable as exc:
+                log("control.lost", reason=str(exc))
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _renew(self) -> bool:
+        runs = list(self.runs())
+        sent = time.monotonic()
+        try:
+            answers = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
+        except StoreUnavailable as exc:
+            log("lease.unrenewed", runs=len(runs), reason=str(exc))
+            self._stop_expired()
+            return False
+        for run, held in zip(runs, answers, strict=True):
+            if held.outcome is Outcome.OK:
+                run.renewed(sent)
+            run.held(held)
+        return True
+
+    def _stop_expired(self) -> None:
+        """Another worker may own a run whose lease could not be renewed in time: stop working on it."""
+        now = time.monotonic()
+        for run in self.runs():
+            if now >= run.valid_until:
+                run.stop(Stop.LOST)

@@ -1,0 +1,107 @@
+"""Walks an explicit plan: one tool call a step, each journaled, each told to the log."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from infra.contract.errors import ContractError, ExecutorUnavailable, FileMissing, InvalidInput, LimitExceeded
+from infra.contract.models import NewEvent, PlanStep, RunError
+from infra.contract.tools import parse_args
+from worker.context import RunContext
+from worker.emitter import new_event
+from worker.tools.base import Tool, ToolFailed
+
+SHOWN_CHARS = 200
+"""In the log, each text among a tool's arguments is cut to so many characters."""
+
+_CODES: dict[type[ContractError], str] = {
+    ExecutorUnavailable: "executor_unavailable",
+    FileMissing: "file_missing",
+    InvalidInput: "invalid_input",
+    LimitExceeded: "limit_exceeded",
+}
+
+
+class StepFailed(Exception):
+    """A step ended with an error that another attempt would meet again."""
+
+    def __init__(self, error: RunError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Drained(Exception):
+    """The worker is stopping and the run has reached a step boundary."""
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What the journal keeps of a completed step."""
+
+    tool: str
+    duration_ms: int
+    result: dict[str, Any]
+
+
+class PlanWalker:
+    """Executes plans with the tools of a registry."""
+
+    def __init__(self, tools: Mapping[str, Tool]) -> None:
+        self._tools = tools
+
+    async def walk(
+        self, context: RunContext, plan: Sequence[PlanStep], draining: Callable[[], bool]
+    ) -> dict[str, object]:
+        """Execute the steps that the journal does not hold yet; the run's result.
+
+        Raises StepFailed, Drained, FilesUnavailable, LeaseLost.
+        """
+        record: StepRecord | None = None
+        for index, step in enumerate(plan):
+            if draining():
+                raise Drained
+            record = await self._once(context, index, step)
+        return {"steps": len(plan), "last": record.result if record else None}
+
+    async def _once(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
+        def done(record: StepRecord) -> NewEvent:
+            return new_event("step.finished", {"status": "succeeded", "duration_ms": record.duration_ms}, index)
+
+        return await context.once(f"step:{index}", StepRecord, lambda: self._execute(context, index, step), done=done)
+
+    async def _execute(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
+        emit = context.emitter.emit
+        await emit("step.started", {"name": step.name or step.tool, "tool": step.tool}, step=index)
+        await emit("tool.started", {"tool": step.tool, "args": _shown(step.args)}, step=index)
+        began = time.monotonic()
+
+        def duration_ms() -> int:
+            return int((time.monotonic() - began) * 1000)
+
+        try:
+            result = await self._call(context, index, step)
+        except (ToolFailed, ContractError) as exc:
+            code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
+            if code is None:
+                raise
+            outcome = {"tool": step.tool, "status": "failed", "duration_ms": duration_ms()}
+            await emit("tool.finished", {**outcome, "code": code, "message": str(exc)}, step=index)
+            await emit("step.finished", {"status": "failed", "duration_ms": duration_ms()}, step=index)
+            raise StepFailed(RunError(code=code, message=str(exc), step=index)) from exc
+        outcome = {"tool": step.tool, "status": "succeeded", "duration_ms": duration_ms()}
+        await emit("tool.finished", outcome, step=index)
+        return StepRecord(tool=step.tool, duration_ms=duration_ms(), result=result)
+
+    async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
+        args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
+        result = await self._tools[step.tool].run(args, context.for_step(index))
+        built: dict[str, Any] = msgspec.to_builtins(result)
+        return built
+
+
+def _shown(args: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        name: f"{value[:SHOWN_CHARS]}…" if isinstance(value, str) and len(value) > SHOWN_CHARS else value
+        for name, value in args.items()
+    }

@@ -1,0 +1,155 @@
+"""Takes one claimed run to an outcome: ended, given back, or left to its new owner."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from infra.contract.errors import FilesUnavailable, LeaseLost
+from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, RunError, RunRecord
+from infra.contract.ports import Executor, RunFiles
+from infra.contract.states import Outcome, Status
+from infra.contract.store import RunStore
+from infra.logging import log
+from worker.context import RunContext
+from worker.emitter import LogEmitter, new_event
+from worker.lease import ActiveRun, Stop
+from worker.plan import Drained, PlanWalker, StepFailed
+from worker.retrying import until_answered
+
+MAX_BACKOFF_S = 60.0
+
+
+class Workspaces(Protocol):
+    """Gives the workspace of a run."""
+
+    def run(self, user_id: str, run_id: str) -> RunFiles:
+        """The files of one run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The run is over."""
+
+    status: Status
+    result: Mapping[str, object] | None = None
+    error: RunError | None = None
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """Somebody shall go on with the run, at once or after a delay. `burn`: the attempt counts."""
+
+    reason: str
+    delay_ms: int
+    burn: bool
+
+
+class Runner:
+    """Runs claimed runs; holds what all of them share."""
+
+    def __init__(self, store: RunStore, workspaces: Workspaces, executor: Executor, walker: PlanWalker) -> None:
+        self._store = store
+        self._workspaces = workspaces
+        self._executor = executor
+        self._walker = walker
+
+    async def run(self, claim: Claim, active: ActiveRun) -> None:
+        """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised."""
+        run = claim.run
+        emitter = LogEmitter(self._store, active.lease, active.held)
+        files = self._workspaces.run(run.user, run.id)
+        context = RunContext(claim, emitter, files, self._executor)
+        work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
+        active.attach(work)
+        if run.cancel:
+            active.stop(Stop.CANCEL)
+        try:
+            await asyncio.wait({work})
+            verdict = _verdict(work, active, run)
+            if verdict is None:
+                await emitter.abandon()
+                log("run.abandoned", run_id=run.id, fence=run.fence)
+            else:
+                await self._write(active, emitter, run, verdict)
+        finally:
+            work.cancel()
+            await emitter.abandon()
+            await self._executor.release(run.id)
+
+    async def _work(self, context: RunContext, active: ActiveRun) -> dict[str, object]:
+        run = context.run
+        if run.spec.plan is None:
+            reason = "this worker has no language model configured; give the run an explicit plan"
+            raise StepFailed(RunError(code="no_model", message=reason))
+        deadline = asyncio.timeout(run.spec.timeout_s)
+        try:
+            async with deadline:
+                return await self._walker.walk(context, run.spec.plan, lambda: active.draining)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s"
+            raise StepFailed(RunError(code="timeout", message=message)) from None
+
+    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Ended | GivenBack) -> None:
+        events, journal = await emitter.close()
+        lease = active.lease
+        events.append(_last_event(verdict))
+
+        async def write() -> Outcome:
+            if isinstance(verdict, GivenBack):
+                delay_ms, burn = verdict.delay_ms, verdict.burn
+                return await self._store.release(lease, events, journal, delay_ms=delay_ms, burn=burn)
+            return await self._store.finish(
+                lease, verdict.status, events, journal, result=verdict.result, error=verdict.error
+            )
+
+        outcome = await until_answered(write)
+        name = verdict.reason if isinstance(verdict, GivenBack) else verdict.status.value
+        log("run.left", run_id=run.id, fence=run.fence, verdict=name, outcome=outcome.value)
+
+
+def _last_event(verdict: Ended | GivenBack) -> NewEvent:
+    if isinstance(verdict, GivenBack):
+        return new_event("run.requeued", {"reason": verdict.reason, "delay_ms": verdict.delay_ms})
+    data: dict[str, object] = {"status": verdict.status.value}
+    if verdict.error:
+        error = verdict.error
+        data["error"] = {"code": error.code, "message": error.message, "step": error.step}
+    return new_event(TERMINAL_EVENT, data)
+
+
+def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord) -> Ended | GivenBack | None:
+    """What the end of the work means; None if the run is not ours any more."""
+    if active.stopped is Stop.LOST:
+        return None
+    failure = None if work.cancelled() else work.exception()
+    if active.stopped is Stop.CANCEL and (work.cancelled() or failure):
+        return Ended(Status.CANCELLED)
+    if work.cancelled():
+        return GivenBack("drained", 0, burn=False)
+    match failure:
+        case None:
+            return Ended(Status.SUCCEEDED, result=work.result())
+        case LeaseLost():
+            return None
+        case Drained():
+            return GivenBack("drained", 0, burn=False)
+        case StepFailed():
+            return Ended(Status.FAILED, error=failure.error)
+        case FilesUnavailable() if run.attempt < run.spec.max_attempts:
+            return GivenBack("files_unavailable", _backoff_ms(run.attempt), burn=True)
+        case FilesUnavailable():
+            return Ended(Status.FAILED, error=RunError(code="files_unavailable", message=str(failure)))
+        case _:
+            log("run.broken", run_id=run.id, fence=run.fence, error=failure)
+            message = f"the worker met an unexpected {type(failure).__name__}; its log tells more"
+            return Ended(Status.FAILED, error=RunError(code="internal_error", message=message))
+
+
+def _backoff_ms(attempt: int) -> int:
+    """Exponential backoff with full jitter, in ms."""
+    return int(random.uniform(0, min(MAX_BACKOFF_S, 2.0**attempt)) * 1000)  # noqa: S311

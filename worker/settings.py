@@ -1,0 +1,43 @@
+"""What a worker is told, once, at its start."""
+
+import os
+import secrets
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.settings import Env
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """`slots`: runs at a time. `lease_s`: how long a run stays ours without renewal. `grace_s`: what SIGTERM leaves
+    a run to reach a step boundary. `root`: scratch directory of the sandboxes."""
+
+    name: str
+    slots: int
+    lease_s: float
+    grace_s: float
+    root: Path
+    retention_s: int
+    key_prefix: str
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds."""
+        return int(self.lease_s * 1000)
+
+    @classmethod
+    def from_env(cls, env: Env) -> "WorkerSettings":
+        """From `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT RETENTION_DAYS REDIS_KEY_PREFIX`."""
+        fallback = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        return cls(
+            name=env.text("WORKER_NAME", fallback),
+            slots=env.integer("WORKER_SLOTS", 4, low=1, high=1000),
+            lease_s=env.number("WORKER_LEASE_S", 15.0, low=0.5, high=3600.0),
+            grace_s=env.number("WORKER_GRACE_S", 25.0, low=0.0, high=86_400.0),
+            root=Path(env.text("WORKER_ROOT", str(Path(tempfile.gettempdir()) / "swissbrain-worker"))),
+            retention_s=int(env.number("RETENTION_DAYS", 30.0, low=0.001, high=3650.0) * 86_400),
+            key_prefix=env.optional("REDIS_KEY_PREFIX") or "",
+        )
