@@ -115,10 +115,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event before it has its sequence number, which only the emit script gives."""
+    """An event before it has its sequence number, which only the scripts give.
+
+    `type` is one of EventType, or one of a newer release's: readers pass on what they do not know.
+    """
 
     ts: int
-    type: EventType
+    type: str
     step: int | None = None
     data: dict[str, Any] = {}
 

@@ -2,9 +2,10 @@
 -- ARGV: worker, wanted, lease_ms, run_prefix, channel_prefix, retention_s
 -- Answers: ms until the next lease expiry or due run (-1: none), then one flat record for each granted run.
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers all.
+expect(5, 6)
 local pending, ready, delayed, leases, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local worker, wanted, lease_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local run_prefix, channel_prefix, retention_s = ARGV[4], ARGV[5], ARGV[6]
+local worker, wanted, lease_ms = ARGV[1], number(ARGV[2], 'wanted'), number(ARGV[3], 'lease_ms')
+local run_prefix, channel_prefix, retention_s = ARGV[4], ARGV[5], number(ARGV[6], 'retention_s')
 local SWEEP = 100
 
 local us = now_us()

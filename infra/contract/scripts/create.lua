@@ -1,10 +1,14 @@
 -- KEYS: run, user_runs, ready, pending
 -- ARGV: id, user, version, spec, digest, priority, max_attempts, start (0 or 1), index_ttl_s, unstarted_ttl_s
 -- Answers: name, created_ms. SAME if the run stands with the same digest of the request, REFUSED with another.
+expect(4, 10)
 local run, user_runs, ready, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, user, version, spec, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local priority, max_attempts, start = ARGV[6], ARGV[7], ARGV[8]
-local index_ttl_s, unstarted_ttl_s = ARGV[9], ARGV[10]
+local index_ttl_s, unstarted_ttl_s = number(ARGV[9], 'index_ttl_s'), number(ARGV[10], 'unstarted_ttl_s')
+number(priority, 'priority')
+number(max_attempts, 'max_attempts')
+number(start, 'start')
 
 local known = redis.call('HGET', run, 'digest')
 if known then

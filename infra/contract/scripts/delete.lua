@@ -1,6 +1,7 @@
 -- KEYS: run, log, user_runs, dead
 -- ARGV: id
 -- Answers: name, status. Only a run that has ended, or was never started, can be deleted.
+expect(4, 1)
 local run, log, user_runs, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id = ARGV[1]
 

@@ -10,6 +10,20 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
+-- At least so many keys and arguments.
+local function expect(keys, arguments)
+  if #KEYS < keys or #ARGV < arguments then
+    error('expected ' .. keys .. ' keys and ' .. arguments .. ' arguments, got ' .. #KEYS .. ' and ' .. #ARGV)
+  end
+end
+
+-- A numeric argument, checked before the first write: a script that fails half-way is not rolled back.
+local function number(text, name)
+  local value = tonumber(text)
+  if not value then error('the argument ' .. name .. ' must be a number') end
+  return value
+end
+
 local function now_us()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])

@@ -1,6 +1,7 @@
 -- KEYS: run, log, ready, pending, dead
 -- ARGV: id, channel, token (of this call: a replay answers SAME)
 -- Answers: name, status. A failed or cancelled run is queued again with fresh attempts; its journal stays.
+expect(5, 3)
 local run, log, ready, pending, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, channel, token = ARGV[1], ARGV[2], ARGV[3]
 

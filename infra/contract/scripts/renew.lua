@@ -1,8 +1,9 @@
 -- KEYS: leases, then the run of each pair below
 -- ARGV: lease_ms, then pairs: id, fence
 -- Answers for each pair in order: name, cancel. The name is OK, LOST or GONE.
+expect(1, 1)
 local leases = KEYS[1]
-local lease_ms = tonumber(ARGV[1])
+local lease_ms = number(ARGV[1], 'lease_ms')
 
 local expiry = int(now_ms() + lease_ms)
 local answer = {}

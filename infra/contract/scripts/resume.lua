@@ -1,6 +1,7 @@
 -- KEYS: run, log, ready, pending
 -- ARGV: id, input, data (JSON of the event), channel, token (of this call: a replay answers SAME)
 -- Answers: name, status.
+expect(4, 5)
 local run, log, ready, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, input, data, channel, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 

@@ -1,6 +1,7 @@
 -- KEYS: run, ready, pending
 -- ARGV: id
 -- Answers: name, status. SAME if it was started before and has not ended.
+expect(3, 1)
 local run, ready, pending = KEYS[1], KEYS[2], KEYS[3]
 local id = ARGV[1]
 

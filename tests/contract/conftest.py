@@ -1,0 +1,44 @@
+"""One suite for both ways to Redis: every test here runs through REST and through TCP."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from infra.contract.ports import Redis
+from infra.contract.store import RunStore
+from infra.redis_rest import RedisRest
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisRestSettings, RedisTcpSettings
+from tests.contract.driver import Driver, keys_without_ttl
+from tests.support.redis import gateway, valkey_server
+
+
+@pytest.fixture(scope="session")
+def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def rest(tcp: RedisTcpSettings) -> Iterator[RedisRestSettings]:
+    with gateway(tcp) as settings:
+        yield settings
+
+
+@pytest.fixture(params=["rest", "tcp"])
+async def redis(request: pytest.FixtureRequest, tcp: RedisTcpSettings, rest: RedisRestSettings) -> AsyncIterator[Redis]:
+    client = RedisRest(rest) if request.param == "rest" else RedisTcp(tcp)
+    await client.command("FLUSHALL")
+    yield client
+    assert await keys_without_ttl(client) == []
+    await client.close()
+
+
+@pytest.fixture
+def store(redis: Redis) -> RunStore:
+    return RunStore(redis)
+
+
+@pytest.fixture
+def driver(store: RunStore, redis: Redis) -> Driver:
+    return Driver(store, redis)

@@ -1,0 +1,118 @@
+"""Brings runs into any state, and looks at Redis from outside."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, PlanStep, RunSpec
+from infra.contract.ports import Redis, Reply
+from infra.contract.states import TERMINAL, Outcome, Status
+from infra.contract.store import Lease, RunStore
+
+LEASE_MS = 60_000
+USER = "ada"
+UNLIMITED = {"jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases", "jobs:dead"}
+
+SPEC = RunSpec(plan=[PlanStep(tool="message", args={"text": "hello"})])
+
+
+def event(number: int = 0) -> NewEvent:
+    return NewEvent(ts=1, type="log", data={"n": number})
+
+
+END = NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": "succeeded"})
+
+
+async def keys_without_ttl(redis: Redis) -> list[str]:
+    """Keys that will stay for ever although they may not: all but the queue's and those of unfinished runs."""
+    found = []
+    for key in strings(await redis.command("KEYS", "*")):
+        if key in UNLIMITED or await redis.command("TTL", key) != -1:
+            continue
+        status = await redis.command("HGET", key.removesuffix(":log"), "status")
+        if status is None or status == "created" or Status(str(status)) in TERMINAL:
+            found.append(key)
+    return found
+
+
+def strings(reply: Reply) -> list[str]:
+    assert isinstance(reply, list)
+    return [str(item) for item in reply]
+
+
+class Driver:
+    """Runs in the wanted state, and every way to the next one."""
+
+    def __init__(self, store: RunStore, redis: Redis) -> None:
+        self.store = store
+        self.redis = redis
+
+    async def create(self, *, start: bool = True, spec: RunSpec = SPEC) -> str:
+        run_id = f"run_{uuid.uuid4().hex}"
+        outcome, record = await self.store.create(run_id, USER, spec, start=start, digest="d")
+        assert outcome is Outcome.OK
+        assert record
+        return run_id
+
+    async def claim(self, *, lease_ms: int = LEASE_MS) -> tuple[Claim, Lease]:
+        claimed = await self.store.claim("w", 1, lease_ms=lease_ms)
+        (claim,) = claimed.claims
+        return claim, Lease(claim.run.id, claim.run.fence)
+
+    async def in_status(self, status: Status) -> tuple[str, Lease]:
+        """A run in that status, and the last lease held on it (one that never was, if it was never claimed)."""
+        run_id = await self.create(start=status is not Status.CREATED)
+        if status in {Status.CREATED, Status.QUEUED}:
+            return run_id, Lease(run_id, 1)
+        _, lease = await self.claim()
+        if status is Status.WAITING:
+            await self.store.wait(lease, [event()], {})
+        elif status in TERMINAL:
+            await self.store.finish(lease, status, [END], {})
+        if status is not Status.RUNNING:
+            lease.batch += 1
+        return run_id, lease
+
+    def ways(self, run_id: str, lease: Lease) -> dict[Status, list[Callable[[], Awaitable[Any]]]]:
+        """Every call that would bring the run into a status."""
+        store = self.store
+
+        def finish(status: Status) -> Callable[[], Awaitable[Any]]:
+            return lambda: store.finish(lease, status, [END], {})
+
+        return {
+            Status.CREATED: [lambda: store.create(run_id, USER, SPEC, start=False, digest="other")],
+            Status.QUEUED: [
+                lambda: store.start(run_id),
+                lambda: store.redrive(run_id, token="t"),
+                lambda: store.resume(run_id, "yes", token="t"),
+                lambda: store.release(lease, [event()], {}, delay_ms=0, burn=False),
+            ],
+            Status.RUNNING: [lambda: store.claim("other", 1, lease_ms=LEASE_MS)],
+            Status.WAITING: [lambda: store.wait(lease, [event()], {})],
+            Status.SUCCEEDED: [finish(Status.SUCCEEDED)],
+            Status.FAILED: [finish(Status.FAILED)],
+            Status.CANCELLED: [finish(Status.CANCELLED), lambda: store.cancel(run_id)],
+        }
+
+    async def dump(self) -> dict[str, Reply]:
+        """All that Redis holds, but what only ages."""
+        content: dict[str, Reply] = {}
+        for key in sorted(strings(await self.redis.command("KEYS", "*"))):
+            kind = await self.redis.command("TYPE", key)
+            read = {
+                "hash": ("HGETALL", key),
+                "list": ("LRANGE", key, 0, -1),
+                "zset": ("ZRANGE", key, 0, -1, "WITHSCORES"),
+                "stream": ("XRANGE", key, "-", "+"),
+            }[str(kind)]
+            content[key] = await self.redis.command(*read)
+            if kind == "hash":
+                flat = strings(content[key])
+                content[key] = sorted(map(": ".join, zip(flat[::2], flat[1::2], strict=True)))  # type: ignore[assignment]
+        return content
+
+    async def lapse(self, lease_ms: int) -> None:
+        """Let a lease of that length run out by the server's clock."""
+        await asyncio.sleep(lease_ms / 1000 + 0.005)

@@ -1,0 +1,218 @@
+"""Claiming: order, tokens, leases, due runs, and what the answer says about the next look."""
+
+from collections import Counter
+
+import pytest
+
+from infra.contract.models import PlanStep, RunSpec
+from infra.contract.ports import Redis
+from infra.contract.states import Outcome, Status
+from infra.contract.store import Lease, RunStore
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event, strings
+
+
+def with_priority(priority: int) -> RunSpec:
+    return RunSpec(plan=SPEC.plan, priority=priority, max_attempts=2)
+
+
+UNBILLED = ("config", "info", "script", "ping", "client", "hello", "command")
+
+
+async def commands(redis: Redis) -> Counter[str]:
+    """How often each command has been executed, inside scripts too, but what Upstash does not bill."""
+    rows = [line.split(":") for line in str(await redis.command("INFO", "commandstats")).splitlines()]
+    names = {row[0].removeprefix("cmdstat_"): row[1] for row in rows if row[0].startswith("cmdstat_")}
+    return Counter(
+        {
+            name: int(text.split(",")[0].removeprefix("calls="))
+            for name, text in names.items()
+            if not name.startswith(UNBILLED)
+        }
+    )
+
+
+async def test_priority_first_then_first_in_first_out(driver: Driver) -> None:
+    low, *middle = [await driver.create(spec=with_priority(p)) for p in (0, 4, 4, 4)]
+    high = await driver.create(spec=with_priority(8))
+    claimed = await driver.store.claim("w", 10, lease_ms=LEASE_MS)
+    assert [claim.run.id for claim in claimed.claims] == [high, *middle, low]
+
+
+async def test_a_claim_grants_no_more_than_wanted_and_each_run_once(driver: Driver) -> None:
+    created = {await driver.create() for _ in range(5)}
+    granted = []
+    for wanted, expected in ((2, 2), (2, 2), (2, 1), (2, 0)):
+        claimed = await driver.store.claim("w", wanted, lease_ms=LEASE_MS)
+        assert len(claimed.claims) == expected
+        granted += [claim.run.id for claim in claimed.claims]
+    assert sorted(granted) == sorted(created)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+@pytest.mark.parametrize("wanted", [0, 1, 2, 3, 9])
+async def test_after_a_claim_there_is_one_token_for_each_ready_run(
+    driver: Driver, redis: Redis, taken: int, wanted: int
+) -> None:
+    for _ in range(3):
+        await driver.create()
+    for _ in range(taken):
+        await redis.command("LPOP", "jobs:pending")
+    await driver.store.claim("w", wanted, lease_ms=LEASE_MS)
+    depths = await driver.store.depths()
+    assert depths.ready == depths.pending == max(0, 3 - wanted)
+    assert depths.running == min(3, wanted)
+
+
+async def test_tokens_too_many_are_taken_away(driver: Driver, redis: Redis) -> None:
+    await driver.create()
+    await redis.command("RPUSH", "jobs:pending", "stray", "stray")
+    await driver.store.claim("w", 0, lease_ms=LEASE_MS)
+    assert (await driver.store.depths()).pending == 1
+
+
+async def test_an_expired_lease_brings_the_run_back_with_a_higher_fence(driver: Driver) -> None:
+    run_id = await driver.create()
+    first, _ = await driver.claim(lease_ms=1)
+    await driver.lapse(1)
+    second, _ = await driver.claim()
+    assert (first.run.fence, first.run.attempt) == (1, 1)
+    assert (second.run.id, second.run.fence, second.run.attempt) == (run_id, 2, 2)
+    kinds = [event.type for event in await driver.store.events(run_id, after=0, limit=10)]
+    assert kinds == ["run.started", "run.requeued", "run.resumed"]
+
+
+async def test_a_renewed_lease_does_not_expire(driver: Driver) -> None:
+    await driver.create()
+    _, lease = await driver.claim(lease_ms=1)
+    (held,) = await driver.store.renew([lease], lease_ms=LEASE_MS)
+    assert held.outcome is Outcome.OK
+    await driver.lapse(1)
+    assert (await driver.store.claim("other", 1, lease_ms=LEASE_MS)).claims == []
+
+
+async def test_a_run_that_loses_all_its_workers_is_a_dead_letter(driver: Driver, redis: Redis) -> None:
+    run_id = await driver.create(spec=with_priority(4))
+    for _ in range(2):
+        await driver.claim(lease_ms=1)
+        await driver.lapse(1)
+    assert (await driver.store.claim("w", 1, lease_ms=LEASE_MS)).claims == []
+    record = await driver.store.get(run_id)
+    assert record.status is Status.FAILED
+    assert record.error
+    assert record.error.code == "worker_lost"
+    assert strings(await redis.command("ZRANGE", "jobs:dead", 0, -1)) == [run_id]
+    last = (await driver.store.events(run_id, after=0, limit=10))[-1]
+    assert (last.type, last.seq, last.data["status"]) == ("run.finished", record.seq, "failed")
+
+
+async def test_a_lost_run_that_was_to_be_cancelled_is_cancelled(driver: Driver) -> None:
+    run_id = await driver.create()
+    await driver.claim(lease_ms=1)
+    assert await driver.store.cancel(run_id) == (Outcome.OK, Status.RUNNING)
+    await driver.lapse(1)
+    await driver.store.claim("w", 1, lease_ms=LEASE_MS)
+    record = await driver.store.get(run_id)
+    assert record.status is Status.CANCELLED
+    assert (await driver.store.events(run_id, after=0, limit=10))[-1].type == "run.finished"
+
+
+async def test_a_delayed_run_is_granted_when_it_is_due_and_not_before(driver: Driver) -> None:
+    await driver.create()
+    _, lease = await driver.claim()
+    await driver.store.release(lease, [event()], {}, delay_ms=60, burn=True)
+    early = await driver.store.claim("w", 1, lease_ms=LEASE_MS)
+    assert early.claims == []
+    assert early.next_ms is not None
+    assert 0 < early.next_ms <= 60
+    await driver.lapse(60)
+    claim, _ = await driver.claim()
+    assert claim.run.attempt == 2
+
+
+async def test_a_release_that_does_not_burn_gives_the_attempt_back(driver: Driver) -> None:
+    await driver.create()
+    for _ in range(5):
+        claim, lease = await driver.claim()
+        assert claim.run.attempt == 1
+        await driver.store.release(lease, [event()], {}, delay_ms=0, burn=False)
+
+
+async def test_the_answer_says_when_to_look_again(driver: Driver) -> None:
+    assert (await driver.store.claim("w", 1, lease_ms=LEASE_MS)).next_ms is None
+    await driver.create()
+    assert (await driver.store.claim("w", 1, lease_ms=LEASE_MS)).next_ms == LEASE_MS
+    later = (await driver.store.claim("w", 1, lease_ms=LEASE_MS)).next_ms
+    assert later is not None
+    assert LEASE_MS - 5_000 < later <= LEASE_MS
+
+
+async def test_the_journal_comes_back_with_the_next_claim(driver: Driver) -> None:
+    await driver.create()
+    first, lease = await driver.claim(lease_ms=1)
+    assert first.journal == {}
+    await driver.store.emit(lease, [event()], {"step:0": '{"a":"é"}'})
+    lease.batch += 1
+    await driver.store.emit(lease, [], {"step:1": "2"})
+    await driver.lapse(1)
+    second, _ = await driver.claim()
+    assert second.journal == {"step:0": '{"a":"é"}'.encode(), "step:1": b"2"}
+
+
+async def test_a_cancel_shows_in_every_answer_to_the_worker(driver: Driver) -> None:
+    run_id, lease = await driver.in_status(Status.RUNNING)
+    assert not (await driver.store.emit(lease, [event()], {})).cancel
+    lease.batch += 1
+    await driver.store.cancel(run_id)
+    assert (await driver.store.emit(lease, [event()], {})).cancel
+    assert [held.cancel for held in await driver.store.renew([lease], lease_ms=LEASE_MS)] == [True]
+
+
+async def test_a_cancelled_queued_run_takes_its_token_along(driver: Driver) -> None:
+    run_id = await driver.create()
+    other = await driver.create()
+    await driver.store.cancel(run_id)
+    depths = await driver.store.depths()
+    assert (depths.ready, depths.pending) == (1, 1)
+    claim, _ = await driver.claim()
+    assert claim.run.id == other
+
+
+async def test_a_redriven_run_starts_with_fresh_attempts_and_its_journal(driver: Driver) -> None:
+    run_id, lease = await driver.in_status(Status.RUNNING)
+    await driver.store.finish(lease, Status.FAILED, [END], {"step:0": "1"})
+    assert (await driver.store.depths()).dead == 1
+    assert await driver.store.redrive(run_id, token="a") == (Outcome.OK, Status.QUEUED)
+    assert (await driver.store.depths()).dead == 0
+    claim, _ = await driver.claim()
+    assert (claim.run.attempt, claim.run.fence, claim.journal) == (1, 2, {"step:0": b"1"})
+    assert claim.run.error is None
+    assert claim.run.finished_ms is None
+
+
+async def test_a_resumed_run_carries_its_input(driver: Driver) -> None:
+    run_id, _ = await driver.in_status(Status.WAITING)
+    assert (await driver.store.depths()).running == 0
+    await driver.store.resume(run_id, "42 é", token="t")
+    claim, _ = await driver.claim()
+    assert claim.run.user_input == "42 é"
+
+
+async def test_the_same_id_with_another_request_is_refused(store: RunStore) -> None:
+    assert (await store.create("run_x", USER, SPEC, start=True, digest="a"))[0] is Outcome.OK
+    assert (await store.create("run_x", USER, SPEC, start=True, digest="a"))[0] is Outcome.SAME
+    assert await store.create("run_x", USER, SPEC, start=True, digest="b") == (Outcome.REFUSED, None)
+    assert (await store.depths()).ready == 1
+
+
+async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redis: Redis) -> None:
+    """The target of the design: all that Redis executes between create and finish, inside scripts too."""
+    await driver.create()
+    await driver.store.claim("warm", 1, lease_ms=LEASE_MS)
+    before = await commands(redis)
+    run_id = await driver.create(spec=RunSpec(plan=[PlanStep(tool="message", args={"text": "x"})]))
+    await redis.command("LPOP", "jobs:pending")
+    claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS)
+    lease = Lease(run_id, claimed.claims[0].run.fence)
+    await driver.store.finish(lease, Status.SUCCEEDED, [event(), END], {"step:0": "1"}, result={})
+    calls = await commands(redis) - before
+    assert sum(calls.values()) <= 30, calls

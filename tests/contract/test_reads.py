@@ -1,0 +1,115 @@
+"""Reading: the log, the pages of runs, and the live feed that carries the same bytes."""
+
+import pytest
+
+from infra.contract import codec
+from infra.contract.models import RunSpec
+from infra.contract.ports import Redis
+from infra.contract.states import Status
+from infra.contract.store import RunStore
+from tests.contract.driver import END, USER, Driver, event, strings
+
+
+async def test_sequence_numbers_have_no_hole_whatever_writes_them(driver: Driver) -> None:
+    run_id = await driver.create()
+    _, lease = await driver.claim(lease_ms=1)
+    for size in (1, 3, 2):
+        await driver.store.emit(lease, [event(n) for n in range(size)], {})
+        lease.batch += 1
+    await driver.lapse(1)
+    _, lease = await driver.claim()
+    await driver.store.finish(lease, Status.FAILED, [event(), END], {})
+    await driver.store.redrive(run_id, token="t")
+    await driver.store.cancel(run_id)
+    events = await driver.store.events(run_id, after=0, limit=100)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert (await driver.store.get(run_id)).seq == len(events) == 13
+    assert events[-1].type == "run.finished"
+
+
+@pytest.mark.parametrize("after", range(8))
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_a_page_of_the_log_begins_just_after_its_cursor(driver: Driver, after: int, limit: int) -> None:
+    run_id = await driver.create()
+    _, lease = await driver.claim()
+    for size in (3, 1, 2):
+        await driver.store.emit(lease, [event() for _ in range(size)], {})
+        lease.batch += 1
+    events = await driver.store.events(run_id, after=after, limit=limit)
+    assert [event.seq for event in events] == list(range(after + 1, 8))[:limit]
+
+
+async def test_a_long_log_is_read_over_many_entries(driver: Driver) -> None:
+    run_id = await driver.create()
+    _, lease = await driver.claim()
+    for _ in range(150):
+        await driver.store.emit(lease, [event()], {})
+        lease.batch += 1
+    events = await driver.store.events(run_id, after=0, limit=1000)
+    assert [event.seq for event in events] == list(range(1, 152))
+
+
+async def test_what_is_published_is_what_is_kept(driver: Driver, redis: Redis) -> None:
+    run_id = await driver.create()
+    _, lease = await driver.claim()
+    text = 'quotes " and \n lines, commas, ünïcödé \u2028 end'
+    async with redis.subscribe(f"agent:logs:{run_id}") as messages:  # type: ignore[attr-defined]
+        sent = event().__class__(ts=1, type="log", step=2, data={"text": text})
+        await driver.store.emit(lease, [sent, event()], {})
+        live = await anext(messages)
+    (_, entry) = await redis.command("XRANGE", f"run:{run_id}:log", "-", "+")  # type: ignore[misc]
+    assert strings(entry[1])[1] == live  # type: ignore[index]
+    assert codec.decode_batch(live) == await driver.store.events(run_id, after=1, limit=10)
+
+
+async def test_runs_are_listed_newest_first_page_by_page(driver: Driver) -> None:
+    created = [await driver.create() for _ in range(7)]
+    await driver.store.create("run_foreign", "bob", RunSpec(prompt="x"), start=True, digest="d")
+    listed: list[str] = []
+    cursor = None
+    while True:
+        page = await driver.store.page(USER, limit=3, before=cursor)
+        listed += [record.id for record in page.runs]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert sorted(listed) == sorted(created)
+    times = [(await driver.store.get(run_id)).created_ms for run_id in listed]
+    assert times == sorted(times, reverse=True)
+
+
+async def test_runs_of_one_millisecond_are_all_listed_once(driver: Driver, redis: Redis) -> None:
+    created = [await driver.create() for _ in range(9)]
+    for run_id in created:
+        await redis.command("ZADD", f"user:{USER}:runs", 1_800_000_000_000, run_id)
+    listed: list[str] = []
+    cursor = None
+    while True:
+        page = await driver.store.page(USER, limit=2, before=cursor)
+        listed += [record.id for record in page.runs]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert listed == sorted(created, reverse=True)
+
+
+async def test_runs_can_be_listed_by_status(driver: Driver) -> None:
+    created = [await driver.create() for _ in range(6)]
+    for run_id in created[::2]:
+        await driver.store.cancel(run_id)
+    page = await driver.store.page(USER, limit=10, status=Status.CANCELLED)
+    assert {record.id for record in page.runs} == set(created[::2])
+
+
+async def test_an_expired_record_leaves_the_index(driver: Driver, redis: Redis) -> None:
+    kept, expired = await driver.create(), await driver.create()
+    await redis.command("DEL", f"run:{expired}")
+    page = await driver.store.page(USER, limit=10)
+    assert [record.id for record in page.runs] == [kept]
+    assert strings(await redis.command("ZRANGE", f"user:{USER}:runs", 0, -1)) == [kept]
+
+
+async def test_a_deleted_run_leaves_nothing(driver: Driver, store: RunStore) -> None:
+    run_id, _ = await driver.in_status(Status.FAILED)
+    await store.delete(run_id, USER)
+    assert await driver.dump() == {}

@@ -1,0 +1,162 @@
+"""Every pair of states, every refusal, every replay."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from infra.contract import scripts
+from infra.contract.errors import RunGone, StoreRejected
+from infra.contract.ports import Redis
+from infra.contract.states import NEXT, TERMINAL, Outcome, Status
+from infra.contract.store import Lease, RunStore
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event
+
+PAIRS = [(source, target) for source in Status for target in Status if source is not target]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS, ids=lambda status: status.value)
+async def test_a_transition_happens_just_if_the_table_allows_it(driver: Driver, source: Status, target: Status) -> None:
+    reached = set()
+    for way in range(len(driver.ways("", Lease("", 0))[target])):
+        run_id, lease = await driver.in_status(source)
+        before = await driver.dump()
+        await driver.ways(run_id, lease)[target][way]()
+        status = (await driver.store.get(run_id)).status
+        if status is source and source is not Status.RUNNING:
+            assert await driver.dump() == before
+        reached.add(status)
+        await driver.redis.command("FLUSHALL")
+    asked_only = {Status.RUNNING} if (source, target) == (Status.RUNNING, Status.CANCELLED) else set()
+    if target in NEXT[source]:
+        assert target in reached
+        assert reached <= {source, target} | asked_only
+    else:
+        assert reached == {source}
+
+
+STEPS: dict[str, tuple[Status, Callable[[RunStore, str, Lease], Awaitable[Any]]]] = {
+    "create": (Status.QUEUED, lambda store, run_id, _: store.create(run_id, USER, SPEC, start=True, digest="d")),
+    "start": (Status.CREATED, lambda store, run_id, _: store.start(run_id)),
+    "renew": (Status.RUNNING, lambda store, _, lease: store.renew([lease], lease_ms=LEASE_MS)),
+    "emit": (Status.RUNNING, lambda store, _, lease: store.emit(lease, [event()], {"step:0": "1"})),
+    "finish": (Status.RUNNING, lambda store, _, lease: store.finish(lease, Status.SUCCEEDED, [END], {"step:0": "1"})),
+    "fail": (Status.RUNNING, lambda store, _, lease: store.finish(lease, Status.FAILED, [END], {})),
+    "release": (Status.RUNNING, lambda store, _, lease: store.release(lease, [event()], {}, delay_ms=0, burn=True)),
+    "delay": (Status.RUNNING, lambda store, _, lease: store.release(lease, [event()], {}, delay_ms=9999, burn=False)),
+    "wait": (Status.RUNNING, lambda store, _, lease: store.wait(lease, [event()], {})),
+    "resume": (Status.WAITING, lambda store, run_id, _: store.resume(run_id, "yes", token="t")),
+    "cancel queued": (Status.QUEUED, lambda store, run_id, _: store.cancel(run_id)),
+    "cancel running": (Status.RUNNING, lambda store, run_id, _: store.cancel(run_id)),
+    "redrive": (Status.FAILED, lambda store, run_id, _: store.redrive(run_id, token="t")),
+    "delete": (Status.SUCCEEDED, lambda store, run_id, _: store.delete(run_id, USER)),
+}
+
+
+def outcome_of(answer: Any) -> Outcome:
+    if isinstance(answer, list):
+        (answer,) = answer
+    if isinstance(answer, tuple):
+        answer = answer[0]
+    outcome = getattr(answer, "outcome", answer)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+@pytest.mark.parametrize("name", STEPS)
+async def test_a_step_that_is_sent_twice_is_done_once(driver: Driver, name: str) -> None:
+    status, step = STEPS[name]
+    run_id, lease = await driver.in_status(status)
+    first = outcome_of(await step(driver.store, run_id, lease))
+    assert first is (Outcome.SAME if name == "create" else Outcome.OK)
+    after_one = await driver.dump()
+    second = outcome_of(await step(driver.store, run_id, lease))
+    expected = {"renew": Outcome.OK, "delete": Outcome.GONE}.get(name, Outcome.SAME)
+    assert second is expected
+    if name != "renew":
+        assert await driver.dump() == after_one
+
+
+@pytest.mark.parametrize("name", ["renew", "emit", "finish", "fail", "release", "delay", "wait"])
+@pytest.mark.parametrize("owner", ["claimed again", "requeued", "ended"])
+async def test_a_stale_fence_is_refused_and_changes_nothing(driver: Driver, name: str, owner: str) -> None:
+    await driver.create()
+    _, stale = await driver.claim(lease_ms=1)
+    await driver.lapse(1)
+    if owner == "requeued":
+        await driver.store.claim("other", 0, lease_ms=LEASE_MS)
+    else:
+        _, lease = await driver.claim()
+        if owner == "ended":
+            await driver.store.finish(lease, Status.SUCCEEDED, [END], {})
+    before = await driver.dump()
+    answer = await STEPS[name][1](driver.store, stale.run_id, stale)
+    assert outcome_of(answer) is Outcome.LOST
+    assert await driver.dump() == before
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if name != "create"])
+async def test_a_missing_run_is_gone_and_nothing_appears(driver: Driver, name: str) -> None:
+    answer = await STEPS[name][1](driver.store, "run_none", Lease("run_none", 1))
+    assert outcome_of(answer) is Outcome.GONE
+    assert await driver.dump() == {}
+
+
+async def test_the_record_of_a_missing_run_is_gone(store: RunStore) -> None:
+    with pytest.raises(RunGone, match="run_none"):
+        await store.get("run_none")
+
+
+SCRIPTS = ["create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "redrive"]
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, "delete"])
+async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
+    driver: Driver, redis: Redis, name: str
+) -> None:
+    run_id, _ = await driver.in_status(Status.RUNNING)
+    before = await driver.dump()
+    with pytest.raises(StoreRejected, match="expected"):
+        await redis.script(scripts.load(name), [], [])
+    with pytest.raises(StoreRejected, match="expected"):
+        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name == "renew" else 1), [])
+    assert await driver.dump() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("emit", ["1", "1", "many", "[]", "c"]),
+        ("emit", ["1", "next", "1", "[]", "c"]),
+        ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon"]),
+        ("release", ["id", "1", "1", "1", "[]", "c", "later", "1"]),
+        ("wait", ["id", "1", "1", "?", "[]", "c"]),
+        ("claim", ["w", "all", "1000", "run:", "c:", "1"]),
+        ("renew", ["soon", "id", "1"]),
+    ],
+)
+async def test_an_argument_that_is_no_number_is_refused_before_the_first_write(
+    driver: Driver, redis: Redis, name: str, args: list[str]
+) -> None:
+    run_id, _ = await driver.in_status(Status.RUNNING)
+    before = await driver.dump()
+    with pytest.raises(StoreRejected, match="must be a number"):
+        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 5], args)
+    assert await driver.dump() == before
+
+
+async def test_a_finish_cannot_name_a_status_that_is_not_terminal(driver: Driver) -> None:
+    _, lease = await driver.in_status(Status.RUNNING)
+    before = await driver.dump()
+    for status in set(Status) - TERMINAL:
+        assert await driver.store.finish(lease, status, [END], {}) is Outcome.REFUSED
+    assert await driver.dump() == before
+
+
+async def test_a_batch_out_of_order_is_refused(driver: Driver) -> None:
+    _, lease = await driver.in_status(Status.RUNNING)
+    lease.batch = 5
+    before = await driver.dump()
+    held = await driver.store.emit(lease, [event()], {})
+    assert held.outcome is Outcome.REFUSED
+    assert await driver.dump() == before

@@ -1,0 +1,137 @@
+"""The pure parts: states, keys, paths, tool arguments, models, codec."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.contract import codec, scripts
+from infra.contract.errors import InvalidInput
+from infra.contract.keys import Keys
+from infra.contract.models import MAX_PLAN_STEPS, NewEvent, PlanStep, RunSpec
+from infra.contract.paths import workspace_path, writable_path
+from infra.contract.states import NEXT, TERMINAL, Status
+from infra.contract.tools import TOOLS, parse_args
+
+
+def test_every_status_has_its_row_of_transitions() -> None:
+    assert set(NEXT) == set(Status)
+    assert {status for status in Status if not NEXT[status] - {Status.QUEUED}} == TERMINAL
+
+
+def test_the_scripts_are_given_the_table_of_transitions() -> None:
+    text = scripts.load("start").text
+    assert "created = { cancelled = true, queued = true }" in text
+    assert "succeeded = {  }" in text
+
+
+def test_the_prefix_stands_before_every_key_and_channel() -> None:
+    keys = Keys("{sb}:")
+    names = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead, keys.control]
+    names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u")]
+    assert all(name.startswith("{sb}:") for name in names)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.csv", "ünï/cödé.txt", ".hidden", "a..b", "with space", "x" * 255])
+def test_a_plain_relative_path_is_allowed(path: str) -> None:
+    assert workspace_path(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../b",
+        "a/..",
+        "./a",
+        "a//b",
+        "a/",
+        "a\\b",
+        "a\nb",
+        "a\0b",
+        "a\x7f",
+        "\ud800",
+        "x" * 256,
+        "x/" * 257 + "x",
+    ],
+)
+def test_any_other_path_is_refused_with_its_field(path: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        workspace_path(path, field="$.x")
+    assert caught.value.field == "$.x"
+
+
+def test_the_reserved_folder_can_be_read_but_not_written() -> None:
+    assert workspace_path(".run/step-1.stdout")
+    with pytest.raises(InvalidInput, match="reserved"):
+        writable_path(".run/step-1.stdout")
+
+
+@given(st.text(max_size=40))
+def test_an_allowed_path_never_leaves_its_folder(path: str) -> None:
+    try:
+        allowed = workspace_path(path)
+    except InvalidInput:
+        return
+    assert not allowed.startswith("/")
+    assert not {"", ".", ".."} & set(allowed.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("tool", "args", "field"),
+    [
+        ("fly", {}, "$.plan[0].tool"),
+        ("shell", {}, "$.plan[0].args"),
+        ("shell", {"command": 5}, "$.plan[0].args.command"),
+        ("shell", {"command": "ls", "cwd": "/"}, "$.plan[0].args"),
+        ("shell", {"command": "ls", "timeout_s": 0}, "$.plan[0].args.timeout_s"),
+        ("code", {"language": "perl", "source": "x"}, "$.plan[0].args.language"),
+        ("file_write", {"path": "../x", "content": ""}, "$.plan[0].args.path"),
+        ("file_write", {"path": ".run/x", "content": ""}, "$.plan[0].args.path"),
+        ("file_delete", {"path": "/etc/passwd"}, "$.plan[0].args.path"),
+        ("file_read", {"path": "a", "max_bytes": -1}, "$.plan[0].args.max_bytes"),
+    ],
+)
+def test_bad_tool_arguments_are_refused_where_they_stand(tool: str, args: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        RunSpec(plan=[PlanStep(tool=tool, args=args)]).check()
+    assert caught.value.field == field
+
+
+def test_an_unknown_tool_is_told_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="unknown tool 'fly'; allowed are code, file_delete"):
+        parse_args("fly", {}, at="$")
+
+
+def test_an_unknown_field_is_refused_by_name() -> None:
+    with pytest.raises(InvalidInput, match="unknown field `cwd`"):
+        parse_args("shell", {"command": "ls", "cwd": "/"}, at="$")
+
+
+def test_a_run_needs_a_prompt_or_a_plan() -> None:
+    with pytest.raises(InvalidInput, match="needs a 'prompt', a 'plan', or both"):
+        RunSpec().check()
+
+
+def test_all_tools_document_themselves() -> None:
+    assert all(kind.__doc__ for kind in TOOLS.values())
+    assert MAX_PLAN_STEPS == 200
+
+
+def test_a_batch_numbers_its_events() -> None:
+    events = [NewEvent(ts=1, type="log", data={"n": n}) for n in range(3)]
+    decoded = codec.decode_batch(f'{{"first":7,"events":{codec.encode_events(events)}}}')
+    assert [event.seq for event in decoded] == [7, 8, 9]
+    assert [event.data["n"] for event in decoded] == [0, 1, 2]
+
+
+def test_events_of_a_newer_release_are_still_read() -> None:
+    decoded = codec.decode_batch('{"first":1,"events":[{"ts":1,"type":"model.delta","new":1,"data":{}}],"new":2}')
+    assert decoded[0].type == "model.delta"
+
+
+def test_the_same_value_is_always_the_same_text() -> None:
+    assert codec.encode({"b": 1, "a": 2}) == codec.encode({"a": 2, "b": 1})

@@ -1,0 +1,23 @@
+"""Waiting for something to become true, instead of sleeping and hoping."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+PAUSE_S = 0.01
+
+
+def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:
+    """Return when the predicate holds; AssertionError naming `description` if it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not predicate():
+        assert time.monotonic() < deadline, f"never happened: {description}"
+        time.sleep(PAUSE_S)
+
+
+async def until(predicate: Callable[[], Awaitable[object]], description: str, timeout_s: float = 20.0) -> None:
+    """The same for a predicate that has to be awaited."""
+    deadline = time.monotonic() + timeout_s
+    while not await predicate():
+        assert time.monotonic() < deadline, f"never happened: {description}"
+        await asyncio.sleep(PAUSE_S)
