@@ -3,7 +3,7 @@
 import pytest
 
 from infra.contract import codec
-from infra.contract.models import RunSpec
+from infra.contract.models import NewEvent, RunSpec
 from infra.contract.ports import Redis
 from infra.contract.states import Status
 from infra.contract.store import RunStore
@@ -54,11 +54,12 @@ async def test_what_is_published_is_what_is_kept(driver: Driver, redis: Redis) -
     _, lease = await driver.claim()
     text = 'quotes " and \n lines, commas, ünïcödé \u2028 end'
     async with redis.subscribe(f"agent:logs:{run_id}") as messages:  # type: ignore[attr-defined]
-        sent = event().__class__(ts=1, type="log", step=2, data={"text": text})
+        sent = NewEvent(ts=1, type="log", step=2, data={"text": text})
         await driver.store.emit(lease, [sent, event()], {})
         live = await anext(messages)
-    (_, entry) = await redis.command("XRANGE", f"run:{run_id}:log", "-", "+")  # type: ignore[misc]
-    assert strings(entry[1])[1] == live  # type: ignore[index]
+    entries = await redis.command("XRANGE", f"run:{run_id}:log", "2-0", "+")
+    ((_, fields),) = [codec.items(entry) for entry in codec.items(entries)]
+    assert strings(fields) == ["b", live]
     assert codec.decode_batch(live) == await driver.store.events(run_id, after=1, limit=10)
 
 
