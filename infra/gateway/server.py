@@ -34,6 +34,7 @@ def create_server(settings: GatewaySettings) -> GatewayServer:
         server_header=False,
         lifespan="on",
         ws="none",
+        proxy_headers=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
     )
     return GatewayServer(config, app)

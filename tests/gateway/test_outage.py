@@ -1,0 +1,264 @@
+"""Redis killed, restarted, silent, full; the gateway stopped. Nothing runs twice and nothing hangs."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import httpx
+import pytest
+from upstash_redis import Redis
+from upstash_redis.errors import UpstashError
+
+from tests.gateway.support import TOKEN, Served, Subscriber, Valkey, free_port, serve, wait_until
+
+UNREACHABLE = "ERR Redis is not reachable; the command was not sent"
+
+
+def works(http: httpx.Client) -> bool:
+    return http.get("/ping").status_code == 200
+
+
+def test_redis_that_is_not_there() -> None:
+    with serve(f"redis://127.0.0.1:{free_port()}") as served, served.client() as http:
+        for response in (http.get("/get/k"), http.post("/multi-exec", json=[["PING"]]), http.post("/subscribe/c")):
+            assert response.status_code == 503
+            assert response.json() == {"error": UNREACHABLE}
+        response = http.post("/pipeline", json=[["PING"], ["PING"]])
+        assert (response.status_code, response.json()) == (503, [{"error": UNREACHABLE}] * 2)
+        response = http.get("/ping", headers={"Upstash-Response-Format": "resp2"})
+        assert (response.status_code, response.text) == (503, f"-{UNREACHABLE}\r\n")
+        assert http.post("/monitor").status_code == 503
+
+
+def test_the_sdk_raises_when_redis_is_not_there() -> None:
+    with serve(f"redis://127.0.0.1:{free_port()}") as served, Redis(served.url, TOKEN) as sdk:
+        with pytest.raises(UpstashError, match="not reachable"):
+            sdk.get("k")
+        pipeline = sdk.pipeline()
+        pipeline.get("k")
+        with pytest.raises(UpstashError, match="not reachable"):
+            pipeline.exec()
+
+
+def test_redis_killed_and_started_again(own_valkey: Valkey) -> None:
+    with serve(own_valkey.url) as served, served.client() as http:
+        assert works(http)
+        with Subscriber(served, "/subscribe/c") as subscriber, Subscriber(served, "/monitor") as monitor:
+            subscriber.expect(["subscribe,c,1"])
+            monitor.expect(['"OK"'])
+            own_valkey.kill()
+            wait_until(lambda: subscriber.ended and monitor.ended, "the streams end")
+            assert subscriber.clean_end
+            assert monitor.clean_end
+        assert http.get("/get/k").status_code == 503
+        own_valkey.start()
+        assert works(http), "the first request after the restart is served"
+        with Subscriber(served, "/subscribe/c") as subscriber:
+            subscriber.expect(["subscribe,c,1"])
+            http.get("/publish/c/again")
+            subscriber.expect(["subscribe,c,1", "message,c,again"])
+
+
+def test_connections_redis_dropped_while_idle_are_replaced(own_valkey: Valkey) -> None:
+    with serve(own_valkey.url) as served, served.client() as http, own_valkey.client() as client:
+        for _ in range(5):
+            assert works(http)
+            client.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+            wait_until(lambda: served.gateway.pool.connections == 0, "the gateway saw its connections close")
+            assert http.get("/set/k/v").json() == {"result": "OK"}
+
+
+def test_under_load_a_restart_costs_errors_but_never_a_wrong_answer(own_valkey: Valkey) -> None:
+    stop = threading.Event()
+    wrong: list[str] = []
+    answered = [0]
+
+    def ask(number: int) -> None:
+        with served.client() as http:
+            while not stop.is_set():
+                response = http.get(f"/echo/{number}")
+                if response.status_code == 200:
+                    answered[0] += 1
+                if response.status_code not in (200, 503) or response.json().get("result", str(number)) != str(number):
+                    wrong.append(response.text)
+
+    with serve(own_valkey.url) as served:
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                before = answered[0]
+                wait_until(lambda n=before: answered[0] > n + 50, "requests are served")  # type: ignore[misc]
+                own_valkey.kill()
+                own_valkey.start()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert wrong == []
+
+
+class Script:
+    """A Redis played by a test: `answer` gets a connection's number and bytes and gives the reply, None to close."""
+
+    def __init__(self, answer: Callable[[int, bytes], bytes | None]) -> None:
+        self.received: list[bytes] = []
+        self.accepted = 0
+        self.answered = 0
+        self._answer = answer
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._sock.getsockname()[1]}"
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._sock.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(self.accepted, connection)).start()
+
+    def _serve(self, number: int, connection: socket.socket) -> None:
+        with connection:
+            while True:
+                try:
+                    data = connection.recv(65536)
+                except OSError:
+                    return
+                if not data:
+                    return
+                if b"SETNAME" in data:
+                    connection.sendall(b"+OK\r\n")
+                    continue
+                self.received.append(data)
+                answer = self._answer(number, data)
+                if answer is None:
+                    return
+                connection.sendall(answer)
+                self.answered += 1
+
+    def close(self) -> None:
+        for sock in (self._sock, *self._open):
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+@contextmanager
+def played(
+    answer: Callable[[int, bytes], bytes | None], **options: float
+) -> Iterator[tuple[Script, Served, httpx.Client]]:
+    script = Script(answer)
+    try:
+        with serve(script.url, **options) as served, served.client() as http:
+            yield script, served, http
+    finally:
+        script.close()
+
+
+def test_a_command_that_may_have_run_is_never_sent_again() -> None:
+    with played(lambda *_: None) as (script, _, http):
+        response = http.get("/incr/k")
+        assert response.status_code == 503
+        assert response.json()["error"].endswith("the command may have been executed")
+        assert len(script.received) == 1
+
+
+def test_a_pipeline_cut_in_the_middle_keeps_the_answers_that_came() -> None:
+    with played(lambda *_: b":1\r\n:2\r\n") as (script, _, http):
+        replies: list[list[dict[str, object]]] = []
+        client = threading.Thread(
+            target=lambda: replies.append(http.post("/pipeline", json=[["INCR", "k"]] * 4).json())
+        )
+        client.start()
+        wait_until(lambda: script.answered, "two of four answers were given")
+        script.close()
+        client.join()
+    [[first, second, *lost]] = replies
+    assert (first, second) == ({"result": 1}, {"result": 2})
+    assert ["may have been executed" in str(reply["error"]) for reply in lost] == [True, True]
+
+
+def test_a_redis_that_does_not_answer_is_given_up_after_the_timeout() -> None:
+    with played(lambda *_: b"", command_timeout_s=0.1) as (_, served, http):
+        response = http.get("/get/k")
+        assert response.status_code == 503
+        assert "no answer from Redis within 0.1 s" in response.json()["error"]
+        assert served.gateway.pool.connections == 0
+
+
+def test_an_idle_connection_that_went_silent_is_found_before_a_command_is_risked_on_it() -> None:
+    """The first connection answers once and then nothing, as when a firewall forgot it."""
+
+    def answer(number: int, _: bytes) -> bytes:
+        return b"" if number == 1 and script.answered else b"$1\r\nv\r\n"
+
+    with played(answer, idle_check_s=0, connect_timeout_s=0.2) as (script, served, http):
+        assert http.get("/get/a").json() == {"result": "v"}
+        assert http.get("/get/b").json() == {"result": "v"}
+        assert script.accepted == 2
+        assert [b"PING" in data for data in script.received] == [False, True, False]
+        assert served.gateway.pool.connections == 1
+
+
+def test_when_every_place_is_taken_waiting_is_bounded() -> None:
+    options = {"pool_size": 1, "pool_timeout_s": 0.1, "command_timeout_s": 20}
+    with played(lambda *_: b"", **options) as (script, served, http):
+
+        def ask() -> None:
+            with served.client() as client:
+                assert client.get("/get/k").status_code == 503
+
+        waiting = [threading.Thread(target=ask) for _ in range(64)]
+        for thread in waiting:
+            thread.start()
+        wait_until(lambda: b"".join(script.received).count(b"get") == 64, "all places are taken")
+        response = http.get("/get/k")
+        assert response.status_code == 503
+        assert response.json()["error"].startswith("ERR gateway is busy")
+        script.close()
+        for thread in waiting:
+            thread.join()
+
+
+def test_bytes_that_are_not_redis() -> None:
+    with played(lambda *_: b"HTTP/1.1 200 OK\r\n\r\n") as (_, _, http):
+        assert http.get("/get/k").status_code == 503
+        assert http.get("/get/k", headers={"Upstash-Response-Format": "resp2"}).status_code == 503
+
+
+def test_a_wrong_password_is_told_without_showing_it(own_valkey: Valkey) -> None:
+    with own_valkey.client() as client:
+        client.config_set("requirepass", "right")
+    with serve(own_valkey.url.replace("//", "//:wrong@")) as served, served.client() as http:
+        response = http.get("/get/k")
+        assert response.status_code == 503
+        assert response.json()["error"] == (
+            "ERR Redis did not accept the gateway's login (WRONGPASS); the command was not sent"
+        )
+    with serve(own_valkey.url.replace("//", "//default:right@") + "/3") as served, served.client() as http:
+        assert http.get("/set/in-db-3/x").json() == {"result": "OK"}
+        with Subscriber(served, "/subscribe/c") as subscriber:
+            subscriber.expect(["subscribe,c,1"])
+    with own_valkey.client(password="right", db=3) as client:
+        assert client.get("in-db-3") == b"x"
+
+
+def test_stopping_ends_streams_and_closes_connections(own_valkey: Valkey) -> None:
+    with serve(own_valkey.url) as served:
+        with served.client() as http:
+            assert works(http)
+        with Subscriber(served, "/subscribe/c") as subscriber, Subscriber(served, "/monitor") as monitor:
+            subscriber.expect(["subscribe,c,1"])
+            monitor.expect(['"OK"'])
+            served.stop()
+            wait_until(lambda: subscriber.ended and monitor.ended, "the streams end")
+            assert subscriber.clean_end
+    wait_until(lambda: own_valkey.connections() == [], "no connection is left")

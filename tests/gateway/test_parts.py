@@ -1,0 +1,116 @@
+"""The parts that are easier to corner directly: cutting replies, framing events, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+from pathlib import Path
+
+import hiredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.gateway.errors import NotSent
+from infra.gateway.mailbox import Ending, Mailbox
+from infra.gateway.raw import RawReader
+from infra.gateway.resp import connect, pack
+from infra.gateway.settings import parse_target
+from infra.gateway.sse import frame
+
+lines = st.text(alphabet="abc -+:$*1", max_size=8).map(str.encode)
+scalars = st.one_of(
+    lines.map(lambda text: b"+" + text + b"\r\n"),
+    lines.map(lambda text: b"-" + text + b"\r\n"),
+    st.integers().map(lambda number: b":%d\r\n" % number),
+    st.binary(max_size=20).map(lambda data: b"$%d\r\n%b\r\n" % (len(data), data)),
+    st.sampled_from([b"$-1\r\n", b"*-1\r\n", b"*0\r\n"]),
+)
+replies = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4).map(lambda rows: b"*%d\r\n%b" % (len(rows), b"".join(rows)))
+)
+
+
+@given(st.lists(replies, min_size=1, max_size=5), st.integers(1, 7))
+def test_replies_are_cut_where_they_end(expected: list[bytes], step: int) -> None:
+    reader = RawReader()
+    stream = b"".join(expected)
+    found: list[object] = []
+    for start in range(0, len(stream), step):
+        reader.feed(stream[start : start + step])
+        while (reply := reader.gets()) is not False:
+            found.append(reply)
+    assert found == expected
+
+
+@pytest.mark.parametrize("data", [b"HTTP/1.1\r\n", b"$x\r\n", b"*1.5\r\n"])
+def test_what_is_no_reply_is_an_error(data: bytes) -> None:
+    reader = RawReader()
+    reader.feed(data)
+    with pytest.raises(hiredis.ProtocolError):
+        reader.gets()
+
+
+@given(st.text(alphabet="ab:\r\n\0\u2028 ", max_size=20))
+def test_a_frame_has_one_blank_line_and_it_is_the_last(text: str) -> None:
+    framed = frame(text).decode()
+    assert framed.endswith("\n\n")
+    *rows, last, end = framed.split("\n")
+    assert (last, end) == ("", "")
+    assert all(row.startswith("data: ") and "\r" not in row for row in rows)
+    assert "\n".join(row.removeprefix("data: ") for row in rows) == text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+async def test_a_mailbox_takes_one_piece_of_any_size_and_then_no_more_than_its_limit() -> None:
+    mailbox = Mailbox(10)
+    mailbox.put(b"x" * 100)
+    assert await mailbox.take() == b"x" * 100
+    mailbox.put(b"aaaaa")
+    mailbox.put(b"bbbbb")
+    assert await mailbox.take() == b"aaaaabbbbb"
+    mailbox.put(b"aaaaa")
+    mailbox.put(b"bbbbbb")
+    assert mailbox.ending.result() is Ending.OVERFLOW
+    assert await mailbox.take() is None
+
+
+async def test_a_mailbox_that_ends_still_gives_what_waits() -> None:
+    mailbox = Mailbox(10)
+    mailbox.put(b"a")
+    mailbox.end()
+    mailbox.put(b"late")
+    assert mailbox.ending.result() is Ending.ENDED
+    assert await mailbox.take() == b"a"
+    assert await mailbox.take() is None
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    san = ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*request, *san, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    return key, cert
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+async def test_rediss_trusts_only_a_known_certificate_of_the_right_host(tmp_path: Path) -> None:
+    key, cert = await asyncio.to_thread(make_certificate, tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1000):
+            writer.write(b"+PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        connection = await connect(parse_target(f"rediss://localhost:{port}", str(cert)), 5)
+        assert await connection.send(pack(["PING"]), 1) == [b"PONG"]
+        await connection.close()
+        for url, ca_file in ((f"rediss://localhost:{port}", None), (f"rediss://127.0.0.1:{port}", str(cert))):
+            with pytest.raises(NotSent):
+                await connect(parse_target(url, ca_file), 5)

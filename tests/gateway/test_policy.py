@@ -1,0 +1,105 @@
+"""What is served to nobody, and what not to the read-only token."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from infra.gateway.errors import Refused
+from infra.gateway.policy import check
+from tests.gateway.support import Valkey
+
+BLOCKING = ["BLPOP l 0", "brpop l 0", "BLMOVE a b LEFT LEFT 0", "BRPOPLPUSH a b 0", "BZPOPMIN z 0", "BZPOPMAX z 0",
+            "BLMPOP 0 1 l LEFT", "BZMPOP 0 1 z MIN", "WAIT 1 0", "WAITAOF 1 0 0"]  # fmt: skip
+READS = ["XREAD BLOCK 0 STREAMS s $", "xread count 1 block 0 streams s $", "XREADGROUP GROUP g c BLOCK 0 STREAMS s >",
+         "XREADGROUP COUNT 1 NOACK GROUP g c BLOCK 0 STREAMS s >", "XREAD NEWOPTION BLOCK 0 STREAMS s $"]  # fmt: skip
+STATE = ["SUBSCRIBE c", "PSUBSCRIBE c", "SSUBSCRIBE c", "UNSUBSCRIBE", "MULTI", "EXEC", "DISCARD", "WATCH k", "UNWATCH",
+         "SELECT 1", "AUTH x", "HELLO 3", "MONITOR", "QUIT", "RESET", "CLIENT REPLY OFF", "CLIENT", "CLIENT KILL x",
+         "SCRIPT DEBUG YES", "READONLY"]  # fmt: skip
+SERVER = ["SHUTDOWN NOSAVE", "DEBUG SLEEP 1", "CONFIG SET maxmemory 1", "config get requirepass", "REPLICAOF a 1",
+          "SLAVEOF a 1", "MODULE LOAD x", "ACL LIST", "SAVE", "BGSAVE", "MIGRATE a 1 k 0 1", "SWAPDB 0 1", "SYNC",
+          "FAILOVER", "CLUSTER RESET", "REPLCONF x", "PSYNC ? -1"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", BLOCKING + READS + STATE + SERVER)
+def test_commands_served_to_nobody(http: httpx.Client, line: str) -> None:
+    response = http.post("/", json=line.split())
+    assert response.status_code == 400
+    name = line.split(maxsplit=1)[0].upper()
+    assert response.json()["error"].startswith(f"ERR Command is not available: '{name}': ")
+
+
+def test_the_list_covers_what_redis_says_of_itself(valkey: Valkey) -> None:
+    """A Valkey with a new command that blocks or is for administrators only must be looked at."""
+    with valkey.client() as client:
+        rows = client.command()
+    looked_at = 0
+    for name, row in rows.items():
+        if name in ("xread", "xreadgroup") or not {"blocking", "admin"} & {str(flag) for flag in row["flags"]}:
+            continue
+        with pytest.raises(Refused):
+            check([name.encode()])
+        looked_at += 1
+    assert looked_at > 20
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["XREAD COUNT 1 STREAMS BLOCK 0", "XREADGROUP GROUP BLOCK BLOCK STREAMS s >",
+     "XREADGROUP GROUP g c STREAMS BLOCK >", "GET BLPOP", "CLIENT SETINFO LIB-NAME x",
+     "SCRIPT EXISTS x", "FLUSHALL", "INFO", "XREAD", "EVAL return 0"],
+)  # fmt: skip
+def test_names_that_only_look_like_it_are_served(line: str) -> None:
+    check(line.encode().split())
+
+
+def test_reading_with_the_read_only_token(readonly: httpx.Client, valkey: Valkey) -> None:
+    with valkey.client() as client:
+        client.set("k", "v")
+        client.xadd("s", {"a": "b"})
+    for path in ["/ping", "/get/k", "/mget/k/k", "/ttl/k", "/dbsize", "/xrange/s/-/+", "/xinfo/stream/s", "/xlen/s",
+                 "/object/encoding/k", "/eval_ro/return%201/0", "/type/k", "/exists/k"]:  # fmt: skip
+        assert readonly.get(path).status_code == 200, path
+    assert readonly.post("/", json=["EVAL_RO", "return redis.call('GET', KEYS[1])", 1, "k"]).json() == {"result": "v"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["SET k v", "DEL k", "GETEX k", "GETDEL k", "INCR k", "EVAL x 0", "EVALSHA x 0", "FCALL f 0", "PUBLISH c m",
+     "KEYS *", "SCAN 0", "FLUSHALL", "SORT k", "GEORADIUS k 0 0 1 m", "BITFIELD k", "XINFO", "XGROUP CREATE s g $",
+     "SCRIPT LOAD x", "XREADGROUP GROUP g c STREAMS s >", "NOSUCH k", "INFO", "GET|x k", "SUBSCRIBE c"],
+)  # fmt: skip
+def test_writing_with_the_read_only_token(readonly: httpx.Client, line: str) -> None:
+    response = readonly.post("/", json=line.split())
+    assert response.status_code == 400
+    name = line.split(maxsplit=1)[0].lower()
+    if name == "subscribe":
+        assert response.json()["error"].startswith("ERR Command is not available")
+    else:
+        expected = f"NOPERM this user has no permissions to run the '{name}' command or its subcommand"
+        assert response.json() == {"error": expected}
+
+
+def test_a_script_that_writes_fails_even_as_eval_ro(readonly: httpx.Client) -> None:
+    response = readonly.post("/", json=["EVAL_RO", "return redis.call('SET', KEYS[1], 1)", 1, "k"])
+    assert response.status_code == 400
+    assert readonly.get("/exists/k").json() == {"result": 0}
+
+
+def test_batches_with_the_read_only_token(readonly: httpx.Client, valkey: Valkey) -> None:
+    batch = [["GET", "k"], ["SET", "k", "x"], ["EXISTS", "k"]]
+    replies = readonly.post("/pipeline", json=batch).json()
+    assert [list(reply) for reply in replies] == [["result"], ["error"], ["result"]]
+    assert replies[1]["error"].startswith("NOPERM ")
+    response = readonly.post("/multi-exec", json=batch)
+    assert response.status_code == 400
+    assert "NOPERM" in response.json()["error"]
+    assert readonly.post("/multi-exec", json=[["GET", "k"]]).json() == [{"result": None}]
+    assert readonly.get("/set/k/v", headers={"Upstash-Response-Format": "resp2"}).content.startswith(b"-NOPERM ")
+
+
+@pytest.mark.parametrize("path", ["/subscribe/c", "/psubscribe/c", "/monitor"])
+def test_event_streams_need_the_standard_token(readonly: httpx.Client, path: str) -> None:
+    response = readonly.post(path)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(f"NOPERM this user has no permissions to run the '{path.split('/')[1]}'")
