@@ -78,6 +78,17 @@ async def _internal_error(_request: Request, _exc: Exception) -> Response:
 
 def end_streams(app: Starlette) -> None:
     """Ends every event stream and accepts no new one: the first step of a shutdown."""
-    gateway: Gateway | None = getattr(app.state, "gateway", None)
-    if gateway is not None:
+    if gateway := _running(app):
         gateway.streams.end()
+
+
+def give_up(app: Starlette) -> None:
+    """Answers every command still waiting for Redis with an error: the last step before a shutdown is forced."""
+    if gateway := _running(app):
+        gateway.pool.give_up()
+        gateway.raw_pool.give_up()
+
+
+def _running(app: Starlette) -> Gateway | None:
+    gateway: Gateway | None = getattr(app.state, "gateway", None)
+    return gateway

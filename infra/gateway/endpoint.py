@@ -22,6 +22,7 @@ from infra.logging import log
 
 _METHODS = frozenset({"GET", "POST", "PUT", "HEAD"})
 _WITH_BODY = frozenset({"POST", "PUT"})
+HEALTH_PATH = b"/_health"  # no Redis command begins with an underscore
 _STREAMS = frozenset({b"subscribe", b"psubscribe", b"monitor"})
 _BATCHES = frozenset({b"pipeline", b"multi-exec"})
 
@@ -62,6 +63,8 @@ class Endpoint:
         if method not in _METHODS:
             raise NotAllowed("ERR only HEAD, GET, POST and PUT are allowed")
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if scope["raw_path"] == HEALTH_PATH:
+            return await self._health()
         query, query_token = parse.split_query(scope["query_string"])
         readonly = self._authenticate(headers.get(b"authorization"), query_token)
         segments = parse.split_path(scope["raw_path"])
@@ -80,6 +83,13 @@ class Endpoint:
         else:
             raise BadRequest("ERR the path names no command")
         return await self._single(command, headers, readonly)
+
+    async def _health(self) -> _Answer:
+        """Without a token, so it says nothing but whether Redis answers."""
+        reply = await self._executor.one([b"PING"], readonly=False)
+        if isinstance(reply, ErrorReply):
+            raise RedisUnavailable("ERR Redis does not serve commands")
+        return _Answer(encoding.body({"result": "OK"}))
 
     def _authenticate(self, authorization: bytes | None, query_token: bytes | None) -> bool:
         """Whether the token is the read-only one. Raises `Unauthorized`."""

@@ -77,6 +77,11 @@ class Pool:
             text = f"ERR no answer from Redis within {self._command_timeout_s:g} s; the command may have been executed"
             raise OutcomeUnknown(text, []) from exc
 
+    def give_up(self) -> None:
+        """Breaks the connections, so that every request under way is answered now, with an error."""
+        for lane in self._lanes:
+            lane.give_up()
+
     async def close(self) -> None:
         for lane in self._lanes:
             await lane.close()
@@ -139,6 +144,11 @@ class _Lane:
         except (TimeoutError, RedisUnavailable):
             return False
         return True
+
+    def give_up(self) -> None:
+        self._closed = True
+        if self._connection is not None:
+            self._connection.abort()
 
     async def close(self) -> None:
         self._closed = True

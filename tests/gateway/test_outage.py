@@ -262,3 +262,31 @@ def test_stopping_ends_streams_and_closes_connections(own_valkey: Valkey) -> Non
             wait_until(lambda: subscriber.ended and monitor.ended, "the streams end")
             assert subscriber.clean_end
     wait_until(lambda: own_valkey.connections() == [], "no connection is left")
+
+
+def test_stopping_with_a_command_under_way_answers_it() -> None:
+    """A client that got no JSON would send its command again, and it may have run."""
+    with played(lambda *_: b"", shutdown_timeout_s=0.2) as (script, served, http):
+        responses: list[httpx.Response] = []
+        client = threading.Thread(target=lambda: responses.append(http.get("/incr/k")))
+        client.start()
+        wait_until(lambda: script.received, "the command was sent")
+        served.stop()
+        client.join()
+    [response] = responses
+    assert response.status_code == 503
+    assert response.json()["error"].endswith("the command may have been executed")
+
+
+def test_health_says_whether_redis_answers(own_valkey: Valkey) -> None:
+    with serve(own_valkey.url) as served:
+        response = httpx.get(f"{served.url}/_health", trust_env=False)
+        assert (response.status_code, response.json()) == (200, {"result": "OK"})
+        with own_valkey.client() as client:
+            client.config_set("requirepass", "x")
+            client.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+        wait_until(lambda: served.gateway.pool.connections == 0, "the gateway saw its connection close")
+        assert httpx.get(f"{served.url}/_health", trust_env=False).status_code == 503
+        own_valkey.kill()
+        assert httpx.get(f"{served.url}/_health", trust_env=False).status_code == 503
+        own_valkey.start()
