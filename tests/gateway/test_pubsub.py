@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Generator, Iterator
 from typing import cast
@@ -155,6 +157,25 @@ def test_many_subscribers_share_one_connection(served: Served, http: httpx.Clien
             assert http.get(f"/publish/c{n}/m{n}").json() == {"result": 1}
         for n, subscriber in enumerate(subscribers):
             subscriber.expect([f"subscribe,c{n % 5},1", f"message,c{n % 5},m{n % 5}"])
+
+
+def test_clients_that_leave_abruptly_leave_no_task_behind(served: Served) -> None:
+    request = f"GET /subscribe/gone HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    hub = served.gateway.streams.hub
+    with Subscriber(served, "/subscribe/gone") as stays:
+        stays.expect(["subscribe,gone,1"])
+        assert hub._connection is not None
+        loop = hub._connection._loop
+        before = len(asyncio.all_tasks(loop))
+        leaving = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(20)]
+        for sock in leaving:
+            sock.sendall(request)
+        wait_until(lambda: hub.clients == 21, "all are subscribed")
+        for sock in leaving:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        wait_until(lambda: hub.clients == 1, "all but one are gone")
+        wait_until(lambda: len(asyncio.all_tasks(loop)) <= before, "their tasks are gone")
 
 
 def test_the_last_one_to_leave_unsubscribes(served: Served, valkey: Valkey) -> None:
