@@ -225,16 +225,18 @@ class RunStore:
     async def events(self, run_id: str, *, after: int, limit: int) -> list[Event]:
         """At most `limit` events of the log from `after + 1` on; empty at the end of the log."""
         events: list[Event] = []
-        while len(events) < limit:
-            reply = await self._redis.command(
-                "XRANGE", self.keys.log(run_id), f"{after + 1}-0", "+", "COUNT", _LOG_ENTRIES
-            )
-            found = codec.decode_entries(reply)
-            events += [event for event in found if event.seq > after]
-            if len(codec.items(reply)) < _LOG_ENTRIES:
-                break
-            after = events[-1].seq
+        more = True
+        while more and len(events) < limit:
+            found, more = await self.read(run_id, after=events[-1].seq if events else after)
+            events += found
         return events[:limit]
+
+    async def read(self, run_id: str, *, after: int) -> tuple[list[Event], bool]:
+        """What one round trip brings of the log from `after + 1` on, and whether there may be more."""
+        start = f"{after + 1}-0"
+        reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
+        found = [event for event in codec.decode_entries(reply) if event.seq > after]
+        return found, len(codec.items(reply)) == _LOG_ENTRIES
 
     async def depths(self) -> QueueDepths:
         """How many runs stand where."""
