@@ -104,22 +104,24 @@ class Endpoint:
         return not standard
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """Raises `TooLarge`, after reading a little further: a client still sending might never see the answer."""
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._max_bytes:
-            raise TooLarge(f"ERR max request size exceeded: the limit is {self._max_bytes} bytes")
+        patience = 2 * self._max_bytes
+        size = int(length) if length.isdigit() and int(length) > patience else 0
         parts: list[bytes] = []
-        size = 0
-        while True:
+        more = True
+        while more and size <= patience:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise _ClientGone
             part: bytes = message.get("body", b"")
             size += len(part)
-            if size > self._max_bytes:
-                raise TooLarge(f"ERR max request size exceeded: the limit is {self._max_bytes} bytes")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+            if size <= self._max_bytes:
+                parts.append(part)
+            more = message.get("more_body", False)
+        if size > self._max_bytes:
+            raise TooLarge(f"ERR max request size exceeded: the limit is {self._max_bytes} bytes")
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _single(self, command: parse.Command, headers: dict[bytes, bytes], readonly: bool) -> _Answer:
         encoding_header = headers.get(b"upstash-encoding")
