@@ -1,0 +1,204 @@
+"""Objects in the bucket: blocking calls by key, vendor errors mapped in one place."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from threading import Lock
+from typing import IO, TYPE_CHECKING, Any
+
+from infra.settings import S3Settings
+from infra.workspace.client import MISSING, build_client, error_code, mapped
+from infra.workspace.links import stored_type
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef, PutObjectOutputTypeDef
+
+CHUNK_BYTES = 1024 * 1024
+DELETE_BATCH = 1000
+EXECUTABLE = "executable"
+"""Metadata of files that have the executable bit: the only part of a mode that matters on another worker."""
+
+_TAKEN = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists", "OperationAborted"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as the store knows it."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified_ms: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An object being fetched; the etag is that of these very bytes."""
+
+    etag: str
+    executable: bool
+    chunks: Iterator[bytes]
+
+
+class Bucket:
+    """The S3 bucket. All methods block and raise FilesUnavailable; those for one object also FileMissing.
+
+    Thread-safe. boto3 is imported with the first call: a cold start that serves no file does not pay for it.
+    """
+
+    def __init__(self, settings: S3Settings) -> None:
+        self._settings = settings
+        self._name = settings.bucket
+        self._lock = Lock()
+        self._built: S3Client | None = None
+        self._deletes_batches = True
+
+    def create(self) -> None:
+        """Create the bucket unless it is there; another process may do so at the same time."""
+        from botocore.exceptions import ClientError
+
+        with mapped(f"the bucket '{self._name}'", object_call=False):
+            try:
+                self._client.head_bucket(Bucket=self._name)
+            except ClientError as error:
+                if error_code(error) not in MISSING | {"NoSuchBucket"}:
+                    raise
+                self._create()
+                self._client.get_waiter("bucket_exists").wait(
+                    Bucket=self._name, WaiterConfig={"Delay": 1, "MaxAttempts": 10}
+                )
+
+    def check(self) -> None:
+        """Return if the bucket is there and these keys may use it."""
+        with mapped(f"the bucket '{self._name}'", object_call=False):
+            self._client.head_bucket(Bucket=self._name)
+
+    def get(self, key: str, max_bytes: int | None) -> bytes:
+        """The object's bytes, at most the first `max_bytes`."""
+        from botocore.exceptions import ClientError
+
+        if max_bytes is None:
+            with self.opened(key) as opened:
+                return b"".join(opened.chunks)
+        with mapped(key):
+            try:
+                wanted = f"bytes=0-{max(max_bytes, 1) - 1}"
+                body = self._client.get_object(Bucket=self._name, Key=key, Range=wanted)["Body"]
+            except ClientError as error:
+                if error_code(error) != "InvalidRange":
+                    raise
+                return b""  # no range of an empty object is satisfiable
+            with body:
+                return body.read(max_bytes)
+
+    @contextmanager
+    def opened(self, key: str) -> Iterator[Opened]:
+        """The object, being fetched."""
+        with mapped(key):
+            answer = self._client.get_object(Bucket=self._name, Key=key)
+            with answer["Body"] as body:
+                executable = EXECUTABLE in answer["Metadata"]
+                yield Opened(answer["ETag"].strip('"'), executable, body.iter_chunks(CHUNK_BYTES))
+
+    def put(self, key: str, body: bytes | IO[bytes], size_bytes: int, *, executable: bool = False) -> Stored:
+        """Store an object as a whole."""
+        with mapped(key):
+            answer = self._client.put_object(
+                Bucket=self._name,
+                Key=key,
+                Body=body,
+                ContentLength=size_bytes,
+                ContentType=stored_type(key),
+                Metadata={EXECUTABLE: "1"} if executable else {},
+            )
+            return Stored(key, size_bytes, answer["ETag"].strip('"'), _answered_ms(answer))
+
+    def head(self, key: str) -> Stored:
+        """What is known of an object."""
+        with mapped(key):
+            answer: HeadObjectOutputTypeDef = self._client.head_object(Bucket=self._name, Key=key)
+            modified_ms = int(answer["LastModified"].timestamp() * 1000)
+            return Stored(key, answer["ContentLength"], answer["ETag"].strip('"'), modified_ms)
+
+    def list(self, prefix: str) -> Iterator[Stored]:
+        """All objects whose keys begin with `prefix`."""
+        with mapped(prefix, object_call=False):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix)
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    modified_ms = int(item["LastModified"].timestamp() * 1000)
+                    yield Stored(item["Key"], item["Size"], item["ETag"].strip('"'), modified_ms)
+
+    def first_keys(self, prefix: str) -> Sequence[str]:
+        """The first keys that begin with `prefix`, as many as can be deleted at once."""
+        with mapped(prefix, object_call=False):
+            page = self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH)
+            return [item["Key"] for item in page.get("Contents", ())]
+
+    def delete(self, key: str) -> None:
+        """Delete an object; it need not be there."""
+        with mapped(key):
+            self._client.delete_object(Bucket=self._name, Key=key)
+
+    def delete_batch(self, keys: Sequence[str]) -> Sequence[str]:
+        """Delete up to DELETE_BATCH objects in one call; returns those that the store would not delete this way."""
+        from botocore.exceptions import ClientError
+
+        if not keys or not self._deletes_batches:
+            return keys
+        with mapped("a batch of files"):
+            try:
+                answer = self._client.delete_objects(
+                    Bucket=self._name, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                )
+            except ClientError as error:
+                # A key with a control character spoils one batch; a store that cannot do it at all says 501 or 405.
+                self._deletes_batches = error.response["ResponseMetadata"]["HTTPStatusCode"] not in {405, 501}
+                return keys
+            return [failed["Key"] for failed in answer.get("Errors", ()) if "Key" in failed]
+
+    def link(self, key: str, expires_s: int, content_type: str, disposition: str) -> str:
+        """A signed URL that fetches the object. It is a secret until it expires."""
+        with mapped(key):
+            wanted = {"ResponseContentType": content_type, "ResponseContentDisposition": disposition}
+            return self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self._name, "Key": key, **wanted}, ExpiresIn=expires_s
+            )
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            if self._built is not None:
+                self._built.close()
+                self._built = None
+
+    def _create(self) -> None:
+        from botocore.exceptions import ClientError
+
+        where: dict[str, Any] = {}
+        if self._settings.endpoint_url is None and self._settings.region != "us-east-1":
+            where = {"CreateBucketConfiguration": {"LocationConstraint": self._settings.region}}
+        try:
+            self._client.create_bucket(Bucket=self._name, **where)
+        except ClientError as error:
+            if error_code(error) not in _TAKEN:
+                raise
+
+    @property
+    def _client(self) -> "S3Client":
+        with self._lock:
+            if self._built is None:
+                self._built = build_client(self._settings)
+            return self._built
+
+
+def _answered_ms(answer: "PutObjectOutputTypeDef") -> int:
+    """The store's clock when it stored an object, which is what the listing will show but for rounding."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    try:
+        return int(parsedate_to_datetime(date).timestamp() * 1000)
+    except ValueError:
+        return int(time.time() * 1000)

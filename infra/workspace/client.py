@@ -1,0 +1,69 @@
+"""The S3 client, and its errors mapped to the domain's in one place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from infra.contract.errors import FileMissing, FilesUnavailable
+from infra.settings import S3Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECT_TIMEOUT_S = 3
+READ_TIMEOUT_S = 20
+ATTEMPTS = 3
+CONNECTIONS = 128
+
+MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
+
+
+def build_client(settings: S3Settings) -> "S3Client":
+    """A client with bounded timeouts and retries, safe to share between threads."""
+    from boto3.session import Session
+    from botocore.config import Config
+
+    # Session, since boto3's default one is shared and not thread-safe. Checksums only where the call requires them:
+    # Exoscale and others refuse the trailing ones that boto3 has sent by default since 1.36.
+    return Session(
+        aws_access_key_id=settings.access_key,
+        aws_secret_access_key=settings.secret_key,
+        region_name=settings.region,
+    ).client(
+        "s3",
+        endpoint_url=settings.endpoint_url,
+        config=Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            max_pool_connections=CONNECTIONS,
+            tcp_keepalive=True,
+        ),
+    )
+
+
+@contextmanager
+def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
+    """Map the vendor's errors. Messages hold codes and type names only: vendors' texts may hold signatures or URLs."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except ClientError as error:
+        code = error_code(error)
+        if object_call and code in MISSING:
+            raise FileMissing(f"there is no {what.rsplit('/files/', 1)[-1]}") from error
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
+        raise FilesUnavailable(f"the object store answered {code} ({status}) for {what}") from error
+    except (BotoCoreError, HTTPError) as error:
+        raise FilesUnavailable(f"the object store failed with {type(error).__name__} for {what}") from error
+
+
+def error_code(error: Any) -> str:
+    """The code of a ClientError, such as `NoSuchKey`; answers to HEAD have only the status."""
+    return str(error.response.get("Error", {}).get("Code", "an error"))

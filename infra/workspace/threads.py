@@ -1,0 +1,82 @@
+"""Blocking work off the event loop, so that nothing goes on in a thread after the awaiting task has gone."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from threading import Event
+from typing import TypeVar
+
+CALLS = 32
+TRANSFERS = 8
+"""Of one call at a time: each call has its own, so that a run with many files does not queue before another's one."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Stopped(Exception):
+    """The awaiting task was cancelled; seen by nobody else, since that task raises CancelledError."""
+
+
+class Threads:
+    """At most CALLS blocking calls at a time, apart from the event loop's own threads, which resolve host names."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="workspace")
+
+    async def call(self, function: Callable[[Event], Result]) -> Result:
+        """Run `function`, which looks at the event and stops early once it is set.
+
+        A thread cannot be cancelled: if the task is, the event is set and CancelledError leaves here only after the
+        function has returned. That takes no longer than the transfers under way, which the client's timeouts bound.
+        """
+        stop = Event()
+        future = self._pool.submit(function, stop)
+        try:
+            return await asyncio.shield(asyncio.wrap_future(future))
+        except asyncio.CancelledError:
+            stop.set()
+            future.cancel()
+            await _outlast(future)
+            raise
+
+    def close(self) -> None:
+        """Let the threads end; calls under way are finished first."""
+        self._pool.shutdown()
+
+
+async def _outlast(future: Future[Result]) -> None:
+    """Wait for the end of a call, however often the waiting is cancelled."""
+    while not future.done():
+        waiter = asyncio.ensure_future(asyncio.wait({asyncio.wrap_future(future)}))
+        try:
+            await asyncio.shield(waiter)
+        except asyncio.CancelledError:
+            continue
+
+
+def each(function: Callable[[Item], Result], items: Iterable[Item], stop: Event) -> list[Result]:
+    """Apply `function` to the items, a few at a time, and return the results in order.
+
+    At the first error, or once `stop` is set, no further item is begun; those under way are waited for, then the
+    error is raised (Stopped for `stop`).
+    """
+
+    def guarded(item: Item) -> Result:
+        if stop.is_set():
+            raise Stopped
+        return function(item)
+
+    work = list(items)
+    if len(work) < 2:
+        return [guarded(item) for item in work]
+    with ThreadPoolExecutor(min(TRANSFERS, len(work)), thread_name_prefix="transfer") as pool:
+        futures = [pool.submit(guarded, item) for item in work]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
+        wait(futures)
+    for future in futures:
+        if not future.cancelled() and (error := future.exception()):
+            raise error
+    return [future.result() for future in futures]

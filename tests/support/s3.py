@@ -1,0 +1,58 @@
+"""A real S3 server for tests, with the flags of the product's dev stack."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.devstack import s3_server as weed
+from infra.settings import S3Settings
+from tests.support.waiting import wait_until
+
+BUCKET = "swissbrain-tests"
+ACCESS_KEY = "access-key-of-the-tests"
+SECRET_KEY = "secret-key-of-the-tests"
+STARTS = 5
+
+
+@contextmanager
+def s3_server(tmp_dir: Path) -> Iterator[S3Settings]:
+    """A server over `tmp_dir`, ready to be written to; the bucket is yet to be created. Killed in the end."""
+    data = tmp_dir / "s3"
+    data.mkdir(exist_ok=True)
+    weed.write_config(tmp_dir / "s3.json", ACCESS_KEY, SECRET_KEY)
+    process, ports = _started(tmp_dir, data)
+    try:
+        yield weed.settings_for(ports, BUCKET, ACCESS_KEY, SECRET_KEY)
+    finally:
+        _end(process, ports)
+
+
+def _started(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.Ports]:
+    """Start until it stays: somebody may take a port between pick and start."""
+    for _ in range(STARTS):
+        ports = weed.pick_ports()
+        with (tmp_dir / "s3.log").open("ab") as log:
+            process = subprocess.Popen(
+                weed.command(data, ports, tmp_dir / "s3.json"), env=weed.environment(), cwd=data, stderr=log
+            )
+        try:
+            wait_until(
+                lambda p=process, q=ports: p.poll() is not None or weed.is_ready(q),  # type: ignore[misc]
+                "the S3 server is ready",
+                timeout_s=60,
+            )
+        except BaseException:
+            _end(process, ports)
+            raise
+        if process.poll() is None:
+            return process, ports
+        _end(process, ports)
+    raise AssertionError(f"the S3 server ended {STARTS} times: {(tmp_dir / 's3.log').read_text()[-2000:]}")
+
+
+def _end(process: subprocess.Popen[bytes], ports: weed.Ports) -> None:
+    process.kill()
+    process.wait(20)
+    for socket in weed.leftovers(ports):
+        socket.unlink(missing_ok=True)

@@ -1,0 +1,69 @@
+"""One real S3 server for all tests of the folder; each test has a user of its own."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from infra.settings import S3Settings
+from infra.workspace import S3RunFiles, WorkspaceLimits, Workspaces
+from infra.workspace.client import build_client
+from tests.support.s3 import s3_server
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+    """The server, with the bucket."""
+    with s3_server(tmp_path_factory.mktemp("seaweed")) as settings:
+        workspaces = Workspaces(settings)
+        asyncio.run(workspaces.ensure_bucket())
+        workspaces.close()
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def raw(s3: S3Settings) -> "Iterator[S3Client]":
+    """A client that goes past the product, to look at the bucket and to put into it what the product never would."""
+    client = build_client(s3)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def user() -> str:
+    return f"user-{uuid4().hex}"
+
+
+@pytest.fixture
+def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
+    built = Workspaces(s3, WorkspaceLimits(file_bytes=40_000_000, total_bytes=60_000_000, files=400, entries=600))
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def files(workspaces: Workspaces, user: str) -> S3RunFiles:
+    return workspaces.run(user, "run-1")
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
+    """Reads all files of the workspace's directory."""
+
+    def read() -> dict[str, bytes]:
+        root = tmp_path / "work"
+        return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+    return read
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The directory that is kept in step with the store."""
+    return tmp_path / "work"

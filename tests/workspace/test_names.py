@@ -1,0 +1,65 @@
+"""Keys and links, without a store."""
+
+import pytest
+
+from infra.contract.errors import InvalidInput
+from infra.workspace.links import served_as, stored_type
+from infra.workspace.object_keys import files_prefix, path_of
+
+PREFIX = "users/ann/runs/r1/files/"
+
+
+def test_the_prefix_of_a_run() -> None:
+    assert files_prefix("ann", "r1") == PREFIX
+
+
+@pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "../b", "a b", "a\n", "ü", "-x", "x" * 129])
+def test_an_id_that_could_leave_its_place_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidInput, match="user_id"):
+        files_prefix(bad, "r1")
+    with pytest.raises(InvalidInput, match="run_id"):
+        files_prefix("ann", bad)
+
+
+@pytest.mark.parametrize("path", ["a.txt", "data/ü ñ 日本.csv", ".run/out.txt", "a..b"])
+def test_a_key_gives_its_path(path: str) -> None:
+    assert path_of(PREFIX + path, PREFIX) == path
+
+
+@pytest.mark.parametrize("tail", ["", "../x", "a/../../x", "/abs", "a//b", "dir/", "x\ny", "a\\b", "./x", "n" * 300])
+def test_a_key_that_is_no_path_is_not_trusted(tail: str) -> None:
+    assert path_of(PREFIX + tail, PREFIX) is None
+
+
+def test_a_key_of_another_run_is_not_trusted() -> None:
+    assert path_of("users/ann/runs/r2/files/a", PREFIX) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a.html", "a.svg", "a.xhtml", "a.xml", "a.pdf", "a.js", "noext", "a.png.html", ".png/x"]
+)
+def test_active_content_is_never_shown_inline(name: str) -> None:
+    content_type, disposition = served_as(name, inline=True)
+    assert content_type == "application/octet-stream"
+    assert disposition.startswith("attachment; ")
+
+
+def test_an_image_may_be_shown_inline_but_is_not_by_default() -> None:
+    assert served_as("plots/P.PNG", inline=True) == ("image/png", "inline; filename=\"P.PNG\"; filename*=UTF-8''P.PNG")
+    assert served_as("plots/P.PNG", inline=False)[0] == "application/octet-stream"
+
+
+def test_a_name_cannot_add_a_header_parameter() -> None:
+    _, disposition = served_as('x/a"; filename=evil.exe; ü.txt', inline=False)
+    assert disposition == (
+        'attachment; filename="a__ filename=evil.exe_ _.txt"; '
+        "filename*=UTF-8''a%22%3B%20filename%3Devil.exe%3B%20%C3%BC.txt"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.csv", "text/csv"), ("a", "application/octet-stream"), ("a.tar.gz", "application/octet-stream")],
+)
+def test_stored_types(name: str, expected: str) -> None:
+    assert stored_type(name) == expected
