@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from threading import Lock
@@ -91,7 +91,7 @@ class Bucket:
                 if error_code(error) != "InvalidRange":
                     raise
                 return b""  # no range of an empty object is satisfiable
-            with body:
+            with closing(body):
                 return body.read(max_bytes)
 
     @contextmanager
@@ -99,7 +99,7 @@ class Bucket:
         """The object, being fetched."""
         with mapped(key):
             answer = self._client.get_object(Bucket=self._name, Key=key)
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:
                 executable = EXECUTABLE in answer["Metadata"]
                 yield Opened(answer["ETag"].strip('"'), executable, body.iter_chunks(CHUNK_BYTES))
 

@@ -19,16 +19,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    """The server, with the bucket."""
+    """The server; the bucket comes with `workspaces`."""
     with s3_server(tmp_path_factory.mktemp("seaweed")) as settings:
-        workspaces = Workspaces(settings)
-        asyncio.run(workspaces.ensure_bucket())
-        workspaces.close()
         yield settings
 
 
 @pytest.fixture(scope="session")
-def raw(s3: S3Settings) -> "Iterator[S3Client]":
+def raw(s3: S3Settings, workspaces: Workspaces) -> "Iterator[S3Client]":
     """A client that goes past the product, to look at the bucket and to put into it what the product never would."""
     client = build_client(s3)
     yield client
@@ -40,9 +37,10 @@ def user() -> str:
     return f"user-{uuid4().hex}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
     built = Workspaces(s3, WorkspaceLimits(file_bytes=40_000_000, total_bytes=60_000_000, files=400, entries=600))
+    asyncio.run(built.ensure_bucket())
     yield built
     built.close()
 

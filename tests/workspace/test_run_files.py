@@ -1,0 +1,100 @@
+"""Single files of a workspace, in a real store."""
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.contract.errors import FileMissing, InvalidInput, LimitExceeded
+from infra.contract.ports import RunFiles
+from infra.settings import S3Settings
+from infra.workspace import S3RunFiles, Workspaces
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+def test_it_is_what_the_port_asks_for(files: S3RunFiles) -> None:
+    port: RunFiles = files
+    assert port is files
+
+
+@pytest.mark.parametrize("path", ["a.txt", "data/ü ñ 日本.csv", "sp ace+%41?#&=.txt", ".run/step-1/out.txt", "e\u0301"])
+async def test_what_is_written_is_read(files: S3RunFiles, path: str) -> None:
+    written = await files.write(path, b"hello")
+    assert await files.read(path) == b"hello"
+    (listed,) = await files.list()
+    assert (listed.path, listed.size_bytes) == (path, 5) == (written.path, written.size_bytes)
+    assert abs(listed.modified_ms - time.time() * 1000) < 60_000
+    assert abs(listed.modified_ms - written.modified_ms) <= 1_500
+
+
+@pytest.mark.parametrize(("max_bytes", "expected"), [(0, b""), (1, b"h"), (4, b"hell"), (5, b"hello"), (99, b"hello")])
+async def test_reading_the_first_bytes(files: S3RunFiles, max_bytes: int, expected: bytes) -> None:
+    await files.write("a", b"hello")
+    assert await files.read("a", max_bytes) == expected
+
+
+async def test_an_empty_file(files: S3RunFiles) -> None:
+    await files.write("empty", b"")
+    assert await files.read("empty") == b""
+    assert await files.read("empty", 10) == b""
+
+
+async def test_a_missing_file(files: S3RunFiles) -> None:
+    with pytest.raises(FileMissing, match=r"^there is no data/none\.txt$"):
+        await files.read("data/none.txt")
+    with pytest.raises(FileMissing):
+        await files.read("data/none.txt", 10)
+    with pytest.raises(FileMissing):
+        await files.delete("data/none.txt")
+
+
+async def test_a_deleted_file_is_gone(files: S3RunFiles) -> None:
+    await files.write("a", b"1")
+    await files.delete("a")
+    assert await files.list() == []
+    with pytest.raises(FileMissing):
+        await files.read("a")
+
+
+async def test_listing_a_folder(files: S3RunFiles) -> None:
+    for path in ("b/2", "b/1", "b", "bb/3", "a"):
+        await files.write(path, b"x")
+    assert [info.path for info in await files.list()] == ["a", "b", "b/1", "b/2", "bb/3"]
+    assert [info.path for info in await files.list("b")] == ["b/1", "b/2"]
+    assert await files.list("none") == []
+
+
+@pytest.mark.parametrize("path", ["", "/a", "../a", "a/../b", "a//b", "a\nb", "a\\b", "a/"])
+async def test_a_path_that_could_leave_the_workspace_is_refused(files: S3RunFiles, path: str) -> None:
+    for call in (files.read(path), files.write(path, b""), files.delete(path)):
+        with pytest.raises(InvalidInput):
+            await call
+    if path:
+        with pytest.raises(InvalidInput):
+            await files.list(path)
+
+
+async def test_a_file_that_is_too_large_is_not_stored(files: S3RunFiles) -> None:
+    with pytest.raises(LimitExceeded, match="'big' has 40000001 bytes, a file may have at most 40000000"):
+        await files.write("big", bytes(40_000_001))
+    assert await files.list() == []
+
+
+async def test_runs_and_users_do_not_see_each_other(workspaces: Workspaces, user: str) -> None:
+    mine, other_run, other_user = (workspaces.run(*ids) for ids in ((user, "r1"), (user, "r10"), (f"{user}0", "r1")))
+    await mine.write("a", b"mine")
+    assert await other_run.list() == []
+    assert await other_user.list() == []
+    with pytest.raises(FileMissing):
+        await other_run.read("a")
+
+
+async def test_keys_that_the_platform_did_not_make_are_not_listed(
+    files: S3RunFiles, raw: "S3Client", s3: S3Settings, user: str
+) -> None:
+    await files.write("good", b"x")
+    for tail in ("x\ny", "bell\x07", "folder/"):
+        raw.put_object(Bucket=s3.bucket, Key=f"users/{user}/runs/run-1/files/{tail}", Body=b"x")
+    assert [info.path for info in await files.list()] == ["good"]

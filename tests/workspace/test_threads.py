@@ -1,0 +1,119 @@
+"""Blocking work and its cancellation."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from infra.workspace import S3RunFiles
+from infra.workspace.bucket import Bucket
+from infra.workspace.threads import Stopped, Threads, each
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    built = Threads()
+    yield built
+    built.close()
+
+
+async def test_a_cancelled_call_ends_before_its_task(threads: Threads) -> None:
+    begun, release, ended = Event(), Event(), Event()
+
+    def work(stop: Event) -> None:
+        begun.set()
+        assert stop.wait(10)
+        assert release.wait(10)
+        ended.set()
+
+    async def begins() -> bool:
+        return begun.is_set()
+
+    task = asyncio.create_task(threads.call(work))
+    await until(begins, "the call begins")
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not task.done()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Threads) -> None:
+    begun = Event()
+
+    def work(stop: Event) -> None:
+        begun.set()
+        stop.wait(10)
+        raise ValueError
+
+    async def begins() -> bool:
+        return begun.is_set()
+
+    task = asyncio.create_task(threads.call(work))
+    await until(begins, "the call begins")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_the_first_error_stops_the_rest() -> None:
+    done: list[int] = []
+
+    def work(n: int) -> None:
+        if n == 3:
+            raise ValueError(n)
+        done.append(n)
+
+    with pytest.raises(ValueError, match="3"):
+        each(work, range(10_000), Event())
+    assert len(done) < 10_000
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_nothing_is_begun_after_a_stop(count: int) -> None:
+    stop = Event()
+    stop.set()
+    done: list[int] = []
+    with pytest.raises(Stopped):
+        each(done.append, range(count), stop)
+    assert done == []
+
+
+def test_results_come_in_order() -> None:
+    assert each(lambda n: n * n, range(50), Event()) == [n * n for n in range(50)]
+
+
+async def test_nothing_is_stored_after_a_cancelled_store_returned(
+    files: S3RunFiles, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.mkdir()
+    for n in range(200):
+        (work / f"{n:03}").write_bytes(b"x")
+    puts: list[str] = []
+    put = Bucket.put
+
+    def counted(self: Bucket, key: str, *args: bytes, **options: bool) -> object:
+        answer = put(self, key, *args, **options)  # type: ignore[arg-type]
+        puts.append(key)
+        return answer
+
+    async def under_way() -> bool:
+        return len(puts) > 10
+
+    monkeypatch.setattr(Bucket, "put", counted)
+    task = asyncio.create_task(files.store_changes(work))
+    await until(under_way, "uploads are under way")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    stored = len(puts)
+    assert stored < 200
+    assert len(await files.list()) == stored
+    assert len((await files.store_changes(work)).written) == 200 - stored

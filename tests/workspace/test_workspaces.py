@@ -1,0 +1,162 @@
+"""The bucket, links, deletion, and a store that fails."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from infra.contract.errors import FileMissing, FilesUnavailable, InvalidInput
+from infra.devstack.s3_server import pick_ports
+from infra.settings import S3Settings
+from infra.workspace import Workspaces
+from infra.workspace.bucket import Bucket
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@asynccontextmanager
+async def over(settings: S3Settings) -> AsyncIterator[Workspaces]:
+    workspaces = Workspaces(settings)
+    try:
+        yield workspaces
+    finally:
+        workspaces.close()
+
+
+async def fetch(url: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(url)
+
+
+def test_nothing_loads_boto3_before_it_is_needed() -> None:
+    program = "import sys, infra.workspace; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+async def test_many_may_create_the_bucket_at_once(s3: S3Settings) -> None:
+    settings = replace(s3, bucket=f"bucket-{uuid4().hex}")
+    async with over(settings) as one, over(settings) as other:
+        with pytest.raises(FilesUnavailable, match="the bucket 'bucket-"):
+            await one.check()
+        await asyncio.gather(*(w.ensure_bucket() for w in (one, other, one, other)))
+        await one.check()
+        await other.run("u", "r").write("a", b"1")
+
+
+async def test_wrong_keys_are_refused_without_showing_them(s3: S3Settings, work: Path) -> None:
+    async with over(replace(s3, secret_key="wrong-secret")) as workspaces:
+        files = workspaces.run("u", "r")
+        calls = (files.read("a"), files.list(), files.delete("a"), files.materialise(work), workspaces.check())
+        for call in calls:
+            with pytest.raises(FilesUnavailable) as caught:
+                await call
+            assert "403" in str(caught.value)
+            assert "wrong-secret" not in str(caught.value)
+            assert s3.access_key not in str(caught.value)
+
+
+async def test_a_missing_bucket_is_not_a_missing_file(s3: S3Settings) -> None:
+    async with over(replace(s3, bucket="no-such-bucket")) as workspaces:
+        with pytest.raises(FilesUnavailable, match="NoSuchBucket"):
+            await workspaces.run("u", "r").read("a")
+        with pytest.raises(FilesUnavailable, match="NoSuchBucket"):
+            await workspaces.run("u", "r").list()
+
+
+async def test_a_server_that_is_down_is_told_soon(s3: S3Settings, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    async with over(replace(s3, endpoint_url=f"http://127.0.0.1:{pick_ports().s3}")) as workspaces:
+        files = workspaces.run("u", "r")
+        begin = time.monotonic()
+        for call in (files.read("a"), files.store_changes(tmp_path)):
+            with pytest.raises(FilesUnavailable, match="EndpointConnectionError"):
+                await call
+        assert time.monotonic() - begin < 15
+
+
+async def test_head(workspaces: Workspaces, user: str) -> None:
+    await workspaces.run(user, "r").write("a", b"123")
+    assert (await workspaces.head(user, "r", "a")).size_bytes == 3
+    with pytest.raises(FileMissing):
+        await workspaces.head(user, "r", "b")
+    with pytest.raises(InvalidInput):
+        await workspaces.head(user, "../r", "a")
+
+
+async def test_a_link_downloads_and_cannot_be_altered(workspaces: Workspaces, user: str) -> None:
+    await workspaces.run(user, "r").write("ü/page.html", b"<script>")
+    await workspaces.run(user, "r").write("other", b"x")
+    url = await workspaces.presign_get(user, "r", "ü/page.html", 60, inline=True)
+    answer = await fetch(url)
+    assert (answer.status_code, answer.content) == (200, b"<script>")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"] == "attachment; filename=\"page.html\"; filename*=UTF-8''page.html"
+    altered = (
+        url.replace("octet-stream", "xhtml%2Bxml"),
+        url.replace("attachment", "inline"),
+        url.replace("page.html?", "page.htm?"),
+        url.replace("%C3%BC/page.html?", "other?"),
+        url.replace("X-Amz-Expires=60", "X-Amz-Expires=6000"),
+        url[:-1] + ("0" if url[-1] != "0" else "1"),
+        url.split("?", 1)[0],
+    )
+    assert len({url, *altered}) == 8
+    for bad in altered:
+        assert (await fetch(bad)).status_code == 403
+
+
+async def test_an_image_may_be_shown(workspaces: Workspaces, user: str) -> None:
+    await workspaces.run(user, "r").write("plot.png", b"\x89PNG")
+    answer = await fetch(await workspaces.presign_get(user, "r", "plot.png", 60, inline=True))
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-disposition"].startswith("inline; ")
+
+
+async def test_a_link_expires(workspaces: Workspaces, user: str) -> None:
+    await workspaces.run(user, "r").write("a", b"x")
+    url = await workspaces.presign_get(user, "r", "a", 1)
+
+    async def refused() -> bool:
+        return (await fetch(url)).status_code == 403
+
+    await until(refused, "the link expires", timeout_s=10)
+    for expires_s in (0, 7 * 24 * 3600 + 1):
+        with pytest.raises(InvalidInput, match="a link is valid for"):
+            await workspaces.presign_get(user, "r", "a", expires_s)
+
+
+async def test_a_run_of_more_than_one_page_is_deleted(
+    workspaces: Workspaces, raw: "S3Client", s3: S3Settings, user: str
+) -> None:
+    await workspaces.run(user, "run-10").write("stays", b"x")
+    files = workspaces.run(user, "run-1")
+    for start in range(0, 1_010, 101):
+        await asyncio.gather(*(files.write(f"d/{n}", b"") for n in range(start, start + 101)))
+    for tail in ("log/1.gz", "files/x\ny", "files/bell\x07"):
+        raw.put_object(Bucket=s3.bucket, Key=f"users/{user}/runs/run-1/{tail}", Body=b"x")
+    assert await workspaces.delete_run(user, "run-1") == 1_013
+    left = raw.list_objects_v2(Bucket=s3.bucket, Prefix=f"users/{user}/")["Contents"]
+    assert [item["Key"] for item in left] == [f"users/{user}/runs/run-10/files/stays"]
+    assert await workspaces.delete_run(user, "run-1") == 0
+
+
+async def test_a_store_without_batches_is_served_singly(
+    workspaces: Workspaces, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = workspaces.run(user, "run-1")
+    for n in range(20):
+        await files.write(f"{n}", b"x")
+    monkeypatch.setattr(Bucket, "delete_batch", lambda _self, keys: keys)
+    assert await workspaces.delete_run(user, "run-1") == 20
+    assert await files.list() == []
