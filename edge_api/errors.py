@@ -1,0 +1,200 @@
+"""What the edge itself refuses, and the one place where any error gets its HTTP status.
+
+EdgeError
+├── Unauthenticated     no token, or none that is known
+├── Forbidden           the token lacks a scope
+├── BadRequest          the request cannot be read: no body, not JSON
+├── BadCursor           the cursor is not one that this API gave
+├── BodyTooLarge        the body is larger than the limit
+├── WrongMediaType      the body is not said to be JSON
+└── KeyReused           the idempotency key belongs to another request
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from msgspec import UNSET, json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+
+from edge_api.schemas import Problem
+from infra.contract import errors as domain
+from infra.logging import log
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:swissbrain:problem:"
+RETRY_AFTER_S = 2
+
+
+class EdgeError(Exception):
+    """Base of what the edge refuses by itself."""
+
+    field = ""
+
+
+class Unauthenticated(EdgeError):
+    """No token, or none that is known."""
+
+
+class Forbidden(EdgeError):
+    """The token does not have the scope `scope`."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope '{scope}'")
+        self.scope = scope
+
+
+class BadRequest(EdgeError):
+    """The request cannot be read."""
+
+
+class BadCursor(EdgeError):
+    """The cursor is not one that this API gave to this user."""
+
+    field = "cursor"
+
+
+class BodyTooLarge(EdgeError):
+    """The body is larger than the limit."""
+
+
+class WrongMediaType(EdgeError):
+    """The body is not said to be JSON."""
+
+
+class KeyReused(EdgeError):
+    """The idempotency key was used for another request."""
+
+    field = "Idempotency-Key"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    status: HTTPStatus
+    slug: str
+    title: str
+    detail: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+_RETRY = {"Retry-After": str(RETRY_AFTER_S)}
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="swissbrain"'}
+
+_KINDS: Mapping[type[Exception], _Kind] = {
+    Unauthenticated: _Kind(HTTPStatus.UNAUTHORIZED, "unauthenticated", "Not authenticated", headers=_CHALLENGE),
+    Forbidden: _Kind(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
+    BadRequest: _Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be read"),
+    BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "The cursor is not valid"),
+    BodyTooLarge: _Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large"),
+    WrongMediaType: _Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "wrong-media-type", "The body must be JSON"),
+    KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
+    domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
+    domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
+    domain.FileMissing: _Kind(HTTPStatus.NOT_FOUND, "file-not-found", "There is no such file"),
+    domain.TransitionRefused: _Kind(HTTPStatus.CONFLICT, "transition-refused", "The run's status does not allow this"),
+    domain.StoreUnavailable: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "store-unavailable",
+        "The run store does not answer",
+        "the run store did not answer; the request may have been carried out, repeat it with its Idempotency-Key",
+        _RETRY,
+    ),
+    domain.FilesUnavailable: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "files-unavailable",
+        "The object store does not answer",
+        "the object store did not answer or failed",
+        _RETRY,
+    ),
+    domain.StoreRejected: _Kind(
+        HTTPStatus.BAD_GATEWAY, "store-rejected", "The run store failed", "the run store refused a command"
+    ),
+}
+_UNEXPECTED = _Kind(
+    HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Internal error", "something went wrong; it has been logged"
+)
+STATUSES = tuple(sorted({kind.status.value for kind in (*_KINDS.values(), _UNEXPECTED)}))
+"""Every status that an error of the domain or of the edge can have."""
+
+
+def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
+    """The problem document of an error, and the headers that go with it."""
+    kind = next((_KINDS[base] for base in type(exc).__mro__ if base in _KINDS), _UNEXPECTED)
+    problem = Problem(
+        type=f"{TYPE_PREFIX}{kind.slug}",
+        title=kind.title,
+        status=kind.status.value,
+        detail=kind.detail or str(exc),
+        field=getattr(exc, "field", "") or UNSET,
+        run_status=exc.status if isinstance(exc, domain.TransitionRefused) else UNSET,
+    )
+    if isinstance(exc, Forbidden):
+        challenge = f'{_CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{exc.scope}"'
+        return problem, {"WWW-Authenticate": challenge}
+    return problem, kind.headers
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """A problem as the response."""
+    body = json.encode(problem)
+    return Response(body, problem.status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
+
+
+async def _on_error(request: Request, exc: Exception) -> Response:
+    problem, headers = describe(exc)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        reason = f"{type(exc).__name__}: {exc}"
+        log("request.failed", level=logging.WARNING, status=problem.status, path=request.url.path, reason=reason)
+    return respond(problem, headers)
+
+
+async def _on_http_exception(_request: Request, exc: Exception) -> Response:
+    """Starlette's own refusals: no such path, no such method."""
+    if not isinstance(exc, HTTPException):
+        raise exc
+    title = HTTPStatus(exc.status_code).phrase
+    problem = Problem(type="about:blank", title=title, status=exc.status_code, detail=exc.detail)
+    return respond(problem, exc.headers)
+
+
+HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
+    domain.ContractError: _on_error,
+    EdgeError: _on_error,
+    HTTPException: _on_http_exception,
+}
+
+
+class LastResort:
+    """Answers what nobody foresaw with a problem that shows nothing of the inside, and logs it once.
+
+    As a middleware, because Starlette's own handler for `Exception` raises again after it has answered, and then the
+    server logs the same error a second time.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application; answer for it if it failed before it had begun to."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return None
+        except Exception as exc:  # noqa: BLE001
+            log("request.crashed", level=logging.ERROR, error=exc, method=scope["method"], path=scope["path"])
+            if not begun:
+                problem, headers = describe(exc)
+                await respond(problem, headers)(scope, receive, send)

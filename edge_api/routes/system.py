@@ -1,0 +1,36 @@
+"""The state of the service itself."""
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from edge_api.auth import Principal
+from edge_api.responses import ok
+from edge_api.schemas import Health
+from infra.contract.store import RunStore
+
+
+class SystemRoutes:
+    """Health, readiness, queue depths and the description of the API."""
+
+    def __init__(self, store: RunStore, describe: Callable[[], bytes]) -> None:
+        self._store = store
+        self._describe = describe
+
+    async def health(self, _request: Request) -> Response:
+        """`GET /health`: the process is up; asks nobody else."""
+        return ok(Health(status="ok"))
+
+    async def ready(self, _request: Request, _principal: Principal) -> Response:
+        """`GET /ready`: Redis can be reached."""
+        await self._store.ping()
+        return ok(Health(status="ready"))
+
+    async def queue(self, _request: Request, _principal: Principal) -> Response:
+        """`GET /agent/queue`: how many runs stand where, of all users."""
+        return ok(await self._store.depths())
+
+    async def openapi(self, _request: Request, _principal: Principal) -> Response:
+        """`GET /openapi.json`."""
+        return Response(self._describe(), media_type="application/json")

@@ -1,0 +1,126 @@
+"""What can be done with runs, on behalf of a user: the one place that both the actions and the resources call."""
+
+import hashlib
+import re
+import uuid
+
+from edge_api.errors import KeyReused
+from edge_api.ports import Workspaces
+from edge_api.schemas import RunState
+from infra.contract import codec
+from infra.contract.errors import RunGone, TransitionRefused
+from infra.contract.models import Page, RunRecord, RunSpec
+from infra.contract.states import TERMINAL, Outcome, Status
+from infra.contract.store import RunStore
+from infra.logging import log
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ID_HEX = 32
+
+
+class RunService:
+    """Every method raises RunGone for a run that is missing or another user's: nobody can tell one from the other."""
+
+    def __init__(self, store: RunStore, files: Workspaces) -> None:
+        self._store = store
+        self._files = files
+
+    async def create(self, user: str, spec: RunSpec, *, start: bool, key: str | None) -> tuple[RunRecord, bool]:
+        """Record a run, and whether this call created it.
+
+        With an idempotency key the run's id follows from it, so a repeated request finds the run that it made.
+        Raises InvalidInput, and KeyReused if the key was used for another request.
+        """
+        spec.check()
+        run_id = f"run_{_derived(user, key)}"
+        digest = hashlib.sha256(codec.encode([spec, start]).encode()).hexdigest()
+        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest)
+        if record is None:
+            raise KeyReused("this Idempotency-Key was used for a request with other content")
+        if outcome is Outcome.OK:
+            log("run.created", run_id=run_id, user=user, start=start)
+        return record, outcome is Outcome.OK
+
+    async def get(self, user: str, run_id: str) -> RunRecord:
+        """The record of the user's run."""
+        # What cannot be an id is not looked up: it would become part of a key and of a channel's URL.
+        record = await self._store.get(run_id) if _RUN_ID.fullmatch(run_id) else None
+        if record is None or record.user != user:
+            raise _gone(run_id)
+        return record
+
+    async def page(self, user: str, *, limit: int, before: tuple[int, str] | None, status: Status | None) -> Page:
+        """The user's runs, newest first."""
+        return await self._store.page(user, limit=limit, before=before, status=status)
+
+    async def start(self, user: str, run_id: str) -> RunState:
+        """Queue a created run. Raises TransitionRefused if it waits or has ended."""
+        await self.get(user, run_id)
+        answer = await self._store.start(run_id)
+        return self._state("start", run_id, answer, allowed="a run that was created but not started")
+
+    async def cancel(self, user: str, run_id: str) -> RunState:
+        """Ask for the end of a run. Raises TransitionRefused if it has succeeded or failed."""
+        await self.get(user, run_id)
+        answer = await self._store.cancel(run_id)
+        return self._state("cancel", run_id, answer, allowed="a run that has not ended", cancelling=True)
+
+    async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
+        """Queue a failed or cancelled run again. Raises TransitionRefused for any other."""
+        await self.get(user, run_id)
+        answer = await self._store.redrive(run_id, token=_derived(user, key))
+        return self._state("retry", run_id, answer, allowed="a run that has failed or was cancelled")
+
+    async def resume(self, user: str, run_id: str, user_input: str, *, key: str | None) -> RunState:
+        """Give a waiting run its input. Raises TransitionRefused if it does not wait."""
+        await self.get(user, run_id)
+        answer = await self._store.resume(run_id, user_input, token=_derived(user, key))
+        return self._state("resume", run_id, answer, allowed="a run that waits for input")
+
+    async def delete(self, user: str, run_id: str) -> None:
+        """Delete a run that has ended or was never started: its files first, then its record and log.
+
+        In this order a deletion that is interrupted can be repeated: the record is still there to ask for it.
+        """
+        record = await self.get(user, run_id)
+        allowed = "a run that has ended or was never started"
+        if record.status not in TERMINAL and record.status is not Status.CREATED:
+            raise _refused("delete", record.status, allowed)
+        await self._files.delete_run(user, run_id)
+        outcome, status = await self._store.delete(run_id, user)
+        if outcome is Outcome.REFUSED:
+            raise _refused("delete", status, allowed)
+        log("run.deleted", run_id=run_id, user=user)
+
+    def _state(
+        self,
+        action: str,
+        run_id: str,
+        answer: tuple[Outcome, Status | None],
+        *,
+        allowed: str,
+        cancelling: bool = False,
+    ) -> RunState:
+        outcome, status = answer
+        if outcome is Outcome.GONE or status is None:
+            raise _gone(run_id)
+        if outcome is Outcome.REFUSED:
+            raise _refused(action, status, allowed)
+        log(f"run.{action}", run_id=run_id, outcome=outcome, status=status)
+        return RunState(run_id=run_id, status=status, cancel_requested=cancelling)
+
+
+def _derived(user: str, key: str | None) -> str:
+    """What names a request: derived from the user and the key, or random without a key."""
+    if key is None:
+        return uuid.uuid4().hex
+    return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()[:_ID_HEX]
+
+
+def _gone(run_id: str) -> RunGone:
+    return RunGone(f"there is no run '{run_id[:64]}'")
+
+
+def _refused(action: str, status: Status | None, allowed: str) -> TransitionRefused:
+    name = status.value if status else "missing"
+    return TransitionRefused(f"cannot {action} a run that is {name}; allowed is {allowed}", name)

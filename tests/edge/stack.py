@@ -1,0 +1,207 @@
+"""An API server on a free port of this process, the users who call it, and a worker that is only pretended."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from httpx_sse import ServerSentEvent, aconnect_sse
+from msgspec import json
+from starlette.applications import Starlette
+
+from edge_api.__main__ import Server, create_server, listen
+from edge_api.app import create_app
+from edge_api.auth import ApiKeys
+from edge_api.ports import Workspaces
+from edge_api.settings import ApiKey, ApiSettings, ServerSettings
+from infra.contract.errors import FileMissing
+from infra.contract.models import TERMINAL_EVENT, FileInfo, NewEvent
+from infra.contract.ports import LogFeed
+from infra.contract.states import Outcome, Status
+from infra.contract.store import Lease, RunStore
+from infra.redis_rest import RedisRest
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisRestSettings
+
+TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader"}
+SCOPES = {"ada": ["runs:read", "runs:write"], "bob": ["runs:read", "runs:write"], "reader": ["runs:read"]}
+KEYS = [ApiKey(user, SCOPES[user], hashlib.sha256(token.encode()).hexdigest()) for user, token in TOKENS.items()]
+PLAN = {"plan": [{"tool": "message", "args": {"text": "hello"}}]}
+
+
+@dataclass
+class Files:
+    """Files in memory, for the tests that are not about files."""
+
+    deleted: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self, user_id: str, run_id: str) -> "Files":
+        return self
+
+    async def list(self, folder: str = "") -> Sequence[FileInfo]:
+        return []
+
+    async def head(self, user_id: str, run_id: str, path: str) -> FileInfo:
+        raise FileMissing(f"there is no file '{path}'")
+
+    async def presign_get(self, user_id: str, run_id: str, path: str, expires_s: int) -> str:
+        raise AssertionError("there is no file to link to")
+
+    async def delete_run(self, user_id: str, run_id: str) -> int:
+        self.deleted.append((user_id, run_id))
+        return 0
+
+
+class CountingFeed:
+    """Counts the subscriptions that are open upstream, and how many there were."""
+
+    def __init__(self, feed: LogFeed) -> None:
+        self._feed = feed
+        self.opened = 0
+        self.open = 0
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        self.opened += 1
+        self.open += 1
+        try:
+            async with self._feed.subscribe(channel) as messages:
+                yield messages
+        finally:
+            self.open -= 1
+
+
+class _QuietServer(Server):
+    """Leaves the signals of the test process alone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class Edge:
+    """A running API."""
+
+    app: Starlette
+    url: str
+    feed: CountingFeed
+    server: Server
+
+    @property
+    def streams(self) -> int:
+        return len(self.app.state.streams)
+
+
+@asynccontextmanager
+async def serve(
+    rest: RedisRestSettings, files: Workspaces, settings: ApiSettings | None = None, feed: LogFeed | None = None
+) -> AsyncIterator[Edge]:
+    """The API on a free port; in the end nobody may still be subscribed."""
+    redis = RedisRest(rest)
+    counting = CountingFeed(feed or redis)
+    app = create_app(
+        RunStore(redis), counting, files, ApiKeys(KEYS), settings or ApiSettings(stream_ping_s=0.5), close=redis.close
+    )
+    socket = listen(ServerSettings("127.0.0.1", 0))
+    port = socket.getsockname()[1]
+    made = create_server(app, ServerSettings("127.0.0.1", port))
+    server = _QuietServer(made.config, app)
+    serving = asyncio.create_task(server.serve([socket]))
+    try:
+        yield Edge(app, f"http://127.0.0.1:{port}", counting, server)
+    finally:
+        server.should_exit = True
+        await serving
+        socket.close()
+    assert counting.open == 0
+    assert len(app.state.streams) == 0
+
+
+@asynccontextmanager
+async def client(edge: Edge, user: str | None) -> AsyncIterator[httpx.AsyncClient]:
+    """A user's client; None for one without a token."""
+    headers = {"Authorization": f"Bearer {TOKENS[user]}"} if user else {}
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=edge.url, headers=headers, timeout=20, limits=limits) as http:
+        yield http
+
+
+async def create(http: httpx.AsyncClient, **fields: Any) -> str:
+    """A new run's id; started unless told otherwise."""
+    answer = await http.post("/agent/runs", json={**PLAN, **fields})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["run_id"])
+
+
+@asynccontextmanager
+async def stream(
+    http: httpx.AsyncClient, run_id: str, after: int | None = None, **params: Any
+) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
+    """A run's log as a client sees it; `after` goes out as Last-Event-ID."""
+    headers = {} if after is None else {"Last-Event-ID": str(after)}
+    url = f"/agent/logs/{run_id}/stream"
+    async with aconnect_sse(http, "GET", url, headers=headers, params=params) as source:
+        assert source.response.status_code == 200, source.response.status_code
+        yield source.aiter_sse()
+
+
+async def follow(http: httpx.AsyncClient, run_id: str, after: int | None = None) -> list[ServerSentEvent]:
+    """All of a stream, to its end."""
+    async with stream(http, run_id, after) as events:
+        return [event async for event in events]
+
+
+def numbers(events: Sequence[ServerSentEvent]) -> list[int]:
+    """The sequence numbers of the unnamed events."""
+    return [json.decode(event.data)["seq"] for event in events if event.event == "message"]
+
+
+def note(number: int = 0, **data: Any) -> NewEvent:
+    return NewEvent(ts=int(time.time() * 1000), type="log", step=0, data={"n": number, **data})
+
+
+def finished(status: Status = Status.SUCCEEDED) -> NewEvent:
+    return NewEvent(ts=int(time.time() * 1000), type=TERMINAL_EVENT, data={"status": status.value})
+
+
+class SimulatedWorker:
+    """What a worker does to a run as seen from the log, without doing anything."""
+
+    def __init__(self, redis: RedisTcp) -> None:
+        self.redis = redis
+        self.store = RunStore(redis)
+
+    async def claim(self) -> Lease:
+        (claim,) = (await self.store.claim("simulated", 1, lease_ms=60_000)).claims
+        return Lease(claim.run.id, claim.run.fence)
+
+    async def emit(self, lease: Lease, *events: NewEvent) -> None:
+        held = await self.store.emit(lease, events, {})
+        assert held.outcome is Outcome.OK
+        lease.batch += 1
+
+    async def finish(self, lease: Lease, status: Status = Status.SUCCEEDED) -> None:
+        outcome = await self.store.finish(lease, status, [finished(status)], {}, result={"answer": 42})
+        assert outcome is Outcome.OK
+
+    async def wait(self, lease: Lease) -> None:
+        event = NewEvent(ts=int(time.time() * 1000), type="run.waiting")
+        assert await self.store.wait(lease, [event], {}) is Outcome.OK
+
+    async def complete(self, events: int = 3, status: Status = Status.SUCCEEDED) -> Lease:
+        """Claim the next run, log `events` notes and finish it."""
+        lease = await self.claim()
+        for number in range(1, events + 1):
+            await self.emit(lease, note(number))
+        await self.finish(lease, status)
+        return lease
+
+    async def size(self) -> int:
+        """How many keys there are."""
+        return int(str(await self.redis.command("DBSIZE")))
