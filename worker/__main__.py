@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import uvloop
 from infra.local_executor import LocalExecutor
-from infra.workspace import Workspaces
 
 from infra import logging as log_lines
 from infra.contract.errors import ContractError, ExecutorUnavailable
@@ -18,6 +17,7 @@ from infra.contract.keys import Keys
 from infra.contract.store import RunStore
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError
+from infra.workspace import Workspaces
 from worker.lease import LeaseKeeper
 from worker.loop import WorkerLoop
 from worker.plan import PlanWalker
@@ -38,7 +38,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     except ExecutorUnavailable as exc:
         log_lines.log("executor.unavailable", level=logging.WARNING, reason=str(exc))
     store = RunStore(redis, Keys(settings.key_prefix), retention_s=settings.retention_s)
-    keeper = LeaseKeeper(store, redis, settings.lease_s)
+    keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
     loop = WorkerLoop(settings, store, redis, keeper, runner)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from infra.contract.errors import ContractError, LeaseLost
+from infra.contract.errors import LeaseLost
 from infra.contract.models import EventType, Held, NewEvent
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
@@ -50,7 +50,7 @@ class LogEmitter:
         self._taken = 0
         self._stored = 0
         self._sent_at = time.monotonic()
-        self._failure: ContractError | None = None
+        self._failure: Exception | None = None
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -123,8 +123,9 @@ class LogEmitter:
                 await self._coalesce()
                 async with self._sending:
                     await self._send()
-        except ContractError as exc:
+        except Exception as exc:
             await self._fail(exc)
+            raise
 
     async def _coalesce(self) -> None:
         """Wait until the next batch is due, or somebody waits for it."""
@@ -152,7 +153,7 @@ class LogEmitter:
             self._stored += len(items)
             self._progress.notify_all()
 
-    async def _fail(self, failure: ContractError) -> None:
+    async def _fail(self, failure: Exception) -> None:
         async with self._progress:
             self._failure = failure
             self._progress.notify_all()

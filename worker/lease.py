@@ -1,4 +1,4 @@
-"""The runs that this worker holds: their leases renewed together, their tasks stopped when told to."""
+"""The runs that this worker holds: their leases renewed together, their tasks stopped when a lease is lost."""
 
 import asyncio
 import time
@@ -8,7 +8,6 @@ from typing import Any
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Held
-from infra.contract.ports import LogFeed
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
 from infra.logging import log
@@ -62,11 +61,10 @@ class ActiveRun:
 
 
 class LeaseKeeper:
-    """Knows the active runs, renews their leases, and hears the cancel nudges."""
+    """Knows the active runs and renews their leases."""
 
-    def __init__(self, store: RunStore, feed: LogFeed, lease_s: float) -> None:
+    def __init__(self, store: RunStore, lease_s: float) -> None:
         self._store = store
-        self._feed = feed
         self._lease_s = lease_s
         self._active: dict[str, ActiveRun] = {}
         self._some = asyncio.Event()
@@ -98,17 +96,10 @@ class LeaseKeeper:
             await asyncio.sleep(pause)
             pause = self._lease_s / 3 if await self._renew() else min(RECONNECT_S, self._lease_s / 3)
 
-    async def listen_forever(self) -> None:
-        """Stop a run the moment its cancel is published; what is missed while away comes with the next renewal."""
-        while True:
-            try:
-                async with self._feed.subscribe(self._store.keys.control) as messages:
-                    async for run_id in messages:
-                        if active := self._active.get(run_id):
-                            active.stop(Stop.CANCEL)
-            except StoreUnavailable as exc:
-                log("control.lost", reason=str(exc))
-            await asyncio.sleep(RECONNECT_S)
+    def cancel(self, run_id: str) -> None:
+        """Stop a run if it is one of ours."""
+        if active := self._active.get(run_id):
+            active.stop(Stop.CANCEL)
 
     async def _renew(self) -> bool:
         runs = list(self.runs())

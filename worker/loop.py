@@ -1,4 +1,4 @@
-"""Pulls runs and drains: blocks for a wake token, claims what is ready, starts it."""
+"""Pulls runs and drains: sleeps until a wake token or the alarm, claims what is ready, starts it."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,20 +6,22 @@ from typing import Any, Protocol
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Claim
+from infra.contract.ports import LogFeed
 from infra.contract.store import Lease, RunStore
 from infra.logging import log
+from worker.alarm import Alarm
+from worker.control import Control
 from worker.lease import ActiveRun, LeaseKeeper, Stop
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 
 MAX_BLOCK_S = 240.0
 """The longest sleep without a look at the queue: bounds what a wake token lost with a dying worker can delay."""
-MIN_BLOCK_S = 0.01
 RECONNECT_S = 0.5
 
 
-class WakeTokens(Protocol):
-    """Blocks for wake tokens."""
+class Queue(LogFeed, Protocol):
+    """Where wake tokens and nudges come from."""
 
     async def wait_token(self, key: str, timeout_s: float) -> bool:
         """Take a token of the list, waiting at most `timeout_s`. Raises StoreUnavailable."""
@@ -30,17 +32,20 @@ class WorkerLoop:
     """One worker: `run` until `drain` was called and every run has been left."""
 
     def __init__(
-        self, settings: WorkerSettings, store: RunStore, tokens: WakeTokens, keeper: LeaseKeeper, runner: Runner
+        self, settings: WorkerSettings, store: RunStore, queue: Queue, keeper: LeaseKeeper, runner: Runner
     ) -> None:
         self._settings = settings
         self._store = store
-        self._tokens = tokens
+        self._queue = queue
         self._keeper = keeper
         self._runner = runner
+        self._alarm = Alarm()
+        self._control = Control(queue, store.keys.control, keeper, self._alarm)
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
+        self._token: asyncio.Task[None] | None = None
 
     def drain(self) -> None:
         """Stop claiming and let runs reach a step boundary within the grace period; a second call ends the grace."""
@@ -53,55 +58,70 @@ class WorkerLoop:
     async def run(self) -> None:
         """Work until drained. If a side task dies, all of it stops with that error."""
         async with asyncio.TaskGroup() as group:
-            sides = [group.create_task(self._keeper.renew_forever()), group.create_task(self._keeper.listen_forever())]
-            await self._pull()
+            sides = [self._keeper.renew_forever(), self._control.listen_forever()]
+            tasks = [group.create_task(side) for side in sides]
+            try:
+                await self._pull()
+            finally:
+                await self._let_go_of_token()
             await self._leave()
-            for side in sides:
-                side.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _pull(self) -> None:
-        block_s = 0.0
+        await self._claim(self._settings.slots)
         while not self._draining.is_set():
             free = self._settings.slots - len(self._runs)
-            if free <= 0:
-                self._slot_freed.clear()
-                await self._first(self._slot_freed.wait(), self._draining.wait())
-                continue
-            if block_s > 0 and not await self._woken(block_s):
-                return
-            block_s = await self._claim()
+            if free > 0:
+                await self._sleep()
+                free = self._settings.slots - len(self._runs)
+                if not self._draining.is_set():
+                    await self._claim(free)
+            else:
+                await self._wait_for_slot()
 
-    async def _woken(self, block_s: float) -> bool:
-        """Sleep until a token comes or the time is over; False once draining has begun."""
-        await self._first(self._take_token(block_s), self._draining.wait())
-        if not self._draining.is_set():
-            return True
-        # The token of a pop that was cut off may be gone: a claim of nothing puts it back for the other workers.
-        await self._repair()
-        return False
+    async def _sleep(self) -> None:
+        """Until a token comes, the alarm rings, or draining begins."""
+        if self._token is None:
+            self._token = asyncio.create_task(self._take_token())
+        await _first(self._alarm.wait(), self._draining.wait(), beside=self._token)
+        if self._token.done():
+            self._token = None
 
-    async def _take_token(self, block_s: float) -> None:
+    async def _wait_for_slot(self) -> None:
+        """A token taken while all slots are busy is put back at once, for the other workers."""
+        self._slot_freed.clear()
+        await _first(self._slot_freed.wait(), self._draining.wait(), beside=self._token)
+        if self._token and self._token.done() and len(self._runs) >= self._settings.slots:
+            self._token = None
+            await self._claim(0)
+
+    async def _take_token(self) -> None:
         try:
-            await self._tokens.wait_token(self._store.keys.pending, block_s)
+            await self._queue.wait_token(self._store.keys.pending, MAX_BLOCK_S)
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
             await asyncio.sleep(RECONNECT_S)
 
-    async def _claim(self) -> float:
-        """Claim for all free slots and start what was granted; how long to sleep afterwards, in seconds."""
+    async def _let_go_of_token(self) -> None:
+        """End the blocking pop. The token it may have taken is put back by a claim of nothing."""
+        if self._token:
+            self._token.cancel()
+            await asyncio.gather(self._token, return_exceptions=True)
+            await self._claim(0)
+
+    async def _claim(self, wanted: int) -> None:
+        """Claim and start what was granted; set the alarm to what the answer says."""
         settings = self._settings
-        wanted = settings.slots - len(self._runs)
         try:
             claimed = await self._store.claim(settings.name, wanted, lease_ms=settings.lease_ms)
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
-            await asyncio.sleep(RECONNECT_S)
-            return 0.0
+            self._alarm.hasten(int(RECONNECT_S * 1000))
+            return
+        self._alarm.set(claimed.next_ms)
         for claim in claimed.claims:
             self._start(claim)
-        if claimed.next_ms is None:
-            return MAX_BLOCK_S
-        return min(max(claimed.next_ms / 1000, MIN_BLOCK_S), MAX_BLOCK_S)
 
     def _start(self, claim: Claim) -> None:
         run = claim.run
@@ -125,29 +145,25 @@ class WorkerLoop:
         """Wait for the runs within the grace period, then give the rest back."""
         log("worker.draining", runs=len(self._runs))
         if self._runs:
-            await self._first(asyncio.wait(self._runs), self._hurry.wait(), timeout_s=self._settings.grace_s)
+            await _first(asyncio.wait(self._runs), self._hurry.wait(), timeout_s=self._settings.grace_s)
         for active in self._keeper.runs():
             active.stop(Stop.DRAIN)
         if self._runs:
             await asyncio.wait(self._runs)
 
-    async def _repair(self) -> None:
-        settings = self._settings
-        try:
-            await self._store.claim(settings.name, 0, lease_ms=settings.lease_ms)
-        except StoreUnavailable as exc:
-            log("queue.unreachable", reason=str(exc))
 
-    @staticmethod
-    async def _first(*waits: Coroutine[Any, Any, Any], timeout_s: float | None = None) -> None:
-        """Wait until one of these is done, and end the others. Raises what the finished ones raised."""
-        tasks = [asyncio.ensure_future(wait) for wait in waits]
-        try:
-            await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+async def _first(
+    *waits: Coroutine[Any, Any, Any], beside: asyncio.Task[None] | None = None, timeout_s: float | None = None
+) -> None:
+    """Wait until one of these is done, and end the others but the task `beside`. Raises what a finished one raised."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    watched = [*tasks, beside] if beside else tasks
+    try:
+        await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

@@ -17,9 +17,8 @@ async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
 
     Only for calls that may be sent twice. Ends with the answer, with another error, or with cancellation.
     """
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(StoreUnavailable),
-        wait=wait_random_exponential(multiplier=0.1, max=MAX_WAIT_S),
-        reraise=True,
-    )
-    return await retrying(call)
+    wait = wait_random_exponential(multiplier=0.1, max=MAX_WAIT_S)
+    async for attempt in AsyncRetrying(retry=retry_if_exception_type(StoreUnavailable), wait=wait, reraise=True):
+        with attempt:
+            return await call()
+    raise AssertionError("retrying without a limit ends only by returning or raising")

@@ -52,7 +52,8 @@ class Keys:
 
     @property
     def control(self) -> str:
-        """Channel: cancel nudges for workers, one run id a message."""
+        """Channel: nudges for workers. `cancel <run id>`: stop that run. `next <ms>`: the soonest lease expiry or due
+        run is so far away. `due <ms>`: a run is due then. Hints only: what is missed comes with the next look."""
         return f"{self.prefix}agent:control"
 
     def run(self, run_id: str) -> str:

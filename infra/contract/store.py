@@ -122,7 +122,8 @@ class RunStore:
         expire.
         """
         keys = self.keys
-        args: list[Argument] = [worker, wanted, lease_ms, keys.run_prefix, keys.channel_prefix, self._retention_s]
+        args: list[Argument] = [worker, wanted, lease_ms, keys.run_prefix, keys.channel_prefix]
+        args += [self._retention_s, keys.control]
         queue = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead]
         next_ms, *records = codec.items(await self._redis.script(_CLAIM, queue, args))
         claims = []
@@ -177,7 +178,7 @@ class RunStore:
     ) -> Outcome:
         """Give a run back: ready at once or after `delay_ms`. `burn`: whether the attempt counts."""
         keys, run_id = self.keys, lease.run_id
-        args = [*self._write(lease, events), delay_ms, int(burn), *_flat(journal)]
+        args = [*self._write(lease, events), delay_ms, int(burn), keys.control, *_flat(journal)]
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases, keys.ready, keys.pending, keys.delayed]
         return _outcome(await self._redis.script(_RELEASE, run_keys, args))
 

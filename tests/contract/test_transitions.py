@@ -129,9 +129,9 @@ async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
         ("emit", ["1", "1", "many", "[]", "c"]),
         ("emit", ["1", "next", "1", "[]", "c"]),
         ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon"]),
-        ("release", ["id", "1", "1", "1", "[]", "c", "later", "1"]),
+        ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n"]),
         ("wait", ["id", "1", "1", "?", "[]", "c"]),
-        ("claim", ["w", "all", "1000", "run:", "c:", "1"]),
+        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n"]),
         ("renew", ["soon", "id", "1"]),
     ],
 )

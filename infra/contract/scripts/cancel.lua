@@ -12,7 +12,7 @@ if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
 if status == 'running' then
   redis.call('HSET', run, 'cancel', '1')
-  redis.call('PUBLISH', control, id)
+  redis.call('PUBLISH', control, 'cancel ' .. id)
   return { cancel == '1' and 'SAME' or 'OK', status }
 end
 local ms = now_ms()

@@ -1,11 +1,12 @@
 -- KEYS: pending, ready, delayed, leases, dead
--- ARGV: worker, wanted, lease_ms, run_prefix, channel_prefix, retention_s
+-- ARGV: worker, wanted, lease_ms, run_prefix, channel_prefix, retention_s, control
 -- Answers: ms until the next lease expiry or due run (-1: none), then one flat record for each granted run.
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers all.
-expect(5, 6)
+expect(5, 7)
 local pending, ready, delayed, leases, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, wanted, lease_ms = ARGV[1], number(ARGV[2], 'wanted'), number(ARGV[3], 'lease_ms')
 local run_prefix, channel_prefix, retention_s = ARGV[4], ARGV[5], number(ARGV[6], 'retention_s')
+local control = ARGV[7]
 local SWEEP = 100
 
 local us = now_us()
@@ -97,4 +98,7 @@ end
 local soonest = next_lease
 if next_due and (not soonest or next_due < soonest) then soonest = next_due end
 if #granted > 0 and (not soonest or ms + lease_ms < soonest) then soonest = ms + lease_ms end
-return { soonest and math.max(0, soonest - ms) or -1, unpack(granted) }
+local next_ms = soonest and math.max(0, soonest - ms) or -1
+-- Workers that fell asleep before this lease was given must look when it ends: it is all that tells them of a lost worker.
+if soonest then redis.call('PUBLISH', control, 'next ' .. int(next_ms)) end
+return { next_ms, unpack(granted) }

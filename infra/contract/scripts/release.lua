@@ -1,7 +1,8 @@
 -- KEYS: run, log, leases, ready, pending, delayed
--- ARGV: id, fence, batch, count, events, channel, delay_ms, burn (0 or 1: whether the attempt counts), then journal pairs
+-- ARGV: id, fence, batch, count, events, channel, delay_ms, burn (0 or 1: whether the attempt counts), control,
+--   then journal pairs: key, value
 -- Answers: name, seq of the last event. The run is ready again at once, or after the delay.
-expect(6, 8)
+expect(6, 9)
 local run, log, leases, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local id, fence, batch, events, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 local count = number(ARGV[4], 'count')
@@ -18,10 +19,11 @@ local attempt = tonumber(kept[1]) - (1 - burn)
 local last = append(log, channel, found.seq, count, events)
 write(run, {
   'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
-}, 9)
+}, 10)
 redis.call('ZREM', leases, id)
 if delay_ms > 0 then
   redis.call('ZADD', delayed, int(ms + delay_ms), id)
+  redis.call('PUBLISH', ARGV[9], 'due ' .. int(delay_ms))
 else
   redis.call('ZADD', ready, order(kept[2], us), id)
   redis.call('RPUSH', pending, id)

@@ -1,0 +1,161 @@
+"""Builds workers from their real parts, with tools and faults that the tests choose."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.contract.errors import StoreUnavailable
+from infra.contract.models import Event, PlanStep, RunRecord, RunSpec
+from infra.contract.ports import Argument, Command, Execution, OnLine, Redis, Reply, RunFiles
+from infra.contract.scripts import Script
+from infra.contract.states import TERMINAL
+from infra.contract.store import RunStore
+from infra.contract.tools import MessageArgs, ShellArgs
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisTcpSettings
+from tests.support.waiting import until
+from worker.lease import LeaseKeeper
+from worker.loop import WorkerLoop
+from worker.plan import PlanWalker
+from worker.runner import Runner
+from worker.settings import WorkerSettings
+from worker.tools.base import Tool, ToolContext, ToolResult
+
+ToolBody = Callable[[ToolContext, str], Awaitable[None]]
+
+
+class NoFiles:
+    """The workspaces and the executor of runs that use neither."""
+
+    def run(self, user_id: str, run_id: str) -> RunFiles:
+        return None  # type: ignore[return-value]
+
+    async def check(self) -> None:
+        return
+
+    async def execute(self, command: Command, files: RunFiles, on_line: OnLine) -> Execution:
+        raise AssertionError("no tool of these tests executes")
+
+    async def release(self, run_id: str) -> None:
+        return
+
+
+class Flaky:
+    """A Redis that executes every script, and loses the answer of those that `loses` picks."""
+
+    def __init__(self, inner: Redis, loses: Callable[[str], bool]) -> None:
+        self._inner = inner
+        self._loses = loses
+
+    async def command(self, *args: Argument) -> Reply:
+        return await self._inner.command(*args)
+
+    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        return await self._inner.pipeline(commands)
+
+    async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        reply = await self._inner.script(script, keys, args)
+        if self._loses(script.name):
+            raise StoreUnavailable("the answer was lost")
+        return reply
+
+
+class Worker:
+    """A worker in this process."""
+
+    def __init__(self, loop: WorkerLoop, keeper: LeaseKeeper, redis: RedisTcp) -> None:
+        self.loop = loop
+        self.keeper = keeper
+        self._redis = redis
+        self.task = asyncio.create_task(loop.run())
+
+    async def drained(self) -> None:
+        self.loop.drain()
+        await asyncio.wait_for(self.task, 20)
+        await self._redis.close()
+
+    async def killed(self) -> None:
+        """As after `kill -9`: nothing more is written, nothing is given back."""
+        doomed = [task for task in asyncio.all_tasks() if task.get_name().startswith(("run ", "work ", "emit "))]
+        for task in [self.task, *doomed]:
+            task.cancel()
+        await asyncio.gather(self.task, *doomed, return_exceptions=True)
+        await self._redis.close()
+
+
+class Rig:
+    """One queue, its store, and the workers on it."""
+
+    def __init__(self, tcp: RedisTcpSettings) -> None:
+        self._tcp = tcp
+        self.redis = RedisTcp(tcp)
+        self.store = RunStore(self.redis)
+        self._workers: list[Worker] = []
+
+    def worker(
+        self,
+        body: ToolBody | None = None,
+        *,
+        slots: int = 4,
+        lease_s: float = 5.0,
+        grace_s: float = 5.0,
+        loses: Callable[[str], bool] | None = None,
+    ) -> Worker:
+        """Start a worker whose `shell` tool is `body`, called with the command's text."""
+        redis = RedisTcp(self._tcp)
+        store = RunStore(Flaky(redis, loses) if loses else redis)
+        settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path(), 3600, "")
+        keeper = LeaseKeeper(store, lease_s)
+        runner = Runner(store, NoFiles(), NoFiles(), PlanWalker(_tools(body)))
+        worker = Worker(WorkerLoop(settings, store, redis, keeper, runner), keeper, redis)
+        self._workers.append(worker)
+        return worker
+
+    async def submit(self, *commands: str, **spec: Any) -> str:
+        """A run with one `shell` step for each command, or what `spec` says."""
+        steps = [PlanStep(tool="shell", args={"command": command}) for command in commands]
+        run_id = f"run_{uuid.uuid4().hex}"
+        await self.store.create(run_id, "ada", RunSpec(plan=steps or None, **spec), start=True, digest="d")
+        return run_id
+
+    async def ended(self, run_id: str) -> RunRecord:
+        """The record once the run has ended."""
+
+        async def terminal() -> bool:
+            return (await self.store.get(run_id)).status in TERMINAL
+
+        await until(terminal, f"{run_id} ends")
+        return await self.store.get(run_id)
+
+    async def log(self, run_id: str) -> list[Event]:
+        """The whole log, checked to be without a hole."""
+        events = await self.store.events(run_id, after=0, limit=100_000)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        return events
+
+    async def kinds(self, run_id: str) -> list[str]:
+        """The types of the log's events."""
+        return [event.type for event in await self.log(run_id)]
+
+    async def close(self) -> None:
+        for worker in self._workers:
+            await worker.killed()
+        await self.redis.close()
+
+
+def _tools(body: ToolBody | None) -> dict[str, Tool]:
+    async def shell(args: ShellArgs, context: ToolContext) -> ToolResult:
+        if body:
+            await body(context, args.command)
+        return ToolResult()
+
+    async def message(args: MessageArgs, context: ToolContext) -> ToolResult:
+        await context.message(args.text)
+        return ToolResult()
+
+    return {
+        "shell": Tool("shell", ShellArgs, shell, idempotent=False),
+        "message": Tool("message", MessageArgs, message, idempotent=True),
+    }

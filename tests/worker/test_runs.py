@@ -1,0 +1,318 @@
+"""What becomes of a run: success, failure, cancel, timeout, takeover, drain."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from infra.contract.errors import FilesUnavailable
+from infra.contract.models import PlanStep, RunSpec
+from infra.contract.states import Outcome, Status
+from tests.support.waiting import until
+from tests.worker.rig import Rig
+from worker.tools.base import ToolContext, ToolFailed
+
+
+class Gate:
+    """A tool that stands still until it is let go, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.cancelled: list[str] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, context: ToolContext, command: str) -> None:
+        self.calls[command] += 1
+        try:
+            if command.startswith("wait"):
+                await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(command)
+            raise
+
+    async def reached(self, command: str) -> None:
+        async def called() -> bool:
+            return self.calls[command] > 0
+
+        await until(called, f"'{command}' is executed")
+
+
+async def test_a_plan_runs_to_success_and_tells_its_steps(rig: Rig) -> None:
+    async def body(context: ToolContext, command: str) -> None:
+        await context.output("stdout", f"{context.call} {command}")
+
+    rig.worker(body)
+    run_id = await rig.submit("one", "two")
+    record = await rig.ended(run_id)
+    step = ["step.started", "tool.started", "tool.output", "tool.finished", "step.finished"]
+    assert record.status is Status.SUCCEEDED
+    assert record.result == {"steps": 2, "last": {}}
+    assert await rig.kinds(run_id) == ["run.started", *step, *step, "run.finished"]
+    texts = [event.data["text"] for event in await rig.log(run_id) if event.type == "tool.output"]
+    assert texts == ["step-0 one", "step-1 two"]
+
+
+async def test_a_failed_step_fails_the_run_and_names_itself(rig: Rig) -> None:
+    async def body(context: ToolContext, command: str) -> None:
+        if command == "bad":
+            raise ToolFailed("exit_code", "exit code 3: no such thing")
+
+    rig.worker(body)
+    run_id = await rig.submit("good", "bad", "never")
+    record = await rig.ended(run_id)
+    assert record.status is Status.FAILED
+    assert record.error
+    assert (record.error.code, record.error.step) == ("exit_code", 1)
+    last = (await rig.log(run_id))[-1]
+    assert last.data == {
+        "status": "failed",
+        "error": {"code": "exit_code", "message": "exit code 3: no such thing", "step": 1},
+    }
+    assert (await rig.store.depths()).dead == 1
+
+
+async def test_an_unexpected_error_fails_the_run_without_telling_internals(rig: Rig) -> None:
+    async def body(context: ToolContext, command: str) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    rig.worker(body)
+    record = await rig.ended(await rig.submit("x"))
+    assert record.error
+    assert record.error.code == "internal_error"
+    assert "secret" not in record.error.message
+
+
+async def test_a_prompt_without_a_model_fails_at_once_with_the_reason(rig: Rig) -> None:
+    rig.worker()
+    record = await rig.ended(await rig.submit(prompt="do something"))
+    assert record.error
+    assert record.error.code == "no_model"
+    assert "no language model" in record.error.message
+
+
+async def test_a_run_is_stopped_at_its_timeout(rig: Rig) -> None:
+    gate = Gate()
+    rig.worker(gate)
+    record = await rig.ended(await rig.submit("wait", timeout_s=0.05))
+    assert record.error
+    assert record.error.code == "timeout"
+    assert gate.cancelled == ["wait"]
+
+
+async def test_a_fault_of_the_object_store_is_tried_again(rig: Rig) -> None:
+    calls = 0
+
+    async def body(context: ToolContext, command: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 2:
+            raise FilesUnavailable("away")
+
+    rig.worker(body)
+    run_id = await rig.submit("x")
+    record = await rig.ended(run_id)
+    assert (record.status, record.attempt, calls) == (Status.SUCCEEDED, 2, 2)
+    assert "run.requeued" in await rig.kinds(run_id)
+
+
+async def test_cancel_reaches_a_running_tool(rig: Rig) -> None:
+    gate = Gate()
+    rig.worker(gate, lease_s=600)
+    run_id = await rig.submit("wait")
+    await gate.reached("wait")
+    await rig.store.cancel(run_id)
+    assert (await rig.ended(run_id)).status is Status.CANCELLED
+    assert gate.cancelled == ["wait"]
+    assert (await rig.kinds(run_id))[-1] == "run.finished"
+
+
+async def test_a_cancel_whose_nudge_was_lost_comes_with_the_renewal(rig: Rig) -> None:
+    gate = Gate()
+    rig.worker(gate, lease_s=0.5)
+    run_id = await rig.submit("wait")
+    await gate.reached("wait")
+    await rig.redis.command("HSET", f"run:{run_id}", "cancel", "1")
+    assert (await rig.ended(run_id)).status is Status.CANCELLED
+
+
+async def test_a_cancel_between_attempts_ends_the_run_before_any_work(rig: Rig) -> None:
+    gate = Gate()
+    run_id = await rig.submit("wait")
+    (claim,) = (await rig.store.claim("gone", 1, lease_ms=1)).claims
+    assert claim.run.id == run_id
+    assert await rig.store.cancel(run_id) == (Outcome.OK, Status.RUNNING)
+    rig.worker(gate)
+    assert (await rig.ended(run_id)).status is Status.CANCELLED
+    assert not gate.calls
+
+
+async def test_another_worker_goes_on_at_the_first_step_without_a_result(rig: Rig) -> None:
+    gate = Gate()
+    first = rig.worker(gate, lease_s=0.5)
+    run_id = await rig.submit("one", "two", "wait", "three")
+    await gate.reached("wait")
+    await first.killed()
+    second = Gate()
+    second.go.set()
+    rig.worker(second)
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert gate.calls == {"one": 1, "two": 1, "wait": 1}
+    assert second.calls == {"wait": 1, "three": 1}
+    kinds = await rig.kinds(run_id)
+    assert "run.resumed" in kinds
+    assert kinds.count("run.finished") == 1
+
+
+async def test_a_worker_that_slept_all_along_takes_over_from_a_lost_one(rig: Rig) -> None:
+    gates = [Gate(), Gate()]
+    workers = [rig.worker(gate, lease_s=0.5) for gate in gates]
+
+    async def blocked() -> bool:
+        return "blocked_clients:2" in str(await rig.redis.command("INFO", "clients"))
+
+    await until(blocked, "both workers sleep")
+    run_id = await rig.submit("wait")
+
+    async def taken() -> bool:
+        return any(gate.calls for gate in gates)
+
+    await until(taken, "one of them takes the run")
+    lost = 0 if gates[0].calls else 1
+    gates[1 - lost].go.set()
+    await workers[lost].killed()
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert gates[1 - lost].calls == {"wait": 1}
+
+
+async def test_a_worker_that_lost_its_lease_stops_and_writes_nothing_more(rig: Rig) -> None:
+    gate = Gate()
+    worker = rig.worker(gate, lease_s=0.5)
+    run_id = await rig.submit("wait")
+    await gate.reached("wait")
+    await rig.redis.command("HSET", f"run:{run_id}", "fence", "9")
+    before = (await rig.store.get(run_id)).seq
+
+    async def stopped() -> bool:
+        return gate.cancelled == ["wait"] and len(worker.keeper) == 0
+
+    await until(stopped, "the worker lets go of the run")
+    record = await rig.store.get(run_id)
+    assert (record.status, record.seq) == (Status.RUNNING, before)
+
+
+async def test_drain_stops_at_a_step_boundary_and_burns_no_attempt(rig: Rig) -> None:
+    gate = Gate()
+    worker = rig.worker(gate)
+    run_id = await rig.submit("wait", "after")
+    await gate.reached("wait")
+    worker.loop.drain()
+    gate.go.set()
+    await asyncio.wait_for(worker.task, 20)
+    record = await rig.store.get(run_id)
+    assert (record.status, record.attempt) == (Status.QUEUED, 0)
+    assert gate.calls == {"wait": 1}
+    rig.worker(gate)
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert gate.calls == {"wait": 1, "after": 1}
+
+
+@pytest.mark.parametrize("way", ["grace over", "second signal"])
+async def test_drain_gives_back_what_does_not_end_in_time(rig: Rig, way: str) -> None:
+    gate = Gate()
+    worker = rig.worker(gate, grace_s=0.05 if way == "grace over" else 600)
+    run_id = await rig.submit("wait")
+    await gate.reached("wait")
+    worker.loop.drain()
+    if way == "second signal":
+        worker.loop.drain()
+    await asyncio.wait_for(worker.task, 20)
+    record = await rig.store.get(run_id)
+    assert (record.status, record.attempt) == (Status.QUEUED, 0)
+    assert gate.cancelled == ["wait"]
+    depths = await rig.store.depths()
+    assert (depths.ready, depths.pending, depths.running) == (1, 1, 0)
+
+
+async def test_a_drained_worker_takes_no_token_along(rig: Rig) -> None:
+    workers = [rig.worker() for _ in range(3)]
+
+    async def blocked() -> bool:
+        return "blocked_clients:3" in str(await rig.redis.command("INFO", "clients"))
+
+    await until(blocked, "all workers sleep")
+    await asyncio.gather(*(worker.drained() for worker in workers))
+    await rig.submit("x")
+    depths = await rig.store.depths()
+    assert (depths.ready, depths.pending) == (1, 1)
+
+
+async def test_many_runs_on_two_workers_run_once_each(rig: Rig) -> None:
+    gate = Gate()
+    run_ids = [await rig.submit(f"job {n}") for n in range(40)]
+    for _ in range(2):
+        rig.worker(gate, slots=3)
+    for run_id in run_ids:
+        assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+        assert (await rig.kinds(run_id)).count("run.finished") == 1
+    assert set(gate.calls.values()) == {1}
+    depths = await rig.store.depths()
+    assert (depths.pending, depths.ready, depths.running) == (0, 0, 0)
+
+
+async def test_an_idle_worker_wakes_when_a_run_comes(rig: Rig) -> None:
+    rig.worker()
+
+    async def blocked() -> bool:
+        return "blocked_clients:1" in str(await rig.redis.command("INFO", "clients"))
+
+    await until(blocked, "the worker sleeps")
+    assert (await rig.ended(await rig.submit("x"))).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("script", ["emit", "finish", "renew"])
+async def test_lost_answers_neither_lose_nor_double_anything(rig: Rig, script: str) -> None:
+    seen: Counter[str] = Counter()
+
+    def loses(name: str) -> bool:
+        seen[name] += 1
+        return name == script and seen[name] % 2 == 1
+
+    async def body(context: ToolContext, command: str) -> None:
+        for number in range(5):
+            await context.output("stdout", f"{command} {number}")
+            await asyncio.sleep(0.06)
+
+    rig.worker(body, loses=loses, lease_s=0.6)
+    run_id = await rig.submit("a", "b")
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    texts = [event.data["text"] for event in await rig.log(run_id) if event.type == "tool.output"]
+    assert texts == [f"{command} {number}" for command in "ab" for number in range(5)]
+
+    async def sent_again() -> bool:
+        return seen[script] > 1
+
+    await until(sent_again, f"{script} is sent again")
+
+
+async def test_a_flood_of_output_is_stored_whole_and_in_order(rig: Rig) -> None:
+    async def body(context: ToolContext, command: str) -> None:
+        for number in range(5000):
+            await context.output("stdout", f"{number} {'x' * 200}")
+
+    rig.worker(body)
+    run_id = await rig.submit("flood")
+    await rig.ended(run_id)
+    texts = [event.data["text"] for event in await rig.log(run_id) if event.type == "tool.output"]
+    assert [int(text.split()[0]) for text in texts] == list(range(5000))
+    entries = await rig.redis.command("XLEN", f"run:{run_id}:log")
+    assert isinstance(entries, int)
+    assert entries < 100
+
+
+async def test_a_message_is_an_event(rig: Rig) -> None:
+    rig.worker()
+    step = PlanStep(tool="message", args={"text": "grüezi"})
+    run_id = "run_message"
+    await rig.store.create(run_id, "ada", RunSpec(plan=[step]), start=True, digest="d")
+    await rig.ended(run_id)
+    assert [event.data for event in await rig.log(run_id) if event.type == "message"] == [{"text": "grüezi"}]
