@@ -13,9 +13,10 @@ from edge_api.settings import ApiSettings
 from infra.contract.models import Event
 from infra.logging import log
 
-RETRY_MS = 1000
 CHUNK_BYTES = 64 * 1024
-PING = b": ping\n\n"
+# Lines of an event to come: an empty line here would be an event without data, which some clients hand out.
+RETRY = b"retry: 1000\n"
+PING = b": ping\n"
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
@@ -119,7 +120,7 @@ class EventStream:
 
         try:
             async with aclosing(self._source) as source:
-                await piece(b"retry: %d\n\n" % RETRY_MS)
+                await piece(RETRY)
                 while (items := await self._next(source, piece)) is not None:
                     for body in chunks(items):
                         await piece(body)

@@ -27,6 +27,7 @@ from infra.contract.store import Lease, RunStore
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
+from tests.support.waiting import until
 
 TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader"}
 SCOPES = {"ada": ["runs:read", "runs:write"], "bob": ["runs:read", "runs:write"], "reader": ["runs:read"]}
@@ -113,6 +114,11 @@ async def serve(
     made = create_server(app, ServerSettings("127.0.0.1", port))
     server = _QuietServer(made.config, app)
     serving = asyncio.create_task(server.serve([socket]))
+
+    async def started() -> bool:
+        return server.started
+
+    await until(started, "the API listens")
     try:
         yield Edge(app, f"http://127.0.0.1:{port}", counting, server)
     finally:
@@ -141,12 +147,12 @@ async def create(http: httpx.AsyncClient, **fields: Any) -> str:
 
 @asynccontextmanager
 async def stream(
-    http: httpx.AsyncClient, run_id: str, after: int | None = None, **params: Any
+    http: httpx.AsyncClient, run_id: str, after: int | None = None
 ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
     """A run's log as a client sees it; `after` goes out as Last-Event-ID."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     url = f"/agent/logs/{run_id}/stream"
-    async with aconnect_sse(http, "GET", url, headers=headers, params=params) as source:
+    async with aconnect_sse(http, "GET", url, headers=headers) as source:
         assert source.response.status_code == 200, source.response.status_code
         yield source.aiter_sse()
 
