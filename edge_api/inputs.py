@@ -10,14 +10,13 @@ from starlette.requests import Request
 from edge_api.errors import BadRequest, BodyTooLarge, WrongMediaType
 from edge_api.schemas import MAX_SEQ, Nothing
 from infra.contract.errors import InvalidInput
+from infra.contract.tools import invalid_input
 
 T = TypeVar("T")
 
 _PATIENCE = 16
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _COUNT = re.compile(r"[0-9]{1,16}")
-_AT = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$(?P<path>.*)`)?$", re.DOTALL)
-_MEMBER = re.compile(r"^Object (?:contains unknown|missing required) field `(?P<name>.*)`$", re.DOTALL)
 
 
 async def read_json(request: Request, kind: type[T], limit_bytes: int) -> T:
@@ -31,7 +30,7 @@ async def read_json(request: Request, kind: type[T], limit_bytes: int) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise invalid(exc) from exc
+        raise invalid_input(exc, at="$") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadRequest(f"the body is not valid JSON: {exc}") from exc
     except RecursionError:
@@ -50,7 +49,7 @@ async def _as_nothing(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=Nothing)
     except msgspec.ValidationError as exc:
-        raise invalid(exc) from exc
+        raise invalid_input(exc, at="$") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadRequest("the body is neither empty nor a JSON object") from exc
 
@@ -87,7 +86,7 @@ def read_query(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as exc:
-        error = invalid(exc)
+        error = invalid_input(exc, at="$")
         message = str(error).replace("Object contains unknown field", "unknown parameter")
         raise InvalidInput(message, error.field.removeprefix("$.")) from exc
 
@@ -108,11 +107,3 @@ def last_event_id(request: Request) -> int | None:
     if not _COUNT.fullmatch(text) or int(text) > MAX_SEQ:
         raise InvalidInput("must be the sequence number of an event", "Last-Event-ID")
     return int(text)
-
-
-def invalid(exc: msgspec.ValidationError) -> InvalidInput:
-    """What msgspec refused, with the path of the field; that of an unknown or missing field includes its name."""
-    parts = _AT.match(str(exc))
-    message, path = (parts["message"], parts["path"] or "") if parts else (str(exc), "")
-    member = _MEMBER.match(message)
-    return InvalidInput(message, f"${path}.{member['name']}" if member else f"${path}")

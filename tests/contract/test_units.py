@@ -84,9 +84,9 @@ def test_an_allowed_path_never_leaves_its_folder(path: str) -> None:
     ("tool", "args", "field"),
     [
         ("fly", {}, "$.plan[0].tool"),
-        ("shell", {}, "$.plan[0].args"),
+        ("shell", {}, "$.plan[0].args.command"),
         ("shell", {"command": 5}, "$.plan[0].args.command"),
-        ("shell", {"command": "ls", "cwd": "/"}, "$.plan[0].args"),
+        ("shell", {"command": "ls", "cwd": "/"}, "$.plan[0].args.cwd"),
         ("shell", {"command": "ls", "timeout_s": 0}, "$.plan[0].args.timeout_s"),
         ("code", {"language": "perl", "source": "x"}, "$.plan[0].args.language"),
         ("file_write", {"path": "../x", "content": ""}, "$.plan[0].args.path"),

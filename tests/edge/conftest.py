@@ -1,14 +1,28 @@
-"""The API over real sockets, in front of the real gateway, a real Valkey and a real object store."""
+"""The API over real sockets, in front of the real gateway and a real Valkey.
+
+One server and one event loop serve all tests of this folder: starting and stopping them would take most of the time.
+"""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
 from tests.support.redis import gateway, valkey_server
+from tests.support.waiting import until
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +37,24 @@ def rest_settings(tcp_settings: RedisTcpSettings) -> Iterator[RedisRestSettings]
         yield settings
 
 
-@pytest.fixture
-async def redis(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
-    """A way into the database past the API; it begins empty."""
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def connection(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
     redis = RedisTcp(tcp_settings)
-    await redis.command("FLUSHALL")
     yield redis
     await redis.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_edge(rest_settings: RedisRestSettings) -> AsyncIterator[Edge]:
+    async with serve(rest_settings, Files()) as edge:
+        yield edge
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def redis(connection: RedisTcp) -> RedisTcp:
+    """A way into the database past the API; it begins empty."""
+    await connection.command("FLUSHALL")
+    return connection
 
 
 @pytest.fixture
@@ -37,24 +62,32 @@ def worker(redis: RedisTcp) -> SimulatedWorker:
     return SimulatedWorker(redis)
 
 
-@pytest.fixture
-def files() -> Files:
-    return Files()
+@pytest_asyncio.fixture(loop_scope="session")
+async def edge(running_edge: Edge, redis: RedisTcp) -> AsyncIterator[Edge]:
+    """The API; in the end nobody may still be subscribed."""
+    running_edge.feed.opened = 0
+    running_edge.files.deleted.clear()
+    yield running_edge
+
+    async def nothing_open() -> bool:
+        return running_edge.streams == 0 and running_edge.feed.open == 0
+
+    await until(nothing_open, "streams and subscriptions are closed")
 
 
 @pytest.fixture
-async def edge(redis: RedisTcp, rest_settings: RedisRestSettings, files: Files) -> AsyncIterator[Edge]:
-    async with serve(rest_settings, files) as edge:
-        yield edge
+def files(edge: Edge) -> Files:
+    files: Files = edge.files
+    return files
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def ada(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
     async with client(edge, "ada") as http:
         yield http
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def bob(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
     async with client(edge, "bob") as http:
         yield http

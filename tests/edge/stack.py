@@ -93,6 +93,7 @@ class Edge:
     url: str
     feed: CountingFeed
     server: Server
+    files: Any
 
     @property
     def streams(self) -> int:
@@ -120,7 +121,7 @@ async def serve(
 
     await until(started, "the API listens")
     try:
-        yield Edge(app, f"http://127.0.0.1:{port}", counting, server)
+        yield Edge(app, f"http://127.0.0.1:{port}", counting, server, files)
     finally:
         server.should_exit = True
         await serving

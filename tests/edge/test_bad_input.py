@@ -1,0 +1,229 @@
+"""Bad input: each with its own status and field, and nothing is created."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from msgspec import json
+
+from edge_api.cursor import decode_cursor, encode_cursor
+from edge_api.errors import BadCursor
+from infra.contract.models import MAX_PLAN_STEPS
+from tests.edge.stack import PLAN, Edge, SimulatedWorker, create
+
+STEP = PLAN["plan"][0]
+JSON = {"Content-Type": "application/json"}
+DEEP = b'{"plan":[{"tool":"message","args":{"text":' + b"[" * 50_000 + b"]" * 50_000 + b"}}]}"
+
+
+def plan(tool: str, **args: Any) -> dict[str, Any]:
+    return {"plan": [STEP, {"tool": tool, "args": args}]}
+
+
+async def refused(
+    http: httpx.AsyncClient, worker: SimulatedWorker, status: int, field: str | None, **request: Any
+) -> dict[str, Any]:
+    """The problem that a request is refused with; the same through both doors, and nothing is written."""
+    answer = await http.request(request.pop("method", "POST"), request.pop("url", "/agent/runs"), **request)
+    problem: dict[str, Any] = answer.json()
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["type"].startswith("urn:swissbrain:problem:")
+    assert problem.get("field") == field, problem
+    assert await worker.size() == 0
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (400, b"", JSON),
+        (400, b"  \n", JSON),
+        (400, b"", {}),
+        (400, b"plan", JSON),
+        (400, b'{"prompt": "x"', JSON),
+        (400, b'{"prompt": "x"} {}', JSON),
+        (400, b'{"prompt": "\xff"}', JSON),
+        (400, b'{"prompt": "\\ud800"}', JSON),
+        (400, DEEP, JSON),
+        (415, b'{"prompt": "x"}', {"Content-Type": "text/plain"}),
+        (415, b"prompt=x", {"Content-Type": "application/x-www-form-urlencoded"}),
+        (413, b'{"prompt": "' + b"x" * 2_000_000 + b'"}', JSON),
+    ],
+)
+@pytest.mark.parametrize("url", ["/agent/runs", "/agent/execute"])
+async def test_bodies_that_cannot_be_read(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, url: str, status: int, body: bytes, headers: dict[str, str]
+) -> None:
+    content = body.replace(b"{", b'{"action":"create",', 1) if url == "/agent/execute" else body
+    await refused(ada, worker, status, None, url=url, content=content, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ([], "$"),
+        (None, "$"),
+        ({}, "$"),
+        ({"start": True}, "$"),
+        ({"prompt": 1}, "$.prompt"),
+        ({"prompt": ""}, "$.prompt"),
+        ({"prompt": "x" * 100_001}, "$.prompt"),
+        ({"plan": {}}, "$.plan"),
+        ({"plan": []}, "$.plan"),
+        ({"plan": [{}]}, "$.plan[0].tool"),
+        ({"plan": [STEP, {**STEP, "when": 1}]}, "$.plan[1].when"),
+        ({"plan": [STEP] * 10_000}, "$.plan"),
+        (plan("teleport"), "$.plan[1].tool"),
+        (plan("message"), "$.plan[1].args.text"),
+        (plan("message", text=1), "$.plan[1].args.text"),
+        (plan("message", text="x", loud=True), "$.plan[1].args.loud"),
+        (plan("file_read", path="../x"), "$.plan[1].args.path"),
+        (plan("file_write", path="/etc/passwd", content=""), "$.plan[1].args.path"),
+        (plan("file_write", path=".run/x", content=""), "$.plan[1].args.path"),
+        (plan("file_delete", path="a\\b"), "$.plan[1].args.path"),
+        (plan("code", language="cobol", source="x"), "$.plan[1].args.language"),
+        (plan("shell", command="x", timeout_s=0), "$.plan[1].args.timeout_s"),
+        ({**PLAN, "priority": 9}, "$.priority"),
+        ({**PLAN, "priority": "high"}, "$.priority"),
+        ({**PLAN, "max_attempts": 0}, "$.max_attempts"),
+        ({**PLAN, "timeout_s": -1}, "$.timeout_s"),
+        ({**PLAN, "metadata": {"a": 1}}, "$.metadata[...]"),
+        ({**PLAN, "metadata": {"": "x"}}, "$.metadata"),
+        ({**PLAN, "metadata": {str(n): "x" for n in range(51)}}, "$.metadata"),
+        ({**PLAN, "start": "yes"}, "$.start"),
+        ({**PLAN, "urgent": True}, "$.urgent"),
+    ],
+)
+async def test_bodies_that_are_not_valid(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, body: Any, field: str
+) -> None:
+    content = json.encode(body)
+    problem = await refused(ada, worker, 422, field, content=content, headers=JSON)
+    if field == "$.urgent":
+        assert "unknown field `urgent`" in problem["detail"]
+    if isinstance(body, dict) and "start" not in body:
+        content = json.encode({"action": "create", **body})
+        assert await refused(ada, worker, 422, field, url="/agent/execute", content=content, headers=JSON) == problem
+
+
+async def test_the_limit_of_a_plan_is_stated(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    problem = await refused(ada, worker, 422, "$.plan", json={"plan": [STEP] * (MAX_PLAN_STEPS + 1)})
+    assert str(MAX_PLAN_STEPS) in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "$.action"),
+        ({"action": "explode"}, "$.action"),
+        ({"action": 1}, "$.action"),
+        ({"action": "create", "prompt": "x", "run_id": "run_1"}, "$.run_id"),
+        ({"action": "create", "prompt": "x", "start": True}, "$.start"),
+        ({"action": "start"}, "$.run_id"),
+        ({"action": "start", "run_id": 5}, "$.run_id"),
+        ({"action": "start", "run_id": "run_1", "prompt": "x"}, "$.prompt"),
+        ({"action": "stop", "run_id": "run_1", "user_input": "x"}, "$.user_input"),
+        ({"action": "resume", "run_id": "run_1"}, "$.user_input"),
+        ({"action": "retry", "run_id": ""}, "$.run_id"),
+    ],
+)
+async def test_actions_that_are_not_valid(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, body: Any, field: str
+) -> None:
+    await refused(ada, worker, 422, field, url="/agent/execute", json=body)
+
+
+async def test_a_body_without_a_length_is_bounded_too(
+    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
+) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"prompt": "'
+        for _ in range(40):
+            yield b"x" * 65_536
+
+    await refused(ada, worker, 413, None, content=endless(), headers=JSON)
+    too_long = f"POST /agent/runs HTTP/1.1\r\nHost: x\r\nAuthorization: {ada.headers['authorization']}\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(edge.url.rsplit(":", 1)[1]))
+    writer.write(f"{too_long}Content-Length: 10000000000\r\n\r\n".encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 413 ")
+    writer.close()
+    await writer.wait_closed()
+    assert await worker.size() == 0
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é"])
+async def test_idempotency_keys_that_are_not_valid(ada: httpx.AsyncClient, worker: SimulatedWorker, key: str) -> None:
+    await refused(ada, worker, 422, "Idempotency-Key", json=PLAN, headers={"Idempotency-Key": key.encode("latin-1")})
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"),
+        ("limit=101", "limit"),
+        ("limit=x", "limit"),
+        ("status=done", "status"),
+        ("stauts=failed", "stauts"),
+        ("limit=1&limit=2", "limit"),
+    ],
+)
+async def test_queries_that_are_not_valid(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, query: str, field: str
+) -> None:
+    await refused(ada, worker, 422, field, method="GET", url=f"/agent/runs?{query}")
+
+
+async def test_places_in_a_log_that_are_not_valid(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada, start=False)
+    logs, keys = f"/agent/logs/{run_id}", await worker.size()
+    for url in (f"{logs}?after=-1", f"{logs}/stream?after=x", f"{logs}?after=99999999999999999999"):
+        answer = await ada.get(url)
+        assert (answer.status_code, answer.json()["field"]) == (422, "after")
+    for text in ("x", "-1", "1.5", "9" * 17):
+        answer = await ada.get(f"{logs}/stream", headers={"Last-Event-ID": text})
+        assert (answer.status_code, answer.json()["field"]) == (422, "Last-Event-ID")
+    assert await worker.size() == keys
+
+
+async def test_requests_that_need_no_body_refuse_fields(ada: httpx.AsyncClient) -> None:
+    run_id = await create(ada, start=False)
+    answer = await ada.post(f"/agent/runs/{run_id}/start", json={"priority": 1})
+    assert (answer.status_code, answer.json()["field"]) == (422, "$.priority")
+    assert (await ada.post(f"/agent/runs/{run_id}/start", content=b"{")).status_code == 400
+    assert (await ada.get(f"/agent/runs/{run_id}")).json()["status"] == "created"
+
+
+async def test_a_cursor_that_was_tampered_with(ada: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await create(ada)
+    cursor = (await ada.get("/agent/runs?limit=2")).json()["next_cursor"]
+    assert (await ada.get("/agent/runs", params={"cursor": cursor})).status_code == 200
+    bad = [cursor[:-1], f"{cursor}A", cursor.swapcase(), "e30", "", "🦊", f" {cursor}", f"{cursor}=", "AAAAAAAAW10"]
+    bad += [cursor[:at] + ("A" if cursor[at] != "A" else "B") + cursor[at + 1 :] for at in range(len(cursor))]
+    for text in bad:
+        answer = await ada.get("/agent/runs", params={"cursor": text})
+        assert (answer.status_code, answer.json()["field"]) == (400, "cursor"), text
+    assert (await bob.get("/agent/runs", params={"cursor": cursor})).status_code == 400
+
+
+def test_a_cursor_comes_back_as_it_went() -> None:
+    place = (1_700_000_000_000, "run_1")
+    assert decode_cursor(encode_cursor(place, "ada"), "ada") == place
+    with pytest.raises(BadCursor):
+        decode_cursor(encode_cursor(place, "ada"), "bob")
+
+
+async def test_no_such_path_and_no_such_method(ada: httpx.AsyncClient) -> None:
+    for method, url, status in (("GET", "/nothing", 404), ("GET", "/agent/runs/", 404), ("PUT", "/agent/runs", 405)):
+        answer = await ada.request(method, url)
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"] == "about:blank"
+        if status == 405:
+            assert sorted(answer.headers["allow"].split(", ")) == ["GET", "HEAD", "POST"]

@@ -1,0 +1,288 @@
+"""The reader against an upstream that loses, repeats, reorders, damages and dies: the client must not notice."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_api import log_reader
+from edge_api.fanout import Fanout
+from edge_api.log_reader import Item, LogReader, Place
+from edge_api.schemas import Gap, StreamEnd
+from infra.contract.errors import StoreUnavailable
+from infra.contract.models import Event, RunSpec
+from infra.contract.states import Status
+from infra.contract.store import Lease, RunStore
+from tests.edge.stack import SimulatedWorker, note
+from tests.support.waiting import until
+
+RUN = "run_1"
+
+
+class ScriptedFeed:
+    """An upstream whose messages the test writes itself."""
+
+    def __init__(self) -> None:
+        self.queues: list[asyncio.Queue[str | None]] = []
+        self.failures = 0
+        self.open = 0
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("no subscription today")
+        queue: asyncio.Queue[str | None] = asyncio.Queue()
+        self.queues.append(queue)
+        self.open += 1
+        try:
+            yield self._messages(queue)
+        finally:
+            self.open -= 1
+
+    async def _messages(self, queue: "asyncio.Queue[str | None]") -> AsyncIterator[str]:
+        while (message := await queue.get()) is not None:
+            yield message
+
+    async def subscribed(self, times: int = 1) -> None:
+        async def so_often() -> bool:
+            return len(self.queues) >= times
+
+        await until(so_often, f"subscribed {times} times")
+
+    def publish(self, message: str) -> None:
+        self.queues[-1].put_nowait(message)
+
+    def die(self) -> None:
+        self.queues[-1].put_nowait(None)
+
+
+class Watched:
+    """One reader, read step by step."""
+
+    def __init__(self, items: AsyncGenerator[list[Item], None]) -> None:
+        self._items = items
+        self._ready: list[Item] = []
+
+    async def take(self, count: int) -> list[Item]:
+        async with asyncio.timeout(10):
+            while len(self._ready) < count:
+                self._ready += await anext(self._items)
+        taken, self._ready = self._ready[:count], self._ready[count:]
+        return taken
+
+    async def seqs(self, count: int) -> list[int]:
+        return [item.seq for item in await self.take(count) if isinstance(item, Event)]
+
+
+@pytest.fixture
+def feed() -> ScriptedFeed:
+    return ScriptedFeed()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lease(worker: SimulatedWorker) -> Lease:
+    """A running run whose log holds its event 1, `run.started`."""
+    await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
+    return await worker.claim()
+
+
+@asynccontextmanager
+async def watching(store: RunStore, feed: ScriptedFeed, after: int = 0) -> AsyncIterator[Watched]:
+    fanout = Fanout(feed)
+    async with aclosing(LogReader(store, fanout).follow(await store.get(RUN), after)) as items:
+        yield Watched(items)
+    await fanout.close()
+    assert feed.open == 0
+
+
+def batch(first: int, count: int = 1) -> str:
+    events = ",".join('{"ts":1,"type":"log"}' for _ in range(count))
+    return f'{{"first":{first},"events":[{events}]}}'
+
+
+async def test_repeats_and_damaged_messages_change_nothing(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        await worker.emit(lease, note(1), note(2))
+        feed.publish(batch(1))
+        feed.publish(batch(2, 2))
+        feed.publish(batch(2, 2))
+        feed.publish(batch(1, 3))
+        assert await reader.seqs(2) == [2, 3]
+        await worker.emit(lease, note(3))
+        for damaged in ('{"first":4,"events":[{"ts":1,"ty', "", "null", '{"first":"x","events":[]}'):
+            feed.publish(damaged)
+        assert await reader.seqs(1) == [4]
+        await worker.finish(lease)
+        feed.publish("half a line")
+        assert await reader.seqs(1) == [5]
+        assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=5)]
+
+
+async def test_a_lost_message_is_read_from_the_stream(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        for number in range(2, 6):
+            await worker.emit(lease, note(number))
+        feed.publish(batch(5))
+        assert await reader.seqs(4) == [2, 3, 4, 5]
+
+
+async def test_messages_out_of_order_come_in_order(worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        await worker.emit(lease, note(2))
+        await worker.emit(lease, note(3))
+        feed.publish(batch(3))
+        feed.publish(batch(2))
+        assert await reader.seqs(2) == [2, 3]
+
+
+async def test_a_stream_that_lags_behind_its_channel_is_waited_for(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        feed.publish(batch(3))
+        coming = asyncio.create_task(reader.seqs(2))
+        await asyncio.sleep(0)
+        await worker.emit(lease, note(2), note(3))
+        assert await coming == [2, 3]
+
+
+async def test_a_hole_that_cannot_be_filled_is_a_gap(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "RETRY_FIRST_S", 0.001)
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        feed.publish(batch(4, 2))
+        gap, *rest = await reader.take(3)
+        assert gap == Gap(first=2, last=3)
+        assert [item.seq for item in rest if isinstance(item, Event)] == [4, 5]
+        feed.publish(batch(6))
+        assert await reader.seqs(1) == [6]
+
+
+async def test_an_upstream_that_dies_is_replaced_and_nothing_is_missed(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        feed.failures = 2
+        feed.die()
+        await worker.emit(lease, note(2))
+        assert await reader.seqs(1) == [2]
+        coming = asyncio.create_task(reader.seqs(1))
+        await feed.subscribed(2)
+        await worker.emit(lease, note(3))
+        feed.publish(batch(3))
+        assert await coming == [3]
+        feed.die()
+        await worker.finish(lease)
+        assert await reader.seqs(1) == [4]
+        assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=4)]
+
+
+async def test_a_terminal_event_that_is_not_the_last_does_not_end_the_stream(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        await worker.finish(lease, Status.FAILED)
+        await worker.store.redrive(RUN, token="t")
+        feed.publish('{"first":2,"events":[{"ts":1,"type":"run.finished"}]}')
+        assert await reader.seqs(1) == [2]
+        feed.publish('{"first":3,"events":[{"ts":1,"type":"run.retried"}]}')
+        assert await reader.seqs(1) == [3]
+        await worker.complete(events=0)
+        feed.publish(batch(4, 2))
+        assert await reader.seqs(2) == [4, 5]
+
+
+async def test_a_run_deleted_meanwhile_ends_its_stream(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        await worker.redis.command("DEL", f"run:{RUN}", f"run:{RUN}:log")
+        feed.die()
+        with pytest.raises(StopAsyncIteration):
+            await reader.take(1)
+
+
+async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    fanout = Fanout(feed, inbox_chars=200)
+    run = await worker.store.get(RUN)
+    async with (
+        aclosing(LogReader(worker.store, fanout).follow(run, 0)) as slow_items,
+        aclosing(LogReader(worker.store, fanout).follow(run, 0)) as fast_items,
+    ):
+        slow, fast = Watched(slow_items), Watched(fast_items)
+        assert await slow.seqs(1) == await fast.seqs(1) == [1]
+        waiting = asyncio.create_task(slow.seqs(1))
+        await feed.subscribed()
+        await worker.emit(lease, note(2))
+        feed.publish(batch(2))
+        assert await waiting == [2]
+        for number in range(3, 40):
+            await worker.emit(lease, note(number))
+            feed.publish(batch(number))
+            assert await fast.seqs(1 if number > 3 else 2) in ([number], [2, 3])
+        assert await slow.seqs(37) == list(range(3, 40))
+    await fanout.close()
+    assert len(feed.queues) == 1
+
+
+async def test_what_is_below_the_stream_comes_from_the_archive(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    for number in range(2, 7):
+        await worker.emit(lease, note(number))
+    await worker.finish(lease)
+    archived = await worker.store.events(RUN, after=0, limit=100)
+    await worker.redis.command("XTRIM", f"run:{RUN}:log", "MINID", "5-0")
+    asked: list[tuple[str, int, int]] = []
+
+    async def older(run_id: str, after: int, before: int) -> list[Event]:
+        asked.append((run_id, after, before))
+        return [event for event in archived if after < event.seq < min(before, after + 3, 4)]
+
+    reader = LogReader(worker.store, Fanout(feed), older)
+    run = await worker.store.get(RUN)
+    items = [item async for batch in reader.follow(run, 0) for item in batch]
+    assert [item.seq for item in items if isinstance(item, Event)] == [1, 2, 3, 5, 6, 7]
+    assert [item for item in items if isinstance(item, Gap)] == [Gap(first=4, last=4)]
+    assert asked == [(RUN, 0, 5), (RUN, 2, 5), (RUN, 3, 5)]
+
+
+@given(st.lists(st.integers(1, 12), max_size=40), st.integers(0, 5))
+def test_whatever_arrives_is_given_out_once_and_in_order(seqs: list[int], after: int) -> None:
+    place = Place(RUN, after)
+    given_out: list[int] = []
+    for start in range(0, len(seqs), 3):
+        events = [Event(seq=seq, ts=1, type="log") for seq in seqs[start : start + 3]]
+        given_out += [event.seq for event in place.take(events)]
+        beyond = place.beyond(events)
+        assert beyond is None or (beyond in seqs and beyond > place.last + 1)
+    assert given_out == list(range(after + 1, after + 1 + len(given_out)))
+    assert place.last == after + len(given_out)
