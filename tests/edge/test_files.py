@@ -1,0 +1,95 @@
+"""Files of a run, on a real object store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from infra.settings import RedisRestSettings, S3Settings
+from infra.workspace import Workspaces
+from tests.edge.stack import TOKENS, Edge, SimulatedWorker, client, create, serve
+from tests.support.s3 import s3_server
+
+
+@pytest.fixture(scope="session")
+def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
+        yield settings
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def workspaces(s3_settings: S3Settings) -> AsyncIterator[Workspaces]:
+    workspaces = Workspaces(s3_settings)
+    await workspaces.ensure_bucket()
+    yield workspaces
+    await asyncio.to_thread(workspaces.close)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stored_edge(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings, workspaces: Workspaces
+) -> AsyncIterator[Edge]:
+    async with serve(rest_settings, workspaces) as edge:
+        yield edge
+
+
+async def raw_status(edge: Edge, path: str) -> int:
+    """The status of a GET whose path no client has tidied up."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(edge.url.rsplit(":", 1)[1]))
+    head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKENS['ada']}\r\n\r\n"
+    writer.write(head.encode())
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    await writer.wait_closed()
+    return status
+
+
+async def test_files_are_listed_fetched_and_deleted(
+    stored_edge: Edge, workspaces: Workspaces, worker: SimulatedWorker
+) -> None:
+    async with client(stored_edge, "ada") as ada, client(stored_edge, "bob") as bob, httpx.AsyncClient() as anyone:
+        run_id = await create(ada)
+        base = f"/agent/runs/{run_id}/files"
+        assert (await ada.get(base)).json() == {"files": []}
+        written = workspaces.run("ada", run_id)
+        await written.write("out/chart 1?#%.svg", b"<svg/>")
+        await written.write("data.csv", b"a,b\n1,2\n")
+        files = (await ada.get(base)).json()["files"]
+        assert [(file["path"], file["size_bytes"]) for file in files] == [("data.csv", 8), ("out/chart 1?#%.svg", 6)]
+        for file, content in zip(files, (b"a,b\n1,2\n", b"<svg/>"), strict=True):
+            answer = await ada.get(file["href"])
+            assert answer.status_code == 307
+            assert answer.headers["cache-control"] == "no-store"
+            assert (await anyone.get(answer.headers["location"])).content == content
+            assert (await bob.get(file["href"])).status_code == 404
+        missing = await ada.get(f"{base}/none.txt")
+        assert (missing.status_code, missing.json()["type"]) == (404, "urn:swissbrain:problem:file-not-found")
+        await worker.complete()
+        assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
+        assert await written.list() == []
+
+
+async def test_paths_that_leave_the_workspace_are_refused(stored_edge: Edge) -> None:
+    async with client(stored_edge, "ada") as ada:
+        run_id = await create(ada)
+        base = f"/agent/runs/{run_id}/files"
+        for path in ("../x", "%2e%2e%2fx", "a/../../x", "..%2f..%2fx", "a//b", "./x", "", "a%00b", "a%5cb", "%2fetc"):
+            assert await raw_status(stored_edge, f"{base}/{path}") == 422, path
+        answer = await ada.get(f"{base}/%2e%2e%2fx")
+        assert (answer.status_code, answer.json()["field"]) == (422, "path")
+
+
+async def test_without_the_object_store_the_answer_is_503(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
+    nowhere = Workspaces(S3Settings("b", "r", "a", "s", "http://127.0.0.1:9"))
+    async with serve(rest_settings, nowhere) as edge, client(edge, "ada") as ada:
+        run_id = await create(ada)
+        answer = await ada.get(f"/agent/runs/{run_id}/files")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:swissbrain:problem:files-unavailable")
+        await ada.post(f"/agent/runs/{run_id}/cancel")
+        assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 503
+        assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 200
+    await asyncio.to_thread(nowhere.close)

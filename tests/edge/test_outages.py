@@ -1,0 +1,159 @@
+"""What clients see while Redis is away, and clients that do not keep up."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+
+import httpx
+import pytest
+
+from edge_api.settings import ApiSettings
+from infra.settings import RedisRestSettings, RedisTcpSettings
+from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
+from tests.support.redis import TOKEN, free_port, gateway
+from tests.support.waiting import until
+
+
+class Gateway:
+    """A gateway that can be stopped and started again in the same place."""
+
+    def __init__(self, tcp: RedisTcpSettings) -> None:
+        self._tcp = tcp
+        self._port = free_port()
+        self._running = ExitStack()
+        self.settings = RedisRestSettings(f"http://127.0.0.1:{self._port}", TOKEN, timeout_s=5)
+        self.start()
+
+    def start(self) -> None:
+        self._running.enter_context(gateway(self._tcp, self._port))
+
+    def stop(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture
+def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
+    own = Gateway(tcp_settings)
+    yield own
+    own.stop()
+
+
+async def test_without_redis_the_answer_is_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:
+    async with serve(own_gateway.settings, Files()) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+        assert (await http.get("/ready")).json() == {"status": "ready"}
+        await asyncio.to_thread(own_gateway.stop)
+        paths = ["/ready", "/agent/runs", "/agent/queue", f"/agent/runs/{run_id}", f"/agent/logs/{run_id}/stream"]
+        answers = [await http.get(path) for path in paths]
+        answers += [await http.post("/agent/runs", json=PLAN), await http.delete(f"/agent/runs/{run_id}")]
+        for answer in answers:
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"] == "2"
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["type"] == "urn:swissbrain:problem:store-unavailable"
+        assert (await http.get("/health")).status_code == 200
+        assert (await http.post("/agent/runs", json={})).status_code == 422
+        await asyncio.to_thread(own_gateway.start)
+        assert (await http.get(f"/agent/runs/{run_id}")).status_code == 200
+
+
+async def test_streams_outlive_the_gateway(worker: SimulatedWorker, own_gateway: Gateway) -> None:
+    async with serve(own_gateway.settings, Files()) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+        lease = await worker.claim()
+        async with stream(http, run_id) as one, stream(http, run_id) as two:
+            for events in (one, two):
+                assert numbers([await anext(events)]) == [1]
+            await asyncio.to_thread(own_gateway.stop)
+            await worker.emit(lease, note(1))
+            await worker.emit(lease, note(2))
+            await asyncio.to_thread(own_gateway.start)
+            for events in (one, two):
+                assert numbers([await anext(events), await anext(events)]) == [2, 3]
+            await worker.emit(lease, note(3))
+            await worker.finish(lease)
+            for events in (one, two):
+                rest = [event async for event in events]
+                assert numbers(rest) == [4, 5]
+                assert rest[-1].event == "end"
+
+
+@asynccontextmanager
+async def mute_client(edge: Edge, run_id: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A client that asks for a stream and then does not read it."""
+    port = int(edge.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    request = f"GET /agent/logs/{run_id}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['ada']}\r\n\r\n"
+    writer.write(request.encode())
+    yield reader
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_a_client_that_does_not_read_is_cut_off_and_slows_nobody(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
+    settings = ApiSettings(stream_stall_s=0.3)
+    async with serve(rest_settings, Files(), settings) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+        lease = await worker.claim()
+        async with mute_client(edge, run_id), stream(http, run_id) as events:
+            seen = [await anext(events)]
+
+            async def both_there() -> bool:
+                return edge.streams == 2
+
+            await until(both_there, "both clients are connected")
+            text = "x" * 60_000
+            for number in range(200):
+                await worker.emit(lease, note(number, text=text))
+                seen.append(await anext(events))
+
+            async def cut_off() -> bool:
+                return edge.streams == 1
+
+            await until(cut_off, "the client that does not read is cut off")
+            await worker.finish(lease)
+            seen += [event async for event in events]
+        assert numbers(seen) == list(range(1, 203))
+        assert edge.feed.opened == 1
+
+
+async def test_many_streams_on_many_runs(ada: httpx.AsyncClient, worker: SimulatedWorker, edge: Edge) -> None:
+    runs = [await create(ada) for _ in range(10)]
+
+    async def watch(run_id: str) -> list[int]:
+        async with stream(ada, run_id) as events:
+            seen = [event async for event in events]
+        assert seen[-1].event == "end"
+        return numbers(seen)
+
+    watching = [asyncio.create_task(watch(run_id)) for run_id in runs for _ in range(10)]
+
+    async def all_there() -> bool:
+        return edge.streams == 100
+
+    await until(all_there, "all clients are connected")
+    assert edge.feed.open == 10
+    await asyncio.gather(*(worker.complete(events=10) for _ in runs))
+    for seen in await asyncio.gather(*watching):
+        assert seen == list(range(1, 13))
+
+
+async def test_what_nobody_foresaw_shows_nothing_of_the_inside(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Files):
+        def run(self, user_id: str, run_id: str) -> Files:
+            raise KeyError("secret inside")
+
+    async with serve(rest_settings, Broken()) as edge, client(edge, "ada") as http:
+        run_id = await create(http, start=False)
+        answer = await http.get(f"/agent/runs/{run_id}/files")
+    assert answer.status_code == 500
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["type"] == "urn:swissbrain:problem:internal"
+    assert "secret inside" not in answer.text
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1

@@ -1,0 +1,105 @@
+"""The edge as a process: its settings, its start and its end, and what a cold start loads."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from infra.settings import RedisRestSettings
+from tests.edge.stack import PLAN
+from tests.support.redis import accepts, free_port
+from tests.support.waiting import wait_until
+
+TOKEN = "a-token"
+KEY = {"user": "ada", "scopes": ["runs:read", "runs:write"], "sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
+ENV = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": os.pathsep.join(sys.path),
+    "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:9",
+    "UPSTASH_REDIS_REST_TOKEN": "t",
+    "S3_ACCESS_KEY": "a",
+    "S3_SECRET_KEY": "s",
+    "SWISSBRAIN_API_KEYS": json.dumps([KEY]),
+}
+
+
+def start(**changes: str) -> "subprocess.CompletedProcess[str]":
+    """Start the server and wait until it has given up."""
+    command = [sys.executable, "-m", "edge_api"]
+    return subprocess.run(command, env={**ENV, **changes}, capture_output=True, text=True, timeout=30, check=False)
+
+
+@contextmanager
+def running(rest: RedisRestSettings, **changes: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    port = free_port()
+    env = {**ENV, "UPSTASH_REDIS_REST_URL": rest.url, "UPSTASH_REDIS_REST_TOKEN": rest.token, **changes}
+    command = [sys.executable, "-m", "edge_api"]
+    process = subprocess.Popen(command, env={**env, "EDGE_PORT": str(port)}, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: process.poll() is not None or accepts(port), "the edge listens")
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"UPSTASH_REDIS_REST_URL": ""}, "UPSTASH_REDIS_REST_URL"),
+        ({"S3_SECRET_KEY": ""}, "S3_SECRET_KEY"),
+        ({"SWISSBRAIN_API_KEYS": ""}, "SWISSBRAIN_API_KEYS"),
+        ({"EDGE_PORT": "http"}, "EDGE_PORT"),
+        ({"EDGE_LOG_MODE": "longpoll"}, "EDGE_LOG_MODE"),
+    ],
+)
+def test_a_bad_setting_is_one_line_that_names_it(changes: dict[str, str], named: str) -> None:
+    ended = start(**changes)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(named)
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_taken_port_is_one_line(rest_settings: RedisRestSettings) -> None:
+    ended = start(EDGE_PORT=rest_settings.url.rsplit(":", 1)[1])
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("cannot listen on 127.0.0.1:")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_sigterm_ends_streams_and_the_process(rest_settings: RedisRestSettings) -> None:
+    with running(rest_settings, RETENTION_DAYS="1", REDIS_KEY_PREFIX="{own}:") as (process, url):
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        with httpx.Client(base_url=url, headers=headers, timeout=20) as http:
+            run_id = http.post("/agent/runs", json=PLAN).json()["run_id"]
+            with http.stream("GET", f"/agent/logs/{run_id}/stream?secret=no") as answer:
+                assert answer.status_code == 422
+            with http.stream("GET", f"/agent/logs/{run_id}/stream") as answer:
+                lines = answer.iter_lines()
+                assert next(lines) == "retry: 1000"
+                process.send_signal(signal.SIGTERM)
+                assert list(lines) == []
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode in {0, -signal.SIGTERM}
+    assert "secret" not in errors
+    assert TOKEN not in errors
+    assert "Traceback" not in errors
+
+
+def test_a_cold_start_loads_neither_boto3_nor_redis_nor_pydantic() -> None:
+    program = (
+        "import sys; from edge_api import handler; handler.handler({'source': 'aws.events'}, None);"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], env=ENV, capture_output=True, text=True, check=True)
+    loaded = set(ended.stdout.split())
+    assert {"edge_api", "starlette", "mangum", "upstash_redis"} <= loaded
+    unwanted = {"boto3", "botocore", "redis", "pydantic", "pydantic_settings", "uvicorn", "kubernetes", "hiredis"}
+    assert not loaded & unwanted

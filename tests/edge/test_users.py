@@ -1,0 +1,91 @@
+"""Who may do what: tokens, scopes, and users who cannot tell another's run from none."""
+
+import httpx
+import pytest
+
+from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create
+
+PATHS = ["/agent/runs", "/agent/runs/run_1", "/agent/logs/run_1", "/agent/logs/run_1/stream", "/agent/queue"]
+PATHS += ["/ready", "/openapi.json", "/agent/runs/run_1/files", "/agent/runs/run_1/files/a"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": ""},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer nobody's"},
+        {"Authorization": TOKENS["ada"]},
+        {"Authorization": f"Basic {TOKENS['ada']}"},
+        {"Authorization": f"Bearer {TOKENS['ada']}x"},
+        {"Authorization": b"Bearer \xff\xfe"},
+    ],
+)
+async def test_without_a_known_token_nothing_answers(
+    edge: Edge, worker: SimulatedWorker, headers: dict[str, str]
+) -> None:
+    async with client(edge, None) as http:
+        for path in PATHS:
+            answer = await http.get(path, headers=headers)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"].startswith("Bearer ")
+            assert answer.headers["content-type"] == "application/problem+json"
+        for path in ("/agent/runs", "/agent/execute", "/agent/runs/run_1/cancel"):
+            assert (await http.post(path, json=PLAN, headers=headers)).status_code == 401
+        assert (await http.get("/health", headers=headers)).json() == {"status": "ok"}
+    assert await worker.size() == 0
+
+
+async def test_the_scheme_has_no_case(edge: Edge) -> None:
+    async with client(edge, None) as http:
+        answer = await http.get("/agent/runs", headers={"Authorization": f"bearer  {TOKENS['ada']}"})
+        assert answer.status_code == 200
+
+
+async def test_a_reader_may_only_read(edge: Edge, worker: SimulatedWorker) -> None:
+    async with client(edge, "reader") as http:
+        assert (await http.get("/agent/runs")).status_code == 200
+        requests = [("POST", path) for path in ("/agent/runs", "/agent/execute", "/agent/runs/run_1/start")]
+        for method, path in [*requests, ("DELETE", "/agent/runs/run_1")]:
+            answer = await http.request(method, path)
+            assert answer.status_code == 403
+            assert 'scope="runs:write"' in answer.headers["www-authenticate"]
+            assert "runs:write" in answer.json()["detail"]
+    assert await worker.size() == 0
+
+
+async def test_a_run_of_another_user_is_like_none(
+    ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker, files: Files
+) -> None:
+    theirs = await create(ada)
+    await worker.complete()
+    before = await worker.redis.command("HGETALL", f"run:{theirs}")
+    requests = [("GET", f"/agent/runs/{theirs}{tail}") for tail in ("", "/files", "/files/a.txt")]
+    requests += [("GET", f"/agent/logs/{theirs}{tail}") for tail in ("", "/stream")]
+    requests += [("POST", f"/agent/runs/{theirs}/{action}") for action in ("start", "cancel", "retry")]
+    requests += [("DELETE", f"/agent/runs/{theirs}")]
+    for method, path in requests:
+        foreign = await bob.request(method, path)
+        missing = await bob.request(method, path.replace(theirs, "run_none"))
+        assert foreign.status_code == missing.status_code == 404
+        assert foreign.text.replace(theirs, "run_none") == missing.text
+        assert {*foreign.headers} == {*missing.headers}
+    resume = await bob.post(f"/agent/runs/{theirs}/resume", json={"user_input": "x"})
+    assert resume.status_code == 404
+    for action in ("start", "stop", "retry"):
+        answer = await bob.post("/agent/execute", json={"action": action, "run_id": theirs})
+        assert answer.status_code == 404
+    assert (await bob.get("/agent/runs")).json() == {"runs": [], "next_cursor": None}
+    assert await worker.redis.command("HGETALL", f"run:{theirs}") == before
+    assert files.deleted == []
+
+
+async def test_tokens_are_not_logged(edge: Edge, capfd: pytest.CaptureFixture[str]) -> None:
+    async with client(edge, "ada") as http:
+        await create(http)
+        await http.get("/agent/runs?cursor=bad")
+        await http.get("/nothing", headers={"Authorization": "Bearer secret-of-somebody"})
+    printed = "".join(capfd.readouterr())
+    assert "token-of-ada" not in printed
+    assert "secret-of-somebody" not in printed
