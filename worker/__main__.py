@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping
 
 import uvloop
-from infra.local_executor import LocalExecutor
 
 from infra import logging as log_lines
 from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.contract.keys import Keys
 from infra.contract.store import RunStore
+from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError
 from infra.workspace import Workspaces
@@ -32,7 +32,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     settings = WorkerSettings.from_env(env)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
-    executor = LocalExecutor(settings.root, unsafe=unsafe)
+    executor = LocalExecutor(settings.root / settings.name, unsafe=unsafe)
     try:
         await executor.check()
     except ExecutorUnavailable as exc:
@@ -48,6 +48,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         await loop.run()
     finally:
         await redis.close()
+        workspaces.close()
     log_lines.log("worker.stopped", worker=settings.name)
 
 

@@ -1,18 +1,20 @@
 """What a worker is told, once, at its start."""
 
 import os
+import re
 import secrets
 import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.settings import Env
+from infra.settings import Env, SettingsError
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """`slots`: runs at a time. `lease_s`: how long a run stays ours without renewal. `grace_s`: what SIGTERM leaves
+    """`name`: unique among the live workers; its scratch directory below `root` is emptied at the start.
+    `slots`: runs at a time. `lease_s`: how long a run stays ours without renewal. `grace_s`: what SIGTERM leaves
     a run to reach a step boundary. `root`: scratch directory of the sandboxes."""
 
     name: str
@@ -33,7 +35,7 @@ class WorkerSettings:
         """From `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT RETENTION_DAYS REDIS_KEY_PREFIX`."""
         fallback = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         return cls(
-            name=env.text("WORKER_NAME", fallback),
+            name=_name(env.text("WORKER_NAME", fallback)),
             slots=env.integer("WORKER_SLOTS", 4, low=1, high=1000),
             lease_s=env.number("WORKER_LEASE_S", 15.0, low=0.5, high=3600.0),
             grace_s=env.number("WORKER_GRACE_S", 25.0, low=0.0, high=86_400.0),
@@ -41,3 +43,9 @@ class WorkerSettings:
             retention_s=int(env.number("RETENTION_DAYS", 30.0, low=0.001, high=3650.0) * 86_400),
             key_prefix=env.optional("REDIS_KEY_PREFIX") or "",
         )
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
+        raise SettingsError("WORKER_NAME must be 1 to 100 letters, digits, dots, underscores or hyphens")
+    return text

@@ -102,12 +102,11 @@ class Command:
 class Execution:
     """How an execution ended.
 
-    `exit_code` is None unless the program ended by itself; `signal` is set if one killed it. `stdout` and `stderr` are
-    files with the whole output up to the limit, `*_bytes` what was produced in all. They live until `release`.
+    `exit_code` is None if it was killed at its timeout; 128 + n if signal n ended it. `stdout` and `stderr` are files
+    with the output up to the limit, `*_bytes` what was produced in all. They live until `release`.
     """
 
     exit_code: int | None
-    signal: int | None
     timed_out: bool
     duration_ms: int
     stdout: Path

@@ -1,0 +1,13 @@
+"""The tool `code`."""
+
+from infra.contract.tools import CodeArgs
+from worker.tools.base import Tool, ToolContext
+from worker.tools.execution import ExecutionResult, execute
+
+
+async def run(args: CodeArgs, context: ToolContext) -> ExecutionResult:
+    """Execute a program in its language."""
+    return await execute(context, args.language, args.source, args.timeout_s)
+
+
+TOOL = Tool("code", CodeArgs, run, idempotent=False, executes=True)

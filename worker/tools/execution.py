@@ -1,0 +1,90 @@
+"""What the executing tools share: the log's cap on output, the kept output, the meaning of the end."""
+
+from typing import Literal
+
+from infra.contract.ports import Command, Execution
+from worker.tools.base import ToolContext, ToolFailed, ToolResult
+
+LOGGED_BYTES = 256 * 1024
+"""Of a call's output the log takes so much; if there is more, all of it is kept as files below `.run/`."""
+TAIL_BYTES = 4096
+
+
+class ExecutionResult(ToolResult, frozen=True, kw_only=True):
+    """How a program ended. The tails are the last 4 KB of each stream; `kept` names the files with the whole output."""
+
+    exit_code: int | None
+    duration_ms: int
+    stdout_tail: str
+    stderr_tail: str
+    stdout_bytes: int
+    stderr_bytes: int
+    kept: tuple[str, ...] = ()
+
+
+class LoggedOutput:
+    """Logs lines until the cap is reached, and says so once."""
+
+    def __init__(self, context: ToolContext) -> None:
+        self._context = context
+        self._left = LOGGED_BYTES
+
+    def cut(self) -> bool:
+        """Whether there was more than the log took."""
+        return self._left < 0
+
+    async def line(self, stream: Literal["stdout", "stderr"], text: str) -> None:
+        """Log one line of output."""
+        if self.cut():
+            return
+        self._left -= len(text.encode()) + 1
+        if self.cut():
+            text = f"… the output goes on in {_kept(self._context, stream)}"
+        await self._context.output(stream, text)
+
+
+async def execute(
+    context: ToolContext, interpreter: Literal["sh", "bash", "python", "node"], source: str, timeout_s: float
+) -> ExecutionResult:
+    """Execute a program and log what it prints and changes.
+
+    Raises ToolFailed with code `exit_code` or `timeout`, and what the executor raises.
+    """
+    output = LoggedOutput(context)
+    command = Command(context.run_id, context.call, interpreter, source, timeout_s)
+    ended = await context.executor.execute(command, context.files, output.line)
+    await context.changed(ended.changes)
+    kept = await _keep(context, ended) if output.cut() else []
+    result = ExecutionResult(
+        exit_code=ended.exit_code,
+        duration_ms=ended.duration_ms,
+        stdout_tail=_tail(ended.stdout.read_bytes()),
+        stderr_tail=_tail(ended.stderr.read_bytes()),
+        stdout_bytes=ended.stdout_bytes,
+        stderr_bytes=ended.stderr_bytes,
+        kept=tuple(kept),
+    )
+    if ended.timed_out:
+        raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s", result)
+    if ended.exit_code != 0:
+        lines = result.stderr_tail.strip().splitlines()
+        raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {lines[-1]}' if lines else ''}", result)
+    return result
+
+
+async def _keep(context: ToolContext, ended: Execution) -> list[str]:
+    """Store the whole output (up to the executor's limit) in the workspace."""
+    kept = []
+    for stream, path in (("stdout", ended.stdout), ("stderr", ended.stderr)):
+        if data := path.read_bytes():
+            await context.files.write(_kept(context, stream), data)
+            kept.append(_kept(context, stream))
+    return kept
+
+
+def _kept(context: ToolContext, stream: str) -> str:
+    return f".run/{context.call}.{stream}"
+
+
+def _tail(data: bytes) -> str:
+    return data[-TAIL_BYTES:].decode(errors="replace")

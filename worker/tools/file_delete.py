@@ -1,0 +1,21 @@
+"""The tool `file_delete`."""
+
+from infra.contract.models import FileChanges
+from infra.contract.tools import FileDeleteArgs
+from worker.tools.base import Tool, ToolContext, ToolResult
+
+
+class FileDeleteResult(ToolResult, frozen=True, kw_only=True):
+    """What was deleted."""
+
+    path: str
+
+
+async def run(args: FileDeleteArgs, context: ToolContext) -> FileDeleteResult:
+    """Delete a file of the workspace."""
+    await context.files.delete(args.path)
+    await context.changed(FileChanges(written=[], deleted=[args.path], skipped=[]))
+    return FileDeleteResult(path=args.path)
+
+
+TOOL = Tool("file_delete", FileDeleteArgs, run, idempotent=False)

@@ -1,0 +1,25 @@
+"""The tool `file_list`."""
+
+from infra.contract.models import FileInfo
+from infra.contract.tools import FileListArgs
+from worker.tools.base import Tool, ToolContext, ToolResult
+
+MAX_LISTED = 500
+
+
+class FileListResult(ToolResult, frozen=True, kw_only=True):
+    """The first 500 files by path, and how many there are in all."""
+
+    files: list[FileInfo]
+    count: int
+
+
+async def run(args: FileListArgs, context: ToolContext) -> FileListResult:
+    """List the files of the workspace."""
+    files = await context.files.list(args.path)
+    for file in files[:MAX_LISTED]:
+        await context.output("stdout", f"{file.size_bytes:>12}  {file.path}")
+    return FileListResult(files=files[:MAX_LISTED], count=len(files))
+
+
+TOOL = Tool("file_list", FileListArgs, run, idempotent=True)

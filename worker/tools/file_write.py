@@ -1,0 +1,34 @@
+"""The tool `file_write`."""
+
+import base64
+import binascii
+
+from infra.contract.models import FileChanges
+from infra.contract.tools import FileWriteArgs
+from worker.tools.base import Tool, ToolContext, ToolFailed, ToolResult
+
+
+class FileWriteResult(ToolResult, frozen=True, kw_only=True):
+    """What was stored."""
+
+    path: str
+    size_bytes: int
+
+
+async def run(args: FileWriteArgs, context: ToolContext) -> FileWriteResult:
+    """Write a file of the workspace."""
+    stored = await context.files.write(args.path, _data(args))
+    await context.changed(FileChanges(written=[stored], deleted=[], skipped=[]))
+    return FileWriteResult(path=stored.path, size_bytes=stored.size_bytes)
+
+
+def _data(args: FileWriteArgs) -> bytes:
+    if args.encoding == "utf-8":
+        return args.content.encode()
+    try:
+        return base64.b64decode(args.content, validate=True)
+    except binascii.Error as exc:
+        raise ToolFailed("invalid_input", f"the content is not base64: {exc}") from exc
+
+
+TOOL = Tool("file_write", FileWriteArgs, run, idempotent=True)

@@ -1,0 +1,13 @@
+"""The tool `shell`."""
+
+from infra.contract.tools import ShellArgs
+from worker.tools.base import Tool, ToolContext
+from worker.tools.execution import ExecutionResult, execute
+
+
+async def run(args: ShellArgs, context: ToolContext) -> ExecutionResult:
+    """Execute a command line with `sh`."""
+    return await execute(context, "sh", args.command, args.timeout_s)
+
+
+TOOL = Tool("shell", ShellArgs, run, idempotent=False, executes=True)
