@@ -1,6 +1,7 @@
 """`python -m edge_api`: the API under uvicorn. A missing or bad setting is one line on stderr and exit code 2."""
 
 import os
+import signal
 import socket
 import sys
 
@@ -83,8 +84,15 @@ def main() -> int:
     host, port = listener.getsockname()[:2]
     log("edge.listening", host=host, port=port)
     server = create_server(app, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # The server raises the signal again once it has shut down in order; that is no failure.
+        signal.signal(number, _leave)
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _leave(_number: int, _frame: object) -> None:
+    sys.exit(0)
 
 
 if __name__ == "__main__":
