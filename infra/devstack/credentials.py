@@ -1,0 +1,44 @@
+"""Passwords, tokens and keys of one data folder: made once, the same at every start."""
+
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from infra.devstack.errors import StackError
+from infra.devstack.layout import write_private
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of them are URL-safe, so they need no quoting anywhere."""
+
+    redis_password: str
+    rest_token: str
+    s3_access_key: str
+    s3_secret_key: str
+    api_token: str
+
+    def __repr__(self) -> str:
+        return "Credentials(…)"
+
+
+def load_or_create(path: Path) -> Credentials:
+    """Those of the file, or new ones. Raises StackError if the file is damaged, OSError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Credentials)
+    except FileNotFoundError:
+        made = _generate()
+        write_private(path, msgspec.json.format(msgspec.json.encode(made)).decode())
+        return made
+    except msgspec.DecodeError:
+        raise StackError(f"{path} is damaged; restore it, or remove the whole data folder") from None
+
+
+def _generate() -> Credentials:
+    return Credentials(
+        redis_password=secrets.token_urlsafe(24),
+        rest_token=secrets.token_urlsafe(24),
+        s3_access_key=f"SB{secrets.token_hex(9).upper()}",
+        s3_secret_key=secrets.token_urlsafe(30),
+        api_token=f"sb_{secrets.token_urlsafe(24)}",
+    )

@@ -1,0 +1,47 @@
+"""Whether a part is ready: one look each, of a second or two at the most, never an exception."""
+
+import http.client
+import socket
+from pathlib import Path
+
+from infra.devstack.ports import HOST
+
+TIMEOUT_S = 1.0
+
+
+def redis_answers(port: int, password: str) -> bool:
+    """Whether Valkey has loaded its data and knows the password."""
+    try:
+        with socket.create_connection((HOST, port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            answer = b""
+            while answer.count(b"\r\n") < 2:
+                received = connection.recv(256)
+                if not received:
+                    return False
+                answer += received
+            return answer == b"+OK\r\n+PONG\r\n"
+    except OSError:
+        return False
+
+
+def http_ok(port: int, path: str, token: str | None = None) -> bool:
+    """Whether a GET answers 200."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def log_says(log: Path, begin: int, text: str) -> bool:
+    """Whether the log has the text after its first `begin` bytes."""
+    try:
+        with log.open("rb") as file:
+            file.seek(begin)
+            return text.encode() in file.read()
+    except OSError:
+        return False

@@ -1,0 +1,67 @@
+"""One stack as it is now: its folder, its ports, its credentials, and the addresses that follow from them."""
+
+from dataclasses import dataclass
+
+from infra.devstack import s3_server
+from infra.devstack.credentials import Credentials
+from infra.devstack.layout import Layout
+from infra.devstack.ports import HOST, Ports
+from infra.settings import S3Settings
+
+BUCKET = "swissbrain-workspaces"
+USER = "dev"
+SCOPES = ("runs:read", "runs:write")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Everything the parts are told."""
+
+    layout: Layout
+    ports: Ports
+    credentials: Credentials
+
+    @property
+    def api_url(self) -> str:
+        """Where the API answers."""
+        return f"http://{HOST}:{self.ports.api}"
+
+    @property
+    def rest_url(self) -> str:
+        """Where the Upstash REST protocol is spoken."""
+        return f"http://{HOST}:{self.ports.gateway}"
+
+    @property
+    def redis_url(self) -> str:
+        """Where Valkey is; holds its password."""
+        return f"redis://:{self.credentials.redis_password}@{HOST}:{self.ports.redis}/0"
+
+    @property
+    def s3(self) -> S3Settings:
+        """Where the workspaces are kept."""
+        keys = self.credentials
+        return s3_server.settings_for(self.ports.s3, BUCKET, keys.s3_access_key, keys.s3_secret_key)
+
+    @property
+    def s3_variables(self) -> dict[str, str]:
+        """The same as variables."""
+        s3 = self.s3
+        return {
+            "S3_ENDPOINT_URL": s3.endpoint_url or "",
+            "S3_BUCKET": s3.bucket,
+            "S3_REGION": s3.region,
+            "S3_ACCESS_KEY": s3.access_key,
+            "S3_SECRET_KEY": s3.secret_key,
+        }
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What `dev.env` holds: how to reach every part."""
+        return {
+            "SWISSBRAIN_API_URL": self.api_url,
+            "SWISSBRAIN_TOKEN": self.credentials.api_token,
+            "UPSTASH_REDIS_REST_URL": self.rest_url,
+            "UPSTASH_REDIS_REST_TOKEN": self.credentials.rest_token,
+            "REDIS_URL": self.redis_url,
+            **self.s3_variables,
+        }
