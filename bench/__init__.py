@@ -1,0 +1,1 @@
+"""Benchmarks on the whole stack of this machine; `python -m bench` prints their tables."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import uvloop
 
 from infra import logging as log_lines
-from infra.contract.errors import ContractError, ExecutorUnavailable
+from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable
 from infra.contract.keys import Keys
 from infra.contract.store import RunStore
 from infra.local_executor import LocalExecutor
@@ -37,6 +37,10 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         await executor.check()
     except ExecutorUnavailable as exc:
         log_lines.log("executor.unavailable", level=logging.WARNING, reason=str(exc))
+    try:
+        await workspaces.check()
+    except FilesUnavailable as exc:
+        log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
     store = RunStore(redis, Keys(settings.key_prefix), retention_s=settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
