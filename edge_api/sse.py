@@ -86,8 +86,13 @@ class EventStream:
     """
 
     def __init__(
-        self, source: AsyncGenerator[Sequence[Event | Gap | StreamEnd], None], settings: ApiSettings, streams: Streams
+        self,
+        run_id: str,
+        source: AsyncGenerator[Sequence[Event | Gap | StreamEnd], None],
+        settings: ApiSettings,
+        streams: Streams,
     ) -> None:
+        self._run_id = run_id
         self._source = source
         self._settings = settings
         self._streams = streams
@@ -125,9 +130,9 @@ class EventStream:
                     for body in chunks(items):
                         await piece(body)
         except TimeoutError:
-            log("stream.stalled")
+            log("stream.stalled", run_id=self._run_id)
         except Exception as exc:  # noqa: BLE001
-            log("stream.failed", level=logging.ERROR, error=exc)
+            log("stream.failed", level=logging.ERROR, error=exc, run_id=self._run_id)
 
     async def _next(
         self,

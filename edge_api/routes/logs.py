@@ -51,4 +51,4 @@ class LogRoutes:
         run = await self._runs.get(principal.user, request.path_params["run_id"])
         if run.status in TERMINAL and after >= run.seq:
             return nothing()
-        return EventStream(self._reader.follow(run, after), self._settings, self._streams)
+        return EventStream(run.id, self._reader.follow(run, after), self._settings, self._streams)
