@@ -1,0 +1,163 @@
+"""The whole stack: what keeps it from starting, that it comes back from crashes, that data survives a kill."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra.devstack import ports, s3_server, stack
+from infra.devstack.background import BackgroundStack
+from infra.devstack.errors import StackError
+from infra.devstack.stack import DevStack
+from tests.devstack.processes import is_alive
+from tests.support.waiting import wait_until
+
+PLAN = [{"tool": "file_write", "args": {"path": "kept.txt", "content": "kept"}}]
+
+PARENT = """
+import json, sys, time
+from pathlib import Path
+from infra.devstack.background import BackgroundStack
+from infra.devstack.stack import DevStack
+
+with BackgroundStack(DevStack(Path(sys.argv[1]))) as stack:
+    print(json.dumps([*stack.pids.values()]), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Iterator[DevStack]:
+    with BackgroundStack(DevStack(tmp_path_factory.mktemp("data"), workers=2, report=lines.append)) as made:
+        yield made
+
+
+def client(env: dict[str, str]) -> httpx.Client:
+    headers = {"Authorization": f"Bearer {env['SWISSBRAIN_TOKEN']}"}
+    return httpx.Client(base_url=env["SWISSBRAIN_API_URL"], headers=headers, timeout=10, trust_env=False)
+
+
+def status(http: httpx.Client, run_id: str) -> str:
+    return str(http.get(f"/agent/runs/{run_id}").json()["status"])
+
+
+def variables(path: Path) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in path.read_text().splitlines())
+
+
+def test_it_runs_what_it_is_given_and_says_how_to_reach_it(up: DevStack) -> None:
+    assert [*up.pids] == ["redis", "s3", "gateway", "api", "worker-1", "worker-2"]
+    assert variables(up.site.layout.dev_env) == up.env
+    assert up.site.layout.dev_env.stat().st_mode & 0o777 == 0o600
+    with client(dict(up.env)) as http:
+        run = http.post("/agent/runs", json={"plan": PLAN}).json()["run_id"]
+        wait_until(lambda: status(http, run) == "succeeded", "the run succeeds")
+
+
+def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: DevStack) -> None:
+    before = dict(up.pids)
+    with (
+        pytest.raises(StackError, match=f"is in use by another stack .process {os.getpid()}."),
+        BackgroundStack(DevStack(up.site.layout.root)),
+    ):
+        pass
+    assert up.pids == before
+    assert all(is_alive(pid) for pid in before.values())
+
+
+@pytest.mark.parametrize("name", ["gateway", "api", "worker-1", "redis", "s3"])
+def test_a_part_that_crashes_is_started_again_over_its_data(up: DevStack, lines: list[str], name: str) -> None:
+    lines.clear()
+    pid = up.pids[name]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: f"{name} is up again" in lines, f"{name} is up again", timeout_s=40)
+    assert lines[0].startswith(f"{name} was ended by SIGKILL; starting it again in 0.5 s: ")
+    assert len(lines) == 2
+    assert up.pids[name] != pid
+    with client(dict(up.env)) as http:
+        run = http.post("/agent/runs", json={"plan": PLAN}).json()["run_id"]
+        wait_until(lambda: status(http, run) == "succeeded", "a run succeeds after the crash", timeout_s=40)
+
+
+def test_after_kill_9_nothing_is_left_and_the_next_start_finds_everything(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout
+        pids = [int(pid) for pid in parent.stdout.readline().strip(b"[]\n").split(b",")]
+        env = variables(tmp_path / "dev.env")
+        with client(env) as http:
+            run = http.post("/agent/runs", json={"plan": PLAN}).json()["run_id"]
+            wait_until(lambda: status(http, run) == "succeeded", "the run succeeds")
+        assert all(is_alive(pid) for pid in pids)
+        parent.kill()
+    with BackgroundStack(DevStack(tmp_path)) as made:
+        assert not any(is_alive(pid) for pid in pids)
+        assert made.env == env
+        with client(env) as http:
+            assert status(http, run) == "succeeded"
+            fetched = http.get(f"/agent/runs/{run}/files/kept.txt")
+            assert httpx.get(fetched.headers["location"], trust_env=False).text == "kept"
+        pids = [*made.pids.values()]
+    assert not any(is_alive(pid) for pid in pids)
+    assert not s3_server.leftovers(made.site.ports.s3)
+    assert not (tmp_path / "work").exists()
+
+
+def refusal(data: Path, *, workers: int = 1, port: int = 0) -> str:
+    """Why a stack does not start; it must have left nothing behind that keeps the next one out."""
+    made = DevStack(data, workers=workers, port=port)
+    with pytest.raises(StackError) as caught, BackgroundStack(made):
+        pass
+    assert not made.pids
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_taken_port(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((ports.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert refusal(tmp_path, port=port) == f"port {port} is taken; choose another one with --port"
+
+
+@pytest.mark.parametrize("name", ["valkey", "weed"])
+def test_a_missing_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if name == "weed":
+        monkeypatch.setattr(s3_server, "BINARY", "no-such-program")
+    else:
+        monkeypatch.setattr(stack, "find_spec", lambda _: None)
+    assert f"{name}" in refusal(tmp_path)
+    assert "missing; install it with pip install" in refusal(tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert refusal(tmp_path / "file") == f"cannot use {tmp_path / 'file'}: File exists"
+    assert refusal(tmp_path / "file" / "x") == f"cannot use {tmp_path / 'file' / 'x'}: Not a directory"
+
+
+def test_a_part_that_does_not_start_ends_the_others(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "appendonlydir").write_text("")
+    said = refusal(tmp_path)
+    assert said.startswith("redis ended with exit code 1: ")
+    assert str(tmp_path / "logs" / "redis.log") in said
+
+
+def test_an_option_out_of_bounds(tmp_path: Path) -> None:
+    assert refusal(tmp_path, workers=0) == "there may be 1 to 64 workers, not 0"
+    assert refusal(tmp_path, workers=65) == "there may be 1 to 64 workers, not 65"
+    assert refusal(tmp_path, port=70_000) == "a port is a number from 1 to 65535, not 70000"
+    assert refusal(tmp_path, port=-1) == "a port is a number from 1 to 65535, not -1"
