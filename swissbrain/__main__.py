@@ -1,0 +1,5 @@
+"""`python -m swissbrain` is the command `swissbrain`."""
+
+from swissbrain.cli import main
+
+main()

@@ -1,0 +1,249 @@
+"""The command `swissbrain`.
+
+Exit codes: 0 done, or the run succeeded; 1 the run failed; 2 bad input, a refusal, or an API out of reach, with one
+line on stderr; 3 the run was cancelled; 130 interrupted.
+"""
+
+import signal
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from typer.exceptions import TyperException
+
+from swissbrain import dev as local
+from swissbrain import tables
+from swissbrain.access import AccessError, connect
+from swissbrain.client import Client
+from swissbrain.errors import ClientError
+from swissbrain.event_lines import print_event
+from swissbrain.models import Event, Gap
+from swissbrain.plan_file import PlanError, read_plan
+from swissbrain.terminal import console, plain
+
+FAILED, USAGE, CANCELLED, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
+EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
+
+app = typer.Typer(
+    help="Run AI agents, watch them, and keep what they make.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON, one value a line.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log live until the run has ended.")]
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Run AI agents, watch them, and keep what they make."""
+    if show_version:
+        typer.echo(f"swissbrain {version('swissbrain')}")
+        raise typer.Exit
+    del context
+
+
+app.command("dev")(local.dev)
+app.command("demo")(local.demo)
+
+
+@app.command()
+def run(
+    prompt: Annotated[str | None, typer.Argument(help="What the agent shall do.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A JSON file with the steps to execute.")] = None,
+    follow: Follow = False,
+    start: Annotated[bool, typer.Option("--start/--no-start", help="Queue it at once.")] = True,
+    priority: Annotated[int | None, typer.Option(help="0 (last) to 8 (first).")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="1 to 20.")] = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds before it is stopped.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
+    key: Annotated[str | None, typer.Option(help="Idempotency key: the same again finds the same run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Create a run and queue it. Prints its id."""
+    steps = None if plan is None else read_plan(plan)
+    with connect(_note) as client:
+        made = client.create_run(
+            prompt=prompt,
+            plan=steps,
+            start=start,
+            priority=priority,
+            max_attempts=max_attempts,
+            timeout_s=timeout_s,
+            metadata=_pairs(metadata or []) or None,
+            idempotency_key=key,
+        )
+        if not follow:
+            _print_json(made) if as_json else typer.echo(made.run_id)
+            return
+        _note(f"run {made.run_id}")
+        _follow(client, made.run_id, 0, as_json=as_json)
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    follow: Follow = False,
+    after: Annotated[int, typer.Option(help="Begin after the event with this sequence number.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show a run's log; with -f live, until it has ended."""
+    with connect(_note) as client:
+        if follow:
+            _follow(client, run_id, after, as_json=as_json)
+        else:
+            _show(client.logged(run_id, after=after), as_json=as_json)
+
+
+@app.command()
+def runs(
+    status: Annotated[str | None, typer.Option(help="Only runs of this status.")] = None,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 20,
+    as_json: Json = False,
+) -> None:
+    """List your runs, newest first."""
+    with connect(_note) as client:
+        found = [item for item, _ in zip(client.runs(status=status), range(limit), strict=False)]
+    if as_json:
+        _print_json(*found)
+    else:
+        console().print(tables.runs_table(found))
+
+
+@app.command()
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """Show a run."""
+    with connect(_note) as client:
+        found = client.get_run(run_id)
+    _print_json(found) if as_json else console().print(tables.run_table(found))
+
+
+@app.command()
+def files(
+    run_id: RunId,
+    path: Annotated[str | None, typer.Argument(help="Print this file instead of the list.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the file there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List a run's files, or fetch one of them."""
+    with connect(_note) as client:
+        if path is None:
+            if output is not None:
+                raise typer.BadParameter("--output needs the PATH of a file")
+            found = client.files(run_id)
+            _print_json(*found) if as_json else console().print(tables.files_table(found))
+        elif output is None:
+            client.download(run_id, path, sys.stdout.buffer)
+        else:
+            client.save(run_id, path, output)
+
+
+@app.command()
+def start(run_id: RunId, as_json: Json = False) -> None:
+    """Queue a run that was created without being started."""
+    with connect(_note) as client:
+        state = client.start(run_id)
+    _print_json(state) if as_json else typer.echo(state.status)
+
+
+@app.command()
+def cancel(run_id: RunId, as_json: Json = False) -> None:
+    """Cancel a run."""
+    with connect(_note) as client:
+        state = client.cancel(run_id)
+    pending = state.cancel_requested and state.status == "running"
+    _print_json(state) if as_json else typer.echo("cancel requested" if pending else state.status)
+
+
+@app.command()
+def retry(run_id: RunId, follow: Follow = False, as_json: Json = False) -> None:
+    """Queue a failed or cancelled run again; completed steps are not repeated."""
+    with connect(_note) as client:
+        after = client.get_run(run_id).last_seq
+        state = client.retry(run_id)
+        if follow:
+            _follow(client, run_id, after, as_json=as_json)
+        else:
+            _print_json(state) if as_json else typer.echo(state.status)
+
+
+@app.command()
+def delete(run_id: RunId) -> None:
+    """Delete a run that has ended or was never started, with its log and its files."""
+    with connect(_note) as client:
+        client.delete(run_id)
+
+
+@app.command()
+def queue(as_json: Json = False) -> None:
+    """Show how many runs stand where, of all users."""
+    with connect(_note) as client:
+        depths = client.queue()
+    _print_json(depths) if as_json else console().print(tables.queue_table(depths))
+
+
+def _follow(client: Client, run_id: str, after: int, *, as_json: bool) -> None:
+    """Show the log to its end and leave with the exit code of the outcome."""
+    try:
+        _show(client.events(run_id, after=after), as_json=as_json)
+    except KeyboardInterrupt:
+        _note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
+        raise
+    raise typer.Exit(EXIT_CODES.get(client.get_run(run_id).status, 0))
+
+
+def _show(items: Iterable[Event | Gap], *, as_json: bool) -> None:
+    out = console()
+    for item in items:
+        if as_json:
+            _print_json(item)
+        else:
+            print_event(out, item)
+
+
+def _print_json(*items: Any) -> None:
+    for item in items:
+        print(msgspec.json.encode(item).decode(), flush=True)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = dict(text.partition("=")[::2] for text in texts)
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"'{text}' is not KEY=VALUE", param_hint="--metadata")
+    return pairs
+
+
+def _note(line: str) -> None:
+    typer.echo(f"swissbrain: {plain(line)}", err=True)
+
+
+def main() -> None:
+    """Run the command and exit. What goes wrong is one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except TyperException as exc:
+        _note(exc.format_message())
+        code = USAGE
+    except (ClientError, PlanError, AccessError) as exc:
+        _note(str(exc))
+        code = USAGE
+    except BrokenPipeError:
+        sys.stdout = None
+        code = FAILED
+    except OSError as exc:
+        _note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
+        code = USAGE
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,204 @@
+"""The client of the HTTP API.
+
+with Client("https://api.example.ch", token) as client:
+    run = client.create_run(prompt="Clean this table and plot it")
+    for event in client.events(run.run_id):
+        ...
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import httpx
+
+from swissbrain.errors import ApiError, ProtocolError, Unreachable
+from swissbrain.models import (
+    Event,
+    File,
+    FileList,
+    Gap,
+    LogPage,
+    PlanStep,
+    QueueDepths,
+    Run,
+    RunPage,
+    RunState,
+    RunSummary,
+)
+from swissbrain.stream import LogStream
+from swissbrain.transport import Transport
+
+TIMEOUT_S = 30.0
+PATIENCE_S = 300.0
+_PAGE = 100
+_LOG_PAGE = 1000
+
+
+class Client:
+    """Talks to the API at `base_url` with a bearer token.
+
+    Every method raises ApiError for what the API refuses, Unreachable when it does not answer, ProtocolError when
+    something else does. Requests are tried again where that may help; none has its effect twice. May be shared
+    between threads.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+        notify: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """`timeout_s` bounds each request, `patience_s` how long a log is followed while the API is away.
+
+        `notify` takes a line when a followed log's connection is lost, and when it is there again.
+        """
+        self._api = Transport(base_url, token, timeout_s)
+        self._patience_s = patience_s
+        self._notify = notify
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._api.close()
+
+    def create_run(
+        self,
+        *,
+        prompt: str | None = None,
+        plan: Sequence[PlanStep | Mapping[str, Any]] | None = None,
+        start: bool = True,
+        priority: int | None = None,
+        max_attempts: int | None = None,
+        timeout_s: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Create a run from a prompt, a plan, or both, and queue it unless `start` is False.
+
+        With the key of an earlier run of the same content, that run. Without a key, one is made for this call, so that
+        its own repetitions do not create a second run.
+        """
+        wanted = {
+            "prompt": prompt,
+            "plan": plan,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "timeout_s": timeout_s,
+            "metadata": metadata,
+        }
+        body = {name: value for name, value in wanted.items() if value is not None}
+        key = _new_key() if idempotency_key is None else idempotency_key
+        return self._api.ask(Run, "POST", "/agent/runs", json={**body, "start": start}, key=key)
+
+    def get_run(self, run_id: str) -> Run:
+        """One run."""
+        return self._api.ask(Run, "GET", _path(run_id))
+
+    def runs(self, *, status: str | None = None) -> Iterator[RunSummary]:
+        """All runs, newest first, fetched page by page."""
+        params = {"limit": str(_PAGE)} | ({"status": status} if status else {})
+        while True:
+            page = self._api.ask(RunPage, "GET", "/agent/runs", params=params)
+            yield from page.runs
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
+
+    def start(self, run_id: str) -> RunState:
+        """Queue a created run."""
+        return self._api.ask(RunState, "POST", f"{_path(run_id)}/start")
+
+    def cancel(self, run_id: str) -> RunState:
+        """Cancel a run. A running one stays `running` until its worker has stopped it."""
+        return self._api.ask(RunState, "POST", f"{_path(run_id)}/cancel")
+
+    def retry(self, run_id: str) -> RunState:
+        """Queue a failed or cancelled run again; completed steps are not repeated."""
+        return self._api.ask(RunState, "POST", f"{_path(run_id)}/retry", key=_new_key())
+
+    def resume(self, run_id: str, user_input: str) -> RunState:
+        """Give a waiting run its input."""
+        body = {"user_input": user_input}
+        return self._api.ask(RunState, "POST", f"{_path(run_id)}/resume", json=body, key=_new_key())
+
+    def delete(self, run_id: str) -> None:
+        """Delete a run that has ended or was never started: its files, its record, its log."""
+        self._api.send("DELETE", _path(run_id))
+
+    def logged(self, run_id: str, *, after: int = 0) -> Iterator[Event | Gap]:
+        """The events that there are by now, beginning after seq `after`."""
+        while True:
+            params = {"after": str(after), "limit": str(_LOG_PAGE)}
+            page = self._api.ask(LogPage, "GET", f"/agent/logs/{_segment(run_id)}", params=params)
+            if page.gap:
+                yield page.gap
+            yield from page.events
+            if page.done or not page.events:
+                return
+            after = page.next_after
+
+    def events(self, run_id: str, *, after: int = 0) -> Iterator[Event | Gap]:
+        """The log, beginning after seq `after`, live until the run has ended: each event once and in order.
+
+        Lost connections are made anew. A Gap stands for events that the API no longer has.
+        """
+        path = f"/agent/logs/{_segment(run_id)}/stream"
+        return iter(LogStream(self._api, path, after, patience_s=self._patience_s, notify=self._notify))
+
+    def files(self, run_id: str) -> list[File]:
+        """The files of a run's workspace, sorted by path."""
+        return self._api.ask(FileList, "GET", f"{_path(run_id)}/files").files
+
+    def download(self, run_id: str, path: str, to: BinaryIO) -> None:
+        """Write a file of a run's workspace to `to`. The object store never sees the token."""
+        # A `..` must reach the API, which refuses it; left as it is, it would change the address that is asked.
+        response = self._api.send("GET", f"{_path(run_id)}/files/{quote(path).replace('..', '%2E%2E')}")
+        if not response.has_redirect_location:
+            raise ProtocolError(f"{self._api.base_url} does not say where '{path}' is")
+        store = response.url.join(response.headers["location"])
+        try:
+            with httpx.stream("GET", store, timeout=self._api.http.timeout) as content:
+                if content.is_error:
+                    raise ApiError(content.status_code, f"the object store refused '{path}'")
+                for piece in content.iter_bytes():
+                    to.write(piece)
+        except httpx.TransportError as exc:
+            raise Unreachable(f"cannot fetch '{path}' from {store.host}: {exc}") from exc
+
+    def save(self, run_id: str, path: str, to: Path) -> None:
+        """Write a file of a run's workspace to the file `to`, which is replaced as a whole. Raises OSError too."""
+        beside = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
+        try:
+            with beside.open("xb") as content:
+                self.download(run_id, path, content)
+            beside.replace(to)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def queue(self) -> QueueDepths:
+        """How many runs stand where, of all users."""
+        return self._api.ask(QueueDepths, "GET", "/agent/queue")
+
+
+def _path(run_id: str) -> str:
+    return f"/agent/runs/{_segment(run_id)}"
+
+
+def _segment(run_id: str) -> str:
+    return quote(run_id, safe="")
+
+
+def _new_key() -> str:
+    return secrets.token_urlsafe(16)

@@ -1,0 +1,67 @@
+"""Runs, files and the queue as tables for people."""
+
+from collections.abc import Iterable
+
+from rich.filesize import decimal
+from rich.table import Table
+
+from swissbrain.models import File, QueueDepths, Run, RunSummary
+from swissbrain.terminal import duration, moment, plain, status
+
+
+def runs_table(runs: Iterable[RunSummary]) -> Table:
+    """A row for each run."""
+    table = _table("run", "status", "created", "took", "title")
+    for run in runs:
+        took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
+        table.add_row(run.run_id, status(run.status), moment(run.created_ms), took, plain(run.title))
+    return table
+
+
+def files_table(files: Iterable[File]) -> Table:
+    """A row for each file."""
+    table = _table("file", "size", "modified")
+    table.columns[1].justify = "right"
+    for file in files:
+        table.add_row(plain(file.path), decimal(file.size_bytes), moment(file.modified_ms))
+    return table
+
+
+def queue_table(depths: QueueDepths) -> Table:
+    """How many runs stand where."""
+    table = _table("runs", "")
+    table.columns[1].justify = "right"
+    for name in ("ready", "delayed", "running", "dead", "pending"):
+        table.add_row(name if name != "pending" else "wake tokens", str(getattr(depths, name)))
+    return table
+
+
+def run_table(run: Run) -> Table:
+    """All that is worth knowing of a run."""
+    table = _table("run", run.run_id)
+    times = {"created": run.created_ms, "queued": run.queued_ms, "started": run.started_ms, "ended": run.finished_ms}
+    note = ", cancel requested" if run.cancel_requested and not run.ended else ""
+    table.add_row("status", status(run.status).append(note))
+    if run.error:
+        at = "" if run.error.step is None else f" (step {run.error.step + 1})"
+        table.add_row("error", plain(f"{run.error.code}: {run.error.message}{at}"))
+    if run.prompt is not None:
+        table.add_row("prompt", plain(run.prompt))
+    for number, step in enumerate(run.plan or (), 1):
+        table.add_row(f"step {number}", plain(f"{step.name or step.tool}  [{step.tool}]"))
+    for name, at_ms in times.items():
+        if at_ms is not None:
+            table.add_row(name, moment(at_ms))
+    table.add_row("attempt", f"{run.attempt} of {run.max_attempts}")
+    table.add_row("priority", str(run.priority))
+    table.add_row("events", str(run.last_seq))
+    for key, value in run.metadata.items():
+        table.add_row(plain(key), plain(value))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for name in columns:
+        table.add_column(plain(name), overflow="fold")
+    return table

@@ -1,0 +1,42 @@
+"""What is safe and readable on a terminal."""
+
+import re
+from datetime import datetime
+
+from rich.console import Console
+from rich.text import Text
+
+STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "waiting": "magenta"}
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(text: object) -> str:
+    """The text without terminal escapes; other control characters, and those that turn the writing around, become �."""
+    return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text)))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where to print: in colours on a terminal, and never narrower than a table where there is none."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+
+
+def status(name: str) -> Text:
+    """A status in its colour."""
+    return Text(plain(name), STYLES.get(name, ""))
+
+
+def duration(ms: float) -> str:
+    """Milliseconds as a person says them."""
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f} s"
+    minutes, seconds = divmod(round(ms / 1000), 60)
+    return f"{minutes} min {seconds} s"
+
+
+def moment(ms: int) -> str:
+    """Milliseconds since the epoch as local date and time."""
+    return datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
