@@ -233,7 +233,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except TyperException as exc:
-        _note(exc.format_message())
+        if message := exc.format_message():
+            _note(message)
         code = USAGE
     except (ClientError, PlanError, AccessError) as exc:
         _note(str(exc))

@@ -21,7 +21,7 @@ from swissbrain.client import Client
 from swissbrain.event_lines import print_event
 from swissbrain.models import Event, Run
 from swissbrain.plan_file import PlanError, read_plan
-from swissbrain.terminal import console, duration, plain, status
+from swissbrain.terminal import cell, console, duration, plain, status
 
 if TYPE_CHECKING:
     from infra.devstack.stack import DevStack
@@ -106,7 +106,7 @@ def _steps_table(run: Run, events: Sequence[Event]) -> Table:
     table = Table("step", "status", "took", box=None, pad_edge=False, header_style="bold")
     for step in _step_times(run, events):
         took = "" if step.duration_ms is None else duration(step.duration_ms)
-        table.add_row(plain(step.name), status(step.status), took)
+        table.add_row(cell(step.name), status(step.status), took)
     return table
 
 

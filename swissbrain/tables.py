@@ -6,15 +6,16 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from swissbrain.models import File, QueueDepths, Run, RunSummary
-from swissbrain.terminal import duration, moment, plain, status
+from swissbrain.terminal import cell, duration, moment, status
 
 
 def runs_table(runs: Iterable[RunSummary]) -> Table:
     """A row for each run."""
     table = _table("run", "status", "created", "took", "title")
+    table.columns[-1].no_wrap, table.columns[-1].overflow = True, "ellipsis"
     for run in runs:
         took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
-        table.add_row(run.run_id, status(run.status), moment(run.created_ms), took, plain(run.title))
+        table.add_row(run.run_id, status(run.status), moment(run.created_ms), took, cell(run.title))
     return table
 
 
@@ -23,7 +24,7 @@ def files_table(files: Iterable[File]) -> Table:
     table = _table("file", "size", "modified")
     table.columns[1].justify = "right"
     for file in files:
-        table.add_row(plain(file.path), decimal(file.size_bytes), moment(file.modified_ms))
+        table.add_row(cell(file.path), decimal(file.size_bytes), moment(file.modified_ms))
     return table
 
 
@@ -44,11 +45,11 @@ def run_table(run: Run) -> Table:
     table.add_row("status", status(run.status).append(note))
     if run.error:
         at = "" if run.error.step is None else f" (step {run.error.step + 1})"
-        table.add_row("error", plain(f"{run.error.code}: {run.error.message}{at}"))
+        table.add_row("error", cell(f"{run.error.code}: {run.error.message}{at}"))
     if run.prompt is not None:
-        table.add_row("prompt", plain(run.prompt))
+        table.add_row("prompt", cell(run.prompt))
     for number, step in enumerate(run.plan or (), 1):
-        table.add_row(f"step {number}", plain(f"{step.name or step.tool}  [{step.tool}]"))
+        table.add_row(f"step {number}", cell(f"{step.name or step.tool}  [{step.tool}]"))
     for name, at_ms in times.items():
         if at_ms is not None:
             table.add_row(name, moment(at_ms))
@@ -56,12 +57,12 @@ def run_table(run: Run) -> Table:
     table.add_row("priority", str(run.priority))
     table.add_row("events", str(run.last_seq))
     for key, value in run.metadata.items():
-        table.add_row(plain(key), plain(value))
+        table.add_row(cell(key), cell(value))
     return table
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for name in columns:
-        table.add_column(plain(name), overflow="fold")
+        table.add_column(cell(name), overflow="fold")
     return table

@@ -22,6 +22,11 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
 
 
+def cell(text: object) -> Text:
+    """The text for a table, where a str would be read as markup."""
+    return Text(plain(text))
+
+
 def status(name: str) -> Text:
     """A status in its colour."""
     return Text(plain(name), STYLES.get(name, ""))

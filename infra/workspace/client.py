@@ -57,7 +57,7 @@ def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
     except ClientError as error:
         code = error_code(error)
         if object_call and code in MISSING:
-            raise FileMissing(f"there is no {what.rsplit('/files/', 1)[-1]}") from error
+            raise FileMissing(f"there is no file '{what.rsplit('/files/', 1)[-1]}'") from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
         raise FilesUnavailable(f"the object store answered {code} ({status}) for {what}") from error
     except (BotoCoreError, HTTPError) as error:

@@ -42,7 +42,7 @@ async def test_an_empty_file(files: S3RunFiles) -> None:
 
 
 async def test_a_missing_file(files: S3RunFiles) -> None:
-    with pytest.raises(FileMissing, match=r"^there is no data/none\.txt$"):
+    with pytest.raises(FileMissing, match=r"^there is no file 'data/none\.txt'$"):
         await files.read("data/none.txt")
     with pytest.raises(FileMissing):
         await files.read("data/none.txt", 10)
