@@ -29,7 +29,7 @@ def build_app(env: Mapping[str, str]) -> Starlette:
     settings = EdgeSettings.from_env(Env(env))
     redis = RedisRest(settings.redis)
     files = Workspaces(settings.s3)
-    store = RunStore(redis, settings.keys, retention_s=settings.retention_s)
+    store = RunStore(redis, settings.store.keys, retention_s=settings.store.retention_s)
 
     async def close() -> None:
         await redis.close()

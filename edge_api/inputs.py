@@ -10,7 +10,7 @@ from starlette.requests import Request
 from edge_api.errors import BadRequest, BodyTooLarge, WrongMediaType
 from edge_api.schemas import MAX_SEQ, Nothing
 from infra.contract.errors import InvalidInput
-from infra.contract.tools import invalid_input
+from infra.contract.refusals import invalid_input
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ async def read_json(request: Request, kind: type[T], limit_bytes: int) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise invalid_input(exc, at="$") from exc
+        raise invalid_input(exc, kind, at="$") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise BadRequest(f"the body is not valid JSON: {exc}") from exc
     except RecursionError:
@@ -49,7 +49,7 @@ async def _as_nothing(body: bytes) -> None:
     try:
         msgspec.json.decode(body, type=Nothing)
     except msgspec.ValidationError as exc:
-        raise invalid_input(exc, at="$") from exc
+        raise invalid_input(exc, Nothing, at="$") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise BadRequest("the body is neither empty nor a JSON object") from exc
 
@@ -86,7 +86,7 @@ def read_query(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as exc:
-        error = invalid_input(exc, at="$")
+        error = invalid_input(exc, kind, at="$")
         message = str(error).replace("Object contains unknown field", "unknown parameter")
         raise InvalidInput(message, error.field.removeprefix("$.")) from exc
 

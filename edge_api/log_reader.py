@@ -12,9 +12,9 @@ from edge_api.fanout import Fanout
 from edge_api.schemas import Gap, StreamEnd
 from infra.contract import codec
 from infra.contract.errors import RunGone, StoreUnavailable
-from infra.contract.models import TERMINAL_EVENT, Event, RunRecord
+from infra.contract.models import TERMINAL_EVENT, Event, RunHead
+from infra.contract.reader import RunReader
 from infra.contract.states import TERMINAL
-from infra.contract.store import RunStore
 from infra.logging import log
 
 Item: TypeAlias = Event | Gap | StreamEnd
@@ -55,11 +55,11 @@ class Place:
         self.last = to - 1
         return gap
 
-    def is_end(self, run: RunRecord) -> bool:
+    def is_end(self, run: RunHead) -> bool:
         """Whether the run has ended and its log ends here. A retried run has later events."""
         return run.status in TERMINAL and run.seq == self.last
 
-    def is_short_of(self, run: RunRecord) -> bool:
+    def is_short_of(self, run: RunHead) -> bool:
         """Whether the run has ended and its log goes further than this."""
         return run.status in TERMINAL and run.seq > self.last
 
@@ -67,12 +67,12 @@ class Place:
 class LogReader:
     """Reads logs for any number of clients; one subscription for each run is shared by all of them."""
 
-    def __init__(self, store: RunStore, fanout: Fanout, older: Older | None = None) -> None:
+    def __init__(self, store: RunReader, fanout: Fanout, older: Older | None = None) -> None:
         self._store = store
         self._fanout = fanout
         self._older = older
 
-    async def page(self, run: RunRecord, after: int, limit: int) -> list[Event | Gap]:
+    async def page(self, run: RunHead, after: int, limit: int) -> list[Event | Gap]:
         """At most `limit` events after `after`, without a hole but for a gap at the front. Raises StoreUnavailable."""
         place = Place(run.id, after)
         events = await self._store.events(run.id, after=after, limit=limit)
@@ -81,7 +81,7 @@ class LogReader:
         found: list[Event | Gap] = list(place.take(events))
         return found or await self._bridge(place, events, place.beyond(events))
 
-    async def follow(self, run: RunRecord, after: int) -> AsyncGenerator[list[Item], None]:
+    async def follow(self, run: RunHead, after: int) -> AsyncGenerator[list[Item], None]:
         """All events after `after` as they come, until the log's last one has been given out, then a StreamEnd.
 
         Ends without StreamEnd if the run is deleted. An upstream that fails is tried again for ever; a hole that
@@ -100,7 +100,7 @@ class LogReader:
                         if place.is_end(run):
                             yield [StreamEnd(status=run.status, last_seq=run.seq)]
                             return
-                run = await self._store.get(run.id)
+                run = await self._store.head(run.id)
             except StoreUnavailable as exc:
                 log("stream.retry", run_id=run.id, after=place.last, reason=str(exc))
             except RunGone:
@@ -109,7 +109,7 @@ class LogReader:
             failures = 0 if lived_s > RETRY_LAST_S else failures + 1
             await asyncio.sleep(_backoff(failures))
 
-    async def _replay(self, place: Place, run: RunRecord) -> AsyncGenerator[list[Item], None]:
+    async def _replay(self, place: Place, run: RunHead) -> AsyncGenerator[list[Item], None]:
         """The log of a run that has ended, as far as its record goes: needs no subscription."""
         for attempt in range(LAG_TRIES):
             async with aclosing(self._stored(place)) as batches:
@@ -121,7 +121,7 @@ class LogReader:
         while place.is_short_of(run):
             yield list[Item](await self._bridge(place, [], run.seq + 1))
 
-    async def _watch(self, place: Place, run: RunRecord) -> AsyncGenerator[list[Item], None]:
+    async def _watch(self, place: Place, run: RunHead) -> AsyncGenerator[list[Item], None]:
         """The log up to now and live from then on; ends when the subscription does."""
         with self._fanout.join(self._store.keys.channel(place.run_id)) as listener:
             if run.seq > place.last:
@@ -166,14 +166,14 @@ class LogReader:
         while (first := place.beyond(events)) is not None:
             yield [place.skip(first), *place.take(events)]
 
-    async def _record(self, place: Place) -> RunRecord:
+    async def _record(self, place: Place) -> RunHead:
         """The record as of the reader's place: one whose log is shorter comes from a replica that lags behind."""
-        run = await self._store.get(place.run_id)
+        run = await self._store.head(place.run_id)
         for attempt in range(LAG_TRIES):
             if run.seq >= place.last:
                 break
             await asyncio.sleep(_backoff(attempt))
-            run = await self._store.get(place.run_id)
+            run = await self._store.head(place.run_id)
         return run
 
     async def _bridge(self, place: Place, events: Sequence[Event], first: int | None) -> list[Event | Gap]:

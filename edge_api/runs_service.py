@@ -3,16 +3,19 @@
 import hashlib
 import re
 import uuid
+from typing import TypeVar
 
 from edge_api.errors import KeyReused
 from edge_api.ports import Workspaces
 from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import RunGone, TransitionRefused
-from infra.contract.models import Page, RunRecord, RunSpec
+from infra.contract.models import Page, RunHead, RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
 from infra.contract.store import RunStore
 from infra.logging import log
+
+H = TypeVar("H", bound=RunHead)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ID_HEX = 32
@@ -42,12 +45,12 @@ class RunService:
         return record, outcome is Outcome.OK
 
     async def get(self, user: str, run_id: str) -> RunRecord:
-        """The record of the user's run."""
-        # What cannot be an id is not looked up: it would become part of a key and of a channel's URL.
-        record = await self._store.get(run_id) if _RUN_ID.fullmatch(run_id) else None
-        if record is None or record.user != user:
-            raise _gone(run_id)
-        return record
+        """The user's run with all that is known of it."""
+        return _owned(await self._store.get(_checked(run_id)), user)
+
+    async def head(self, user: str, run_id: str) -> RunHead:
+        """The user's run without what can be large."""
+        return _owned(await self._store.head(_checked(run_id)), user)
 
     async def page(self, user: str, *, limit: int, before: tuple[int, str] | None, status: Status | None) -> Page:
         """The user's runs, newest first."""
@@ -55,25 +58,25 @@ class RunService:
 
     async def start(self, user: str, run_id: str) -> RunState:
         """Queue a created run. Raises TransitionRefused if it waits or has ended."""
-        await self.get(user, run_id)
+        await self.head(user, run_id)
         answer = await self._store.start(run_id)
         return self._state("start", run_id, answer, allowed="a run that was created but not started")
 
     async def cancel(self, user: str, run_id: str) -> RunState:
         """Ask for the end of a run. Raises TransitionRefused if it has succeeded or failed."""
-        await self.get(user, run_id)
+        await self.head(user, run_id)
         answer = await self._store.cancel(run_id)
         return self._state("cancel", run_id, answer, allowed="a run that has not ended", cancelling=True)
 
     async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
         """Queue a failed or cancelled run again. Raises TransitionRefused for any other."""
-        await self.get(user, run_id)
+        await self.head(user, run_id)
         answer = await self._store.redrive(run_id, token=_derived(user, key))
         return self._state("retry", run_id, answer, allowed="a run that has failed or was cancelled")
 
     async def resume(self, user: str, run_id: str, user_input: str, *, key: str | None) -> RunState:
         """Give a waiting run its input. Raises TransitionRefused if it does not wait."""
-        await self.get(user, run_id)
+        await self.head(user, run_id)
         answer = await self._store.resume(run_id, user_input, token=_derived(user, key))
         return self._state("resume", run_id, answer, allowed="a run that waits for input")
 
@@ -82,10 +85,10 @@ class RunService:
 
         In this order a deletion that is interrupted can be repeated: the record is still there to ask for it.
         """
-        record = await self.get(user, run_id)
+        run = await self.head(user, run_id)
         allowed = "a run that has ended or was never started"
-        if record.status not in TERMINAL and record.status is not Status.CREATED:
-            raise _refused("delete", record.status, allowed)
+        if run.status not in TERMINAL and run.status is not Status.CREATED:
+            raise _refused("delete", run.status, allowed)
         await self._files.delete_run(user, run_id)
         outcome, status = await self._store.delete(run_id, user)
         if outcome is Outcome.REFUSED:
@@ -115,6 +118,19 @@ def _derived(user: str, key: str | None) -> str:
     if key is None:
         return uuid.uuid4().hex
     return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()[:_ID_HEX]
+
+
+def _checked(run_id: str) -> str:
+    """What cannot be an id is not looked up: it would become part of a key and of a channel's URL."""
+    if not _RUN_ID.fullmatch(run_id):
+        raise _gone(run_id)
+    return run_id
+
+
+def _owned(run: H, user: str) -> H:
+    if run.user != user:
+        raise _gone(run.id)
+    return run
 
 
 def _gone(run_id: str) -> RunGone:

@@ -5,12 +5,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from infra.contract.models import Event, PlanStep, RunError, RunRecord, RunSpec
+from infra.contract.models import Event, PlanStep, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
 MAX_INPUT_CHARS = 100_000
-_TITLE_CHARS = 120
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -167,23 +166,23 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     error: RunError | None
 
     @classmethod
-    def of(cls, record: RunRecord) -> "RunSummary":
-        """What its owner sees of a record in a list."""
+    def of(cls, run: RunHead) -> "RunSummary":
+        """What its owner sees of a run in a list."""
         return cls(
-            run_id=record.id,
-            status=record.status,
-            title=_title(record.spec),
-            steps=None if record.spec.plan is None else len(record.spec.plan),
-            priority=record.spec.priority,
-            metadata=record.spec.metadata,
-            attempt=record.attempt,
-            cancel_requested=record.cancel,
-            last_seq=record.seq,
-            created_ms=record.created_ms,
-            queued_ms=record.queued_ms,
-            started_ms=record.started_ms,
-            finished_ms=record.finished_ms,
-            error=record.error,
+            run_id=run.id,
+            status=run.status,
+            title=run.brief.title,
+            steps=run.brief.steps,
+            priority=run.brief.priority,
+            metadata=run.brief.metadata,
+            attempt=run.attempt,
+            cancel_requested=run.cancel,
+            last_seq=run.seq,
+            created_ms=run.created_ms,
+            queued_ms=run.queued_ms,
+            started_ms=run.started_ms,
+            finished_ms=run.finished_ms,
+            error=run.error,
         )
 
 
@@ -273,12 +272,3 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 def spec_of(wanted: RunSpec) -> RunSpec:
     """The plain spec of a request that has more to it than a spec."""
     return RunSpec(**{name: getattr(wanted, name) for name in RunSpec.__struct_fields__})
-
-
-def _title(spec: RunSpec) -> str:
-    """The first line of the prompt, or the names of the plan's steps, cut to a line."""
-    if spec.prompt is not None:
-        text = spec.prompt.strip().partition("\n")[0].strip()
-    else:
-        text = ", ".join(step.name or step.tool for step in spec.plan or ())
-    return text if len(text) <= _TITLE_CHARS else f"{text[: _TITLE_CHARS - 1]}…"

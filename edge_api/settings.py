@@ -6,8 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from infra.contract.keys import Keys
-from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError
+from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError, StoreSettings
 
 SCOPES = frozenset({"runs:read", "runs:write"})
 LOG_MODES = ("stream",)
@@ -58,19 +57,17 @@ class EdgeSettings:
     s3: S3Settings
     api: ApiSettings
     api_keys: tuple[ApiKey, ...] = field(repr=False)
-    keys: Keys
-    retention_s: int
+    store: StoreSettings
 
     @classmethod
     def from_env(cls, env: Env) -> "EdgeSettings":
-        """From the variables of its parts, `SWISSBRAIN_API_KEYS[_FILE] REDIS_KEY_PREFIX RETENTION_DAYS`."""
+        """From the variables of its parts, and `SWISSBRAIN_API_KEYS[_FILE]`."""
         return cls(
             redis=RedisRestSettings.from_env(env),
             s3=S3Settings.from_env(env),
             api=ApiSettings.from_env(env),
             api_keys=_api_keys(env),
-            keys=Keys(env.optional("REDIS_KEY_PREFIX") or ""),
-            retention_s=env.integer("RETENTION_DAYS", 30, low=1, high=3650) * 24 * 3600,
+            store=StoreSettings.from_env(env),
         )
 
 

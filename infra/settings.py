@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from infra.contract.keys import Keys
+
 
 class SettingsError(Exception):
     """A variable is missing or bad; the message is one line that names it and never shows a secret's value."""
@@ -73,6 +75,20 @@ class Env:
         if not low <= value <= high:
             raise SettingsError(f"{name} must be between {low} and {high}, not {text}")
         return value
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What the API and the workers must agree on: the names of the keys, and how long a finished run is kept."""
+
+    keys: Keys
+    retention_s: int
+
+    @classmethod
+    def from_env(cls, env: Env) -> "StoreSettings":
+        """From `REDIS_KEY_PREFIX RETENTION_DAYS`; a day may be a fraction of one."""
+        days = env.number("RETENTION_DAYS", 30.0, low=0.001, high=3650.0)
+        return cls(keys=Keys(env.optional("REDIS_KEY_PREFIX") or ""), retention_s=int(days * 24 * 3600))
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ import uvloop
 
 from infra import logging as log_lines
 from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable
-from infra.contract.keys import Keys
 from infra.contract.store import RunStore
 from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
-from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError
+from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
 from worker.lease import LeaseKeeper
 from worker.loop import WorkerLoop
@@ -29,7 +28,7 @@ from worker.tools.registry import REGISTRY
 async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     """Build everything and work until drained. Raises SettingsError."""
     env = Env(variables)
-    settings = WorkerSettings.from_env(env)
+    settings, kept = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
     executor = LocalExecutor(settings.root / settings.name, unsafe=unsafe)
@@ -41,7 +40,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         await workspaces.check()
     except FilesUnavailable as exc:
         log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
-    store = RunStore(redis, Keys(settings.key_prefix), retention_s=settings.retention_s)
+    store = RunStore(redis, kept.keys, retention_s=kept.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
     loop = WorkerLoop(settings, store, redis, keeper, runner)

@@ -22,8 +22,6 @@ class WorkerSettings:
     lease_s: float
     grace_s: float
     root: Path
-    retention_s: int
-    key_prefix: str
 
     @property
     def lease_ms(self) -> int:
@@ -32,7 +30,7 @@ class WorkerSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "WorkerSettings":
-        """From `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT RETENTION_DAYS REDIS_KEY_PREFIX`."""
+        """From `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT`."""
         fallback = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         return cls(
             name=_name(env.text("WORKER_NAME", fallback)),
@@ -40,8 +38,6 @@ class WorkerSettings:
             lease_s=env.number("WORKER_LEASE_S", 15.0, low=0.5, high=3600.0),
             grace_s=env.number("WORKER_GRACE_S", 25.0, low=0.0, high=86_400.0),
             root=Path(env.text("WORKER_ROOT", str(Path(tempfile.gettempdir()) / "swissbrain-worker"))),
-            retention_s=int(env.number("RETENTION_DAYS", 30.0, low=0.001, high=3650.0) * 86_400),
-            key_prefix=env.optional("REDIS_KEY_PREFIX") or "",
         )
 
 

@@ -23,7 +23,7 @@ class FileRoutes:
 
     async def list(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}/files`."""
-        run = await self._runs.get(principal.user, request.path_params["run_id"])
+        run = await self._runs.head(principal.user, request.path_params["run_id"])
         base = f"/agent/runs/{run.id}/files"
         found = await self._files.run(principal.user, run.id).list()
         files = [
@@ -41,6 +41,6 @@ class FileRoutes:
         """`GET /agent/runs/{run_id}/files/{path}`: a redirect to a URL that is good for a short time."""
         # The server has undone the percent-encoding, so what hid a `..` is in the open here.
         path = workspace_path(request.path_params["path"])
-        run = await self._runs.get(principal.user, request.path_params["run_id"])
+        run = await self._runs.head(principal.user, request.path_params["run_id"])
         await self._files.head(principal.user, run.id, path)
         return elsewhere(await self._files.presign_get(principal.user, run.id, path, self._presign_expiry_s))

@@ -29,7 +29,7 @@ class LogRoutes:
     async def page(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/logs/{run_id}`."""
         query = read_query(request, LogQuery)
-        run = await self._runs.get(principal.user, request.path_params["run_id"])
+        run = await self._runs.head(principal.user, request.path_params["run_id"])
         items = await self._reader.page(run, query.after, query.limit)
         events = [LogEvent.of(item) for item in items if isinstance(item, Event)]
         gap = next((item for item in items if isinstance(item, Gap)), UNSET)
@@ -48,7 +48,7 @@ class LogRoutes:
         after = last_event_id(request)
         query = read_query(request, StreamQuery)
         after = query.after if after is None else after
-        run = await self._runs.get(principal.user, request.path_params["run_id"])
+        run = await self._runs.head(principal.user, request.path_params["run_id"])
         if run.status in TERMINAL and after >= run.seq:
             return nothing()
         return EventStream(run.id, self._reader.follow(run, after), self._settings, self._streams)

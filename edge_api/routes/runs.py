@@ -31,7 +31,7 @@ class RunRoutes:
         before = decode_cursor(query.cursor, user) if query.cursor is not None else None
         page = await self._runs.page(user, limit=query.limit, before=before, status=query.status)
         cursor = encode_cursor(page.cursor, user) if page.cursor else None
-        return ok(RunList(runs=[RunSummary.of(record) for record in page.runs], next_cursor=cursor))
+        return ok(RunList(runs=[RunSummary.of(run) for run in page.runs], next_cursor=cursor))
 
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}`."""

@@ -5,32 +5,30 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.models import Batch, Event, NewEvent, RunError, RunRecord, RunSpec
+from infra.contract.models import Batch, Brief, Event, NewEvent, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.ports import Reply
 from infra.contract.states import Status
 
-RECORD_FIELDS = (
+HEAD_FIELDS = (
     "id",
     "user",
     "status",
-    "spec",
+    "brief",
     "attempt",
-    "fence",
     "seq",
     "cancel",
-    "worker",
     "created_ms",
     "queued_ms",
     "started_ms",
     "finished_ms",
-    "result",
     "error",
-    "input",
 )
+RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
 JOURNAL_PREFIX = "journal:"
 
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
+_brief = msgspec.json.Decoder(Brief)
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
 
@@ -81,35 +79,48 @@ def decode_journal(fields: Mapping[str, str]) -> dict[str, bytes]:
     }
 
 
+def decode_head(fields: Mapping[str, str | None]) -> RunHead:
+    """A run without what can be large, from the fields of its hash."""
+    return RunHead(**_head(fields))
+
+
 def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
     """The record of a run from the fields of its hash."""
-
-    def number(name: str) -> int | None:
-        text = fields.get(name)
-        return int(text) if text else None
-
-    result, error = fields.get("result"), fields.get("error")
+    result = fields.get("result")
     return RunRecord(
-        id=fields["id"] or "",
-        user=fields["user"] or "",
-        status=Status(fields["status"] or ""),
+        **_head(fields),
         spec=_spec.decode(fields["spec"] or ""),
-        attempt=number("attempt") or 0,
-        fence=number("fence") or 0,
-        seq=number("seq") or 0,
-        cancel=fields.get("cancel") == "1",
+        fence=_number(fields, "fence") or 0,
         worker=fields.get("worker") or None,
-        created_ms=number("created_ms") or 0,
-        queued_ms=number("queued_ms"),
-        started_ms=number("started_ms"),
-        finished_ms=number("finished_ms"),
         result=msgspec.json.decode(result) if result else None,
-        error=_error.decode(error) if error else None,
         user_input=fields.get("input") or None,
     )
 
 
-def decode_named(values: Reply, names: Iterable[str] = RECORD_FIELDS) -> RunRecord | None:
-    """The record from an HMGET reply in the order of `names`; None if there is no such run."""
+def named(values: Reply, names: Iterable[str]) -> dict[str, str | None] | None:
+    """The fields of an HMGET reply that asked for `names`; None if there is no such run."""
     fields = {name: None if value is None else str(value) for name, value in zip(names, items(values), strict=True)}
-    return decode_record(fields) if fields["id"] else None
+    return fields if fields["id"] else None
+
+
+def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
+    error = fields.get("error")
+    return {
+        "id": fields["id"] or "",
+        "user": fields["user"] or "",
+        "status": Status(fields["status"] or ""),
+        "brief": _brief.decode(fields["brief"] or ""),
+        "attempt": _number(fields, "attempt") or 0,
+        "seq": _number(fields, "seq") or 0,
+        "cancel": fields.get("cancel") == "1",
+        "created_ms": _number(fields, "created_ms") or 0,
+        "queued_ms": _number(fields, "queued_ms"),
+        "started_ms": _number(fields, "started_ms"),
+        "finished_ms": _number(fields, "finished_ms"),
+        "error": _error.decode(error) if error else None,
+    }
+
+
+def _number(fields: Mapping[str, str | None], name: str) -> int | None:
+    text = fields.get(name)
+    return int(text) if text else None

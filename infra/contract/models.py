@@ -15,6 +15,7 @@ MAX_PLAN_STEPS = 200
 MAX_METADATA_KEYS = 50
 MAX_ATTEMPTS = 20
 MAX_TIMEOUT_S = 24 * 3600.0
+TITLE_CHARS = 120
 
 TERMINAL_EVENT: Final = "run.finished"
 
@@ -80,27 +81,57 @@ class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     step: int | None = None
 
 
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it is kept. Times are ms since the epoch by Redis's own clock; 0 or None where there is none yet.
+class Brief(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a list shows of a spec, kept apart from it because prompts and plans can be large.
 
-    `seq` is the sequence number of the last event of the log; `fence` grows with each claim.
+    `title` is the first line of the prompt, or the plan's steps, cut to TITLE_CHARS; `steps` is how many the plan has.
+    """
+
+    title: str
+    steps: int | None = None
+    priority: int = 4
+    metadata: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> "Brief":
+        """That of a spec."""
+        if spec.prompt is not None:
+            title = spec.prompt.strip().partition("\n")[0].strip()
+        else:
+            title = ", ".join(step.name or step.tool for step in spec.plan or ())
+        if len(title) > TITLE_CHARS:
+            title = f"{title[: TITLE_CHARS - 1]}…"
+        steps = None if spec.plan is None else len(spec.plan)
+        return cls(title=title, steps=steps, priority=spec.priority, metadata=spec.metadata)
+
+
+class RunHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A run without what can be large. Times are ms since the epoch by Redis's own clock; None where there is none yet.
+
+    `seq` is the sequence number of the last event of the log.
     """
 
     id: str
     user: str
     status: Status
-    spec: RunSpec
+    brief: Brief
     attempt: int
-    fence: int
     seq: int
     cancel: bool
-    worker: str | None
     created_ms: int
     queued_ms: int | None
     started_ms: int | None
     finished_ms: int | None
-    result: dict[str, Any] | None
     error: RunError | None
+
+
+class RunRecord(RunHead, frozen=True, kw_only=True):
+    """A run as it is kept; `fence` grows with each claim."""
+
+    spec: RunSpec
+    fence: int
+    worker: str | None
+    result: dict[str, Any] | None
     user_input: str | None
 
 
@@ -164,7 +195,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a user's runs, newest first. `cursor` asks for the next page; None at the end."""
 
-    runs: list[RunRecord]
+    runs: list[RunHead]
     cursor: tuple[int, str] | None
 
 

@@ -1,35 +1,28 @@
-"""The run store: one typed method for each atomic step and each read. Works over REST and TCP alike."""
+"""The run store: one typed method for each atomic step. Works over REST and TCP alike."""
 
 from collections.abc import Mapping, Sequence
 
 from infra.contract import codec, scripts
-from infra.contract.errors import RunGone
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.models import (
     RECORD_VERSION,
+    Brief,
     Claim,
     Claimed,
-    Event,
     Held,
     NewEvent,
-    Page,
-    QueueDepths,
     RunError,
     RunRecord,
     RunSpec,
 )
 from infra.contract.ports import Argument, Redis, Reply
+from infra.contract.reader import RunReader
 from infra.contract.states import Outcome, Status
 
 _CREATE, _START, _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _RESUME, _CANCEL, _REDRIVE, _DELETE = map(
     scripts.load,
     ("create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "redrive", "delete"),
 )
-
-MAX_SCAN = 1000
-"""A page of runs looks at no more than so many runs, so that a rare status costs a bounded number of commands."""
-_LOG_ENTRIES = 64
-"""Stream entries a read fetches at once: at 64 KB each, well below the 10 MB of a REST answer."""
 
 
 class Lease:
@@ -41,16 +34,15 @@ class Lease:
         self.batch = 0
 
 
-class RunStore:
-    """All state changes of runs, each in one guarded script, and the reads of the API.
+class RunStore(RunReader):
+    """All state changes of runs, each in one guarded script, and all reads.
 
     Every method raises StoreUnavailable if Redis did not answer in time; the step may then have been done, and
     calling again with the same arguments is safe. `retention_s` is how long a finished run is kept.
     """
 
     def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
-        self._redis = redis
-        self.keys = keys or Keys()
+        super().__init__(redis, keys or Keys())
         self._retention_s = retention_s
 
     async def create(
@@ -62,7 +54,8 @@ class RunStore:
         now. REFUSED: it stood already, created by another request; no record is given.
         """
         keys = self.keys
-        args: list[Argument] = [run_id, user, RECORD_VERSION, codec.encode(spec), digest, spec.priority]
+        spec_json, brief_json = codec.encode(spec), codec.encode(Brief.of(spec))
+        args: list[Argument] = [run_id, user, RECORD_VERSION, spec_json, brief_json, digest, spec.priority]
         args += [spec.max_attempts, int(start), 2 * self._retention_s, self._retention_s]
         run_keys = [keys.run(run_id), keys.user_runs(user), keys.ready, keys.pending]
         name, *rest = codec.items(await self._redis.script(_CREATE, run_keys, args))
@@ -72,7 +65,7 @@ class RunStore:
         if outcome is Outcome.SAME:
             return outcome, await self.get(run_id)
         created_ms = str(rest[0])
-        fields = {"id": run_id, "user": user, "spec": codec.encode(spec), "created_ms": created_ms}
+        fields = {"id": run_id, "user": user, "spec": spec_json, "brief": brief_json, "created_ms": created_ms}
         fields |= {"status": "queued", "queued_ms": created_ms} if start else {"status": "created"}
         return outcome, codec.decode_record(fields)
 
@@ -189,100 +182,10 @@ class RunStore:
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases]
         return _outcome(await self._redis.script(_WAIT, run_keys, args))
 
-    async def get(self, run_id: str) -> RunRecord:
-        """The record of a run. Raises RunGone."""
-        reply = await self._redis.command("HMGET", self.keys.run(run_id), *codec.RECORD_FIELDS)
-        record = codec.decode_named(reply)
-        if record is None:
-            raise RunGone(f"there is no run '{run_id}'")
-        return record
-
-    async def page(
-        self, user: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
-    ) -> Page:
-        """A user's runs, newest first, those after the cursor `before` (creation in ms, run id).
-
-        Looks at no more than MAX_SCAN runs: with a rare `status` a page can be short and still have a cursor. Ids
-        whose record has expired leave the index.
-        """
-        runs: list[RunRecord] = []
-        cursor, scanned = before, 0
-        while scanned < MAX_SCAN:
-            found = await self._ids(user, cursor, limit)
-            records, gone = await self._records([run_id for _, run_id in found])
-            if gone:
-                await self._redis.command("ZREM", self.keys.user_runs(user), *gone)
-            for place in found:
-                record = records.get(place[1])
-                cursor, scanned = place, scanned + 1
-                if record and status in {None, record.status}:
-                    runs.append(record)
-                if len(runs) == limit:
-                    return Page(runs=runs, cursor=cursor)
-            if len(found) < limit:
-                return Page(runs=runs, cursor=None)
-        return Page(runs=runs, cursor=cursor)
-
-    async def events(self, run_id: str, *, after: int, limit: int) -> list[Event]:
-        """At most `limit` events of the log from `after + 1` on; empty at the end of the log."""
-        events: list[Event] = []
-        more = True
-        while more and len(events) < limit:
-            found, more = await self.read(run_id, after=events[-1].seq if events else after)
-            events += found
-        return events[:limit]
-
-    async def read(self, run_id: str, *, after: int) -> tuple[list[Event], bool]:
-        """What one round trip brings of the log from `after + 1` on, and whether there may be more."""
-        start = f"{after + 1}-0"
-        reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
-        found = [event for event in codec.decode_entries(reply) if event.seq > after]
-        return found, len(codec.items(reply)) == _LOG_ENTRIES
-
-    async def depths(self) -> QueueDepths:
-        """How many runs stand where."""
-        keys = self.keys
-        commands = [
-            ["LLEN", keys.pending],
-            *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead)),
-        ]
-        pending, ready, delayed, running, dead = (int(str(n)) for n in await self._redis.pipeline(commands))
-        return QueueDepths(pending=pending, ready=ready, delayed=delayed, running=running, dead=dead)
-
-    async def ping(self) -> None:
-        """Raise StoreUnavailable if Redis cannot be reached."""
-        await self._redis.command("PING")
-
     def _write(self, lease: Lease, events: Sequence[NewEvent]) -> list[Argument]:
         events_json = codec.encode_events(events)
         channel = self.keys.channel(lease.run_id)
         return [lease.run_id, lease.fence, lease.batch + 1, len(events), events_json, channel]
-
-    async def _ids(self, user: str, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
-        """The next `limit` places of the index, newest first; places of one ms are in falling order of their ids."""
-        top = before[0] if before else "+inf"
-        places: list[tuple[int, str]] = []
-        offset = 0
-        while len(places) < limit:
-            key = self.keys.user_runs(user)
-            reply = await self._redis.command(
-                "ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", offset, limit
-            )
-            flat = [str(item) for item in codec.items(reply)]
-            page = [(int(float(score)), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
-            places += [place for place in page if before is None or place < before]
-            offset += limit
-            if len(page) < limit:
-                break
-        return places[:limit]
-
-    async def _records(self, run_ids: Sequence[str]) -> tuple[dict[str, RunRecord], list[str]]:
-        if not run_ids:
-            return {}, []
-        commands = [["HMGET", self.keys.run(run_id), *codec.RECORD_FIELDS] for run_id in run_ids]
-        records = [codec.decode_named(reply) for reply in await self._redis.pipeline(commands)]
-        gone = [run_id for run_id, record in zip(run_ids, records, strict=True) if record is None]
-        return {record.id: record for record in records if record}, gone
 
 
 def _flat(journal: Mapping[str, str]) -> list[Argument]:

@@ -3,7 +3,6 @@
 The worker's registry has one implementation for each entry of TOOLS; a test holds the two together.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -11,12 +10,11 @@ import msgspec
 
 from infra.contract.errors import InvalidInput
 from infra.contract.paths import workspace_path, writable_path
+from infra.contract.refusals import invalid_input
 
 MAX_CONTENT_CHARS = 1_000_000
 MAX_SOURCE_CHARS = 200_000
 MAX_TOOL_TIMEOUT_S = 3600.0
-
-_MEMBER = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 
 Path = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="Relative path inside the workspace.")]
 TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=MAX_TOOL_TIMEOUT_S, description="Seconds before it is killed.")]
@@ -112,14 +110,6 @@ def parse_args(tool: str, args: Mapping[str, Any], *, at: str) -> ToolArgs:
     try:
         parsed = msgspec.convert(args, kind)
     except msgspec.ValidationError as exc:
-        raise invalid_input(exc, at=f"{at}.args") from exc
+        raise invalid_input(exc, kind, at=f"{at}.args") from exc
     parsed.check(f"{at}.args")
     return parsed
-
-
-def invalid_input(exc: msgspec.ValidationError, *, at: str) -> InvalidInput:
-    """What msgspec refused, with the path of the field below `at`; that of an unknown or missing one has its name."""
-    message, _, place = str(exc).partition(" - at ")
-    path = place.removeprefix("`key` in ").strip("`").removeprefix("$")
-    member = _MEMBER.fullmatch(message)
-    return InvalidInput(message, f"{at}{path}.{member['name']}" if member else f"{at}{path}")

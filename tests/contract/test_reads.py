@@ -3,7 +3,7 @@
 import pytest
 
 from infra.contract import codec
-from infra.contract.models import NewEvent, RunSpec
+from infra.contract.models import Brief, NewEvent, PlanStep, RunSpec
 from infra.contract.ports import Redis
 from infra.contract.states import Status
 from infra.contract.store import RunStore
@@ -114,3 +114,26 @@ async def test_a_deleted_run_leaves_nothing(driver: Driver, store: RunStore) -> 
     run_id, _ = await driver.in_status(Status.FAILED)
     await store.delete(run_id, USER)
     assert await driver.dump() == {}
+
+
+async def test_a_list_tells_of_a_run_without_reading_what_it_was_asked(driver: Driver, redis: Redis) -> None:
+    spec = RunSpec(prompt="Clean the table\nand " + "x" * 50_000, priority=7, metadata={"team": "data"})
+    run_id = await driver.create(spec=spec)
+    await redis.command("HSET", f"run:{run_id}", "spec", "not read")
+    (run,) = (await driver.store.page(USER, limit=10)).runs
+    assert run.brief == Brief(title="Clean the table", priority=7, metadata={"team": "data"})
+    assert await driver.store.head(run_id) == run
+
+
+@pytest.mark.parametrize(
+    ("spec", "title", "steps"),
+    [
+        (RunSpec(prompt="  \n first line \n second"), "first line", None),
+        (RunSpec(prompt="x" * 200), "x" * 119 + "…", None),
+        (RunSpec(plan=[PlanStep(tool="shell"), PlanStep(tool="code", name="Plot")]), "shell, Plot", 2),
+        (RunSpec(prompt="Both", plan=[PlanStep(tool="shell")]), "Both", 1),
+    ],
+)
+def test_a_run_has_a_title(spec: RunSpec, title: str, steps: int | None) -> None:
+    brief = Brief.of(spec)
+    assert (brief.title, brief.steps) == (title, steps)

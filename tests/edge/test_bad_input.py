@@ -105,11 +105,43 @@ async def test_bodies_that_are_not_valid(
 ) -> None:
     content = json.encode(body)
     problem = await refused(ada, worker, 422, field, content=content, headers=JSON)
-    if field == "$.urgent":
-        assert "unknown field `urgent`" in problem["detail"]
     if isinstance(body, dict) and "start" not in body:
         content = json.encode({"action": "create", **body})
-        assert await refused(ada, worker, 422, field, url="/agent/execute", content=content, headers=JSON) == problem
+        same = await refused(ada, worker, 422, field, url="/agent/execute", content=content, headers=JSON)
+        if field != "$.urgent":
+            assert same == problem
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "detail"),
+    [
+        (
+            "/agent/runs",
+            {**PLAN, "urgent": True},
+            (
+                "Object contains unknown field `urgent`; allowed are prompt, plan, priority, max_attempts, timeout_s,"
+                " metadata, start"
+            ),
+        ),
+        (
+            "/agent/runs",
+            {"plan": [{**STEP, "when": 1}]},
+            "Object contains unknown field `when`; allowed are tool, args, name",
+        ),
+        (
+            "/agent/runs",
+            plan("code", language="cobol", source="x"),
+            "Invalid enum value 'cobol'; allowed are bash, node, python",
+        ),
+        ("/agent/execute", {"action": "go"}, "Invalid value 'go'; allowed are create, start, stop, retry, resume"),
+    ],
+)
+async def test_what_is_allowed_is_said(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, url: str, body: dict[str, Any], detail: str
+) -> None:
+    response = await ada.post(url, json=body)
+    assert response.status_code == 422
+    assert response.json()["detail"] == detail
 
 
 async def test_the_limit_of_a_plan_is_stated(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:

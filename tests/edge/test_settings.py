@@ -17,8 +17,8 @@ def read(**changes: str) -> EdgeSettings:
 
 def test_the_defaults() -> None:
     settings = read()
-    assert settings.retention_s == 30 * 24 * 3600
-    assert settings.keys.prefix == ""
+    assert settings.store.retention_s == 30 * 24 * 3600
+    assert settings.store.keys.prefix == ""
     assert settings.api.log_mode == "stream"
     assert (settings.api.stream_ping_s, settings.api.stream_hold_s) == (15.0, 3600.0)
     assert (settings.api.max_body_bytes, settings.api.presign_expiry_s) == (1024 * 1024, 300)
@@ -26,7 +26,7 @@ def test_the_defaults() -> None:
 
 def test_what_is_set_is_read() -> None:
     settings = read(RETENTION_DAYS="7", REDIS_KEY_PREFIX="{sb}:", EDGE_STREAM_HOLD_S="90", EDGE_STREAM_PING_S="5")
-    assert (settings.retention_s, settings.keys.prefix) == (7 * 24 * 3600, "{sb}:")
+    assert (settings.store.retention_s, settings.store.keys.prefix) == (7 * 24 * 3600, "{sb}:")
     assert (settings.api.stream_hold_s, settings.api.stream_ping_s) == (90.0, 5.0)
 
 

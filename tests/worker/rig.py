@@ -106,7 +106,7 @@ class Rig:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
         store = RunStore(Flaky(redis, loses) if loses else redis)
-        settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path(), 3600, "")
+        settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
         runner = Runner(store, NoFiles(), NoFiles(), PlanWalker(_tools(body)))
         worker = Worker(WorkerLoop(settings, store, redis, keeper, runner), keeper, redis)

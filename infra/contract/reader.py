@@ -1,0 +1,121 @@
+"""All reads of runs, their logs and the queue. Works over REST and TCP alike."""
+
+from collections.abc import Sequence
+
+from infra.contract import codec
+from infra.contract.errors import RunGone
+from infra.contract.keys import Keys
+from infra.contract.models import Event, Page, QueueDepths, RunHead, RunRecord
+from infra.contract.ports import Redis
+from infra.contract.states import Status
+
+MAX_SCAN = 1000
+"""A page of runs looks at no more than so many runs, so that a rare status costs a bounded number of commands."""
+_LOG_ENTRIES = 64
+"""Stream entries a read fetches at once: at 64 KB each, well below the 10 MB of a REST answer."""
+
+
+class RunReader:
+    """Every method raises StoreUnavailable if Redis did not answer in time."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis = redis
+        self.keys = keys
+
+    async def get(self, run_id: str) -> RunRecord:
+        """The record of a run. Raises RunGone."""
+        return codec.decode_record(await self._fields(run_id, codec.RECORD_FIELDS))
+
+    async def head(self, run_id: str) -> RunHead:
+        """A run without what can be large. Raises RunGone."""
+        return codec.decode_head(await self._fields(run_id, codec.HEAD_FIELDS))
+
+    async def page(
+        self, user: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
+    ) -> Page:
+        """A user's runs, newest first, those after the cursor `before` (creation in ms, run id).
+
+        Looks at no more than MAX_SCAN runs: with a rare `status` a page can be short and still have a cursor. Ids
+        whose record has expired leave the index.
+        """
+        runs: list[RunHead] = []
+        cursor, scanned = before, 0
+        while scanned < MAX_SCAN:
+            found = await self._ids(user, cursor, limit)
+            heads, gone = await self._heads([run_id for _, run_id in found])
+            if gone:
+                await self._redis.command("ZREM", self.keys.user_runs(user), *gone)
+            for place in found:
+                head = heads.get(place[1])
+                cursor, scanned = place, scanned + 1
+                if head and status in {None, head.status}:
+                    runs.append(head)
+                if len(runs) == limit:
+                    return Page(runs=runs, cursor=cursor)
+            if len(found) < limit:
+                return Page(runs=runs, cursor=None)
+        return Page(runs=runs, cursor=cursor)
+
+    async def events(self, run_id: str, *, after: int, limit: int) -> list[Event]:
+        """At most `limit` events of the log from `after + 1` on; empty at the end of the log."""
+        events: list[Event] = []
+        more = True
+        while more and len(events) < limit:
+            found, more = await self.read(run_id, after=events[-1].seq if events else after)
+            events += found
+        return events[:limit]
+
+    async def read(self, run_id: str, *, after: int) -> tuple[list[Event], bool]:
+        """What one round trip brings of the log from `after + 1` on, and whether there may be more."""
+        start = f"{after + 1}-0"
+        reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
+        found = [event for event in codec.decode_entries(reply) if event.seq > after]
+        return found, len(codec.items(reply)) == _LOG_ENTRIES
+
+    async def depths(self) -> QueueDepths:
+        """How many runs stand where."""
+        keys = self.keys
+        commands = [
+            ["LLEN", keys.pending],
+            *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead)),
+        ]
+        pending, ready, delayed, running, dead = (int(str(n)) for n in await self._redis.pipeline(commands))
+        return QueueDepths(pending=pending, ready=ready, delayed=delayed, running=running, dead=dead)
+
+    async def ping(self) -> None:
+        """Raise StoreUnavailable if Redis cannot be reached."""
+        await self._redis.command("PING")
+
+    async def _ids(self, user: str, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
+        """The next `limit` places of the index, newest first; places of one ms are in falling order of their ids."""
+        top = before[0] if before else "+inf"
+        places: list[tuple[int, str]] = []
+        offset = 0
+        while len(places) < limit:
+            key = self.keys.user_runs(user)
+            reply = await self._redis.command(
+                "ZREVRANGEBYSCORE", key, top, "-inf", "WITHSCORES", "LIMIT", offset, limit
+            )
+            flat = [str(item) for item in codec.items(reply)]
+            page = [(int(float(score)), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
+            places += [place for place in page if before is None or place < before]
+            offset += limit
+            if len(page) < limit:
+                break
+        return places[:limit]
+
+    async def _heads(self, run_ids: Sequence[str]) -> tuple[dict[str, RunHead], list[str]]:
+        """Those runs that are still kept, and the ids of those that are not."""
+        if not run_ids:
+            return {}, []
+        commands = [["HMGET", self.keys.run(run_id), *codec.HEAD_FIELDS] for run_id in run_ids]
+        replies = await self._redis.pipeline(commands)
+        kept = [fields for reply in replies if (fields := codec.named(reply, codec.HEAD_FIELDS))]
+        heads = {head.id: head for head in map(codec.decode_head, kept)}
+        return heads, [run_id for run_id in run_ids if run_id not in heads]
+
+    async def _fields(self, run_id: str, names: Sequence[str]) -> dict[str, str | None]:
+        fields = codec.named(await self._redis.command("HMGET", self.keys.run(run_id), *names), names)
+        if fields is None:
+            raise RunGone(f"there is no run '{run_id}'")
+        return fields

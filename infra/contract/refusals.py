@@ -1,0 +1,55 @@
+"""What a type refuses, in words for whoever sent it: what was wrong, where, what is allowed."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from infra.contract.errors import InvalidInput
+
+_MEMBER = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
+_CHOICE = re.compile(r"Invalid (?:enum )?value .*|Object contains unknown field .*", re.DOTALL)
+_SEGMENT = re.compile(r"\.(?P<name>\w+)|\[[^\]]*\]")
+
+
+def invalid_input(exc: msgspec.ValidationError, kind: Any, *, at: str) -> InvalidInput:
+    """What msgspec refused of a `kind`, with the path of the field below `at`; an unknown or missing one is named."""
+    message, _, place = str(exc).partition(" - at ")
+    path = place.removeprefix("`key` in ").strip("`").removeprefix("$")
+    allowed = list(dict.fromkeys(_allowed(inspect.type_info(kind), path))) if _CHOICE.fullmatch(message) else []
+    member = _MEMBER.fullmatch(message)
+    field = f"{at}{path}.{member['name']}" if member else f"{at}{path}"
+    return InvalidInput(f"{message}; allowed are {', '.join(allowed)}" if allowed else message, field)
+
+
+def _allowed(info: inspect.Type, path: str) -> Iterator[str]:
+    """The values, or the names of the fields, that a type allows at a path."""
+    if isinstance(info, inspect.Metadata):
+        yield from _allowed(info.type, path)
+    elif isinstance(info, inspect.UnionType):
+        structs = [member for member in info.types if isinstance(member, inspect.StructType)]
+        # Which of several structs was meant is not known here, so their fields are not mixed.
+        for member in info.types if path or len(structs) < 2 else ():
+            yield from _allowed(member, path)
+    elif segment := _SEGMENT.match(path):
+        for child in _children(info, segment["name"]):
+            yield from _allowed(child, path[segment.end() :])
+    elif isinstance(info, inspect.StructType):
+        yield from (field.encode_name for field in info.fields)
+    elif isinstance(info, inspect.EnumType):
+        yield from (str(member.value) for member in info.cls)
+    elif isinstance(info, inspect.LiteralType):
+        yield from map(str, info.values)
+
+
+def _children(info: inspect.Type, name: str | None) -> Iterator[inspect.Type]:
+    if isinstance(info, inspect.StructType):
+        if name == info.tag_field:
+            yield inspect.LiteralType((info.tag,))
+        yield from (field.type for field in info.fields if field.encode_name == name)
+    elif isinstance(info, inspect.ListType):
+        yield info.item_type
+    elif isinstance(info, inspect.DictType):
+        yield info.value_type
