@@ -1,124 +1,135 @@
-"""A child process and its whole tree: started, awaited, killed.
+"""A program and its whole tree: started, awaited, killed.
 
-Not asyncio's own subprocesses: their `wait` returns only when the pipes are at their end, which a slow reader or a
-stray grandchild can put off for ever.
+Not asyncio's own subprocesses: their `wait` returns only when the pipes are at their end, which a slow reader can put
+off for ever.
 """
 
 import asyncio
-import json
 import os
-import signal
 import subprocess
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import IO, Any
 
 from infra.contract.errors import ExecutorUnavailable
 
-STRAY_S = 0.05
+START_S = 60
+"""A sandbox that does not stand by then will not."""
 
 
 class Child:
-    """A started program.
+    """A program below its guard (see guard.py): when the guard has ended, the whole tree is dead.
 
-    In the sandbox `tree_fd` refers to the first process of a pid namespace: when that one is dead, the kernel has
-    killed all others in it before. Without a sandbox (None) the process group stands in for the tree.
+    The guard lives as long as the program and the lifeline, whose one end is here.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]", tree_fd: int | None) -> None:
+    def __init__(self, guard: "subprocess.Popen[bytes]", guard_fd: int, lifeline_fd: int, ready_fd: int) -> None:
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()
-        self._process = process
-        self._tree_fd = tree_fd
-        self._main_fd = os.pidfd_open(process.pid)
+        self.began = False
+        self._guard = guard
+        self._guard_fd = guard_fd
+        self._gone = asyncio.Event()
+        self._lifeline_fd: int | None = lifeline_fd
+        self._ready_fd: int | None = ready_fd
         self._pipes: list[asyncio.BaseTransport] = []
-        self._killing = asyncio.Lock()
-        self._dead = False
+        asyncio.get_running_loop().add_reader(guard_fd, self._reap)
 
     @property
     def exit_code(self) -> int | None:
         """The exit code; 128 + n if signal n ended the program, as shells say it. None while it runs."""
-        code = self._process.returncode
+        code = self._guard.returncode
         return 128 - code if code is not None and code < 0 else code
 
     async def connect(self) -> None:
         """Begin to read the pipes."""
-        for pipe, reader in ((self._process.stdout, self.stdout), (self._process.stderr, self.stderr)):
+        for pipe, reader in ((self._guard.stdout, self.stdout), (self._guard.stderr, self.stderr)):
             self._pipes.append(await _connect(pipe, reader))
 
     async def ended(self, timeout_s: float) -> bool:
-        """Wait for the end of the program, killing it after `timeout_s`, and make sure of the end of its whole tree.
+        """Wait for the end of the program, killing it `timeout_s` after it began; answers whether it had to be.
 
-        Answers whether it had to be killed.
+        Its whole tree is dead then. `began` stays False if it could not be started, in time.
         """
+        if self._ready_fd is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(START_S):
+                    await _readable(self._ready_fd)
+                    self.began = bool(os.read(self._ready_fd, 1))
+            if not self.began:
+                await self.kill()
         timed_out = False
         try:
             async with asyncio.timeout(timeout_s):
-                await _readable(self._main_fd)
+                await self._gone.wait()
         except TimeoutError:
             timed_out = True
         await self.kill()
         return timed_out
 
     async def kill(self) -> None:
-        """Kill what still lives; return when the whole tree is dead. May be called again."""
+        """Kill what still lives; return when the whole tree is dead, even if cancelled. May be called again."""
         await surely(self._kill())
 
     def close(self) -> None:
-        """Let go of the pipes."""
+        """Let go of all descriptors, of a dead program."""
+        if self._ready_fd is not None:
+            os.close(self._ready_fd)
+            self._ready_fd = None
         for pipe in self._pipes:
             pipe.close()
+        for unused in (self._guard.stdout, self._guard.stderr)[len(self._pipes) :]:
+            if unused:
+                unused.close()
 
     async def _kill(self) -> None:
-        async with self._killing:
-            if self._dead:
-                return
-            if self._tree_fd is None:
-                self._kill_group()
-            else:
-                with suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self._tree_fd, signal.SIGKILL)
-                await _readable(self._tree_fd)
-                os.close(self._tree_fd)
-            await _readable(self._main_fd)
-            os.close(self._main_fd)
-            self._process.wait()
-            self._dead = True
-            if self._tree_fd is None:
-                # A process that left the group may hold the pipes open; what has been printed is read, no more.
-                await asyncio.sleep(STRAY_S)
-                self.close()
+        if self._lifeline_fd is not None:
+            os.close(self._lifeline_fd)
+            self._lifeline_fd = None
+        await self._gone.wait()
 
-    def _kill_group(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._guard_fd)
+        os.close(self._guard_fd)
+        self._guard.wait()
+        self._gone.set()
 
 
-async def start(
-    argv: Sequence[str], environment: Mapping[str, str], *, pass_fds: Sequence[int], info_fd: int | None, cwd: str
+def start(
+    command_line: Callable[[int, int], Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    pass_fds: Sequence[int],
+    cwd: str,
 ) -> Child:
-    """Start a program in a session of its own; `pass_fds` go to it and are closed here.
+    """Start a guard in a session of its own; `pass_fds` go to it.
 
-    `info_fd` is the reading end of the pipe on which bwrap tells the pid of the sandbox; it is read to its end. Raises
-    ExecutorUnavailable if bwrap could not build the sandbox.
+    `command_line` is given the descriptors of the lifeline and of the pipe on which a program that begins sends a byte.
+    Raises ExecutorUnavailable.
     """
-    try:
-        process = subprocess.Popen(  # noqa: ASYNC220
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            pass_fds=pass_fds,
-            cwd=cwd,
-            start_new_session=True,
-        )
-    finally:
-        for fd in pass_fds:
-            os.close(fd)
-    child = Child(process, await _tree(process, info_fd))
-    await child.connect()
-    return child
+    with ExitStack() as closed_on_error:
+        fds = [*os.pipe(), *os.pipe()]
+        for fd in fds:
+            closed_on_error.callback(os.close, fd)
+        lifeline_theirs, lifeline_ours, ready_ours, ready_theirs = fds
+        try:
+            guard = subprocess.Popen(
+                command_line(lifeline_theirs, ready_theirs),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                pass_fds=(*pass_fds, lifeline_theirs, ready_theirs),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise ExecutorUnavailable(f"{exc.filename or 'a program'} could not be started: {exc.strerror}") from exc
+        guard_fd = os.pidfd_open(guard.pid)
+        closed_on_error.pop_all()
+    os.close(lifeline_theirs)
+    os.close(ready_theirs)
+    return Child(guard, guard_fd, lifeline_ours, ready_ours)
 
 
 async def surely(work: Coroutine[Any, Any, None]) -> None:
@@ -135,19 +146,6 @@ async def surely(work: Coroutine[Any, Any, None]) -> None:
         raise asyncio.CancelledError
 
 
-async def _tree(process: "subprocess.Popen[bytes]", info_fd: int | None) -> int | None:
-    if info_fd is None:
-        return None
-    try:
-        return os.pidfd_open(json.loads(await asyncio.to_thread(_read_all, info_fd))["child-pid"])
-    except ProcessLookupError:
-        return None
-    except ValueError:
-        _, stderr = await asyncio.to_thread(process.communicate)
-        text = stderr.decode(errors="replace").strip()
-        raise ExecutorUnavailable(f"bubblewrap could not build the sandbox: {text}") from None
-
-
 async def _connect(pipe: IO[bytes] | None, reader: asyncio.StreamReader) -> asyncio.BaseTransport:
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
@@ -162,8 +160,3 @@ async def _readable(fd: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(fd)
-
-
-def _read_all(fd: int) -> bytes:
-    with open(fd, "rb") as pipe:
-        return pipe.read()

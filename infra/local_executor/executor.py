@@ -3,44 +3,20 @@
 import asyncio
 import logging
 import os
-import re
-import shutil
-import tempfile
-from contextlib import suppress
+import secrets
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.contract.models import FileChanges
 from infra.contract.ports import Command, Execution, OnLine, RunFiles
-from infra.local_executor import sandbox
+from infra.local_executor import sandbox, seccomp
 from infra.local_executor.child import Child, start, surely
 from infra.local_executor.output import Capture
+from infra.local_executor.scratch import Folders, checked, give, remove
 from infra.logging import log
-
-_SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
-
-
-@dataclass(frozen=True)
-class Folders:
-    """A run's scratch space on this host."""
-
-    run: Path
-
-    @property
-    def workspace(self) -> Path:
-        """What the program sees as its working directory."""
-        return self.run / "workspace"
-
-    @property
-    def output(self) -> Path:
-        """Where its output is kept."""
-        return self.run / "output"
-
-    def make(self) -> None:
-        """Create the folders, closed to other users."""
-        for folder in (self.workspace, self.output):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 class LocalExecutor:
@@ -52,28 +28,25 @@ class LocalExecutor:
     def __init__(self, root: Path, *, unsafe: bool = False) -> None:
         self._root = root
         self._unsafe = unsafe
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove(root)
+        root.mkdir(mode=0o700, parents=True)
 
     async def check(self) -> None:
         """Run a program in a sandbox. Raises ExecutorUnavailable, saying what to install or to allow."""
-        with tempfile.TemporaryDirectory(dir=self._root) as folder:
-            command = Command("check", "check", "sh", "true", timeout_s=10)
-            folders = Folders(Path(folder))
-            folders.make()
-            try:
-                ended = await self._run(command, folders, _ignore)
-            except PermissionError as exc:
-                raise ExecutorUnavailable(f"bwrap may not be executed: {exc.strerror}") from exc
-            if ended.exit_code != 0:
-                said = ended.stderr.path.read_text(errors="replace").strip()
-                hint = "unprivileged user namespaces may be off (sysctl kernel.unprivileged_userns_clone)"
-                raise ExecutorUnavailable(f"a sandbox could not be started: {said}; {hint}; {sandbox.INSTALL}")
+        folders = Folders(self._root / f"check-{secrets.token_hex(8)}")
+        folders.make()
+        try:
+            ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
+        finally:
+            remove(folders.run)
+        if ended.timed_out or ended.exit_code != 0:
+            raise ExecutorUnavailable("a program that does nothing did not succeed in the sandbox")
 
     async def execute(self, command: Command, files: RunFiles, on_line: OnLine) -> Execution:
         """See the port. What a killed or failed program has written is stored too; after a cancel nothing is."""
         folders = self._folders(command.run_id)
-        await asyncio.to_thread(folders.make)
+        checked(command.call, "name of a call")
+        folders.make()
         await files.materialise(folders.workspace)
         began = asyncio.get_running_loop().time()
         ended = await self._run(command, folders, on_line)
@@ -92,65 +65,68 @@ class LocalExecutor:
 
     async def release(self, run_id: str) -> None:
         """Remove the run's scratch space."""
-        await asyncio.to_thread(_remove, self._folders(run_id).run)
+        folder = self._folders(run_id).run
+        await surely(asyncio.to_thread(remove, folder))
 
     def _folders(self, run_id: str) -> Folders:
-        if not _SAFE.fullmatch(run_id):
-            raise ValueError(f"not a run id: {run_id!r}")
-        return Folders(self._root / run_id)
+        return Folders(self._root / checked(run_id, "run id"))
 
     async def _run(self, command: Command, folders: Folders, on_line: OnLine) -> "Ended":
         stdout = Capture(folders.output / f"{command.call}.stdout", command.limits.output_bytes)
         stderr = Capture(folders.output / f"{command.call}.stderr", command.limits.output_bytes)
-        starting = asyncio.ensure_future(self._start(command, folders))
+        child = await self._start(command, folders)
+        work: list[asyncio.Future[Any]] = []
         try:
-            child = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await surely(_undo(starting))
-            raise
-        tasks = [
-            asyncio.ensure_future(stdout.pump(child.stdout, lambda line: on_line("stdout", line))),
-            asyncio.ensure_future(stderr.pump(child.stderr, lambda line: on_line("stderr", line))),
-        ]
-        ending = asyncio.ensure_future(child.ended(command.timeout_s))
-        try:
-            await asyncio.gather(ending, *tasks)
+            await child.connect()
+            work = [
+                asyncio.ensure_future(child.ended(command.timeout_s)),
+                asyncio.ensure_future(stdout.pump(child.stdout, lambda line: on_line("stdout", line))),
+                asyncio.ensure_future(stderr.pump(child.stderr, lambda line: on_line("stderr", line))),
+            ]
+            timed_out, *_ = await asyncio.gather(*work)
         finally:
-            for task in (ending, *tasks):
+            for task in work:
                 task.cancel()
-            await child.kill()
-            child.close()
-            await asyncio.gather(ending, *tasks, return_exceptions=True)
-        return Ended(child.exit_code, ending.result(), stdout, stderr)
+            try:
+                await child.kill()
+            finally:
+                child.close()
+                await surely(_settled(work))
+        if not child.began:
+            said = stderr.path.read_text(errors="replace").strip()
+            raise ExecutorUnavailable(f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}")
+        return Ended(child.exit_code, timed_out, stdout, stderr)
 
     async def _start(self, command: Command, folders: Folders) -> Child:
         if self._unsafe:
-            return await self._start_unsafe(command, folders)
+            return self._start_unsafe(command, folders)
         host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
         if host.root:
-            await asyncio.to_thread(_give, folders.workspace, sandbox.uid_of(command.run_id))
-        source_fd = os.memfd_create("program")
-        os.write(source_fd, command.source.encode())
-        os.lseek(source_fd, 0, os.SEEK_SET)
-        info_read, info_write = os.pipe()
-        fds = (source_fd, info_write)
-        try:
-            argv = sandbox.sandboxed(host, command, folders.workspace, *fds)
-        except BaseException:
-            for fd in (*fds, info_read):
-                os.close(fd)
-            raise
-        return await start(argv, {}, pass_fds=fds, info_fd=info_read, cwd="/")
+            await surely(asyncio.to_thread(give, folders.workspace, sandbox.uid_of(command.run_id)))
+        with ExitStack() as closed:
+            source_fd = _held(closed, command.source.encode())
+            filter_fd = _held(closed, seccomp.program())
+            arguments = sandbox.arguments(host, folders.workspace, source_fd, filter_fd)
+            args_fd = _held(closed, b"".join(os.fsencode(part) + b"\0" for part in arguments))
 
-    async def _start_unsafe(self, command: Command, folders: Folders) -> Child:
+            def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
+                sandboxed = sandbox.sandboxed(host, command, args_fd, ready_fd)
+                return sandbox.guarded(host.python_home, lifeline_fd, command.limits.memory_bytes, sandboxed)
+
+            return start(command_line, {}, pass_fds=(source_fd, filter_fd, args_fd), cwd="/")
+
+    def _start_unsafe(self, command: Command, folders: Folders) -> Child:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
         program = folders.output / f"{command.call}.program"
         program.write_text(command.source)
         python = sandbox.python_home()
-        argv = sandbox.launcher(python, 0, command.limits, command.timeout_s, count_processes=False)
-        argv += [sandbox.interpreter(command), str(program)]
         home = str(folders.workspace)
-        return await start(argv, sandbox.environment(home, python), pass_fds=(), info_fd=None, cwd=home)
+
+        def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
+            launched = sandbox.launched(python, 0, ready_fd, command, str(program), count_processes=False)
+            return sandbox.guarded(python, lifeline_fd, command.limits.memory_bytes, launched)
+
+        return start(command_line, sandbox.environment(home, python), pass_fds=(), cwd=home)
 
 
 @dataclass(frozen=True)
@@ -167,27 +143,15 @@ async def _ignore(stream: str, line: str) -> None:
     return
 
 
-async def _undo(starting: "asyncio.Future[Child]") -> None:
-    with suppress(ExecutorUnavailable):
-        await (await starting).kill()
+async def _settled(work: "list[asyncio.Future[Any]]") -> None:
+    await asyncio.gather(*work, return_exceptions=True)
 
 
-def _give(folder: Path, uid: int) -> None:
-    """Make the sandbox's uid the owner of all below the folder; links are not followed."""
-    os.chown(folder, uid, uid)
-    for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            os.chown(Path(parent, name), uid, uid, follow_symlinks=False)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder with all that a program left in it, also where it took its own rights away."""
-
-    def allow_and_retry(function: object, path: str, _error: object) -> None:
-        with suppress(OSError):
-            Path(path).parent.chmod(0o700)
-            if not Path(path).is_symlink():
-                Path(path).chmod(0o700)
-            shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
-
-    shutil.rmtree(folder, onerror=allow_and_retry)
+def _held(closed: ExitStack, content: bytes) -> int:
+    """A descriptor from which the content can be read; it has no name, and ends with the stack."""
+    fd = os.memfd_create("content")
+    closed.callback(os.close, fd)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

