@@ -12,7 +12,8 @@ from swissbrain.terminal import cell, duration, moment, status
 def runs_table(runs: Iterable[RunSummary]) -> Table:
     """A row for each run."""
     table = _table("run", "status", "created", "took", "title")
-    table.columns[-1].no_wrap, table.columns[-1].overflow = True, "ellipsis"
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for run in runs:
         took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
         table.add_row(run.run_id, status(run.status), moment(run.created_ms), took, cell(run.title))

@@ -17,9 +17,9 @@ def plain(text: object) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print: in colours on a terminal, and never narrower than a table where there is none."""
+    """Where to print: in colours on a terminal, and as wide as it takes where there is none."""
     made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=1000)
 
 
 def cell(text: object) -> Text:

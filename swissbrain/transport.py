@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import Problem
@@ -17,7 +17,7 @@ ATTEMPTS = 5
 MAX_RETRY_AFTER_S = 30.0
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
-_backoff = wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.1)
+_backoff = wait_random_exponential(multiplier=0.2, max=5.0)
 
 
 class Busy(Unreachable):

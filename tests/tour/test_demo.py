@@ -1,0 +1,29 @@
+"""What a stranger sees first."""
+
+import json
+from pathlib import Path
+
+from tests.tour.commands import swissbrain
+
+
+def test_the_demo_shows_a_real_run_and_leaves_its_files(tmp_path: Path) -> None:
+    shown = swissbrain(tmp_path, "demo")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    lines = shown.stdout.splitlines()
+    assert "are up after" in lines[0]
+    for number in range(1, 7):
+        assert any(f"step {number}  succeeded in" in line for line in lines)
+    assert any("│ Kepler's third law holds within 2.5%" in line for line in lines)
+    assert any(line.endswith("run succeeded") for line in lines)
+    kept = tmp_path / ".swissbrain" / "demo"
+    assert {path.name for path in kept.iterdir()} == {"planets.csv", "statistics.json", "orbits.svg", "report.html"}
+    assert json.loads((kept / "statistics.json").read_text())["planets"] == 8
+    assert [path.name for path in (tmp_path / ".swissbrain").iterdir()] == ["demo"]
+
+
+def test_what_keeps_the_demo_from_starting_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / ".swissbrain").write_text("not a folder")
+    shown = swissbrain(tmp_path, "demo")
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("swissbrain: ")
+    assert "Traceback" not in shown.stderr + shown.stdout

@@ -1,0 +1,130 @@
+"""A day with `swissbrain dev`: start, run, look, stop, be killed, find everything again."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.devstack.processes import is_alive
+from tests.support.waiting import wait_until
+from tests.tour.commands import start, swissbrain
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "planets" / "plan.json"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def dev(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """A stack that has said that it is up."""
+    with start(folder, "dev", "--port", str(port), "--workers", "2") as process:
+        try:
+            assert process.stdout
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("Ctrl-C"):
+                    break
+            assert f"http://127.0.0.1:{port}" in "".join(lines)
+            yield process
+        finally:
+            process.kill()
+
+
+def children(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for each in lists for child in each.read_text().split()]
+
+
+def plan(folder: Path, *steps: dict[str, object]) -> Path:
+    path = folder / "plan.json"
+    path.write_text(json.dumps(steps))
+    return path
+
+
+def test_start_run_look_stop_be_killed_and_find_everything_again(tmp_path: Path) -> None:
+    port = free_port()
+    with dev(tmp_path, port) as process:
+        made = swissbrain(tmp_path, "run", "--plan", str(EXAMPLE), "--follow")
+        assert made.returncode == 0, made.stderr
+        run_id = str(re.findall(r"run_[0-9a-f]{32}", made.stderr)[0])
+        assert "statistics.json" in swissbrain(tmp_path, "files", run_id).stdout
+        figures = swissbrain(tmp_path, "files", run_id, "planets.csv").stdout
+        assert figures == EXAMPLE.with_name("planets.csv").read_text()
+        log = swissbrain(tmp_path, "logs", run_id, "--json").stdout
+        parts = children(process.pid)
+        assert len(parts) >= 6
+        process.kill()
+    wait_until(lambda: not any(map(is_alive, parts)), "no part outlives a kill -9 of the command", timeout_s=20)
+
+    with dev(tmp_path, port) as process:
+        assert run_id in swissbrain(tmp_path, "runs").stdout
+        assert swissbrain(tmp_path, "logs", run_id, "--json").stdout == log
+        assert swissbrain(tmp_path, "files", run_id, "planets.csv").stdout == figures
+        parts = children(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+    assert not any(map(is_alive, parts))
+
+
+def test_outcomes_are_exit_codes_and_bad_input_is_a_line(tmp_path: Path) -> None:
+    with dev(tmp_path, free_port()) as process:
+        failing = plan(tmp_path, {"tool": "shell", "args": {"command": "echo almost >&2; exit 7"}})
+        failed = swissbrain(tmp_path, "run", "--plan", str(failing), "-f")
+        assert failed.returncode == 1
+        assert "exit code 7: almost" in failed.stdout
+
+        sleeping = plan(tmp_path, {"tool": "shell", "args": {"command": "sleep 600"}})
+        run_id = swissbrain(tmp_path, "run", "--plan", str(sleeping)).stdout.strip()
+        with start(tmp_path, "logs", run_id, "-f") as watching:
+            assert swissbrain(tmp_path, "cancel", run_id).returncode == 0
+            assert watching.wait(timeout=60) == 3
+
+        for words, said in [
+            (("run", "--plan", "none.json"), "cannot read none.json"),
+            (("run",), "a run needs a 'prompt', a 'plan', or both"),
+            (("run", "x", "--priority", "9"), "$.priority"),
+            (("show", "run_none"), "there is no run 'run_none'"),
+            (("start", run_id), "cannot start a run that is cancelled"),
+            (("files", run_id, "../x"), "the path holds the segment '..'"),
+            (("logs", "-x"), "No such option: -x"),
+            (("dev",), "is in use by another stack"),
+            (("dev", "--data", "other", "--port", "0"), "--port"),
+        ]:
+            refused = swissbrain(tmp_path, *words)
+            assert (refused.returncode, refused.stdout) == (2, ""), words
+            assert said in refused.stderr
+            assert refused.stderr.count("\n") == 1
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_it_starts_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with start(tmp_path, "dev", "--port", str(free_port())) as process:
+        wait_until(lambda: len(children(process.pid)) >= 2, "the first parts have started", timeout_s=30)
+        parts = children(process.pid)
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 0
+    assert not any(map(is_alive, parts))
+
+
+def test_a_taken_port_is_a_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = swissbrain(tmp_path, "dev", "--port", str(port))
+    assert refused.returncode == 2
+    assert refused.stderr == f"swissbrain: port {port} is taken; choose another one with --port\n"
