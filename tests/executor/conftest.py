@@ -1,6 +1,7 @@
 """Executors over the real bubblewrap; after each test nothing of it may be left on the host."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +35,5 @@ def unsafe(tmp_path: Path) -> Iterator[Bench]:
 def _checked(bench: Bench) -> Iterator[Bench]:
     yield bench
     wait_until(lambda: not bench.alive(), "no process of the test is left", timeout_s=5)
+    # What some tests dig is too deep for pytest's own removal.
+    subprocess.run(["rm", "-rf", str(bench.root)], check=True)

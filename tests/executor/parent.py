@@ -1,4 +1,7 @@
-"""A worker to be killed: `python -m tests.executor.parent ROOT MARKER MODE COUNT` executes programs until it is dead."""
+"""A worker to be killed: executes programs until it is dead.
+
+`python -m tests.executor.parent ROOT MARKER MODE COUNT`
+"""
 
 import asyncio
 import sys
@@ -9,18 +12,20 @@ from tests.executor.rig import Bench
 
 DAEMON = """
 import os, signal, time
-marker = 'MARKER'
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
+told, tell = os.pipe()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        os.execvp('sh', ['sh', '-c', 'sleep 3600; : ' + marker])
+        os.execv('/bin/sh', ['sh', '-c', 'sleep 3600; : MARKER'])
     os._exit(0)
+os.close(tell)
+os.read(told, 1)
 print('up', flush=True)
 time.sleep(3600)
 """
-"""Leaves a daemon in a session of its own, and goes on."""
+"""Goes on, and says `up` once it has a daemon in a session of its own, which ignores signals and holds the output."""
 
 
 async def main(root: str, marker: str, mode: str, count: str) -> None:

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from infra.contract.ports import ExecLimits
+from infra.contract.ports import Command, ExecLimits
 from tests.executor.rig import MB, Bench
 from tests.support.waiting import until
 
@@ -126,8 +126,6 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
         held.append(text)
         await gate.wait()
 
-    from infra.contract.ports import Command
-
     source = (
         "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); echo $i > count; done"
     )
@@ -138,7 +136,7 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
         path = bench.files.seen / "count"
         before = path.read_text() if path.exists() else ""
         await asyncio.sleep(0.5)
-        return before and before == path.read_text()
+        return bool(before) and before == path.read_text()
 
     await until(stuck, "the program waits for the log")
     assert int((bench.files.seen / "count").read_text()) < 200

@@ -1,0 +1,134 @@
+"""Many programs at once, and the loop that the worker uses."""
+
+import asyncio
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from infra.contract.errors import ExecutorUnavailable
+from infra.local_executor import LocalExecutor
+from tests.executor.parent import DAEMON
+from tests.executor.rig import Bench, PlainFiles, open_fds
+from tests.support.waiting import until
+
+
+async def twenty(bench: Bench) -> None:
+    """Twenty programs at once, with results of their own."""
+    before = len(open_fds())
+    ran = await asyncio.gather(
+        *(
+            bench.run(f"echo {n}; id -u; sleep 0.5; echo {n} > mine; exit {n}", run_id=f"run-{n}", files=PlainFiles())
+            for n in range(20)
+        )
+    )
+    assert [one.code for one in ran] == list(range(20))
+    assert [one.out.split()[0] for one in ran] == [str(n) for n in range(20)]
+    for n in range(20):
+        assert (bench.root / f"run-{n}/workspace/mine").read_text() == f"{n}\n"
+        await bench.executor.release(f"run-{n}")
+    await asyncio.sleep(0.1)
+    assert len(open_fds()) <= before
+
+
+async def cancelled(bench: Bench) -> None:
+    """Twelve programs with daemons, all cancelled."""
+    up = asyncio.Semaphore(0)
+    running = [
+        asyncio.ensure_future(
+            bench.run(DAEMON, "python", run_id=f"run-{n}", files=PlainFiles(), on_line=lambda *_: up.release())
+        )
+        for n in range(12)
+    ]
+    for _ in running:
+        await asyncio.wait_for(up.acquire(), 60)
+    assert len(bench.alive()) >= 12
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    assert all(task.cancelled() for task in running)
+    assert not bench.alive()
+
+
+async def everything(bench: Bench) -> None:
+    """What the worker's loop has to be able to do."""
+    await bench.executor.check()
+    await twenty(bench)
+    await cancelled(bench)
+    assert (await bench.run("yes | head -c 5M", run_id="flood")).ended.stdout_bytes == 5 * 1024 * 1024
+    assert (await bench.run("sleep 1000", run_id="late", timeout_s=0.5)).ended.timed_out
+    assert (await bench.run("exec >&- 2>&-; exit 4", run_id="closed")).code == 4
+    for n in range(20):
+        task = asyncio.ensure_future(bench.run(DAEMON, "python", run_id=f"storm-{n}"))
+        await asyncio.sleep(n * 0.004)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not bench.alive()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_many_at_once(bench: Bench, run: object) -> None:
+    assert callable(run)
+    run(everything(bench))
+
+
+async def test_two_calls_of_one_run_share_its_workspace(bench: Bench) -> None:
+    await bench.run("echo from the first > shared", call="step-0")
+    assert (await bench.run("cat shared", call="step-1")).out == "from the first\n"
+
+
+async def test_a_run_that_is_released_leaves_nothing_however_deep_it_dug(bench: Bench) -> None:
+    source = (
+        "import os\n"
+        "for n in range(3000):\n"
+        "    os.mkdir('d' * 20); os.chdir('d' * 20)\n"
+        "    if n % 100 == 0: open('file', 'w').close(); os.symlink('/', 'link')\n"
+    )
+    locked = "mkdir -p a/b/c/d; touch a/b/c/d/e; chmod 0 a/b/c/d/e a/b/c/d a/b/c a/b a; ln -s /etc link; mkfifo pipe"
+    assert (await bench.run(locked)).code == 0
+    assert (await bench.run(source, "python")).code == 0
+    await bench.executor.release("run-1")
+    assert list(bench.root.iterdir()) == []
+    assert Path("/etc/passwd").exists()
+
+
+async def test_a_second_executor_starts_over(bench: Bench) -> None:
+    await bench.run("mkdir -p a/b; touch a/b/c; chmod 0 a/b a")
+    LocalExecutor(bench.root)
+    assert list(bench.root.iterdir()) == []
+
+
+async def test_a_full_table_of_descriptors_is_an_error_and_leaves_nothing(bench: Bench) -> None:
+    """Whichever of the calls fails first: what was opened is closed, what was started is dead."""
+    await bench.run("true")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = len(open_fds())
+    outcomes = []
+    for room in range(2, 30):
+        filling = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            with suppress(OSError):
+                while True:
+                    filling.append(os.open("/dev/null", os.O_RDONLY))
+            for _ in range(room):
+                os.close(filling.pop())
+            outcomes.append((await bench.run("echo fine; : MARKER")).out)
+        except (OSError, ExecutorUnavailable) as exc:
+            outcomes.append(type(exc).__name__)
+        finally:
+            for fd in filling:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert outcomes[0] != "fine\n"
+    assert outcomes[-1] == "fine\n"
+
+    async def closed() -> bool:
+        return len(open_fds()) <= before
+
+    await until(closed, "all descriptors are closed again", timeout_s=5)
+    assert not bench.alive()
