@@ -108,10 +108,8 @@ def start(
     Raises ExecutorUnavailable.
     """
     with ExitStack() as closed_on_error:
-        fds = [*os.pipe(), *os.pipe()]
-        for fd in fds:
-            closed_on_error.callback(os.close, fd)
-        lifeline_theirs, lifeline_ours, ready_ours, ready_theirs = fds
+        lifeline_theirs, lifeline_ours = _pipe(closed_on_error)
+        ready_ours, ready_theirs = _pipe(closed_on_error)
         try:
             guard = subprocess.Popen(
                 command_line(lifeline_theirs, ready_theirs),
@@ -123,7 +121,7 @@ def start(
                 cwd=cwd,
                 start_new_session=True,
             )
-        except OSError as exc:
+        except (FileNotFoundError, PermissionError) as exc:
             raise ExecutorUnavailable(f"{exc.filename or 'a program'} could not be started: {exc.strerror}") from exc
         guard_fd = os.pidfd_open(guard.pid)
         closed_on_error.pop_all()
@@ -144,6 +142,13 @@ async def surely(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled:
         raise asyncio.CancelledError
+
+
+def _pipe(closed: ExitStack) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    closed.callback(os.close, reading)
+    closed.callback(os.close, writing)
+    return reading, writing
 
 
 async def _connect(pipe: IO[bytes] | None, reader: asyncio.StreamReader) -> asyncio.BaseTransport:

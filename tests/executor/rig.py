@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-from infra.contract.models import FileChanges, FileInfo
-from infra.contract.ports import Command, ExecLimits, Execution
+from infra.contract.models import FileChanges
+from infra.contract.ports import Command, ExecLimits, Execution, RunFiles
 from infra.local_executor import LocalExecutor
 
 MB = 1024 * 1024
@@ -22,24 +22,17 @@ class PlainFiles:
         self.seen = Path("/nowhere")
         self.stored = 0
 
-    async def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        return (self.seen / path).read_bytes()[:max_bytes]
-
-    async def write(self, path: str, data: bytes) -> FileInfo:
-        raise NotImplementedError
-
-    async def list(self, folder: str = "") -> "list[FileInfo]":
-        raise NotImplementedError
-
-    async def delete(self, path: str) -> None:
-        raise NotImplementedError
-
     async def materialise(self, directory: Path) -> None:
         self.seen = directory
 
     async def store_changes(self, directory: Path) -> FileChanges:
         self.stored += 1
         return FileChanges(written=[], deleted=[], skipped=[])
+
+    @property
+    def port(self) -> RunFiles:
+        """As much of the port as the executor uses."""
+        return cast("RunFiles", self)
 
 
 @dataclass
@@ -96,7 +89,7 @@ class Bench:
 
         text = source.replace("MARKER", self.marker)
         command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
-        return Ran(await self.executor.execute(command, files or self.files, line), lines)
+        return Ran(await self.executor.execute(command, (files or self.files).port, line), lines)
 
     def alive(self) -> list[int]:
         """The processes of this test that the host still has."""

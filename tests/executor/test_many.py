@@ -58,7 +58,11 @@ async def everything(bench: Bench) -> None:
     await bench.executor.check()
     await twenty(bench)
     await cancelled(bench)
-    assert (await bench.run("yes | head -c 5M", run_id="flood")).ended.stdout_bytes == 5 * 1024 * 1024
+    assert (
+        await bench.run(
+            "yes 'a line of some length, as most are in the output of programs' | head -c 5M", run_id="flood"
+        )
+    ).ended.stdout_bytes == 5 * 1024 * 1024
     assert (await bench.run("sleep 1000", run_id="late", timeout_s=0.5)).ended.timed_out
     assert (await bench.run("exec >&- 2>&-; exit 4", run_id="closed")).code == 4
     for n in range(20):

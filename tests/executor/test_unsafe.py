@@ -1,0 +1,75 @@
+"""Without a sandbox, for development: loud, and yet nothing outlives a call."""
+
+import asyncio
+import logging
+
+import pytest
+
+from infra.contract.ports import ExecLimits
+from tests.executor.parent import DAEMON
+from tests.executor.rig import MB, Bench
+
+
+async def test_every_call_warns(unsafe: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        assert (await unsafe.run("echo x; exit 3", call=f"step-{number}")).code == 3
+    warnings = [record for record in caplog.records if record.message == "tool.unsandboxed"]
+    assert [record.levelno for record in warnings] == [logging.WARNING] * 3
+    assert [record.fields["call"] for record in warnings] == ["step-0", "step-1", "step-2"]  # type: ignore[attr-defined]
+
+
+async def test_the_sandbox_does_not_warn(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    await bench.run("true")
+    assert not caplog.records
+
+
+async def test_programs_of_every_kind(unsafe: Bench) -> None:
+    await unsafe.executor.check()
+    assert (await unsafe.run("pwd; echo $HOME")).out == f"{unsafe.files.seen}\n" * 2
+    assert (await unsafe.run("print('py')", "python")).out == "py\n"
+    assert (await unsafe.run("echo ${BASH_VERSION:+bash}", "bash")).out == "bash\n"
+    assert (await unsafe.run("kill -9 $$")).code == 137
+
+
+async def test_the_workers_secrets_are_not_passed_on(unsafe: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3_SECRET_KEY", "very-secret")
+    assert "very-secret" not in (await unsafe.run("env")).out
+
+
+async def test_timeout_and_cancel_take_the_whole_tree(unsafe: Bench) -> None:
+    ran = await unsafe.run(DAEMON, "python", timeout_s=1)
+    assert ran.ended.timed_out
+    assert not unsafe.alive()
+    up = asyncio.Event()
+    running = asyncio.ensure_future(unsafe.run(DAEMON, "python", on_line=lambda *_: up.set()))
+    await asyncio.wait_for(up.wait(), 60)
+    assert unsafe.alive()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not unsafe.alive()
+
+
+async def test_a_program_that_ends_takes_its_daemons_with_it(unsafe: Bench) -> None:
+    ran = await unsafe.run(DAEMON.replace("time.sleep(3600)", "raise SystemExit(6)"), "python", timeout_s=100)
+    assert (ran.code, ran.ended.timed_out) == (6, False)
+    assert not unsafe.alive()
+
+
+async def test_a_storm_of_cancels(unsafe: Bench) -> None:
+    for number in range(40):
+        running = asyncio.ensure_future(unsafe.run(DAEMON, "python"))
+        await asyncio.sleep(number * 0.003)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert not unsafe.alive()
+
+
+async def test_memory_and_file_limits_hold(unsafe: Bench) -> None:
+    limits = ExecLimits(memory_bytes=128 * MB, file_bytes=MB)
+    ran = await unsafe.run("x = bytearray(300 * 1024 * 1024)", "python", limits=limits)
+    assert "MemoryError" in ran.err
+    assert (
+        await unsafe.run("trap '' XFSZ; head -c 9M /dev/zero > big; stat -c %s big", limits=limits)
+    ).out == f"{MB}\n"
