@@ -10,7 +10,7 @@ from edge_api.ports import Workspaces
 from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import RunGone, TransitionRefused
-from infra.contract.models import Page, RunHead, RunRecord, RunSpec
+from infra.contract.models import FileEntry, Page, RunHead, RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
 from infra.contract.store import RunStore
 from infra.logging import log
@@ -51,6 +51,16 @@ class RunService:
     async def head(self, user: str, run_id: str) -> RunHead:
         """The user's run without what can be large."""
         return _owned(await self._store.head(_checked(run_id)), user)
+
+    async def files(self, user: str, run_id: str) -> dict[str, FileEntry]:
+        """The files of the user's run, by path."""
+        await self.head(user, run_id)
+        return await self._store.files(run_id)
+
+    async def file(self, user: str, run_id: str, path: str) -> FileEntry:
+        """One file of the user's run. Raises FileMissing."""
+        await self.head(user, run_id)
+        return await self._store.file(run_id, path)
 
     async def page(self, user: str, *, limit: int, before: tuple[int, str] | None, status: Status | None) -> Page:
         """The user's runs, newest first."""

@@ -1,17 +1,27 @@
 """What a run's work may use: its journal, its log, its workspace, its executor."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
 
 from infra.contract import codec
-from infra.contract.models import Claim, FileChanges, NewEvent
+from infra.contract.models import Claim, FileChanges, NewEvent, Writes
 from infra.contract.ports import Executor, RunFiles
-from worker.emitter import LogEmitter
+from worker.emitter import LogEmitter, new_event
 from worker.tools.base import ToolContext
 
 T = TypeVar("T")
+
+
+LARGE_BYTES = 32 * 1024
+"""A larger result is kept in the object store, and the journal names it."""
+
+
+class Elsewhere(msgspec.Struct, frozen=True):
+    """What the journal holds instead of a large result."""
+
+    kept: str = msgspec.field(name="$kept")
 
 
 class RunContext:
@@ -23,6 +33,7 @@ class RunContext:
         self.files = files
         self.executor = executor
         self._journal = claim.journal
+        self._news: list[NewEvent] = []
 
     async def once(
         self,
@@ -30,24 +41,42 @@ class RunContext:
         kind: type[T],
         call: Callable[[], Awaitable[T]],
         *,
-        done: Callable[[T], NewEvent] | None = None,
+        done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
     ) -> T:
-        """The journaled result of `key`, or that of `call`, which is journaled then, with the event `done` says.
+        """The journaled result of `key`, or that of `call`, which is journaled then.
 
-        What was journaled before is stored before `call` begins, so a completed step is never executed again; `call`
-        itself is executed again if the worker dies while it runs. Raises LeaseLost, and whatever `call` raises,
-        which is not journaled.
+        The result, what `call` changed in the workspace and the events that `done` says are stored together or not at
+        all. What was journaled before is stored before `call` begins, so a completed step is never executed again;
+        `call` itself is executed again, on the workspace as it was, if the worker dies while it runs. Raises LeaseLost,
+        FilesUnavailable, and whatever `call` raises, which is not journaled.
         """
         if key in self._journal:
-            return msgspec.json.decode(self._journal[key], type=kind)
+            return await self._recall(self._journal[key], kind)
         await self.emitter.flush()
         value = await call()
-        self.emitter.journal(key, codec.encode(value), done(value) if done else None)
+        text = codec.encode(value)
+        if len(text) > LARGE_BYTES:
+            text = codec.encode(Elsewhere(await self.files.keep(text.encode())))
+        self.settle(*done(value), journal={key: text})
         return value
+
+    def settle(self, *events: NewEvent, journal: dict[str, str] | None = None) -> None:
+        """Let what was done in the workspace count, together with these events and journal entries."""
+        news, self._news = self._news, []
+        self.emitter.keep(Writes(events=[*news, *events], journal=journal or {}, files=self.files.uncommitted()))
+
+    def tell(self, event: NewEvent) -> None:
+        """Log an event when what was done in the workspace counts, not before."""
+        self._news.append(event)
 
     def for_step(self, index: int) -> ToolContext:
         """What the tool of step `index`, counted from 0, may use."""
         return StepContext(self, index)
+
+    async def _recall(self, text: bytes, kind: type[T]) -> T:
+        if text.startswith(b'{"$kept":'):
+            text = await self.files.kept(msgspec.json.decode(text, type=Elsewhere).kept)
+        return msgspec.json.decode(text, type=kind)
 
 
 class StepContext:
@@ -59,6 +88,7 @@ class StepContext:
         self.files = context.files
         self.executor = context.executor
         self._emitter = context.emitter
+        self._tell = context.tell
         self._index = index
 
     async def output(self, stream: Literal["stdout", "stderr"], text: str) -> None:
@@ -69,12 +99,12 @@ class StepContext:
         """Say something to whoever watches."""
         await self._emitter.emit("message", {"text": text}, step=self._index)
 
-    async def changed(self, changes: FileChanges) -> None:
-        """Log what happened to the workspace."""
+    def changed(self, changes: FileChanges) -> None:
+        """Log what happened to the workspace, as soon as it counts."""
         for file in changes.written:
-            await self._emitter.emit("artifact", {"path": file.path, "size_bytes": file.size_bytes}, step=self._index)
+            self._tell(new_event("artifact", {"path": file.path, "size_bytes": file.size_bytes}, self._index))
         for path in changes.deleted:
-            await self._emitter.emit("artifact", {"path": path, "deleted": True}, step=self._index)
+            self._tell(new_event("artifact", {"path": path, "deleted": True}, self._index))
         for path in changes.skipped:
             note = f"not stored: '{path}' is a link, a special file, or has a name that is not allowed"
-            await self._emitter.emit("log", {"level": "warning", "message": note}, step=self._index)
+            self._tell(new_event("log", {"level": "warning", "message": note}, self._index))

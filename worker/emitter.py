@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from infra.contract.errors import LeaseLost
-from infra.contract.models import EventType, Held, NewEvent
+from infra.contract.models import EventType, Held, NewEvent, Writes
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
 from worker.retrying import until_answered
@@ -21,10 +21,9 @@ BUFFER_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Item:
-    """What is stored together or not at all: an event, a journal entry (key, JSON), or a step's end, which is both."""
+    """What is stored together or not at all, such as an event, or all that the end of a step brings."""
 
-    event: NewEvent | None
-    entry: tuple[str, str] | None
+    writes: Writes
     size: int
 
 
@@ -34,7 +33,7 @@ def new_event(kind: EventType, data: dict[str, object], step: int | None = None)
 
 
 class LogEmitter:
-    """Takes events and journal entries and stores them in order, in batches, each in one atomic call.
+    """Takes events, journal entries and file entries and stores them in order, in batches, each in one atomic call.
 
     While Redis does not answer, the batch under way is sent again under its own number until it is stored, so that
     nothing is lost or doubled. When the fence turns out stale, every method raises LeaseLost; when Redis refuses a
@@ -59,15 +58,22 @@ class LogEmitter:
 
     async def emit(self, kind: EventType, data: dict[str, object], *, step: int | None = None) -> None:
         """Log an event; waits only while the buffer is full."""
-        self._put(new_event(kind, data, step), None)
+        self.keep(Writes(events=[new_event(kind, data, step)]))
         if self._bytes > BUFFER_BYTES:
             self._urgent.set()
             await self._until(lambda: self._bytes <= BUFFER_BYTES)
         self._raise_failure()
 
-    def journal(self, key: str, value: str, event: NewEvent | None = None) -> None:
-        """Keep the result of a completed step, together with the event that says so; `flush` makes sure of both."""
-        self._put(event, (key, value))
+    def keep(self, writes: Writes) -> None:
+        """Store this as a whole with one of the next batches; `flush` makes sure of it."""
+        size = sum(_size(event) for event in writes.events) + 200 * len(writes.files)
+        size += sum(64 + len(value) for value in writes.journal.values())
+        self._items.append(Item(writes, size))
+        self._bytes += size
+        self._taken += 1
+        self._dirty.set()
+        if self._bytes >= BATCH_BYTES:
+            self._urgent.set()
 
     async def flush(self) -> None:
         """Return once everything taken so far is stored."""
@@ -79,27 +85,16 @@ class LogEmitter:
         await self._until(lambda: self._stored >= target)
         self._raise_failure()
 
-    async def close(self) -> tuple[list[NewEvent], dict[str, str]]:
+    async def close(self) -> Writes:
         """Stop sending; what is left goes with the run's last write. Waits for the batch under way."""
         async with self._sending:
             await self.abandon()
-        return self._split(self._take(None))
+        return _merged(self._take(None))
 
     async def abandon(self) -> None:
         """Stop at once: the run is not ours any more, or the batch under way is done."""
         self._pump.cancel()
         await asyncio.gather(self._pump, return_exceptions=True)
-
-    def _put(self, event: NewEvent | None, entry: tuple[str, str] | None) -> None:
-        size = 64 + len(entry[1]) if entry else 64
-        if event:
-            size += sum(len(value) for value in event.data.values() if isinstance(value, str))
-        self._items.append(Item(event, entry, size))
-        self._bytes += size
-        self._taken += 1
-        self._dirty.set()
-        if self._bytes >= BATCH_BYTES:
-            self._urgent.set()
 
     def _take(self, limit: int | None) -> list[Item]:
         """The first items, up to `limit` bytes but at least one."""
@@ -110,11 +105,6 @@ class LogEmitter:
             size += items[-1].size
         self._bytes -= size
         return items
-
-    @staticmethod
-    def _split(items: list[Item]) -> tuple[list[NewEvent], dict[str, str]]:
-        events = [item.event for item in items if item.event]
-        return events, dict(item.entry for item in items if item.entry)
 
     async def _pump_forever(self) -> None:
         try:
@@ -141,8 +131,8 @@ class LogEmitter:
             self._dirty.clear()
             self._urgent.clear()
         if items:
-            events, journal = self._split(items)
-            held = await until_answered(lambda: self._store.emit(self._lease, events, journal))
+            writes = _merged(items)
+            held = await until_answered(lambda: self._store.emit(self._lease, writes))
             self._sent_at = time.monotonic()
             self._on_held(held)
             if held.outcome not in {Outcome.OK, Outcome.SAME}:
@@ -165,3 +155,17 @@ class LogEmitter:
     def _raise_failure(self) -> None:
         if self._failure:
             raise self._failure
+
+
+def _merged(items: list[Item]) -> Writes:
+    """All in one, in order: of two values for one key the later one holds."""
+    merged = Writes(events=[], journal={}, files={})
+    for item in items:
+        merged.events.extend(item.writes.events)
+        merged.journal.update(item.writes.journal)
+        merged.files.update(item.writes.files)
+    return merged
+
+
+def _size(event: NewEvent) -> int:
+    return 64 + sum(len(value) for value in event.data.values() if isinstance(value, str))

@@ -65,8 +65,8 @@ class PlanWalker:
         return {"steps": len(plan), "last": record.result if record else None}
 
     async def _once(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
-        def done(record: StepRecord) -> NewEvent:
-            return new_event("step.finished", {"status": "succeeded", "duration_ms": record.duration_ms}, index)
+        def done(record: StepRecord) -> list[NewEvent]:
+            return _ended(index, step, "succeeded", record.duration_ms)
 
         return await context.once(f"step:{index}", StepRecord, lambda: self._execute(context, index, step), done=done)
 
@@ -85,12 +85,8 @@ class PlanWalker:
             code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
             if code is None:
                 raise
-            outcome = {"tool": step.tool, "status": "failed", "duration_ms": duration_ms()}
-            await emit("tool.finished", {**outcome, "code": code, "message": str(exc)}, step=index)
-            await emit("step.finished", {"status": "failed", "duration_ms": duration_ms()}, step=index)
+            context.settle(*_ended(index, step, "failed", duration_ms(), code=code, message=str(exc)))
             raise StepFailed(RunError(code=code, message=str(exc), step=index)) from exc
-        outcome = {"tool": step.tool, "status": "succeeded", "duration_ms": duration_ms()}
-        await emit("tool.finished", outcome, step=index)
         return StepRecord(tool=step.tool, duration_ms=duration_ms(), result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
@@ -98,6 +94,15 @@ class PlanWalker:
         result = await self._tools[step.tool].run(args, context.for_step(index))
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
+
+
+def _ended(index: int, step: PlanStep, status: str, duration_ms: int, **why: str) -> list[NewEvent]:
+    """The events of the end of a step."""
+    outcome = {"status": status, "duration_ms": duration_ms}
+    return [
+        new_event("tool.finished", {"tool": step.tool, **outcome, **why}, index),
+        new_event("step.finished", outcome, index),
+    ]
 
 
 def _shown(args: Mapping[str, Any]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from infra.contract.errors import FilesUnavailable, LeaseLost
-from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, RunError, RunRecord
+from infra.contract.models import TERMINAL_EVENT, Claim, FileEntry, NewEvent, RunError, RunRecord
 from infra.contract.ports import Executor, RunFiles
 from infra.contract.states import Outcome, Status
 from infra.contract.store import RunStore
@@ -24,8 +24,8 @@ MAX_BACKOFF_S = 60.0
 class Workspaces(Protocol):
     """Gives the workspace of a run."""
 
-    def run(self, user_id: str, run_id: str) -> RunFiles:
-        """The files of one run."""
+    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
+        """The files of one claimed run, whose record names `files`."""
         ...
 
 
@@ -60,7 +60,7 @@ class Runner:
         """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised."""
         run = claim.run
         emitter = LogEmitter(self._store, active.lease, active.held)
-        files = self._workspaces.run(run.user, run.id)
+        files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
         context = RunContext(claim, emitter, files, self._executor)
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
         active.attach(work)
@@ -95,17 +95,15 @@ class Runner:
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
     async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Ended | GivenBack) -> None:
-        events, journal = await emitter.close()
+        writes = await emitter.close()
         lease = active.lease
-        events.append(_last_event(verdict))
+        writes.events.append(_last_event(verdict))
 
         async def write() -> Outcome:
             if isinstance(verdict, GivenBack):
                 delay_ms, burn = verdict.delay_ms, verdict.burn
-                return await self._store.release(lease, events, journal, delay_ms=delay_ms, burn=burn)
-            return await self._store.finish(
-                lease, verdict.status, events, journal, result=verdict.result, error=verdict.error
-            )
+                return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)
+            return await self._store.finish(lease, verdict.status, writes, result=verdict.result, error=verdict.error)
 
         outcome = await until_answered(write)
         name = verdict.reason if isinstance(verdict, GivenBack) else verdict.status.value

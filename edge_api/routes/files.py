@@ -23,17 +23,17 @@ class FileRoutes:
 
     async def list(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}/files`."""
-        run = await self._runs.head(principal.user, request.path_params["run_id"])
-        base = f"/agent/runs/{run.id}/files"
-        found = await self._files.run(principal.user, run.id).list()
+        run_id = request.path_params["run_id"]
+        base = f"/agent/runs/{run_id}/files"
+        found = await self._runs.files(principal.user, run_id)
         files = [
             File(
-                path=file.path,
-                size_bytes=file.size_bytes,
-                modified_ms=file.modified_ms,
-                href=f"{base}/{quote(file.path)}",
+                path=path,
+                size_bytes=entry.size_bytes,
+                modified_ms=entry.modified_ms,
+                href=f"{base}/{quote(path)}",
             )
-            for file in found
+            for path, entry in sorted(found.items())
         ]
         return ok(FileList(files=files))
 
@@ -41,6 +41,7 @@ class FileRoutes:
         """`GET /agent/runs/{run_id}/files/{path}`: a redirect to a URL that is good for a short time."""
         # The server has undone the percent-encoding, so what hid a `..` is in the open here.
         path = workspace_path(request.path_params["path"])
-        run = await self._runs.head(principal.user, request.path_params["run_id"])
-        await self._files.head(principal.user, run.id, path)
-        return elsewhere(await self._files.presign_get(principal.user, run.id, path, self._presign_expiry_s))
+        run_id = request.path_params["run_id"]
+        entry = await self._runs.file(principal.user, run_id, path)
+        url = await self._files.presign_get(principal.user, run_id, path, entry, self._presign_expiry_s)
+        return elsewhere(url)

@@ -5,7 +5,18 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.models import Batch, Brief, Event, NewEvent, RunError, RunHead, RunRecord, RunSpec
+from infra.contract.models import (
+    Batch,
+    Brief,
+    Event,
+    FileEntry,
+    NewEvent,
+    RunError,
+    RunHead,
+    RunRecord,
+    RunSpec,
+    Writes,
+)
 from infra.contract.ports import Reply
 from infra.contract.states import Status
 
@@ -25,10 +36,12 @@ HEAD_FIELDS = (
 )
 RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
 JOURNAL_PREFIX = "journal:"
+FILE_PREFIX = "file:"
 
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
 _brief = msgspec.json.Decoder(Brief)
+_file = msgspec.json.Decoder(FileEntry)
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
 
@@ -77,6 +90,27 @@ def decode_journal(fields: Mapping[str, str]) -> dict[str, bytes]:
         for name, value in fields.items()
         if name.startswith(JOURNAL_PREFIX)
     }
+
+
+def decode_files(fields: Mapping[str, str]) -> dict[str, FileEntry]:
+    """The files among the fields of a run's hash, by path."""
+    return {
+        name.removeprefix(FILE_PREFIX): decode_file(value)
+        for name, value in fields.items()
+        if name.startswith(FILE_PREFIX)
+    }
+
+
+def decode_file(text: str) -> FileEntry:
+    """One file of a run's hash."""
+    return _file.decode(text)
+
+
+def encode_kept(writes: Writes) -> list[str]:
+    """Fields of a run's hash and their values in turn; an empty value takes the field away."""
+    pairs = [(f"{JOURNAL_PREFIX}{key}", value) for key, value in writes.journal.items()]
+    pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
+    return [part for pair in pairs for part in pair]
 
 
 def decode_head(fields: Mapping[str, str | None]) -> RunHead:

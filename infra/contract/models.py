@@ -171,11 +171,36 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file as the run's record knows it. `key` is the rest of its object key after the run's prefix.
+
+    An object is never written twice, so an entry always means the same bytes.
+    """
+
+    key: str
+    size_bytes: int
+    modified_ms: int
+    executable: bool = False
+
+
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A run granted to a worker: the record, and the journal of its completed steps (key → JSON)."""
+    """A run granted to a worker: the record, the journal of its completed steps (key → JSON), its files by path."""
 
     run: RunRecord
     journal: dict[str, bytes]
+    files: dict[str, FileEntry]
+
+
+class Writes(msgspec.Struct, frozen=True, kw_only=True):
+    """What one fenced call stores, all or nothing.
+
+    `events` go to the log, `journal` (key → JSON; empty takes the entry away) and `files` (path → entry; None takes
+    the file away) into the record.
+    """
+
+    events: list[NewEvent] = []
+    journal: dict[str, str] = {}
+    files: dict[str, FileEntry | None] = {}
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
-from infra.contract.models import FileChanges, FileInfo
+from infra.contract.models import FileChanges, FileEntry, FileInfo
 from infra.contract.scripts import Script
 
 Reply: TypeAlias = "str | int | list[Reply] | None"
@@ -45,7 +45,10 @@ class LogFeed(Protocol):
 
 
 class RunFiles(Protocol):
-    """The workspace of one run. All raise FilesUnavailable if the object store fails."""
+    """The workspace of one claimed run. What is changed here is seen by others once `uncommitted` has been stored.
+
+    All that fetch or store bytes raise FilesUnavailable if the object store fails.
+    """
 
     async def read(self, path: str, max_bytes: int | None = None) -> bytes:
         """The file's bytes, at most the first `max_bytes`. Raises FileMissing."""
@@ -69,6 +72,18 @@ class RunFiles(Protocol):
 
     async def store_changes(self, directory: Path) -> FileChanges:
         """Store what changed in `directory` since it was materialised. Raises LimitExceeded, nothing stored then."""
+        ...
+
+    def uncommitted(self) -> dict[str, FileEntry | None]:
+        """Take what has changed since the last call (None: deleted), to be stored with the run's next fenced write."""
+        ...
+
+    async def keep(self, data: bytes) -> str:
+        """Store bytes that are no file of the workspace; the name they are kept under."""
+        ...
+
+    async def kept(self, name: str) -> bytes:
+        """The bytes that were kept under a name. Raises FileMissing."""
         ...
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from infra.contract import codec
-from infra.contract.errors import RunGone
+from infra.contract.errors import FileMissing, RunGone
 from infra.contract.keys import Keys
-from infra.contract.models import Event, Page, QueueDepths, RunHead, RunRecord
+from infra.contract.models import Event, FileEntry, Page, QueueDepths, RunHead, RunRecord
 from infra.contract.ports import Redis
 from infra.contract.states import Status
 
@@ -29,6 +29,26 @@ class RunReader:
     async def head(self, run_id: str) -> RunHead:
         """A run without what can be large. Raises RunGone."""
         return codec.decode_head(await self._fields(run_id, codec.HEAD_FIELDS))
+
+    async def files(self, run_id: str) -> dict[str, FileEntry]:
+        """The files of a run by path; empty if there is no such run."""
+        found: dict[str, str] = {}
+        cursor = "0"
+        while True:
+            reply = await self._redis.command(
+                "HSCAN", self.keys.run(run_id), cursor, "MATCH", f"{codec.FILE_PREFIX}*", "COUNT", 1000
+            )
+            cursor, fields = str(codec.items(reply)[0]), codec.items(reply)[1]
+            found |= codec.pairs(fields)
+            if cursor == "0":
+                return codec.decode_files(found)
+
+    async def file(self, run_id: str, path: str) -> FileEntry:
+        """One file of a run. Raises FileMissing."""
+        text = await self._redis.command("HGET", self.keys.run(run_id), f"{codec.FILE_PREFIX}{path}")
+        if text is None:
+            raise FileMissing(f"there is no file '{path}'")
+        return codec.decode_file(str(text))
 
     async def page(
         self, user: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None

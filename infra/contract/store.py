@@ -10,10 +10,10 @@ from infra.contract.models import (
     Claim,
     Claimed,
     Held,
-    NewEvent,
     RunError,
     RunRecord,
     RunSpec,
+    Writes,
 )
 from infra.contract.ports import Argument, Redis, Reply
 from infra.contract.reader import RunReader
@@ -122,7 +122,8 @@ class RunStore(RunReader):
         claims = []
         for record in records:
             fields = codec.pairs(record)
-            claims.append(Claim(run=codec.decode_record(fields), journal=codec.decode_journal(fields)))
+            journal, files = codec.decode_journal(fields), codec.decode_files(fields)
+            claims.append(Claim(run=codec.decode_record(fields), journal=journal, files=files))
         return Claimed(claims=claims, next_ms=None if next_ms == -1 else int(str(next_ms)))
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Held]:
@@ -137,14 +138,14 @@ class RunStore(RunReader):
             for name, cancel in zip(flat[::2], flat[1::2], strict=True)
         ]
 
-    async def emit(self, lease: Lease, events: Sequence[NewEvent], journal: Mapping[str, str]) -> Held:
-        """Append events to the log, publish them, and journal completed steps, all or nothing.
+    async def emit(self, lease: Lease, writes: Writes) -> Held:
+        """Append events to the log, publish them, and keep the rest in the record, all or nothing.
 
         The batch's number is `lease.batch + 1`; the caller advances `lease.batch` on OK or SAME, so that an emit
         whose answer was lost is repeated under its own number.
         """
-        args: list[Argument] = [lease.fence, lease.batch + 1, len(events), codec.encode_events(events)]
-        args += [self.keys.channel(lease.run_id), *_flat(journal)]
+        args: list[Argument] = [lease.fence, lease.batch + 1, len(writes.events), codec.encode_events(writes.events)]
+        args += [self.keys.channel(lease.run_id), *codec.encode_kept(writes)]
         run_keys = [self.keys.run(lease.run_id), self.keys.log(lease.run_id)]
         name, cancel, _ = codec.items(await self._redis.script(_EMIT, run_keys, args))
         return Held(outcome=Outcome(str(name)), cancel=cancel == "1")
@@ -153,43 +154,36 @@ class RunStore(RunReader):
         self,
         lease: Lease,
         status: Status,
-        events: Sequence[NewEvent],
-        journal: Mapping[str, str],
+        writes: Writes,
         *,
         result: Mapping[str, object] | None = None,
         error: RunError | None = None,
     ) -> Outcome:
-        """End a run: its last events (the terminal one last), journal entries, status, result or error, at once."""
+        """End a run: its last writes (the terminal event last), status, result or error, at once."""
         keys, run_id = self.keys, lease.run_id
-        args = [*self._write(lease, events), status.value, codec.encode(result) if result is not None else ""]
-        args += [codec.encode(error) if error else "", self._retention_s, *_flat(journal)]
+        args = [*self._write(lease, writes), status.value, codec.encode(result) if result is not None else ""]
+        args += [codec.encode(error) if error else "", self._retention_s, *codec.encode_kept(writes)]
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases, keys.dead]
         return _outcome(await self._redis.script(_FINISH, run_keys, args))
 
-    async def release(
-        self, lease: Lease, events: Sequence[NewEvent], journal: Mapping[str, str], *, delay_ms: int, burn: bool
-    ) -> Outcome:
+    async def release(self, lease: Lease, writes: Writes, *, delay_ms: int, burn: bool) -> Outcome:
         """Give a run back: ready at once or after `delay_ms`. `burn`: whether the attempt counts."""
         keys, run_id = self.keys, lease.run_id
-        args = [*self._write(lease, events), delay_ms, int(burn), keys.control, *_flat(journal)]
+        args = [*self._write(lease, writes), delay_ms, int(burn), keys.control, *codec.encode_kept(writes)]
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases, keys.ready, keys.pending, keys.delayed]
         return _outcome(await self._redis.script(_RELEASE, run_keys, args))
 
-    async def wait(self, lease: Lease, events: Sequence[NewEvent], journal: Mapping[str, str]) -> Outcome:
+    async def wait(self, lease: Lease, writes: Writes) -> Outcome:
         """Let a run wait for input: no lease and no worker's slot until `resume` or `cancel`."""
         keys, run_id = self.keys, lease.run_id
-        args = [*self._write(lease, events), *_flat(journal)]
+        args = [*self._write(lease, writes), *codec.encode_kept(writes)]
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases]
         return _outcome(await self._redis.script(_WAIT, run_keys, args))
 
-    def _write(self, lease: Lease, events: Sequence[NewEvent]) -> list[Argument]:
-        events_json = codec.encode_events(events)
+    def _write(self, lease: Lease, writes: Writes) -> list[Argument]:
+        events_json = codec.encode_events(writes.events)
         channel = self.keys.channel(lease.run_id)
-        return [lease.run_id, lease.fence, lease.batch + 1, len(events), events_json, channel]
-
-
-def _flat(journal: Mapping[str, str]) -> list[Argument]:
-    return [part for pair in journal.items() for part in pair]
+        return [lease.run_id, lease.fence, lease.batch + 1, len(writes.events), events_json, channel]
 
 
 def _outcome(reply: Reply) -> Outcome:

@@ -14,33 +14,20 @@ from infra.workspace.links import stored_type
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef, PutObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import PutObjectOutputTypeDef
 
 CHUNK_BYTES = 1024 * 1024
 DELETE_BATCH = 1000
-EXECUTABLE = "executable"
-"""Metadata of files that have the executable bit: the only part of a mode that matters on another worker."""
 
 _TAKEN = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists", "OperationAborted"}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as the store knows it."""
+    """What the store said when it took an object."""
 
-    key: str
     size_bytes: int
-    etag: str
     modified_ms: int
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An object being fetched; the etag is that of these very bytes."""
-
-    etag: str
-    executable: bool
-    chunks: Iterator[bytes]
 
 
 class Bucket:
@@ -81,8 +68,8 @@ class Bucket:
         from botocore.exceptions import ClientError
 
         if max_bytes is None:
-            with self.opened(key) as opened:
-                return b"".join(opened.chunks)
+            with self.opened(key) as chunks:
+                return b"".join(chunks)
         with mapped(key):
             try:
                 wanted = f"bytes=0-{max(max_bytes, 1) - 1}"
@@ -95,42 +82,20 @@ class Bucket:
                 return body.read(max_bytes)
 
     @contextmanager
-    def opened(self, key: str) -> Iterator[Opened]:
-        """The object, being fetched."""
+    def opened(self, key: str) -> Iterator[Iterator[bytes]]:
+        """The object's bytes, being fetched."""
         with mapped(key):
-            answer = self._client.get_object(Bucket=self._name, Key=key)
-            with closing(answer["Body"]) as body:
-                executable = EXECUTABLE in answer["Metadata"]
-                yield Opened(answer["ETag"].strip('"'), executable, body.iter_chunks(CHUNK_BYTES))
+            body = self._client.get_object(Bucket=self._name, Key=key)["Body"]
+            with closing(body):
+                yield body.iter_chunks(CHUNK_BYTES)
 
-    def put(self, key: str, body: bytes | IO[bytes], size_bytes: int, *, executable: bool = False) -> Stored:
+    def put(self, key: str, body: bytes | IO[bytes], size_bytes: int) -> Stored:
         """Store an object as a whole."""
         with mapped(key):
             answer = self._client.put_object(
-                Bucket=self._name,
-                Key=key,
-                Body=body,
-                ContentLength=size_bytes,
-                ContentType=stored_type(key),
-                Metadata={EXECUTABLE: "1"} if executable else {},
+                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=stored_type(key)
             )
-            return Stored(key, size_bytes, answer["ETag"].strip('"'), _answered_ms(answer))
-
-    def head(self, key: str) -> Stored:
-        """What is known of an object."""
-        with mapped(key):
-            answer: HeadObjectOutputTypeDef = self._client.head_object(Bucket=self._name, Key=key)
-            modified_ms = int(answer["LastModified"].timestamp() * 1000)
-            return Stored(key, answer["ContentLength"], answer["ETag"].strip('"'), modified_ms)
-
-    def list(self, prefix: str) -> Iterator[Stored]:
-        """All objects whose keys begin with `prefix`."""
-        with mapped(prefix, object_call=False):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix)
-            for page in pages:
-                for item in page.get("Contents", ()):
-                    modified_ms = int(item["LastModified"].timestamp() * 1000)
-                    yield Stored(item["Key"], item["Size"], item["ETag"].strip('"'), modified_ms)
+            return Stored(size_bytes, _answered_ms(answer))
 
     def first_keys(self, prefix: str) -> Sequence[str]:
         """The first keys that begin with `prefix`, as many as can be deleted at once."""

@@ -1,9 +1,8 @@
-"""Object keys: `users/{user_id}/runs/{run_id}/files/{path}`."""
+"""Object keys: `users/{user_id}/runs/{run_id}/` and then `files/{fence}-{number}/{path}` or `kept/{fence}-{number}`."""
 
 import re
 
 from infra.contract.errors import InvalidInput
-from infra.contract.paths import workspace_path
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@=+-]{0,127}")
 
@@ -14,18 +13,3 @@ def run_prefix(user_id: str, run_id: str) -> str:
         if not _ID.fullmatch(value):
             raise InvalidInput(f"the {field} must be 1 to 128 letters, digits or _.@=+- and begin with one", field)
     return f"users/{user_id}/runs/{run_id}/"
-
-
-def files_prefix(user_id: str, run_id: str) -> str:
-    """What the keys of a run's workspace files begin with."""
-    return f"{run_prefix(user_id, run_id)}files/"
-
-
-def path_of(key: str, prefix: str) -> str | None:
-    """The workspace path of a key; None for a key that this platform did not make, which is never trusted."""
-    if not key.startswith(prefix):
-        return None
-    try:
-        return workspace_path(key[len(prefix) :])
-    except InvalidInput:
-        return None

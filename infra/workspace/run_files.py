@@ -2,19 +2,19 @@
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from threading import Event
 
 from infra.contract.errors import FileMissing
-from infra.contract.models import FileChanges, FileInfo
+from infra.contract.models import FileChanges, FileEntry, FileInfo
 from infra.contract.paths import RESERVED, workspace_path
 from infra.logging import log
 from infra.workspace.bucket import Bucket, Stored
-from infra.workspace.deletion import delete_all
 from infra.workspace.limits import WorkspaceLimits
-from infra.workspace.object_keys import path_of
 from infra.workspace.threads import Threads, each
 from infra.workspace.tree import Stamp, Tree, parents
 
@@ -39,9 +39,9 @@ class _Content:
 
 @dataclass(frozen=True)
 class _Known:
-    """A local file as it was when it equalled the object with this etag."""
+    """A local file as it was when it equalled the object with this key."""
 
-    etag: str
+    key: str
     content: _Content
 
     def settled(self, stamp: Stamp) -> bool:
@@ -52,47 +52,73 @@ class _Known:
 class S3RunFiles:
     """RunFiles over S3. One object for each claimed run: it remembers what `materialise` put where.
 
+    Each write makes an object of its own, named after the claim's fence: what a worker stores that has lost the run
+    is in nobody's way, and is seen by nobody, since the run's record names the objects that count.
+
     `materialise` and `store_changes` must not overlap, and no program may run in the directory during either.
     Two files of which one is named like a folder of the other can both be in the store; on disk the folder wins.
     """
 
-    def __init__(self, bucket: Bucket, threads: Threads, prefix: str, limits: WorkspaceLimits) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        threads: Threads,
+        prefix: str,
+        limits: WorkspaceLimits,
+        fence: int,
+        files: Mapping[str, FileEntry],
+    ) -> None:
         self._bucket = bucket
         self._threads = threads
         self._prefix = prefix
         self._limits = limits
+        self._fence = fence
+        self._numbers = count(1)
+        self._files = dict(files)
+        self._uncommitted: dict[str, FileEntry | None] = {}
         self._directory: Path | None = None
         self._known: dict[str, _Known] = {}
 
     async def read(self, path: str, max_bytes: int | None = None) -> bytes:
         """The file's bytes, at most the first `max_bytes`. Raises FileMissing, FilesUnavailable."""
-        key = self._key(path)
+        key = self._prefix + self._entry(path).key
         return await self._threads.call(lambda _: self._bucket.get(key, max_bytes))
 
     async def write(self, path: str, data: bytes) -> FileInfo:
         """Store a whole file, `.run/` included: what a tool may write is checked with its arguments.
 
-        Raises LimitExceeded for a file that is too large; what all files may have is checked by `store_changes`.
+        Raises LimitExceeded if the file or all of them are too large.
         """
-        key = self._key(path)
-        self._limits.check_file(path, len(data))
-        return self._info(path, await self._threads.call(lambda _: self._bucket.put(key, data, len(data))))
+        key = self._new_key(workspace_path(path))
+        self._limits.check(self._sizes() | {path: len(data)})
+        stored = await self._threads.call(lambda _: self._bucket.put(self._prefix + key, data, len(data)))
+        self._set(path, _entry_of(key, stored))
+        return _info(path, self._files[path])
 
     async def list(self, folder: str = "") -> list[FileInfo]:
-        """All files, or those below one folder, sorted by path; keys that are no workspace paths are left out."""
+        """All files, or those below one folder, sorted by path."""
         below = f"{workspace_path(folder, field='folder')}/" if folder else ""
-        found = await self._threads.call(lambda _: self._remote(below))
-        return [self._info(path, stored) for path, stored in sorted(found.items())]
+        return [_info(path, entry) for path, entry in sorted(self._files.items()) if path.startswith(below)]
 
     async def delete(self, path: str) -> None:
-        """Delete a file. Raises FileMissing: S3 itself does not tell, so it is asked first."""
-        key = self._key(path)
+        """Take a file away. Raises FileMissing."""
+        self._entry(path)
+        self._set(path, None)
 
-        def deletion(_: Event) -> None:
-            self._bucket.head(key)
-            self._bucket.delete(key)
+    def uncommitted(self) -> dict[str, FileEntry | None]:
+        """Take what has changed since the last call, for the run's next fenced write."""
+        changed, self._uncommitted = self._uncommitted, {}
+        return changed
 
-        await self._threads.call(deletion)
+    async def keep(self, data: bytes) -> str:
+        """Store bytes that are no file of the workspace; the name they are kept under."""
+        name = f"kept/{self._fence}-{next(self._numbers)}"
+        await self._threads.call(lambda _: self._bucket.put(self._prefix + name, data, len(data)))
+        return name
+
+    async def kept(self, name: str) -> bytes:
+        """The bytes that were kept under a name. Raises FileMissing."""
+        return await self._threads.call(lambda _: self._bucket.get(self._prefix + name, None))
 
     async def materialise(self, directory: Path) -> None:
         """Make `directory` hold just the workspace's files; whatever else is there, empty folders too, is removed.
@@ -107,33 +133,30 @@ class S3RunFiles:
         """Store what changed in `directory` since it was materialised, except in `.run/`.
 
         Links, special files, and names that are no workspace path are skipped, never followed. Raises LimitExceeded
-        before anything is stored. After FilesUnavailable a part may be stored; a further call stores the rest.
+        before anything is stored. After FilesUnavailable nothing counts as changed; a further call stores all of it.
         """
         return await self._threads.call(lambda stop: self._store_changes(directory, stop))
 
     def _materialise(self, directory: Path, stop: Event) -> None:
         self._attend(directory)
-        remote = _without_hidden(self._remote())
+        wanted = _without_hidden(self._files)
         with Tree(directory) as tree:
-            local = tree.prune(remote)
+            local = tree.prune(wanted)
             self._known = {path: known for path, known in self._known.items() if path in local}
 
             def bring(path: str) -> None:
                 known = self._known.get(path)
                 with suppress(PermissionError):  # a tool locked it: replaced by a fresh one
-                    if known and known.etag == remote[path].etag and not self._changed(tree, path, local[path]):
+                    if known and known.key == wanted[path].key and not self._changed(tree, path, local[path]):
                         return
-                try:
-                    self._fetch(tree, path)
-                except FileMissing:
-                    log("workspace.file_gone", path=path)  # deleted since it was listed
+                self._fetch(tree, path, wanted[path])
 
-            each(bring, sorted(remote), stop)
+            each(bring, sorted(wanted), stop)
 
-    def _fetch(self, tree: Tree, path: str) -> None:
-        with self._bucket.opened(self._key(path)) as opened:
-            stamp, digest = tree.write(path, opened.chunks, executable=opened.executable)
-        self._known[path] = _Known(opened.etag, _Content(stamp, digest, time.time_ns()))
+    def _fetch(self, tree: Tree, path: str, entry: FileEntry) -> None:
+        with self._bucket.opened(self._prefix + entry.key) as chunks:
+            stamp, digest = tree.write(path, chunks, executable=entry.executable)
+        self._known[path] = _Known(entry.key, _Content(stamp, digest, time.time_ns()))
 
     def _store_changes(self, directory: Path, stop: Event) -> FileChanges:
         self._attend(directory)
@@ -151,11 +174,15 @@ class S3RunFiles:
                     unreadable.append(path)
 
             each(compare, files, stop)
-            written = each(lambda path: self._store(tree, path, changed[path]), sorted(changed), stop)
+            stored = each(lambda path: self._store(tree, path, changed[path]), sorted(changed), stop)
         gone = sorted(path for path in self._known if path not in files and not _reserved(path))
-        delete_all(self._bucket, [self._key(path) for path in gone], stop)
+        for path, entry in zip(sorted(changed), stored, strict=True):
+            self._set(path, entry)
+            self._known[path] = _Known(entry.key, changed[path])
         for path in gone:
+            self._set(path, None)
             del self._known[path]
+        written = [_info(path, self._files[path]) for path in sorted(changed)]
         return FileChanges(written=written, deleted=gone, skipped=_shortened(sorted([*skipped, *unreadable])))
 
     def _changed(self, tree: Tree, path: str, stamp: Stamp) -> _Content | None:
@@ -167,38 +194,54 @@ class S3RunFiles:
         content = _Content(*tree.digest(path), noted_ns)
         if not known or not content.equals(known.content):
             return content
-        self._known[path] = _Known(known.etag, content)
+        self._known[path] = _Known(known.key, content)
         return None
 
-    def _store(self, tree: Tree, path: str, content: _Content) -> FileInfo:
+    def _store(self, tree: Tree, path: str, content: _Content) -> FileEntry:
+        key, size_bytes = self._new_key(path), content.stamp.size_bytes
         with tree.opened(path) as fd, os.fdopen(fd, "rb", closefd=False) as file:
-            size_bytes, executable = content.stamp.size_bytes, content.stamp.executable
-            stored = self._bucket.put(self._key(path), file, size_bytes, executable=executable)
-        self._known[path] = _Known(stored.etag, content)
-        return self._info(path, stored)
-
-    def _remote(self, below: str = "") -> dict[str, Stored]:
-        found = ((path_of(item.key, self._prefix), item) for item in self._bucket.list(self._prefix + below))
-        return {path: item for path, item in found if path}
+            stored = self._bucket.put(self._prefix + key, file, size_bytes)
+        return _entry_of(key, stored, executable=content.stamp.executable)
 
     def _attend(self, directory: Path) -> None:
         """What is known holds for one directory only."""
         if directory != self._directory:
             self._directory, self._known = directory, {}
 
-    def _key(self, path: str) -> str:
-        return self._prefix + workspace_path(path)
+    def _entry(self, path: str) -> FileEntry:
+        entry = self._files.get(workspace_path(path))
+        if entry is None:
+            raise FileMissing(f"there is no file '{path}'")
+        return entry
 
-    def _info(self, path: str, stored: Stored) -> FileInfo:
-        return FileInfo(path=path, size_bytes=stored.size_bytes, modified_ms=stored.modified_ms)
+    def _set(self, path: str, entry: FileEntry | None) -> None:
+        self._uncommitted[path] = entry
+        if entry:
+            self._files[path] = entry
+        else:
+            self._files.pop(path, None)
+
+    def _sizes(self) -> dict[str, int]:
+        return {path: entry.size_bytes for path, entry in self._files.items()}
+
+    def _new_key(self, path: str) -> str:
+        return f"files/{self._fence}-{next(self._numbers)}/{path}"
 
 
-def _without_hidden(remote: dict[str, Stored]) -> dict[str, Stored]:
+def _entry_of(key: str, stored: Stored, *, executable: bool = False) -> FileEntry:
+    return FileEntry(key=key, size_bytes=stored.size_bytes, modified_ms=stored.modified_ms, executable=executable)
+
+
+def _info(path: str, entry: FileEntry) -> FileInfo:
+    return FileInfo(path=path, size_bytes=entry.size_bytes, modified_ms=entry.modified_ms)
+
+
+def _without_hidden(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     """What can be on disk: a file named like a folder of another one cannot."""
-    folders = {folder for path in remote for folder in parents(path)}
-    for path in sorted(folders & remote.keys()):
+    folders = {folder for path in files for folder in parents(path)}
+    for path in sorted(folders & files.keys()):
         log("workspace.file_hidden", path=path)
-    return {path: stored for path, stored in remote.items() if path not in folders}
+    return {path: entry for path, entry in files.items() if path not in folders}
 
 
 def _reserved(path: str) -> bool:

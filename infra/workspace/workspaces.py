@@ -1,14 +1,15 @@
 """All workspaces: the entrance for the API and the worker."""
 
+from collections.abc import Mapping
+
 from infra.contract.errors import InvalidInput
-from infra.contract.models import FileInfo
-from infra.contract.paths import workspace_path
+from infra.contract.models import FileEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import served_as
-from infra.workspace.object_keys import files_prefix, run_prefix
+from infra.workspace.object_keys import run_prefix
 from infra.workspace.run_files import S3RunFiles
 from infra.workspace.threads import Threads
 
@@ -35,26 +36,22 @@ class Workspaces:
         """Return if the bucket can be used."""
         await self._threads.call(lambda _: self._bucket.check())
 
-    def run(self, user_id: str, run_id: str) -> S3RunFiles:
-        """The workspace of one run; a worker keeps it for as long as it holds the claim."""
-        return S3RunFiles(self._bucket, self._threads, files_prefix(user_id, run_id), self._limits)
+    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> S3RunFiles:
+        """The workspace of one claimed run, whose record names `files`; kept for as long as the claim is held."""
+        return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self._limits, fence, files)
 
-    async def head(self, user_id: str, run_id: str, path: str) -> FileInfo:
-        """Size and time of one file. Raises FileMissing."""
-        key = files_prefix(user_id, run_id) + workspace_path(path)
-        stored = await self._threads.call(lambda _: self._bucket.head(key))
-        return FileInfo(path=path, size_bytes=stored.size_bytes, modified_ms=stored.modified_ms)
-
-    async def presign_get(self, user_id: str, run_id: str, path: str, expires_s: int, *, inline: bool = False) -> str:
+    async def presign_get(
+        self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
+    ) -> str:
         """A URL that anyone may fetch the file with until it expires; a secret, so never log it.
 
         It downloads as an attachment. With `inline` a browser shows it, if its type is one that cannot run anything
-        (see links.py); other types stay attachments. Does not look whether the file is there.
+        (see links.py); other types stay attachments. Does not look whether the object is there.
         """
-        key = files_prefix(user_id, run_id) + workspace_path(path)
         if not 1 <= expires_s <= MAX_LINK_S:
             raise InvalidInput(f"a link is valid for 1 to {MAX_LINK_S} seconds, not {expires_s}", "expires_s")
         content_type, disposition = served_as(path, inline=inline)
+        key = run_prefix(user_id, run_id) + entry.key
         return await self._threads.call(lambda _: self._bucket.link(key, expires_s, content_type, disposition))
 
     async def delete_run(self, user_id: str, run_id: str) -> int:

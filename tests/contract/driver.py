@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, PlanStep, RunSpec
+from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, PlanStep, RunSpec, Writes
 from infra.contract.ports import Redis, Reply
 from infra.contract.states import TERMINAL, Outcome, Status
 from infra.contract.store import Lease, RunStore
@@ -67,9 +67,9 @@ class Driver:
             return run_id, Lease(run_id, 1)
         _, lease = await self.claim()
         if status is Status.WAITING:
-            await self.store.wait(lease, [event()], {})
+            await self.store.wait(lease, Writes(events=[event()]))
         elif status in TERMINAL:
-            await self.store.finish(lease, status, [END], {})
+            await self.store.finish(lease, status, Writes(events=[END]))
         if status is not Status.RUNNING:
             lease.batch += 1
         return run_id, lease
@@ -79,7 +79,7 @@ class Driver:
         store = self.store
 
         def finish(status: Status) -> Callable[[], Awaitable[Any]]:
-            return lambda: store.finish(lease, status, [END], {})
+            return lambda: store.finish(lease, status, Writes(events=[END]))
 
         return {
             Status.CREATED: [lambda: store.create(run_id, USER, SPEC, start=False, digest="other")],
@@ -87,10 +87,10 @@ class Driver:
                 lambda: store.start(run_id),
                 lambda: store.redrive(run_id, token="t"),
                 lambda: store.resume(run_id, "yes", token="t"),
-                lambda: store.release(lease, [event()], {}, delay_ms=0, burn=False),
+                lambda: store.release(lease, Writes(events=[event()]), delay_ms=0, burn=False),
             ],
             Status.RUNNING: [lambda: store.claim("other", 1, lease_ms=LEASE_MS)],
-            Status.WAITING: [lambda: store.wait(lease, [event()], {})],
+            Status.WAITING: [lambda: store.wait(lease, Writes(events=[event()]))],
             Status.SUCCEEDED: [finish(Status.SUCCEEDED)],
             Status.FAILED: [finish(Status.FAILED)],
             Status.CANCELLED: [finish(Status.CANCELLED), lambda: store.cancel(run_id)],

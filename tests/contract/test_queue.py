@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.models import PlanStep, RunSpec
+from infra.contract.models import PlanStep, RunSpec, Writes
 from infra.contract.ports import Redis
 from infra.contract.states import Outcome, Status
 from infra.contract.store import Lease, RunStore
@@ -119,7 +119,7 @@ async def test_a_lost_run_that_was_to_be_cancelled_is_cancelled(driver: Driver) 
 async def test_a_delayed_run_is_granted_when_it_is_due_and_not_before(driver: Driver) -> None:
     await driver.create()
     _, lease = await driver.claim()
-    await driver.store.release(lease, [event()], {}, delay_ms=60, burn=True)
+    await driver.store.release(lease, Writes(events=[event()]), delay_ms=60, burn=True)
     early = await driver.store.claim("w", 1, lease_ms=LEASE_MS)
     assert early.claims == []
     assert early.next_ms is not None
@@ -134,7 +134,7 @@ async def test_a_release_that_does_not_burn_gives_the_attempt_back(driver: Drive
     for _ in range(5):
         claim, lease = await driver.claim()
         assert claim.run.attempt == 1
-        await driver.store.release(lease, [event()], {}, delay_ms=0, burn=False)
+        await driver.store.release(lease, Writes(events=[event()]), delay_ms=0, burn=False)
 
 
 async def test_the_answer_says_when_to_look_again(driver: Driver) -> None:
@@ -150,9 +150,9 @@ async def test_the_journal_comes_back_with_the_next_claim(driver: Driver) -> Non
     await driver.create()
     first, lease = await driver.claim(lease_ms=1)
     assert first.journal == {}
-    await driver.store.emit(lease, [event()], {"step:0": '{"a":"é"}'})
+    await driver.store.emit(lease, Writes(events=[event()], journal={"step:0": '{"a":"é"}'}))
     lease.batch += 1
-    await driver.store.emit(lease, [], {"step:1": "2"})
+    await driver.store.emit(lease, Writes(events=[], journal={"step:1": "2"}))
     await driver.lapse(1)
     second, _ = await driver.claim()
     assert second.journal == {"step:0": '{"a":"é"}'.encode(), "step:1": b"2"}
@@ -160,10 +160,10 @@ async def test_the_journal_comes_back_with_the_next_claim(driver: Driver) -> Non
 
 async def test_a_cancel_shows_in_every_answer_to_the_worker(driver: Driver) -> None:
     run_id, lease = await driver.in_status(Status.RUNNING)
-    assert not (await driver.store.emit(lease, [event()], {})).cancel
+    assert not (await driver.store.emit(lease, Writes(events=[event()]))).cancel
     lease.batch += 1
     await driver.store.cancel(run_id)
-    assert (await driver.store.emit(lease, [event()], {})).cancel
+    assert (await driver.store.emit(lease, Writes(events=[event()]))).cancel
     assert [held.cancel for held in await driver.store.renew([lease], lease_ms=LEASE_MS)] == [True]
 
 
@@ -179,7 +179,7 @@ async def test_a_cancelled_queued_run_takes_its_token_along(driver: Driver) -> N
 
 async def test_a_redriven_run_starts_with_fresh_attempts_and_its_journal(driver: Driver) -> None:
     run_id, lease = await driver.in_status(Status.RUNNING)
-    await driver.store.finish(lease, Status.FAILED, [END], {"step:0": "1"})
+    await driver.store.finish(lease, Status.FAILED, Writes(events=[END], journal={"step:0": "1"}))
     assert (await driver.store.depths()).dead == 1
     assert await driver.store.redrive(run_id, token="a") == (Outcome.OK, Status.QUEUED)
     assert (await driver.store.depths()).dead == 0
@@ -213,6 +213,8 @@ async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redi
     await redis.command("LPOP", "jobs:pending")
     claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS)
     lease = Lease(run_id, claimed.claims[0].run.fence)
-    await driver.store.finish(lease, Status.SUCCEEDED, [event(), END], {"step:0": "1"}, result={})
+    await driver.store.finish(
+        lease, Status.SUCCEEDED, Writes(events=[event(), END], journal={"step:0": "1"}), result={}
+    )
     calls = await commands(redis) - before
     assert sum(calls.values()) <= 30, calls

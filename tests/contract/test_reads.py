@@ -3,9 +3,10 @@
 import pytest
 
 from infra.contract import codec
-from infra.contract.models import Brief, NewEvent, PlanStep, RunSpec
+from infra.contract.errors import FileMissing
+from infra.contract.models import Brief, FileEntry, NewEvent, PlanStep, RunSpec, Writes
 from infra.contract.ports import Redis
-from infra.contract.states import Status
+from infra.contract.states import Outcome, Status
 from infra.contract.store import RunStore
 from tests.contract.driver import END, USER, Driver, event, strings
 
@@ -14,11 +15,11 @@ async def test_sequence_numbers_have_no_hole_whatever_writes_them(driver: Driver
     run_id = await driver.create()
     _, lease = await driver.claim(lease_ms=1)
     for size in (1, 3, 2):
-        await driver.store.emit(lease, [event(n) for n in range(size)], {})
+        await driver.store.emit(lease, Writes(events=[event(n) for n in range(size)]))
         lease.batch += 1
     await driver.lapse(1)
     _, lease = await driver.claim()
-    await driver.store.finish(lease, Status.FAILED, [event(), END], {})
+    await driver.store.finish(lease, Status.FAILED, Writes(events=[event(), END]))
     await driver.store.redrive(run_id, token="t")
     await driver.store.cancel(run_id)
     events = await driver.store.events(run_id, after=0, limit=100)
@@ -33,7 +34,7 @@ async def test_a_page_of_the_log_begins_just_after_its_cursor(driver: Driver, af
     run_id = await driver.create()
     _, lease = await driver.claim()
     for size in (3, 1, 2):
-        await driver.store.emit(lease, [event() for _ in range(size)], {})
+        await driver.store.emit(lease, Writes(events=[event() for _ in range(size)]))
         lease.batch += 1
     events = await driver.store.events(run_id, after=after, limit=limit)
     assert [event.seq for event in events] == list(range(after + 1, 8))[:limit]
@@ -43,7 +44,7 @@ async def test_a_long_log_is_read_over_many_entries(driver: Driver) -> None:
     run_id = await driver.create()
     _, lease = await driver.claim()
     for _ in range(150):
-        await driver.store.emit(lease, [event()], {})
+        await driver.store.emit(lease, Writes(events=[event()]))
         lease.batch += 1
     events = await driver.store.events(run_id, after=0, limit=1000)
     assert [event.seq for event in events] == list(range(1, 152))
@@ -55,7 +56,7 @@ async def test_what_is_published_is_what_is_kept(driver: Driver, redis: Redis) -
     text = 'quotes " and \n lines, commas, ünïcödé \u2028 end'
     async with redis.subscribe(f"agent:logs:{run_id}") as messages:  # type: ignore[attr-defined]
         sent = NewEvent(ts=1, type="log", step=2, data={"text": text})
-        await driver.store.emit(lease, [sent, event()], {})
+        await driver.store.emit(lease, Writes(events=[sent, event()]))
         live = await anext(messages)
     entries = await redis.command("XRANGE", f"run:{run_id}:log", "2-0", "+")
     ((_, fields),) = [codec.items(entry) for entry in codec.items(entries)]
@@ -137,3 +138,37 @@ async def test_a_list_tells_of_a_run_without_reading_what_it_was_asked(driver: D
 def test_a_run_has_a_title(spec: RunSpec, title: str, steps: int | None) -> None:
     brief = Brief.of(spec)
     assert (brief.title, brief.steps) == (title, steps)
+
+
+def entry(number: int) -> FileEntry:
+    return FileEntry(key=f"files/1-{number}/x", size_bytes=number, modified_ms=5, executable=number % 2 == 1)
+
+
+async def test_files_and_journal_are_kept_with_the_events_that_tell_of_them(driver: Driver) -> None:
+    run_id = await driver.create()
+    _, lease = await driver.claim(lease_ms=1)
+    files = {f"data/{n}": entry(n) for n in range(2500)}
+    await driver.store.emit(lease, Writes(events=[event()], journal={"a": "1", "b": "2"}, files=dict(files)))
+    lease.batch += 1
+    assert await driver.store.files(run_id) == files
+    gone: dict[str, FileEntry | None] = {path: None for path in files if path != "data/7"}
+    await driver.store.emit(lease, Writes(journal={"a": "", "c": "3"}, files=gone))
+    assert await driver.store.files(run_id) == {"data/7": entry(7)}
+    assert await driver.store.file(run_id, "data/7") == entry(7)
+    with pytest.raises(FileMissing, match="there is no file 'data/8'"):
+        await driver.store.file(run_id, "data/8")
+    await driver.lapse(1)
+    claim, _ = await driver.claim()
+    assert claim.files == {"data/7": entry(7)}
+    assert claim.journal == {"b": b"2", "c": b"3"}
+
+
+async def test_a_stale_fence_keeps_nothing(driver: Driver) -> None:
+    run_id = await driver.create()
+    _, stale = await driver.claim(lease_ms=1)
+    await driver.lapse(1)
+    _, lease = await driver.claim()
+    held = await driver.store.emit(stale, Writes(journal={"a": "1"}, files={"x": entry(1)}))
+    assert held.outcome is Outcome.LOST
+    await driver.store.finish(lease, Status.SUCCEEDED, Writes(events=[END], files={"y": entry(2)}))
+    assert await driver.store.files(run_id) == {"y": entry(2)}

@@ -7,6 +7,7 @@ import pytest
 
 from infra.contract import scripts
 from infra.contract.errors import RunGone, StoreRejected
+from infra.contract.models import Writes
 from infra.contract.ports import Redis
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 from infra.contract.store import Lease, RunStore
@@ -39,12 +40,24 @@ STEPS: dict[str, tuple[Status, Callable[[RunStore, str, Lease], Awaitable[Any]]]
     "create": (Status.QUEUED, lambda store, run_id, _: store.create(run_id, USER, SPEC, start=True, digest="d")),
     "start": (Status.CREATED, lambda store, run_id, _: store.start(run_id)),
     "renew": (Status.RUNNING, lambda store, _, lease: store.renew([lease], lease_ms=LEASE_MS)),
-    "emit": (Status.RUNNING, lambda store, _, lease: store.emit(lease, [event()], {"step:0": "1"})),
-    "finish": (Status.RUNNING, lambda store, _, lease: store.finish(lease, Status.SUCCEEDED, [END], {"step:0": "1"})),
-    "fail": (Status.RUNNING, lambda store, _, lease: store.finish(lease, Status.FAILED, [END], {})),
-    "release": (Status.RUNNING, lambda store, _, lease: store.release(lease, [event()], {}, delay_ms=0, burn=True)),
-    "delay": (Status.RUNNING, lambda store, _, lease: store.release(lease, [event()], {}, delay_ms=9999, burn=False)),
-    "wait": (Status.RUNNING, lambda store, _, lease: store.wait(lease, [event()], {})),
+    "emit": (
+        Status.RUNNING,
+        lambda store, _, lease: store.emit(lease, Writes(events=[event()], journal={"step:0": "1"})),
+    ),
+    "finish": (
+        Status.RUNNING,
+        lambda store, _, lease: store.finish(lease, Status.SUCCEEDED, Writes(events=[END], journal={"step:0": "1"})),
+    ),
+    "fail": (Status.RUNNING, lambda store, _, lease: store.finish(lease, Status.FAILED, Writes(events=[END]))),
+    "release": (
+        Status.RUNNING,
+        lambda store, _, lease: store.release(lease, Writes(events=[event()]), delay_ms=0, burn=True),
+    ),
+    "delay": (
+        Status.RUNNING,
+        lambda store, _, lease: store.release(lease, Writes(events=[event()]), delay_ms=9999, burn=False),
+    ),
+    "wait": (Status.RUNNING, lambda store, _, lease: store.wait(lease, Writes(events=[event()]))),
     "resume": (Status.WAITING, lambda store, run_id, _: store.resume(run_id, "yes", token="t")),
     "cancel queued": (Status.QUEUED, lambda store, run_id, _: store.cancel(run_id)),
     "cancel running": (Status.RUNNING, lambda store, run_id, _: store.cancel(run_id)),
@@ -88,7 +101,7 @@ async def test_a_stale_fence_is_refused_and_changes_nothing(driver: Driver, name
     else:
         _, lease = await driver.claim()
         if owner == "ended":
-            await driver.store.finish(lease, Status.SUCCEEDED, [END], {})
+            await driver.store.finish(lease, Status.SUCCEEDED, Writes(events=[END]))
     before = await driver.dump()
     answer = await STEPS[name][1](driver.store, stale.run_id, stale)
     assert outcome_of(answer) is Outcome.LOST
@@ -149,7 +162,7 @@ async def test_a_finish_cannot_name_a_status_that_is_not_terminal(driver: Driver
     _, lease = await driver.in_status(Status.RUNNING)
     before = await driver.dump()
     for status in set(Status) - TERMINAL:
-        assert await driver.store.finish(lease, status, [END], {}) is Outcome.REFUSED
+        assert await driver.store.finish(lease, status, Writes(events=[END])) is Outcome.REFUSED
     assert await driver.dump() == before
 
 
@@ -157,6 +170,6 @@ async def test_a_batch_out_of_order_is_refused(driver: Driver) -> None:
     _, lease = await driver.in_status(Status.RUNNING)
     lease.batch = 5
     before = await driver.dump()
-    held = await driver.store.emit(lease, [event()], {})
+    held = await driver.store.emit(lease, Writes(events=[event()]))
     assert held.outcome is Outcome.REFUSED
     assert await driver.dump() == before

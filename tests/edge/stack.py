@@ -19,8 +19,7 @@ from edge_api.app import create_app
 from edge_api.auth import ApiKeys
 from edge_api.ports import Workspaces
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
-from infra.contract.errors import FileMissing
-from infra.contract.models import TERMINAL_EVENT, FileInfo, NewEvent
+from infra.contract.models import TERMINAL_EVENT, FileEntry, NewEvent, Writes
 from infra.contract.ports import LogFeed
 from infra.contract.states import Outcome, Status
 from infra.contract.store import Lease, RunStore
@@ -41,16 +40,7 @@ class Files:
 
     deleted: list[tuple[str, str]] = field(default_factory=list)
 
-    def run(self, user_id: str, run_id: str) -> "Files":
-        return self
-
-    async def list(self, folder: str = "") -> Sequence[FileInfo]:
-        return []
-
-    async def head(self, user_id: str, run_id: str, path: str) -> FileInfo:
-        raise FileMissing(f"there is no file '{path}'")
-
-    async def presign_get(self, user_id: str, run_id: str, path: str, expires_s: int) -> str:
+    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
         raise AssertionError("there is no file to link to")
 
     async def delete_run(self, user_id: str, run_id: str) -> int:
@@ -188,18 +178,18 @@ class SimulatedWorker:
         (claim,) = (await self.store.claim("simulated", 1, lease_ms=60_000)).claims
         return Lease(claim.run.id, claim.run.fence)
 
-    async def emit(self, lease: Lease, *events: NewEvent) -> None:
-        held = await self.store.emit(lease, events, {})
+    async def emit(self, lease: Lease, *events: NewEvent, files: dict[str, FileEntry | None] | None = None) -> None:
+        held = await self.store.emit(lease, Writes(events=[*events], files=files or {}))
         assert held.outcome is Outcome.OK
         lease.batch += 1
 
     async def finish(self, lease: Lease, status: Status = Status.SUCCEEDED) -> None:
-        outcome = await self.store.finish(lease, status, [finished(status)], {}, result={"answer": 42})
+        outcome = await self.store.finish(lease, status, Writes(events=[finished(status)]), result={"answer": 42})
         assert outcome is Outcome.OK
 
     async def wait(self, lease: Lease) -> None:
         event = NewEvent(ts=int(time.time() * 1000), type="run.waiting")
-        assert await self.store.wait(lease, [event], {}) is Outcome.OK
+        assert await self.store.wait(lease, Writes(events=[event])) is Outcome.OK
 
     async def complete(self, events: int = 3, status: Status = Status.SUCCEEDED) -> Lease:
         """Claim the next run, log `events` notes and finish it."""

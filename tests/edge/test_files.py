@@ -7,6 +7,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from infra.contract.errors import FileMissing
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.stack import TOKENS, Edge, SimulatedWorker, client, create, serve
@@ -53,9 +54,12 @@ async def test_files_are_listed_fetched_and_deleted(
         run_id = await create(ada)
         base = f"/agent/runs/{run_id}/files"
         assert (await ada.get(base)).json() == {"files": []}
-        written = workspaces.run("ada", run_id)
+        lease = await worker.claim()
+        written = workspaces.run("ada", run_id, lease.fence, {})
         await written.write("out/chart 1?#%.svg", b"<svg/>")
         await written.write("data.csv", b"a,b\n1,2\n")
+        assert (await ada.get(base)).json() == {"files": []}
+        await worker.emit(lease, files=written.uncommitted())
         files = (await ada.get(base)).json()["files"]
         assert [(file["path"], file["size_bytes"]) for file in files] == [("data.csv", 8), ("out/chart 1?#%.svg", 6)]
         for file, content in zip(files, (b"a,b\n1,2\n", b"<svg/>"), strict=True):
@@ -66,9 +70,10 @@ async def test_files_are_listed_fetched_and_deleted(
             assert (await bob.get(file["href"])).status_code == 404
         missing = await ada.get(f"{base}/none.txt")
         assert (missing.status_code, missing.json()["type"]) == (404, "urn:swissbrain:problem:file-not-found")
-        await worker.complete()
+        await worker.finish(lease)
         assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
-        assert await written.list() == []
+        with pytest.raises(FileMissing):
+            await written.read("data.csv")
 
 
 async def test_paths_that_leave_the_workspace_are_refused(stored_edge: Edge) -> None:
@@ -87,9 +92,9 @@ async def test_without_the_object_store_the_answer_is_503(
     nowhere = Workspaces(S3Settings("b", "r", "a", "s", "http://127.0.0.1:9"))
     async with serve(rest_settings, nowhere) as edge, client(edge, "ada") as ada:
         run_id = await create(ada)
-        answer = await ada.get(f"/agent/runs/{run_id}/files")
-        assert (answer.status_code, answer.json()["type"]) == (503, "urn:swissbrain:problem:files-unavailable")
+        assert (await ada.get(f"/agent/runs/{run_id}/files")).status_code == 200
         await ada.post(f"/agent/runs/{run_id}/cancel")
-        assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 503
+        answer = await ada.delete(f"/agent/runs/{run_id}")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:swissbrain:problem:files-unavailable")
         assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 200
     await asyncio.to_thread(nowhere.close)

@@ -146,12 +146,12 @@ async def test_what_nobody_foresaw_shows_nothing_of_the_inside(
     worker: SimulatedWorker, rest_settings: RedisRestSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Files):
-        def run(self, user_id: str, run_id: str) -> Files:
+        async def delete_run(self, user_id: str, run_id: str) -> int:
             raise KeyError("secret inside")
 
     async with serve(rest_settings, Broken()) as edge, client(edge, "ada") as http:
         run_id = await create(http, start=False)
-        answer = await http.get(f"/agent/runs/{run_id}/files")
+        answer = await http.delete(f"/agent/runs/{run_id}")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["type"] == "urn:swissbrain:problem:internal"

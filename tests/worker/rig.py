@@ -2,12 +2,12 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Event, PlanStep, RunRecord, RunSpec
+from infra.contract.models import Event, FileEntry, PlanStep, RunRecord, RunSpec
 from infra.contract.ports import Argument, Command, Execution, OnLine, Redis, Reply, RunFiles
 from infra.contract.scripts import Script
 from infra.contract.states import TERMINAL
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 from worker.lease import LeaseKeeper
 from worker.loop import WorkerLoop
 from worker.plan import PlanWalker
-from worker.runner import Runner
+from worker.runner import Runner, Workspaces
 from worker.settings import WorkerSettings
 from worker.tools.base import Tool, ToolContext, ToolResult
 
@@ -29,8 +29,11 @@ ToolBody = Callable[[ToolContext, str], Awaitable[None]]
 class NoFiles:
     """The workspaces and the executor of runs that use neither."""
 
-    def run(self, user_id: str, run_id: str) -> RunFiles:
-        return None  # type: ignore[return-value]
+    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
+        return self  # type: ignore[return-value]
+
+    def uncommitted(self) -> dict[str, FileEntry | None]:
+        return {}
 
     async def check(self) -> None:
         return
@@ -102,13 +105,14 @@ class Rig:
         lease_s: float = 5.0,
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
+        workspaces: Workspaces | None = None,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
         store = RunStore(Flaky(redis, loses) if loses else redis)
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
-        runner = Runner(store, NoFiles(), NoFiles(), PlanWalker(_tools(body)))
+        runner = Runner(store, workspaces or NoFiles(), NoFiles(), PlanWalker(_tools(body)))
         worker = Worker(WorkerLoop(settings, store, redis, keeper, runner), keeper, redis)
         self._workers.append(worker)
         return worker

@@ -47,7 +47,7 @@ def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
 
 @pytest.fixture
 def files(workspaces: Workspaces, user: str) -> S3RunFiles:
-    return workspaces.run(user, "run-1")
+    return workspaces.run(user, "run-1", 1, {})
 
 
 @pytest.fixture

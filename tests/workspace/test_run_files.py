@@ -1,17 +1,12 @@
 """Single files of a workspace, in a real store."""
 
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
 from infra.contract.errors import FileMissing, InvalidInput, LimitExceeded
 from infra.contract.ports import RunFiles
-from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, Workspaces
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 def test_it_is_what_the_port_asks_for(files: S3RunFiles) -> None:
@@ -83,18 +78,9 @@ async def test_a_file_that_is_too_large_is_not_stored(files: S3RunFiles) -> None
 
 
 async def test_runs_and_users_do_not_see_each_other(workspaces: Workspaces, user: str) -> None:
-    mine, other_run, other_user = (workspaces.run(*ids) for ids in ((user, "r1"), (user, "r10"), (f"{user}0", "r1")))
+    mine = workspaces.run(user, "r1", 1, {})
     await mine.write("a", b"mine")
-    assert await other_run.list() == []
-    assert await other_user.list() == []
-    with pytest.raises(FileMissing):
-        await other_run.read("a")
-
-
-async def test_keys_that_the_platform_did_not_make_are_not_listed(
-    files: S3RunFiles, raw: "S3Client", s3: S3Settings, user: str
-) -> None:
-    await files.write("good", b"x")
-    for tail in ("x\ny", "bell\x07", "folder/"):
-        raw.put_object(Bucket=s3.bucket, Key=f"users/{user}/runs/run-1/files/{tail}", Body=b"x")
-    assert [info.path for info in await files.list()] == ["good"]
+    entries = {path: entry for path, entry in mine.uncommitted().items() if entry}
+    for ids in ((user, "r10"), (f"{user}0", "r1")):
+        with pytest.raises(FileMissing):
+            await workspaces.run(*ids, 1, entries).read("a")

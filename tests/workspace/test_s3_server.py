@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
+from infra.contract.models import FileEntry
 from infra.devstack import s3_server as weed
 from infra.workspace import Workspaces
 from tests.support.s3 import s3_server
@@ -25,16 +26,18 @@ def listening(child_of: int) -> set[str]:
 
 async def test_what_was_stored_survives_a_kill_and_only_loopback_is_served(tmp_path: Path) -> None:
     endpoints = set()
+    entries: dict[str, FileEntry] = {}
     for start in range(2):
         with s3_server(tmp_path) as settings:
             endpoints.add(settings.endpoint_url)
             assert listening(os.getpid()) == {LOOPBACK}
             workspaces = Workspaces(settings)
-            files = workspaces.run("u", "r")
+            files = workspaces.run("u", "r", 1, entries)
             if start == 0:
                 await workspaces.ensure_bucket()
                 for n in range(50):
                     await files.write(f"{n}", os.urandom(1000 * n))
+                entries = {path: entry for path, entry in files.uncommitted().items() if entry}
             else:
                 assert len(await files.list()) == 50
                 assert [len(await files.read(f"{n}")) for n in range(50)] == [1000 * n for n in range(50)]

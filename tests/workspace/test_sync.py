@@ -3,17 +3,12 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from infra.contract.errors import LimitExceeded
-from infra.contract.models import FileChanges
-from infra.settings import S3Settings
+from infra.contract.errors import FileMissing, LimitExceeded
+from infra.contract.models import FileChanges, FileEntry
 from infra.workspace import S3RunFiles, Workspaces
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 OnDisk = Callable[[], dict[str, bytes]]
 
@@ -21,6 +16,11 @@ OnDisk = Callable[[], dict[str, bytes]]
 def names(changes: FileChanges) -> tuple[list[str], list[str], list[str]]:
     """Written, deleted, skipped."""
     return [info.path for info in changes.written], changes.deleted, changes.skipped
+
+
+def committed(files: S3RunFiles) -> dict[str, FileEntry]:
+    """What the run's record says after the next write, if it said nothing before."""
+    return {path: entry for path, entry in files.uncommitted().items() if entry}
 
 
 async def in_store(files: S3RunFiles) -> dict[str, bytes]:
@@ -44,7 +44,7 @@ async def test_a_round_trip(files: S3RunFiles, workspaces: Workspaces, user: str
     assert await in_store(files) == on_disk()
     assert names(await files.store_changes(work)) == ([], [], [])
 
-    other = workspaces.run(user, "run-1")
+    other = workspaces.run(user, "run-1", 2, committed(files))
     elsewhere = work.with_name("elsewhere")
     await other.materialise(elsewhere)
     assert (elsewhere / "data/ü 日本").read_bytes() == b"changed"
@@ -89,7 +89,7 @@ async def test_a_program_stays_executable(files: S3RunFiles, workspaces: Workspa
     (work / "tool.sh").chmod(0o755)
     assert names(await files.store_changes(work)) == (["tool.sh"], [], [])
     elsewhere = work.with_name("elsewhere")
-    await workspaces.run(user, "run-1").materialise(elsewhere)
+    await workspaces.run(user, "run-1", 2, committed(files)).materialise(elsewhere)
     assert (elsewhere / "tool.sh").stat().st_mode & 0o777 == 0o755
 
 
@@ -172,15 +172,48 @@ async def test_a_file_named_like_a_folder_is_hidden_on_disk_but_not_lost(
     assert await files.read("x") == b"file"
 
 
-async def test_bad_keys_in_the_bucket_do_not_reach_the_disk(
-    files: S3RunFiles, raw: "S3Client", s3: S3Settings, user: str, work: Path, on_disk: OnDisk
+async def test_what_a_worker_stores_that_has_lost_the_run_is_in_nobodys_way(
+    workspaces: Workspaces, user: str, work: Path
 ) -> None:
-    for tail in ("x\ny", "folder/", "bell\x07"):
-        raw.put_object(Bucket=s3.bucket, Key=f"users/{user}/runs/run-1/files/{tail}", Body=b"x")
-    await files.write("good", b"1")
+    before = workspaces.run(user, "run-1", 1, {})
+    await before.write("a", b"old")
+    kept = committed(before)
+    zombie, owner = workspaces.run(user, "run-1", 2, kept), workspaces.run(user, "run-1", 3, kept)
+    await owner.write("a", b"of the owner")
+    await zombie.write("a", b"of the zombie")
+    await zombie.delete("a")
+    await zombie.materialise(work)
+    (work / "a").write_bytes(b"of the zombie's program")
+    await zombie.store_changes(work)
+    assert await owner.read("a") == b"of the owner"
+    assert await workspaces.run(user, "run-1", 4, kept).read("a") == b"old"
+    assert await workspaces.run(user, "run-1", 4, kept | committed(owner)).read("a") == b"of the owner"
+
+
+async def test_what_has_changed_is_told_once(files: S3RunFiles, work: Path) -> None:
+    await files.write("a", b"1")
+    await files.write("b", b"2")
+    await files.delete("b")
+    told = files.uncommitted()
+    assert told.keys() == {"a", "b"}
+    assert told["a"]
+    assert told["b"] is None
+    assert files.uncommitted() == {}
     await files.materialise(work)
-    assert on_disk() == {"good": b"1"}
-    assert list(work.iterdir()) == [work / "good"]
+    (work / "a").write_bytes(b"changed")
+    await files.store_changes(work)
+    again = files.uncommitted()["a"]
+    assert again
+    assert again.key != told["a"].key
+    assert again.size_bytes == 7
+
+
+async def test_bytes_that_are_no_file_are_kept_by_a_name(workspaces: Workspaces, files: S3RunFiles, user: str) -> None:
+    name = await files.keep(b"large result")
+    assert await files.list() == []
+    assert await workspaces.run(user, "run-1", 2, {}).kept(name) == b"large result"
+    with pytest.raises(FileMissing):
+        await files.kept("kept/9-9")
 
 
 @pytest.mark.parametrize(

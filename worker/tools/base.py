@@ -43,8 +43,8 @@ class ToolContext(Protocol):
         """Say something to whoever watches (event `message`)."""
         ...
 
-    async def changed(self, changes: FileChanges) -> None:
-        """Log stored and deleted files (events `artifact`) and report skipped ones (event `log`)."""
+    def changed(self, changes: FileChanges) -> None:
+        """Log stored and deleted files (events `artifact`) and report skipped ones (event `log`), once they count."""
         ...
 
 

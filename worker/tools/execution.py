@@ -53,7 +53,7 @@ async def execute(
     output = LoggedOutput(context)
     command = Command(context.run_id, context.call, interpreter, source, timeout_s)
     ended = await context.executor.execute(command, context.files, output.line)
-    await context.changed(ended.changes)
+    context.changed(ended.changes)
     kept = await _keep(context, ended) if output.cut() else []
     result = ExecutionResult(
         exit_code=ended.exit_code,

@@ -14,7 +14,7 @@ class FileDeleteResult(ToolResult, frozen=True, kw_only=True):
 async def run(args: FileDeleteArgs, context: ToolContext) -> FileDeleteResult:
     """Delete a file of the workspace."""
     await context.files.delete(args.path)
-    await context.changed(FileChanges(written=[], deleted=[args.path], skipped=[]))
+    context.changed(FileChanges(written=[], deleted=[args.path], skipped=[]))
     return FileDeleteResult(path=args.path)
 
 

@@ -1,6 +1,7 @@
 """The tool `file_read`."""
 
 import base64
+import codecs
 from typing import Literal
 
 from infra.contract.tools import FileReadArgs
@@ -8,7 +9,10 @@ from worker.tools.base import Tool, ToolContext, ToolResult
 
 
 class FileReadResult(ToolResult, frozen=True, kw_only=True):
-    """The file's content, cut after `max_bytes`. What is not UTF-8 text is given as base64."""
+    """The file's content, cut after `max_bytes`. What is not UTF-8 text is given as base64.
+
+    `size_bytes` is that of the content given here.
+    """
 
     path: str
     content: str
@@ -20,25 +24,24 @@ class FileReadResult(ToolResult, frozen=True, kw_only=True):
 async def run(args: FileReadArgs, context: ToolContext) -> FileReadResult:
     """Read a file of the workspace."""
     data = await context.files.read(args.path, args.max_bytes + 1)
+    truncated = len(data) > args.max_bytes
     shown = data[: args.max_bytes]
-    content, encoding = _text(shown, whole=len(data) == len(shown))
+    text = _text(shown, truncated=truncated)
     return FileReadResult(
         path=args.path,
-        content=content,
-        encoding=encoding,
-        size_bytes=len(shown),
-        truncated=len(data) > len(shown),
+        content=base64.b64encode(shown).decode() if text is None else text,
+        encoding="base64" if text is None else "utf-8",
+        size_bytes=len(shown) if text is None else len(text.encode()),
+        truncated=truncated,
     )
 
 
-def _text(data: bytes, *, whole: bool) -> tuple[str, Literal["utf-8", "base64"]]:
-    """The data as text if it is text; a character that the cut went through does not count against it."""
+def _text(data: bytes, *, truncated: bool) -> str | None:
+    """The data as text if it is text, without a character that the cut went through."""
     try:
-        return data.decode(), "utf-8"
-    except UnicodeDecodeError as exc:
-        if not whole and exc.start >= len(data) - 3:
-            return data[: exc.start].decode(), "utf-8"
-        return base64.b64encode(data).decode(), "base64"
+        return codecs.getincrementaldecoder("utf-8")().decode(data, final=not truncated)
+    except UnicodeDecodeError:
+        return None
 
 
 TOOL = Tool("file_read", FileReadArgs, run, idempotent=True)

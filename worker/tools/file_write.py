@@ -1,7 +1,6 @@
 """The tool `file_write`."""
 
 import base64
-import binascii
 
 from infra.contract.models import FileChanges
 from infra.contract.tools import FileWriteArgs
@@ -18,7 +17,7 @@ class FileWriteResult(ToolResult, frozen=True, kw_only=True):
 async def run(args: FileWriteArgs, context: ToolContext) -> FileWriteResult:
     """Write a file of the workspace."""
     stored = await context.files.write(args.path, _data(args))
-    await context.changed(FileChanges(written=[stored], deleted=[], skipped=[]))
+    context.changed(FileChanges(written=[stored], deleted=[], skipped=[]))
     return FileWriteResult(path=stored.path, size_bytes=stored.size_bytes)
 
 
@@ -27,7 +26,7 @@ def _data(args: FileWriteArgs) -> bytes:
         return args.content.encode()
     try:
         return base64.b64decode(args.content, validate=True)
-    except binascii.Error as exc:
+    except ValueError as exc:
         raise ToolFailed("invalid_input", f"the content is not base64: {exc}") from exc
 
 

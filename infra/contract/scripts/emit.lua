@@ -1,6 +1,6 @@
 -- KEYS: run, log
--- ARGV: fence, batch, count, events, channel, then pairs for the journal: key, value
--- Answers: name, cancel, seq of the last event. `count` may be 0 if there are only journal entries.
+-- ARGV: fence, batch, count, events, channel, then pairs to keep: field, value
+-- Answers: name, cancel, seq of the last event. `count` may be 0 if there is only something to keep.
 expect(2, 5)
 local run, log = KEYS[1], KEYS[2]
 local fence, batch, count, events, channel = ARGV[1], ARGV[2], number(ARGV[3], 'count'), ARGV[4], ARGV[5]

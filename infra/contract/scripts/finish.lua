@@ -1,5 +1,5 @@
 -- KEYS: run, log, leases, dead
--- ARGV: id, fence, batch, count, events, channel, status, result, error, retention_s, then journal pairs: key, value
+-- ARGV: id, fence, batch, count, events, channel, status, result, error, retention_s, then pairs to keep: field, value
 -- Answers: name, seq of the last event. The events end with the terminal one.
 expect(4, 10)
 local run, log, leases, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4]

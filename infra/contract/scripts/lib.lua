@@ -68,13 +68,27 @@ local function guard(run, fence, batch)
   return nil, found
 end
 
--- HSET of the pairs in `fields`, followed by the pairs (key, value) of ARGV from index `from` on as journal entries.
+-- HSET of the pairs in `fields`, and of the pairs (field, value) of ARGV from index `from` on; an empty value there takes
+-- the field away. Lua unpacks no more than some 8,000 values at once.
+local CHUNK = 4000
+
 local function write(run, fields, from)
+  local gone = {}
   for index = from or #ARGV + 1, #ARGV, 2 do
-    fields[#fields + 1] = 'journal:' .. ARGV[index]
-    fields[#fields + 1] = ARGV[index + 1]
+    local name, value = ARGV[index], ARGV[index + 1]
+    if value == '' then
+      gone[#gone + 1] = name
+    else
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
   end
-  redis.call('HSET', run, unpack(fields))
+  for first = 1, #fields, CHUNK do
+    redis.call('HSET', run, unpack(fields, first, math.min(first + CHUNK - 1, #fields)))
+  end
+  for first = 1, #gone, CHUNK do
+    redis.call('HDEL', run, unpack(gone, first, math.min(first + CHUNK - 1, #gone)))
+  end
 end
 
 local function expire(run, log, retention_s)

@@ -1,6 +1,6 @@
 -- KEYS: run, log, leases, ready, pending, delayed
 -- ARGV: id, fence, batch, count, events, channel, delay_ms, burn (0 or 1: whether the attempt counts), control,
---   then journal pairs: key, value
+--   then pairs to keep: field, value
 -- Answers: name, seq of the last event. The run is ready again at once, or after the delay.
 expect(6, 9)
 local run, log, leases, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]

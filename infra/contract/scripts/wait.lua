@@ -1,5 +1,5 @@
 -- KEYS: run, log, leases
--- ARGV: id, fence, batch, count, events, channel, then journal pairs: key, value
+-- ARGV: id, fence, batch, count, events, channel, then pairs to keep: field, value
 -- Answers: name, seq of the last event. The run gives back its lease until it is resumed or cancelled.
 expect(3, 6)
 local run, log, leases = KEYS[1], KEYS[2], KEYS[3]

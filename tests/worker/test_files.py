@@ -1,0 +1,99 @@
+"""The workspace of a run: what a step changes in it counts with the step's end, or not at all."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from infra.contract.states import Status
+from infra.settings import S3Settings
+from infra.workspace import Workspaces
+from tests.support.s3 import s3_server
+from tests.worker.rig import Rig
+from worker import context as worker_context
+from worker.tools.base import ToolContext, ToolFailed
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
+    made = Workspaces(s3)
+    await made.ensure_bucket()
+    yield made
+    await asyncio.to_thread(made.close)
+
+
+class Appender:
+    """A tool that appends a line to a file; `hold` makes it wait after that, inside the step."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.written = asyncio.Event()
+
+    async def __call__(self, context: ToolContext, command: str) -> None:
+        files = {file.path for file in await context.files.list()}
+        before = await context.files.read("log.txt") if "log.txt" in files else b""
+        await context.files.write("log.txt", before + command.encode() + b"\n")
+        if command.startswith("hold"):
+            self.written.set()
+            await self.go.wait()
+        if command == "fail":
+            raise ToolFailed("exit_code", "exit code 1")
+
+
+async def content(rig: Rig, workspaces: Workspaces, run_id: str) -> bytes:
+    files = workspaces.run("ada", run_id, 0, await rig.store.files(run_id))
+    return await files.read("log.txt")
+
+
+async def test_a_step_that_was_cut_off_is_repeated_on_the_workspace_as_it_was(rig: Rig, workspaces: Workspaces) -> None:
+    tool = Appender()
+    first = rig.worker(tool, lease_s=0.5, workspaces=workspaces)
+    run_id = await rig.submit("one", "hold", "three")
+    await asyncio.wait_for(tool.written.wait(), 20)
+    assert await content(rig, workspaces, run_id) == b"one\n"
+    await first.killed()
+    tool.go.set()
+    rig.worker(tool, workspaces=workspaces)
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert await content(rig, workspaces, run_id) == b"one\nhold\nthree\n"
+
+
+async def test_what_a_failing_step_left_is_kept_for_a_look(rig: Rig, workspaces: Workspaces) -> None:
+    rig.worker(Appender(), workspaces=workspaces)
+    run_id = await rig.submit("one", "fail")
+    assert (await rig.ended(run_id)).status is Status.FAILED
+    assert await content(rig, workspaces, run_id) == b"one\nfail\n"
+
+
+async def test_nothing_of_a_cancelled_step_counts(rig: Rig, workspaces: Workspaces) -> None:
+    tool = Appender()
+    rig.worker(tool, workspaces=workspaces)
+    run_id = await rig.submit("one", "hold")
+    await asyncio.wait_for(tool.written.wait(), 20)
+    await rig.store.cancel(run_id)
+    assert (await rig.ended(run_id)).status is Status.CANCELLED
+    assert await content(rig, workspaces, run_id) == b"one\n"
+
+
+async def test_a_large_result_is_kept_beside_the_journal(
+    rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_context, "LARGE_BYTES", 10)
+    tool = Appender()
+    first = rig.worker(tool, lease_s=0.5, workspaces=workspaces)
+    run_id = await rig.submit("one", "hold")
+    await asyncio.wait_for(tool.written.wait(), 20)
+    fields = await rig.redis.command("HGET", f"run:{run_id}", "journal:step:0")
+    assert str(fields).startswith('{"$kept":"kept/1-')
+    await first.killed()
+    tool.go.set()
+    rig.worker(tool, workspaces=workspaces)
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert await content(rig, workspaces, run_id) == b"one\nhold\n"
+    assert (await rig.kinds(run_id)).count("step.finished") == 2
