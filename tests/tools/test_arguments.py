@@ -1,0 +1,145 @@
+"""Each tool refuses what it does not take, and says which field it was."""
+
+from typing import Any
+
+import pytest
+
+from infra.contract.errors import InvalidInput
+from infra.contract.tools import TOOLS, parse_args
+from worker.tools.base import ToolResult
+from worker.tools.registry import REGISTRY
+
+GOOD: dict[str, dict[str, Any]] = {
+    "code": {"language": "python", "source": "1"},
+    "file_delete": {"path": "a"},
+    "file_list": {},
+    "file_read": {"path": "a"},
+    "file_write": {"path": "a", "content": ""},
+    "message": {"text": "hello"},
+    "shell": {"command": "true"},
+}
+FULL: dict[str, dict[str, Any]] = {
+    "code": {"language": "node", "source": "1", "timeout_s": 3600},
+    "file_delete": {"path": "a/b/ü 日本.txt"},
+    "file_list": {"path": "a/b"},
+    "file_read": {"path": ".run/step-0.stdout", "max_bytes": 1_000_000},
+    "file_write": {"path": "a", "content": "x" * 1_000_000, "encoding": "base64"},
+    "message": {"text": "x" * 10_000},
+    "shell": {"command": "x" * 200_000, "timeout_s": 0.001},
+}
+BAD: list[tuple[str, str, list[Any]]] = [
+    ("code", "language", ["ruby", "Python", "", None, 1, ["python"]]),
+    ("code", "source", ["", None, 1, "x" * 200_001, ["1"]]),
+    ("code", "timeout_s", [0, -1, 3600.5, "60", None, [], True]),
+    ("file_delete", "path", [None, 1, ["a"]]),
+    ("file_list", "path", [None, 1, {}]),
+    ("file_read", "path", [None, 1, {}]),
+    ("file_read", "max_bytes", [0, -1, 1_000_001, 1.5, "10", None, True]),
+    ("file_write", "content", [None, 1, b"x", ["x"], "x" * 1_000_001]),
+    ("file_write", "encoding", ["latin-1", "", None, 1]),
+    ("message", "text", ["", None, 1, "x" * 10_001]),
+    ("shell", "command", ["", None, 1, "x" * 200_001, ["ls", "-l"]]),
+    ("shell", "timeout_s", [0, -1, 3601, "1", None, {}]),
+]
+PATHS = [
+    "",
+    ".",
+    "..",
+    "../x",
+    "a/../x",
+    "a/..",
+    "./a",
+    "/etc/passwd",
+    "/",
+    "a//b",
+    "a/",
+    "a\0b",
+    "a\nb",
+    "\x7f",
+    "a\\b",
+    "C:\\x",
+    "x" * 256,
+    "x/" * 256 + "x",
+    "é" * 200 + "/" + "é" * 100,
+]
+
+
+def field_of(tool: str, args: Any) -> str:
+    with pytest.raises(InvalidInput) as refused:
+        parse_args(tool, args, at="$.plan[3]")
+    assert str(refused.value)
+    return refused.value.field
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+def test_least_and_most(tool: str) -> None:
+    for args in (GOOD[tool], FULL[tool]):
+        assert type(parse_args(tool, args, at="$")) is TOOLS[tool]
+
+
+@pytest.mark.parametrize(("tool", "name", "value"), [(t, n, v) for t, n, values in BAD for v in values], ids=repr)
+def test_a_bad_value_is_named(tool: str, name: str, value: Any) -> None:
+    assert field_of(tool, {**GOOD[tool], name: value}) == f"$.plan[3].args.{name}"
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+@pytest.mark.parametrize("name", ["unknown", "Path", "path ", "", "__class__", "timeout", "cwd"])
+def test_an_unknown_field_is_named(tool: str, name: str) -> None:
+    assert field_of(tool, {**GOOD[tool], name: 1}) == f"$.plan[3].args.{name}"
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+def test_a_missing_field_is_named(tool: str) -> None:
+    for name in GOOD[tool]:
+        rest = {other: value for other, value in GOOD[tool].items() if other != name}
+        assert field_of(tool, rest) == f"$.plan[3].args.{name}"
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS))
+@pytest.mark.parametrize("args", [None, [], "x", 1, [{}]])
+def test_arguments_are_an_object(tool: str, args: Any) -> None:
+    assert field_of(tool, args) == "$.plan[3].args"
+
+
+@pytest.mark.parametrize("tool", ["file_delete", "file_list", "file_read", "file_write"])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_stays_in_the_workspace(tool: str, path: str) -> None:
+    if tool == "file_list" and not path:
+        parse_args(tool, {"path": path}, at="$")  # the whole workspace
+        return
+    assert field_of(tool, {**GOOD[tool], "path": path}) == "$.plan[3].args.path"
+
+
+@pytest.mark.parametrize("tool", ["file_delete", "file_write"])
+@pytest.mark.parametrize("path", [".run", ".run/x", ".run/a/b"])
+def test_the_platforms_own_folder_is_not_written(tool: str, path: str) -> None:
+    assert field_of(tool, {**GOOD[tool], "path": path}) == "$.plan[3].args.path"
+
+
+@pytest.mark.parametrize("path", ["\ud800", "a/\udcff"])
+def test_a_path_is_unicode(path: str) -> None:
+    assert field_of("file_read", {"path": path}) == "$.plan[3].args.path"
+
+
+@pytest.mark.parametrize("tool", ["rm", "Shell", "", "file", "shell "])
+def test_an_unknown_tool_is_answered_with_those_there_are(tool: str) -> None:
+    with pytest.raises(InvalidInput, match="allowed are code, file_delete, file_list") as refused:
+        parse_args(tool, {}, at="$.plan[0]")
+    assert refused.value.field == "$.plan[0].tool"
+
+
+def test_the_registry_has_just_the_tools_of_the_contract() -> None:
+    assert {name: tool.args for name, tool in REGISTRY.items()} == TOOLS
+    assert {name for name, tool in REGISTRY.items() if tool.executes} == {"code", "shell"}
+    assert {name for name, tool in REGISTRY.items() if tool.idempotent} == {
+        "file_list",
+        "file_read",
+        "file_write",
+        "message",
+    }
+
+
+def test_results_are_typed() -> None:
+    for tool in REGISTRY.values():
+        returned = tool.run.__annotations__["return"]
+        assert issubclass(returned, ToolResult), tool.name

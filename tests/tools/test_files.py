@@ -1,0 +1,125 @@
+"""The file tools on the real store."""
+
+import asyncio
+import base64
+
+import pytest
+
+from infra.contract.errors import FileMissing, LimitExceeded
+from tests.tools.conftest import FILE_BYTES
+from tests.tools.kit import Kit
+from worker.tools.base import ToolResult
+from worker.tools.file_delete import FileDeleteResult
+from worker.tools.file_list import FileListResult
+from worker.tools.file_read import FileReadResult
+from worker.tools.file_write import FileWriteResult
+
+NAMES = ["a", "data/table.csv", "ü/日本/😀 x.txt", "a b+c%20&=?#.txt", "~", "-rf", "...", "x" * 255, "e\u0301"]
+
+
+@pytest.mark.parametrize("path", NAMES)
+async def test_written_is_read_listed_and_deleted(kit: Kit, path: str) -> None:
+    stored = await kit.call("file_write", FileWriteResult, path=path, content="ünï\n")
+    assert (stored.path, stored.size_bytes) == (path, 6)
+    assert (kit.told.written, kit.told.deleted) == ([path], [])
+    read = await kit.call("file_read", FileReadResult, path=path)
+    assert read == FileReadResult(path=path, content="ünï\n", encoding="utf-8", size_bytes=6, truncated=False)
+    listed = await kit.call("file_list", FileListResult)
+    assert ([info.path for info in listed.files], listed.count) == ([path], 1)
+    assert kit.told.lines == [("stdout", f"{6:>12}  {path}")]
+    assert (await kit.call("file_delete", FileDeleteResult, path=path)).path == path
+    assert kit.told.deleted == [path]
+    assert (await kit.call("file_list", FileListResult)).count == 0
+
+
+@pytest.mark.parametrize("tool", ["file_read", "file_delete"])
+async def test_a_missing_file_is_named(kit: Kit, tool: str) -> None:
+    with pytest.raises(FileMissing, match="no/such"):
+        await kit.call(tool, ToolResult, path="no/such")
+    assert not kit.told.changes
+
+
+async def test_an_empty_file(kit: Kit) -> None:
+    assert (await kit.call("file_write", FileWriteResult, path="empty", content="")).size_bytes == 0
+    read = await kit.call("file_read", FileReadResult, path="empty", max_bytes=1)
+    assert (read.content, read.size_bytes, read.truncated) == ("", 0, False)
+
+
+async def test_writing_replaces_the_whole(kit: Kit) -> None:
+    for content in ("a long first content", "short"):
+        await kit.call("file_write", FileWriteResult, path="a", content=content)
+    assert (await kit.call("file_read", FileReadResult, path="a")).content == "short"
+
+
+async def test_bytes_go_in_and_out_as_base64(kit: Kit) -> None:
+    data = bytes(range(256)) * 3
+    text = base64.b64encode(data).decode()
+    assert (await kit.call("file_write", FileWriteResult, path="b", content=text, encoding="base64")).size_bytes == 768
+    read = await kit.call("file_read", FileReadResult, path="b")
+    assert (read.encoding, base64.b64decode(read.content), read.truncated) == ("base64", data, False)
+    cut = await kit.call("file_read", FileReadResult, path="b", max_bytes=200)
+    assert (base64.b64decode(cut.content), cut.size_bytes, cut.truncated) == (data[:200], 200, True)
+
+
+@pytest.mark.parametrize("content", ["no base64!", "YQ", "YQ==YQ==", "ü", "YQ==\n"])
+async def test_what_is_no_base64_is_refused(kit: Kit, content: str) -> None:
+    code, message, _ = await kit.failed("file_write", path="b", content=content, encoding="base64")
+    assert code == "invalid_input"
+    assert "not base64" in message
+    assert (await kit.call("file_list", FileListResult)).count == 0
+
+
+@pytest.mark.parametrize("character", ["é", "日", "😀"])
+async def test_a_cut_through_a_character_leaves_text(kit: Kit, character: str) -> None:
+    await kit.call("file_write", FileWriteResult, path="t", content=character * 10)
+    size = len(character.encode())
+    for cut in range(1, size * 3 + 1):
+        read = await kit.call("file_read", FileReadResult, path="t", max_bytes=cut)
+        assert (read.encoding, read.content, read.truncated) == ("utf-8", character * (cut // size), True)
+        assert read.size_bytes == len(read.content.encode())
+
+
+async def test_a_file_that_ends_within_a_character_is_no_text(kit: Kit) -> None:
+    text = base64.b64encode("é".encode()[:1]).decode()
+    await kit.call("file_write", FileWriteResult, path="t", content=text, encoding="base64")
+    assert (await kit.call("file_read", FileReadResult, path="t")).encoding == "base64"
+
+
+async def test_a_cut_does_not_hide_what_is_no_text(kit: Kit) -> None:
+    await kit.files.write("t", b"abcdef\xff" + b"x" * 10)
+    for cut in (7, 8, 9):
+        assert (await kit.call("file_read", FileReadResult, path="t", max_bytes=cut)).encoding == "base64"
+
+
+async def test_a_large_file_is_read_in_part(kit: Kit) -> None:
+    await kit.files.write("large", b"0123456789" * 1_000_000)
+    read = await kit.call("file_read", FileReadResult, path="large")
+    assert (read.size_bytes, read.truncated) == (65_536, True)
+    read = await kit.call("file_read", FileReadResult, path="large", max_bytes=1_000_000)
+    assert len(read.content) == 1_000_000
+
+
+async def test_a_folder_is_listed_without_its_neighbours(kit: Kit) -> None:
+    for path in ("a/1", "a/b/2", "ab/3", "a.txt", "z"):
+        await kit.call("file_write", FileWriteResult, path=path, content="x")
+    listed = await kit.call("file_list", FileListResult, path="a")
+    assert [info.path for info in listed.files] == ["a/1", "a/b/2"]
+    assert (await kit.call("file_list", FileListResult, path="nowhere")).count == 0
+    assert (await kit.call("file_list", FileListResult)).count == 5
+
+
+async def test_a_long_list_is_cut_and_counted(kit: Kit) -> None:
+    await asyncio.gather(*(kit.files.write(f"n/{number:04}", b"") for number in range(520)))
+    listed = await kit.call("file_list", FileListResult, path="n")
+    assert (len(listed.files), listed.count, len(kit.told.lines)) == (500, 520, 500)
+    assert listed.files[-1].path == "n/0499"
+
+
+async def test_a_file_too_large_is_refused(kit: Kit) -> None:
+    with pytest.raises(LimitExceeded, match=f"'big' has {FILE_BYTES + 1} bytes, a file may have at most {FILE_BYTES}"):
+        await kit.files.write("big", b"x" * (FILE_BYTES + 1))
+
+
+async def test_a_message_is_said(kit: Kit) -> None:
+    assert await kit.call("message", ToolResult, text="ünï\0\n") == ToolResult()
+    assert kit.told.messages == ["ünï\0\n"]

@@ -1,0 +1,167 @@
+"""The tools `shell` and `code` in the real sandbox."""
+
+import shutil
+
+import pytest
+
+from infra.contract.errors import ExecutorUnavailable
+from infra.local_executor import LocalExecutor, sandbox
+from tests.tools.kit import Kit
+from worker.tools.base import ToolResult
+from worker.tools.execution import LOGGED_BYTES, TAIL_BYTES, ExecutionResult
+from worker.tools.file_read import FileReadResult
+
+SOURCES = {
+    "python": ("import sys\nprint('out ü')\nprint('err', file=sys.stderr)", "import sys; sys.exit(7)"),
+    "bash": ("[[ 1 == 1 ]] && echo 'out ü'; echo err >&2", "exit 7"),
+    "node": ("console.log('out ü'); console.error('err')", "process.exit(7)"),
+}
+
+
+def needs(language: str) -> None:
+    if language != "python" and shutil.which(language, path=sandbox.SYSTEM_PATH) is None:
+        pytest.skip(f"{language} is not installed here")
+
+
+@pytest.mark.parametrize("language", sorted(SOURCES))
+async def test_code_runs_in_its_language(kit: Kit, language: str) -> None:
+    needs(language)
+    good, bad = SOURCES[language]
+    result = await kit.call("code", ExecutionResult, language=language, source=good)
+    assert (result.exit_code, result.stdout_tail, result.stderr_tail) == (0, "out ü\n", "err\n")
+    assert (result.stdout_bytes, result.stderr_bytes, result.kept) == (7, 4, ())
+    assert sorted(kit.told.lines) == [("stderr", "err"), ("stdout", "out ü")]
+    code, message, known = await kit.failed("code", language=language, source=bad)
+    assert (code, message) == ("exit_code", "exit code 7")
+    assert known
+    assert known.exit_code == 7
+
+
+@pytest.mark.parametrize("language", sorted(SOURCES))
+async def test_code_that_is_none(kit: Kit, language: str) -> None:
+    needs(language)
+    code, message, known = await kit.failed("code", language=language, source="this is (((\0 no program")
+    assert code == "exit_code"
+    assert known
+    assert known.stderr_tail
+    assert message.startswith(f"exit code {known.exit_code}: ")
+
+
+@pytest.mark.parametrize("language", sorted(SOURCES))
+async def test_the_longest_source(kit: Kit, language: str) -> None:
+    needs(language)
+    comment = "//" if language == "node" else "#"
+    source = f"{comment}{'x' * 199_950}\n{'console.log(1)' if language == 'node' else 'echo 1'}"
+    source = source.replace("echo 1", "print(1)") if language == "python" else source
+    assert (await kit.call("code", ExecutionResult, language=language, source=source)).stdout_tail == "1\n"
+
+
+@pytest.mark.parametrize("language", ["node", "bash"])
+async def test_a_language_that_is_missing_is_named(kit: Kit, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "SYSTEM_PATH", "/nowhere")
+    with pytest.raises(ExecutorUnavailable, match=f"'{language}' is not installed on this worker's host"):
+        await kit.call("code", ToolResult, language=language, source="1")
+
+
+async def test_shell_has_the_workspace_as_its_folder(kit: Kit) -> None:
+    assert (await kit.shell("pwd; echo $HOME; ls -a")).stdout_tail == "/workspace\n/workspace\n.\n..\n"
+
+
+async def test_modules_of_the_workspace_can_be_imported(kit: Kit) -> None:
+    await kit.files.write("mine/helper.py", b"answer = 42\n")
+    source = "from mine.helper import answer\nimport json, ssl, sqlite3\nprint(answer)"
+    assert (await kit.call("code", ExecutionResult, language="python", source=source)).stdout_tail == "42\n"
+
+
+async def test_a_program_killed_by_a_signal(kit: Kit) -> None:
+    code, message, known = await kit.failed("shell", command="echo dying >&2; kill -9 $$")
+    assert (code, message) == ("exit_code", "exit code 137: dying")
+    assert known
+
+
+async def test_a_timeout_keeps_what_there_was(kit: Kit) -> None:
+    code, message, known = await kit.failed("shell", command="echo begun; echo x > half; sleep 1000", timeout_s=0.7)
+    assert (code, message) == ("timeout", "killed after its timeout of 0.7 s")
+    assert known
+    assert (known.exit_code, known.stdout_tail) == (None, "begun\n")
+    assert kit.told.lines == [("stdout", "begun")]
+    assert kit.told.written == ["half"]
+    assert await kit.files.read("half") == b"x\n"
+
+
+async def test_too_much_memory_is_said(kit: Kit) -> None:
+    source = (
+        "import mmap, time\nheld = []\nfor n in range(80):\n"
+        "    held.append(mmap.mmap(-1, 1 << 24))\n    held[-1].write(b'x' * (1 << 24))\ntime.sleep(600)"
+    )
+    code, message, _ = await kit.failed("code", language="python", source=source)
+    assert code == "exit_code"
+    assert message == "exit code 137: killed: the program held more than 1024 MB of memory"
+
+
+async def test_output_beyond_the_cap_is_kept_as_a_file(kit: Kit) -> None:
+    result = await kit.shell("seq 1 100000; echo problem >&2")
+    assert result.stdout_bytes == 588_895
+    assert result.kept == (".run/step-0.stdout", ".run/step-0.stderr")
+    assert result.stdout_tail.endswith("99999\n100000\n")
+    assert len(result.stdout_tail) == TAIL_BYTES
+    whole = "".join(f"{number}\n" for number in range(1, 100_001))
+    assert await kit.files.read(".run/step-0.stdout") == whole.encode()
+    assert await kit.files.read(".run/step-0.stderr") == b"problem\n"
+    logged = [text for stream, text in kit.told.lines if stream == "stdout"]
+    assert logged[-1] == "… the output goes on in .run/step-0.stdout"
+    assert "\n".join(logged[:-1]) == whole[: len("\n".join(logged[:-1]))]
+    assert LOGGED_BYTES - 10 < len("\n".join(logged[:-1])) <= LOGGED_BYTES
+    read = await kit.call("file_read", FileReadResult, path=".run/step-0.stdout", max_bytes=2)
+    assert read.content == "1\n"
+
+
+async def test_the_kept_output_of_earlier_calls_stays(kit: Kit) -> None:
+    await kit.shell("seq 1 100000")
+    await kit.shell("cat .run/step-0.stdout | tail -n 1; echo mine > .run/step-0.stdout; echo new > .run/planted")
+    assert kit.told.lines == [("stdout", "100000")]
+    assert kit.told.written == []
+    await kit.shell("ls .run")
+    assert kit.told.lines == [("stdout", "step-0.stdout")]
+    assert len(await kit.files.read(".run/step-0.stdout")) == 588_895
+
+
+async def test_a_failed_program_keeps_its_output_too(kit: Kit) -> None:
+    code, _, known = await kit.failed("shell", command="seq 1 100000 >&2; exit 9")
+    assert code == "exit_code"
+    assert known
+    assert known.kept == (".run/step-0.stderr",)
+    assert (await kit.files.read(".run/step-0.stderr")).endswith(b"\n100000\n")
+
+
+async def test_a_flood_is_kept_up_to_its_bound(kit: Kit) -> None:
+    line = "a line of some length, as most are in the output of programs"
+    result = await kit.shell(f"yes '{line}' | head -c 100M")
+    assert result.stdout_bytes == 100 * 1024 * 1024
+    kept = await kit.files.read(".run/step-0.stdout")
+    assert len(kept) == 16 * 1024 * 1024
+    assert kept.startswith(line.encode())
+
+
+async def test_bytes_that_are_no_text(kit: Kit) -> None:
+    result = await kit.shell("printf 'a\\377\\0b'; printf '\\303' >&2")
+    assert (result.stdout_tail, result.stderr_tail) == ("a�\0b", "�")
+    assert sorted(kit.told.lines) == [("stderr", "�"), ("stdout", "a�\0b")]
+
+
+async def test_without_a_sandbox_by_request(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    kit.executor = LocalExecutor(kit.scratch, unsafe=True)
+    await kit.files.write("in.txt", b"content")
+    assert (await kit.shell("cat in.txt; echo more > out.txt")).stdout_tail == "content"
+    assert await kit.files.read("out.txt") == b"more\n"
+    assert [record.message for record in caplog.records] == ["tool.unsandboxed"]
+
+
+async def test_a_sandbox_that_cannot_be_built_is_said(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise ExecutorUnavailable(f"there is no bwrap on this host; {sandbox.INSTALL}")
+
+    monkeypatch.setattr(sandbox, "find_bwrap", missing)
+    for tool, args in (("shell", {"command": "true"}), ("code", {"language": "python", "source": "1"})):
+        with pytest.raises(ExecutorUnavailable, match="apt-get install bubblewrap"):
+            await kit.call(tool, ToolResult, **args)
