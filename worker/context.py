@@ -18,6 +18,14 @@ LARGE_BYTES = 32 * 1024
 """A larger result is kept in the object store, and the journal names it."""
 
 
+STARTED = "started"
+"""The journal's entry that names what was begun last, of that which must not be begun twice."""
+
+
+class Interrupted(Exception):
+    """This was begun before and its worker was lost: nobody knows what it did, and it must not be repeated."""
+
+
 class Elsewhere(msgspec.Struct, frozen=True):
     """What the journal holds instead of a large result."""
 
@@ -42,16 +50,20 @@ class RunContext:
         call: Callable[[], Awaitable[T]],
         *,
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
+        repeatable: bool = True,
     ) -> T:
         """The journaled result of `key`, or that of `call`, which is journaled then.
 
         The result, what `call` changed in the workspace and the events that `done` says are stored together or not at
         all. What was journaled before is stored before `call` begins, so a completed step is never executed again;
-        `call` itself is executed again, on the workspace as it was, if the worker dies while it runs. Raises LeaseLost,
-        FilesUnavailable, and whatever `call` raises, which is not journaled.
+        `call` itself is executed again, on the workspace as it was, if the worker dies while it runs; one that is not
+        `repeatable` is noted before it begins, and raises Interrupted instead. Raises LeaseLost, FilesUnavailable, and
+        whatever `call` raises, which is not journaled.
         """
         if key in self._journal:
             return await self._recall(self._journal[key], kind)
+        if not repeatable:
+            self._begin(key)
         await self.emitter.flush()
         value = await call()
         text = codec.encode(value)
@@ -72,6 +84,12 @@ class RunContext:
     def for_step(self, index: int) -> ToolContext:
         """What the tool of step `index`, counted from 0, may use."""
         return StepContext(self, index)
+
+    def _begin(self, key: str) -> None:
+        note = codec.encode(key)
+        if self._journal.get(STARTED) == note.encode():
+            raise Interrupted
+        self.emitter.keep(Writes(journal={STARTED: note}))
 
     async def _recall(self, text: bytes, kind: type[T]) -> T:
         if text.startswith(b'{"$kept":'):

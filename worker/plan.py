@@ -9,7 +9,7 @@ import msgspec
 from infra.contract.errors import ContractError, ExecutorUnavailable, FileMissing, InvalidInput, LimitExceeded
 from infra.contract.models import NewEvent, PlanStep, RunError
 from infra.contract.tools import parse_args
-from worker.context import RunContext
+from worker.context import Interrupted, RunContext
 from worker.emitter import new_event
 from worker.tools.base import Tool, ToolFailed
 
@@ -68,7 +68,19 @@ class PlanWalker:
         def done(record: StepRecord) -> list[NewEvent]:
             return _ended(index, step, "succeeded", record.duration_ms)
 
-        return await context.once(f"step:{index}", StepRecord, lambda: self._execute(context, index, step), done=done)
+        repeatable = self._tools[step.tool].idempotent
+        try:
+            return await context.once(
+                f"step:{index}",
+                StepRecord,
+                lambda: self._execute(context, index, step),
+                done=done,
+                repeatable=repeatable,
+            )
+        except Interrupted:
+            message = f"the tool {step.tool} was under way when its worker was lost, and must not be repeated unasked"
+            context.settle(*_ended(index, step, "failed", 0, code="interrupted", message=message))
+            raise StepFailed(RunError(code="interrupted", message=message, step=index)) from None
 
     async def _execute(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
         emit = context.emitter.emit

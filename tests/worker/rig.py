@@ -106,13 +106,14 @@ class Rig:
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
         workspaces: Workspaces | None = None,
+        idempotent: bool = True,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
         store = RunStore(Flaky(redis, loses) if loses else redis)
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
-        runner = Runner(store, workspaces or NoFiles(), NoFiles(), PlanWalker(_tools(body)))
+        runner = Runner(store, workspaces or NoFiles(), NoFiles(), PlanWalker(_tools(body, idempotent=idempotent)))
         worker = Worker(WorkerLoop(settings, store, redis, keeper, runner), keeper, redis)
         self._workers.append(worker)
         return worker
@@ -149,7 +150,7 @@ class Rig:
         await self.redis.close()
 
 
-def _tools(body: ToolBody | None) -> dict[str, Tool]:
+def _tools(body: ToolBody | None, *, idempotent: bool) -> dict[str, Tool]:
     async def shell(args: ShellArgs, context: ToolContext) -> ToolResult:
         if body:
             await body(context, args.command)
@@ -160,6 +161,6 @@ def _tools(body: ToolBody | None) -> dict[str, Tool]:
         return ToolResult()
 
     return {
-        "shell": Tool("shell", ShellArgs, shell, idempotent=False),
+        "shell": Tool("shell", ShellArgs, shell, idempotent=idempotent),
         "message": Tool("message", MessageArgs, message, idempotent=True),
     }

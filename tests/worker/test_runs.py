@@ -316,3 +316,21 @@ async def test_a_message_is_an_event(rig: Rig) -> None:
     await rig.store.create(run_id, "ada", RunSpec(plan=[step]), start=True, digest="d")
     await rig.ended(run_id)
     assert [event.data for event in await rig.log(run_id) if event.type == "message"] == [{"text": "grüezi"}]
+
+
+async def test_a_tool_that_must_not_be_repeated_fails_the_run_after_a_crash_until_somebody_asks(rig: Rig) -> None:
+    gate = Gate()
+    first = rig.worker(gate, lease_s=0.5, idempotent=False)
+    run_id = await rig.submit("once", "wait", "after")
+    await gate.reached("wait")
+    await first.killed()
+    rig.worker(gate, idempotent=False)
+    record = await rig.ended(run_id)
+    assert record.status is Status.FAILED
+    assert record.error
+    assert (record.error.code, record.error.step) == ("interrupted", 1)
+    assert gate.calls == {"once": 1, "wait": 1}
+    gate.go.set()
+    await rig.store.redrive(run_id, token="t")
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert gate.calls == {"once": 1, "wait": 2, "after": 1}

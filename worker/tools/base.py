@@ -52,7 +52,8 @@ class ToolContext(Protocol):
 class Tool:
     """An entry of the registry: the arguments' type and the function, and whether it needs the executor.
 
-    `idempotent`: executing the call again after a crash does no harm.
+    `idempotent`: executing the call again after a crash does no harm, as for all that acts on nothing but the
+    workspace, where the first execution left no trace. A call of another tool that was interrupted fails the run.
     """
 
     name: str

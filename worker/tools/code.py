@@ -10,4 +10,4 @@ async def run(args: CodeArgs, context: ToolContext) -> ExecutionResult:
     return await execute(context, args.language, args.source, args.timeout_s)
 
 
-TOOL = Tool("code", CodeArgs, run, idempotent=False, executes=True)
+TOOL = Tool("code", CodeArgs, run, idempotent=True, executes=True)

@@ -18,4 +18,4 @@ async def run(args: FileDeleteArgs, context: ToolContext) -> FileDeleteResult:
     return FileDeleteResult(path=args.path)
 
 
-TOOL = Tool("file_delete", FileDeleteArgs, run, idempotent=False)
+TOOL = Tool("file_delete", FileDeleteArgs, run, idempotent=True)

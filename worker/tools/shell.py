@@ -10,4 +10,4 @@ async def run(args: ShellArgs, context: ToolContext) -> ExecutionResult:
     return await execute(context, "sh", args.command, args.timeout_s)
 
 
-TOOL = Tool("shell", ShellArgs, run, idempotent=False, executes=True)
+TOOL = Tool("shell", ShellArgs, run, idempotent=True, executes=True)

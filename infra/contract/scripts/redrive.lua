@@ -1,6 +1,7 @@
 -- KEYS: run, log, ready, pending, dead
 -- ARGV: id, channel, token (of this call: a replay answers SAME)
--- Answers: name, status. A failed or cancelled run is queued again with fresh attempts; its journal stays.
+-- Answers: name, status. A failed or cancelled run is queued again with fresh attempts; its journal stays, but for the note of
+-- what was under way: who asks for a retry wants that repeated.
 expect(5, 3)
 local run, log, ready, pending, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, channel, token = ARGV[1], ARGV[2], ARGV[3]
@@ -17,6 +18,7 @@ write(run, {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
   'finished_ms', '', 'result', '', 'error', '',
 })
+redis.call('HDEL', run, 'journal:started')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)
