@@ -45,7 +45,7 @@ async def report(root: Path) -> dict[str, Any]:
     up = asyncio.Event()
     running = asyncio.ensure_future(bench.run(DAEMON, "python", on_line=lambda *_: up.set()))
     await asyncio.wait_for(up.wait(), 60)
-    told["daemons"] = len(bench.alive())
+    told["daemons"] = bool(bench.alive())
     running.cancel()
     await asyncio.wait({running})
     told["alive"] = len(bench.alive())

@@ -131,8 +131,8 @@ async def test_a_storm_of_cancels_leaves_nothing(bench: Bench) -> None:
 async def test_many_ends_leave_no_descriptor(bench: Bench) -> None:
     await bench.run("true")
     before = open_fds()
-    for source in ("true", "false", "kill -9 $$", "yes | head -c 1M", "exec >&-"):
-        for _ in range(4):
+    for source in ("true", "false", "kill -9 $$", "head -c 1M /dev/zero", "exec >&-"):
+        for _ in range(3):
             await bench.run(source)
     await bench.run("sleep 100", timeout_s=0.2)
     await _no_more_fds(before)

@@ -110,7 +110,7 @@ def test_other_workers_isolate_as_well(
         "namespaces": "",
         "capabilities": "0" * 16,
         "hog": "MemoryError",
-        "daemons": 1,
+        "daemons": True,
         "alive": 0,
         "left": [],
     }

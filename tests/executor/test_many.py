@@ -65,9 +65,9 @@ async def everything(bench: Bench) -> None:
     ).ended.stdout_bytes == 5 * 1024 * 1024
     assert (await bench.run("sleep 1000", run_id="late", timeout_s=0.5)).ended.timed_out
     assert (await bench.run("exec >&- 2>&-; exit 4", run_id="closed")).code == 4
-    for n in range(20):
+    for n in range(10):
         task = asyncio.ensure_future(bench.run(DAEMON, "python", run_id=f"storm-{n}"))
-        await asyncio.sleep(n * 0.004)
+        await asyncio.sleep(n * 0.008)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -1,7 +1,9 @@
 """kill -9 of the worker: nothing that it started lives on, whatever it was doing just then."""
 
+import asyncio
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.executor.rig import Bench, processes_with
+from tests.executor.parent import DAEMON
+from tests.executor.rig import Bench, children_of, processes_with
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -43,7 +46,7 @@ def test_programs_under_way_die_with_the_worker(bench: Bench, mode: str) -> None
 def test_programs_just_being_started_die_with_the_worker(bench: Bench, mode: str) -> None:
     chance = random.Random(7)
     before = _strays()
-    for _ in range(12):
+    for _ in range(8):
         with worker(bench, mode, 8) as process:
             assert process.stdout
             assert process.stdout.readline() == b"begin\n"
@@ -56,3 +59,27 @@ def test_programs_just_being_started_die_with_the_worker(bench: Bench, mode: str
 def _strays() -> set[int]:
     """Processes that bubblewrap left, also those that have not reached their program yet."""
     return {pid for pid in processes_with("bwrap") if os.getpid() != pid}
+
+
+async def test_a_guard_that_is_killed_takes_the_program_along(bench: Bench) -> None:
+    """Nothing but an administrator does that."""
+    up = asyncio.Event()
+    running = asyncio.ensure_future(bench.run(DAEMON, "python", on_line=lambda *_: up.set(), timeout_s=100))
+    await asyncio.wait_for(up.wait(), 60)
+    (guard,) = children_of(os.getpid()) & set(processes_with("guard.py"))
+    os.kill(guard, signal.SIGKILL)
+    assert (await running).code == 137
+    wait_until(lambda: not bench.alive(), "the program is dead")
+
+
+async def test_a_guard_is_deaf_to_what_is_meant_for_the_worker(bench: Bench) -> None:
+    """A signal to all of a service, such as that of systemd, must not cut the guard off its program."""
+    up = asyncio.Event()
+    source = DAEMON.replace("time.sleep(3600)", "time.sleep(1)")
+    running = asyncio.ensure_future(bench.run(source, "python", on_line=lambda *_: up.set(), timeout_s=100))
+    await asyncio.wait_for(up.wait(), 60)
+    (guard,) = children_of(os.getpid()) & set(processes_with("guard.py"))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        os.kill(guard, number)
+    assert (await running).code == 0
+    assert not bench.alive()

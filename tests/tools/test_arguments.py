@@ -131,12 +131,6 @@ def test_an_unknown_tool_is_answered_with_those_there_are(tool: str) -> None:
 def test_the_registry_has_just_the_tools_of_the_contract() -> None:
     assert {name: tool.args for name, tool in REGISTRY.items()} == TOOLS
     assert {name for name, tool in REGISTRY.items() if tool.executes} == {"code", "shell"}
-    assert {name for name, tool in REGISTRY.items() if tool.idempotent} == {
-        "file_list",
-        "file_read",
-        "file_write",
-        "message",
-    }
 
 
 def test_results_are_typed() -> None:

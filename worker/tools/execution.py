@@ -1,5 +1,6 @@
 """What the executing tools share: the log's cap on output, the kept output, the meaning of the end."""
 
+from pathlib import Path
 from typing import Literal
 
 from infra.contract.ports import Command, Execution
@@ -11,7 +12,10 @@ TAIL_BYTES = 4096
 
 
 class ExecutionResult(ToolResult, frozen=True, kw_only=True):
-    """How a program ended. The tails are the last 4 KB of each stream; `kept` names the files with the whole output."""
+    """How a program ended. `kept` names the files with the whole output; tails are the last 4 KB of it.
+
+    The executor keeps output up to its limit; `*_bytes` count all that was printed.
+    """
 
     exit_code: int | None
     duration_ms: int
@@ -58,8 +62,8 @@ async def execute(
     result = ExecutionResult(
         exit_code=ended.exit_code,
         duration_ms=ended.duration_ms,
-        stdout_tail=_tail(ended.stdout.read_bytes()),
-        stderr_tail=_tail(ended.stderr.read_bytes()),
+        stdout_tail=_tail(ended.stdout),
+        stderr_tail=_tail(ended.stderr),
         stdout_bytes=ended.stdout_bytes,
         stderr_bytes=ended.stderr_bytes,
         kept=tuple(kept),
@@ -86,5 +90,7 @@ def _kept(context: ToolContext, stream: str) -> str:
     return f".run/{context.call}.{stream}"
 
 
-def _tail(data: bytes) -> str:
-    return data[-TAIL_BYTES:].decode(errors="replace")
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        return file.read(TAIL_BYTES).decode(errors="replace")
