@@ -109,6 +109,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     timeout_s: float
     metadata: dict[str, str]
+    delay_s: float
+    start_at_ms: int | None
+    queue_ttl_s: float | None
     attempt: int
     cancel_requested: bool
     last_seq: int
@@ -134,6 +137,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             max_attempts=spec.max_attempts,
             timeout_s=spec.timeout_s,
             metadata=spec.metadata,
+            delay_s=spec.delay_s,
+            start_at_ms=spec.start_at_ms,
+            queue_ttl_s=spec.queue_ttl_s,
             attempt=record.attempt,
             cancel_requested=record.cancel,
             last_seq=record.seq,

@@ -1,7 +1,9 @@
 """Walks an explicit plan: one tool call a step, each journaled, each told to the log."""
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -92,7 +94,8 @@ class PlanWalker:
             return int((time.monotonic() - began) * 1000)
 
         try:
-            result = await self._call(context, index, step)
+            async with _within(step.timeout_s):
+                result = await self._call(context, index, step)
         except (ToolFailed, ContractError) as exc:
             code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
             if code is None:
@@ -106,6 +109,19 @@ class PlanWalker:
         result = await self._tools[step.tool].run(args, context.for_step(index))
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
+
+
+@asynccontextmanager
+async def _within(timeout_s: float | None) -> AsyncIterator[None]:
+    """Raise ToolFailed with code `timeout` when the time is over."""
+    deadline = asyncio.timeout(timeout_s)
+    try:
+        async with deadline:
+            yield
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        raise ToolFailed("timeout", f"the step took longer than its timeout of {timeout_s:g} s") from None
 
 
 def _ended(index: int, step: PlanStep, status: str, duration_ms: int, **why: str) -> list[NewEvent]:

@@ -15,6 +15,8 @@ MAX_PLAN_STEPS = 200
 MAX_METADATA_KEYS = 50
 MAX_ATTEMPTS = 20
 MAX_TIMEOUT_S = 24 * 3600.0
+MAX_DELAY_S = 30 * 24 * 3600.0
+MAX_MS = 2**53 - 1
 TITLE_CHARS = 120
 
 TERMINAL_EVENT: Final = "run.finished"
@@ -43,6 +45,9 @@ class PlanStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
 
     tool: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     args: dict[str, Any] = {}
+    timeout_s: (
+        Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S, description="Seconds before the step fails.")] | None
+    ) = None
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
 
 
@@ -64,9 +69,18 @@ class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] = 3
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)] = 3600.0
     metadata: Metadata = {}
+    delay_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_DELAY_S, description="Begin so long after the start.")] = 0.0
+    start_at_ms: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Begin at this time, in ms since the epoch.")] | None
+    ) = None
+    queue_ttl_s: (
+        Annotated[float, msgspec.Meta(gt=0, le=MAX_DELAY_S, description="Fail if no worker begins it so soon.")] | None
+    ) = None
 
     def check(self) -> None:
-        """Raise InvalidInput for what the types cannot say: neither prompt nor plan, or a bad step."""
+        """Raise InvalidInput for what the types cannot say: neither prompt nor plan, two times, or a bad step."""
+        if self.delay_s and self.start_at_ms is not None:
+            raise InvalidInput("give 'delay_s' or 'start_at_ms', not both", "$.start_at_ms")
         if self.prompt is None and self.plan is None:
             raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
         for index, step in enumerate(self.plan or ()):

@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 NEXT: Mapping[Status, frozenset[Status]] = MappingProxyType(
     {
         Status.CREATED: frozenset({Status.QUEUED, Status.CANCELLED}),
-        Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+        Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
         Status.RUNNING: frozenset({Status.QUEUED, Status.WAITING, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}),
         Status.WAITING: frozenset({Status.QUEUED, Status.CANCELLED}),
         Status.SUCCEEDED: frozenset(),

@@ -56,8 +56,10 @@ class RunStore(RunReader):
         keys = self.keys
         spec_json, brief_json = codec.encode(spec), codec.encode(Brief.of(spec))
         args: list[Argument] = [run_id, user, RECORD_VERSION, spec_json, brief_json, digest, spec.priority]
-        args += [spec.max_attempts, int(start), 2 * self._retention_s, self._retention_s]
-        run_keys = [keys.run(run_id), keys.user_runs(user), keys.ready, keys.pending]
+        args += [spec.max_attempts, int(start), int(spec.delay_s * 1000) or "", _or_empty(spec.start_at_ms)]
+        args += [_or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000))]
+        args += [2 * self._retention_s, self._retention_s, keys.control]
+        run_keys = [keys.run(run_id), keys.user_runs(user), keys.ready, keys.pending, keys.delayed]
         name, *rest = codec.items(await self._redis.script(_CREATE, run_keys, args))
         outcome = Outcome(str(name))
         if outcome is Outcome.REFUSED:
@@ -72,8 +74,8 @@ class RunStore(RunReader):
     async def start(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Queue a created run. SAME: it is queued or running already. REFUSED: it waits or has ended."""
         keys = self.keys
-        reply = await self._redis.script(_START, [keys.run(run_id), keys.ready, keys.pending], [run_id])
-        return _named(reply)
+        run_keys = [keys.run(run_id), keys.ready, keys.pending, keys.delayed]
+        return _named(await self._redis.script(_START, run_keys, [run_id, keys.control]))
 
     async def cancel(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Ask for the end of a run. The status is `cancelled`, or `running` until its worker has stopped it.
@@ -116,7 +118,7 @@ class RunStore(RunReader):
         """
         keys = self.keys
         args: list[Argument] = [worker, wanted, lease_ms, keys.run_prefix, keys.channel_prefix]
-        args += [self._retention_s, keys.control]
+        args += [self._retention_s, keys.control, RECORD_VERSION]
         queue = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead]
         next_ms, *records = codec.items(await self._redis.script(_CLAIM, queue, args))
         claims = []
@@ -184,6 +186,10 @@ class RunStore(RunReader):
         events_json = codec.encode_events(writes.events)
         channel = self.keys.channel(lease.run_id)
         return [lease.run_id, lease.fence, lease.batch + 1, len(writes.events), events_json, channel]
+
+
+def _or_empty(value: float | None) -> Argument:
+    return "" if value is None else value
 
 
 def _outcome(reply: Reply) -> Outcome:

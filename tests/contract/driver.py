@@ -81,6 +81,11 @@ class Driver:
         def finish(status: Status) -> Callable[[], Awaitable[Any]]:
             return lambda: store.finish(lease, status, Writes(events=[END]))
 
+        async def expire() -> None:
+            if (await store.head(run_id)).status is Status.QUEUED:
+                await self.redis.command("HSET", f"run:{run_id}", "queue_ttl_ms", -1)
+            await store.claim("other", 1, lease_ms=LEASE_MS)
+
         return {
             Status.CREATED: [lambda: store.create(run_id, USER, SPEC, start=False, digest="other")],
             Status.QUEUED: [
@@ -92,7 +97,7 @@ class Driver:
             Status.RUNNING: [lambda: store.claim("other", 1, lease_ms=LEASE_MS)],
             Status.WAITING: [lambda: store.wait(lease, Writes(events=[event()]))],
             Status.SUCCEEDED: [finish(Status.SUCCEEDED)],
-            Status.FAILED: [finish(Status.FAILED)],
+            Status.FAILED: [finish(Status.FAILED), expire],
             Status.CANCELLED: [finish(Status.CANCELLED), lambda: store.cancel(run_id)],
         }
 

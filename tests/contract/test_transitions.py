@@ -144,7 +144,8 @@ async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
         ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon"]),
         ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n"]),
         ("wait", ["id", "1", "1", "?", "[]", "c"]),
-        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n"]),
+        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1"]),
+        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest"]),
         ("renew", ["soon", "id", "1"]),
     ],
 )

@@ -97,6 +97,12 @@ async def test_bodies_that_cannot_be_read(
         ({**PLAN, "metadata": {"": "x"}}, "$.metadata"),
         ({**PLAN, "metadata": {str(n): "x" for n in range(51)}}, "$.metadata"),
         ({**PLAN, "start": "yes"}, "$.start"),
+        ({**PLAN, "delay_s": -1}, "$.delay_s"),
+        ({**PLAN, "delay_s": 2_592_001}, "$.delay_s"),
+        ({**PLAN, "delay_s": 1, "start_at_ms": 5}, "$.start_at_ms"),
+        ({**PLAN, "start_at_ms": "2027-01-01"}, "$.start_at_ms"),
+        ({**PLAN, "queue_ttl_s": 0}, "$.queue_ttl_s"),
+        ({"plan": [{**STEP, "timeout_s": 0}]}, "$.plan[0].timeout_s"),
         ({**PLAN, "urgent": True}, "$.urgent"),
     ],
 )
@@ -120,13 +126,13 @@ async def test_bodies_that_are_not_valid(
             {**PLAN, "urgent": True},
             (
                 "Object contains unknown field `urgent`; allowed are prompt, plan, priority, max_attempts, timeout_s,"
-                " metadata, start"
+                " metadata, delay_s, start_at_ms, queue_ttl_s, start"
             ),
         ),
         (
             "/agent/runs",
             {"plan": [{**STEP, "when": 1}]},
-            "Object contains unknown field `when`; allowed are tool, args, name",
+            "Object contains unknown field `when`; allowed are tool, args, timeout_s, name",
         ),
         (
             "/agent/runs",

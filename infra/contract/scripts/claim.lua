@@ -1,13 +1,15 @@
 -- KEYS: pending, ready, delayed, leases, dead
--- ARGV: worker, wanted, lease_ms, run_prefix, channel_prefix, retention_s, control
+-- ARGV: worker, wanted, lease_ms, run_prefix, channel_prefix, retention_s, control, version
 -- Answers: ms until the next lease expiry or due run (-1: none), then one flat record for each granted run.
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers all.
-expect(5, 7)
+expect(5, 8)
 local pending, ready, delayed, leases, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local worker, wanted, lease_ms = ARGV[1], number(ARGV[2], 'wanted'), number(ARGV[3], 'lease_ms')
 local run_prefix, channel_prefix, retention_s = ARGV[4], ARGV[5], number(ARGV[6], 'retention_s')
-local control = ARGV[7]
+local control, version = ARGV[7], number(ARGV[8], 'version')
+local NEWER_MS = 1000
 local SWEEP = 100
+local EXPIRED = '{"code":"expired","message":"no worker began it within its queue_ttl_s"}'
 
 local us = now_us()
 local ms = math.floor(us / 1000)
@@ -56,6 +58,8 @@ local function sweep(set, act)
   return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2] or nil)
 end
 
+local next_lease, next_due
+
 local function grant(id)
   local run = run_prefix .. id
   local record = redis.call('HGETALL', run)
@@ -63,6 +67,16 @@ local function grant(id)
   local held = {}
   for index = 1, #record, 2 do held[record[index]] = record[index + 1] end
   if held.status ~= 'queued' then return nil end
+  if tonumber(held.v) > version then -- of a newer release: left for a worker that knows what is in it
+    redis.call('ZADD', delayed, int(ms + NEWER_MS), id)
+    if not next_due or ms + NEWER_MS < next_due then next_due = ms + NEWER_MS end
+    return nil
+  end
+  local due = due_of(tonumber(held.queued_ms), held.start_at_ms, held.delay_ms) or tonumber(held.queued_ms)
+  if held.queue_ttl_ms and held.fence == '0' and ms > due + tonumber(held.queue_ttl_ms) then
+    finish_lost(id, run, held.seq, 'failed', EXPIRED)
+    return nil
+  end
   local fence, attempt = tonumber(held.fence) + 1, tonumber(held.attempt) + 1
   local kind = fence == 1 and 'run.started' or 'run.resumed'
   local data = cjson.encode({ worker = worker, attempt = attempt, fence = fence })
@@ -77,8 +91,8 @@ local function grant(id)
   return record
 end
 
-local next_lease = sweep(leases, recover)
-local next_due = sweep(delayed, promote)
+next_lease = sweep(leases, recover)
+next_due = sweep(delayed, promote)
 
 local granted = {}
 local picked = wanted > 0 and redis.call('ZPOPMIN', ready, wanted) or {}

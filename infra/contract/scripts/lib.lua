@@ -37,6 +37,23 @@ local function order(priority, us)
   return int((LOWEST_CLASS - tonumber(priority)) * CLASS_US + us - EPOCH_US)
 end
 
+-- Makes a run ready, or has it wait until `due` (ms; nil or past: now). The control message tells sleeping workers.
+local function enqueue(ready, pending, delayed, control, id, priority, us, due)
+  local ms = math.floor(us / 1000)
+  if due and due > ms then
+    redis.call('ZADD', delayed, int(due), id)
+    redis.call('PUBLISH', control, 'due ' .. int(due - ms))
+  else
+    redis.call('ZADD', ready, order(priority, us), id)
+    redis.call('RPUSH', pending, id)
+  end
+end
+
+-- When a run that is started at `ms` is due: at the moment it names, or after its delay.
+local function due_of(ms, start_at_ms, delay_ms)
+  return tonumber(start_at_ms) or (tonumber(delay_ms) and ms + tonumber(delay_ms))
+end
+
 local function allowed(from, to)
   return NEXT[from] ~= nil and NEXT[from][to] == true
 end

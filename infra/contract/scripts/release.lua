@@ -21,11 +21,5 @@ write(run, {
   'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
 }, 10)
 redis.call('ZREM', leases, id)
-if delay_ms > 0 then
-  redis.call('ZADD', delayed, int(ms + delay_ms), id)
-  redis.call('PUBLISH', ARGV[9], 'due ' .. int(delay_ms))
-else
-  redis.call('ZADD', ready, order(kept[2], us), id)
-  redis.call('RPUSH', pending, id)
-end
+enqueue(ready, pending, delayed, ARGV[9], id, kept[2], us, ms + delay_ms)
 return { 'OK', last }

@@ -1,0 +1,95 @@
+"""When a run begins: delays, moments, the time it may wait, and runs of a newer release."""
+
+import time
+
+import pytest
+
+from infra.contract.errors import InvalidInput
+from infra.contract.models import RECORD_VERSION, RunSpec
+from infra.contract.ports import Redis
+from infra.contract.states import Status
+from infra.contract.store import RunStore
+from tests.contract.driver import LEASE_MS, Driver
+from tests.support.waiting import until
+
+
+def spec(delay_s: float = 0.0, start_at_ms: int | None = None, queue_ttl_s: float | None = None) -> RunSpec:
+    return RunSpec(prompt="x", delay_s=delay_s, start_at_ms=start_at_ms, queue_ttl_s=queue_ttl_s)
+
+
+async def granted(store: RunStore) -> list[str]:
+    return [claim.run.id for claim in (await store.claim("w", 5, lease_ms=LEASE_MS)).claims]
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_delayed_run_is_not_begun_before_its_time(driver: Driver, later: bool) -> None:
+    run_id = await driver.create(spec=spec(delay_s=0.3), start=not later)
+    if later:
+        await driver.store.start(run_id)
+    claimed = await driver.store.claim("w", 5, lease_ms=LEASE_MS)
+    assert claimed.claims == []
+    assert claimed.next_ms is not None
+    assert 0 < claimed.next_ms <= 300
+    depths = await driver.store.depths()
+    assert (depths.delayed, depths.ready, depths.pending) == (1, 0, 0)
+    assert (await driver.store.head(run_id)).status is Status.QUEUED
+
+    async def begun() -> bool:
+        return await granted(driver.store) == [run_id]
+
+    await until(begun, "the run is begun when it is due")
+
+
+async def test_a_run_begins_at_its_moment(driver: Driver) -> None:
+    now_ms = int(time.time() * 1000)
+    past = await driver.create(spec=spec(start_at_ms=now_ms - 5000))
+    future = await driver.create(spec=spec(start_at_ms=now_ms + 3_600_000))
+    assert await granted(driver.store) == [past]
+    await driver.store.cancel(future)
+    assert (await driver.store.depths()).delayed == 0
+
+
+def test_a_delay_and_a_moment_contradict_each_other() -> None:
+    with pytest.raises(InvalidInput, match="give 'delay_s' or 'start_at_ms', not both"):
+        spec(delay_s=1.0, start_at_ms=5).check()
+
+
+async def test_a_run_that_waited_too_long_is_not_begun(driver: Driver, redis: Redis) -> None:
+    stale = await driver.create(spec=spec(queue_ttl_s=60))
+    fresh = await driver.create(spec=spec(queue_ttl_s=60))
+    delayed = await driver.create(spec=spec(queue_ttl_s=60, delay_s=0.001))
+    resumed = await driver.create(spec=spec(queue_ttl_s=60))
+    for run_id in (stale, resumed):
+        await redis.command("HINCRBY", f"run:{run_id}", "queued_ms", -61_000)
+    await redis.command("HSET", f"run:{resumed}", "fence", 1)
+    seen: set[str] = set()
+
+    async def all_begun() -> bool:
+        seen.update(await granted(driver.store))
+        return seen == {fresh, delayed, resumed}
+
+    await until(all_begun, "all but the stale one are begun")
+    head = await driver.store.head(stale)
+    assert head.status is Status.FAILED
+    assert head.error
+    assert head.error.code == "expired"
+    events = await driver.store.events(stale, after=0, limit=10)
+    assert [event.type for event in events] == ["run.finished"]
+    assert (await driver.store.depths()).dead == 1
+
+
+async def test_a_run_of_a_newer_release_is_left_for_a_newer_worker(driver: Driver, redis: Redis) -> None:
+    newer, known = await driver.create(), await driver.create()
+    await redis.command("HSET", f"run:{newer}", "v", RECORD_VERSION + 1)
+    claimed = await driver.store.claim("w", 5, lease_ms=LEASE_MS)
+    assert [claim.run.id for claim in claimed.claims] == [known]
+    assert claimed.next_ms is not None
+    assert claimed.next_ms <= 1000
+    depths = await driver.store.depths()
+    assert (depths.delayed, depths.ready, depths.pending) == (1, 0, 0)
+    await redis.command("HSET", f"run:{newer}", "v", RECORD_VERSION)
+
+    async def begun() -> bool:
+        return await granted(driver.store) == [newer]
+
+    await until(begun, "it is begun by a worker that knows its release")
