@@ -35,11 +35,14 @@ class Elsewhere(msgspec.Struct, frozen=True):
 class RunContext:
     """One claimed run, for the code that works on it."""
 
-    def __init__(self, claim: Claim, emitter: LogEmitter, files: RunFiles, executor: Executor) -> None:
+    def __init__(
+        self, claim: Claim, emitter: LogEmitter, files: RunFiles, executor: Executor, check_lease: Callable[[], None]
+    ) -> None:
         self.run = claim.run
         self.emitter = emitter
         self.files = files
         self.executor = executor
+        self._check_lease = check_lease
         self._journal = claim.journal
         self._news: list[NewEvent] = []
 
@@ -65,6 +68,7 @@ class RunContext:
         if not repeatable:
             self._begin(key)
         await self.emitter.flush()
+        self._check_lease()
         value = await call()
         text = codec.encode(value)
         if len(text) > LARGE_BYTES:

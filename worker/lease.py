@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Any
 
-from infra.contract.errors import StoreUnavailable
+from infra.contract.errors import LeaseLost, StoreUnavailable
 from infra.contract.models import Held
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
@@ -54,6 +54,12 @@ class ActiveRun:
             self.stop(Stop.LOST)
         elif held.cancel:
             self.stop(Stop.CANCEL)
+
+    def check(self) -> None:
+        """Raise LeaseLost if the lease has ended for all that is known here: this process may have stood still."""
+        if time.monotonic() >= self.valid_until:
+            self.stop(Stop.LOST)
+            raise LeaseLost(f"the lease of run {self.lease.run_id} was not renewed in time")
 
     def renewed(self, at: float) -> None:
         """The lease was renewed by a call that was sent at `at`, seconds of the monotonic clock."""

@@ -61,7 +61,7 @@ class Runner:
         run = claim.run
         emitter = LogEmitter(self._store, active.lease, active.held)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
-        context = RunContext(claim, emitter, files, self._executor)
+        context = RunContext(claim, emitter, files, self._executor, active.check)
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
         active.attach(work)
         if run.cancel:

@@ -334,3 +334,20 @@ async def test_a_tool_that_must_not_be_repeated_fails_the_run_after_a_crash_unti
     await rig.store.redrive(run_id, token="t")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert gate.calls == {"once": 1, "wait": 2, "after": 1}
+
+
+async def test_a_worker_that_stood_still_past_its_lease_begins_no_step(rig: Rig) -> None:
+    calls: list[str] = []
+
+    async def body(context: ToolContext, command: str) -> None:
+        calls.append(command)
+        if command == "freeze":
+            (active,) = worker.keeper.runs()
+            active.valid_until = 0.0
+
+    worker = rig.worker(body, lease_s=0.5)
+    run_id = await rig.submit("freeze", "after")
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert calls == ["freeze", "after"]
+    kinds = await rig.kinds(run_id)
+    assert kinds.index("run.resumed") < kinds.index("step.started", kinds.index("step.finished"))
