@@ -22,14 +22,18 @@ from infra.logging import log
 class LocalExecutor:
     """Implements the port `Executor`. `root` is a scratch directory of this worker alone, emptied when it starts.
 
+    Raises ExecutorUnavailable if it cannot be.
     `unsafe` is for development only: programs run without a sandbox, with the worker's own rights.
     """
 
     def __init__(self, root: Path, *, unsafe: bool = False) -> None:
         self._root = root
         self._unsafe = unsafe
-        remove(root)
-        root.mkdir(mode=0o700, parents=True)
+        try:
+            remove(root)
+            root.mkdir(mode=0o700, parents=True)
+        except OSError as exc:
+            raise ExecutorUnavailable(f"the scratch folder '{root}' cannot be emptied: {exc.strerror}") from exc
 
     async def check(self) -> None:
         """Run a program in a sandbox. Raises ExecutorUnavailable, saying what to install or to allow."""
@@ -77,7 +81,7 @@ class LocalExecutor:
         child = await self._start(command, folders)
         work: list[asyncio.Future[Any]] = []
         try:
-            await child.connect()
+            await surely(child.connect())  # half connected, uvloop and the pipe would each close the same descriptor
             work = [
                 asyncio.ensure_future(child.ended(command.timeout_s)),
                 asyncio.ensure_future(stdout.pump(child.stdout, lambda line: on_line("stdout", line))),

@@ -199,3 +199,9 @@ async def test_a_check_leaves_nothing(tmp_path: Path) -> None:
     executor = LocalExecutor(tmp_path / "deep/er/scratch")
     await executor.check()
     assert list((tmp_path / "deep/er/scratch").iterdir()) == []
+
+
+def test_a_scratch_folder_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ExecutorUnavailable, match="file/scratch' cannot be emptied: Not a directory"):
+        LocalExecutor(tmp_path / "file/scratch")

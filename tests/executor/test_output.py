@@ -90,11 +90,9 @@ async def test_random_bytes_are_kept_as_they_are(bench: Bench) -> None:
 
 async def test_a_flood_is_counted_and_its_beginning_kept(bench: Bench) -> None:
     limits = ExecLimits(output_bytes=4 * MB)
-    ran = await bench.run(
-        "yes 'a line of some length, to be printed often enough ......' | head -c 100M", limits=limits
-    )
+    ran = await bench.run("yes 'a line of some length, to be printed often enough ......' | head -c 30M", limits=limits)
     assert ran.code == 0
-    assert ran.ended.stdout_bytes == 100 * MB
+    assert ran.ended.stdout_bytes == 30 * MB
     assert ran.ended.stdout.stat().st_size == 4 * MB
     assert ran.ended.stdout.read_bytes().startswith(b"a line of")
 
@@ -117,8 +115,8 @@ async def test_nothing_comes_in(bench: Bench) -> None:
 
 async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
     """Nothing is lost, and what waits in between is bounded."""
-    ran = await bench.run("seq 1 200000 | tee all; echo ok", "bash")
-    assert [text for _, text in ran.lines[-2:]] == ["200000", "ok"]
+    ran = await bench.run("seq 1 20000 | tee all; echo ok", "bash")
+    assert [text for _, text in ran.lines[-2:]] == ["20000", "ok"]
     gate = asyncio.Event()
     held: list[str] = []
 
