@@ -103,6 +103,7 @@ def _table(
         Endpoint("GET", "/agent/runs", run.list, READ),
         Endpoint("GET", "/agent/runs/{run_id}", run.show, READ),
         Endpoint("DELETE", "/agent/runs/{run_id}", run.delete, WRITE),
+        Endpoint("GET", "/agent/runs/{run_id}/attempts", run.attempts, READ),
         Endpoint("POST", "/agent/runs/{run_id}/start", run.start, WRITE),
         Endpoint("POST", "/agent/runs/{run_id}/cancel", run.cancel, WRITE),
         Endpoint("POST", "/agent/runs/{run_id}/retry", run.retry, WRITE),

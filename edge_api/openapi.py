@@ -77,6 +77,9 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "listRuns", "List your runs, newest first.", {200: schemas.RunList}, (400, 422), query=schemas.ListQuery
     ),
     ("GET", "/agent/runs/{run_id}"): Operation("getRun", "Look at a run.", {200: schemas.Run}, (404,)),
+    ("GET", "/agent/runs/{run_id}/attempts"): Operation(
+        "listAttempts", "See who worked on a run.", {200: schemas.AttemptList}, (404,)
+    ),
     ("DELETE", "/agent/runs/{run_id}"): Operation(
         "deleteRun", "Delete a run that has ended or was never started: record, log, files.", {204: None}, (404, 409)
     ),

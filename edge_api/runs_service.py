@@ -10,7 +10,7 @@ from edge_api.ports import Workspaces
 from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import RunGone, TransitionRefused
-from infra.contract.models import FileEntry, Page, RunHead, RunRecord, RunSpec
+from infra.contract.models import Attempt, FileEntry, Page, RunHead, RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
 from infra.contract.store import RunStore
 from infra.logging import log
@@ -61,6 +61,11 @@ class RunService:
         """One file of the user's run. Raises FileMissing."""
         await self.head(user, run_id)
         return await self._store.file(run_id, path)
+
+    async def attempts(self, user: str, run_id: str) -> list[Attempt]:
+        """The claims of the user's run, oldest first."""
+        await self.head(user, run_id)
+        return await self._store.attempts(run_id)
 
     async def page(self, user: str, *, limit: int, before: tuple[int, str] | None, status: Status | None) -> Page:
         """The user's runs, newest first."""

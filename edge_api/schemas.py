@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from infra.contract.models import Event, PlanStep, RunError, RunHead, RunRecord, RunSpec
+from infra.contract.models import Attempt, Event, PlanStep, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
@@ -205,6 +205,12 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     status: Status
     cancel_requested: bool
+
+
+class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
+    """Who worked on a run, and when; oldest first."""
+
+    attempts: list[Attempt]
 
 
 class LogEvent(Event, frozen=True, kw_only=True, omit_defaults=False):

@@ -8,7 +8,7 @@ from edge_api.cursor import decode_cursor, encode_cursor
 from edge_api.inputs import idempotency_key, read_json, read_nothing, read_query
 from edge_api.responses import created, nothing, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import CreateRun, ListQuery, ResumeRun, Run, RunList, RunSummary, spec_of
+from edge_api.schemas import AttemptList, CreateRun, ListQuery, ResumeRun, Run, RunList, RunSummary, spec_of
 
 
 class RunRoutes:
@@ -36,6 +36,10 @@ class RunRoutes:
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}`."""
         return ok(Run.of(await self._runs.get(principal.user, _run_id(request))))
+
+    async def attempts(self, request: Request, principal: Principal) -> Response:
+        """`GET /agent/runs/{run_id}/attempts`."""
+        return ok(AttemptList(attempts=await self._runs.attempts(principal.user, _run_id(request))))
 
     async def start(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs/{run_id}/start`."""

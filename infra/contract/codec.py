@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from infra.contract.models import (
+    Attempt,
     Batch,
     Brief,
     Event,
@@ -37,6 +38,8 @@ HEAD_FIELDS = (
 RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
 JOURNAL_PREFIX = "journal:"
 FILE_PREFIX = "file:"
+ATTEMPT_PREFIX = "attempt:"
+_END = ":end"
 
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
@@ -99,6 +102,16 @@ def decode_files(fields: Mapping[str, str]) -> dict[str, FileEntry]:
         for name, value in fields.items()
         if name.startswith(FILE_PREFIX)
     }
+
+
+def decode_attempts(fields: Mapping[str, str]) -> list[Attempt]:
+    """The claims of a run, oldest first: each begins in the field `attempt:{fence}` and ends in one named after it."""
+    begun = {name: value for name, value in fields.items() if not name.endswith(_END)}
+    attempts = []
+    for name, value in begun.items():
+        known = {"fence": int(name.removeprefix(ATTEMPT_PREFIX)), **msgspec.json.decode(value)}
+        attempts.append(msgspec.convert(known | msgspec.json.decode(fields.get(name + _END, "{}")), Attempt))
+    return sorted(attempts, key=lambda attempt: attempt.fence)
 
 
 def decode_file(text: str) -> FileEntry:

@@ -185,6 +185,21 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One claim of a run. `attempt` counts those since the last retry that are not forgiven; a drain is.
+
+    `outcome`: `succeeded failed cancelled`, `waiting`, `drained`, `given_back` (tried again later) or `lease_expired`
+    (the worker was lost); None, like `ended_ms`, while it goes on.
+    """
+
+    fence: int
+    attempt: int
+    worker: str
+    started_ms: int
+    ended_ms: int | None = None
+    outcome: str | None = None
+
+
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file as the run's record knows it. `key` is the rest of its object key after the run's prefix.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from infra.contract import codec
 from infra.contract.errors import FileMissing, RunGone
 from infra.contract.keys import Keys
-from infra.contract.models import Event, FileEntry, Page, QueueDepths, RunHead, RunRecord
+from infra.contract.models import Attempt, Event, FileEntry, Page, QueueDepths, RunHead, RunRecord
 from infra.contract.ports import Redis
 from infra.contract.states import Status
 
@@ -32,16 +32,7 @@ class RunReader:
 
     async def files(self, run_id: str) -> dict[str, FileEntry]:
         """The files of a run by path; empty if there is no such run."""
-        found: dict[str, str] = {}
-        cursor = "0"
-        while True:
-            reply = await self._redis.command(
-                "HSCAN", self.keys.run(run_id), cursor, "MATCH", f"{codec.FILE_PREFIX}*", "COUNT", 1000
-            )
-            cursor, fields = str(codec.items(reply)[0]), codec.items(reply)[1]
-            found |= codec.pairs(fields)
-            if cursor == "0":
-                return codec.decode_files(found)
+        return codec.decode_files(await self._matching(run_id, codec.FILE_PREFIX))
 
     async def file(self, run_id: str, path: str) -> FileEntry:
         """One file of a run. Raises FileMissing."""
@@ -49,6 +40,10 @@ class RunReader:
         if text is None:
             raise FileMissing(f"there is no file '{path}'")
         return codec.decode_file(str(text))
+
+    async def attempts(self, run_id: str) -> list[Attempt]:
+        """The claims of a run, oldest first; empty if there is no such run."""
+        return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))
 
     async def page(
         self, user: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
@@ -133,6 +128,17 @@ class RunReader:
         kept = [fields for reply in replies if (fields := codec.named(reply, codec.HEAD_FIELDS))]
         heads = {head.id: head for head in map(codec.decode_head, kept)}
         return heads, [run_id for run_id in run_ids if run_id not in heads]
+
+    async def _matching(self, run_id: str, prefix: str) -> dict[str, str]:
+        """The fields of a run's hash that begin with `prefix`."""
+        found: dict[str, str] = {}
+        key, cursor = self.keys.run(run_id), "0"
+        while True:
+            reply = await self._redis.command("HSCAN", key, cursor, "MATCH", f"{prefix}*", "COUNT", 1000)
+            cursor, fields = str(codec.items(reply)[0]), codec.items(reply)[1]
+            found |= codec.pairs(fields)
+            if cursor == "0":
+                return found
 
     async def _fields(self, run_id: str, names: Sequence[str]) -> dict[str, str | None]:
         fields = codec.named(await self._redis.command("HMGET", self.keys.run(run_id), *names), names)

@@ -218,3 +218,24 @@ async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redi
     )
     calls = await commands(redis) - before
     assert sum(calls.values()) <= 30, calls
+
+
+async def test_who_worked_on_a_run_is_kept(driver: Driver) -> None:
+    run_id = await driver.create(spec=RunSpec(prompt="x", max_attempts=2))
+    await driver.store.claim("first", 1, lease_ms=1)
+    await driver.lapse(1)
+    (claim,) = (await driver.store.claim("second", 1, lease_ms=LEASE_MS)).claims
+    await driver.store.release(Lease(run_id, claim.run.fence), Writes(events=[event()]), delay_ms=0, burn=False)
+    (claim,) = (await driver.store.claim("third", 1, lease_ms=LEASE_MS)).claims
+    before = await driver.store.attempts(run_id)
+    assert [(each.fence, each.attempt, each.worker, each.outcome) for each in before] == [
+        (1, 1, "first", "lease_expired"),
+        (2, 2, "second", "drained"),
+        (3, 2, "third", None),
+    ]
+    await driver.store.finish(Lease(run_id, claim.run.fence), Status.SUCCEEDED, Writes(events=[END]))
+    last = (await driver.store.attempts(run_id))[-1]
+    assert last.outcome == "succeeded"
+    assert last.ended_ms
+    assert last.started_ms <= last.ended_ms
+    assert await driver.store.attempts("run_none") == []

@@ -18,10 +18,11 @@ local function log_of(id)
   return run_prefix .. id .. ':log'
 end
 
-local function finish_lost(id, run, seq, status, error_json)
+local function finish_lost(id, run, fence, seq, status, error_json)
   local data = '{"status":"' .. status .. '"' .. (error_json and ',"error":' .. error_json or '') .. '}'
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.finished', data))
-  write(run, { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' })
+  local fields = { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' }
+  write(run, ended(fields, fence, ms, 'lease_expired'))
   expire(run, log_of(id), retention_s)
   if status == 'failed' then redis.call('ZADD', dead, int(ms), id) end
 end
@@ -29,18 +30,19 @@ end
 -- A run whose worker let the lease expire: cancelled if that was asked for, dead if its attempts are used up, else ready.
 local function recover(id)
   local run = run_prefix .. id
-  local found = redis.call('HMGET', run, 'status', 'attempt', 'max_attempts', 'cancel', 'seq', 'priority', 'worker')
+  local found = redis.call('HMGET', run, 'status', 'attempt', 'max_attempts', 'cancel', 'seq', 'priority', 'worker', 'fence')
   local status, attempt, max_attempts, cancel, seq, priority = found[1], found[2], found[3], found[4], found[5], found[6]
+  local fence = found[8]
   redis.call('ZREM', leases, id)
   if status ~= 'running' then return end
-  if cancel == '1' then return finish_lost(id, run, seq, 'cancelled') end
+  if cancel == '1' then return finish_lost(id, run, fence, seq, 'cancelled') end
   if tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker was lost in attempt ' .. attempt .. ' of ' .. max_attempts
-    return finish_lost(id, run, seq, 'failed', '{"code":"worker_lost","message":"' .. message .. '"}')
+    return finish_lost(id, run, fence, seq, 'failed', '{"code":"worker_lost","message":"' .. message .. '"}')
   end
   local data = cjson.encode({ reason = 'lease_expired', worker = found[7], attempt = tonumber(attempt) })
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.requeued', data))
-  write(run, { 'status', 'queued', 'seq', int(last), 'queued_ms', int(ms), 'worker', '' })
+  write(run, ended({ 'status', 'queued', 'seq', int(last), 'queued_ms', int(ms), 'worker', '' }, fence, ms, 'lease_expired'))
   redis.call('ZADD', ready, order(priority, us), id)
 end
 
@@ -74,7 +76,7 @@ local function grant(id)
   end
   local due = due_of(tonumber(held.queued_ms), held.start_at_ms, held.delay_ms) or tonumber(held.queued_ms)
   if held.queue_ttl_ms and held.fence == '0' and ms > due + tonumber(held.queue_ttl_ms) then
-    finish_lost(id, run, held.seq, 'failed', EXPIRED)
+    finish_lost(id, run, nil, held.seq, 'failed', EXPIRED)
     return nil
   end
   local fence, attempt = tonumber(held.fence) + 1, tonumber(held.attempt) + 1
@@ -84,6 +86,7 @@ local function grant(id)
   local changed = {
     'status', 'running', 'worker', worker, 'fence', int(fence), 'attempt', int(attempt), 'batch', '0',
     'seq', int(last), 'started_ms', held.started_ms or int(ms),
+    'attempt:' .. int(fence), cjson.encode({ attempt = attempt, worker = worker, started_ms = ms }),
   }
   redis.call('HSET', run, unpack(changed))
   redis.call('ZADD', leases, int(ms + lease_ms), id)

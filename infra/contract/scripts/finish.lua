@@ -13,9 +13,10 @@ if refusal then return { refusal, tonumber(found.seq or 0) } end
 if not TERMINAL[status] or not allowed(found.status, status) then return { 'REFUSED', tonumber(found.seq) } end
 local ms = now_ms()
 local last = append(log, channel, found.seq, count, events)
-write(run, {
+local fields = {
   'status', status, 'batch', batch, 'seq', int(last), 'finished_ms', int(ms), 'result', result, 'error', failure,
-}, 11)
+}
+write(run, ended(fields, fence, ms, status), 11)
 redis.call('ZREM', leases, id)
 expire(run, log, retention_s)
 if status == 'failed' then

@@ -108,6 +108,15 @@ local function write(run, fields, from)
   end
 end
 
+-- Adds to `fields` that the attempt under a fence (nil: there was none) has ended, and how.
+local function ended(fields, fence, ms, outcome)
+  if fence then
+    fields[#fields + 1] = 'attempt:' .. fence .. ':end'
+    fields[#fields + 1] = cjson.encode({ ended_ms = ms, outcome = outcome })
+  end
+  return fields
+end
+
 local function expire(run, log, retention_s)
   redis.call('EXPIRE', run, retention_s)
   redis.call('EXPIRE', log, retention_s)

@@ -17,9 +17,10 @@ local ms = math.floor(us / 1000)
 local kept = redis.call('HMGET', run, 'attempt', 'priority')
 local attempt = tonumber(kept[1]) - (1 - burn)
 local last = append(log, channel, found.seq, count, events)
-write(run, {
+local fields = {
   'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
-}, 10)
+}
+write(run, ended(fields, fence, ms, burn == 1 and 'given_back' or 'drained'), 10)
 redis.call('ZREM', leases, id)
 enqueue(ready, pending, delayed, ARGV[9], id, kept[2], us, ms + delay_ms)
 return { 'OK', last }

@@ -11,6 +11,6 @@ local refusal, found = guard(run, fence, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
 if not allowed(found.status, 'waiting') then return { 'REFUSED', tonumber(found.seq) } end
 local last = append(log, channel, found.seq, count, events)
-write(run, { 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '' }, 7)
+write(run, ended({ 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '' }, fence, now_ms(), 'waiting'), 7)
 redis.call('ZREM', leases, id)
 return { 'OK', last }
