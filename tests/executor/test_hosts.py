@@ -89,8 +89,12 @@ def elsewhere() -> Iterator[Elsewhere]:
 
 @pytest.mark.parametrize(
     ("wrapper", "owner", "uid_map", "uids"),
-    [(AS_NOBODY, 65534, "", {65534}), ([], 0, ROOTLESS, set(range(32_768, 65_536)))],
-    ids=["nobody", "root of a container"],
+    [
+        (AS_NOBODY, 65534, "", {65534}),
+        ([], 0, ROOTLESS, set(range(32_768, 65_536))),
+        (["setpriv", "--bounding-set=-kill,-sys_ptrace,-sys_resource"], 0, "", set(range(300_000, 360_000))),
+    ],
+    ids=["nobody", "root of a container", "root with fewer rights"],
 )
 def test_other_workers_isolate_as_well(
     elsewhere: Elsewhere, wrapper: list[str], owner: int, uid_map: str, uids: set[int]
@@ -119,6 +123,15 @@ def test_other_workers_isolate_as_well(
 def test_without_user_namespaces_a_worker_that_is_not_root_refuses(elsewhere: Elsewhere) -> None:
     told = elsewhere.report([*FORBID, *AS_NOBODY], owner=165_534, uid_map=ROOTLESS)
     assert "user.max_user_namespaces" in told["refused"]
+    assert told["left"] == []
+
+
+@pytest.mark.parametrize(
+    ("right", "said"), [("sys_admin", "or a worker that is root with CAP_SYS_ADMIN"), ("chown", "without CAP_CHOWN")]
+)
+def test_root_without_the_rights_refuses(elsewhere: Elsewhere, right: str, said: str) -> None:
+    told = elsewhere.report(["setpriv", f"--bounding-set=-{right}"])
+    assert said in told["refused"]
     assert told["left"] == []
 
 
