@@ -107,6 +107,7 @@ def _table(
         Endpoint("POST", "/agent/runs/{run_id}/start", run.start, WRITE),
         Endpoint("POST", "/agent/runs/{run_id}/cancel", run.cancel, WRITE),
         Endpoint("POST", "/agent/runs/{run_id}/retry", run.retry, WRITE),
+        Endpoint("POST", "/agent/runs/{run_id}/fork", run.fork, WRITE),
         Endpoint("POST", "/agent/runs/{run_id}/resume", run.resume, WRITE),
         Endpoint("GET", "/agent/runs/{run_id}/files", file.list, READ),
         Endpoint("GET", "/agent/runs/{run_id}/files/{path:path}", file.fetch, READ),

@@ -94,6 +94,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         _MOVE,
         headers=[_KEY],
     ),
+    ("POST", "/agent/runs/{run_id}/fork"): Operation(
+        "forkRun",
+        "Create a run that begins with the first steps of this one, as it did them.",
+        {201: schemas.Run, 200: schemas.Run},
+        (*_INPUT, 404, 409),
+        schemas.ForkRun,
+        headers=[_KEY],
+    ),
     ("POST", "/agent/runs/{run_id}/resume"): Operation(
         "resumeRun",
         "Give a waiting run its input.",

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from edge_api.errors import KeyReused
 from edge_api.ports import Workspaces
-from edge_api.schemas import RunState
+from edge_api.schemas import ForkRun, RunState
 from infra.contract import codec
-from infra.contract.errors import RunGone, TransitionRefused
-from infra.contract.models import Attempt, FileEntry, Page, RunHead, RunRecord, RunSpec
+from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
+from infra.contract.models import Attempt, FileEntry, ForkOf, Page, RunHead, RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
 from infra.contract.store import RunStore
 from infra.logging import log
@@ -35,6 +35,8 @@ class RunService:
         Raises InvalidInput, and KeyReused if the key was used for another request.
         """
         spec.check()
+        if spec.fork_of:
+            await self._check_fork(user, spec, spec.fork_of)
         run_id = f"run_{_derived(user, key)}"
         digest = hashlib.sha256(codec.encode([spec, start]).encode()).hexdigest()
         outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest)
@@ -43,6 +45,21 @@ class RunService:
         if outcome is Outcome.OK:
             log("run.created", run_id=run_id, user=user, start=start)
         return record, outcome is Outcome.OK
+
+    async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
+        """Record a run that goes its own way after the first steps of another one; as `create`."""
+        source = (await self.get(user, run_id)).spec
+        plan = source.plan or []
+        spec = RunSpec(
+            prompt=wanted.prompt or source.prompt,
+            plan=plan[: wanted.from_step] + (plan[wanted.from_step :] if wanted.plan is None else wanted.plan),
+            priority=source.priority,
+            max_attempts=source.max_attempts,
+            timeout_s=source.timeout_s,
+            metadata=source.metadata,
+            fork_of=ForkOf(run_id=run_id, from_step=wanted.from_step),
+        )
+        return await self.create(user, spec, start=wanted.start, key=key)
 
     async def get(self, user: str, run_id: str) -> RunRecord:
         """The user's run with all that is known of it."""
@@ -109,6 +126,19 @@ class RunService:
         if outcome is Outcome.REFUSED:
             raise _refused("delete", status, allowed)
         log("run.deleted", run_id=run_id, user=user)
+
+    async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> None:
+        """Raise RunGone, or InvalidInput if the other run has not done just the steps that this one begins with."""
+        source = (await self.get(user, fork.run_id)).spec.plan or []
+        done = await self._store.journal(fork.run_id)
+        completed = next((index for index in range(len(source)) if f"step:{index}" not in done), len(source))
+        if fork.from_step > completed:
+            raise InvalidInput(
+                f"the run {fork.run_id} has completed {completed} steps; allowed are 0 to {completed}",
+                "$.from_step",
+            )
+        if (spec.plan or [])[: fork.from_step] != source[: fork.from_step]:
+            raise InvalidInput(f"the first {fork.from_step} steps must be those of the run {fork.run_id}", "$.plan")
 
     def _state(
         self,

@@ -5,7 +5,18 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from infra.contract.models import Attempt, Event, PlanStep, RunError, RunHead, RunRecord, RunSpec
+from infra.contract.models import (
+    MAX_PLAN_STEPS,
+    MAX_PROMPT_CHARS,
+    Attempt,
+    Event,
+    ForkOf,
+    PlanStep,
+    RunError,
+    RunHead,
+    RunRecord,
+    RunSpec,
+)
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
@@ -27,6 +38,15 @@ class Nothing(Request, frozen=True):
 class CreateRun(RunSpec, frozen=True, kw_only=True):
     """Create a run from a prompt, an explicit plan, or both; `start` queues it at once."""
 
+    start: bool = True
+
+
+class ForkRun(Request, frozen=True):
+    """A new run with the first `from_step` steps of this one, as it did them. `plan`: other steps from there on."""
+
+    from_step: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_STEPS)]
+    plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
+    prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
     start: bool = True
 
 
@@ -109,6 +129,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     timeout_s: float
     metadata: dict[str, str]
+    fork_of: ForkOf | None
     delay_s: float
     start_at_ms: int | None
     queue_ttl_s: float | None
@@ -137,6 +158,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             max_attempts=spec.max_attempts,
             timeout_s=spec.timeout_s,
             metadata=spec.metadata,
+            fork_of=spec.fork_of,
             delay_s=spec.delay_s,
             start_at_ms=spec.start_at_ms,
             queue_ttl_s=spec.queue_ttl_s,

@@ -1,12 +1,12 @@
 """What a run's work may use: its journal, its log, its workspace, its executor."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
 
 from infra.contract import codec
-from infra.contract.models import Claim, FileChanges, NewEvent, Writes
+from infra.contract.models import Claim, FileChanges, FileEntry, NewEvent, Writes
 from infra.contract.ports import Executor, RunFiles
 from worker.emitter import LogEmitter, new_event
 from worker.tools.base import ToolContext
@@ -70,16 +70,28 @@ class RunContext:
         await self.emitter.flush()
         self._check_lease()
         value = await call()
-        text = codec.encode(value)
-        if len(text) > LARGE_BYTES:
-            text = codec.encode(Elsewhere(await self.files.keep(text.encode())))
-        self.settle(*done(value), journal={key: text})
+        changed = self.files.uncommitted()
+        journal = {key: await self._small(value)}
+        if changed:
+            journal[files_key(key)] = await self._small(changed)
+        self._settle(done(value), journal, changed)
         return value
 
-    def settle(self, *events: NewEvent, journal: dict[str, str] | None = None) -> None:
-        """Let what was done in the workspace count, together with these events and journal entries."""
-        news, self._news = self._news, []
-        self.emitter.keep(Writes(events=[*news, *events], journal=journal or {}, files=self.files.uncommitted()))
+    def knows(self, key: str) -> bool:
+        """Whether the journal has the key."""
+        return key in self._journal
+
+    def settle(self, *events: NewEvent) -> None:
+        """Let what was done in the workspace count, together with these events."""
+        self._settle(events, {}, self.files.uncommitted())
+
+    async def inherit(self, journal: Mapping[str, bytes], source: RunFiles, event: NewEvent) -> None:
+        """Begin with the journal and the files of another run, all at once."""
+        await self.files.adopt(source)
+        self._journal = {**self._journal, **journal}
+        entries = {key: await self._small(msgspec.Raw(text)) for key, text in journal.items()}
+        self._settle([event], entries, self.files.uncommitted())
+        await self.emitter.flush()
 
     def tell(self, event: NewEvent) -> None:
         """Log an event when what was done in the workspace counts, not before."""
@@ -95,10 +107,31 @@ class RunContext:
             raise Interrupted
         self.emitter.keep(Writes(journal={STARTED: note}))
 
+    def _settle(self, events: Sequence[NewEvent], journal: dict[str, str], files: dict[str, FileEntry | None]) -> None:
+        news, self._news = self._news, []
+        self.emitter.keep(Writes(events=[*news, *events], journal=journal, files=files))
+
+    async def _small(self, value: object) -> str:
+        """The JSON for the journal, of the value itself or of where it is kept."""
+        text = codec.encode(value)
+        if len(text) > LARGE_BYTES:
+            text = codec.encode(Elsewhere(await self.files.keep(text.encode())))
+        return text
+
     async def _recall(self, text: bytes, kind: type[T]) -> T:
-        if text.startswith(b'{"$kept":'):
-            text = await self.files.kept(msgspec.json.decode(text, type=Elsewhere).kept)
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(await whole(text, self.files), type=kind)
+
+
+def files_key(key: str) -> str:
+    """The journal's entry of what was done in the workspace under `key`."""
+    return f"{key}:files"
+
+
+async def whole(text: bytes, files: RunFiles) -> bytes:
+    """What a journal's entry stands for, also if it is kept elsewhere. Raises FileMissing, FilesUnavailable."""
+    if not text.startswith(b'{"$kept":'):
+        return text
+    return await files.kept(msgspec.json.decode(text, type=Elsewhere).kept)
 
 
 class StepContext:

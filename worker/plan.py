@@ -73,7 +73,7 @@ class PlanWalker:
         repeatable = self._tools[step.tool].idempotent
         try:
             return await context.once(
-                f"step:{index}",
+                step_key(index),
                 StepRecord,
                 lambda: self._execute(context, index, step),
                 done=done,
@@ -109,6 +109,11 @@ class PlanWalker:
         result = await self._tools[step.tool].run(args, context.for_step(index))
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
+
+
+def step_key(index: int) -> str:
+    """The journal's entry of a step."""
+    return f"step:{index}"
 
 
 @asynccontextmanager

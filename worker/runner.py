@@ -4,29 +4,22 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from infra.contract.errors import FilesUnavailable, LeaseLost
-from infra.contract.models import TERMINAL_EVENT, Claim, FileEntry, NewEvent, RunError, RunRecord
-from infra.contract.ports import Executor, RunFiles
+from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, RunError, RunRecord
+from infra.contract.ports import Executor
 from infra.contract.states import Outcome, Status
 from infra.contract.store import RunStore
 from infra.logging import log
 from worker.context import RunContext
 from worker.emitter import LogEmitter, new_event
+from worker.fork import inherit
 from worker.lease import ActiveRun, Stop
 from worker.plan import Drained, PlanWalker, StepFailed
 from worker.retrying import until_answered
+from worker.workspaces import Workspaces
 
 MAX_BACKOFF_S = 60.0
-
-
-class Workspaces(Protocol):
-    """Gives the workspace of a run."""
-
-    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
-        """The files of one claimed run, whose record names `files`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,6 +80,8 @@ class Runner:
         deadline = asyncio.timeout(run.spec.timeout_s)
         try:
             async with deadline:
+                if run.spec.fork_of:
+                    await inherit(context, run.spec.fork_of, self._store, self._workspaces)
                 return await self._walker.walk(context, run.spec.plan, lambda: active.draining)
         except TimeoutError:
             if not deadline.expired():

@@ -8,7 +8,7 @@ from edge_api.cursor import decode_cursor, encode_cursor
 from edge_api.inputs import idempotency_key, read_json, read_nothing, read_query
 from edge_api.responses import created, nothing, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import AttemptList, CreateRun, ListQuery, ResumeRun, Run, RunList, RunSummary, spec_of
+from edge_api.schemas import AttemptList, CreateRun, ForkRun, ListQuery, ResumeRun, Run, RunList, RunSummary, spec_of
 
 
 class RunRoutes:
@@ -55,6 +55,13 @@ class RunRoutes:
         """`POST /agent/runs/{run_id}/retry`."""
         await read_nothing(request, self._max_body_bytes)
         return ok(await self._runs.retry(principal.user, _run_id(request), key=idempotency_key(request)))
+
+    async def fork(self, request: Request, principal: Principal) -> Response:
+        """`POST /agent/runs/{run_id}/fork`."""
+        wanted = await read_json(request, ForkRun, self._max_body_bytes)
+        key = idempotency_key(request)
+        record, now = await self._runs.fork(principal.user, _run_id(request), wanted, key=key)
+        return created(record, now=now)
 
     async def resume(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs/{run_id}/resume`."""

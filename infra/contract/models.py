@@ -25,6 +25,7 @@ EventType = Literal[
     "run.started",
     "run.resumed",
     "run.requeued",
+    "run.forked",
     "run.retried",
     "run.waiting",
     "run.input",
@@ -60,6 +61,13 @@ Metadata = Annotated[
 ]
 
 
+class ForkOf(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Another run of the same user whose first `from_step` steps, with all they did, are those of this run too."""
+
+    run_id: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    from_step: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_STEPS, description="The first step to execute anew.")]
+
+
 class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """What a user asks for. A prompt, an explicit plan, or both."""
 
@@ -76,6 +84,7 @@ class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     queue_ttl_s: (
         Annotated[float, msgspec.Meta(gt=0, le=MAX_DELAY_S, description="Fail if no worker begins it so soon.")] | None
     ) = None
+    fork_of: ForkOf | None = None
 
     def check(self) -> None:
         """Raise InvalidInput for what the types cannot say: neither prompt nor plan, two times, or a bad step."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, Self, TypeAlias
 
 from infra.contract.models import FileChanges, FileEntry, FileInfo
 from infra.contract.scripts import Script
@@ -76,6 +76,10 @@ class RunFiles(Protocol):
 
     def uncommitted(self) -> dict[str, FileEntry | None]:
         """Take what has changed since the last call (None: deleted), to be stored with the run's next fenced write."""
+        ...
+
+    async def adopt(self, source: Self) -> None:
+        """Make all files of another run's workspace files of this one; the bytes are copied within the store."""
         ...
 
     async def keep(self, data: bytes) -> str:

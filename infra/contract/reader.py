@@ -41,6 +41,10 @@ class RunReader:
             raise FileMissing(f"there is no file '{path}'")
         return codec.decode_file(str(text))
 
+    async def journal(self, run_id: str) -> dict[str, bytes]:
+        """The journal of a run: key → JSON; empty if there is no such run."""
+        return codec.decode_journal(await self._matching(run_id, codec.JOURNAL_PREFIX))
+
     async def attempts(self, run_id: str) -> list[Attempt]:
         """The claims of a run, oldest first; empty if there is no such run."""
         return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))

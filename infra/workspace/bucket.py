@@ -97,6 +97,11 @@ class Bucket:
             )
             return Stored(size_bytes, _answered_ms(answer))
 
+    def copy(self, source: str, target: str) -> None:
+        """Copy an object within the bucket; the bytes stay in the store."""
+        with mapped(source):
+            self._client.copy_object(Bucket=self._name, Key=target, CopySource={"Bucket": self._name, "Key": source})
+
     def first_keys(self, prefix: str) -> Sequence[str]:
         """The first keys that begin with `prefix`, as many as can be deleted at once."""
         with mapped(prefix, object_call=False):

@@ -9,6 +9,8 @@ from itertools import count
 from pathlib import Path
 from threading import Event
 
+from msgspec import structs
+
 from infra.contract.errors import FileMissing
 from infra.contract.models import FileChanges, FileEntry, FileInfo
 from infra.contract.paths import RESERVED, workspace_path
@@ -87,10 +89,12 @@ class S3RunFiles:
     async def write(self, path: str, data: bytes) -> FileInfo:
         """Store a whole file, `.run/` included: what a tool may write is checked with its arguments.
 
-        Raises LimitExceeded if the file or all of them are too large.
+        Raises LimitExceeded if the file or all of them are too large; what is in `.run/` does not count among all.
         """
         key = self._new_key(workspace_path(path))
-        self._limits.check(self._sizes() | {path: len(data)})
+        self._limits.check_file(path, len(data))
+        if not _reserved(path):
+            self._limits.check(self._sizes() | {path: len(data)})
         stored = await self._threads.call(lambda _: self._bucket.put(self._prefix + key, data, len(data)))
         self._set(path, _entry_of(key, stored))
         return _info(path, self._files[path])
@@ -109,6 +113,19 @@ class S3RunFiles:
         """Take what has changed since the last call, for the run's next fenced write."""
         changed, self._uncommitted = self._uncommitted, {}
         return changed
+
+    async def adopt(self, source: "S3RunFiles") -> None:
+        """Make all files of another run's workspace files of this one; the bytes are copied within the store."""
+        entries = dict(source._files)
+
+        def copy(path: str) -> FileEntry:
+            key = self._new_key(path)
+            self._bucket.copy(source._prefix + entries[path].key, self._prefix + key)
+            return structs.replace(entries[path], key=key)
+
+        copies = await self._threads.call(lambda stop: each(copy, sorted(entries), stop))
+        for path, entry in zip(sorted(entries), copies, strict=True):
+            self._set(path, entry)
 
     async def keep(self, data: bytes) -> str:
         """Store bytes that are no file of the workspace; the name they are kept under."""
@@ -222,7 +239,7 @@ class S3RunFiles:
             self._files.pop(path, None)
 
     def _sizes(self) -> dict[str, int]:
-        return {path: entry.size_bytes for path, entry in self._files.items()}
+        return {path: entry.size_bytes for path, entry in self._files.items() if not _reserved(path)}
 
     def _new_key(self, path: str) -> str:
         return f"files/{self._fence}-{next(self._numbers)}/{path}"

@@ -126,7 +126,7 @@ async def test_bodies_that_are_not_valid(
             {**PLAN, "urgent": True},
             (
                 "Object contains unknown field `urgent`; allowed are prompt, plan, priority, max_attempts, timeout_s,"
-                " metadata, delay_s, start_at_ms, queue_ttl_s, start"
+                " metadata, delay_s, start_at_ms, queue_ttl_s, fork_of, start"
             ),
         ),
         (

@@ -19,9 +19,10 @@ from tests.support.waiting import until
 from worker.lease import LeaseKeeper
 from worker.loop import WorkerLoop
 from worker.plan import PlanWalker
-from worker.runner import Runner, Workspaces
+from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.tools.base import Tool, ToolContext, ToolResult
+from worker.workspaces import Workspaces
 
 ToolBody = Callable[[ToolContext, str], Awaitable[None]]
 
@@ -120,9 +121,10 @@ class Rig:
 
     async def submit(self, *commands: str, **spec: Any) -> str:
         """A run with one `shell` step for each command, or what `spec` says."""
-        steps = [PlanStep(tool="shell", args={"command": command}) for command in commands]
+        if commands:
+            spec["plan"] = [PlanStep(tool="shell", args={"command": command}) for command in commands]
         run_id = f"run_{uuid.uuid4().hex}"
-        await self.store.create(run_id, "ada", RunSpec(plan=steps or None, **spec), start=True, digest="d")
+        await self.store.create(run_id, "ada", RunSpec(**spec), start=True, digest="d")
         return run_id
 
     async def ended(self, run_id: str) -> RunRecord:

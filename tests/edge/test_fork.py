@@ -1,0 +1,69 @@
+"""Forking over HTTP: what a fork begins with, and which forks are refused."""
+
+import httpx
+import pytest
+
+from infra.contract.models import Writes
+from tests.edge.stack import Edge, SimulatedWorker, client
+
+PLAN = [{"tool": "message", "args": {"text": text}} for text in ("one", "two", "three")]
+
+
+async def half_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> str:
+    """A running run of three steps of which two are completed."""
+    run_id = str((await ada.post("/agent/runs", json={"plan": PLAN, "priority": 7})).json()["run_id"])
+    lease = await worker.claim()
+    await worker.store.emit(lease, Writes(journal={"step:0": "{}", "step:1": "{}"}))
+    return run_id
+
+
+async def test_a_fork_is_a_run_that_names_its_origin(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await half_done(ada, worker)
+    other = {"tool": "message", "args": {"text": "other"}}
+    headers = {"Idempotency-Key": "once"}
+    body = {"from_step": 1, "plan": [other]}
+    answer = await ada.post(f"/agent/runs/{run_id}/fork", json=body, headers=headers)
+    assert answer.status_code == 201
+    fork = answer.json()
+    assert fork["fork_of"] == {"run_id": run_id, "from_step": 1}
+    assert (fork["status"], fork["priority"]) == ("queued", 7)
+    assert [step["args"]["text"] for step in fork["plan"]] == ["one", "other"]
+    again = await ada.post(f"/agent/runs/{run_id}/fork", json=body, headers=headers)
+    assert (again.status_code, again.json()["run_id"]) == (200, fork["run_id"])
+    same = (await ada.post(f"/agent/runs/{run_id}/fork", json={"from_step": 2, "start": False})).json()
+    assert (same["status"], [step["args"]["text"] for step in same["plan"]]) == ("created", ["one", "two", "three"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field"),
+    [
+        ({"from_step": 3}, 422, "$.from_step"),
+        ({"from_step": -1}, 422, "$.from_step"),
+        ({}, 422, "$.from_step"),
+        ({"from_step": 1, "plan": [{"tool": "teleport"}]}, 422, "$.plan[1].tool"),
+        ({"from_step": 1, "when": 1}, 422, "$.when"),
+    ],
+)
+async def test_forks_that_are_refused(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, body: dict[str, object], status: int, field: str
+) -> None:
+    run_id = await half_done(ada, worker)
+    before = await worker.size()
+    answer = await ada.post(f"/agent/runs/{run_id}/fork", json=body)
+    assert (answer.status_code, answer.json()["field"]) == (status, field)
+    assert await worker.size() == before
+
+
+async def test_only_what_was_done_just_so_can_be_begun_with(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await half_done(ada, worker)
+    wanted = {"plan": [PLAN[1], PLAN[0]], "fork_of": {"run_id": run_id, "from_step": 1}}
+    answer = await ada.post("/agent/runs", json=wanted)
+    assert (answer.status_code, answer.json()["field"]) == (422, "$.plan")
+
+
+async def test_a_foreign_run_cannot_be_forked(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
+    run_id = await half_done(ada, worker)
+    async with client(edge, "bob") as bob:
+        assert (await bob.post(f"/agent/runs/{run_id}/fork", json={"from_step": 0})).status_code == 404
+        wanted = {"plan": PLAN, "fork_of": {"run_id": run_id, "from_step": 1}}
+        assert (await bob.post("/agent/runs", json=wanted)).status_code == 404

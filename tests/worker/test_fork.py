@@ -1,0 +1,84 @@
+"""A run that begins with the first steps of another one."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from infra.contract.models import ForkOf, PlanStep
+from infra.contract.states import Status
+from infra.settings import S3Settings
+from infra.workspace import Workspaces
+from tests.support.s3 import s3_server
+from tests.worker.rig import Rig
+from worker import context as worker_context
+from worker.tools.base import ToolContext, ToolFailed
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
+    made = Workspaces(s3)
+    await made.ensure_bucket()
+    yield made
+    made.close()
+
+
+async def edit(context: ToolContext, command: str) -> None:
+    """`+name` writes a file, `-name` deletes it, `!` fails after writing `partial`."""
+    if command == "!":
+        await context.files.write("partial", b"x")
+        raise ToolFailed("exit_code", "exit code 1")
+    if command.startswith("-"):
+        await context.files.delete(command[1:])
+    else:
+        await context.files.write(command[1:], f"{context.run_id} {context.call}".encode())
+
+
+def steps(*commands: str) -> list[PlanStep]:
+    return [PlanStep(tool="shell", args={"command": command}) for command in commands]
+
+
+async def contents(rig: Rig, workspaces: Workspaces, run_id: str) -> dict[str, bytes]:
+    files = workspaces.run("ada", run_id, 0, await rig.store.files(run_id))
+    return {file.path: await files.read(file.path) for file in await files.list()}
+
+
+async def test_a_fork_has_the_steps_and_the_workspace_as_of_there(
+    rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_context, "LARGE_BYTES", 60)
+    rig.worker(edit, workspaces=workspaces)
+    source = await rig.submit("+a", "+b", "-a", "+c", "!")
+    assert (await rig.ended(source)).status is Status.FAILED
+    plan = steps("+a", "+b", "-a", "+d")
+    fork = await rig.submit(plan=plan, fork_of=ForkOf(run_id=source, from_step=3))
+    assert (await rig.ended(fork)).status is Status.SUCCEEDED
+    b = f"{source} step-1".encode()
+    assert await contents(rig, workspaces, fork) == {"b": b, "d": f"{fork} step-3".encode()}
+    assert await rig.kinds(fork) == [
+        "run.started",
+        "run.forked",
+        "step.started",
+        "tool.started",
+        "tool.finished",
+        "step.finished",
+        "run.finished",
+    ]
+    await workspaces.delete_run("ada", source)
+    assert (await contents(rig, workspaces, fork))["b"] == b
+    again = await rig.submit(plan=[*plan[:3], *steps("+e")], fork_of=ForkOf(run_id=fork, from_step=3))
+    assert (await rig.ended(again)).status is Status.SUCCEEDED
+    assert (await contents(rig, workspaces, again)).keys() == {"b", "e"}
+
+
+async def test_a_fork_of_a_run_that_is_gone_fails_and_says_so(rig: Rig, workspaces: Workspaces) -> None:
+    rig.worker(edit, workspaces=workspaces)
+    fork = await rig.submit(plan=steps("+a", "+b"), fork_of=ForkOf(run_id="run_gone", from_step=1))
+    record = await rig.ended(fork)
+    assert record.error
+    assert (record.status, record.error.code) == (Status.FAILED, "fork_source_gone")

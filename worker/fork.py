@@ -1,0 +1,38 @@
+"""Begins a run with the first steps of another one: their journal, and the workspace as they left it."""
+
+import msgspec
+
+from infra.contract.errors import FileMissing
+from infra.contract.models import FileEntry, ForkOf, RunError
+from infra.contract.store import RunStore
+from worker.context import RunContext, files_key, whole
+from worker.emitter import new_event
+from worker.plan import StepFailed, step_key
+from worker.workspaces import Workspaces
+
+INHERITED = "forked"
+"""The journal's entry that says that it has been done."""
+
+
+async def inherit(context: RunContext, fork: ForkOf, store: RunStore, workspaces: Workspaces) -> None:
+    """Take over the steps before `from_step`, once. Raises StepFailed if the other run has been deleted meanwhile."""
+    if context.knows(INHERITED):
+        return
+    user = context.run.user
+    known = await store.journal(fork.run_id)
+    source = workspaces.run(user, fork.run_id, 0, {})
+    journal = {INHERITED: b"true"}
+    files: dict[str, FileEntry] = {}
+    try:
+        for index in range(fork.from_step):
+            key = step_key(index)
+            journal[key] = await whole(known[key], source)
+            if files_key(key) in known:
+                text = journal[files_key(key)] = await whole(known[files_key(key)], source)
+                changed = msgspec.json.decode(text, type=dict[str, FileEntry | None])
+                files = {path: entry for path, entry in (files | changed).items() if entry}
+        event = new_event("run.forked", {"run_id": fork.run_id, "from_step": fork.from_step})
+        await context.inherit(journal, workspaces.run(user, fork.run_id, 0, files), event)
+    except (KeyError, FileMissing):
+        message = f"the run {fork.run_id}, which this one was forked from, has been deleted"
+        raise StepFailed(RunError(code="fork_source_gone", message=message)) from None
