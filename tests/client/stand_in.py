@@ -1,0 +1,259 @@
+"""A server that answers what a test tells it to, also what no sane server would answer. Real sockets, one request each."""
+
+import json
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import Any
+
+TOKEN = "the-secret-token-of-the-tests"
+Piece = bytes | Callable[["Wire"], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What came in; `target` is as it was on the wire, the names of headers are in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Wire:
+    """One connection, with a request read from it."""
+
+    def __init__(self, connection: socket.socket, ending: threading.Event) -> None:
+        self._connection = connection
+        self._ending = ending
+
+    def send(self, data: bytes) -> None:
+        self._connection.sendall(data)
+
+    def reset(self) -> None:
+        """Cut it so that the other side sees an error and not an end."""
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._connection.close()
+
+    def silence(self) -> None:
+        """Say nothing until the client goes away or the server ends."""
+        self._connection.settimeout(0.05)
+        while not self._ending.is_set():
+            try:
+                if not self._connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+
+
+Answer = Callable[[Wire], None]
+
+
+@dataclass
+class StandIn:
+    """The server: `answers` are given in turn, `always` when there are none left; `requests` is what was asked."""
+
+    url: str
+    always: Answer
+    answers: deque[Answer] = field(default_factory=deque)
+    requests: list[Request] = field(default_factory=list)
+
+    def then(self, *answers: Answer) -> None:
+        self.answers.extend(answers)
+
+    @property
+    def targets(self) -> list[str]:
+        return [request.target for request in self.requests]
+
+    @property
+    def last_ids(self) -> list[str | None]:
+        return [request.headers.get("last-event-id") for request in self.requests]
+
+
+@contextmanager
+def stand_in() -> Iterator[StandIn]:
+    """One on a free port, gone in the end with all its connections."""
+    ending = threading.Event()
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            request = _read(self)
+            if request is None:
+                return
+            with lock:
+                made.requests.append(request)
+                answer = made.answers.popleft() if made.answers else made.always
+            try:
+                answer(Wire(self.request, ending))
+            except OSError:
+                pass  # the client has left
+
+        def finish(self) -> None:
+            self.rfile.close()
+
+    class Server(ThreadingTCPServer):
+        allow_reuse_address = True
+        daemon_threads = False
+        request_queue_size = 50
+
+    lock = threading.Lock()
+    with Server(("127.0.0.1", 0), Handler) as server:
+        made = StandIn(f"http://127.0.0.1:{server.server_address[1]}", problem(418, "no answer was made up"))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield made
+        finally:
+            ending.set()
+            server.shutdown()
+            thread.join()
+
+
+def _read(handler: StreamRequestHandler) -> Request | None:
+    line = handler.rfile.readline().decode("latin-1").split()
+    if len(line) != 3:
+        return None
+    headers = {}
+    while (header := handler.rfile.readline().decode("latin-1").strip()) != "":
+        name, _, value = header.partition(":")
+        headers[name.lower()] = value.strip()
+    return Request(line[0], line[1], headers, handler.rfile.read(int(headers.get("content-length", 0))))
+
+
+def _head(status: int, headers: dict[str, str]) -> bytes:
+    reason = HTTPStatus(status).phrase
+    lines = [f"HTTP/1.1 {status} {reason}", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def reply(status: int = 200, body: bytes | str = b"", kind: str = "application/json", **headers: str) -> Answer:
+    """A response; `retry_after="1"` becomes the header `retry-after`."""
+    content = body.encode() if isinstance(body, str) else body
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    sized = {"Content-Length": str(len(content)), "Content-Type": kind} if status != 204 else {}
+    return lambda wire: wire.send(_head(status, sized | named) + content)
+
+
+def ok(value: object, status: int = 200) -> Answer:
+    """A JSON value."""
+    return reply(status, json.dumps(value))
+
+
+def problem(status: int, detail: str, **more: str) -> Answer:
+    """An error as the API says it."""
+    body = {"type": "urn:swissbrain:problem:test", "title": "t", "status": status, "detail": detail, **more}
+    return reply(status, json.dumps(body), "application/problem+json")
+
+
+def page(status: int = 200, **headers: str) -> Answer:
+    """What is between the client and the API talks HTML."""
+    return reply(status, "<html><body><h1>nginx\n</h1></body></html>", "text/html", **headers)
+
+
+def cut(wire: Wire) -> None:
+    """No answer: the connection is reset."""
+    wire.reset()
+
+
+def hang_up(_: Wire) -> None:
+    """No answer: the connection is closed."""
+
+
+def silent(wire: Wire) -> None:
+    """No answer, ever."""
+    wire.silence()
+
+
+def half(body: bytes = b'{"run_id": "', kind: str = "application/json") -> Answer:
+    """The beginning of a response."""
+    return lambda wire: wire.send(_head(200, {"Content-Type": kind, "Content-Length": str(len(body) + 1000)}) + body)
+
+
+def event(seq: int, kind: str = "log", **data: Any) -> bytes:
+    """An event of a log, framed as the API does."""
+    value = {"seq": seq, "ts": 1_790_000_000_000 + seq, "type": kind, "step": None, "data": data}
+    return f"id: {seq}\ndata: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+
+
+def gap(first: int, last: int) -> bytes:
+    return f'event: gap\nid: {last}\ndata: {{"first": {first}, "last": {last}}}\n\n'.encode()
+
+
+def end(last_seq: int, status: str = "succeeded") -> bytes:
+    return f'event: end\ndata: {{"status": "{status}", "last_seq": {last_seq}}}\n\n'.encode()
+
+
+def sse(*pieces: Piece, ends: Answer | None = None, kind: str = "text/event-stream; charset=utf-8") -> Answer:
+    """A stream in these chunks, each sent by itself; then it ends well, or as `ends` does.
+
+    A piece may be a call instead, such as `Wire.silence`.
+    """
+
+    def answer(wire: Wire) -> None:
+        wire.send(_head(200, {"Content-Type": kind, "Transfer-Encoding": "chunked"}))
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                wire.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            else:
+                piece(wire)
+        if ends is None:
+            wire.send(b"0\r\n\r\n")
+        else:
+            ends(wire)
+
+    return answer
+
+
+def bytewise(*pieces: bytes) -> list[bytes]:
+    """Each byte as a chunk of its own."""
+    return [bytes([byte]) for byte in b"".join(pieces)]
+
+
+def run(run_id: str = "run_1", status: str = "queued", **changes: Any) -> dict[str, Any]:
+    """A run as the API shows it, with a field of a later release."""
+    return {
+        "run_id": run_id,
+        "status": status,
+        "prompt": "x",
+        "plan": None,
+        "priority": 4,
+        "max_attempts": 3,
+        "timeout_s": 60,
+        "metadata": {},
+        "attempt": 0,
+        "cancel_requested": False,
+        "last_seq": 0,
+        "created_ms": 1_790_000_000_000,
+        "queued_ms": 1_790_000_000_000,
+        "started_ms": None,
+        "finished_ms": None,
+        "result": None,
+        "error": None,
+        "links": {},
+        "of_a_later_release": {"x": 1},
+        **changes,
+    }
+
+
+def summary(run_id: str = "run_1", **changes: Any) -> dict[str, Any]:
+    """A run in a list."""
+    left_out = ("prompt", "plan", "max_attempts", "timeout_s", "result", "links")
+    kept = {name: value for name, value in run(run_id).items() if name not in left_out}
+    return {**kept, "title": "x", "steps": None, **changes}
+
+
+def state(status: str = "queued") -> dict[str, Any]:
+    """The answer to a transition."""
+    return {"run_id": "run_1", "status": status, "cancel_requested": False}

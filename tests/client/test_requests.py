@@ -1,0 +1,104 @@
+"""Requests: what is sent, what is tried again, and what an answer means."""
+
+import re
+
+import pytest
+
+from swissbrain import ApiError, Client, Unreachable
+from swissbrain.transport import ATTEMPTS
+from tests.client.stand_in import StandIn, cut, half, hang_up, ok, page, problem, reply, run, state
+
+
+def keys(api: StandIn) -> list[str | None]:
+    return [request.headers.get("idempotency-key") for request in api.requests]
+
+
+def test_a_new_run_is_sent_as_it_was_wanted_and_nothing_else(api: StandIn, client: Client) -> None:
+    api.then(ok(run(), 201), ok(run(), 201))
+    assert client.create_run(prompt="x").run_id == "run_1"
+    client.create_run(plan=[{"tool": "message", "args": {"text": "é"}}], start=False, priority=0, metadata={"a": "b"})
+    first, second = api.requests
+    assert (first.method, first.target) == ("POST", "/agent/runs")
+    assert first.headers["content-type"] == "application/json"
+    assert first.json == {"prompt": "x", "start": True}
+    assert second.json == {
+        "plan": [{"tool": "message", "args": {"text": "é"}}],
+        "start": False,
+        "priority": 0,
+        "metadata": {"a": "b"},
+    }
+
+
+@pytest.mark.parametrize("lost", [cut, hang_up, half(), problem(503, "later"), page(502), page(504), page(429)])
+def test_a_lost_answer_is_asked_for_again_with_the_same_key(
+    api: StandIn, client: Client, pauses: list[float], lost: object
+) -> None:
+    api.then(lost, lost, ok(run(), 201), ok(run(), 201))  # type: ignore[arg-type]
+    client.create_run(prompt="x")
+    client.create_run(prompt="x")
+    *tries, other = keys(api)
+    assert len(tries) == 3
+    assert len({*tries}) == 1
+    assert tries[0]
+    assert other not in tries
+    assert len({request.body for request in api.requests}) == 1
+    assert len(pauses) == 2
+
+
+def test_every_action_that_must_not_be_done_twice_has_a_key(api: StandIn, client: Client) -> None:
+    api.always = ok(state())
+    client.retry("a")
+    client.retry("a")
+    client.resume("a", "yes")
+    assert len({*keys(api)} - {None}) == 3
+    assert api.requests[-1].json == {"user_input": "yes"}
+    client.start("a")
+    client.cancel("a")
+    assert api.targets[-2:] == ["/agent/runs/a/start", "/agent/runs/a/cancel"]
+
+
+def test_the_callers_key_is_taken(api: StandIn, client: Client) -> None:
+    api.always = ok(run())
+    client.create_run(prompt="x", idempotency_key="report 2026")
+    assert keys(api) == ["report 2026"]
+
+
+@pytest.mark.parametrize("lost", [cut, problem(503, "the store is away"), page(502)])
+def test_it_gives_up_in_the_end(api: StandIn, client: Client, pauses: list[float], lost: object) -> None:
+    api.always = lost  # type: ignore[assignment]
+    with pytest.raises(Unreachable):
+        client.queue()
+    assert len(api.requests) == ATTEMPTS
+    assert len(pauses) == ATTEMPTS - 1
+
+
+@pytest.mark.parametrize(
+    ("said", "least"), [("1", 1), ("7", 7), ("100000", 30), ("9" * 5000, 30), ("soon", 0), ("²", 0), ("-1", 0), ("", 0)]
+)
+def test_the_api_may_say_when_to_come_back(
+    api: StandIn, client: Client, pauses: list[float], said: str, least: float
+) -> None:
+    api.then(page(503, retry_after=said), ok(run()))
+    client.get_run("a")
+    (pause,) = pauses
+    assert least <= pause <= max(least, 5)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 501])
+def test_a_refusal_is_final(api: StandIn, client: Client, status: int) -> None:
+    api.then(problem(status, "it may not be", field="$.plan[0]", run_status="running"))
+    with pytest.raises(ApiError) as caught:
+        client.start("a")
+    assert len(api.requests) == 1
+    error = caught.value
+    assert (error.status, error.detail, error.kind) == (status, "it may not be", "urn:swissbrain:problem:test")
+    assert (error.field, error.run_status) == ("$.plan[0]", "running")
+    assert str(error) == "it may not be ($.plan[0])"
+
+
+@pytest.mark.parametrize("answer", [page(404), reply(403, b"\xff\xfe"), ok({"message": "Forbidden"}, 403), ok([], 400)])
+def test_a_refusal_in_other_words_is_one_too(api: StandIn, client: Client, answer: object) -> None:
+    api.then(answer)  # type: ignore[arg-type]
+    with pytest.raises(ApiError, match=f"^{re.escape(api.url)} answered with HTTP status 40[034]$") as caught:
+        client.queue()
+    assert (caught.value.kind, caught.value.field, caught.value.run_status) == ("", None, None)
