@@ -8,13 +8,14 @@ with Client("https://api.example.ch", token) as client:
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import httpx
 
-from swissbrain.errors import ApiError, ProtocolError, Unreachable
+from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import (
     Event,
     File,
@@ -134,13 +135,20 @@ class Client:
 
     def delete(self, run_id: str) -> None:
         """Delete a run that has ended or was never started: its files, its record, its log."""
-        self._api.send("DELETE", _path(run_id))
+        try:
+            response = self._api.send("DELETE", _path(run_id))
+        except ApiError as exc:
+            if exc.status == HTTPStatus.NOT_FOUND and exc.tries > 1:
+                return  # by a try whose answer was lost
+            raise
+        if response.status_code != HTTPStatus.NO_CONTENT:
+            raise ProtocolError(f"{self._api.base_url} does not answer as this API does")
 
     def logged(self, run_id: str, *, after: int = 0) -> Iterator[Event | Gap]:
         """The events that there are by now, beginning after seq `after`."""
         while True:
             params = {"after": str(after), "limit": str(_LOG_PAGE)}
-            page = self._api.ask(LogPage, "GET", f"/agent/logs/{_segment(run_id)}", params=params)
+            page = self._api.ask(LogPage, "GET", f"/agent/logs/{_quoted(run_id)}", params=params)
             if page.gap:
                 yield page.gap
             yield from page.events
@@ -153,7 +161,7 @@ class Client:
 
         Lost connections are made anew. A Gap stands for events that the API no longer has.
         """
-        path = f"/agent/logs/{_segment(run_id)}/stream"
+        path = f"/agent/logs/{_quoted(run_id)}/stream"
         return iter(LogStream(self._api, path, after, patience_s=self._patience_s, notify=self._notify))
 
     def files(self, run_id: str) -> list[File]:
@@ -162,23 +170,29 @@ class Client:
 
     def download(self, run_id: str, path: str, to: BinaryIO) -> None:
         """Write a file of a run's workspace to `to`. The object store never sees the token."""
-        # A `..` must reach the API, which refuses it; left as it is, it would change the address that is asked.
-        response = self._api.send("GET", f"{_path(run_id)}/files/{quote(path).replace('..', '%2E%2E')}")
-        if not response.has_redirect_location:
+        response = self._api.send("GET", f"{_path(run_id)}/files/{_quoted(path, safe='/')}")
+        if response.next_request is None:
             raise ProtocolError(f"{self._api.base_url} does not say where '{path}' is")
-        store = response.url.join(response.headers["location"])
+        store = response.next_request.url
         try:
             with httpx.stream("GET", store, timeout=self._api.http.timeout) as content:
                 if content.is_error:
                     raise ApiError(content.status_code, f"the object store refused '{path}'")
+                if content.status_code != HTTPStatus.OK:
+                    raise ProtocolError(f"the object store does not give '{path}'")
                 for piece in content.iter_bytes():
                     to.write(piece)
-        except httpx.TransportError as exc:
-            raise Unreachable(f"cannot fetch '{path}' from {store.host}: {exc}") from exc
+        except httpx.RequestError as exc:
+            reason = str(exc) or type(exc).__name__
+            raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason}") from exc
 
     def save(self, run_id: str, path: str, to: Path) -> None:
         """Write a file of a run's workspace to the file `to`, which is replaced as a whole. Raises OSError too."""
-        beside = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
+        if to.exists() and not to.is_file():
+            with to.open("wb") as device:
+                self.download(run_id, path, device)
+            return
+        beside = to.with_name(f".swissbrain-{secrets.token_hex(8)}")
         try:
             with beside.open("xb") as content:
                 self.download(run_id, path, content)
@@ -193,11 +207,15 @@ class Client:
 
 
 def _path(run_id: str) -> str:
-    return f"/agent/runs/{_segment(run_id)}"
+    return f"/agent/runs/{_quoted(run_id)}"
 
 
-def _segment(run_id: str) -> str:
-    return quote(run_id, safe="")
+def _quoted(name: str, safe: str = "") -> str:
+    """The name of a run or file as a part of an address, in which it must not change what is asked for."""
+    if not name:
+        raise ClientError("the name of a run or file is empty")
+    quoted = quote(name, safe=safe, errors="surrogatepass")
+    return "/".join("%2E" * len(part) if part in {".", ".."} else part for part in quoted.split("/"))
 
 
 def _new_key() -> str:

@@ -15,7 +15,8 @@ class ApiError(ClientError):
     """The API refused the request (RFC 9457).
 
     `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the bad value, `run_status` what
-    refused a transition; the last two are None where they say nothing.
+    refused a transition; the last two are None where they say nothing. `tries` is how often it was asked; what a lost
+    answer has done may be what refuses the next.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class ApiError(ClientError):
         self.kind = kind
         self.field = field
         self.run_status = run_status
+        self.tries = 1
 
 
 class Unreachable(ClientError):

@@ -87,6 +87,12 @@ class Gap(_Answer, frozen=True):
     last: int
 
 
+class End(_Answer, frozen=True):
+    """The end of a stream: the run has ended, its last event is `last_seq`."""
+
+    last_seq: int
+
+
 class LogPage(_Answer, frozen=True):
     """A page of a log. `done`: the run has ended and its log ends here."""
 

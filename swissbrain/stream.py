@@ -10,12 +10,12 @@ import msgspec
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from swissbrain.errors import ProtocolError, Unreachable
-from swissbrain.models import Event, Gap
-from swissbrain.transport import Transport, refuse, unreachable
+from swissbrain.models import End, Event, Gap
+from swissbrain.transport import Busy, Transport, failed, refuse, unsendable
 
 SILENCE_S = 45.0
 """The API says something at least every 15 s; a connection that is silent for longer is dead."""
-MAX_PAUSE_S = 5.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 MAX_HOLES = 3
 """So often in a row may events be missing."""
 
@@ -37,21 +37,19 @@ class LogStream:
         self._notify = notify
         self._pause_s = 0.0
         self._retry_s = 1.0
-        self._alive_at = time.monotonic()
+        self._lost_at: float | None = None
         self._holes = 0
-        self._lost = False
         self._ended = False
 
     def __iter__(self) -> Iterator[Event | Gap]:
         while not self._ended:
             try:
                 yield from self._connection()
+                pause_s = self._retry_s
             except Unreachable as exc:
-                self._on_loss(exc)
-            else:
-                self._pause_s = 0.0 if self._ended else self._retry_s
+                pause_s = self._on_loss(exc)
             if not self._ended:
-                time.sleep(self._pause_s)
+                time.sleep(pause_s)
 
     def _connection(self) -> Iterator[Event | Gap]:
         transport = self._transport
@@ -59,59 +57,69 @@ class LogStream:
         timeout = httpx.Timeout(transport.http.timeout.connect, read=SILENCE_S)
         try:
             with transport.http.stream("GET", self._path, headers=headers, timeout=timeout) as response:
-                if response.status_code == HTTPStatus.NO_CONTENT:
-                    self._ended = True
-                    return
                 if response.is_error:
                     response.read()
                     refuse(response, transport.base_url)
                 self._on_life()
+                if response.status_code == HTTPStatus.NO_CONTENT:
+                    self._ended = True
+                    return
                 for item in EventSource(response).iter_sse():
                     yield from self._take(item)
                     if self._ended:
                         return
         except (SSEError, msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise ProtocolError(f"{transport.base_url} does not stream as this API does: {exc}") from exc
-        except httpx.TransportError as exc:
-            raise unreachable(transport.base_url, exc) from exc
+        except httpx.InvalidURL as exc:
+            raise unsendable(exc) from exc
+        except httpx.RequestError as exc:
+            raise failed(transport.base_url, exc) from exc
 
     def _take(self, item: ServerSentEvent) -> Iterator[Event | Gap]:
         """What one event of the stream brings."""
-        self._on_life()
         if item.retry is not None:
-            self._retry_s = item.retry / 1000
+            self._retry_s = min(max(item.retry, 1000 * MIN_PAUSE_S), 1000 * MAX_PAUSE_S) / 1000
         if item.event == "end":
+            self._check_reaches(msgspec.json.decode(item.data, type=End).last_seq + 1)
             self._ended = True
         elif item.event == "gap":
             gap = msgspec.json.decode(item.data, type=Gap)
+            self._check_reaches(gap.first)
             if gap.last > self._last:
-                self._last = gap.last
+                self._on_progress(gap.last)
                 yield gap
         elif item.event == "message" and item.data:
             event = msgspec.json.decode(item.data, type=Event)
-            if event.seq > self._last + 1:
-                raise self._hole(event.seq)
-            if event.seq == self._last + 1:
-                self._last, self._holes = event.seq, 0
+            self._check_reaches(event.seq)
+            if event.seq > self._last:
+                self._on_progress(event.seq)
                 yield event
 
-    def _hole(self, seq: int) -> Unreachable | ProtocolError:
-        """Events are missing before seq; what to raise: the next connection brings them, or this API is broken."""
+    def _check_reaches(self, seq: int) -> None:
+        """Raise if events are missing before seq: the next connection brings them, or else this API is broken."""
+        if seq <= self._last + 1:
+            return
         self._holes += 1
         message = f"the stream lacks the events {self._last + 1} to {seq - 1}"
-        return Unreachable(message) if self._holes < MAX_HOLES else ProtocolError(message)
+        raise Unreachable(message) if self._holes < MAX_HOLES else ProtocolError(message)
+
+    def _on_progress(self, seq: int) -> None:
+        self._last, self._holes, self._pause_s = seq, 0, 0.0
 
     def _on_life(self) -> None:
-        self._alive_at = time.monotonic()
-        if self._lost:
-            self._lost = False
+        if self._lost_at is not None:
+            self._lost_at = None
             self._notify("connected again")
 
-    def _on_loss(self, failure: Unreachable) -> None:
-        if time.monotonic() - self._alive_at > self._patience_s:
+    def _on_loss(self, failure: Unreachable) -> float:
+        """How long to wait before the next try, in seconds."""
+        now = time.monotonic()
+        first = self._lost_at is None
+        self._lost_at = now if self._lost_at is None else self._lost_at
+        if now - self._lost_at >= self._patience_s:
             raise failure
-        if not self._lost:
-            self._lost = True
-            self._pause_s = 0.1
+        if first:
             self._notify(f"{failure}; trying again")
-        self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._pause_s = min(max(2 * self._pause_s, MIN_PAUSE_S), MAX_PAUSE_S)
+        asked_s = failure.retry_after_s if isinstance(failure, Busy) else 0.0
+        return max(asked_s, self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311

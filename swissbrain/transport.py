@@ -1,5 +1,6 @@
 """HTTP to the API: one request, tried again while that may help, and one typed answer."""
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ ATTEMPTS = 5
 MAX_RETRY_AFTER_S = 30.0
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
+_VISIBLE = re.compile("[!-~]+")
 _backoff = wait_random_exponential(multiplier=0.2, max=5.0)
 
 
@@ -34,10 +36,13 @@ class Transport:
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
         try:
+            # With a password the address would be a secret, and go before the token.
+            if httpx.URL(self.base_url).userinfo or not _VISIBLE.fullmatch(token):
+                raise ValueError
             self.http = httpx.Client(
                 base_url=self.base_url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout_s
             )
-        except (httpx.InvalidURL, UnicodeEncodeError, ValueError):
+        except (httpx.InvalidURL, ValueError):
             raise ClientError("the API's address or token is malformed") from None
 
     def ask(
@@ -50,7 +55,7 @@ class Transport:
         params: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> T:
-        """The answer to a request. Raises ApiError, Unreachable, ProtocolError."""
+        """The answer to a request. Raises as `send` does."""
         response = self.send(method, path, json=json, params=params, key=key)
         try:
             return msgspec.json.decode(response.content, type=kind)
@@ -66,23 +71,36 @@ class Transport:
         params: Mapping[str, str] | None = None,
         key: str | None = None,
     ) -> httpx.Response:
-        """The response, which is no error; redirects are not followed. Raises ApiError, Unreachable."""
+        """The response, which is no error; redirects are not followed.
+
+        Raises ApiError, Unreachable, ProtocolError, and ClientError for what cannot be sent.
+        """
         headers = {"Content-Type": "application/json"} if json is not None else {}
         if key is not None:
+            if not _VISIBLE.fullmatch(key):
+                raise ClientError("an idempotency key is made of visible ASCII characters")
             headers["Idempotency-Key"] = key
-        content = None if json is None else msgspec.json.encode(json)
-        request = self.http.build_request(method, path, content=content, params=params, headers=headers)
+        try:
+            # Mappings of other kinds than dict go as one.
+            content = None if json is None else msgspec.json.encode(json, enc_hook=dict)
+            request = self.http.build_request(method, path, content=content, params=params, headers=headers)
+        except (httpx.InvalidURL, UnicodeEncodeError, RecursionError) as exc:
+            raise unsendable(exc) from exc
         retrying = Retrying(
             retry=retry_if_exception_type(Unreachable), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True
         )
-        response: httpx.Response = retrying(self._once, request)
+        try:
+            response: httpx.Response = retrying(self._once, request)
+        except ApiError as exc:
+            exc.tries = retrying.statistics["attempt_number"]
+            raise
         return response
 
     def _once(self, request: httpx.Request) -> httpx.Response:
         try:
             response = self.http.send(request)
-        except httpx.TransportError as exc:
-            raise unreachable(self.base_url, exc) from exc
+        except httpx.RequestError as exc:
+            raise failed(self.base_url, exc) from exc
         refuse(response, self.base_url)
         return response
 
@@ -91,8 +109,15 @@ class Transport:
         self.http.close()
 
 
-def unreachable(base_url: str, exc: httpx.TransportError) -> ClientError:
-    """What a failure below HTTP means."""
+def unsendable(exc: Exception) -> ClientError:
+    """What it means that no request can be made of something."""
+    return ClientError(f"this cannot be sent: {'it is not Unicode text' if isinstance(exc, UnicodeError) else exc}")
+
+
+def failed(base_url: str, exc: httpx.RequestError) -> ClientError:
+    """What it means that there is no whole response."""
+    if isinstance(exc, httpx.DecodingError):
+        return ProtocolError(f"{base_url} does not answer as this API does: {exc}")
     if isinstance(exc, httpx.UnsupportedProtocol):
         return ClientError(f"'{base_url}' is not an address of the API: it must begin with http:// or https://")
     reason = str(exc) or type(exc).__name__
@@ -108,14 +133,15 @@ def refuse(response: httpx.Response, base_url: str) -> None:
         problem = msgspec.json.decode(response.content, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         problem = Problem(detail=f"{base_url} answered with HTTP status {status}")
+    detail = " ".join(problem.detail.split())
     if status in BUSY:
-        raise Busy(problem.detail, _retry_after_s(response))
-    raise ApiError(status, problem.detail, kind=problem.type, field=problem.field, run_status=problem.run_status)
+        raise Busy(detail, _retry_after_s(response))
+    raise ApiError(status, detail, kind=problem.type, field=problem.field, run_status=problem.run_status)
 
 
 def _retry_after_s(response: httpx.Response) -> float:
     text: Any = response.headers.get("retry-after", "")
-    return min(MAX_RETRY_AFTER_S, float(text)) if text.isdigit() else 0.0
+    return min(MAX_RETRY_AFTER_S, float(text)) if text.isdecimal() else 0.0
 
 
 def _wait(state: RetryCallState) -> float:

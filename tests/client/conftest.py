@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from swissbrain import Client, transport
+from swissbrain import Client
 from tests.client.stand_in import TOKEN, StandIn, stand_in
 
 

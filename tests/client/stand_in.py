@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, also what no sane server would answer. Real sockets, one request each."""
+"""A server that answers what a test tells it to, also what no sane server would: real sockets, one request each."""
 
 import json
 import socket
@@ -6,7 +6,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -95,10 +95,8 @@ def stand_in() -> Iterator[StandIn]:
             with lock:
                 made.requests.append(request)
                 answer = made.answers.popleft() if made.answers else made.always
-            try:
+            with suppress(OSError):  # the client may leave
                 answer(Wire(self.request, ending))
-            except OSError:
-                pass  # the client has left
 
         def finish(self) -> None:
             self.rfile.close()
@@ -133,8 +131,8 @@ def _read(handler: StreamRequestHandler) -> Request | None:
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:
-    reason = HTTPStatus(status).phrase
-    lines = [f"HTTP/1.1 {status} {reason}", "Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 

@@ -59,8 +59,8 @@ def test_every_action_that_must_not_be_done_twice_has_a_key(api: StandIn, client
 
 def test_the_callers_key_is_taken(api: StandIn, client: Client) -> None:
     api.always = ok(run())
-    client.create_run(prompt="x", idempotency_key="report 2026")
-    assert keys(api) == ["report 2026"]
+    client.create_run(prompt="x", idempotency_key="report-2026")
+    assert keys(api) == ["report-2026"]
 
 
 @pytest.mark.parametrize("lost", [cut, problem(503, "the store is away"), page(502)])

@@ -1,0 +1,191 @@
+"""Files: fetched whole or not at all, under the names that they have."""
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from swissbrain import ApiError, Client, ClientError, ProtocolError, Unreachable
+from tests.client.stand_in import Answer, StandIn, cut, half, hang_up, ok, page, problem, reply, run, stand_in
+
+
+@pytest.fixture
+def store(api: StandIn) -> Iterator[StandIn]:
+    """The object store, to which the API sends everyone."""
+    with stand_in() as made:
+        api.always = reply(307, location=f"{made.url}/object")
+        yield made
+
+
+def test_files_are_listed(api: StandIn, client: Client) -> None:
+    api.then(ok({"files": [{"path": "ä/b", "size_bytes": 2**40, "modified_ms": 1, "href": "/x"}]}))
+    (file,) = client.files("run_1")
+    assert (file.path, file.size_bytes, file.modified_ms) == ("ä/b", 2**40, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff" * 500_000], ids=["empty", "large"])
+def test_a_file_is_saved_and_replaces_the_old_one(
+    store: StandIn, client: Client, tmp_path: Path, content: bytes
+) -> None:
+    store.always = reply(200, content, "application/octet-stream")
+    to = tmp_path / ("n" * 250)
+    for _ in range(2):
+        client.save("run_1", "a", to)
+        assert to.read_bytes() == content
+        to.write_bytes(b"old")
+    assert [*tmp_path.iterdir()] == [to]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (cut, Unreachable),
+        (hang_up, Unreachable),
+        (half(b"the beginning"), Unreachable),
+        (page(403), ApiError),
+        (page(503), ApiError),
+        (reply(302, b"moved", location="/other"), ProtocolError),
+        (reply(206, b"a part"), ProtocolError),
+        (reply(204), ProtocolError),
+        (reply(200, b"no gzip", content_encoding="gzip"), Unreachable),
+    ],
+)
+def test_a_file_that_does_not_come_whole_leaves_everything_as_it_was(
+    store: StandIn, client: Client, tmp_path: Path, answer: Answer, error: type[Exception]
+) -> None:
+    store.always = answer
+    old = tmp_path / "old"
+    old.write_bytes(b"old")
+    for to in (old, tmp_path / "new"):
+        with pytest.raises(error):
+            client.save("run_1", "a", to)
+    assert old.read_bytes() == b"old"
+    assert [*tmp_path.iterdir()] == [old]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (problem(404, "none"), ApiError),
+        (page(), ProtocolError),
+        (reply(204), ProtocolError),
+        (reply(307), ProtocolError),
+        (reply(307, location="http://[::1"), ClientError),
+        (reply(307, location="file:///etc/passwd"), ClientError),
+        (reply(307, location="http://127.0.0.1:1/"), Unreachable),
+    ],
+)
+def test_an_api_that_does_not_say_where_it_is(
+    api: StandIn, client: Client, pauses: list[float], tmp_path: Path, answer: Answer, error: type[Exception]
+) -> None:
+    api.always = answer
+    with pytest.raises(error) as caught:
+        client.save("run_1", "a", tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_where_it_cannot_be_saved(store: StandIn, client: Client, tmp_path: Path) -> None:
+    store.always = reply(200, b"x")
+    (tmp_path / "folder").mkdir()
+    for to in (tmp_path / "none" / "a", tmp_path / "folder", tmp_path / "folder" / "..", Path(), Path("/")):
+        with pytest.raises(OSError):
+            client.save("run_1", "a", to)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "folder"]
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(store: StandIn, client: Client, tmp_path: Path) -> None:
+    store.always = reply(200, b"content")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        client.save("run_1", "a", pipe)
+        assert os.read(reader, 100) == b"content"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_link_is_replaced_and_not_followed(store: StandIn, client: Client, tmp_path: Path) -> None:
+    store.always = reply(200, b"new")
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    client.save("run_1", "a", link)
+    assert (target.read_bytes(), link.read_bytes(), link.is_symlink()) == (b"old", b"new", False)
+
+
+@pytest.mark.parametrize(
+    ("name", "quoted"),
+    [
+        ("..", "%2E%2E"),
+        (".", "%2E"),
+        ("a/../b", "a%2F..%2Fb"),
+        ("a?b=c#d", "a%3Fb%3Dc%23d"),
+        ("a b\t\n", "a%20b%09%0A"),
+        ("é😀", "%C3%A9%F0%9F%98%80"),
+        ("%2e%2e", "%252e%252e"),
+        ("//evil.example", "%2F%2Fevil.example"),
+        ("http://evil.example", "http%3A%2F%2Fevil.example"),
+        ("\udcff", "%ED%B3%BF"),
+    ],
+)
+def test_no_id_of_a_run_changes_what_is_asked_for(api: StandIn, client: Client, name: str, quoted: str) -> None:
+    api.always = ok(run())
+    client.get_run(name)
+    for ask in (
+        lambda: client.cancel(name),
+        lambda: client.delete(name),
+        lambda: client.files(name),
+        lambda: [*client.logged(name)],
+        lambda: [*client.events(name)],
+        lambda: client.download(name, "x", io.BytesIO()),
+    ):
+        with suppress(ProtocolError):
+            ask()
+    base, log = f"/agent/runs/{quoted}", f"/agent/logs/{quoted}"
+    ends = ["", "/cancel", "", "/files"]
+    assert api.targets == [
+        *(base + end for end in ends),
+        f"{log}?after=0&limit=1000",
+        f"{log}/stream",
+        f"{base}/files/x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "quoted"),
+    [
+        ("..", "%2E%2E"),
+        ("../../other/files/x", "%2E%2E/%2E%2E/other/files/x"),
+        ("a/./b/..", "a/%2E/b/%2E%2E"),
+        ("a..b/...", "a..b/..."),
+        ("/etc/passwd", "/etc/passwd"),
+        ("a//b/", "a//b/"),
+        ("a?b#c d;e&f=g%2f\\h", "a%3Fb%23c%20d%3Be%26f%3Dg%252f%5Ch"),
+        ("é/😀", "%C3%A9/%F0%9F%98%80"),
+    ],
+)
+def test_a_path_reaches_the_api_as_it_is(api: StandIn, client: Client, path: str, quoted: str) -> None:
+    api.always = problem(422, "refused")
+    with pytest.raises(ApiError, match=r"^refused$"):
+        client.download("run_1", path, io.BytesIO())
+    assert api.targets == [f"/agent/runs/run_1/files/{quoted}"]
+
+
+def test_an_empty_name_asks_for_nothing(api: StandIn, client: Client) -> None:
+    for ask in (
+        lambda: client.get_run(""),
+        lambda: client.delete(""),
+        lambda: [*client.logged("")],
+        lambda: [*client.events("")],
+        lambda: client.files(""),
+        lambda: client.download("run_1", "", io.BytesIO()),
+    ):
+        with pytest.raises(ClientError, match=r"^the name of a run or file is empty$"):
+            ask()
+    assert api.requests == []
