@@ -13,6 +13,7 @@ from infra.contract.store import Lease, RunStore
 from infra.logging import log
 
 RECONNECT_S = 1.0
+"""A renewal is sent again after so long at most, and has at least so long to be answered."""
 
 
 class Stop(StrEnum):
@@ -108,12 +109,15 @@ class LeaseKeeper:
             active.stop(Stop.CANCEL)
 
     async def _renew(self) -> bool:
+        """Whether there was an answer. Redis may leave a call open for longer than a lease: then it is not awaited."""
         runs = list(self.runs())
         sent = time.monotonic()
+        patience_s = min((run.valid_until for run in runs), default=sent) - sent
         try:
-            answers = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
-        except StoreUnavailable as exc:
-            log("lease.unrenewed", runs=len(runs), reason=str(exc))
+            async with asyncio.timeout(max(RECONNECT_S, patience_s)):
+                answers = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
+        except (StoreUnavailable, TimeoutError) as exc:
+            log("lease.unrenewed", runs=len(runs), reason=str(exc) or "no answer before the lease ends")
             self._stop_expired()
             return False
         for run, held in zip(runs, answers, strict=True):

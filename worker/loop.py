@@ -1,6 +1,7 @@
 """Pulls runs and drains: sleeps until a wake token or the alarm, claims what is ready, starts it."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
@@ -113,6 +114,7 @@ class WorkerLoop:
     async def _claim(self, wanted: int) -> None:
         """Claim and start what was granted; set the alarm to what the answer says."""
         settings = self._settings
+        sent = time.monotonic()
         try:
             claimed = await self._store.claim(settings.name, wanted, lease_ms=settings.lease_ms)
         except StoreUnavailable as exc:
@@ -121,12 +123,13 @@ class WorkerLoop:
             return
         self._alarm.set(claimed.next_ms)
         for claim in claimed.claims:
-            self._start(claim)
+            self._start(claim, sent)
 
-    def _start(self, claim: Claim) -> None:
+    def _start(self, claim: Claim, sent: float) -> None:
         run = claim.run
         log("run.claimed", run_id=run.id, fence=run.fence, attempt=run.attempt)
         active = ActiveRun(Lease(run.id, run.fence), self._settings.lease_s)
+        active.renewed(sent)  # the answer may have come late
         active.draining = self._draining.is_set()
         self._keeper.add(active)
         task = asyncio.create_task(self._runner.run(claim, active), name=f"run {run.id}")

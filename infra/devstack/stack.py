@@ -33,7 +33,8 @@ MAX_WORKERS = 64
 class DevStack:
     """`port` 0: any free one for the API, preferably that of the last start. `report` takes lines about crashes.
 
-    A part that crashes is started again over the same data.
+    Without `workers`, runs wait for those that are started elsewhere. A part that crashes is started again over the
+    same data.
     """
 
     def __init__(
@@ -96,8 +97,8 @@ class DevStack:
                 child.kill()
 
     async def _start(self) -> None:
-        if not 1 <= self._workers <= MAX_WORKERS:
-            raise StackError(f"there may be 1 to {MAX_WORKERS} workers, not {self._workers}")
+        if not 0 <= self._workers <= MAX_WORKERS:
+            raise StackError(f"there may be 0 to {MAX_WORKERS} workers, not {self._workers}")
         if not 0 <= self._port <= 65535:
             raise StackError(f"a port is a number from 1 to 65535, not {self._port}")
         valkey, weed = find_valkey(), find_weed()

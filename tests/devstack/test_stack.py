@@ -157,7 +157,7 @@ def test_a_part_that_does_not_start_ends_the_others(tmp_path: Path) -> None:
 
 
 def test_an_option_out_of_bounds(tmp_path: Path) -> None:
-    assert refusal(tmp_path, workers=0) == "there may be 1 to 64 workers, not 0"
-    assert refusal(tmp_path, workers=65) == "there may be 1 to 64 workers, not 65"
+    assert refusal(tmp_path, workers=-1) == "there may be 0 to 64 workers, not -1"
+    assert refusal(tmp_path, workers=65) == "there may be 0 to 64 workers, not 65"
     assert refusal(tmp_path, port=70_000) == "a port is a number from 1 to 65535, not 70000"
     assert refusal(tmp_path, port=-1) == "a port is a number from 1 to 65535, not -1"

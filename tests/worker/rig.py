@@ -47,11 +47,14 @@ class NoFiles:
 
 
 class Flaky:
-    """A Redis that executes every script, and loses the answer of those that `loses` picks."""
+    """A Redis that executes every script; `loses` picks those whose answer is lost, `late_s` says how late it comes."""
 
-    def __init__(self, inner: Redis, loses: Callable[[str], bool]) -> None:
+    def __init__(
+        self, inner: Redis, loses: Callable[[str], bool] | None, late_s: Callable[[str], float] | None
+    ) -> None:
         self._inner = inner
-        self._loses = loses
+        self._loses = loses or (lambda _: False)
+        self._late_s = late_s or (lambda _: 0.0)
 
     async def command(self, *args: Argument) -> Reply:
         return await self._inner.command(*args)
@@ -61,6 +64,7 @@ class Flaky:
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         reply = await self._inner.script(script, keys, args)
+        await asyncio.sleep(self._late_s(script.name))
         if self._loses(script.name):
             raise StoreUnavailable("the answer was lost")
         return reply
@@ -106,12 +110,13 @@ class Rig:
         lease_s: float = 5.0,
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
+        late_s: Callable[[str], float] | None = None,
         workspaces: Workspaces | None = None,
         idempotent: bool = True,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
-        store = RunStore(Flaky(redis, loses) if loses else redis)
+        store = RunStore(Flaky(redis, loses, late_s))
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
         runner = Runner(store, workspaces or NoFiles(), NoFiles(), PlanWalker(_tools(body, idempotent=idempotent)))

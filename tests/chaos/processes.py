@@ -1,0 +1,111 @@
+"""Processes that the suite starts and harms, and what they leave behind."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from infra.devstack import bound
+
+ROOT = Path(__file__).parents[2]
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Process:
+    """A process that may be killed and started again; the kernel ends it with the thread that started it.
+
+    `expected` says whether its end was wanted.
+    """
+
+    def __init__(self, name: str, command: Iterable[str], environment: Mapping[str, str], log: Path) -> None:
+        self.name = name
+        self.expected = False
+        self.starts = 0
+        self._command = [*command]
+        self._environment = dict(environment)
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that lives or lived last."""
+        assert self._process
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it; it must not live."""
+        assert not self.is_alive()
+        self.expected = False
+        self.starts += 1
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+
+    def is_alive(self) -> bool:
+        """Whether it lives; a stopped one does."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; one that ends the process is expected to."""
+        if number not in {signal.SIGSTOP, signal.SIGCONT}:
+            self.expected = True
+        if self.is_alive():
+            os.kill(self.pid, number)
+
+    def end(self, number: signal.Signals = signal.SIGKILL, timeout_s: float = 30) -> None:
+        """Send the signal and wait for the end."""
+        self.send(number)
+        if self._process:
+            self._process.wait(timeout_s)
+
+    def log(self) -> str:
+        """All that it wrote."""
+        return self._log.read_text()
+
+
+@contextmanager
+def orphans_come_here() -> Iterator[None]:
+    """Make the descendants of killed processes children of this one, so that none can be overlooked."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that have this one as their parent."""
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += [int(child) for child in tasks.read_text().split()]
+    return found
+
+
+def orphans(known: Iterable[int]) -> dict[int, str]:
+    """Children of this process that it did not start, with their command lines; those that have ended are reaped."""
+    left: dict[int, str] = {}
+    for pid in set(children(os.getpid())) - set(known):
+        with suppress(OSError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+                left[pid] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
+    return left
+
+
+def now_ms() -> int:
+    """The wall clock, as logs have it."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,187 @@
+"""The product on one machine, with faults between its parts: a stack, proxies, and workers of the suite's own."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import patch
+
+from infra.devstack import parts, process
+from infra.devstack.background import BackgroundStack
+from infra.devstack.probes import http_ok
+from infra.devstack.stack import DevStack
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisTcpSettings
+from swissbrain.client import Client
+from tests.chaos.processes import Process, children, orphans, orphans_come_here
+from tests.chaos.proxy import Mode, Proxy, ProxyHost
+from tests.chaos.worker import EFFECTS_FILE
+from tests.support.redis import free_port
+from tests.support.waiting import wait_until
+
+LEASE_S = 2.0
+GRACE_S = 3.0
+REDIS_TIMEOUT_S = 3.0
+LONGEST_RESTART_S = 1.0
+"""The stack starts a crashed part again after so long at most; here parts crash more often than they should."""
+QUEUE = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
+
+
+@dataclass
+class Site:
+    """`api` is the stack's own; `far_api` is a second one, whose way to the gateway can be disturbed."""
+
+    folder: Path
+    stack: DevStack
+    proxies: ProxyHost
+    gateway_proxy: Proxy
+    redis_proxy: Proxy
+    far_api: Process
+    far_api_url: str
+    others: list[int]
+    workers: dict[str, Process] = field(default_factory=dict)
+
+    @property
+    def effects_file(self) -> Path:
+        """Where the workers count their side effects."""
+        return self.folder / "effects"
+
+    @property
+    def scratch(self) -> Path:
+        """Where the sandboxes of all workers are."""
+        return self.folder / "work"
+
+    def client(self, *, far: bool = False, timeout_s: float = 20.0) -> Client:
+        """A client of either API."""
+        url = self.far_api_url if far else self.stack.site.api_url
+        return Client(url, self.stack.site.credentials.api_token, timeout_s=timeout_s)
+
+    def redis(self) -> RedisTcp:
+        """Redis, not disturbed by any proxy."""
+        return RedisTcp(RedisTcpSettings(self.stack.site.redis_url))
+
+    def worker(
+        self, name: str, *, slots: int = 3, lease_s: float = LEASE_S, proxy: Proxy | None = None, **variables: str
+    ) -> Process:
+        """Start a worker that reaches Redis through the proxy."""
+        site = self.stack.site
+        part = parts.worker(site, parts.base_environment(os.environ), 1)
+        port = (proxy or self.redis_proxy).port
+        environment = {
+            **part.environment,
+            "REDIS_URL": site.redis_url.replace(f":{site.ports.redis}/", f":{port}/"),
+            "REDIS_TIMEOUT_S": str(REDIS_TIMEOUT_S),
+            "WORKER_NAME": name,
+            "WORKER_ROOT": str(self.scratch),
+            "WORKER_SLOTS": str(slots),
+            "WORKER_LEASE_S": str(lease_s),
+            "WORKER_GRACE_S": str(GRACE_S),
+            EFFECTS_FILE: str(self.effects_file),
+            **variables,
+        }
+        command = (sys.executable, "-m", "tests.chaos.worker")
+        worker = Process(name, command, environment, self.folder / f"{name}.log")
+        worker.start()
+        self.workers[name] = worker
+        wait_until(lambda: "worker.started" in worker.log(), f"{name} has started", timeout_s=60)
+        return worker
+
+    def kill_part(self, name: str) -> None:
+        """`kill -9` a part of the stack, which starts it again by itself."""
+        if pid := self.stack.pids.get(name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def remove_workers(self) -> None:
+        """Kill all workers."""
+        for worker in self.workers.values():
+            worker.end()
+        self.workers.clear()
+
+    def heal(self) -> None:
+        """Let everything through, and wait until all parts answer."""
+        for proxy in (self.redis_proxy, self.gateway_proxy):
+            proxy.behave(Mode.PASS)
+        wait_until(self.is_whole, "all parts answer again", timeout_s=180)
+
+    def is_whole(self) -> bool:
+        """Whether all parts answer, in both APIs' eyes."""
+        site = self.stack.site
+        token = site.credentials.api_token
+        return (
+            {"redis", "s3", "gateway", "api"} <= set(self.stack.pids)
+            and http_ok(site.ports.api, "/ready", token)
+            and http_ok(int(self.far_api_url.rpartition(":")[2]), "/ready", token)
+            and asyncio.run(self._s3_answers())
+        )
+
+    async def _s3_answers(self) -> bool:
+        from infra.contract.errors import FilesUnavailable
+        from infra.workspace import Workspaces
+
+        workspaces = Workspaces(self.stack.site.s3)
+        try:
+            await workspaces.check()
+        except FilesUnavailable:
+            return False
+        finally:
+            workspaces.close()
+        return True
+
+    def strays(self) -> dict[int, str]:
+        """Processes that lost workers, or idle ones, have left."""
+        live = [worker.pid for worker in self.workers.values() if worker.is_alive()]
+        left = orphans([*self.others, *self.stack.pids.values(), *live, self.far_api.pid])
+        return left | {child: "below a worker" for pid in live for child in children(pid)}
+
+    def queue(self) -> dict[str, int]:
+        """How long each of the queue's keys is that must be empty when nothing is under way."""
+        return asyncio.run(self._queue())
+
+    async def _queue(self) -> dict[str, int]:
+        redis = self.redis()
+        try:
+            counts = {}
+            for key in QUEUE:
+                count = await redis.command("LLEN" if key == "jobs:pending" else "ZCARD", key)
+                assert isinstance(count, int)
+                counts[key] = count
+            return counts
+        finally:
+            await redis.close()
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[Site]:
+    """Everything but workers, up. Everything is ended with the block."""
+    others = children(os.getpid())
+    with ExitStack() as exits:
+        exits.enter_context(orphans_come_here())
+        exits.enter_context(patch.object(process, "LONGEST_DELAY_S", LONGEST_RESTART_S))
+        stack = exits.enter_context(BackgroundStack(DevStack(folder / "data", workers=0)))
+        proxies = exits.enter_context(ProxyHost())
+        gateway_proxy = proxies.proxy(stack.site.ports.gateway)
+        far_api, url = _far_api(stack, gateway_proxy, folder / "far-api.log")
+        exits.callback(far_api.end)
+        made = Site(folder, stack, proxies, gateway_proxy, proxies.proxy(stack.site.ports.redis), far_api, url, others)
+        exits.callback(made.remove_workers)
+        wait_until(made.is_whole, "everything is up", timeout_s=60)
+        yield made
+
+
+def _far_api(stack: DevStack, proxy: Proxy, log: Path) -> tuple[Process, str]:
+    part = parts.api(stack.site, parts.base_environment(os.environ))
+    port = free_port()
+    environment = {
+        **part.environment,
+        "EDGE_PORT": str(port),
+        "UPSTASH_REDIS_REST_URL": f"http://127.0.0.1:{proxy.port}",
+        "UPSTASH_REDIS_REST_TIMEOUT_S": "3",
+    }
+    far_api = Process("far-api", (sys.executable, "-m", "edge_api"), environment, log)
+    far_api.start()
+    return far_api, f"http://127.0.0.1:{port}"
