@@ -31,7 +31,7 @@ def connect(notify: Callable[[str], None]) -> Client:
 def _dev_env() -> dict[str, str]:
     try:
         lines = DEV_ENV.read_text(encoding="utf-8").splitlines()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise AccessError(
             f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder"
         ) from None

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +85,7 @@ def run(
             idempotency_key=key,
         )
         if not follow:
-            _print_json(made) if as_json else typer.echo(made.run_id)
+            _print_json(made) if as_json else typer.echo(plain(made.run_id))
             return
         _note(f"run {made.run_id}")
         _follow(client, made.run_id, 0, as_json=as_json)
@@ -144,6 +145,7 @@ def files(
             _print_json(*found) if as_json else console().print(tables.files_table(found))
         elif output is None:
             client.download(run_id, path, sys.stdout.buffer)
+            sys.stdout.flush()
         else:
             client.save(run_id, path, output)
 
@@ -153,7 +155,7 @@ def start(run_id: RunId, as_json: Json = False) -> None:
     """Queue a run that was created without being started."""
     with connect(_note) as client:
         state = client.start(run_id)
-    _print_json(state) if as_json else typer.echo(state.status)
+    _print_json(state) if as_json else typer.echo(plain(state.status))
 
 
 @app.command()
@@ -162,7 +164,7 @@ def cancel(run_id: RunId, as_json: Json = False) -> None:
     with connect(_note) as client:
         state = client.cancel(run_id)
     pending = state.cancel_requested and state.status == "running"
-    _print_json(state) if as_json else typer.echo("cancel requested" if pending else state.status)
+    _print_json(state) if as_json else typer.echo("cancel requested" if pending else plain(state.status))
 
 
 @app.command()
@@ -174,7 +176,7 @@ def retry(run_id: RunId, follow: Follow = False, as_json: Json = False) -> None:
         if follow:
             _follow(client, run_id, after, as_json=as_json)
         else:
-            _print_json(state) if as_json else typer.echo(state.status)
+            _print_json(state) if as_json else typer.echo(plain(state.status))
 
 
 @app.command()
@@ -213,7 +215,7 @@ def _show(items: Iterable[Event | Gap], *, as_json: bool) -> None:
 
 def _print_json(*items: Any) -> None:
     for item in items:
-        print(msgspec.json.encode(item).decode(), flush=True)
+        typer.echo(msgspec.json.encode(item))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -225,11 +227,13 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 
 def _note(line: str) -> None:
-    typer.echo(f"swissbrain: {plain(line)}", err=True)
+    typer.echo(" ".join(f"swissbrain: {plain(line)}".split()), err=True)
 
 
 def main() -> None:
     """Run the command and exit. What goes wrong is one line on stderr."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)
     except TyperException as exc:
@@ -239,9 +243,6 @@ def main() -> None:
     except (ClientError, PlanError, AccessError) as exc:
         _note(str(exc))
         code = USAGE
-    except BrokenPipeError:
-        sys.stdout = None
-        code = FAILED
     except OSError as exc:
         _note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE

@@ -194,7 +194,11 @@ class Client:
             return
         beside = to.with_name(f".swissbrain-{secrets.token_hex(8)}")
         try:
-            with beside.open("xb") as content:
+            content = beside.open("xb")
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(to)) from exc
+        try:
+            with content:
                 self.download(run_id, path, content)
             beside.replace(to)
         except BaseException:

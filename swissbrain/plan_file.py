@@ -18,13 +18,15 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
     """
     try:
         plan = json.loads(_text(path))
+        if isinstance(plan, dict):
+            plan = plan.get("plan")
+        if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
+            raise PlanError(f"{path} holds no list of steps")
+        return [_filled(step, path.parent) for step in plan]
     except ValueError as exc:
         raise PlanError(f"{path} is not JSON: {exc}") from exc
-    if isinstance(plan, dict):
-        plan = plan.get("plan")
-    if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
-        raise PlanError(f"{path} holds no list of steps")
-    return [_filled(step, path.parent) for step in plan]
+    except RecursionError as exc:
+        raise PlanError(f"{path} is nested too deeply") from exc
 
 
 def _filled(value: Any, folder: Path) -> Any:
@@ -40,6 +42,6 @@ def _filled(value: Any, folder: Path) -> Any:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise PlanError(f"cannot read {path}: {reason}") from exc

@@ -6,7 +6,10 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from swissbrain.models import File, QueueDepths, Run, RunSummary
-from swissbrain.terminal import cell, duration, moment, status
+from swissbrain.terminal import cell, cut, duration, moment, status
+
+SHOWN_PROMPT = 1000
+"""A prompt is cut to so many characters."""
 
 
 def runs_table(runs: Iterable[RunSummary]) -> Table:
@@ -16,7 +19,7 @@ def runs_table(runs: Iterable[RunSummary]) -> Table:
         column.no_wrap = True
     for run in runs:
         took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
-        table.add_row(run.run_id, status(run.status), moment(run.created_ms), took, cell(run.title))
+        table.add_row(cell(run.run_id), status(run.status), moment(run.created_ms), took, cell(run.title))
     return table
 
 
@@ -48,7 +51,7 @@ def run_table(run: Run) -> Table:
         at = "" if run.error.step is None else f" (step {run.error.step + 1})"
         table.add_row("error", cell(f"{run.error.code}: {run.error.message}{at}"))
     if run.prompt is not None:
-        table.add_row("prompt", cell(run.prompt))
+        table.add_row("prompt", cell(cut(run.prompt, SHOWN_PROMPT)))
     for number, step in enumerate(run.plan or (), 1):
         table.add_row(f"step {number}", cell(f"{step.name or step.tool}  [{step.tool}]"))
     for name, at_ms in times.items():

@@ -8,12 +8,17 @@ from rich.text import Text
 
 STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "waiting": "magenta"}
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def plain(text: object) -> str:
     """The text without terminal escapes; other control characters, and those that turn the writing around, become �."""
-    return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text)))
+    return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or as much of it as fits into `most` characters."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -44,4 +49,16 @@ def duration(ms: float) -> str:
 
 def moment(ms: int) -> str:
     """Milliseconds since the epoch as local date and time."""
-    return datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return _local(ms, "%Y-%m-%d %H:%M:%S")
+
+
+def clock(ms: int) -> str:
+    """Milliseconds since the epoch as local time of the day."""
+    return f"{_local(ms, '%H:%M:%S')}.{ms % 1000:03}"
+
+
+def _local(ms: int, form: str) -> str:
+    try:
+        return datetime.fromtimestamp(ms // 1000).astimezone().strftime(form)
+    except (OverflowError, ValueError, OSError):  # no year that there is
+        return f"{ms // 1000}"
