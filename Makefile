@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint types arrows pytest bench clean
+.PHONY: help setup demo dev test lint types arrows pytest chaos bench clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ arrows: setup
 
 pytest: setup
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+chaos: setup ## ten minutes of kills, freezes and cut connections under load; MINUTES=10 SEED=7
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## print the benchmark tables
 	$(BIN)/python -m bench

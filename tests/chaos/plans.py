@@ -1,10 +1,34 @@
-"""What runs do, in the words of the API."""
+"""What runs do, in the words of the API, and how they may end."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
 from typing import Any
 
+from tests.chaos.site import LEASE_S
 from tests.chaos.worker import EFFECT
 
 Step = dict[str, Any]
+
+CHAIN_FILE = "chain.txt"
+CHAIN = 5
+LINES = 300
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of runs. `status` is how they must end, `finished` how many of their steps then have a result.
+
+    `cancel_s` is how long after their creation, at most, they are cancelled; `delay_s` how much later they may begin.
+    """
+
+    name: str
+    plan: list[Step]
+    weight: int
+    status: str = "succeeded"
+    finished: int | None = None
+    cancel_s: float = 0.0
+    delay_s: float = 0.0
 
 
 def effect(number: int = 0) -> Step:
@@ -17,6 +41,24 @@ def shell(command: str) -> Step:
     return {"tool": "shell", "args": {"command": command}}
 
 
-def effects(count: int) -> list[Step]:
-    """So many counted steps."""
-    return [effect(number) for number in range(count)]
+def is_effect(step: Step) -> bool:
+    """Whether the executions of the step are counted."""
+    return step["tool"] == "message" and str(step["args"]["text"]).startswith(EFFECT)
+
+
+KINDS = (
+    Kind("one step", [{"tool": "message", "args": {"text": "noop"}}], weight=30),
+    Kind("five effects", [effect(number) for number in range(5)], weight=22),
+    Kind("chatty", [shell(f"seq -f 'line %g' {LINES}"), effect()], weight=8),
+    Kind("long", [effect(0), shell(f"sleep {3 * LEASE_S + 1:g}"), effect(1)], weight=7),
+    Kind("failing", [effect(0), shell("echo sorry >&2; exit 3"), effect(1)], weight=8, status="failed", finished=1),
+    Kind("file chain", [shell(f"echo {number} >> {CHAIN_FILE}") for number in range(CHAIN)], weight=9),
+    Kind("cancelled", [effect(0), shell("sleep 600"), effect(1)], weight=8, status="cancelled", cancel_s=5.0),
+    Kind("delayed", [effect(0), effect(1)], weight=8, delay_s=4.0),
+)
+
+
+def chooser(random: Random) -> Callable[[], Kind]:
+    """Picks kinds by their weights."""
+    weights = [kind.weight for kind in KINDS]
+    return lambda: random.choices(KINDS, weights)[0]

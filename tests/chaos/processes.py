@@ -57,6 +57,10 @@ class Process:
         """Whether it lives; a stopped one does."""
         return self._process is not None and self._process.poll() is None
 
+    def exit_code(self) -> int | None:
+        """Of the process that lived last; minus the signal that ended it."""
+        return self._process.poll() if self._process else None
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal; one that ends the process is expected to."""
         if number not in {signal.SIGSTOP, signal.SIGCONT}:

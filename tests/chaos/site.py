@@ -33,7 +33,10 @@ QUEUE = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
 
 @dataclass
 class Site:
-    """`api` is the stack's own; `far_api` is a second one, whose way to the gateway can be disturbed."""
+    """`api` is the stack's own; `far_api` is a second one, whose way to the gateway can be disturbed.
+
+    `settled` holds the runs that were looked at already.
+    """
 
     folder: Path
     stack: DevStack
@@ -44,6 +47,7 @@ class Site:
     far_api_url: str
     others: list[int]
     workers: dict[str, Process] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
 
     @property
     def effects_file(self) -> Path:

@@ -138,7 +138,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing_and_burns_no_attempt(place:
 def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(place: Site, mode: Mode) -> None:
     way = place.proxies.proxy(place.stack.site.ports.redis)
     lost = place.worker("a", proxy=way, REDIS_TIMEOUT_S="10")
-    until_s = time.time() + 20
+    until_s = time.time() + 14
     run_id = create(place, shell(f"echo begun; while [ $(date +%s) -lt {until_s:.0f} ]; do echo x; sleep 0.2; done"))
     reached(place, run_id, says("begun"), "the program runs")
     place.worker("b")

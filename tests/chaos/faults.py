@@ -1,0 +1,107 @@
+"""Faults, chosen and timed by a seeded generator."""
+
+import heapq
+import itertools
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from tests.chaos.processes import Process, now_ms
+from tests.chaos.proxy import Mode, Proxy
+from tests.chaos.site import LEASE_S, Site
+
+PAUSE_S = (0.3, 2.0)
+PROXY_S = (0.3, 3.0)
+FROZEN_S = (1.1 * LEASE_S, 2.5 * LEASE_S)
+DELAY_S = (0.02, 0.4)
+S3_RESTARTS_S = 25.0
+"""The S3 server takes so long to come back; runs that need it wait."""
+
+
+class Faults:
+    """Injects a fault now and then; must be driven by the thread that starts processes.
+
+    `killed` holds when which worker was killed; `complaints` what happened to processes without having been wanted.
+    """
+
+    def __init__(self, site: Site, seed: str, *, s3: bool) -> None:
+        self.count: Counter[str] = Counter()
+        self.killed: list[tuple[int, str]] = []
+        self.complaints: list[str] = []
+        self._site = site
+        self._random = Random(f"{seed}/faults")
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._next = time.monotonic()
+        self._kinds: dict[str, tuple[float, Callable[[], None]]] = {
+            "worker: kill -9": (5, self._kill_worker),
+            "worker: frozen past its lease": (3, self._freeze_worker),
+            "worker: drained": (3, self._drain_worker),
+            "api: kill -9": (0.7, lambda: site.kill_part("api")),
+            "second api: kill -9": (0.7, lambda: site.far_api.send(signal.SIGKILL)),
+            "gateway: kill -9": (1, lambda: site.kill_part("gateway")),
+            "redis: kill -9": (1.5, lambda: site.kill_part("redis")),
+        }
+        if s3:
+            self._kinds["s3: kill -9"] = (0.2, lambda: site.kill_part("s3"))
+        for name, proxy in (("worker to redis", site.redis_proxy), ("api to gateway", site.gateway_proxy)):
+            for mode in (Mode.CUT, Mode.STALL, Mode.DELAY, Mode.DEAF):
+                self._kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
+
+    def tick(self, *, inject: bool) -> None:
+        """Do what is due: end faults, start what has ended again, and inject the next fault."""
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            heapq.heappop(self._later)[2]()
+        self._revive()
+        if inject and now >= self._next:
+            names = [*self._kinds]
+            name = self._random.choices(names, [self._kinds[name][0] for name in names])[0]
+            self.count[name] += 1
+            self._kinds[name][1]()
+            self._next = now + self._random.uniform(*PAUSE_S)
+
+    def end(self) -> None:
+        """End all faults that last."""
+        while self._later:
+            heapq.heappop(self._later)[2]()
+
+    def _after(self, pause_s: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._later, (time.monotonic() + pause_s, next(self._order), action))
+
+    def _worker(self) -> Process:
+        return self._site.workers[self._random.choice(sorted(self._site.workers))]
+
+    def _kill_worker(self) -> None:
+        worker = self._worker()
+        self.killed.append((now_ms(), worker.name))
+        worker.send(signal.SIGKILL)
+
+    def _freeze_worker(self) -> None:
+        worker = self._worker()
+        pid = worker.pid
+        worker.send(signal.SIGSTOP)
+
+        def thaw() -> None:
+            if worker.pid == pid:
+                worker.send(signal.SIGCONT)
+
+        self._after(self._random.uniform(*FROZEN_S), thaw)
+
+    def _drain_worker(self) -> None:
+        self._worker().send(signal.SIGTERM)
+
+    def _disturb(self, proxy: Proxy, mode: Mode) -> None:
+        proxy.behave(mode, delay_s=self._random.uniform(*DELAY_S))
+        self._after(self._random.uniform(*PROXY_S), lambda: proxy.behave(Mode.PASS))
+
+    def _revive(self) -> None:
+        for process in (*self._site.workers.values(), self._site.far_api):
+            if process.is_alive():
+                continue
+            code = process.exit_code()
+            if not process.expected or code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
+                self.complaints.append(f"{process.name} ended with {code}: {process.log()[-1000:]}")
+            process.start()

@@ -1,0 +1,141 @@
+"""Runs sent to the API by clients that never give up."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+from swissbrain.client import Client
+from swissbrain.errors import ApiError, Unreachable
+from swissbrain.models import Event, Gap, Run
+from swissbrain.transport import Transport
+from tests.chaos.plans import Kind, chooser
+from tests.chaos.processes import now_ms
+from tests.chaos.site import Site
+
+T = TypeVar("T")
+
+MAX_ATTEMPTS = 20
+SENDERS = 3
+FOLLOWERS = 10
+FOLLOWED = 0.3
+GIVE_UP_S = 300.0
+
+
+@dataclass
+class Sent:
+    """An acknowledged run. `cancel` is the status that the API answered to the cancel, or `refused`."""
+
+    run_id: str
+    kind: Kind
+    created_ms: int
+    delay_s: float
+    followed: "Future[list[Event | Gap]] | None" = None
+    cancel: str | None = None
+    cancelled_ms: int = 0
+
+
+class Load:
+    """Sends runs, cancels and follows some, until stopped. `faults` takes what must not have happened."""
+
+    def __init__(self, site: Site, seed: str, per_second: float) -> None:
+        self.sent: list[Sent] = []
+        self.faults: list[str] = []
+        self._site = site
+        self._seed = seed
+        self._pause_s = SENDERS / per_second
+        self._stop = threading.Event()
+        self._senders = [threading.Thread(target=self._send, args=(number,)) for number in range(SENDERS)]
+        self._followers = ThreadPoolExecutor(FOLLOWERS, "follower")
+        self._cancellers = ThreadPoolExecutor(FOLLOWERS, "canceller")
+        self._following = threading.Semaphore(FOLLOWERS)
+        self._cancels: list[Future[None]] = []
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to send."""
+        for sender in self._senders:
+            sender.start()
+
+    def stop(self) -> None:
+        """Send no more; return when all that was begun is acknowledged and all cancels are answered."""
+        self._stop.set()
+        for sender in self._senders:
+            sender.join()
+        for cancel in self._cancels:
+            if error := cancel.exception():
+                self.faults.append(f"a cancel failed: {error!r}")
+        self._cancellers.shutdown()
+        self._followers.shutdown(wait=False)
+
+    def _send(self, number: int) -> None:
+        random = Random(f"{self._seed}/sender {number}")
+        choose = chooser(random)
+        count = 0
+        while not self._stop.wait(random.uniform(0, 2 * self._pause_s)):
+            count += 1
+            try:
+                self._create(choose(), f"{self._seed}/{number}/{count}", random)
+            except Exception as exc:
+                self.faults.append(f"a run could not be created: {exc!r}")
+
+    def _create(self, kind: Kind, key: str, random: Random) -> None:
+        delay_s = round(random.uniform(1, kind.delay_s), 3) if kind.delay_s else 0.0
+        wanted = {"plan": kind.plan, "max_attempts": MAX_ATTEMPTS, "delay_s": delay_s, "metadata": {"kind": kind.name}}
+        far = random.random() < 0.5
+        cancel_s, follow = random.uniform(0, kind.cancel_s), random.random() < FOLLOWED
+
+        def create() -> Run:
+            nonlocal far
+            far = not far
+            site = self._site.stack.site
+            api = Transport(self._site.far_api_url if far else site.api_url, site.credentials.api_token, 20.0)
+            try:
+                return api.ask(Run, "POST", "/agent/runs", json=wanted, key=key)
+            finally:
+                api.close()
+
+        run = persistent(create)
+        sent = Sent(run.run_id, kind, run.created_ms, delay_s)
+        with self._lock:
+            self.sent.append(sent)
+        if kind.cancel_s:
+            self._cancels.append(self._cancellers.submit(self._cancel, sent, cancel_s, far=far))
+        if follow and self._following.acquire(blocking=False):
+            sent.followed = self._followers.submit(self._follow, sent, far=far)
+
+    def _cancel(self, sent: Sent, after_s: float, *, far: bool) -> None:
+        time.sleep(after_s)
+        with self._site.client(far=far) as client:
+            sent.cancelled_ms = now_ms()
+            sent.cancel = persistent(lambda: _cancel_once(client, sent.run_id))
+
+    def _follow(self, sent: Sent, *, far: bool) -> list[Event | Gap]:
+        try:
+            with self._site.client(far=far) as client:
+                return list(client.events(sent.run_id))
+        finally:
+            self._following.release()
+
+
+def persistent(call: Callable[[], T]) -> T:
+    """What the call answers, however often the API must be asked."""
+    deadline = time.monotonic() + GIVE_UP_S
+    while True:
+        try:
+            return call()
+        except Unreachable:
+            if time.monotonic() > deadline:
+                raise
+
+
+def _cancel_once(client: Client, run_id: str) -> str:
+    try:
+        return client.cancel(run_id).status
+    except ApiError as exc:
+        if exc.status != 409:
+            raise
+        return "refused"
