@@ -1,11 +1,38 @@
-"""A client in front of a server that does as it is told."""
+"""A client, and the command, in front of a server that does as it is told."""
 
-from collections.abc import Iterator
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from swissbrain import Client
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
+from swissbrain.cli import main
 from tests.client.stand_in import TOKEN, StandIn, stand_in
+
+
+class Said(NamedTuple):
+    """What a command said, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_ssl_context() -> Iterator[None]:
+    """Each client makes one, which takes longer than most of these tests, and none of them needs it."""
+    context = ssl.create_default_context()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssl.create_default_context", lambda **_: context)
+        yield
 
 
 @pytest.fixture
@@ -26,3 +53,22 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     noted: list[float] = []
     monkeypatch.setattr("time.sleep", noted.append)
     return noted
+
+
+@pytest.fixture
+def swissbrain(
+    api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """The command in this process, in an empty folder, and told where the API is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(URL, api.url)
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
+
+    def run(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["swissbrain", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert isinstance(left.value.code, int)
+        return Said(left.value.code, *capsys.readouterr())
+
+    return run

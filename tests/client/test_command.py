@@ -1,0 +1,293 @@
+"""The command: what it asks for, what it says, and how it ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from swissbrain import transport
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
+from tests.client.conftest import Command
+from tests.client.stand_in import (
+    TOKEN,
+    Answer,
+    StandIn,
+    cut,
+    end,
+    event,
+    gap,
+    ok,
+    page,
+    problem,
+    reply,
+    run,
+    sse,
+    stand_in,
+    state,
+    summary,
+)
+
+
+def log(*seqs: int, done: bool = True, **more: object) -> Answer:
+    """A page of a log."""
+    events = [{"seq": seq, "ts": seq, "type": "message", "step": None, "data": {"text": f"t{seq}"}} for seq in seqs]
+    return ok({"events": events, "last_seq": 9, "next_after": max(seqs, default=0), "done": done, **more})
+
+
+def test_a_run_is_made_of_what_is_said(api: StandIn, swissbrain: Command, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('[{"tool": "message", "args": {"text": {"$file": "t.txt"}}}]')
+    (tmp_path / "t.txt").write_text("hello")
+    api.always = ok(run("run_7"), 201)
+    assert swissbrain("run", "do it") == (0, "run_7\n", "")
+    assert swissbrain(
+        *(
+            "run",
+            "do it",
+            "--plan",
+            "p.json",
+            "--no-start",
+            "--priority",
+            "0",
+            "--max-attempts",
+            "2",
+            "--timeout",
+            "1.5",
+        ),
+        *("--metadata", "a=b", "--metadata", "c=d=e", "--key", "k"),
+    ) == (0, "run_7\n", "")
+    assert api.requests[0].json == {"prompt": "do it", "start": True}
+    assert api.requests[1].json == {
+        "prompt": "do it",
+        "plan": [{"tool": "message", "args": {"text": "hello"}}],
+        "start": False,
+        "priority": 0,
+        "max_attempts": 2,
+        "timeout_s": 1.5,
+        "metadata": {"a": "b", "c": "d=e"},
+    }
+    assert api.requests[1].headers["idempotency-key"] == "k"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3), ("of-a-later-release", 0)]
+)
+@pytest.mark.parametrize("words", [("run", "x", "-f"), ("logs", "run_1", "-f"), ("retry", "run_1", "-f")])
+def test_the_outcome_of_a_followed_run_is_the_exit_code(
+    api: StandIn, swissbrain: Command, words: tuple[str, ...], status: str, code: int
+) -> None:
+    asks_before = {"run": [ok(run(), 201)], "logs": [], "retry": [ok(run(last_seq=4)), ok(state())]}[words[0]]
+    first = 5 if words[0] == "retry" else 1
+    api.then(*asks_before, sse(event(first, "message", text="hello"), end(first)), ok(run(status=status)))
+    said = swissbrain(*words)
+    assert said.code == code
+    assert said.out.endswith("        hello\n")
+    assert said.err == ("swissbrain: run run_1\n" if words[0] == "run" else "")
+
+
+def test_losses_of_the_connection_are_told(api: StandIn, swissbrain: Command, pauses: list[float]) -> None:
+    api.then(sse(event(1), ends=cut), sse(gap(2, 3), event(4), end(4)), ok(run(status="succeeded")))
+    said = swissbrain("logs", "run_1", "-f", "--after", "0", "--json")
+    assert said.code == 0
+    assert said.err.count("\n") == 2
+    assert "; trying again\nswissbrain: connected again\n" in said.err
+    shown = [json.loads(line) for line in said.out.splitlines()]
+    assert [item.get("seq") or (item["first"], item["last"]) for item in shown] == [1, (2, 3), 4]
+
+
+def test_a_log_is_shown_as_it_is_by_now(api: StandIn, swissbrain: Command) -> None:
+    api.then(log(3, 4, done=False), log(5, 6, done=False, gap={"first": 5, "last": 5}), log(done=False))
+    said = swissbrain("logs", "run_1", "--after", "2")
+    assert (said.code, said.err) == (0, "")
+    assert [line.split()[-1] for line in said.out.splitlines()] == ["t3", "t4", "kept", "t5", "t6"]
+    assert [target.partition("?")[2] for target in api.targets] == [f"after={after}&limit=1000" for after in (2, 4, 6)]
+
+
+def test_runs_are_listed_over_pages_as_far_as_wanted(api: StandIn, swissbrain: Command) -> None:
+    def listing(names: range, cursor: str | None) -> Answer:
+        return ok({"runs": [summary(f"run_{name}") for name in names], "next_cursor": cursor})
+
+    api.then(listing(range(100), "a/b+c="), listing(range(100, 150), None))
+    said = swissbrain("runs", "--limit", "120", "--json", "--status", "failed")
+    assert [json.loads(line)["run_id"] for line in said.out.splitlines()] == [f"run_{name}" for name in range(120)]
+    first = "/agent/runs?limit=100&status=failed"
+    assert api.targets == [first, f"{first}&cursor=a%2Fb%2Bc%3D"]
+    api.then(listing(range(100), "more"))
+    assert swissbrain("runs", "--limit", "3").out.count("run_") == 3
+    api.then(listing(range(0), "more"), listing(range(2), None))
+    assert swissbrain("runs").out.count("run_") == 2
+
+
+def test_json_is_a_value_a_line(api: StandIn, swissbrain: Command) -> None:
+    files = {"files": [{"path": "a\nb", "size_bytes": 1, "modified_ms": 1}] * 2}
+    depths = {"pending": 1, "ready": 1, "delayed": 0, "running": 2, "dead": 0}
+    for words, answers, lines in [
+        (("run", "x\u2028"), [ok(run(prompt="x\n\u2028y"), 201)], 1),
+        (("show", "run_1"), [ok(run(prompt="x\n\u2028y"))], 1),
+        (("logs", "run_1"), [log(1, 2, 3)], 3),
+        (("runs",), [ok({"runs": [summary()] * 3, "next_cursor": None})], 3),
+        (("files", "run_1"), [ok(files)], 2),
+        (("start", "run_1"), [ok(state())], 1),
+        (("cancel", "run_1"), [ok(state())], 1),
+        (("retry", "run_1"), [ok(run()), ok(state())], 1),
+        (("queue",), [ok(depths)], 1),
+        (("runs",), [ok({"runs": [], "next_cursor": None})], 0),
+    ]:
+        api.then(*answers)
+        said = swissbrain(*words, "--json")
+        assert (said.code, said.err) == (0, ""), words
+        assert said.out.endswith("\n") or not lines
+        assert len([json.loads(line) for line in said.out.split("\n")[:-1]]) == lines, words
+
+
+def test_what_is_shown_to_people(api: StandIn, swissbrain: Command) -> None:
+    api.then(ok(run(status="failed", error={"code": "c", "message": "m", "step": 0}, metadata={"k": "v"})))
+    shown = swissbrain("show", "run_1").out
+    assert "c: m (step 1)" in shown
+    assert "k         v" in shown
+    api.then(ok(run(status="running", cancel_requested=True)))
+    assert "running, cancel requested" in swissbrain("show", "run_1").out
+    api.then(ok(state() | {"status": "running", "cancel_requested": True}), ok(state("cancelled")))
+    assert swissbrain("cancel", "run_1").out == "cancel requested\n"
+    assert swissbrain("cancel", "run_1").out == "cancelled\n"
+    api.then(ok(state()), ok({"files": [{"path": "[a]", "size_bytes": 1500, "modified_ms": 1}]}))
+    assert swissbrain("start", "run_1").out == "queued\n"
+    assert "[a]   1.5 kB" in swissbrain("files", "run_1").out
+    api.then(ok({"pending": 11, "ready": 22, "delayed": 33, "running": 44, "dead": 55, "new": 1}))
+    assert swissbrain("queue").out.split()[1:] == (
+        ["ready", "22", "delayed", "33", "running", "44", "dead", "55", "wake", "tokens", "11"]
+    )
+    assert swissbrain("--version").out.startswith("swissbrain 0.")
+    assert "Usage" in swissbrain("-h").out
+
+
+def test_files_are_printed_and_saved(api: StandIn, swissbrain: Command, tmp_path: Path) -> None:
+    with stand_in() as store:
+        api.always, store.always = reply(307, location=store.url), reply(200, "é\n")
+        assert swissbrain("files", "run_1", "a") == (0, "é\n", "")
+        assert swissbrain("files", "run_1", "a", "-o", "kept") == (0, "", "")
+        store.always = page(403)
+        assert swissbrain("files", "run_1", "a", "-o", "kept") == (2, "", "swissbrain: the object store refused 'a'\n")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["é\n"]
+
+
+def test_a_deletion_whose_answer_was_lost_is_done(api: StandIn, swissbrain: Command, pauses: list[float]) -> None:
+    api.then(cut, problem(404, "there is no run 'a'"))
+    assert swissbrain("delete", "a") == (0, "", "")
+    api.then(reply(204))
+    assert swissbrain("delete", "a") == (0, "", "")
+    api.then(problem(404, "there is no run 'a'"))
+    assert swissbrain("delete", "a") == (2, "", "swissbrain: there is no run 'a'\n")
+    api.then(cut, problem(409, "it runs"))
+    assert swissbrain("delete", "a").code == 2
+    api.then(page())
+    assert "does not answer as this API does" in swissbrain("delete", "a").err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("show",),
+        ("show", "a", "b"),
+        ("show", ""),
+        ("runs", "--limit", "0"),
+        ("runs", "--limit", "x"),
+        ("logs", "a", "--after", "-1"),
+        ("logs", "a", "--what"),
+        ("run", "x", "--metadata", "no pair"),
+        ("run", "x", "--key", "with space"),
+        ("run", "x", "--key", ""),
+        ("run", "x", "--priority", "high"),
+        ("run", "x", "--plan", "none.json"),
+        ("run", "x", "--plan", "."),
+        ("run", "x", "--plan", "bad.json"),
+        ("run", "x", "--plan", "deep.json"),
+        ("run", "x", "--plan", "nul.json"),
+        ("run", "x", "--plan", "half.json"),
+        ("run", "x\udcff"),
+        ("runs", "--status", "\udcff"),
+        ("files", "a", "-o", "x"),
+        ("files", "a", "b", "-o", "none/x"),
+        ("files", "a", "b", "-o", "bad.json/x"),
+        ("files", "a", ""),
+        ("retry",),
+        ("dev", "--port", "0"),
+    ],
+)
+def test_bad_input_is_one_line(api: StandIn, swissbrain: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "bad.json").write_text("{\n\n}]")
+    (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    (tmp_path / "nul.json").write_text('[{"args": {"$file": "a\\u0000b"}}]')
+    (tmp_path / "half.json").write_text('[{"tool": "message", "args": {"text": "\\ud800"}}]')
+    api.always = reply(307, location="/")
+    said = swissbrain(*words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("swissbrain: ")
+    assert said.err.count("\n") == 1
+    assert all(request.method == "GET" for request in api.requests)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        problem(422, "first\nsecond\r\n\x1b[31mthird\x07", field="$.x\n"),
+        problem(403, "no"),
+        page(401),
+        page(),
+        page(503),
+        cut,
+        reply(302, location="/login"),
+        ok([]),
+        ok({**run(), "status": 1}),
+        reply(200, b"\xff"),
+        reply(200, b"x", content_encoding="gzip"),
+    ],
+)
+def test_what_the_api_cannot_do_is_one_line(
+    api: StandIn, swissbrain: Command, pauses: list[float], answer: Answer
+) -> None:
+    api.always = answer
+    for words in (("show", "a"), ("runs",), ("logs", "a"), ("logs", "a", "-f"), ("cancel", "a"), ("files", "a")):
+        if words[-1] == "-f":
+            api.then(*[answer] * 3, problem(400, "enough"))
+        said = swissbrain(*words)
+        assert (said.code, said.out) == (2, "")
+        assert said.err.startswith("swissbrain: ")
+        assert said.err.count("\n") == 1 or words[-1] == "-f"
+        assert "\x1b" not in said.err
+        assert TOKEN not in said.err
+
+
+def test_where_the_api_is_comes_from_the_environment_or_this_folder(
+    api: StandIn, swissbrain: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.always = problem(418, "here")
+    here, away = f"{URL}={api.url}\n{TOKEN_VARIABLE}=of-the-file==\nS3=x\n", f"{URL}=http://127.0.0.1:1\n"
+    (tmp_path / ".swissbrain").mkdir()
+    (tmp_path / ".swissbrain" / "dev.env").write_text(away)
+    assert swissbrain("queue").err == "swissbrain: here\n"
+
+    monkeypatch.delenv(TOKEN_VARIABLE)
+    assert swissbrain("queue").err == f"swissbrain: {TOKEN_VARIABLE} is not set\n"
+
+    monkeypatch.setenv(URL, "")
+    monkeypatch.setenv(TOKEN_VARIABLE, "of another API")
+    (tmp_path / ".swissbrain" / "dev.env").write_text(here)
+    assert swissbrain("queue").err == "swissbrain: here\n"
+    assert api.requests[-1].headers["authorization"] == "Bearer of-the-file=="
+
+    (tmp_path / ".swissbrain" / "dev.env").write_bytes(b"\xff")
+    assert f"{URL} and {TOKEN_VARIABLE} are not set" in swissbrain("queue").err
+    (tmp_path / ".swissbrain" / "dev.env").unlink()
+    said = swissbrain("queue")
+    assert said.code == 2
+    assert f"{URL} and {TOKEN_VARIABLE} are not set" in said.err
+
+
+def test_nobody_there(swissbrain: Command, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+    monkeypatch.setenv(URL, "http://127.0.0.1:1")
+    said = swissbrain("queue")
+    assert said.code == 2
+    assert said.err == "swissbrain: cannot reach the API at http://127.0.0.1:1: [Errno 111] Connection refused\n"
+    assert len(pauses) == transport.ATTEMPTS - 1

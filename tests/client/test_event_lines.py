@@ -1,0 +1,215 @@
+"""What people see of logs and runs: readable whatever is in it, and never a command to the terminal."""
+
+import io
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from swissbrain.event_lines import _SHOWN, SHOWN_ARGS, SHOWN_OTHER, print_event
+from swissbrain.models import Event, File, Gap, PlanStep, Run, RunError, RunSummary
+from swissbrain.tables import SHOWN_PROMPT, files_table, run_table, runs_table
+from swissbrain.terminal import cut, duration, plain
+from tests.client import stand_in
+
+HOSTILE = [
+    "\x1b[31mred\x1b[0m",
+    "\x1b]0;title\x07text",
+    "\x1b]8;;http://evil.example\x1b\\link\x1b]8;;\x1b\\",
+    "\x1b]52;c;ZXZpbA==",
+    "\x1b[2J\x1b[1;1H",
+    "\x1bP1$r\x1b\\",
+    "\x1bc",
+    "\x9b31m",
+    "\x9d0;title\x9c",
+    "\u202egnp.exe",
+    "\u2066\u2067\u2068\u2069\u200e\u200f\u061c",
+    "bell\x07 back\x08\x08 return\rover null\0 del\x7f",
+    "\x85\u2028\u2029\x0b\x0c",
+    "[red]x[/]",
+    "[/x]",
+    "[link=http://evil.example]x[/link]",
+    "\\[x] :smile: [@click=quit]",
+    "é😀 \t tab",
+    "",
+]
+JUNK: list[Any] = [None, True, -1, 1.5, 2**64, "", "x", [], ["x"], {}, {"x": 1}, {"message": []}]
+FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+FIELDS = ("status", "error", "name", "tool", "args", "text", "stream", "message", "path", "deleted", "size_bytes")
+MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level")
+TYPES = [*_SHOWN, "run.waiting", "of.a.later.release"]
+
+
+def shown(*items: Any, colours: bool = False) -> str:
+    """What is printed; without escapes, as into a file, or as on a terminal."""
+    out = Console(
+        file=io.StringIO(),
+        force_terminal=colours,
+        color_system="truecolor" if colours else None,
+        width=120,
+        highlight=False,
+    )
+    for item in items:
+        if isinstance(item, Event | Gap):
+            print_event(out, item)
+        else:
+            out.print(item)
+    assert isinstance(out.file, io.StringIO)
+    return out.file.getvalue()
+
+
+def event(kind: str, step: int | None = 0, ts: int = 1_790_000_000_123, **data: Any) -> Event:
+    return Event(seq=1, ts=ts, type=kind, step=step, data=data)
+
+
+def text(kind: str, step: int | None = 0, **data: Any) -> str:
+    """The line without its time."""
+    line = shown(event(kind, step, **data))
+    assert re.match(r"\d\d:\d\d:\d\d\.123  ", line)
+    return line[14:].rstrip("\n")
+
+
+def test_each_event_is_a_line() -> None:
+    assert text("run.started", worker="w-1", attempt=1) == "run started on w-1, attempt 1"
+    assert text("run.resumed", worker="w-1", attempt=2) == "run goes on on w-1, attempt 2"
+    assert text("run.requeued", reason="lost", delay_ms=1500) == "run given back: lost, goes on in 1.5 s"
+    assert text("run.requeued", reason="lease_expired", worker="w", attempt=1) == "run given back: lease_expired"
+    assert text("run.finished", status="succeeded") == "run succeeded"
+    assert text("run.finished", status="failed", error={"code": "c", "message": "m"}) == "run failed: m"
+    assert text("step.started", name="chart", tool="code") == "step 1  chart"
+    assert text("step.finished", 1, status="succeeded", duration_ms=59) == "step 2  succeeded in 59 ms"
+    assert text("step.finished", None, status="failed") == "step  failed"
+    assert text("tool.started", tool="code", args={"a": "x\n", "b": 1}) == "        code(a='x\\n', b=1)"
+    assert text("tool.output", stream="stdout", text="hello") == "        │ hello"
+    assert text("tool.finished", tool="code", status="failed", duration_ms=61_000, message="exit code 7") == (
+        "        code: failed in 1 min 1 s  exit code 7"
+    )
+    assert text("artifact", path="a/b", size_bytes=2000) == "        + a/b  2.0 kB"
+    assert text("artifact", path="a/b", deleted=True) == "        - a/b"
+    assert text("message", text="hello") == "        hello"
+    assert text("log", level="warning", message="m") == "        warning: m"
+    assert text("run.waiting", None) == "run.waiting"
+    assert text("run.forked", None, run_id="run_2") == "run.forked {'run_id': 'run_2'}"
+    assert shown(event("tool.finished", tool="code", status="succeeded")) == ""
+    assert shown(Gap(first=3, last=7)).strip() == "events 3 to 7 are no longer kept"
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [
+        ("run.started", {}),
+        ("run.finished", {"state": "x"}),
+        ("run.finished", {"status": "failed", "error": "text"}),
+        ("run.requeued", {"reason": "x", "delay_ms": "soon"}),
+        ("step.started", {}),
+        ("step.finished", {"duration_ms": 1}),
+        ("tool.started", {"tool": "code", "args": [1]}),
+        ("tool.output", {"stream": "stdout"}),
+        ("tool.finished", {"status": "failed"}),
+        ("artifact", {"path": "a", "size_bytes": "big"}),
+        ("artifact", {"size_bytes": 1}),
+        ("message", {}),
+        ("log", {"n": 1}),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_shown_as_it_is(kind: str, data: dict[str, Any]) -> None:
+    assert text(kind, **data) == (f"{kind} {data}" if data else kind)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_nothing_in_an_event_is_a_command_or_too_much(kind: str) -> None:
+    for value in [*HOSTILE, *JUNK]:
+        for field in (*FIELDS, *MORE):
+            base = {
+                "status": "failed",
+                "tool": "t",
+                "args": {},
+                "text": "t",
+                "path": "p",
+                "size_bytes": 1,
+                "reason": "r",
+            }
+            for data in ({field: value}, {**base, field: value}, {field: {"message": value, str(value): value}}):
+                assert not FORBIDDEN.search(shown(event(kind, **data)))
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_on_a_terminal_only_our_own_colours_reach_it(value: str) -> None:
+    items = [Event(seq=1, ts=1, type=kind, data=dict.fromkeys((*FIELDS, *MORE), value)) for kind in (*TYPES, value)]
+    items += [event(kind, text=value, message=value, level=value, path=value, deleted=1) for kind in TYPES]
+    painted = shown(*items, colours=True)
+    assert not FORBIDDEN.search(re.sub(r"\x1b\[[0-9;]*m", "", painted))
+    # Colours of the value would be those that we never use.
+    assert "\x1b[31mred" not in painted
+
+
+@given(st.text(), st.text(), st.dictionaries(st.sampled_from([*FIELDS, *MORE]), st.text() | st.integers() | st.none()))
+def test_any_text_is_shown(kind: str, value: str, data: dict[str, Any]) -> None:
+    for each in (kind, *TYPES):
+        assert not FORBIDDEN.search(shown(event(each, **{"text": value, **data})))
+
+
+@pytest.mark.parametrize("ts", [0, -1, 2**63, -(2**63), 10**15])
+def test_any_time_is_shown(ts: int) -> None:
+    assert shown(event("message", ts=ts, text="hello")).endswith("hello\n")
+    assert "x" in shown(runs_table([summary(created_ms=ts, started_ms=-ts, finished_ms=ts)]))
+
+
+def test_one_event_does_not_look_like_two() -> None:
+    forged = shown(event("tool.output", stream="stdout", text="a\r\n12:00:00.000  run succeeded\n"))
+    assert forged.splitlines()[1] == f"{'':14}12:00:00.000  run succeeded"
+    assert len(forged.splitlines()) == 2
+
+
+def test_what_is_long_is_cut() -> None:
+    assert len(text("tool.started", tool="t", args={"content": "x" * 1_000_000})) < SHOWN_ARGS + 20
+    assert len(text("of.a.later.release", content="x" * 1_000_000)) == SHOWN_OTHER
+    table = shown(run_table(run(prompt="x" * 100_000)))
+    assert table.count("x") == SHOWN_PROMPT - 1
+    assert cut("abc", 3) == "abc"
+    assert cut("abcd", 3) == "ab…"
+
+
+def summary(**changes: Any) -> RunSummary:
+    return msgspec.convert(stand_in.summary(**changes), RunSummary)
+
+
+def run(**changes: Any) -> Run:
+    return msgspec.convert(stand_in.run(**changes), Run)
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_tables_are_as_safe(value: str) -> None:
+    plan = [PlanStep(tool=value or "x", name=value or None)]
+    whole = run(run_id=value, status=value, prompt=value, metadata={value: value})
+    failed = run_table(
+        Run(
+            **{name: getattr(whole, name) for name in whole.__struct_fields__}
+            | {"error": RunError(code=value, message=value, step=1), "plan": plan}
+        )
+    )
+    listed = runs_table([summary(run_id=value, status=value, title=value)])
+    files = files_table([File(path=value, size_bytes=1, modified_ms=2**62)])
+    for table in (failed, listed, files):
+        assert not FORBIDDEN.search(shown(table))
+        assert not FORBIDDEN.search(re.sub(r"\x1b\[[0-9;]*m", "", shown(table, colours=True)))
+    if value.startswith(("[", "\\")):
+        assert value in shown(failed)
+        assert value in shown(listed)
+        assert value in shown(files)
+
+
+def test_durations_are_said_as_a_person_does() -> None:
+    assert [duration(ms) for ms in (0, 999, 1000, 59_900, 60_000, 3_600_000)] == [
+        "0 ms",
+        "999 ms",
+        "1.0 s",
+        "59.9 s",
+        "1 min 0 s",
+        "60 min 0 s",
+    ]
+    assert plain("\x1b[1mbold\x1b[0m\r\n") == "bold\n"

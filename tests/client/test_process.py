@@ -1,0 +1,114 @@
+"""The command as a process: pipes, signals, and nothing that Python itself would say."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
+from tests.client.stand_in import TOKEN, StandIn, event, ok, reply, run, silent, sse, stand_in, summary
+from tests.support.waiting import wait_until
+
+COMMAND = [sys.executable, "-m", "swissbrain"]
+
+
+def environment(api: StandIn, **more: str) -> dict[str, str]:
+    return {**os.environ, URL: api.url, TOKEN_VARIABLE: TOKEN, **more}
+
+
+def swissbrain(api: StandIn, *words: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*COMMAND, *words], env=environment(api, **more), capture_output=True, timeout=60, check=False
+    )
+
+
+def into(api: StandIn, shell: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Its output goes where the shell says; the exit code is the command's."""
+    line = ["bash", "-c", f'"$@" {shell}', "bash", *COMMAND, *words]
+    return subprocess.run(line, env=environment(api), capture_output=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "words", [("runs", "--limit", "1000"), ("runs", "--json", "--limit", "1000"), ("files", "r", "f")]
+)
+def test_a_reader_may_leave(api: StandIn, words: tuple[str, ...]) -> None:
+    with stand_in() as store:
+        store.always = reply(200, b"run_0\n" * 1_000_000)
+        runs: dict[str, Any] = {"runs": [summary("run_0", title="t" * 100)] * 1000, "next_cursor": None}
+        api.always = reply(307, location=store.url) if words[0] == "files" else ok(runs)
+        said = into(api, "| head -2 | tail -1; exit ${PIPESTATUS[0]}", *words)
+    assert b"run_0" in said.stdout
+    assert said.stdout.count(b"\n") == 1
+    assert said.stderr == b""
+    assert said.returncode in {0, 1}
+
+
+def test_a_full_disk_is_a_line(api: StandIn) -> None:
+    api.always = ok(run())
+    said = into(api, "> /dev/full", "show", "a")
+    assert (said.returncode, said.stderr) == (2, b"swissbrain: cannot go on: No space left on device\n")
+
+
+@pytest.mark.parametrize(("words", "code"), [(("logs", "run_7", "-f"), 130), (("show", "run_7"), 130)])
+def test_ctrl_c_says_what_to_do(api: StandIn, words: tuple[str, ...], code: int) -> None:
+    follows = words[-1] == "-f"
+    api.always = sse(event(1, "message", text="hello"), ends=silent) if follows else silent
+    with subprocess.Popen(
+        [*COMMAND, *words], env=environment(api), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        if follows:
+            assert "hello" in process.stdout.readline()
+        wait_until(lambda: api.requests, "the API is asked")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    hint = "swissbrain: the run goes on; 'swissbrain logs -f run_7' shows it, 'swissbrain cancel run_7' stops it\n"
+    assert err == (hint if follows else "")
+
+
+def test_any_encoding_will_do(api: StandIn) -> None:
+    api.always = ok(run(prompt="é│😀"))
+    said = swissbrain(api, "show", "a", PYTHONIOENCODING="ascii")
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert b"prompt    ???" in said.stdout
+    said = swissbrain(api, "show", "a", "--json", PYTHONIOENCODING="ascii")
+    assert "é│😀".encode() in said.stdout
+
+
+def test_lines_come_as_they_are_logged(api: StandIn) -> None:
+    seen = threading.Event()
+    api.always = sse(event(1), lambda _: (seen.wait(60), None)[1], event(2), ends=silent)
+    with subprocess.Popen(
+        [*COMMAND, "logs", "a", "-f", "--json"], env=environment(api), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert '"seq":1' in process.stdout.readline()
+        seen.set()
+        assert '"seq":2' in process.stdout.readline()
+        process.kill()
+
+
+def test_the_folder_of_a_dev_stack(api: StandIn, tmp_path: Path) -> None:
+    (tmp_path / ".swissbrain").mkdir()
+    (tmp_path / ".swissbrain" / "dev.env").write_text(f"{URL}={api.url}\n{TOKEN_VARIABLE}=t\n")
+    api.always = ok(run())
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("SWISSBRAIN_")}
+    said = subprocess.run([*COMMAND, "show", "a"], cwd=tmp_path, env=bare, capture_output=True, timeout=60, check=False)
+    assert (said.returncode, said.stderr) == (0, b"")
+    assert api.requests[0].headers["authorization"] == "Bearer t"
+
+
+def test_on_a_terminal_it_is_coloured_and_still_safe(api: StandIn) -> None:
+    api.always = ok(run(status="failed", prompt="\x1b]0;evil\x07\x1b[5mblink"))
+    said = swissbrain(api, "show", "a", FORCE_COLOR="1", TERM="xterm")
+    assert b"\x1b[31mfailed" in said.stdout
+    assert b"\x1b]" not in said.stdout
+    assert b"\x1b[5m" not in said.stdout
+    assert b"blink" in said.stdout
