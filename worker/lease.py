@@ -25,12 +25,13 @@ class Stop(StrEnum):
 
 
 class ActiveRun:
-    """A run held by this worker. `draining` asks it to stop at the next step boundary."""
+    """A run held by this worker. `draining` asks it to stop at the next step boundary; `left` says that it is over."""
 
     def __init__(self, lease: Lease, lease_s: float) -> None:
         self.lease = lease
         self.stopped: Stop | None = None
         self.draining = False
+        self.left = asyncio.Event()
         self._lease_s = lease_s
         self._work: asyncio.Task[Any] | None = None
         self.valid_until = time.monotonic() + lease_s
@@ -83,13 +84,18 @@ class LeaseKeeper:
         """The active runs, safe against changes while iterating."""
         return list(self._active.values())
 
-    def add(self, active: ActiveRun) -> None:
-        """Keep the lease of a run from now on."""
+    def add(self, active: ActiveRun) -> ActiveRun | None:
+        """Keep the lease of a run from now on; its former owner, if that was this worker too, which is stopped."""
+        former = self._active.get(active.lease.run_id)
+        if former:
+            former.stop(Stop.LOST)
         self._active[active.lease.run_id] = active
         self._some.set()
+        return former
 
     def remove(self, active: ActiveRun) -> None:
         """The run is not ours any more."""
+        active.left.set()
         if self._active.get(active.lease.run_id) is active:
             del self._active[active.lease.run_id]
         if not self._active:

@@ -131,8 +131,8 @@ class WorkerLoop:
         active = ActiveRun(Lease(run.id, run.fence), self._settings.lease_s)
         active.renewed(sent)  # the answer may have come late
         active.draining = self._draining.is_set()
-        self._keeper.add(active)
-        task = asyncio.create_task(self._runner.run(claim, active), name=f"run {run.id}")
+        former = self._keeper.add(active)
+        task = asyncio.create_task(self._run(claim, active, former), name=f"run {run.id}")
         self._runs.add(task)
 
         def left(done: "asyncio.Task[None]") -> None:
@@ -143,6 +143,12 @@ class WorkerLoop:
                 log("run.dropped", run_id=run.id, fence=run.fence, error=error)
 
         task.add_done_callback(left)
+
+    async def _run(self, claim: Claim, active: ActiveRun, former: ActiveRun | None) -> None:
+        """Work on a run once its former owner here, whose lease ended unnoticed, has let go of programs and files."""
+        if former:
+            await former.left.wait()
+        await self._runner.run(claim, active)
 
     async def _leave(self) -> None:
         """Wait for the runs within the grace period, then give the rest back."""

@@ -55,3 +55,28 @@ async def test_a_claim_that_comes_later_than_its_lease_ends_begins_nothing(rig: 
 
     await until(has_left_it, "the answer reaches the first worker, which leaves the run")
     assert calls == ["one", "two"]
+
+
+async def test_a_run_that_comes_back_to_its_worker_begins_once_the_old_attempt_is_over(rig: Rig) -> None:
+    seen: list[str] = []
+
+    async def body(context: ToolContext, command: str) -> None:
+        seen.append("begins")
+        try:
+            await asyncio.sleep(600 if len(seen) == 1 else 0)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.2)
+            seen.append("is dead")
+            raise
+
+    rig.worker(body, lease_s=600)
+    run_id = await rig.submit("endless")
+
+    async def begun() -> bool:
+        return bool(seen)
+
+    await until(begun, "it begins")
+    await rig.redis.command("ZADD", rig.store.keys.leases, 1, run_id)
+    await rig.redis.command("RPUSH", rig.store.keys.pending, "wake")
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert seen == ["begins", "is dead", "begins"]
