@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.models import Event, PlanStep, QueueDepths, RunError
+from infra.contract.models import Event, QueueDepths, RunError
 
 __all__ = ["Event", "File", "Gap", "PlanStep", "QueueDepths", "Run", "RunError", "RunState", "RunSummary"]
 
@@ -16,6 +16,15 @@ TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Base of answers."""
+
+
+class PlanStep(_Answer, frozen=True, omit_defaults=True):
+    """One tool call of a plan."""
+
+    tool: str
+    args: dict[str, Any] = {}
+    timeout_s: float | None = None
+    name: str | None = None
 
 
 class RunState(_Answer, frozen=True):

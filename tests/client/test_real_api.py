@@ -1,0 +1,248 @@
+"""The client and the real API, over real Valkey and the real gateway."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from edge_api.settings import ApiSettings
+from infra.contract.models import FileEntry
+from infra.contract.states import Status
+from infra.redis_tcp import RedisTcp
+from swissbrain import ApiError, Client, stream
+from swissbrain.models import Event, Gap, PlanStep
+from tests.client.stand_in import StandIn, reply
+from tests.edge.stack import TOKENS, Files, SimulatedWorker, note, serve
+from tests.support.redis import gateway, valkey_server
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+PLAN = [PlanStep(tool="message", args={"text": "hello"})]
+
+
+@dataclass
+class LinkedFiles(Files):
+    """All files are at one address."""
+
+    url: str = ""
+
+    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
+        return f"{self.url}/{entry.key}"
+
+
+class Real:
+    """The API, and what a worker does, in an event loop of another thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.files = LinkedFiles()
+        self.url = ""
+        self.worker: SimulatedWorker
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    """Its streams end often."""
+    made, stack = Real(), AsyncExitStack()
+    settings = ApiSettings(stream_ping_s=0.05, stream_hold_s=0.3)
+    with valkey_server(tmp_path_factory.mktemp("valkey")) as tcp, gateway(tcp) as rest:
+        redis = RedisTcp(tcp)
+        made.worker = SimulatedWorker(redis)
+        try:
+            made.url = made.do(stack.enter_async_context(serve(rest, made.files, settings))).url
+            yield made
+        finally:
+            made.do(stack.aclose())
+            made.do(redis.close())
+            made.end()
+
+
+@pytest.fixture
+def worker(real: Real) -> SimulatedWorker:
+    """It begins with an empty database."""
+    real.do(real.worker.redis.command("FLUSHALL"))
+    return real.worker
+
+
+@pytest.fixture
+def ada(real: Real, worker: SimulatedWorker) -> Iterator[Client]:
+    with Client(real.url, TOKENS["ada"]) as client:
+        yield client
+
+
+def test_a_run_is_created_once_for_a_key(ada: Client) -> None:
+    run = ada.create_run(prompt="do it", plan=PLAN, metadata={"a": "b"}, priority=7, idempotency_key="k")
+    assert (run.status, run.prompt, run.plan, run.metadata) == ("queued", "do it", PLAN, {"a": "b"})
+    assert (
+        ada.create_run(prompt="do it", plan=run.plan, metadata={"a": "b"}, priority=7, idempotency_key="k").run_id
+        == run.run_id
+    )
+    assert ada.create_run(prompt="do it").run_id != ada.create_run(prompt="do it").run_id
+    with pytest.raises(ApiError) as caught:
+        ada.create_run(prompt="something else", idempotency_key="k")
+    assert (caught.value.status, caught.value.kind) == (409, "urn:swissbrain:problem:idempotency-key-reused")
+    assert ada.get_run(run.run_id) == run
+    assert ada.queue().ready == 3
+
+
+def test_runs_are_listed_over_several_pages(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swissbrain.client._PAGE", 3)
+    made = [ada.create_run(plan=PLAN, start=number > 2) for number in range(7)]
+    listed = [*ada.runs()]
+    assert {run.run_id for run in listed} == {run.run_id for run in made}
+    assert len(listed) == 7
+    assert [run.created_ms for run in listed] == sorted((run.created_ms for run in made), reverse=True)
+    assert {run.run_id for run in ada.runs(status="created")} == {run.run_id for run in made[:3]}
+    with pytest.raises(ApiError) as caught:
+        next(ada.runs(status="nonsense"))
+    assert (caught.value.status, caught.value.field) == (422, "status")
+
+
+def test_a_log_is_read_over_several_pages(
+    real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swissbrain.client._LOG_PAGE", 2)
+    run_id = ada.create_run(plan=PLAN).run_id
+    assert [*ada.logged(run_id)] == []
+    lease = real.do(worker.claim())
+    for number in range(4):
+        real.do(worker.emit(lease, note(number)))
+    assert [item.seq for item in ada.logged(run_id) if isinstance(item, Event)] == [1, 2, 3, 4, 5]
+    real.do(worker.finish(lease))
+    assert [item.seq for item in ada.logged(run_id, after=3) if isinstance(item, Event)] == [4, 5, 6]
+    assert ada.get_run(run_id).result == {"answer": 42}
+    real.do(worker.redis.command("XTRIM", worker.store.keys.log(run_id), "MAXLEN", 2))
+    first, *rest = ada.logged(run_id)
+    assert first == Gap(first=1, last=4)
+    assert [*ada.events(run_id)] == [first, *rest]
+    assert len(rest) == 2
+
+
+def test_a_log_is_followed_to_its_end_over_streams_that_end_early(
+    real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_PAUSE_S", 0.02)
+    run_id = ada.create_run(plan=PLAN).run_id
+    seen: list[Event | Gap] = []
+
+    def follow() -> str:
+        seen.extend(ada.events(run_id))
+        return ada.get_run(run_id).status
+
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(follow)
+        lease = real.do(worker.claim())
+        for number in range(10):
+            real.do(worker.emit(lease, note(number), note(number, text="\u2028é\r\n")))
+            threading.Event().wait(0.1)
+        real.do(worker.finish(lease, Status.FAILED))
+        assert following.result(60) == "failed"
+    assert [item.seq for item in seen if isinstance(item, Event)] == [*range(1, 23)]
+    assert [*ada.events(run_id, after=20)] == seen[20:]
+    assert [*ada.events(run_id, after=22)] == []
+    assert [*ada.logged(run_id)] == seen
+
+
+def test_a_run_is_moved_along(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+    run_id = ada.create_run(plan=PLAN, start=False).run_id
+    assert ada.start(run_id).status == "queued"
+    assert ada.start(run_id).status == "queued"
+    lease = real.do(worker.claim())
+    real.do(worker.wait(lease))
+    assert ada.resume(run_id, "yes").status == "queued"
+    real.do(worker.complete(status=Status.FAILED))
+    with pytest.raises(ApiError) as caught:
+        ada.cancel(run_id)
+    assert (caught.value.status, caught.value.run_status) == (409, "failed")
+    assert ada.retry(run_id).status == "queued"
+    real.do(worker.claim())
+    state = ada.cancel(run_id)
+    assert (state.status, state.cancel_requested) == ("running", True)
+    assert ada.cancel(run_id) == state
+    with pytest.raises(ApiError):
+        ada.delete(run_id)
+
+
+def test_a_deleted_run_is_gone(real: Real, ada: Client) -> None:
+    run_id = ada.create_run(plan=PLAN).run_id
+    assert ada.cancel(run_id).status == "cancelled"
+    ada.delete(run_id)
+    assert ("ada", run_id) in real.files.deleted
+    for ask in (
+        lambda: ada.get_run(run_id),
+        lambda: ada.delete(run_id),
+        lambda: ada.cancel(run_id),
+        lambda: [*ada.events(run_id)],
+        lambda: [*ada.logged(run_id)],
+        lambda: ada.files(run_id),
+    ):
+        with pytest.raises(ApiError) as caught:
+            ask()
+        assert (caught.value.status, caught.value.kind) == (404, "urn:swissbrain:problem:run-not-found")
+
+
+def test_files_are_fetched_and_strange_paths_refused(
+    real: Real, worker: SimulatedWorker, ada: Client, api: StandIn, tmp_path: Path
+) -> None:
+    real.files.url, api.always = api.url, reply(200, b"content")
+    path = "é #?%2e%2e.txt"
+    run_id = ada.create_run(plan=PLAN).run_id
+    entry = FileEntry(key="key", size_bytes=7, modified_ms=1)
+    real.do(worker.emit(real.do(worker.claim()), note(), files={path: entry}))
+    assert [(file.path, file.size_bytes) for file in ada.files(run_id)] == [(path, 7)]
+    ada.save(run_id, path, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    for strange, status in [
+        ("..", 422),
+        ("../../x", 422),
+        ("a/../b", 422),
+        ("/etc/passwd", 422),
+        ("a//b", 422),
+        ("no", 404),
+    ]:
+        with pytest.raises(ApiError) as caught:
+            ada.save(run_id, strange, tmp_path / "b")
+        assert caught.value.status == status, strange
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize("run_id", ["..", ".", "../queue", "run_x/files", "x?y#z", "é\0", "\udcff", "a" * 10_000])
+def test_strange_ids_are_of_no_run(ada: Client, run_id: str) -> None:
+    for ask in (ada.cancel, ada.start, ada.delete, lambda run_id: [*ada.logged(run_id)]):
+        with pytest.raises(ApiError) as caught:
+            ask(run_id)
+        assert caught.value.status in {404, 405}
+
+
+def test_the_wrong_token_and_too_few_scopes(real: Real, worker: SimulatedWorker) -> None:
+    for token, status in [("unknown", 401), (TOKENS["reader"], 403)]:
+        with Client(real.url, token) as client, pytest.raises(ApiError) as caught:
+            client.create_run(prompt="x")
+        assert caught.value.status == status
+
+
+def test_a_follower_that_leaves_leaves_nothing(real: Real, ada: Client, worker: SimulatedWorker) -> None:
+    run_id = ada.create_run(plan=PLAN).run_id
+    lease = real.do(worker.claim())
+    items = ada.events(run_id)
+    assert next(items)
+    del items
+    real.do(worker.finish(lease))
+    channels = worker.redis.command
+    wait_until(lambda: not real.do(channels("PUBSUB", "CHANNELS")), "nobody is subscribed")
