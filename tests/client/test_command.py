@@ -1,6 +1,7 @@
 """The command: what it asks for, what it says, and how it ends."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from swissbrain import transport
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
+from swissbrain.cli import app
 from tests.client.conftest import Command
 from tests.client.stand_in import (
     TOKEN,
@@ -283,6 +285,12 @@ def test_where_the_api_is_comes_from_the_environment_or_this_folder(
     said = swissbrain("queue")
     assert said.code == 2
     assert f"{URL} and {TOKEN_VARIABLE} are not set" in said.err
+
+
+def test_the_documentation_names_every_command_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    assert set(re.findall(r"^\| `swissbrain (\w+)", page, re.MULTILINE)) == commands
 
 
 def test_nobody_there(swissbrain: Command, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:

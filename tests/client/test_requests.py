@@ -1,12 +1,15 @@
 """Requests: what is sent, what is tried again, and what an answer means."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 import pytest
 
-from swissbrain import ApiError, Client, Unreachable
+from swissbrain import ApiError, Client, ClientError, Unreachable
+from swissbrain.models import PlanStep
 from swissbrain.transport import ATTEMPTS
-from tests.client.stand_in import StandIn, cut, half, hang_up, ok, page, problem, reply, run, state
+from tests.client.stand_in import TOKEN, StandIn, cut, half, hang_up, ok, page, problem, reply, run, silent, state
 
 
 def keys(api: StandIn) -> list[str | None]:
@@ -102,3 +105,63 @@ def test_a_refusal_in_other_words_is_one_too(api: StandIn, client: Client, answe
     with pytest.raises(ApiError, match=f"^{re.escape(api.url)} answered with HTTP status 40[034]$") as caught:
         client.queue()
     assert (caught.value.kind, caught.value.field, caught.value.run_status) == ("", None, None)
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_forever(
+    api: StandIn, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swissbrain.transport.ATTEMPTS", 2)
+    api.always = silent
+    with (
+        Client(api.url, TOKEN, timeout_s=0.2) as client,
+        pytest.raises(Unreachable, match=r"^cannot reach the API at http.*: timed out$"),
+    ):
+        client.queue()
+    assert len(api.requests) == 2
+
+
+def test_an_address_may_have_a_path(api: StandIn) -> None:
+    api.always = ok(run())
+    with Client(f"{api.url}/of/the/api/", TOKEN) as client:
+        client.get_run("a")
+    assert api.targets == ["/of/the/api/agent/runs/a"]
+
+
+def test_it_may_be_shared_between_threads(api: StandIn, client: Client) -> None:
+    api.always = ok(run())
+    with ThreadPoolExecutor(8) as pool:
+        made = [*pool.map(lambda number: client.create_run(prompt=str(number)).run_id, range(40))]
+    assert made == ["run_1"] * 40
+    assert len({*keys(api)}) == 40
+    assert {request.json["prompt"] for request in api.requests} == {str(number) for number in range(40)}
+
+
+def test_what_cannot_be_sent_is_not(api: StandIn, client: Client) -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for ask in (
+        lambda: client.create_run(prompt="\ud800"),
+        lambda: client.create_run(plan=[{"tool": "x", "args": {"deep": deep}}]),
+        lambda: client.create_run(prompt="x", idempotency_key="é"),
+        lambda: client.create_run(prompt="x", idempotency_key="a\r\nX: y"),
+        lambda: client.get_run("a" * 100_000),
+        lambda: [*client.events("a" * 100_000)],
+        lambda: [*client.runs(status="\ud800")],
+    ):
+        with pytest.raises(ClientError) as caught:
+            ask()
+        assert type(caught.value) is ClientError
+        assert "\n" not in str(caught.value)
+    assert api.requests == []
+
+
+def test_any_mapping_will_do(api: StandIn, client: Client) -> None:
+    api.always = ok(run(), 201)
+    step = MappingProxyType({"tool": "message", "args": MappingProxyType({"text": "x"})})
+    client.create_run(plan=(step, PlanStep(tool="shell")), metadata=MappingProxyType({"a": "b"}))
+    assert api.requests[0].json == {
+        "plan": [{"tool": "message", "args": {"text": "x"}}, {"tool": "shell"}],
+        "metadata": {"a": "b"},
+        "start": True,
+    }
