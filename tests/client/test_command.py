@@ -6,13 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from swissbrain import transport
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
 from swissbrain.cli import app
 from tests.client.conftest import Command
 from tests.client.stand_in import (
-    TOKEN,
     Answer,
     StandIn,
     cut,
@@ -186,116 +182,7 @@ def test_a_deletion_whose_answer_was_lost_is_done(api: StandIn, swissbrain: Comm
     assert "does not answer as this API does" in swissbrain("delete", "a").err
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("nonsense",),
-        ("show",),
-        ("show", "a", "b"),
-        ("show", ""),
-        ("runs", "--limit", "0"),
-        ("runs", "--limit", "x"),
-        ("logs", "a", "--after", "-1"),
-        ("logs", "a", "--what"),
-        ("run", "x", "--metadata", "no pair"),
-        ("run", "x", "--key", "with space"),
-        ("run", "x", "--key", ""),
-        ("run", "x", "--priority", "high"),
-        ("run", "x", "--plan", "none.json"),
-        ("run", "x", "--plan", "."),
-        ("run", "x", "--plan", "bad.json"),
-        ("run", "x", "--plan", "deep.json"),
-        ("run", "x", "--plan", "nul.json"),
-        ("run", "x", "--plan", "half.json"),
-        ("run", "x\udcff"),
-        ("runs", "--status", "\udcff"),
-        ("files", "a", "-o", "x"),
-        ("files", "a", "b", "-o", "none/x"),
-        ("files", "a", "b", "-o", "bad.json/x"),
-        ("files", "a", ""),
-        ("retry",),
-        ("dev", "--port", "0"),
-    ],
-)
-def test_bad_input_is_one_line(api: StandIn, swissbrain: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
-    (tmp_path / "bad.json").write_text("{\n\n}]")
-    (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
-    (tmp_path / "nul.json").write_text('[{"args": {"$file": "a\\u0000b"}}]')
-    (tmp_path / "half.json").write_text('[{"tool": "message", "args": {"text": "\\ud800"}}]')
-    api.always = reply(307, location="/")
-    said = swissbrain(*words)
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("swissbrain: ")
-    assert said.err.count("\n") == 1
-    assert all(request.method == "GET" for request in api.requests)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        problem(422, "first\nsecond\r\n\x1b[31mthird\x07", field="$.x\n"),
-        problem(403, "no"),
-        page(401),
-        page(),
-        page(503),
-        cut,
-        reply(302, location="/login"),
-        ok([]),
-        ok({**run(), "status": 1}),
-        reply(200, b"\xff"),
-        reply(200, b"x", content_encoding="gzip"),
-    ],
-)
-def test_what_the_api_cannot_do_is_one_line(
-    api: StandIn, swissbrain: Command, pauses: list[float], answer: Answer
-) -> None:
-    api.always = answer
-    for words in (("show", "a"), ("runs",), ("logs", "a"), ("logs", "a", "-f"), ("cancel", "a"), ("files", "a")):
-        if words[-1] == "-f":
-            api.then(*[answer] * 3, problem(400, "enough"))
-        said = swissbrain(*words)
-        assert (said.code, said.out) == (2, "")
-        assert said.err.startswith("swissbrain: ")
-        assert said.err.count("\n") == 1 or words[-1] == "-f"
-        assert "\x1b" not in said.err
-        assert TOKEN not in said.err
-
-
-def test_where_the_api_is_comes_from_the_environment_or_this_folder(
-    api: StandIn, swissbrain: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    api.always = problem(418, "here")
-    here, away = f"{URL}={api.url}\n{TOKEN_VARIABLE}=of-the-file==\nS3=x\n", f"{URL}=http://127.0.0.1:1\n"
-    (tmp_path / ".swissbrain").mkdir()
-    (tmp_path / ".swissbrain" / "dev.env").write_text(away)
-    assert swissbrain("queue").err == "swissbrain: here\n"
-
-    monkeypatch.delenv(TOKEN_VARIABLE)
-    assert swissbrain("queue").err == f"swissbrain: {TOKEN_VARIABLE} is not set\n"
-
-    monkeypatch.setenv(URL, "")
-    monkeypatch.setenv(TOKEN_VARIABLE, "of another API")
-    (tmp_path / ".swissbrain" / "dev.env").write_text(here)
-    assert swissbrain("queue").err == "swissbrain: here\n"
-    assert api.requests[-1].headers["authorization"] == "Bearer of-the-file=="
-
-    (tmp_path / ".swissbrain" / "dev.env").write_bytes(b"\xff")
-    assert f"{URL} and {TOKEN_VARIABLE} are not set" in swissbrain("queue").err
-    (tmp_path / ".swissbrain" / "dev.env").unlink()
-    said = swissbrain("queue")
-    assert said.code == 2
-    assert f"{URL} and {TOKEN_VARIABLE} are not set" in said.err
-
-
 def test_the_documentation_names_every_command_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     assert set(re.findall(r"^\| `swissbrain (\w+)", page, re.MULTILINE)) == commands
-
-
-def test_nobody_there(swissbrain: Command, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
-    monkeypatch.setenv(URL, "http://127.0.0.1:1")
-    said = swissbrain("queue")
-    assert said.code == 2
-    assert said.err == "swissbrain: cannot reach the API at http://127.0.0.1:1: [Errno 111] Connection refused\n"
-    assert len(pauses) == transport.ATTEMPTS - 1
