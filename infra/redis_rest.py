@@ -10,7 +10,7 @@ from httpx_sse import SSEError, aconnect_sse
 from upstash_redis.asyncio import Redis as UpstashRedis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import StoreRejected, StoreUnavailable
+from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
 from infra.contract.ports import Argument, Reply
 from infra.contract.scripts import Script
 from infra.settings import RedisRestSettings
@@ -94,6 +94,8 @@ class RedisRest:
             async with asyncio.timeout(self._timeout_s):
                 return await answer
         except UpstashError as exc:
+            if (code := str(exc).partition(" ")[0]) in PASSING:
+                raise StoreUnavailable(f"Redis cannot do that now: {code}") from exc
             raise StoreRejected(str(exc)) from exc
         except AttributeError as exc:
             # The SDK reads a pipeline's answer as a list, so an error for the whole request surfaces like this.

@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from infra.contract.errors import StoreRejected, StoreUnavailable
+from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
 from infra.contract.ports import Argument, Reply
 from infra.contract.scripts import Script
 from infra.settings import RedisTcpSettings
@@ -107,6 +107,9 @@ class RedisTcp:
         except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as exc:
             raise StoreUnavailable(f"no answer from Redis: {type(exc).__name__}") from exc
         except exceptions.RedisError as exc:
+            code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
+            if code in PASSING:
+                raise StoreUnavailable(f"Redis cannot do that now: {code}") from exc
             raise StoreRejected(str(exc)) from exc
 
 

@@ -5,13 +5,30 @@ ContractError
 ├── RunGone             no such run (or not this user's)
 ├── TransitionRefused   the run's status does not allow this
 ├── LeaseLost           the fence is stale: another worker owns the run
-├── StoreUnavailable    Redis could not be reached or did not answer in time; may be tried again
+├── StoreUnavailable    Redis could not be reached, did not answer in time, or cannot do it now; may be tried again
 ├── StoreRejected       Redis answered with an error
 ├── FilesUnavailable    the object store could not be reached or failed; may be tried again
 ├── FileMissing         no such file in the workspace
 ├── LimitExceeded       a stated limit of the workspace or the executor was passed
 └── ExecutorUnavailable the sandbox cannot run here; says what to install
 """
+
+PASSING = frozenset(
+    [
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+        "UNBLOCKED",
+    ]
+)
+"""Codes of errors with which Redis says that it cannot do now what it otherwise does, as during a failover or while its
+memory is full: these mean StoreUnavailable."""
 
 
 class ContractError(Exception):
@@ -43,7 +60,7 @@ class LeaseLost(ContractError):
 
 
 class StoreUnavailable(ContractError):
-    """Redis could not be reached or did not answer in time. The command may or may not have been executed."""
+    """Redis could not be reached, did not answer in time, or cannot do it now: it may or may not have been done."""
 
 
 class StoreRejected(ContractError):

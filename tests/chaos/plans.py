@@ -31,9 +31,9 @@ class Kind:
     delay_s: float = 0.0
 
 
-def effect(number: int = 0) -> Step:
-    """A step whose executions are counted."""
-    return {"tool": "message", "args": {"text": f"{EFFECT} {number}"}}
+def effect(number: int = 0, seconds: float = 0) -> Step:
+    """A step whose executions are counted, and that takes so long after that."""
+    return {"tool": "message", "args": {"text": f"{EFFECT} {number} {seconds}"}}
 
 
 def shell(command: str) -> Step:
@@ -48,7 +48,7 @@ def is_effect(step: Step) -> bool:
 
 KINDS = (
     Kind("one step", [{"tool": "message", "args": {"text": "noop"}}], weight=30),
-    Kind("five effects", [effect(number) for number in range(5)], weight=22),
+    Kind("five effects", [effect(number, 0.15) for number in range(5)], weight=22),
     Kind("chatty", [shell(f"seq -f 'line %g' {LINES}"), effect()], weight=8),
     Kind("long", [effect(0), shell(f"sleep {3 * LEASE_S + 1:g}"), effect(1)], weight=7),
     Kind("failing", [effect(0), shell("echo sorry >&2; exit 3"), effect(1)], weight=8, status="failed", finished=1),

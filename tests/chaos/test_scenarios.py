@@ -169,16 +169,47 @@ def test_an_idle_worker_and_a_live_stream_come_back_after_redis_was_killed(place
         assert followed.result(GENEROUS_S) == ended(place, run_id)
 
 
-def blocked_clients(place: Site) -> int:
-    async def ask() -> int:
+REFUSALS = {
+    "as during a failover": (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+    "its memory is full": (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "1gb"]),
+}
+
+
+@pytest.mark.parametrize("why", REFUSALS)
+def test_while_redis_refuses_to_write_everything_waits_and_nothing_fails(place: Site, why: str) -> None:
+    begin, end = REFUSALS[why]
+    worker = place.worker("a", lease_s=60, slots=2)
+    with ThreadPoolExecutor(1) as threads:
+        under_way = create(place, shell("echo begun; sleep 1; seq 20"), *(effect(number, 0.1) for number in range(5)))
+        reached(place, under_way, says("begun"), "the program runs")
+        ask_redis(place, *begin)
+        try:
+            refused = threads.submit(create, place, effect())
+            time.sleep(3)
+        finally:
+            ask_redis(place, *end)
+        ended(place, refused.result(GENEROUS_S))
+    events = ended(place, under_way)
+    assert effect_steps(place, under_way) == [f"step-{number}" for number in range(1, 6)]
+    assert not list(filter(is_type("run.resumed"), events))
+    assert worker.is_alive()
+
+
+def ask_redis(place: Site, *command: str) -> str:
+    """What Redis answers."""
+
+    async def ask() -> str:
         redis = place.redis()
         try:
-            info = str(await redis.command("INFO", "clients"))
+            return str(await redis.command(*command))
         finally:
             await redis.close()
-        return int(info.partition("blocked_clients:")[2].split()[0])
 
     return asyncio.run(ask())
+
+
+def blocked_clients(place: Site) -> int:
+    return int(ask_redis(place, "INFO", "clients").partition("blocked_clients:")[2].split()[0])
 
 
 def effect_steps(place: Site, run_id: str) -> list[str]:

@@ -1,9 +1,11 @@
 """The product's worker, with side effects that can be counted: `python -m tests.chaos.worker`.
 
-Its tool `message` also appends a line to the file EFFECTS_FILE names if the text begins with `effect`. That file lies
-outside of every sandbox and workspace, so nothing takes back what an execution has left there.
+Its tool `message` also appends a line to the file EFFECTS_FILE names if the text is `effect NUMBER [SECONDS]`, and
+ends so many seconds later. That file lies outside of every sandbox and workspace, so nothing takes back what an
+execution has left there.
 """
 
+import asyncio
 import os
 import sys
 import time
@@ -37,7 +39,7 @@ class FencedWalker(PlanWalker):
 
 
 async def say(args: MessageArgs, context: ToolContext) -> ToolResult:
-    """Leave the effect, then say it."""
+    """Leave the effect, take the time, then say it."""
     if args.text.startswith(EFFECT):
         line = f"{context.run_id} {context.call} {_fence.get()} {os.getpid()} {time.time():.6f}\n"
         file = os.open(os.environ[EFFECTS_FILE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -45,6 +47,7 @@ async def say(args: MessageArgs, context: ToolContext) -> ToolResult:
             os.write(file, line.encode())
         finally:
             os.close(file)
+        await asyncio.sleep(sum(map(float, args.text.split()[2:])))
     return await message.run(args, context)
 
 
