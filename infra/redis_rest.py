@@ -32,6 +32,8 @@ class RedisRest:
     def __init__(self, settings: RedisRestSettings) -> None:
         self._timeout_s = settings.timeout_s
         self._redis = UpstashRedis(settings.url, settings.token, rest_retries=0, allow_telemetry=False)
+        # The SDK looks at the body alone; its `error` does not tell an outage from a refused command.
+        self._redis._http._client.event_hooks = {"response": [_refuse_outage]}
         self._http = httpx.AsyncClient(
             base_url=settings.url,
             headers={"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"},
@@ -104,6 +106,11 @@ class RedisRest:
             raise StoreUnavailable(f"no answer from Redis within {self._timeout_s} s") from None
         except (httpx.HTTPError, ValueError, KeyError) as exc:
             raise StoreUnavailable(f"no answer from Redis: {type(exc).__name__}") from exc
+
+
+async def _refuse_outage(response: httpx.Response) -> None:
+    if response.is_server_error:
+        response.raise_for_status()
 
 
 def _lower(command: Sequence[Argument]) -> list[Argument]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from edge_api.settings import ApiSettings
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
-from tests.support.redis import TOKEN, free_port, gateway
+from tests.support.redis import TOKEN, free_port, gateway, valkey_server
 from tests.support.waiting import until
 
 
@@ -56,6 +57,20 @@ async def test_without_redis_the_answer_is_503(worker: SimulatedWorker, own_gate
         assert (await http.post("/agent/runs", json={})).status_code == 422
         await asyncio.to_thread(own_gateway.start)
         assert (await http.get(f"/agent/runs/{run_id}")).status_code == 200
+
+
+async def test_a_gateway_that_has_lost_redis_is_an_outage_too(tmp_path: Path) -> None:
+    with ExitStack() as redis:
+        tcp = redis.enter_context(valkey_server(tmp_path))
+        with gateway(tcp) as rest:
+            async with serve(rest, Files()) as edge, client(edge, "ada") as http:
+                run_id = await create(http)
+                redis.close()
+                for path in ("/ready", "/agent/runs", f"/agent/runs/{run_id}", f"/agent/logs/{run_id}/stream"):
+                    answer = await http.get(path)
+                    assert answer.status_code == 503
+                    assert answer.headers["retry-after"] == "2"
+                assert (await http.post("/agent/runs", json=PLAN)).status_code == 503
 
 
 async def test_streams_outlive_the_gateway(worker: SimulatedWorker, own_gateway: Gateway) -> None:
