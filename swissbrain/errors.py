@@ -10,6 +10,9 @@ ClientError
 class ClientError(Exception):
     """Base of all errors of the client; the message is one line without secrets."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
 
 class ApiError(ClientError):
     """The API refused the request (RFC 9457).

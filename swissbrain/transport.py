@@ -133,10 +133,9 @@ def refuse(response: httpx.Response, base_url: str) -> None:
         problem = msgspec.json.decode(response.content, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         problem = Problem(detail=f"{base_url} answered with HTTP status {status}")
-    detail = " ".join(problem.detail.split())
     if status in BUSY:
-        raise Busy(detail, _retry_after_s(response))
-    raise ApiError(status, detail, kind=problem.type, field=problem.field, run_status=problem.run_status)
+        raise Busy(problem.detail, _retry_after_s(response))
+    raise ApiError(status, problem.detail, kind=problem.type, field=problem.field, run_status=problem.run_status)
 
 
 def _retry_after_s(response: httpx.Response) -> float:

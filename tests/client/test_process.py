@@ -49,9 +49,12 @@ def test_a_reader_may_leave(api: StandIn, words: tuple[str, ...]) -> None:
     assert said.returncode in {0, 1}
 
 
-def test_a_full_disk_is_a_line(api: StandIn) -> None:
+@pytest.mark.parametrize("words", [("show", "a"), ("files", "a", "b")])
+def test_a_full_disk_is_a_line(api: StandIn, words: tuple[str, ...]) -> None:
     api.always = ok(run())
-    said = into(api, "> /dev/full", "show", "a")
+    if words[0] == "files":
+        api.then(reply(307, location="/store"), reply(200, "x"))
+    said = into(api, "> /dev/full", *words)
     assert (said.returncode, said.stderr) == (2, b"swissbrain: cannot go on: No space left on device\n")
 
 

@@ -99,6 +99,16 @@ def test_a_refusal_is_final(api: StandIn, client: Client, status: int) -> None:
     assert str(error) == "it may not be ($.plan[0])"
 
 
+@pytest.mark.parametrize("status", [422, 503])
+def test_every_error_is_a_line(api: StandIn, client: Client, pauses: list[float], status: int) -> None:
+    api.always = problem(status, "first\r\nsecond\u2028third", field="$.a\nb")
+    with pytest.raises((ApiError, Unreachable), match=r"^first second third"):
+        client.queue()
+    with pytest.raises((ApiError, Unreachable)) as caught:
+        client.resume("a", "b")
+    assert len(str(caught.value).splitlines()) == 1
+
+
 @pytest.mark.parametrize("answer", [page(404), reply(403, b"\xff\xfe"), ok({"message": "Forbidden"}, 403), ok([], 400)])
 def test_a_refusal_in_other_words_is_one_too(api: StandIn, client: Client, answer: object) -> None:
     api.then(answer)  # type: ignore[arg-type]

@@ -133,6 +133,13 @@ def test_missing_events_are_fetched_anew(api: StandIn, client: Client, pauses: l
     assert "lacks the events 2 to 2" in notes[0]
 
 
+def test_holes_and_losses_are_forgotten_with_each_event(api: StandIn, client: Client, pauses: list[float]) -> None:
+    api.then(*(sse(event(seq), event(seq + 2), ends=cut) for seq in range(1, 20)), sse(event(20), end(20)))
+    assert told(client) == [*range(1, 21)]
+    assert len(pauses) == 19
+    assert max(pauses) <= stream.MIN_PAUSE_S
+
+
 @pytest.mark.parametrize("broken", [sse(event(1), event(3)), sse(event(1), gap(3, 5)), sse(event(1), end(2))])
 def test_events_that_never_come_are_an_error(api: StandIn, client: Client, pauses: list[float], broken: Answer) -> None:
     api.always = broken
