@@ -116,5 +116,6 @@ def test_nobody_there(swissbrain: Command, monkeypatch: pytest.MonkeyPatch, paus
     monkeypatch.setenv(URL, "http://127.0.0.1:1")
     said = swissbrain("queue")
     assert said.code == 2
-    assert said.err == "swissbrain: cannot reach the API at http://127.0.0.1:1: [Errno 111] Connection refused\n"
+    assert said.err.startswith("swissbrain: cannot reach the API at http://127.0.0.1:1: ")
+    assert said.err.endswith("Connection refused\n")
     assert len(pauses) == transport.ATTEMPTS - 1
