@@ -6,18 +6,22 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
+from infra.contract.errors import ContractError
 from tests.chaos.processes import Process, now_ms
 from tests.chaos.proxy import Mode, Proxy
 from tests.chaos.site import LEASE_S, Site
 
+TICK_S = 0.02
 PAUSE_S = (0.3, 2.0)
 PROXY_S = (0.3, 3.0)
 FROZEN_S = (1.1 * LEASE_S, 2.5 * LEASE_S)
 DELAY_S = (0.02, 0.4)
-S3_RESTARTS_S = 25.0
-"""The S3 server takes so long to come back; runs that need it wait."""
+FROZEN_PART_S = (0.5, 4.0)
+REFUSING_S = (0.3, 3.0)
+NOBODY = ("127.0.0.1", "1")
 
 
 class Faults:
@@ -43,9 +47,12 @@ class Faults:
             "second api: kill -9": (0.7, lambda: site.far_api.send(signal.SIGKILL)),
             "gateway: kill -9": (1, lambda: site.kill_part("gateway")),
             "redis: kill -9": (1.5, lambda: site.kill_part("redis")),
+            "redis: read-only": (1, self._refuse_writes),
         }
         if s3:
             self._kinds["s3: kill -9"] = (0.2, lambda: site.kill_part("s3"))
+        for part in ("redis", "gateway", "api", "s3"):
+            self._kinds[f"{part}: frozen"] = (0.5, lambda p=part: self._freeze_part(p))  # type: ignore[misc]
         for name, proxy in (("worker to redis", site.redis_proxy), ("api to gateway", site.gateway_proxy)):
             for mode in (Mode.CUT, Mode.STALL, Mode.DELAY, Mode.DEAF):
                 self._kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
@@ -92,6 +99,27 @@ class Faults:
 
     def _drain_worker(self) -> None:
         self._worker().send(signal.SIGTERM)
+
+    def _freeze_part(self, name: str) -> None:
+        pid = self._site.signal_part(name, signal.SIGSTOP)
+
+        def thaw() -> None:
+            if self._site.stack.pids.get(name) == pid:
+                self._site.signal_part(name, signal.SIGCONT)
+
+        self._after(self._random.uniform(*FROZEN_PART_S), thaw)
+
+    def _refuse_writes(self) -> None:
+        with suppress(ContractError):
+            self._site.ask_redis("REPLICAOF", *NOBODY, timeout_s=0.5)
+        self._after(self._random.uniform(*REFUSING_S), self._allow_writes)
+
+    def _allow_writes(self) -> None:
+        try:
+            self._site.ask_redis("REPLICAOF", "NO", "ONE", timeout_s=0.5)
+        except ContractError:
+            time.sleep(TICK_S)
+            self._after(10 * TICK_S, self._allow_writes)
 
     def _disturb(self, proxy: Proxy, mode: Mode) -> None:
         proxy.behave(mode, delay_s=self._random.uniform(*DELAY_S))

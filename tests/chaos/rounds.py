@@ -10,14 +10,13 @@ from itertools import pairwise
 from swissbrain.client import Client
 from swissbrain.models import Event
 from tests.chaos.checks import CLAIMED, check_run, read_effects
-from tests.chaos.faults import Faults
+from tests.chaos.faults import TICK_S, Faults
 from tests.chaos.load import Load, Sent, persistent
 from tests.chaos.site import Site
 from tests.contract.driver import keys_without_ttl
 
 WORKERS = ("w1", "w2", "w3")
 SETTLE_S = 300.0
-TICK_S = 0.02
 
 
 @dataclass
@@ -114,6 +113,7 @@ def _question(site: Site, sent: Sequence[Sent], faults: Faults, report: Report) 
     if unknown := set(own_runs) - {one.run_id for one in sent}:
         report.complaints.append(f"runs that nobody was told of: {sorted(unknown)}")
     site.settled |= set(listed)
+    report.complaints += [f"a log tells of {error}" for error in site.errors()]
     report.complaints += [f"{key} will never expire" for key in asyncio.run(_eternal(site))]
 
 

@@ -1,6 +1,7 @@
 """The product on one machine, with faults between its parts: a stack, proxies, and workers of the suite's own."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ GRACE_S = 3.0
 REDIS_TIMEOUT_S = 3.0
 LONGEST_RESTART_S = 1.0
 """The stack starts a crashed part again after so long at most; here parts crash more often than they should."""
+BROKEN = ("run.broken", "run.dropped")
 QUEUE = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
 
 
@@ -64,9 +66,21 @@ class Site:
         url = self.far_api_url if far else self.stack.site.api_url
         return Client(url, self.stack.site.credentials.api_token, timeout_s=timeout_s)
 
-    def redis(self) -> RedisTcp:
+    def redis(self, timeout_s: float = 10.0) -> RedisTcp:
         """Redis, not disturbed by any proxy."""
-        return RedisTcp(RedisTcpSettings(self.stack.site.redis_url))
+        return RedisTcp(RedisTcpSettings(self.stack.site.redis_url, timeout_s))
+
+    def ask_redis(self, *command: str, timeout_s: float = 10.0) -> str:
+        """What Redis answers. Raises ContractError."""
+
+        async def ask() -> str:
+            redis = self.redis(timeout_s)
+            try:
+                return str(await redis.command(*command))
+            finally:
+                await redis.close()
+
+        return asyncio.run(ask())
 
     def worker(
         self, name: str, *, slots: int = 3, lease_s: float = LEASE_S, proxy: Proxy | None = None, **variables: str
@@ -96,9 +110,15 @@ class Site:
 
     def kill_part(self, name: str) -> None:
         """`kill -9` a part of the stack, which starts it again by itself."""
-        if pid := self.stack.pids.get(name):
+        self.signal_part(name, signal.SIGKILL)
+
+    def signal_part(self, name: str, number: signal.Signals) -> int | None:
+        """Send a part of the stack a signal, if it lives; its process id."""
+        pid = self.stack.pids.get(name)
+        if pid:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
+        return pid
 
     def remove_workers(self) -> None:
         """Kill all workers."""
@@ -144,19 +164,12 @@ class Site:
 
     def queue(self) -> dict[str, int]:
         """How long each of the queue's keys is that must be empty when nothing is under way."""
-        return asyncio.run(self._queue())
+        return {key: int(self.ask_redis("LLEN" if key == "jobs:pending" else "ZCARD", key)) for key in QUEUE}
 
-    async def _queue(self) -> dict[str, int]:
-        redis = self.redis()
-        try:
-            counts = {}
-            for key in QUEUE:
-                count = await redis.command("LLEN" if key == "jobs:pending" else "ZCARD", key)
-                assert isinstance(count, int)
-                counts[key] = count
-            return counts
-        finally:
-            await redis.close()
+    def errors(self) -> set[str]:
+        """What workers and APIs have logged that should never happen."""
+        logs = [*self.folder.glob("*.log"), self.stack.site.layout.logs / "api.log"]
+        return {line for log in logs for line in map(_error, log.read_text().splitlines()) if line}
 
 
 @contextmanager
@@ -175,6 +188,17 @@ def site(folder: Path) -> Iterator[Site]:
         exits.callback(made.remove_workers)
         wait_until(made.is_whole, "everything is up", timeout_s=60)
         yield made
+
+
+def _error(line: str) -> str | None:
+    """An error that a log line tells of. The last line of a killed process may be incomplete."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return line if "Traceback" in line else None
+    if said.get("level") != "error" and said.get("action") not in BROKEN:
+        return None
+    return f"{said['action']}: {str(said.get('error')).strip()[-1500:]}"
 
 
 def _far_api(stack: DevStack, proxy: Proxy, log: Path) -> tuple[Process, str]:

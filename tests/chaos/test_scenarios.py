@@ -1,6 +1,5 @@
 """One fault at a time, at the worst moment."""
 
-import asyncio
 import io
 import signal
 import time
@@ -182,12 +181,12 @@ def test_while_redis_refuses_to_write_everything_waits_and_nothing_fails(place: 
     with ThreadPoolExecutor(1) as threads:
         under_way = create(place, shell("echo begun; sleep 1; seq 20"), *(effect(number, 0.1) for number in range(5)))
         reached(place, under_way, says("begun"), "the program runs")
-        ask_redis(place, *begin)
+        place.ask_redis(*begin)
         try:
             refused = threads.submit(create, place, effect())
             time.sleep(3)
         finally:
-            ask_redis(place, *end)
+            place.ask_redis(*end)
         ended(place, refused.result(GENEROUS_S))
     events = ended(place, under_way)
     assert effect_steps(place, under_way) == [f"step-{number}" for number in range(1, 6)]
@@ -195,21 +194,8 @@ def test_while_redis_refuses_to_write_everything_waits_and_nothing_fails(place: 
     assert worker.is_alive()
 
 
-def ask_redis(place: Site, *command: str) -> str:
-    """What Redis answers."""
-
-    async def ask() -> str:
-        redis = place.redis()
-        try:
-            return str(await redis.command(*command))
-        finally:
-            await redis.close()
-
-    return asyncio.run(ask())
-
-
 def blocked_clients(place: Site) -> int:
-    return int(ask_redis(place, "INFO", "clients").partition("blocked_clients:")[2].split()[0])
+    return int(place.ask_redis("INFO", "clients").partition("blocked_clients:")[2].split()[0])
 
 
 def effect_steps(place: Site, run_id: str) -> list[str]:
