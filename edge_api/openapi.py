@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edge_api import errors, schemas
+from edge_api import errors, requests, schemas
 from edge_api.settings import ApiSettings
 from infra.contract.models import QueueDepths
 from infra.contract.tools import TOOLS
@@ -62,7 +62,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Create, start, stop, retry or resume a run.",
         {201: schemas.Run, 200: (schemas.Run, schemas.RunState)},
         (*_INPUT, 404, 409),
-        schemas.Execute,
+        requests.Execute,
         headers=[_KEY],
     ),
     ("POST", "/agent/runs"): Operation(
@@ -70,11 +70,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Create a run, and start it unless told otherwise.",
         {201: schemas.Run, 200: schemas.Run},
         (*_INPUT, 409),
-        schemas.CreateRun,
+        requests.CreateRun,
         headers=[_KEY],
     ),
     ("GET", "/agent/runs"): Operation(
-        "listRuns", "List your runs, newest first.", {200: schemas.RunList}, (400, 422), query=schemas.ListQuery
+        "listRuns", "List your runs, newest first.", {200: schemas.RunList}, (400, 422), query=requests.ListQuery
     ),
     ("GET", "/agent/runs/{run_id}"): Operation("getRun", "Look at a run.", {200: schemas.Run}, (404,)),
     ("GET", "/agent/runs/{run_id}/attempts"): Operation(
@@ -99,7 +99,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Create a run that begins with the first steps of this one, as it did them.",
         {201: schemas.Run, 200: schemas.Run},
         (*_INPUT, 404, 409),
-        schemas.ForkRun,
+        requests.ForkRun,
         headers=[_KEY],
     ),
     ("POST", "/agent/runs/{run_id}/resume"): Operation(
@@ -107,7 +107,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "Give a waiting run its input.",
         {200: schemas.RunState},
         (*_INPUT, 404, 409),
-        schemas.ResumeRun,
+        requests.ResumeRun,
         headers=[_KEY],
     ),
     ("GET", "/agent/runs/{run_id}/files"): Operation(
@@ -117,7 +117,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "getFile", "Redirects to the file's content, at a URL that expires soon.", {307: None}, (404, 422)
     ),
     ("GET", "/agent/logs/{run_id}"): Operation(
-        "readLog", "Read a page of a run's log.", {200: schemas.LogPage}, (404, 422), query=schemas.LogQuery
+        "readLog", "Read a page of a run's log.", {200: schemas.LogPage}, (404, 422), query=requests.LogQuery
     ),
     ("GET", "/agent/logs/{run_id}/stream"): Operation(
         "streamLog",
@@ -125,7 +125,7 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "longer there; `end` after the last event of an ended run. 204: the client has them all.",
         {200: "text/event-stream", 204: None},
         (404, 422),
-        query=schemas.StreamQuery,
+        query=requests.StreamQuery,
         headers=[_LAST_EVENT_ID],
     ),
     ("GET", "/agent/queue"): Operation("getQueue", "How many runs stand where.", {200: QueueDepths}),

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from edge_api.errors import KeyReused
 from edge_api.ports import Workspaces
-from edge_api.schemas import ForkRun, RunState
+from edge_api.requests import ForkRun
+from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
 from infra.contract.models import Attempt, FileEntry, ForkOf, Page, RunHead, RunRecord, RunSpec

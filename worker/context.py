@@ -7,7 +7,7 @@ import msgspec
 
 from infra.contract import codec
 from infra.contract.models import Claim, FileChanges, FileEntry, NewEvent, Writes
-from infra.contract.ports import Executor, RunFiles
+from infra.contract.ports import Changes, Executor, RunFiles
 from worker.emitter import LogEmitter, new_event
 from worker.tools.base import ToolContext
 
@@ -85,9 +85,13 @@ class RunContext:
         """Let what was done in the workspace count, together with these events."""
         self._settle(events, {}, self.files.uncommitted())
 
-    async def inherit(self, journal: Mapping[str, bytes], source: RunFiles, event: NewEvent) -> None:
-        """Begin with the journal and the files of another run, all at once."""
-        await self.files.adopt(source)
+    async def inherit(
+        self, journal: Mapping[str, bytes], changes: Mapping[str, Changes], source: RunFiles, event: NewEvent
+    ) -> None:
+        """Begin with entries of another run's journal and what they say was done in its workspace, all at once."""
+        adopted = await self.files.adopt(source, list(changes.values()))
+        told = {key: codec.encode(done).encode() for key, done in zip(changes, adopted, strict=True)}
+        journal = {**journal, **told}
         self._journal = {**self._journal, **journal}
         entries = {key: await self._small(msgspec.Raw(text)) for key, text in journal.items()}
         self._settle([event], entries, self.files.uncommitted())

@@ -4,6 +4,7 @@ import msgspec
 
 from infra.contract.errors import FileMissing
 from infra.contract.models import FileEntry, ForkOf, RunError
+from infra.contract.ports import Changes
 from infra.contract.store import RunStore
 from worker.context import RunContext, files_key, whole
 from worker.emitter import new_event
@@ -18,21 +19,19 @@ async def inherit(context: RunContext, fork: ForkOf, store: RunStore, workspaces
     """Take over the steps before `from_step`, once. Raises StepFailed if the other run has been deleted meanwhile."""
     if context.knows(INHERITED):
         return
-    user = context.run.user
     known = await store.journal(fork.run_id)
-    source = workspaces.run(user, fork.run_id, 0, {})
+    source = workspaces.run(context.run.user, fork.run_id, 0, {})
     journal = {INHERITED: b"true"}
-    files: dict[str, FileEntry] = {}
+    changes: dict[str, Changes] = {}
     try:
         for index in range(fork.from_step):
             key = step_key(index)
             journal[key] = await whole(known[key], source)
-            if files_key(key) in known:
-                text = journal[files_key(key)] = await whole(known[files_key(key)], source)
-                changed = msgspec.json.decode(text, type=dict[str, FileEntry | None])
-                files = {path: entry for path, entry in (files | changed).items() if entry}
+            if (done := files_key(key)) in known:
+                text = await whole(known[done], source)
+                changes[done] = msgspec.json.decode(text, type=dict[str, FileEntry | None])
         event = new_event("run.forked", {"run_id": fork.run_id, "from_step": fork.from_step})
-        await context.inherit(journal, workspaces.run(user, fork.run_id, 0, files), event)
+        await context.inherit(journal, changes, source, event)
     except (KeyError, FileMissing):
         message = f"the run {fork.run_id}, which this one was forked from, has been deleted"
         raise StepFailed(RunError(code="fork_source_gone", message=message)) from None

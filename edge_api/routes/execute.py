@@ -5,9 +5,9 @@ from starlette.responses import Response
 
 from edge_api.auth import Principal
 from edge_api.inputs import idempotency_key, read_json
+from edge_api.requests import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
 from edge_api.responses import created, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
 
 
 class ExecuteRoutes:

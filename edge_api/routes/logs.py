@@ -8,9 +8,10 @@ from starlette.types import ASGIApp
 from edge_api.auth import Principal
 from edge_api.inputs import last_event_id, read_query
 from edge_api.log_reader import LogReader
+from edge_api.requests import LogQuery, StreamQuery
 from edge_api.responses import nothing, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import Gap, LogEvent, LogPage, LogQuery, StreamQuery
+from edge_api.schemas import Gap, LogEvent, LogPage
 from edge_api.settings import ApiSettings
 from edge_api.sse import EventStream, Streams
 from infra.contract.models import Event

@@ -6,9 +6,10 @@ from starlette.responses import Response
 from edge_api.auth import Principal
 from edge_api.cursor import decode_cursor, encode_cursor
 from edge_api.inputs import idempotency_key, read_json, read_nothing, read_query
+from edge_api.requests import CreateRun, ForkRun, ListQuery, ResumeRun, spec_of
 from edge_api.responses import created, nothing, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import AttemptList, CreateRun, ForkRun, ListQuery, ResumeRun, Run, RunList, RunSummary, spec_of
+from edge_api.schemas import AttemptList, Run, RunList, RunSummary
 
 
 class RunRoutes:

@@ -1,6 +1,6 @@
 """What the domain needs from the outside, each as narrow as the wire."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,10 @@ class LogFeed(Protocol):
         ...
 
 
+Changes: TypeAlias = Mapping[str, FileEntry | None]
+"""What was done in a workspace, by path; None: deleted."""
+
+
 class RunFiles(Protocol):
     """The workspace of one claimed run. What is changed here is seen by others once `uncommitted` has been stored.
 
@@ -78,8 +82,11 @@ class RunFiles(Protocol):
         """Take what has changed since the last call (None: deleted), to be stored with the run's next fenced write."""
         ...
 
-    async def adopt(self, source: Self) -> None:
-        """Make all files of another run's workspace files of this one; the bytes are copied within the store."""
+    async def adopt(self, source: Self, changes: Sequence[Changes]) -> Sequence[Changes]:
+        """Do here what was done in another run's workspace, change by change; the same with entries of this run.
+
+        Also what later changes undo is copied, within the store: somebody may want the workspace as it was before.
+        """
         ...
 
     async def keep(self, data: bytes) -> str:

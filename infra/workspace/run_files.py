@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -14,6 +14,7 @@ from msgspec import structs
 from infra.contract.errors import FileMissing
 from infra.contract.models import FileChanges, FileEntry, FileInfo
 from infra.contract.paths import RESERVED, workspace_path
+from infra.contract.ports import Changes
 from infra.logging import log
 from infra.workspace.bucket import Bucket, Stored
 from infra.workspace.limits import WorkspaceLimits
@@ -114,18 +115,28 @@ class S3RunFiles:
         changed, self._uncommitted = self._uncommitted, {}
         return changed
 
-    async def adopt(self, source: "S3RunFiles") -> None:
-        """Make all files of another run's workspace files of this one; the bytes are copied within the store."""
-        entries = dict(source._files)
+    async def adopt(self, source: "S3RunFiles", changes: Sequence[Changes]) -> Sequence[Changes]:
+        """Do here what was done in another run's workspace, change by change; the same with entries of this run.
 
-        def copy(path: str) -> FileEntry:
+        Also what later changes undo is copied, within the store: somebody may want the workspace as it was before.
+        """
+        places = [(number, path) for number, change in enumerate(changes) for path in change]
+
+        def copied(place: tuple[int, str]) -> FileEntry | None:
+            number, path = place
+            entry = changes[number][path]
+            if entry is None:
+                return None
             key = self._new_key(path)
-            self._bucket.copy(source._prefix + entries[path].key, self._prefix + key)
-            return structs.replace(entries[path], key=key)
+            self._bucket.copy(source._prefix + entry.key, self._prefix + key)
+            return structs.replace(entry, key=key)
 
-        copies = await self._threads.call(lambda stop: each(copy, sorted(entries), stop))
-        for path, entry in zip(sorted(entries), copies, strict=True):
+        entries = await self._threads.call(lambda stop: each(copied, places, stop))
+        adopted: list[dict[str, FileEntry | None]] = [{} for _ in changes]
+        for (number, path), entry in zip(places, entries, strict=True):
+            adopted[number][path] = entry
             self._set(path, entry)
+        return adopted
 
     async def keep(self, data: bytes) -> str:
         """Store bytes that are no file of the workspace; the name they are kept under."""
