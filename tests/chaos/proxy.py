@@ -3,7 +3,6 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
-from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
 from typing import Any
@@ -54,6 +53,11 @@ class Proxy:
     def behave(self, mode: Mode, *, delay_s: float = 0.0) -> None:
         """Behave like that from now on."""
         self._host.call(self._change(mode, delay_s))
+
+    def abort(self) -> None:
+        """Close all connections; in the proxies' thread."""
+        for connection in list(self._connections):
+            connection.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either end closes it."""
@@ -113,6 +117,7 @@ class ProxyHost:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._servers: list[asyncio.Server] = []
+        self._proxies: list[Proxy] = []
 
     def __enter__(self) -> "ProxyHost":
         self._thread.start()
@@ -129,6 +134,7 @@ class ProxyHost:
     def proxy(self, target: int) -> Proxy:
         """A new proxy before a server on the loopback interface."""
         proxy = Proxy(self, target)
+        self._proxies.append(proxy)
         self.call(self._listen(proxy))
         return proxy
 
@@ -144,10 +150,7 @@ class ProxyHost:
     async def _close(self) -> None:
         for server in self._servers:
             server.close()
+        for proxy in self._proxies:
+            proxy.abort()
         own = asyncio.current_task()
-        tasks = [task for task in asyncio.all_tasks() if task is not own]
-        for task in tasks:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not own), return_exceptions=True)
