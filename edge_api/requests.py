@@ -80,6 +80,9 @@ class ListQuery(Request, frozen=True):
     """Which runs to list."""
 
     status: Annotated[Status | None, msgspec.Meta(description="Only runs of this status.")] = None
+    error: Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Only runs that failed so.")] | None = (
+        None
+    )
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: Annotated[str, msgspec.Meta(max_length=500)] | None = None
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from edge_api.errors import KeyReused
 from edge_api.ports import Workspaces
-from edge_api.requests import ForkRun
+from edge_api.requests import ForkRun, ListQuery
 from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
@@ -85,9 +85,9 @@ class RunService:
         await self.head(user, run_id)
         return await self._store.attempts(run_id)
 
-    async def page(self, user: str, *, limit: int, before: tuple[int, str] | None, status: Status | None) -> Page:
+    async def page(self, user: str, query: ListQuery, before: tuple[int, str] | None) -> Page:
         """The user's runs, newest first."""
-        return await self._store.page(user, limit=limit, before=before, status=status)
+        return await self._store.page(user, limit=query.limit, before=before, status=query.status, error=query.error)
 
     async def start(self, user: str, run_id: str) -> RunState:
         """Queue a created run. Raises TransitionRefused if it waits or has ended."""

@@ -67,6 +67,10 @@ def run(
     priority: Annotated[int | None, typer.Option(help="0 (last) to 8 (first).")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 20.")] = None,
     timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds before it is stopped.")] = None,
+    delay_s: Annotated[float | None, typer.Option("--delay", help="Begin so many seconds later.")] = None,
+    queue_ttl_s: Annotated[
+        float | None, typer.Option("--queue-ttl", help="Fail if nobody has begun it after so many seconds.")
+    ] = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same again finds the same run.")] = None,
     as_json: Json = False,
@@ -82,6 +86,8 @@ def run(
             max_attempts=max_attempts,
             timeout_s=timeout_s,
             metadata=_pairs(metadata or []) or None,
+            delay_s=delay_s,
+            queue_ttl_s=queue_ttl_s,
             idempotency_key=key,
         )
         if not follow:
@@ -109,12 +115,13 @@ def logs(
 @app.command()
 def runs(
     status: Annotated[str | None, typer.Option(help="Only runs of this status.")] = None,
+    error: Annotated[str | None, typer.Option(help="Only runs that failed with this code.")] = None,
     limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 20,
     as_json: Json = False,
 ) -> None:
     """List your runs, newest first."""
     with connect(_note) as client:
-        found = [item for item, _ in zip(client.runs(status=status), range(limit), strict=False)]
+        found = [item for item, _ in zip(client.runs(status=status, error=error), range(limit), strict=False)]
     if as_json:
         _print_json(*found)
     else:
@@ -122,11 +129,19 @@ def runs(
 
 
 @app.command()
-def show(run_id: RunId, as_json: Json = False) -> None:
+def show(
+    run_id: RunId,
+    attempts: Annotated[bool, typer.Option("--attempts", help="Show who worked on it instead.")] = False,
+    as_json: Json = False,
+) -> None:
     """Show a run."""
     with connect(_note) as client:
-        found = client.get_run(run_id)
-    _print_json(found) if as_json else console().print(tables.run_table(found))
+        if attempts:
+            tried = client.attempts(run_id)
+            _print_json(*tried) if as_json else console().print(tables.attempts_table(tried))
+        else:
+            found = client.get_run(run_id)
+            _print_json(found) if as_json else console().print(tables.run_table(found))
 
 
 @app.command()
@@ -168,15 +183,47 @@ def cancel(run_id: RunId, as_json: Json = False) -> None:
 
 
 @app.command()
-def retry(run_id: RunId, follow: Follow = False, as_json: Json = False) -> None:
-    """Queue a failed or cancelled run again; completed steps are not repeated."""
+def retry(
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="The runs' ids.")] = None,
+    error: Annotated[str | None, typer.Option(help="All of your runs that failed with this code.")] = None,
+    follow: Follow = False,
+    as_json: Json = False,
+) -> None:
+    """Queue failed or cancelled runs again; completed steps are not repeated."""
+    if bool(run_ids) == bool(error):
+        raise typer.BadParameter("give the ids of runs, or --error")
+    if follow and len(run_ids or ()) != 1:
+        raise typer.BadParameter("--follow needs one run")
     with connect(_note) as client:
-        after = client.get_run(run_id).last_seq
-        state = client.retry(run_id)
+        wanted = run_ids or [run.run_id for run in client.runs(status="failed", error=error)]
+        after = client.get_run(wanted[0]).last_seq if follow else 0
+        for run_id in wanted:
+            state = client.retry(run_id)
+            if as_json:
+                _print_json(state)
+            elif not follow:
+                typer.echo(plain(f"{run_id} {state.status}"))
         if follow:
-            _follow(client, run_id, after, as_json=as_json)
-        else:
-            _print_json(state) if as_json else typer.echo(plain(state.status))
+            _follow(client, wanted[0], after, as_json=as_json)
+
+
+@app.command()
+def fork(
+    run_id: RunId,
+    from_step: Annotated[int, typer.Option(help="The first step to execute anew, counted from 1.", min=1)],
+    plan: Annotated[Path | None, typer.Option(help="A JSON file with other steps from there on.")] = None,
+    follow: Follow = False,
+    as_json: Json = False,
+) -> None:
+    """Create a run that begins with the steps before one of RUN's, with their results and files."""
+    steps = None if plan is None else read_plan(plan)
+    with connect(_note) as client:
+        made = client.fork(run_id, from_step - 1, plan=steps)
+        if not follow:
+            _print_json(made) if as_json else typer.echo(plain(made.run_id))
+            return
+        _note(f"run {made.run_id}")
+        _follow(client, made.run_id, 0, as_json=as_json)
 
 
 @app.command()

@@ -17,6 +17,8 @@ import httpx
 
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import (
+    Attempt,
+    AttemptList,
     Event,
     File,
     FileList,
@@ -83,9 +85,15 @@ class Client:
         max_attempts: int | None = None,
         timeout_s: float | None = None,
         metadata: Mapping[str, str] | None = None,
+        delay_s: float | None = None,
+        start_at_ms: int | None = None,
+        queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
     ) -> Run:
         """Create a run from a prompt, a plan, or both, and queue it unless `start` is False.
+
+        It begins after `delay_s`, or at `start_at_ms` (ms since the epoch); if nobody could within `queue_ttl_s`, it
+        fails with the code `expired`.
 
         With the key of an earlier run of the same content, that run. Without a key, one is made for this call, so that
         its own repetitions do not create a second run.
@@ -97,6 +105,9 @@ class Client:
             "max_attempts": max_attempts,
             "timeout_s": timeout_s,
             "metadata": metadata,
+            "delay_s": delay_s,
+            "start_at_ms": start_at_ms,
+            "queue_ttl_s": queue_ttl_s,
         }
         body = {name: value for name, value in wanted.items() if value is not None}
         key = _new_key() if idempotency_key is None else idempotency_key
@@ -106,9 +117,31 @@ class Client:
         """One run."""
         return self._api.ask(Run, "GET", _path(run_id))
 
-    def runs(self, *, status: str | None = None) -> Iterator[RunSummary]:
-        """All runs, newest first, fetched page by page."""
-        params = {"limit": str(_PAGE)} | ({"status": status} if status else {})
+    def fork(
+        self,
+        run_id: str,
+        from_step: int,
+        *,
+        plan: Sequence[PlanStep | Mapping[str, Any]] | None = None,
+        start: bool = True,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Create a run that begins with the first `from_step` steps of this one, their results and files.
+
+        They are not executed again. `plan` replaces the steps after them.
+        """
+        body = {"from_step": from_step, "start": start} | ({"plan": plan} if plan is not None else {})
+        key = _new_key() if idempotency_key is None else idempotency_key
+        return self._api.ask(Run, "POST", f"{_path(run_id)}/fork", json=body, key=key)
+
+    def attempts(self, run_id: str) -> list[Attempt]:
+        """Who worked on a run, oldest first."""
+        return self._api.ask(AttemptList, "GET", f"{_path(run_id)}/attempts").attempts
+
+    def runs(self, *, status: str | None = None, error: str | None = None) -> Iterator[RunSummary]:
+        """All runs, newest first, fetched page by page. `error`: only those that failed with this code."""
+        params = {"limit": str(_PAGE)}
+        params |= {name: value for name, value in {"status": status, "error": error}.items() if value}
         while True:
             page = self._api.ask(RunPage, "GET", "/agent/runs", params=params)
             yield from page.runs

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.models import Event, QueueDepths, RunError
+from infra.contract.models import Attempt, Event, QueueDepths, RunError
 
-__all__ = ["Event", "File", "Gap", "PlanStep", "QueueDepths", "Run", "RunError", "RunState", "RunSummary"]
+__all__ = ["Attempt", "Event", "File", "Gap", "PlanStep", "QueueDepths", "Run", "RunError", "RunState", "RunSummary"]
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -80,6 +80,12 @@ class Run(_Answer, frozen=True):
     def ended(self) -> bool:
         """Whether it has succeeded, failed or been cancelled."""
         return self.status in TERMINAL
+
+
+class AttemptList(_Answer, frozen=True):
+    """Who worked on a run, oldest first."""
+
+    attempts: list[Attempt]
 
 
 class RunPage(_Answer, frozen=True):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.filesize import decimal
 from rich.table import Table
 
-from swissbrain.models import File, QueueDepths, Run, RunSummary
+from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary
 from swissbrain.terminal import cell, cut, duration, moment, status
 
 SHOWN_PROMPT = 1000
@@ -29,6 +29,17 @@ def files_table(files: Iterable[File]) -> Table:
     table.columns[1].justify = "right"
     for file in files:
         table.add_row(cell(file.path), decimal(file.size_bytes), moment(file.modified_ms))
+    return table
+
+
+def attempts_table(attempts: Iterable[Attempt]) -> Table:
+    """A row for each time a worker took the run."""
+    table = _table("attempt", "worker", "began", "took", "ended")
+    for each in attempts:
+        took = "" if each.ended_ms is None else duration(each.ended_ms - each.started_ms)
+        table.add_row(
+            str(each.attempt), cell(each.worker), moment(each.started_ms), took, cell(each.outcome or "goes on")
+        )
     return table
 
 

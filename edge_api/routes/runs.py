@@ -30,7 +30,7 @@ class RunRoutes:
         """`GET /agent/runs`."""
         query, user = read_query(request, ListQuery), principal.user
         before = decode_cursor(query.cursor, user) if query.cursor is not None else None
-        page = await self._runs.page(user, limit=query.limit, before=before, status=query.status)
+        page = await self._runs.page(user, query, before)
         cursor = encode_cursor(page.cursor, user) if page.cursor else None
         return ok(RunList(runs=[RunSummary.of(run) for run in page.runs], next_cursor=cursor))
 

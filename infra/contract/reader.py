@@ -50,12 +50,18 @@ class RunReader:
         return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))
 
     async def page(
-        self, user: str, *, limit: int, before: tuple[int, str] | None = None, status: Status | None = None
+        self,
+        user: str,
+        *,
+        limit: int,
+        before: tuple[int, str] | None = None,
+        status: Status | None = None,
+        error: str | None = None,
     ) -> Page:
         """A user's runs, newest first, those after the cursor `before` (creation in ms, run id).
 
-        Looks at no more than MAX_SCAN runs: with a rare `status` a page can be short and still have a cursor. Ids
-        whose record has expired leave the index.
+        `error`: only those that failed with this code. Looks at no more than MAX_SCAN runs: if few are wanted, a page
+        can be short and still have a cursor. Ids whose record has expired leave the index.
         """
         runs: list[RunHead] = []
         cursor, scanned = before, 0
@@ -67,7 +73,7 @@ class RunReader:
             for place in found:
                 head = heads.get(place[1])
                 cursor, scanned = place, scanned + 1
-                if head and status in {None, head.status}:
+                if head and status in {None, head.status} and (error is None or _failed_with(head, error)):
                     runs.append(head)
                 if len(runs) == limit:
                     return Page(runs=runs, cursor=cursor)
@@ -149,3 +155,7 @@ class RunReader:
         if fields is None:
             raise RunGone(f"there is no run '{run_id}'")
         return fields
+
+
+def _failed_with(run: RunHead, code: str) -> bool:
+    return run.error is not None and run.error.code == code

@@ -26,6 +26,8 @@ from tests.client.stand_in import (
     summary,
 )
 
+ATTEMPT = {"fence": 1, "attempt": 1, "worker": "w", "started_ms": 5, "ended_ms": None, "outcome": None}
+
 
 def log(*seqs: int, done: bool = True, **more: object) -> Answer:
     """A page of a log."""
@@ -127,7 +129,15 @@ def test_json_is_a_value_a_line(api: StandIn, swissbrain: Command) -> None:
         (("files", "run_1"), [ok(files)], 2),
         (("start", "run_1"), [ok(state())], 1),
         (("cancel", "run_1"), [ok(state())], 1),
-        (("retry", "run_1"), [ok(run()), ok(state())], 1),
+        (("retry", "run_1"), [ok(state())], 1),
+        (("retry", "run_1", "run_2"), [ok(state()), ok(state())], 2),
+        (
+            ("retry", "--error", "worker_lost"),
+            [ok({"runs": [summary()] * 2, "next_cursor": None}), ok(state()), ok(state())],
+            2,
+        ),
+        (("fork", "run_1", "--from-step", "2"), [ok(run(), 201)], 1),
+        (("show", "run_1", "--attempts"), [ok({"attempts": [ATTEMPT, ATTEMPT]})], 2),
         (("queue",), [ok(depths)], 1),
         (("runs",), [ok({"runs": [], "next_cursor": None})], 0),
     ]:
@@ -186,3 +196,21 @@ def test_the_documentation_names_every_command_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     assert set(re.findall(r"^\| `swissbrain (\w+)", page, re.MULTILINE)) == commands
+
+
+def test_a_fork_counts_steps_as_people_do(api: StandIn, swissbrain: Command) -> None:
+    api.then(ok(run("run_2"), 201))
+    assert swissbrain("fork", "run_1", "--from-step", "3") == (0, "run_2\n", "")
+    assert api.requests[-1].json == {"from_step": 2, "start": True}
+
+
+def test_all_that_failed_alike_are_retried(api: StandIn, swissbrain: Command) -> None:
+    api.then(ok({"runs": [summary()], "next_cursor": None}), ok(state()))
+    assert swissbrain("retry", "--error", "worker_lost").out == "run_1 queued\n"
+    assert api.requests[-2].target == "/agent/runs?limit=100&status=failed&error=worker_lost"
+
+
+@pytest.mark.parametrize("words", [("retry", "a", "--error", "x"), ("retry", "a", "b", "-f")])
+def test_contradictions_are_refused(api: StandIn, swissbrain: Command, words: tuple[str, ...]) -> None:
+    assert swissbrain(*words).code == 2
+    assert api.requests == []
