@@ -48,7 +48,8 @@ def is_effect(step: Step) -> bool:
 
 KINDS = (
     Kind("one step", [{"tool": "message", "args": {"text": "noop"}}], weight=30),
-    Kind("five effects", [effect(number, 0.15) for number in range(5)], weight=22),
+    Kind("five effects", [effect(number, 0.15) for number in range(5)], weight=16),
+    Kind("slow effects", [effect(number, 0.4) for number in range(16)], weight=8),
     Kind("chatty", [shell(f"seq -f 'line %g' {LINES}"), effect()], weight=8),
     Kind("long", [effect(0), shell(f"sleep {3 * LEASE_S + 1:g}"), effect(1)], weight=7),
     Kind("failing", [effect(0), shell("echo sorry >&2; exit 3"), effect(1)], weight=8, status="failed", finished=1),
