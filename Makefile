@@ -36,7 +36,7 @@ arrows: setup
 	$(BIN)/lint-imports --config pyproject.toml
 
 pytest: setup
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
 
 chaos: setup ## ten minutes of kills, freezes and cut connections under load; MINUTES=10 SEED=7
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
