@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import uvloop
 
@@ -17,8 +18,9 @@ from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
+from worker.health import Pulse, served
 from worker.lease import LeaseKeeper
-from worker.loop import WorkerLoop
+from worker.loop import MAX_BLOCK_S, WorkerLoop
 from worker.plan import PlanWalker
 from worker.runner import Runner
 from worker.settings import WorkerSettings
@@ -46,13 +48,21 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     loop = WorkerLoop(settings, store, redis, keeper, runner)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
-    log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
     try:
-        await loop.run()
+        with _health(keeper.pulse, settings):
+            log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
+            await loop.run()
     finally:
         await redis.close()
         workspaces.close()
     log_lines.log("worker.stopped", worker=settings.name)
+
+
+def _health(pulse: Pulse, settings: WorkerSettings) -> AbstractContextManager[object]:
+    """An idle worker has a turn every MAX_BLOCK_S."""
+    if settings.health_port is None:
+        return nullcontext()
+    return served(pulse, settings.health_host, settings.health_port, MAX_BLOCK_S + 60)
 
 
 def main() -> int:

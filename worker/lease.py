@@ -11,6 +11,7 @@ from infra.contract.models import Held
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
 from infra.logging import log
+from worker.health import Pulse
 
 RECONNECT_S = 1.0
 """A renewal is sent again after so long at most, and has at least so long to be answered."""
@@ -74,6 +75,7 @@ class LeaseKeeper:
     def __init__(self, store: RunStore, lease_s: float) -> None:
         self._store = store
         self._lease_s = lease_s
+        self.pulse = Pulse()
         self._active: dict[str, ActiveRun] = {}
         self._some = asyncio.Event()
 
@@ -126,6 +128,7 @@ class LeaseKeeper:
             log("lease.unrenewed", runs=len(runs), reason=str(exc) or "no answer before the lease ends")
             self._stop_expired()
             return False
+        self.pulse.beat()
         for run, held in zip(runs, answers, strict=True):
             if held.outcome is Outcome.OK:
                 run.renewed(sent)

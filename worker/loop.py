@@ -121,6 +121,7 @@ class WorkerLoop:
             log("queue.unreachable", reason=str(exc))
             self._alarm.hasten(int(RECONNECT_S * 1000))
             return
+        self._keeper.pulse.beat()
         self._alarm.set(claimed.next_ms)
         for claim in claimed.claims:
             self._start(claim, sent)
