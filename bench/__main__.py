@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench import cancel, first_event, idle, streams, throughput
+from bench import cancel, durability, first_event, idle, streams, throughput
 from bench.lab import Lab, lab
 
 BENCHMARKS: Mapping[str, Callable[[Lab], Awaitable[None]]] = {
@@ -12,6 +12,7 @@ BENCHMARKS: Mapping[str, Callable[[Lab], Awaitable[None]]] = {
     "throughput": throughput.run,
     "streams": streams.run,
     "cancel": cancel.run,
+    "durability": durability.run,
     "idle": idle.run,
 }
 
