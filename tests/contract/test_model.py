@@ -1,0 +1,236 @@
+"""The scripts against a model: any interleaving of any calls, each of them perhaps sent twice.
+
+SWISSBRAIN_MODEL_EXAMPLES=5000 looks longer, and at other interleavings each time.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from infra.contract.models import TERMINAL_EVENT, NewEvent, RunSpec, Writes
+from infra.contract.states import TERMINAL, Outcome, Status
+from infra.contract.store import Lease, RunStore
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisTcpSettings
+from tests.contract.driver import keys_without_ttl, strings
+from tests.contract.model import Model
+
+T = TypeVar("T")
+EXAMPLES = os.environ.get("SWISSBRAIN_MODEL_EXAMPLES")
+LEASE_MS = 3_600_000
+USER = "ada"
+EVENT = NewEvent(ts=1, type="log")
+CHOICE = st.integers(min_value=0, max_value=10_000)
+
+
+class Scripts(RuleBasedStateMachine):
+    """Every rule makes one call of the store and the same call of the model, and compares the answers."""
+
+    tcp: RedisTcpSettings
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.redis = RedisTcp(self.tcp)
+        self.store = RunStore(self.redis)
+        self.model = Model()
+        self.made = 0
+        self.leases: list[tuple[str, int]] = []
+        self.last: Callable[[], None] | None = None
+        self.do(self.redis.command("FLUSHALL"))
+
+    def do(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    def teardown(self) -> None:
+        self.do(self.redis.close())
+        self.runner.close()
+
+    def call(self, once: Callable[[], None]) -> None:
+        once()
+        self.last = once
+
+    def run_id(self, choice: int) -> str:
+        """One of the runs that were ever made, also one that is deleted by now, or one that never was."""
+        return f"run_{choice % (self.made + 1)}"
+
+    @precondition(lambda self: self.last is not None)
+    @rule()
+    def send_again(self) -> None:
+        """The answer of the last call was lost, so it is sent again."""
+        assert self.last
+        self.last()
+
+    @rule(start=st.booleans(), priority=st.integers(0, 8), max_attempts=st.integers(1, 3))
+    def create(self, start: bool, priority: int, max_attempts: int) -> None:
+        run_id = f"run_{self.made}"
+        self.made += 1
+        spec = RunSpec(prompt="x", priority=priority, max_attempts=max_attempts)
+
+        def once() -> None:
+            expected = self.model.create(run_id, priority, max_attempts, start=start)
+            outcome, record = self.do(self.store.create(run_id, USER, spec, start=start, digest="d"))
+            assert outcome is expected
+            assert record
+            assert record.status is self.model.runs[run_id].status
+
+        self.call(once)
+
+    @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "delete"]))
+    def move(self, choice: int, name: str) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            args = [run_id, USER] if name == "delete" else [run_id]
+            outcome, _ = self.do(getattr(self.store, name)(*args))
+            assert outcome is getattr(self.model, name)(run_id)
+
+        self.call(once)
+
+    @rule(choice=CHOICE, token=st.sampled_from("abc"), waiting=st.booleans())
+    def again(self, choice: int, token: str, waiting: bool) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            store = self.store
+            call = store.resume(run_id, "yes", token=token) if waiting else store.redrive(run_id, token=token)
+            outcome, _ = self.do(call)
+            assert outcome is self.model.again(run_id, token, waiting=waiting)
+
+        self.call(once)
+
+    @rule(wanted=st.integers(0, 3))
+    def claim(self, wanted: int) -> None:
+        def once() -> None:
+            claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS))
+            granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
+            assert granted == self.model.claim(wanted)
+            for claim in claimed.claims:
+                assert set(claim.journal) == self.model.runs[claim.run.id].journal
+            self.leases += granted
+            assert self.do(self.redis.command("LLEN", "jobs:pending")) == len(self.model.ready())
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE)
+    def expire(self, choice: int) -> None:
+        run = self.model.runs.get(self.leases[choice % len(self.leases)][0])
+        if run and run.leased:
+            self.do(self.redis.command("ZADD", "jobs:leases", 1, run.id))
+            run.expired = True
+
+    @precondition(lambda self: self.leases)
+    @rule(choices=st.lists(CHOICE, min_size=1, max_size=3))
+    def renew(self, choices: list[int]) -> None:
+        pairs = [self.leases[choice % len(self.leases)] for choice in choices]
+
+        def once() -> None:
+            held = self.do(self.store.renew([Lease(*pair) for pair in pairs], lease_ms=LEASE_MS))
+            assert [each.outcome for each in held] == [self.model.renew(*pair) for pair in pairs]
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), events=st.integers(0, 3), key=st.sampled_from([None, "a", "b"]))
+    def emit(self, choice: int, skip: int, events: int, key: str | None) -> None:
+        run_id, fence, batch = self.position(choice, skip)
+        writes = Writes(events=[EVENT] * events, journal={key: "1"} if key else {})
+
+        def once() -> None:
+            held = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
+            assert held.outcome is self.model.emit(run_id, fence, batch, events, key)
+            if held.outcome in {Outcome.OK, Outcome.SAME}:
+                assert held.cancel == self.model.runs[run_id].cancel
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)))
+    def finish(self, choice: int, skip: int, status: Status) -> None:
+        run_id, fence, batch = self.position(choice, skip)
+        writes = Writes(events=[NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": status.value})])
+
+        def once() -> None:
+            outcome = self.do(self.store.finish(self.lease(run_id, fence, batch), status, writes))
+            assert outcome is self.model.finish(run_id, fence, batch, status)
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), way=st.sampled_from(["wait", "drain", "burn"]))
+    def leave(self, choice: int, skip: int, way: str) -> None:
+        run_id, fence, batch = self.position(choice, skip)
+        writes = Writes(events=[EVENT])
+
+        def once() -> None:
+            lease = self.lease(run_id, fence, batch)
+            if way == "wait":
+                assert self.do(self.store.wait(lease, writes)) is self.model.wait(run_id, fence, batch)
+                return
+            burn = way == "burn"
+            outcome = self.do(self.store.release(lease, writes, delay_ms=0, burn=burn))
+            assert outcome is self.model.release(run_id, fence, batch, burn=burn)
+
+        self.call(once)
+
+    def position(self, choice: int, skip: int) -> tuple[str, int, int]:
+        """A lease that was held at some time, and a batch number: the next one, one before, or one too far."""
+        run_id, fence = self.leases[choice % len(self.leases)]
+        run = self.model.runs.get(run_id)
+        return run_id, fence, max(1, (run.batch if run else 0) + 1 + skip)
+
+    @staticmethod
+    def lease(run_id: str, fence: int, batch: int) -> Lease:
+        lease = Lease(run_id, fence)
+        lease.batch = batch - 1
+        return lease
+
+    @invariant()
+    def redis_holds_what_the_model_says(self) -> None:
+        self.do(self.compare())
+
+    async def compare(self) -> None:
+        model, redis = self.model, self.redis
+        assert strings(await redis.command("ZRANGE", "jobs:ready", 0, -1)) == model.ready()
+        for key, members in (
+            ("jobs:leases", {run.id for run in model.runs.values() if run.leased}),
+            ("jobs:dead", {run.id for run in model.runs.values() if run.dead}),
+            (f"user:{USER}:runs", set(model.runs)),
+        ):
+            assert set(strings(await redis.command("ZRANGE", key, 0, -1))) == members, key
+        assert await keys_without_ttl(redis) == []
+        for run in model.runs.values():
+            fields = await redis.command(
+                "HMGET", f"run:{run.id}", "status", "attempt", "fence", "batch", "seq", "cancel"
+            )
+            assert strings(fields) == [
+                run.status.value,
+                *map(str, (run.attempt, run.fence, run.batch, run.seq, int(run.cancel))),
+            ]
+            assert set(await self.store.journal(run.id)) == run.journal
+            events = await self.store.events(run.id, after=0, limit=1000)
+            assert [event.seq for event in events] == list(range(1, run.seq + 1))
+            assert sum(event.type == TERMINAL_EVENT for event in events) == run.ends
+            if run.status in TERMINAL:
+                assert events[-1].type == TERMINAL_EVENT
+
+
+def test_the_scripts_do_what_the_model_does(tcp: RedisTcpSettings) -> None:
+    machine = type("Machine", (Scripts,), {"tcp": tcp})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=int(EXAMPLES or 40),
+            stateful_step_count=40,
+            derandomize=EXAMPLES is None,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
