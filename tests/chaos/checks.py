@@ -11,6 +11,8 @@ from swissbrain.models import Event, Gap, Run
 from tests.chaos.load import Sent
 from tests.chaos.plans import CHAIN, CHAIN_FILE, LINES, is_effect
 
+FOLLOW_S = 120.0
+"""All that was followed has ended long before the questions begin; a silent connection is given up after 60 s."""
 CLAIMED = ("run.started", "run.resumed")
 
 
@@ -129,12 +131,12 @@ def _content(sent: Sent, client: Client, run: Run, events: Sequence[Event]) -> I
 def _replayed(sent: Sent, client: Client, logged: Sequence[Event | Gap]) -> Iterator[str]:
     """What was live, or is streamed now, is what the pages say."""
     if sent.followed:
+        live, name = sent.live, "live"
         try:
-            live = sent.followed.result(120)
+            sent.followed.result(FOLLOW_S)
         except Exception as exc:
-            yield f"following it live failed: {exc!r}"
+            yield f"following it live at the {'second ' if sent.far else ''}API failed after {len(live)} events: {exc!r}"
             return
-        name = "live"
     else:
         live, name = list(client.events(sent.run_id)), "streamed"
     if live != logged:

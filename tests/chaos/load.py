@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
@@ -27,13 +27,18 @@ GIVE_UP_S = 300.0
 
 @dataclass
 class Sent:
-    """An acknowledged run. `cancel` is the status that the API answered to the cancel, or `refused`."""
+    """An acknowledged run. `cancel` is the status that the API answered to the cancel, or `refused`.
+
+    `live` is what came of its log while it was followed, through the second API if `far`.
+    """
 
     run_id: str
     kind: Kind
     created_ms: int
     delay_s: float
-    followed: "Future[list[Event | Gap]] | None" = None
+    followed: "Future[None] | None" = None
+    live: list[Event | Gap] = field(default_factory=list)
+    far: bool = False
     cancel: str | None = None
     cancelled_ms: int = 0
 
@@ -99,24 +104,24 @@ class Load:
                 api.close()
 
         run = persistent(create)
-        sent = Sent(run.run_id, kind, run.created_ms, delay_s)
+        sent = Sent(run.run_id, kind, run.created_ms, delay_s, far=far)
         with self._lock:
             self.sent.append(sent)
         if kind.cancel_s:
-            self._cancels.append(self._cancellers.submit(self._cancel, sent, cancel_s, far=far))
+            self._cancels.append(self._cancellers.submit(self._cancel, sent, cancel_s))
         if follow and self._following.acquire(blocking=False):
-            sent.followed = self._followers.submit(self._follow, sent, far=far)
+            sent.followed = self._followers.submit(self._follow, sent)
 
-    def _cancel(self, sent: Sent, after_s: float, *, far: bool) -> None:
+    def _cancel(self, sent: Sent, after_s: float) -> None:
         time.sleep(after_s)
-        with self._site.client(far=far) as client:
+        with self._site.client(far=sent.far) as client:
             sent.cancelled_ms = now_ms()
             sent.cancel = persistent(lambda: _cancel_once(client, sent.run_id))
 
-    def _follow(self, sent: Sent, *, far: bool) -> list[Event | Gap]:
+    def _follow(self, sent: Sent) -> None:
         try:
-            with self._site.client(far=far) as client:
-                return list(client.events(sent.run_id))
+            with self._site.client(far=sent.far) as client:
+                sent.live.extend(client.events(sent.run_id))
         finally:
             self._following.release()
 
