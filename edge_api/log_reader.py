@@ -88,19 +88,17 @@ class LogReader:
         cannot be filled is given out as a Gap. Close the generator when its client has gone.
         """
         place, failures = Place(run.id, after), 0
+        known: RunHead | None = run
         while True:
             begun = asyncio.get_running_loop().time()
             try:
-                source = self._replay(place, run) if run.status in TERMINAL else self._watch(place, run)
-                async with aclosing(source) as batches:
+                # Whatever ended the last try, the run may have ended meanwhile: an old record would wait for ever.
+                run, known = known or await self._record(place), None
+                async with aclosing(self._to_end(place, run)) as batches:
                     async for items in batches:
                         yield items
-                        if _is_terminal(items[-1]) and not place.is_end(run):
-                            run = await self._record(place)
-                        if place.is_end(run):
-                            yield [StreamEnd(status=run.status, last_seq=run.seq)]
+                        if isinstance(items[-1], StreamEnd):
                             return
-                run = await self._store.head(run.id)
             except StoreUnavailable as exc:
                 log("stream.retry", run_id=run.id, after=place.last, reason=str(exc))
             except RunGone:
@@ -108,6 +106,19 @@ class LogReader:
             lived_s = asyncio.get_running_loop().time() - begun
             failures = 0 if lived_s > RETRY_LAST_S else failures + 1
             await asyncio.sleep(_backoff(failures))
+
+    async def _to_end(self, place: Place, run: RunHead) -> AsyncGenerator[list[Item], None]:
+        """The log as long as its source lasts, and a StreamEnd if that was its end."""
+        source = self._replay(place, run) if run.status in TERMINAL else self._watch(place, run)
+        async with aclosing(source) as batches:
+            async for items in batches:
+                yield items
+                if _is_terminal(items[-1]) and not place.is_end(run):
+                    run = await self._record(place)
+                if place.is_end(run):
+                    break
+        if place.is_end(run):
+            yield [StreamEnd(status=run.status, last_seq=run.seq)]
 
     async def _replay(self, place: Place, run: RunHead) -> AsyncGenerator[list[Item], None]:
         """The log of a run that has ended, as far as its record goes: needs no subscription."""

@@ -14,7 +14,7 @@ from edge_api.fanout import Fanout
 from edge_api.log_reader import Item, LogReader, Place
 from edge_api.schemas import Gap, StreamEnd
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Event, RunSpec
+from infra.contract.models import Event, RunHead, RunSpec
 from infra.contract.states import Status
 from infra.contract.store import Lease, RunStore
 from tests.edge.stack import SimulatedWorker, note
@@ -214,6 +214,29 @@ async def test_a_terminal_event_that_is_not_the_last_does_not_end_the_stream(
         await worker.complete(events=0)
         feed.publish(batch(4, 2))
         assert await reader.seqs(2) == [4, 5]
+
+
+async def test_an_outage_between_the_terminal_event_and_the_end_only_delays_the_end(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, outages = worker.store.head, 3
+
+    async def failing(run_id: str) -> RunHead:
+        nonlocal outages
+        if outages:
+            outages -= 1
+            raise StoreUnavailable("Redis is away")
+        return await head(run_id)
+
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        monkeypatch.setattr(worker.store, "head", failing)
+        await worker.finish(lease)
+        feed.publish('{"first":2,"events":[{"ts":1,"type":"run.finished"}]}')
+        assert await reader.seqs(1) == [2]
+        assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+    assert not outages
 
 
 async def test_a_run_deleted_meanwhile_ends_its_stream(
