@@ -135,7 +135,8 @@ def _replayed(sent: Sent, client: Client, logged: Sequence[Event | Gap]) -> Iter
         try:
             sent.followed.result(FOLLOW_S)
         except Exception as exc:
-            yield f"following it live at the {'second ' if sent.far else ''}API failed after {len(live)} events: {exc!r}"
+            api = "second API" if sent.far else "API"
+            yield f"following it live at the {api} failed after {len(live)} events: {exc!r}"
             return
     else:
         live, name = list(client.events(sent.run_id)), "streamed"
