@@ -4,31 +4,40 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench import cancel, durability, first_event, idle, streams, throughput
+from bench import cancel, durability, first_event, idle, queue, streams, throughput
 from bench.lab import Lab, lab
 
-BENCHMARKS: Mapping[str, Callable[[Lab], Awaitable[None]]] = {
-    "first-event": first_event.run,
-    "throughput": throughput.run,
-    "streams": streams.run,
-    "cancel": cancel.run,
-    "durability": durability.run,
-    "idle": idle.run,
+BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
+    "first-event": (first_event.run, 1),
+    "throughput": (throughput.run, 1),
+    "streams": (streams.run, 1),
+    "cancel": (cancel.run, 1),
+    "durability": (durability.run, 0),
+    "idle": (idle.run, 1),
+    "idle-10": (idle.run, 10),
 }
+"""Each with how many workers the stack has."""
+APART = {"queue": queue.run}
+"""Those that start what they need themselves."""
 
 
 async def measure(names: list[str]) -> None:
     """Run the named benchmarks one after the other."""
     for name in names:
-        async with lab() as laboratory:
-            await BENCHMARKS[name](laboratory)
+        if name in APART:
+            await APART[name]()
+            continue
+        benchmark, workers = BENCHMARKS[name]
+        async with lab(workers=workers) as laboratory:
+            await benchmark(laboratory)
 
 
 def main() -> int:
     """Exit code 2 for an unknown name."""
-    names = sys.argv[1:] or list(BENCHMARKS)
-    if unknown := set(names) - set(BENCHMARKS):
-        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+    known = [*BENCHMARKS, *APART]
+    names = sys.argv[1:] or known
+    if unknown := set(names) - set(known):
+        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     asyncio.run(measure(names))
     return 0

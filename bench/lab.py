@@ -65,9 +65,14 @@ class Lab:
 
     async def commands(self) -> Counter[str]:
         """How often Redis has executed each command that would be billed, inside scripts too."""
-        stats = await self.redis.info("commandstats")
-        names = {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
-        return Counter({name: calls for name, calls in names.items() if name.split("|")[0] not in UNBILLED})
+        return await billed(self.redis)
+
+
+async def billed(client: "redis.Redis") -> Counter[str]:
+    """How often a Redis has executed each command that would be billed, since it was started."""
+    stats = await client.info("commandstats")
+    names = {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
+    return Counter({name: calls for name, calls in names.items() if name.split("|")[0] not in UNBILLED})
 
 
 @asynccontextmanager

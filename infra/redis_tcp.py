@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from redis import asyncio as redis
 from redis import exceptions
@@ -17,6 +17,7 @@ from infra.contract.scripts import Script
 from infra.settings import RedisTcpSettings
 
 T = TypeVar("T")
+_Asked = tuple[Sequence[Argument], "asyncio.Future[Reply]"]
 
 BLOCK_MARGIN_S = 5.0
 """How long after its timeout a blocking call may answer before its connection is taken for dead."""
@@ -37,17 +38,16 @@ class RedisTcp:
         self._timeout_s = settings.timeout_s
         self._redis = self._client(settings, settings.timeout_s)
         self._blocking = self._client(settings, None)
+        self._asked: list[_Asked] = []
+        self._exchanges: set[asyncio.Task[None]] = set()
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command."""
-        return await self._call(cast("Awaitable[Reply]", self._redis.execute_command(*args)))  # type: ignore[no-untyped-call]
+        """Run one command, in one round trip with all others that are asked for in the same turn of the event loop."""
+        return await self._ask(args)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run commands in one round trip."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await self._call(pipeline.execute())
+        return await asyncio.gather(*[self._ask(command) for command in commands])
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         """Run a script by its digest, or by its text if the server does not know it."""
@@ -81,8 +81,41 @@ class RedisTcp:
 
     async def close(self) -> None:
         """Close all connections."""
+        await asyncio.gather(*self._exchanges)
         await self._redis.aclose()
         await self._blocking.aclose()
+
+    def _ask(self, command: Sequence[Argument]) -> "asyncio.Future[Reply]":
+        loop = asyncio.get_running_loop()
+        if not self._asked:
+            loop.call_soon(self._send)
+        answer: asyncio.Future[Reply] = loop.create_future()
+        self._asked.append((command, answer))
+        return answer
+
+    def _send(self) -> None:
+        asked, self._asked = self._asked, []
+        exchange = asyncio.create_task(self._exchange(asked))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._exchanges.discard)
+
+    async def _exchange(self, asked: Sequence[_Asked]) -> None:
+        """One write and as many replies. Who was cancelled meanwhile does not hear of the reply; the others do."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for command, _ in asked:
+            pipeline.execute_command(*command)
+        try:
+            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        except (exceptions.RedisError, OSError) as exc:
+            replies = [exc] * len(asked)
+        for (_, answer), reply in zip(asked, replies, strict=True):
+            if answer.done():
+                continue
+            if isinstance(reply, Exception):
+                answer.set_exception(_in_our_terms(reply))
+                answer.exception()  # whoever asked may be cancelled before it looks: that is no error to report
+            else:
+                answer.set_result(reply)
 
     @staticmethod
     def _client(settings: RedisTcpSettings, socket_timeout: float | None) -> "redis.Redis":
@@ -104,13 +137,22 @@ class RedisTcp:
         """Await an answer; map redis-py's errors to the domain's."""
         try:
             return await answer
-        except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as exc:
-            raise StoreUnavailable(f"no answer from Redis: {type(exc).__name__}") from exc
-        except exceptions.RedisError as exc:
-            code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
-            if code in PASSING:
-                raise StoreUnavailable(f"Redis cannot do that now: {code}") from exc
-            raise StoreRejected(str(exc)) from exc
+        except (exceptions.RedisError, OSError) as exc:
+            raise _in_our_terms(exc) from exc
+
+
+def _in_our_terms(exc: Exception) -> StoreUnavailable | StoreRejected:
+    """The domain's error for one of redis-py or of the system."""
+    error: StoreUnavailable | StoreRejected
+    code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
+    if isinstance(exc, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
+        error = StoreUnavailable(f"no answer from Redis: {type(exc).__name__}")
+    elif code in PASSING:
+        error = StoreUnavailable(f"Redis cannot do that now: {code}")
+    else:
+        error = StoreRejected(str(exc))
+    error.__cause__ = exc
+    return error
 
 
 def _keepalive_options() -> dict[int, int]:

@@ -1,5 +1,6 @@
 """How the worker reaches Redis."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,9 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
-from tests.support.redis import free_port, running, valkey_binary
+from tests.support.redis import free_port, running, valkey_binary, valkey_server
 
 ESTABLISHED = "01"
 KEEPALIVE_TIMER = "02"
@@ -46,3 +48,41 @@ async def test_the_kernel_looks_soon_whether_redis_is_still_there(tcp: RedisTcpS
             timer, _, left = row[5].partition(":")
             assert timer == KEEPALIVE_TIMER
             assert int(left, 16) / 100 < 60
+
+
+async def test_what_is_asked_in_one_turn_shares_a_connection(tcp: RedisTcpSettings) -> None:
+    async with connected(tcp) as redis:
+        ids = await asyncio.gather(*(redis.command("CLIENT", "ID") for _ in range(10)))
+        assert len(set(ids)) == 1
+
+
+async def test_each_of_those_who_ask_together_gets_its_own_reply_or_refusal(tcp: RedisTcpSettings) -> None:
+    async with connected(tcp) as redis:
+        asked = [("ECHO", "a"), ("LPOP", "list", "secret"), ("NOPE",), ("ECHO", "b")]
+        first, wrong, unknown, last = await asyncio.gather(*(redis.command(*a) for a in asked), return_exceptions=True)
+        assert (first, last) == ("a", "b")
+        assert isinstance(wrong, StoreRejected)
+        assert isinstance(unknown, StoreRejected)
+        assert "out of range" in str(wrong)
+        assert "secret" not in str(wrong)
+
+
+async def test_who_gives_up_disturbs_nobody_who_asked_with_it(tcp: RedisTcpSettings) -> None:
+    async with connected(tcp) as redis:
+        impatient = asyncio.create_task(redis.command("INCR", "given-up"))
+        patient = asyncio.create_task(redis.command("ECHO", "still here"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        assert await patient == "still here"
+        assert impatient.cancelled()
+        await redis.command("DEL", "given-up")
+
+
+async def test_all_who_asked_together_hear_that_redis_is_gone(tmp_path: Path) -> None:
+    port = free_port()
+    with valkey_server(tmp_path, port) as settings:
+        redis = RedisTcp(settings)
+        assert await redis.command("PING") == "PONG"
+    answers = await asyncio.gather(*(redis.command("PING") for _ in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
+    await redis.close()

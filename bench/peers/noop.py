@@ -1,0 +1,164 @@
+"""The same no-op in other task queues. Runs in the environment that `bench.queue` makes for them, by itself:
+
+`python noop.py NAME enqueue COUNT` or `python noop.py NAME work SLOTS`, with REDIS_URL and DONE_FILE set. Each job adds
+one byte to DONE_FILE, so that nobody has to ask Redis how far it came. All is as the library has it by default, but for
+the concurrency, and for results, which nobody stores if that is a choice.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+URL = os.environ.get("REDIS_URL", "")
+BIN = Path(sys.executable).parent
+TOGETHER = 50
+"""Enqueued side by side where the library is asynchronous."""
+
+
+def done() -> None:
+    """The no-op."""
+    file = os.open(os.environ["DONE_FILE"], os.O_WRONLY | os.O_APPEND)
+    os.write(file, b".")
+    os.close(file)
+
+
+def run(*command: str) -> None:
+    """Become a worker's command, which finds this module by its name."""
+    sys.exit(subprocess.call([BIN / command[0], *command[1:]]))
+
+
+async def many(count: int, enqueue: Callable[[], object]) -> None:
+    """Call `enqueue` so often, some at a time."""
+    todo = iter(range(count))
+
+    async def some() -> None:
+        for _ in todo:
+            await enqueue()
+
+    await asyncio.gather(*(some() for _ in range(TOGETHER)))
+
+
+def arq(action: str, number: int) -> None:
+    """arq."""
+    from arq import create_pool
+    from arq.connections import RedisSettings
+    from arq.worker import func, run_worker
+
+    settings = RedisSettings.from_dsn(URL)
+
+    async def noop(_: object) -> None:
+        done()
+
+    async def enqueue() -> None:
+        pool = await create_pool(settings)
+        await many(number, lambda: pool.enqueue_job("noop"))
+
+    if action == "enqueue":
+        asyncio.run(enqueue())
+    else:
+        options = {
+            "functions": [func(noop, name="noop")],
+            "redis_settings": settings,
+            "max_jobs": number,
+            "keep_result": 0,
+        }
+        run_worker(type("Settings", (), options))
+
+
+def saq(action: str, number: int) -> None:
+    """saq."""
+    from saq import Queue, Worker
+
+    async def noop(_: object) -> None:
+        done()
+
+    async def main() -> None:
+        queue = Queue.from_url(URL)
+        await queue.connect()
+        if action == "enqueue":
+            await many(number, lambda: queue.enqueue("noop", ttl=-1))
+        else:
+            await Worker(queue, functions=[("noop", noop)], concurrency=number).start()
+
+    asyncio.run(main())
+
+
+def taskiq(action: str, number: int) -> None:
+    """taskiq with taskiq-redis streams."""
+    if action == "work":
+        run("taskiq", "worker", "noop:taskiq_broker", "--workers", "1", "--max-async-tasks", str(number))
+
+    async def enqueue() -> None:
+        broker = taskiq_broker()
+        await broker.startup()
+        task = broker.find_task("noop")
+        await many(number, task.kiq)
+        await broker.shutdown()
+
+    asyncio.run(enqueue())
+
+
+def taskiq_broker():
+    """What the worker's command loads."""
+    from taskiq_redis import RedisStreamBroker
+
+    broker = RedisStreamBroker(url=URL)
+
+    @broker.task(task_name="noop")
+    async def noop() -> None:
+        done()
+
+    return broker
+
+
+def dramatiq(action: str, number: int) -> None:
+    """dramatiq."""
+    if action == "work":
+        run("dramatiq", "noop:dramatiq_broker", "--processes", "1", "--threads", str(number))
+    actor = dramatiq_broker().get_actor("noop")
+    for _ in range(number):
+        actor.send()
+
+
+def dramatiq_broker():
+    """What the worker's command calls."""
+    import dramatiq
+    from dramatiq.brokers.redis import RedisBroker
+
+    broker = RedisBroker(url=URL)
+    dramatiq.set_broker(broker)
+    dramatiq.actor(actor_name="noop")(done)
+    return broker
+
+
+def celery(action: str, number: int) -> None:
+    """celery."""
+    from celery import Celery
+
+    app = Celery("noop", broker=URL, broker_connection_retry_on_startup=True)
+    task = app.task(name="noop", ignore_result=True)(done)
+    if action == "work":
+        app.worker_main(["worker", "--pool", "threads", "--concurrency", str(number)])
+    for _ in range(number):
+        task.delay()
+
+
+def rq(action: str, number: int) -> None:
+    """rq: one job at a time, each in a process of its own."""
+    from redis import Redis
+    from rq import Queue, Worker
+
+    queue = Queue(connection=Redis.from_url(URL))
+    if action == "work":
+        Worker([queue], connection=queue.connection).work()
+    for _ in range(number):
+        queue.enqueue("noop.done", result_ttl=0)
+
+
+PEERS = {peer.__name__: peer for peer in (taskiq, dramatiq, saq, celery, arq, rq)}
+
+if __name__ == "__main__":
+    PEERS[sys.argv[1]](sys.argv[2], int(sys.argv[3]))
