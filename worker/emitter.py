@@ -54,13 +54,14 @@ class LogEmitter:
         self._urgent = asyncio.Event()
         self._sending = asyncio.Lock()
         self._progress = asyncio.Condition()
-        self._pump = asyncio.create_task(self._pump_forever(), name=f"emit {lease.run_id}")
+        self._pump: asyncio.Task[None] | None = None
+        self._starter = asyncio.get_running_loop().call_later(COALESCE_S, self._start)
 
     async def emit(self, kind: EventType, data: dict[str, object], *, step: int | None = None) -> None:
         """Log an event; waits only while the buffer is full."""
         self.keep(Writes(events=[new_event(kind, data, step)]))
         if self._bytes > BUFFER_BYTES:
-            self._urgent.set()
+            self._hurry()
             await self._until(lambda: self._bytes <= BUFFER_BYTES)
         self._raise_failure()
 
@@ -73,7 +74,7 @@ class LogEmitter:
         self._taken += 1
         self._dirty.set()
         if self._bytes >= BATCH_BYTES:
-            self._urgent.set()
+            self._hurry()
 
     async def flush(self) -> None:
         """Return once everything taken so far is stored."""
@@ -81,7 +82,7 @@ class LogEmitter:
         if self._stored == self._taken:
             return
         target = self._taken
-        self._urgent.set()
+        self._hurry()
         await self._until(lambda: self._stored >= target)
         self._raise_failure()
 
@@ -93,8 +94,21 @@ class LogEmitter:
 
     async def abandon(self) -> None:
         """Stop at once: the run is not ours any more, or the batch under way is done."""
-        self._pump.cancel()
-        await asyncio.gather(self._pump, return_exceptions=True)
+        self._starter.cancel()
+        if self._pump:
+            self._pump.cancel()
+            await asyncio.gather(self._pump, return_exceptions=True)
+
+    def _start(self) -> None:
+        """Begin to send. A run that is over before has one write for all, and no task for its log."""
+        self._starter.cancel()
+        if not self._pump:
+            self._pump = asyncio.create_task(self._pump_forever(), name=f"emit {self._lease.run_id}")
+
+    def _hurry(self) -> None:
+        """Somebody waits: send now, not when the batch is due."""
+        self._urgent.set()
+        self._start()
 
     def _take(self, limit: int | None) -> list[Item]:
         """The first items, up to `limit` bytes but at least one."""

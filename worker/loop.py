@@ -45,6 +45,7 @@ class WorkerLoop:
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
         self._slot_freed = asyncio.Event()
+        self._more = False
         self._runs: set[asyncio.Task[None]] = set()
         self._token: asyncio.Task[None] | None = None
 
@@ -74,7 +75,8 @@ class WorkerLoop:
         while not self._draining.is_set():
             free = self._settings.slots - len(self._runs)
             if free > 0:
-                await self._sleep()
+                if not self._more:
+                    await self._sleep()
                 free = self._settings.slots - len(self._runs)
                 if not self._draining.is_set():
                     await self._claim(free)
@@ -112,7 +114,11 @@ class WorkerLoop:
             await self._claim(0)
 
     async def _claim(self, wanted: int) -> None:
-        """Claim and start what was granted; set the alarm to what the answer says."""
+        """Claim and start what was granted; set the alarm to what the answer says.
+
+        If all that was wanted was granted, there may be more: the next claim does not wait for a token. It puts right
+        how many of them there are.
+        """
         settings = self._settings
         sent = time.monotonic()
         try:
@@ -120,9 +126,11 @@ class WorkerLoop:
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
             self._alarm.hasten(int(RECONNECT_S * 1000))
+            self._more = False
             return
         self._keeper.pulse.beat()
         self._alarm.set(claimed.next_ms)
+        self._more = 0 < wanted == len(claimed.claims)
         for claim in claimed.claims:
             self._start(claim, sent)
 

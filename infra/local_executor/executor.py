@@ -68,9 +68,10 @@ class LocalExecutor:
         )
 
     async def release(self, run_id: str) -> None:
-        """Remove the run's scratch space."""
+        """Remove the run's scratch space, which one that executed nothing has not."""
         folder = self._folders(run_id).run
-        await surely(asyncio.to_thread(remove, folder))
+        if os.path.lexists(folder):
+            await surely(asyncio.to_thread(remove, folder))
 
     def _folders(self, run_id: str) -> Folders:
         return Folders(self._root / checked(run_id, "run id"))
