@@ -10,6 +10,7 @@ from httpx_sse import SSEError, aconnect_sse
 from upstash_redis.asyncio import Redis as UpstashRedis
 from upstash_redis.errors import UpstashError
 
+from infra.auto_pipeline import AutoPipeline, within
 from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
 from infra.contract.ports import Argument, Reply
 from infra.contract.scripts import Script
@@ -17,6 +18,9 @@ from infra.settings import RedisRestSettings
 
 T = TypeVar("T")
 
+PARALLEL = 16
+"""Requests at once. The HTTP client looks through all that wait at each turn, so that a thousand would cost it more
+than their answers."""
 SILENCE_S = 60.0
 """A subscription that brings neither message nor heartbeat for so long is taken for dead."""
 
@@ -34,6 +38,8 @@ class RedisRest:
         self._redis = UpstashRedis(settings.url, settings.token, rest_retries=0, allow_telemetry=False)
         # The SDK looks at the body alone; its `error` does not tell an outage from a refused command.
         self._redis._http._client.event_hooks = {"response": [_refuse_outage]}
+        self._free = asyncio.Semaphore(PARALLEL)
+        self._commands = AutoPipeline(self._free, self._pipeline, settings.timeout_s)
         self._http = httpx.AsyncClient(
             base_url=settings.url,
             headers={"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"},
@@ -42,25 +48,27 @@ class RedisRest:
         )
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command."""
-        return await self._call(cast("Awaitable[Reply]", self._redis.execute(_lower(args))))
+        """Run one command, in one request with others if it has to wait for one."""
+        return await self._commands.ask(args)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run commands in one request."""
-        pipeline = self._redis.pipeline()
-        for command in commands:
-            pipeline.execute(_lower(command))
-        return await self._call(cast("Awaitable[list[Reply]]", pipeline.exec()))
+        async with self._turn():
+            return await self._pipeline(commands)
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        """Run a script by its digest, or by its text if the server does not know it."""
+        """Run a script by its digest, or by its text if the server does not know it.
+
+        By itself: of a refused request with several in it, the SDK does not tell what became of the others.
+        """
         tail = [len(keys), *keys, *args]
-        try:
-            return await self.command("EVALSHA", script.sha1, *tail)
-        except StoreRejected as exc:
-            if "NOSCRIPT" not in str(exc):
-                raise
-            return await self.command("EVAL", script.text, *tail)
+        async with self._turn():
+            try:
+                return await self._execute(["EVALSHA", script.sha1, *tail])
+            except StoreRejected as exc:
+                if "NOSCRIPT" not in str(exc):
+                    raise
+                return await self._execute(["EVAL", script.text, *tail])
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -77,8 +85,26 @@ class RedisRest:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._commands.close()
         await self._redis.close()
         await self._http.aclose()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of the requests that may be under way at once, within the deadline."""
+        async with within(self._timeout_s), self._free:
+            yield
+
+    async def _execute(self, command: Sequence[Argument]) -> Reply:
+        return await self._call(cast("Awaitable[Reply]", self._redis.execute(_lower(command))))
+
+    async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        if len(commands) == 1:
+            return [await self._execute(commands[0])]
+        pipeline = self._redis.pipeline()
+        for command in commands:
+            pipeline.execute(_lower(command))
+        return await self._call(cast("Awaitable[list[Reply]]", pipeline.exec()))
 
     async def _confirmed(self, lines: AsyncIterator[object]) -> None:
         try:
@@ -93,7 +119,7 @@ class RedisRest:
     async def _call(self, answer: Awaitable[T]) -> T:
         """Await an answer within the deadline; map what the SDK raises to the domain's errors."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with within(self._timeout_s):
                 return await answer
         except UpstashError as exc:
             if (code := str(exc).partition(" ")[0]) in PASSING:
@@ -102,8 +128,6 @@ class RedisRest:
         except AttributeError as exc:
             # The SDK reads a pipeline's answer as a list, so an error for the whole request surfaces like this.
             raise StoreRejected("the pipeline was refused as a whole") from exc
-        except TimeoutError:
-            raise StoreUnavailable(f"no answer from Redis within {self._timeout_s} s") from None
         except (httpx.HTTPError, ValueError, KeyError) as exc:
             raise StoreUnavailable(f"no answer from Redis: {type(exc).__name__}") from exc
 

@@ -47,25 +47,6 @@ class Env:
         """A number within bounds."""
         return float(self._number(name, default, float, low, high))
 
-    def flag(self, name: str, *, default: bool = False) -> bool:
-        """`1 true yes on` or `0 false no off`."""
-        value = self.optional(name)
-        if value is None:
-            return default
-        known = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if value.lower() not in known:
-            raise SettingsError(f"{name} must be one of {', '.join(known)}")
-        return known[value.lower()]
-
     def _number(self, name: str, default: float, kind: type[int] | type[float], low: float, high: float) -> float:
         text = self.optional(name)
         try:

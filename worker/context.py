@@ -6,6 +6,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from infra.contract import codec
+from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.models import Claim, FileChanges, FileEntry, NewEvent, Writes
 from infra.contract.ports import Changes, Executor, RunFiles
 from worker.emitter import LogEmitter, new_event
@@ -150,20 +151,20 @@ class StepContext:
         self._tell = context.tell
         self._index = index
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Log a line of output."""
-        await self._emitter.emit("tool.output", {"stream": stream, "text": text}, step=self._index)
+    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
+        """Log a line of output, or a part of it."""
+        await self._emitter.emit(ToolOutput(stream=stream, text=text, more=more), step=self._index)
 
     async def message(self, text: str) -> None:
         """Say something to whoever watches."""
-        await self._emitter.emit("message", {"text": text}, step=self._index)
+        await self._emitter.emit(Message(text=text), step=self._index)
 
     def changed(self, changes: FileChanges) -> None:
         """Log what happened to the workspace, as soon as it counts."""
         for file in changes.written:
-            self._tell(new_event("artifact", {"path": file.path, "size_bytes": file.size_bytes}, self._index))
+            self._tell(new_event(Artifact(path=file.path, size_bytes=file.size_bytes), self._index))
         for path in changes.deleted:
-            self._tell(new_event("artifact", {"path": path, "deleted": True}, self._index))
+            self._tell(new_event(Artifact(path=path, deleted=True), self._index))
         for path in changes.skipped:
             note = f"not stored: '{path}' is a link, a special file, or has a name that is not allowed"
-            self._tell(new_event("log", {"level": "warning", "message": note}, self._index))
+            self._tell(new_event(Log(level="warning", message=note), self._index))

@@ -6,13 +6,20 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from infra.contract.errors import LeaseLost
-from infra.contract.models import EventType, Held, NewEvent, Writes
+from infra.contract.event_parts import parts, whole
+from infra.contract.events import Parted, Single
+from infra.contract.models import Held, NewEvent, Writes
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
+from worker.archiver import Archiver
 from worker.retrying import until_answered
 
-COALESCE_S = 0.05
+FIRST_S = 0.05
+"""The claim has just logged the run's start: the first events wait so long, and a shorter run costs no batch."""
+COALESCE_S = 0.1
 """Events that follow a batch wait so long for company."""
 BATCH_BYTES = 64 * 1024
 BUFFER_BYTES = 256 * 1024
@@ -27,9 +34,9 @@ class Item:
     size: int
 
 
-def new_event(kind: EventType, data: dict[str, object], step: int | None = None) -> NewEvent:
+def new_event(data: Single, step: int | None = None) -> NewEvent:
     """An event that happens now."""
-    return NewEvent(ts=time.time_ns() // 1_000_000, type=kind, step=step, data=data)
+    return NewEvent(ts=_now_ms(), type=data.TYPE, step=step, data=whole(data))
 
 
 class LogEmitter:
@@ -40,29 +47,37 @@ class LogEmitter:
     batch, what it said. The claim itself has just logged `run.started`, so the first batch waits for company too.
     """
 
-    def __init__(self, store: RunStore, lease: Lease, on_held: Callable[[Held], None]) -> None:
+    def __init__(self, store: RunStore, lease: Lease, on_held: Callable[[Held], None], archiver: Archiver) -> None:
         self._store = store
         self._lease = lease
         self._on_held = on_held
+        self._archiver = archiver
         self._items: deque[Item] = deque()
         self._bytes = 0
         self._taken = 0
         self._stored = 0
-        self._sent_at = time.monotonic()
+        self._sent_at = time.monotonic() + FIRST_S - COALESCE_S
         self._failure: Exception | None = None
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sending = asyncio.Lock()
         self._progress = asyncio.Condition()
         self._pump: asyncio.Task[None] | None = None
-        self._starter = asyncio.get_running_loop().call_later(COALESCE_S, self._start)
+        self._starter = asyncio.get_running_loop().call_later(FIRST_S, self._start)
 
-    async def emit(self, kind: EventType, data: dict[str, object], *, step: int | None = None) -> None:
-        """Log an event; waits only while the buffer is full."""
-        self.keep(Writes(events=[new_event(kind, data, step)]))
+    async def emit(self, data: Single | Parted, *, step: int | None = None) -> None:
+        """Log an event, or those that a long text takes.
+
+        Waits only while the buffer, or Redis with what is not archived yet, is full.
+        """
+        ts = _now_ms()
+        for part in parts(data):
+            self.keep(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
         if self._bytes > BUFFER_BYTES:
             self._hurry()
             await self._until(lambda: self._bytes <= BUFFER_BYTES)
+        if self._archiver.is_behind:
+            await self._archiver.room()
         self._raise_failure()
 
     def keep(self, writes: Writes) -> None:
@@ -153,6 +168,7 @@ class LogEmitter:
                 lease = self._lease
                 raise LeaseLost(f"run {lease.run_id} is not held under fence {lease.fence}: {held.outcome}")
             self._lease.batch += 1
+            self._archiver.stored(len(writes.events), sum(item.size for item in items))
         async with self._progress:
             self._stored += len(items)
             self._progress.notify_all()
@@ -181,5 +197,10 @@ def _merged(items: list[Item]) -> Writes:
     return merged
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _size(event: NewEvent) -> int:
-    return 64 + sum(len(value) for value in event.data.values() if isinstance(value, str))
+    """Bytes in a batch, about: what the stream's readers fetch at once is counted in batches."""
+    return 64 + len(msgspec.json.encode(event.data))

@@ -3,6 +3,7 @@
 import msgspec
 
 from infra.contract.errors import FileMissing
+from infra.contract.events import RunForked
 from infra.contract.models import FileEntry, ForkOf, RunError
 from infra.contract.ports import Changes
 from infra.contract.store import RunStore
@@ -30,7 +31,7 @@ async def inherit(context: RunContext, fork: ForkOf, store: RunStore, workspaces
             if (done := files_key(key)) in known:
                 text = await whole(known[done], source)
                 changes[done] = msgspec.json.decode(text, type=dict[str, FileEntry | None])
-        event = new_event("run.forked", {"run_id": fork.run_id, "from_step": fork.from_step})
+        event = new_event(RunForked(run_id=fork.run_id, from_step=fork.from_step))
         await context.inherit(journal, changes, source, event)
     except (KeyError, FileMissing):
         message = f"the run {fork.run_id}, which this one was forked from, has been deleted"

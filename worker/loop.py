@@ -1,14 +1,16 @@
 """Pulls runs and drains: sleeps until a wake token or the alarm, claims what is ready, starts it."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Protocol
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Claim
 from infra.contract.ports import LogFeed
-from infra.contract.store import Lease, RunStore
+from infra.contract.store import Lease, RunStore, Turn
 from infra.logging import log
 from worker.alarm import Alarm
 from worker.control import Control
@@ -46,8 +48,10 @@ class WorkerLoop:
         self._hurry = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._more = False
+        self._turn = Turn(secrets.token_hex(8))
+        self._trust = settings.slots
         self._runs: set[asyncio.Task[None]] = set()
-        self._token: asyncio.Task[None] | None = None
+        self._token: asyncio.Task[bool] | None = None
 
     def drain(self) -> None:
         """Stop claiming and let runs reach a step boundary within the grace period; a second call ends the grace."""
@@ -87,52 +91,72 @@ class WorkerLoop:
         """Until a token comes, the alarm rings, or draining begins."""
         if self._token is None:
             self._token = asyncio.create_task(self._take_token())
-        await _first(self._alarm.wait(), self._draining.wait(), beside=self._token)
-        if self._token.done():
-            self._token = None
+        timeout_s = None if self._turn.heard is None else RECONNECT_S  # whatever the alarm has been told meanwhile
+        await _first(self._alarm.wait(), self._draining.wait(), beside=self._token, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
         """A token taken while all slots are busy is put back at once, for the other workers."""
         self._slot_freed.clear()
         await _first(self._slot_freed.wait(), self._draining.wait(), beside=self._token)
         if self._token and self._token.done() and len(self._runs) >= self._settings.slots:
-            self._token = None
             await self._claim(0)
 
-    async def _take_token(self) -> None:
+    async def _take_token(self) -> bool:
         try:
-            await self._queue.wait_token(self._store.keys.pending, MAX_BLOCK_S)
+            return await self._queue.wait_token(self._store.keys.pending, MAX_BLOCK_S)
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
             await asyncio.sleep(RECONNECT_S)
+            return False
+
+    def _has_taken(self) -> bool:
+        """Whether a token has come since the last claim."""
+        if self._token is None or not self._token.done():
+            return False
+        token, self._token = self._token, None
+        return not token.cancelled() and token.result()
 
     async def _let_go_of_token(self) -> None:
-        """End the blocking pop. The token it may have taken is put back by a claim of nothing."""
+        """End the blocking pop. A claim of nothing puts back what was taken in vain: a token, runs of a lost answer."""
         if self._token:
             self._token.cancel()
             await asyncio.gather(self._token, return_exceptions=True)
+        if self._token or self._turn.heard is not None:
             await self._claim(0)
 
     async def _claim(self, wanted: int) -> None:
         """Claim and start what was granted; set the alarm to what the answer says.
 
         If all that was wanted was granted, there may be more: the next claim does not wait for a token. It puts right
-        how many of them there are.
+        how many of them there are. After a lost answer what it granted is taken back first, and then one run is
+        claimed: if it is a run that no answer can carry, no other one suffers with it.
         """
-        settings = self._settings
+        settings, taken = self._settings, self._has_taken()
+        number = self._turn.number + 1
+        self._turn = replace(self._turn, number=number)
+        allowed = min(wanted, self._trust)
         sent = time.monotonic()
         try:
-            claimed = await self._store.claim(settings.name, wanted, lease_ms=settings.lease_ms)
+            claimed = await self._store.claim(
+                settings.name, allowed, lease_ms=settings.lease_ms, taken=taken, turn=self._turn
+            )
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
             self._alarm.hasten(int(RECONNECT_S * 1000))
             self._more = False
+            if allowed and self._turn.heard is None:
+                self._turn = replace(self._turn, heard=number - 1)
+                self._trust = 0
             return
+        self._turn = replace(self._turn, heard=None)
+        self._trust = settings.slots if self._trust else 1
         self._keeper.pulse.beat()
         self._alarm.set(claimed.next_ms)
-        self._more = 0 < wanted == len(claimed.claims)
+        self._more = wanted > 0 and len(claimed.claims) == allowed
         for claim in claimed.claims:
             self._start(claim, sent)
+        for lease in claimed.unreadable:
+            await self._runner.refuse(lease)
 
     def _start(self, claim: Claim, sent: float) -> None:
         run = claim.run
@@ -171,7 +195,7 @@ class WorkerLoop:
 
 
 async def _first(
-    *waits: Coroutine[Any, Any, Any], beside: asyncio.Task[None] | None = None, timeout_s: float | None = None
+    *waits: Coroutine[Any, Any, Any], beside: asyncio.Task[Any] | None = None, timeout_s: float | None = None
 ) -> None:
     """Wait until one of these is done, and end the others but the task `beside`. Raises what a finished one raised."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]

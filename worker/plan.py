@@ -7,16 +7,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, FileMissing, InvalidInput, LimitExceeded
+from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.models import NewEvent, PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.context import Interrupted, RunContext
 from worker.emitter import new_event
 from worker.tools.base import Tool, ToolFailed
-
-SHOWN_CHARS = 200
-"""In the log, each text among a tool's arguments is cut to so many characters."""
 
 _CODES: dict[type[ContractError], str] = {
     ExecutorUnavailable: "executor_unavailable",
@@ -68,7 +67,7 @@ class PlanWalker:
 
     async def _once(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
         def done(record: StepRecord) -> list[NewEvent]:
-            return _ended(index, step, "succeeded", record.duration_ms)
+            return _succeeded(index, record)
 
         repeatable = self._tools[step.tool].idempotent
         try:
@@ -81,13 +80,14 @@ class PlanWalker:
             )
         except Interrupted:
             message = f"the tool {step.tool} was under way when its worker was lost, and must not be repeated unasked"
-            context.settle(*_ended(index, step, "failed", 0, code="interrupted", message=message))
-            raise StepFailed(RunError(code="interrupted", message=message, step=index)) from None
+            error = RunError(code="interrupted", message=message, step=index)
+            context.settle(*_failed(index, step.tool, 0, error))
+            raise StepFailed(error) from None
 
     async def _execute(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
         emit = context.emitter.emit
-        await emit("step.started", {"name": step.name or step.tool, "tool": step.tool}, step=index)
-        await emit("tool.started", {"tool": step.tool, "args": _shown(step.args)}, step=index)
+        await emit(StepStarted(name=step.name or step.tool, tool=step.tool), step=index)
+        await emit(ToolStarted(tool=step.tool, args=step.args), step=index)
         began = time.monotonic()
 
         def duration_ms() -> int:
@@ -100,8 +100,10 @@ class PlanWalker:
             code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
             if code is None:
                 raise
-            context.settle(*_ended(index, step, "failed", duration_ms(), code=code, message=str(exc)))
-            raise StepFailed(RunError(code=code, message=str(exc), step=index)) from exc
+            error = RunError(code=code, message=str(exc), step=index)
+            known = exc.result if isinstance(exc, ToolFailed) else None
+            context.settle(*_failed(index, step.tool, duration_ms(), error, known.kept if known else ()))
+            raise StepFailed(error) from exc
         return StepRecord(tool=step.tool, duration_ms=duration_ms(), result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
@@ -129,17 +131,23 @@ async def _within(timeout_s: float | None) -> AsyncIterator[None]:
         raise ToolFailed("timeout", f"the step took longer than its timeout of {timeout_s:g} s") from None
 
 
-def _ended(index: int, step: PlanStep, status: str, duration_ms: int, **why: str) -> list[NewEvent]:
-    """The events of the end of a step."""
-    outcome = {"status": status, "duration_ms": duration_ms}
+def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:
+    """The events of the good end of a step."""
+    took, kept = record.duration_ms, record.result.get("kept", UNSET)
     return [
-        new_event("tool.finished", {"tool": step.tool, **outcome, **why}, index),
-        new_event("step.finished", outcome, index),
+        new_event(ToolFinished(tool=record.tool, status="succeeded", duration_ms=took, kept=kept), index),
+        new_event(StepFinished(status="succeeded", duration_ms=took), index),
     ]
 
 
-def _shown(args: Mapping[str, Any]) -> dict[str, object]:
-    return {
-        name: f"{value[:SHOWN_CHARS]}…" if isinstance(value, str) and len(value) > SHOWN_CHARS else value
-        for name, value in args.items()
-    }
+def _failed(index: int, tool: str, took: int, error: RunError, kept: Sequence[str] = ()) -> list[NewEvent]:
+    """The events of the bad end of a step after `took` ms."""
+    told = ToolFinished(
+        tool=tool,
+        status="failed",
+        duration_ms=took,
+        code=error.code,
+        message=error.message,
+        kept=list(kept) or UNSET,
+    )
+    return [new_event(told, index), new_event(StepFinished(status="failed", duration_ms=took), index)]

@@ -3,14 +3,20 @@
 import asyncio
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
-from infra.contract.errors import FilesUnavailable, LeaseLost
-from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, RunError, RunRecord
+from msgspec import UNSET
+
+from infra.contract.errors import FilesUnavailable, LeaseLost, StoreUnavailable
+from infra.contract.events import Failure, RunEnd, RunFinished, RunRequeued
+from infra.contract.models import Claim, NewEvent, RunError, RunRecord, Writes
 from infra.contract.ports import Executor
 from infra.contract.states import Outcome, Status
-from infra.contract.store import RunStore
+from infra.contract.store import Lease, RunStore
 from infra.logging import log
+from worker.archiver import Archiver
 from worker.context import RunContext
 from worker.emitter import LogEmitter, new_event
 from worker.fork import inherit
@@ -52,7 +58,8 @@ class Runner:
     async def run(self, claim: Claim, active: ActiveRun) -> None:
         """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised."""
         run = claim.run
-        emitter = LogEmitter(self._store, active.lease, active.held)
+        archiver = Archiver(self._store, self._workspaces.logs, claim)
+        emitter = LogEmitter(self._store, active.lease, active.held, archiver)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
         context = RunContext(claim, emitter, files, self._executor, active.check)
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
@@ -66,11 +73,23 @@ class Runner:
                 await emitter.abandon()
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
-                await self._write(active, emitter, run, verdict)
+                events = await self._write(active, emitter, run, verdict)
+                if isinstance(verdict, Ended):
+                    await archiver.finish(events)
         finally:
             work.cancel()
             await emitter.abandon()
+            await archiver.abandon()
             await self._executor.release(run.id)
+
+    async def refuse(self, lease: Lease) -> None:
+        """End a run whose record cannot be read. Without an answer the next owner does, once the lease is over."""
+        log("run.unreadable", run_id=lease.run_id, fence=lease.fence)
+        message = "the record of the run cannot be read; this is a bug"
+        verdict = Ended(Status.FAILED, error=RunError(code="unreadable_record", message=message))
+        writes = Writes(events=[_last_event(verdict)])
+        with suppress(StoreUnavailable):
+            await self._store.finish(lease, verdict.status, writes, error=verdict.error)
 
     async def _work(self, context: RunContext, active: ActiveRun) -> dict[str, object]:
         run = context.run
@@ -89,7 +108,8 @@ class Runner:
             message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s"
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
-    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Ended | GivenBack) -> None:
+    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Ended | GivenBack) -> int:
+        """Write the outcome, with what is left of the log; so many events that was."""
         writes = await emitter.close()
         lease = active.lease
         writes.events.append(_last_event(verdict))
@@ -103,16 +123,15 @@ class Runner:
         outcome = await until_answered(write)
         name = verdict.reason if isinstance(verdict, GivenBack) else verdict.status.value
         log("run.left", run_id=run.id, fence=run.fence, verdict=name, outcome=outcome.value)
+        return len(writes.events)
 
 
 def _last_event(verdict: Ended | GivenBack) -> NewEvent:
     if isinstance(verdict, GivenBack):
-        return new_event("run.requeued", {"reason": verdict.reason, "delay_ms": verdict.delay_ms})
-    data: dict[str, object] = {"status": verdict.status.value}
-    if verdict.error:
-        error = verdict.error
-        data["error"] = {"code": error.code, "message": error.message, "step": error.step}
-    return new_event(TERMINAL_EVENT, data)
+        return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms))
+    error = verdict.error
+    failure = Failure(code=error.code, message=error.message, step=error.step) if error else UNSET
+    return new_event(RunFinished(status=cast("RunEnd", verdict.status.value), error=failure))
 
 
 def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord) -> Ended | GivenBack | None:

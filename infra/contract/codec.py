@@ -9,13 +9,16 @@ from infra.contract.models import (
     Attempt,
     Batch,
     Brief,
+    Claim,
     Event,
     FileEntry,
     NewEvent,
     RunError,
     RunHead,
+    RunLog,
     RunRecord,
     RunSpec,
+    Segment,
     Writes,
 )
 from infra.contract.ports import Reply
@@ -34,7 +37,9 @@ HEAD_FIELDS = (
     "started_ms",
     "finished_ms",
     "error",
+    "condemned",
 )
+LOG_FIELDS = (*HEAD_FIELDS, "segments")
 RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
 JOURNAL_PREFIX = "journal:"
 FILE_PREFIX = "file:"
@@ -47,6 +52,7 @@ _brief = msgspec.json.Decoder(Brief)
 _file = msgspec.json.Decoder(FileEntry)
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
+_segments = msgspec.json.Decoder(list[Segment])
 
 
 def encode(value: Any) -> str:
@@ -131,6 +137,16 @@ def decode_head(fields: Mapping[str, str | None]) -> RunHead:
     return RunHead(**_head(fields))
 
 
+def decode_log(fields: Mapping[str, str | None]) -> RunLog:
+    """A run and what of its log is in the archive, from the fields of its hash."""
+    return RunLog(**_head(fields), segments=decode_segments(fields.get("segments")))
+
+
+def decode_segments(text: str | None) -> list[Segment]:
+    """What of a log is in the archive; nothing if the record does not say."""
+    return _segments.decode(text) if text else []
+
+
 def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
     """The record of a run from the fields of its hash."""
     result = fields.get("result")
@@ -141,6 +157,16 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         worker=fields.get("worker") or None,
         result=msgspec.json.decode(result) if result else None,
         user_input=fields.get("input") or None,
+    )
+
+
+def decode_claim(fields: Mapping[str, str]) -> Claim:
+    """A granted run from all the fields of its hash. Raises DecodeError, LookupError or ValueError."""
+    return Claim(
+        run=decode_record(fields),
+        journal=decode_journal(fields),
+        files=decode_files(fields),
+        segments=decode_segments(fields.get("segments")),
     )
 
 
@@ -165,6 +191,7 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "started_ms": _number(fields, "started_ms"),
         "finished_ms": _number(fields, "finished_ms"),
         "error": _error.decode(error) if error else None,
+        "condemned": fields.get("condemned") is not None,
     }
 
 

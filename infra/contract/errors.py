@@ -48,7 +48,7 @@ class RunGone(ContractError):
 
 
 class TransitionRefused(ContractError):
-    """The run's status does not allow what was asked; `status` is that status."""
+    """The run's status does not allow what was asked, or it is being deleted; `status` is that status."""
 
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)

@@ -53,7 +53,8 @@ class Keys:
     @property
     def control(self) -> str:
         """Channel: nudges for workers. `cancel <run id>`: stop that run. `next <ms>`: the soonest lease expiry or due
-        run is so far away. `due <ms>`: a run is due then. Hints only: what is missed comes with the next look."""
+        run is so far away. `due <ms>`: a run is due then, or is ready and should be claimed by then. Hints only: what
+        is missed comes with the next look."""
         return f"{self.prefix}agent:control"
 
     def run(self, run_id: str) -> str:

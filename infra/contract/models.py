@@ -1,6 +1,7 @@
 """The records of the run contract: what is asked, what is kept, what is logged."""
 
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -18,27 +19,9 @@ MAX_TIMEOUT_S = 24 * 3600.0
 MAX_DELAY_S = 30 * 24 * 3600.0
 MAX_MS = 2**53 - 1
 TITLE_CHARS = 120
+MAX_ERROR_CHARS = 5000
 
 TERMINAL_EVENT: Final = "run.finished"
-
-EventType = Literal[
-    "run.started",
-    "run.resumed",
-    "run.requeued",
-    "run.forked",
-    "run.retried",
-    "run.waiting",
-    "run.input",
-    "run.finished",
-    "step.started",
-    "step.finished",
-    "tool.started",
-    "tool.output",
-    "tool.finished",
-    "artifact",
-    "message",
-    "log",
-]
 
 
 class PlanStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
@@ -87,17 +70,22 @@ class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     fork_of: ForkOf | None = None
 
     def check(self) -> None:
-        """Raise InvalidInput for what the types cannot say: neither prompt nor plan, two times, or a bad step."""
+        """Raise InvalidInput for what the types cannot say, or do not check where no body is decoded."""
         if self.delay_s and self.start_at_ms is not None:
             raise InvalidInput("give 'delay_s' or 'start_at_ms', not both", "$.start_at_ms")
         if self.prompt is None and self.plan is None:
             raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
+        if self.plan is not None and not 1 <= len(self.plan) <= MAX_PLAN_STEPS:
+            raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
         for index, step in enumerate(self.plan or ()):
             parse_args(step.tool, step.args, at=f"$.plan[{index}]")
 
 
 class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why a run failed. `code` is stable, `message` is for people, `step` is the index of the failing step."""
+    """Why a run failed. `code` is stable, `message` is for people, `step` is the index of the failing step.
+
+    The record keeps MAX_ERROR_CHARS of the message.
+    """
 
     code: str
     message: str
@@ -124,14 +112,14 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             title = ", ".join(step.name or step.tool for step in spec.plan or ())
         if len(title) > TITLE_CHARS:
             title = f"{title[: TITLE_CHARS - 1]}…"
-        steps = None if spec.plan is None else len(spec.plan)
+        steps = len(spec.plan) if spec.plan else None
         return cls(title=title, steps=steps, priority=spec.priority, metadata=spec.metadata)
 
 
 class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     """A run without what can be large. Times are ms since the epoch by Redis's own clock; None where there is none yet.
 
-    `seq` is the sequence number of the last event of the log.
+    `seq` is that of the log's last event. A run that is `condemned` is being deleted.
     """
 
     id: str
@@ -146,6 +134,30 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     started_ms: int | None
     finished_ms: int | None
     error: RunError | None
+    condemned: bool
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of a log that is kept in the archive: the events `first` to `last`, stored under a claim's `fence`.
+
+    The segments of a run follow on each other from event 1. An object is never written twice, so a segment that a
+    record names always means the same bytes.
+    """
+
+    first: int
+    last: int
+    fence: int
+
+
+class RunLog(RunHead, frozen=True, kw_only=True):
+    """A run for those who read its log: what is in the archive is no longer in Redis."""
+
+    segments: Sequence[Segment] = ()
+
+    @property
+    def archived(self) -> int:
+        """The sequence number of the last event in the archive; 0 if there is none."""
+        return self.segments[-1].last if self.segments else 0
 
 
 class RunRecord(RunHead, frozen=True, kw_only=True):
@@ -171,7 +183,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An event before it has its sequence number, which only the scripts give.
 
-    `type` is one of EventType, or one of a newer release's: readers pass on what they do not know.
+    `type` is one of `events.EVENTS`, or one of a newer release's: readers pass on what they do not know.
     """
 
     ts: int
@@ -188,17 +200,15 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     def numbered(self) -> list[Event]:
         """The events with their sequence numbers."""
-        return [
-            Event(seq=seq, ts=event.ts, type=event.type, step=event.step, data=event.data)
-            for seq, event in enumerate(self.events, self.first)
-        ]
+        numbered = enumerate(self.events, self.first)
+        return [Event(seq=n, ts=event.ts, type=event.type, step=event.step, data=event.data) for n, event in numbered]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One claim of a run. `attempt` counts those since the last retry that are not forgiven; a drain is.
 
-    `outcome`: `succeeded failed cancelled`, `waiting`, `drained`, `given_back` (tried again later) or `lease_expired`
-    (the worker was lost); None, like `ended_ms`, while it goes on.
+    `outcome`: a terminal status, `waiting`, `drained`, `given_back` (tried again later), `lease_expired` (the worker
+    was lost) or `unanswered` (it never heard of the claim); None, like `ended_ms`, while it goes on.
     """
 
     fence: int
@@ -222,11 +232,14 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A run granted to a worker: the record, the journal of its completed steps (key → JSON), its files by path."""
+    """A run granted to a worker: the record, the journal of its completed steps (key → JSON), its files by path, and
+    what of its log is in the archive.
+    """
 
     run: RunRecord
     journal: dict[str, bytes]
     files: dict[str, FileEntry]
+    segments: Sequence[Segment] = ()
 
 
 class Writes(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,13 +252,6 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
     events: list[NewEvent] = []
     journal: dict[str, str] = {}
     files: dict[str, FileEntry | None] = {}
-
-
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none."""
-
-    claims: list[Claim]
-    next_ms: int | None
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,12 +1,12 @@
 """What the domain needs from the outside, each as narrow as the wire."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, Self, TypeAlias
 
-from infra.contract.models import FileChanges, FileEntry, FileInfo
+from infra.contract.models import Event, FileChanges, FileEntry, FileInfo, RunHead, Segment
 from infra.contract.scripts import Script
 
 Reply: TypeAlias = "str | int | list[Reply] | None"
@@ -21,7 +21,7 @@ class Redis(Protocol):
     """
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command."""
+        """Run one command. It must be safe to repeat: it may be, if others that shared its request were refused."""
         ...
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
@@ -98,6 +98,22 @@ class RunFiles(Protocol):
         ...
 
 
+class LogArchive(Protocol):
+    """Segments of logs, kept in the object store. Everything raises FilesUnavailable if the store fails."""
+
+    async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
+        """Store the events of a segment. It counts once the run's record names it."""
+        ...
+
+    async def discard(self, run: RunHead, segment: Segment) -> None:
+        """Delete a segment that no record names."""
+        ...
+
+    def read(self, run: RunHead, segment: Segment, *, after: int) -> AsyncGenerator[list[Event], None]:
+        """The events of a segment from `after + 1` on, some at a time. Raises FileMissing."""
+        ...
+
+
 @dataclass(frozen=True)
 class ExecLimits:
     """Limits of one execution."""
@@ -142,9 +158,9 @@ class Execution:
     changes: FileChanges
 
 
-OnLine: TypeAlias = Callable[[Literal["stdout", "stderr"], str], Awaitable[None]]
-"""Called with each line of output (without its end) as it appears; a long line comes in parts; awaited, so that a
-slow log slows the program instead of losing lines."""
+OnLine: TypeAlias = Callable[[Literal["stdout", "stderr"], str, bool], Awaitable[None]]
+"""Called with each line of output (without its end) as it appears. A long line comes in parts; the last argument says
+whether the line goes on. Awaited, so that a slow log slows the program instead of losing lines."""
 
 
 class Executor(Protocol):

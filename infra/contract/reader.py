@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from infra.contract import codec
 from infra.contract.errors import FileMissing, RunGone
 from infra.contract.keys import Keys
-from infra.contract.models import Attempt, Event, FileEntry, Page, QueueDepths, RunHead, RunRecord
+from infra.contract.models import Attempt, Event, FileEntry, Page, QueueDepths, RunHead, RunLog, RunRecord
 from infra.contract.ports import Redis
 from infra.contract.states import Status
 
@@ -29,6 +29,10 @@ class RunReader:
     async def head(self, run_id: str) -> RunHead:
         """A run without what can be large. Raises RunGone."""
         return codec.decode_head(await self._fields(run_id, codec.HEAD_FIELDS))
+
+    async def log(self, run_id: str) -> RunLog:
+        """A run, and what of its log is in the archive. Raises RunGone."""
+        return codec.decode_log(await self._fields(run_id, codec.LOG_FIELDS))
 
     async def files(self, run_id: str) -> dict[str, FileEntry]:
         """The files of a run by path; empty if there is no such run."""
@@ -81,17 +85,8 @@ class RunReader:
                 return Page(runs=runs, cursor=None)
         return Page(runs=runs, cursor=cursor)
 
-    async def events(self, run_id: str, *, after: int, limit: int) -> list[Event]:
-        """At most `limit` events of the log from `after + 1` on; empty at the end of the log."""
-        events: list[Event] = []
-        more = True
-        while more and len(events) < limit:
-            found, more = await self.read(run_id, after=events[-1].seq if events else after)
-            events += found
-        return events[:limit]
-
     async def read(self, run_id: str, *, after: int) -> tuple[list[Event], bool]:
-        """What one round trip brings of the log from `after + 1` on, and whether there may be more."""
+        """What one round trip brings of the log in Redis from `after + 1` on, and whether there may be more."""
         start = f"{after + 1}-0"
         reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
         found = [event for event in codec.decode_entries(reply) if event.seq > after]

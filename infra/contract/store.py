@@ -1,27 +1,36 @@
 """The run store: one typed method for each atomic step. Works over REST and TCP alike."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import structs
 
 from infra.contract import codec, scripts
+from infra.contract.event_parts import cut, whole
+from infra.contract.events import RunInput
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.models import (
+    MAX_ERROR_CHARS,
     RECORD_VERSION,
     Brief,
     Claim,
-    Claimed,
     Held,
     RunError,
     RunRecord,
     RunSpec,
+    Segment,
     Writes,
 )
 from infra.contract.ports import Argument, Redis, Reply
 from infra.contract.reader import RunReader
 from infra.contract.states import Outcome, Status
 
-_CREATE, _START, _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _RESUME, _CANCEL, _REDRIVE, _DELETE = map(
-    scripts.load,
-    ("create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "redrive", "delete"),
+_CREATE, _START, _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT = map(
+    scripts.load, ("create", "start", "claim", "renew", "emit", "finish", "release", "wait")
+)
+_RESUME, _CANCEL, _REDRIVE, _CONDEMN, _DELETE, _TRIM = map(
+    scripts.load, ("resume", "cancel", "redrive", "condemn", "delete", "trim")
 )
 
 
@@ -32,6 +41,31 @@ class Lease:
         self.run_id = run_id
         self.fence = fence
         self.batch = 0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which claim of a worker's process it is; `heard`, if answers were lost since, is the last one that had one."""
+
+    process: str = ""
+    number: int = 0
+    heard: int | None = None
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The answer to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
+
+    `unreadable` are leases of runs whose records make no sense: whoever claims them next would fare no better.
+    """
+
+    claims: list[Claim]
+    unreadable: list[Lease]
+    next_ms: int | None
+
+
+NO_TURN = Turn()
+"""That of a claim which nobody will ask about."""
 
 
 class RunStore(RunReader):
@@ -51,7 +85,7 @@ class RunStore(RunReader):
         """Record a run and, with `start`, queue it.
 
         OK: created. SAME: it stood already, created by a request with the same `digest`; the record is what it is
-        now. REFUSED: it stood already, created by another request; no record is given.
+        now. REFUSED: it stood already, created by another request, or is being deleted; no record is given.
         """
         keys = self.keys
         spec_json, brief_json = codec.encode(spec), codec.encode(Brief.of(spec))
@@ -94,39 +128,54 @@ class RunStore(RunReader):
         """
         keys = self.keys
         run_keys = [keys.run(run_id), keys.log(run_id), keys.ready, keys.pending, keys.dead]
-        return _named(await self._redis.script(_REDRIVE, run_keys, [run_id, keys.channel(run_id), token]))
+        args = [run_id, keys.channel(run_id), token, keys.control]
+        return _named(await self._redis.script(_REDRIVE, run_keys, args))
 
     async def resume(self, run_id: str, user_input: str, *, token: str) -> tuple[Outcome, Status | None]:
-        """Give a waiting run its input and queue it. SAME as in `redrive`. REFUSED: the run does not wait."""
+        """Give a waiting run its input and queue it. SAME as in `redrive`. REFUSED: the run does not wait.
+
+        The record keeps all of the input, the log what fits into an event.
+        """
         keys = self.keys
         run_keys = [keys.run(run_id), keys.log(run_id), keys.ready, keys.pending]
-        data = codec.encode({"input": user_input})
-        args = [run_id, user_input, data, keys.channel(run_id), token]
+        data = codec.encode(whole(RunInput(input=user_input)))
+        args = [run_id, user_input, data, keys.channel(run_id), token, keys.control]
         return _named(await self._redis.script(_RESUME, run_keys, args))
 
+    async def condemn(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Say that a run that has ended or was never started is to be deleted.
+
+        For all that would queue it again, or name new objects of it, it is GONE from now on. REFUSED: it is under way.
+        """
+        return _named(await self._redis.script(_CONDEMN, [self.keys.run(run_id)], []))
+
     async def delete(self, run_id: str, user: str) -> tuple[Outcome, Status | None]:
-        """Delete the record and log of a run that has ended or was never started. REFUSED: it is under way."""
+        """Delete the record and log of a run that was condemned. REFUSED: it was not."""
         keys = self.keys
         run_keys = [keys.run(run_id), keys.log(run_id), keys.user_runs(user), keys.dead]
         return _named(await self._redis.script(_DELETE, run_keys, [run_id]))
 
-    async def claim(self, worker: str, wanted: int, *, lease_ms: int) -> Claimed:
+    async def claim(
+        self, worker: str, wanted: int, *, lease_ms: int, taken: bool = False, turn: Turn = NO_TURN
+    ) -> Claimed:
         """Recover expired leases, promote due runs, and grant up to `wanted` ready runs, each with a new fence.
 
-        Calling again after a lost answer grants other runs: those of the lost answer come back when their leases
-        expire.
+        `taken`: the worker has taken a wake token since its last claim. What was granted in turns whose answers were
+        lost is made ready again first.
         """
         keys = self.keys
         args: list[Argument] = [worker, wanted, lease_ms, keys.run_prefix, keys.channel_prefix]
-        args += [self._retention_s, keys.control, RECORD_VERSION]
+        args += [self._retention_s, keys.control, RECORD_VERSION, int(taken)]
+        args += [turn.process, turn.number, -1 if turn.heard is None else turn.heard]
         queue = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead]
         next_ms, *records = codec.items(await self._redis.script(_CLAIM, queue, args))
-        claims = []
-        for record in records:
-            fields = codec.pairs(record)
-            journal, files = codec.decode_journal(fields), codec.decode_files(fields)
-            claims.append(Claim(run=codec.decode_record(fields), journal=journal, files=files))
-        return Claimed(claims=claims, next_ms=None if next_ms == -1 else int(str(next_ms)))
+        claims, unreadable = [], []
+        for fields in map(codec.pairs, records):
+            try:
+                claims.append(codec.decode_claim(fields))
+            except (msgspec.DecodeError, LookupError, ValueError):
+                unreadable.append(Lease(fields["id"], int(fields["fence"])))
+        return Claimed(claims, unreadable, None if next_ms == -1 else int(str(next_ms)))
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[Held]:
         """Prolong the leases of all of a worker's runs at once; the answers stand in the order of `leases`."""
@@ -164,7 +213,7 @@ class RunStore(RunReader):
         """End a run: its last writes (the terminal event last), status, result or error, at once."""
         keys, run_id = self.keys, lease.run_id
         args = [*self._write(lease, writes), status.value, codec.encode(result) if result is not None else ""]
-        args += [codec.encode(error) if error else "", self._retention_s, *codec.encode_kept(writes)]
+        args += [_kept_error(error), self._retention_s, *codec.encode_kept(writes)]
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases, keys.dead]
         return _outcome(await self._redis.script(_FINISH, run_keys, args))
 
@@ -182,6 +231,17 @@ class RunStore(RunReader):
         run_keys = [keys.run(run_id), keys.log(run_id), keys.leases]
         return _outcome(await self._redis.script(_WAIT, run_keys, args))
 
+    async def trim(self, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+        """Name all segments of a claimed run's archive, and let Redis forget the events that are in them, but for
+        the entry with the last one.
+
+        Also after the run has ended, as long as nobody else has claimed it since: LOST then. GONE if it has been
+        deleted or is being deleted, also if its id is another run's by now. A repetition answers OK.
+        """
+        run_keys = [self.keys.run(run.id), self.keys.log(run.id)]
+        args: list[Argument] = [run.fence, run.created_ms, codec.encode(segments), segments[-1].last]
+        return _outcome(await self._redis.script(_TRIM, run_keys, args))
+
     def _write(self, lease: Lease, writes: Writes) -> list[Argument]:
         events_json = codec.encode_events(writes.events)
         channel = self.keys.channel(lease.run_id)
@@ -190,6 +250,12 @@ class RunStore(RunReader):
 
 def _or_empty(value: float | None) -> Argument:
     return "" if value is None else value
+
+
+def _kept_error(error: RunError | None) -> str:
+    if error is None:
+        return ""
+    return codec.encode(structs.replace(error, message=cut(error.message, MAX_ERROR_CHARS)))
 
 
 def _outcome(reply: Reply) -> Outcome:

@@ -17,6 +17,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     s3_access_key: str
     s3_secret_key: str
     api_token: str
+    stream_token_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def __repr__(self) -> str:
         return "Credentials(…)"
@@ -24,14 +25,19 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 def load_or_create(path: Path) -> Credentials:
     """Those of the file, or new ones. Raises StackError if the file is damaged, OSError."""
+    kept = b""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Credentials)
+        kept = path.read_bytes()
+        found = msgspec.json.decode(kept, type=Credentials)
     except FileNotFoundError:
-        made = _generate()
-        write_private(path, msgspec.json.format(msgspec.json.encode(made)).decode())
-        return made
+        found = _generate()
     except msgspec.DecodeError:
         raise StackError(f"{path} is damaged; restore it, or remove the whole data folder") from None
+    # Those of an earlier release lack what was made just now.
+    text = msgspec.json.format(msgspec.json.encode(found))
+    if text != kept:
+        write_private(path, text.decode())
+    return found
 
 
 def _generate() -> Credentials:

@@ -17,6 +17,8 @@ GRACE_S = 5
 
 REDIS_MEMORY = "1gb"
 
+FILES_OF_SECRETS = frozenset({"SWISSBRAIN_API_KEYS_FILE", "EDGE_STREAM_TOKEN_KEY_FILE"})
+
 
 @dataclass(frozen=True)
 class Part:
@@ -92,15 +94,17 @@ def gateway(site: Site, base: Mapping[str, str]) -> Part:
 
 
 def api(site: Site, base: Mapping[str, str]) -> Part:
-    """The HTTP API, with the one user."""
+    """The HTTP API, with the one user. Pages of any origin may call it, which without the token gets them nothing."""
     digest = hashlib.sha256(site.credentials.api_token.encode()).hexdigest()
     return _python(
         "api",
         site,
         base,
         "edge_api",
+        EDGE_CORS_ORIGINS=base.get("EDGE_CORS_ORIGINS", "*"),
         EDGE_HOST=HOST,
         EDGE_PORT=str(site.ports.api),
+        EDGE_STREAM_TOKEN_KEY=site.credentials.stream_token_key,
         SWISSBRAIN_API_KEYS=json.dumps([{"user": USER, "scopes": SCOPES, "sha256": digest}]),
         UPSTASH_REDIS_REST_URL=site.rest_url,
         UPSTASH_REDIS_REST_TOKEN=site.credentials.rest_token,
@@ -128,9 +132,7 @@ def worker(site: Site, base: Mapping[str, str], number: int, *, unsafe: bool = F
 def base_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """What every part inherits: all but what would point it elsewhere, and no proxy before the loopback interface."""
     kept = {
-        name: value
-        for name, value in inherited.items()
-        if name != "SWISSBRAIN_API_KEYS_FILE" and not name.startswith("AWS_")
+        name: value for name, value in inherited.items() if name not in FILES_OF_SECRETS and not name.startswith("AWS_")
     }
     for name in ("NO_PROXY", "no_proxy"):
         kept[name] = ",".join(filter(None, [kept.get(name), HOST]))

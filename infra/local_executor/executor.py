@@ -6,6 +6,7 @@ import os
 import secrets
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ class LocalExecutor:
             await surely(child.connect())  # half connected, uvloop and the pipe would each close the same descriptor
             work = [
                 asyncio.ensure_future(child.ended(command.timeout_s)),
-                asyncio.ensure_future(stdout.pump(child.stdout, lambda line: on_line("stdout", line))),
-                asyncio.ensure_future(stderr.pump(child.stderr, lambda line: on_line("stderr", line))),
+                asyncio.ensure_future(stdout.pump(child.stdout, partial(on_line, "stdout"))),
+                asyncio.ensure_future(stderr.pump(child.stderr, partial(on_line, "stderr"))),
             ]
             timed_out, *_ = await asyncio.gather(*work)
         finally:
@@ -148,7 +149,7 @@ class Ended:
     stderr: Capture
 
 
-async def _ignore(stream: str, line: str) -> None:
+async def _ignore(stream: str, line: str, more: bool) -> None:
     return
 
 

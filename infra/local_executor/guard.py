@@ -23,6 +23,7 @@ PAUSE_S = 0.005
 KILLED = 128 + signal.SIGKILL
 NOT_FOUND = 127
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+COUNTS = 5
 
 
 def main(lifeline: int, memory_bytes: int, command: list[str]) -> int:
@@ -89,21 +90,39 @@ def end_all(program: int) -> int:
 
 
 def holds_more(memory_bytes: int) -> bool:
-    """Whether the tree below us holds more memory than allowed; what its processes share counts once."""
+    """Whether the tree below us holds more memory than allowed; what its processes share counts once.
+
+    A process that ends between two readings leaves its share to the others, which are then read to hold more than all
+    of them ever did. So where it matters what is shared it takes several counts in a row to convict.
+    """
+    for _ in range(COUNTS):
+        private, held = held_below(memory_bytes)
+        if private > memory_bytes:
+            return True
+        if held <= memory_bytes:
+            return False
+        time.sleep(PAUSE_S)
+    return True
+
+
+def held_below(enough: int) -> tuple[int, int]:
+    """The memory of all below us, that which is not shared and all; exact only if it might be more than `enough`."""
     table = processes()
     below = descendants(table)
     resident = sum(table[pid][1] for pid in below)  # counts too much, and costs little
-    if resident <= memory_bytes:
-        return False
-    exact = 0
+    if resident <= enough:
+        return 0, resident
+    private = held = 0
     for pid in below:
         try:
-            exact += held_bytes(pid)
+            own, with_share = held_bytes(pid)
         except ProcessLookupError:
             continue
         except OSError:
-            exact += table[pid][1]
-    return exact > memory_bytes
+            own, with_share = 0, table[pid][1]
+        private += own
+        held += with_share
+    return private, held
 
 
 def descendants(table: dict[int, tuple[int, int]]) -> set[int]:
@@ -118,14 +137,16 @@ def descendants(table: dict[int, tuple[int, int]]) -> set[int]:
     return below
 
 
-def held_bytes(pid: int) -> int:
-    """The memory of one process, its share of what it shares. Costs a walk over all of its pages."""
-    found = 0
+def held_bytes(pid: int) -> tuple[int, int]:
+    """The memory of one process, alone and with its share of what it shares. Costs a walk over all of its pages."""
+    private = held = 0
     with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
         for line in file:
             if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
-                found += int(line.split()[1]) * 1024
-    return found
+                held += int(line.split()[1]) * 1024
+            elif line.startswith(b"Private_Dirty:"):
+                private = int(line.split()[1]) * 1024
+    return min(private, held), held  # what is dirty may be of a file
 
 
 def processes() -> dict[int, tuple[int, int]]:

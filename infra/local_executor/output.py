@@ -10,7 +10,9 @@ PART_CHARS = 4096
 """A longer line is handed on in parts of so many characters: at most 16 KB of UTF-8."""
 _CHUNK_BYTES = 64 * 1024
 
-OnText: TypeAlias = Callable[[str], Awaitable[None]]
+Part: TypeAlias = tuple[str, bool]
+"""A line, or a part of one, and whether the line goes on."""
+OnPart: TypeAlias = Callable[[str, bool], Awaitable[None]]
 
 
 class Lines:
@@ -20,17 +22,18 @@ class Lines:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
-    def feed(self, data: bytes, *, final: bool = False) -> list[str]:
+    def feed(self, data: bytes, *, final: bool = False) -> list[Part]:
         """The lines that are complete now, without their ends; with `final` also the last one that has no end."""
         self._rest += self._decoder.decode(data, final)
         *lines, self._rest = self._rest.split("\n")
-        while len(self._rest) > PART_CHARS:
-            lines.append(self._rest[:PART_CHARS])
-            self._rest = self._rest[PART_CHARS:]
         if final and self._rest:
             lines.append(self._rest)
             self._rest = ""
-        return [part for line in lines for part in _parts(line.removesuffix("\r"))]
+        parts = [part for line in lines for part in _parts(line.removesuffix("\r"))]
+        while len(self._rest) > PART_CHARS:
+            parts.append((self._rest[:PART_CHARS], True))
+            self._rest = self._rest[PART_CHARS:]
+        return parts
 
 
 class Capture:
@@ -41,18 +44,19 @@ class Capture:
         self.total_bytes = 0
         self._limit = limit
 
-    async def pump(self, source: asyncio.StreamReader, on_line: OnText) -> None:
-        """Read until the stream ends, awaiting `on_line` for each line, so that a slow log slows the program."""
+    async def pump(self, source: asyncio.StreamReader, on_part: OnPart) -> None:
+        """Read until the stream ends, awaiting `on_part` for each line, so that a slow log slows the program."""
         lines = Lines()
         with self.path.open("wb") as file:
             while data := await source.read(_CHUNK_BYTES):
                 file.write(data[: max(0, self._limit - self.total_bytes)])
                 self.total_bytes += len(data)
-                for line in lines.feed(data):
-                    await on_line(line)
-        for line in lines.feed(b"", final=True):
-            await on_line(line)
+                for part in lines.feed(data):
+                    await on_part(*part)
+        for part in lines.feed(b"", final=True):
+            await on_part(*part)
 
 
-def _parts(line: str) -> list[str]:
-    return [line[at : at + PART_CHARS] for at in range(0, len(line), PART_CHARS)] or [""]
+def _parts(line: str) -> list[Part]:
+    starts = range(0, max(1, len(line)), PART_CHARS)
+    return [(line[at : at + PART_CHARS], at != starts[-1]) for at in starts]

@@ -1,4 +1,5 @@
-"""Object keys: `users/{user_id}/runs/{run_id}/` and then `files/{fence}-{number}/{path}` or `kept/{fence}-{number}`."""
+"""Object keys: `users/{user_id}/runs/{run_id}/` and then `files/{fence}-{number}/{path}`, `kept/{fence}-{number}`, or
+`log/{created_ms}-{first}-{last}-{fence}.ndjson.gz`."""
 
 import re
 

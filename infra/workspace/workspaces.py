@@ -1,4 +1,4 @@
-"""All workspaces: the entrance for the API and the worker."""
+"""All that runs keep in the object store, their workspaces and `logs`: the entrance for the API and the worker."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import served_as
+from infra.workspace.log_segments import LogSegments
 from infra.workspace.object_keys import run_prefix
 from infra.workspace.run_files import S3RunFiles
 from infra.workspace.threads import Threads
@@ -27,6 +28,7 @@ class Workspaces:
         self._bucket = Bucket(settings)
         self._threads = Threads()
         self._limits = limits or WorkspaceLimits()
+        self.logs = LogSegments(self._bucket, self._threads)
 
     async def ensure_bucket(self) -> None:
         """Create the bucket if it is missing. Many processes may do so at once."""

@@ -11,7 +11,12 @@ from infra.contract.ports import Executor, RunFiles
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all results. A result is kept in the run's journal, so it is small: large output is a file."""
+    """Base of all results. A result is kept in the run's journal, so it is small: large output is a file.
+
+    `kept` names the files with the whole output, if there was more than the log took.
+    """
+
+    kept: tuple[str, ...] = ()
 
 
 class ToolFailed(Exception):
@@ -35,8 +40,8 @@ class ToolContext(Protocol):
     files: RunFiles
     executor: Executor
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Log a line of output live (event `tool.output`)."""
+    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
+        """Log a line of output live (event `tool.output`), or a part of it: `more` says that the line goes on."""
         ...
 
     async def message(self, text: str) -> None:

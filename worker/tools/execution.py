@@ -12,7 +12,7 @@ TAIL_BYTES = 4096
 
 
 class ExecutionResult(ToolResult, frozen=True, kw_only=True):
-    """How a program ended. `kept` names the files with the whole output; tails are the last 4 KB of it.
+    """How a program ended; the tails are the last 4 KB of its output.
 
     The executor keeps output up to its limit; `*_bytes` count all that was printed.
     """
@@ -23,7 +23,6 @@ class ExecutionResult(ToolResult, frozen=True, kw_only=True):
     stderr_tail: str
     stdout_bytes: int
     stderr_bytes: int
-    kept: tuple[str, ...] = ()
 
 
 class LoggedOutput:
@@ -37,14 +36,14 @@ class LoggedOutput:
         """Whether there was more than the log took."""
         return self._left < 0
 
-    async def line(self, stream: Literal["stdout", "stderr"], text: str) -> None:
-        """Log one line of output."""
+    async def line(self, stream: Literal["stdout", "stderr"], text: str, more: bool) -> None:
+        """Log one line of output, or a part of it if there is `more`."""
         if self.cut():
             return
         self._left -= len(text.encode()) + 1
         if self.cut():
-            text = f"… the output goes on in {_kept(self._context, stream)}"
-        await self._context.output(stream, text)
+            text, more = f"… the output goes on in {_kept(self._context, stream)}", False
+        await self._context.output(stream, text, more=more)
 
 
 async def execute(

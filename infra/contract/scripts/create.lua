@@ -1,7 +1,8 @@
 -- KEYS: run, user_runs, ready, pending, delayed
 -- ARGV: id, user, version, spec, brief, digest, priority, max_attempts, start (0 or 1), delay_ms, start_at_ms,
 --   queue_ttl_ms (each of the three may be empty), index_ttl_s, unstarted_ttl_s, control
--- Answers: name, created_ms. SAME if the run stands with the same digest of the request, REFUSED with another.
+-- Answers: name, created_ms. SAME if the run stands with the same digest of the request, REFUSED with another, or if it is being
+-- deleted.
 expect(5, 15)
 local run, user_runs, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, user, version, spec, brief, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -13,9 +14,9 @@ number(priority, 'priority')
 number(max_attempts, 'max_attempts')
 number(start, 'start')
 
-local known = redis.call('HGET', run, 'digest')
-if known then
-  return { known == digest and 'SAME' or 'REFUSED' }
+local known = redis.call('HMGET', run, 'digest', 'condemned')
+if known[1] then
+  return { known[1] == digest and not known[2] and 'SAME' or 'REFUSED' }
 end
 local us = now_us()
 local ms = math.floor(us / 1000)

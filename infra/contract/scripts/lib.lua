@@ -37,7 +37,11 @@ local function order(priority, us)
   return int((LOWEST_CLASS - tonumber(priority)) * CLASS_US + us - EPOCH_US)
 end
 
--- Makes a run ready, or has it wait until `due` (ms; nil or past: now). The control message tells sleeping workers.
+-- Whoever takes a wake token claims within so long, unless it dies or stands still: then the others are to look.
+local CLAIMED_MS = 1000
+
+-- Makes a run ready, or has it wait until `due` (ms; nil or past: now; only then `delayed` is needed). The control message
+-- tells sleeping workers when to look; for a ready run the answer to the claim of whoever was woken takes that back.
 local function enqueue(ready, pending, delayed, control, id, priority, us, due)
   local ms = math.floor(us / 1000)
   if due and due > ms then
@@ -45,7 +49,8 @@ local function enqueue(ready, pending, delayed, control, id, priority, us, due)
     redis.call('PUBLISH', control, 'due ' .. int(due - ms))
   else
     redis.call('ZADD', ready, order(priority, us), id)
-    redis.call('RPUSH', pending, id)
+    -- More tokens than this one: nobody is asleep.
+    if redis.call('RPUSH', pending, id) == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
   end
 end
 

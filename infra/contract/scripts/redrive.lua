@@ -1,27 +1,26 @@
 -- KEYS: run, log, ready, pending, dead
--- ARGV: id, channel, token (of this call: a replay answers SAME)
+-- ARGV: id, channel, token (of this call: a replay answers SAME), control
 -- Answers: name, status. A failed or cancelled run is queued again with fresh attempts; its journal stays, but for the note of
 -- what was under way: who asks for a retry wants that repeated.
-expect(5, 3)
+expect(5, 4)
 local run, log, ready, pending, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, channel, token = ARGV[1], ARGV[2], ARGV[3]
+local id, channel, token, control = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'token')
+local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'token', 'token:' .. token, 'condemned')
 local status, priority, seq = found[1], found[2], found[3]
-if not status then return { 'GONE' } end
-if found[4] == token then return { 'SAME', status } end
+if not status or found[6] then return { 'GONE' } end
+if found[4] == token or found[5] then return { 'SAME', status } end
 if not TERMINAL[status] or not allowed(status, 'queued') then return { 'REFUSED', status } end
 local us = now_us()
 local ms = math.floor(us / 1000)
 local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
 write(run, {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
-  'finished_ms', '', 'result', '', 'error', '',
+  'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
 })
 redis.call('HDEL', run, 'journal:started')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)
-redis.call('ZADD', ready, order(priority, us), id)
-redis.call('RPUSH', pending, id)
+enqueue(ready, pending, nil, control, id, priority, us)
 return { 'OK', 'queued' }
