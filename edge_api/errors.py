@@ -2,6 +2,10 @@
 
 EdgeError
 ├── Unauthenticated     no token, or none that is known
+├── StreamTokenInvalid  the stream token was not made by this API, or does not come alone
+├── StreamTokenExpired  the stream token was good until a moment ago
+├── StreamTokenElsewhere  the stream token is for another run
+├── StreamTokensOff     this API has no key to sign stream tokens with
 ├── Forbidden           the token lacks a scope
 ├── BadRequest          the request cannot be read: no body, not JSON
 ├── BadCursor           the cursor is not one that this API gave
@@ -38,6 +42,28 @@ class EdgeError(Exception):
 
 class Unauthenticated(EdgeError):
     """No token, or none that is known."""
+
+
+class StreamTokenInvalid(EdgeError):
+    """The stream token was not made by this API, or does not come alone."""
+
+    field = "token"
+
+
+class StreamTokenExpired(EdgeError):
+    """The stream token was good until a moment ago: a new one will do."""
+
+    field = "token"
+
+
+class StreamTokenElsewhere(EdgeError):
+    """The stream token is for another run."""
+
+    field = "token"
+
+
+class StreamTokensOff(EdgeError):
+    """This API has no key to sign stream tokens with."""
 
 
 class Forbidden(EdgeError):
@@ -83,9 +109,20 @@ class _Kind:
 
 _RETRY = {"Retry-After": str(RETRY_AFTER_S)}
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="swissbrain"'}
+_BAD_TOKEN = {"WWW-Authenticate": f'{_CHALLENGE["WWW-Authenticate"]}, error="invalid_token"'}
 
 _KINDS: Mapping[type[Exception], _Kind] = {
     Unauthenticated: _Kind(HTTPStatus.UNAUTHORIZED, "unauthenticated", "Not authenticated", headers=_CHALLENGE),
+    StreamTokenInvalid: _Kind(
+        HTTPStatus.UNAUTHORIZED, "stream-token-invalid", "The stream token is not valid", headers=_BAD_TOKEN
+    ),
+    StreamTokenExpired: _Kind(
+        HTTPStatus.UNAUTHORIZED, "stream-token-expired", "The stream token has expired", headers=_BAD_TOKEN
+    ),
+    StreamTokenElsewhere: _Kind(
+        HTTPStatus.FORBIDDEN, "stream-token-of-another-run", "The stream token is for another run"
+    ),
+    StreamTokensOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "stream-tokens-off", "There are no stream tokens here"),
     Forbidden: _Kind(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
     BadRequest: _Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be read"),
     BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "The cursor is not valid"),
@@ -95,7 +132,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
     domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
     domain.FileMissing: _Kind(HTTPStatus.NOT_FOUND, "file-not-found", "There is no such file"),
-    domain.TransitionRefused: _Kind(HTTPStatus.CONFLICT, "transition-refused", "The run's status does not allow this"),
+    domain.TransitionRefused: _Kind(HTTPStatus.CONFLICT, "transition-refused", "The run does not allow this now"),
     domain.StoreUnavailable: _Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "store-unavailable",
@@ -117,8 +154,6 @@ _KINDS: Mapping[type[Exception], _Kind] = {
 _UNEXPECTED = _Kind(
     HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Internal error", "something went wrong; it has been logged"
 )
-STATUSES = tuple(sorted({kind.status.value for kind in (*_KINDS.values(), _UNEXPECTED)}))
-"""Every status that an error of the domain or of the edge can have."""
 
 
 def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:

@@ -1,13 +1,17 @@
 """One upstream subscription for each channel of the process, however many clients listen to it."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from edge_api.frames import LiveBatch
 from infra.contract.errors import StoreUnavailable
 from infra.contract.ports import LogFeed
 from infra.logging import log
 
+SETTLE_S = 0.5
+"""How long is waited for subscriptions to close. It takes two turns of the loop, unless something hangs."""
 INBOX_CHARS = 1024 * 1024
 """What may wait for one client. One that falls further behind is let go and reads on from the stream, which has all."""
 
@@ -18,7 +22,7 @@ class Listener:
     def __init__(self, confirmed: "asyncio.Future[None]", limit_chars: int) -> None:
         self._confirmed = confirmed
         self._limit_chars = limit_chars
-        self._waiting: list[str] = []
+        self._waiting: deque[LiveBatch] = deque()
         self._size = 0
         self._ended = False
         self._wake = asyncio.Event()
@@ -30,24 +34,25 @@ class Listener:
     def __aiter__(self) -> "Listener":
         return self
 
-    async def __anext__(self) -> list[str]:
-        """All messages that wait; the end when the upstream has ended or this client was too slow."""
+    async def __anext__(self) -> LiveBatch:
+        """The next batch; the end when the upstream has ended or this client was too slow."""
         while not self._waiting:
             if self._ended:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-        messages, self._waiting, self._size = self._waiting, [], 0
-        return messages
+        batch = self._waiting.popleft()
+        self._size -= batch.size
+        return batch
 
-    def put(self, message: str) -> bool:
-        """Leave a message; False if the client is too far behind, and has been let go."""
-        self._size += len(message)
+    def put(self, batch: LiveBatch) -> bool:
+        """Leave a batch; False if the client is too far behind, and has been let go."""
+        self._size += batch.size
         if self._size > self._limit_chars and self._waiting:
             self._waiting.clear()
             self.end()
             return False
-        self._waiting.append(message)
+        self._waiting.append(batch)
         self._wake.set()
         return True
 
@@ -88,6 +93,14 @@ class Fanout:
             if not topic.listeners:
                 self._close(channel, topic)
 
+    async def settle(self) -> None:
+        """Return once the subscriptions that nobody listens to any longer are closed.
+
+        For a process that may be frozen next: it would keep them half open.
+        """
+        if closing := [pump for pump in self._pumps if pump.cancelling()]:
+            await asyncio.wait(closing, timeout=SETTLE_S)
+
     async def close(self) -> None:
         """End all subscriptions."""
         for channel, topic in list(self._topics.items()):
@@ -116,7 +129,8 @@ class Fanout:
                 if not topic.confirmed.done():
                     topic.confirmed.set_result(None)
                 async for message in messages:
-                    topic.listeners = {each for each in topic.listeners if each.put(message)}
+                    batch = LiveBatch(message)
+                    topic.listeners = {each for each in topic.listeners if each.put(batch)}
         except StoreUnavailable as exc:
             _fail(topic, exc)
         except Exception as exc:  # noqa: BLE001

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from edge_api.app import create_app
 from edge_api.auth import ApiKeys
 from edge_api.errors import MEDIA_TYPE
+from edge_api.lambda_events import WARM, is_request
 from edge_api.settings import EdgeSettings
 from infra.contract.store import RunStore
 from infra.logging import configure
@@ -47,8 +48,8 @@ def _mangum() -> Mangum:
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-    """The Lambda function. Events that are no HTTP request, such as a scheduled warm-up, are answered at once."""
+    """The Lambda function."""
     serve = _mangum()
-    if "requestContext" not in event:
-        return {"warm": True}
+    if not is_request(event):
+        return dict(WARM)
     return dict(serve(dict(event), context))

@@ -24,6 +24,16 @@ async def read_json(request: Request, kind: type[T], limit_bytes: int) -> T:
     body = await read_body(request, limit_bytes)
     if not body.strip():
         raise BadRequest("the body is empty; send a JSON object")
+    return _as(kind, body, request)
+
+
+async def read_optional(request: Request, kind: type[T], limit_bytes: int) -> T:
+    """The same for a `kind` that needs no field: without a body, all of them have their defaults."""
+    body = await read_body(request, limit_bytes)
+    return _as(kind, body, request) if body.strip() else kind()
+
+
+def _as(kind: type[T], body: bytes, request: Request) -> T:
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise WrongMediaType(f"the body is said to be '{media_type[:100]}'; send 'Content-Type: application/json'")

@@ -9,6 +9,7 @@ import msgspec
 
 from edge_api import errors, requests, schemas
 from edge_api.settings import ApiSettings
+from infra.contract.events import EVENTS
 from infra.contract.models import QueueDepths
 from infra.contract.tools import TOOLS
 
@@ -35,12 +36,20 @@ _LAST_EVENT_ID = {
     "schema": {"type": "integer", "minimum": 0},
 }
 
+_STREAM_TOKEN = {
+    "type": "apiKey",
+    "in": "query",
+    "name": "token",
+    "description": "A stream token of the run in the path, without the header Authorization.",
+}
+
 
 @dataclass(frozen=True)
 class Operation:
     """One operation: what it is called, what it takes, what it answers when all is well, and what it refuses.
 
-    An answer is a type, several of them, a media type, or None for an empty one.
+    An answer is a type, several of them, a media type, or None for an empty one. `body_optional`: all of the body's
+    fields have defaults. `stream_token`: the run's stream token will do.
     """
 
     name: str
@@ -48,9 +57,11 @@ class Operation:
     answers: Mapping[int, object]
     refuses: Sequence[int] = ()
     body: object = None
+    body_optional: bool = False
     query: type[msgspec.Struct] | None = None
     headers: Sequence[Mapping[str, Any]] = ()
     public: bool = False
+    stream_token: bool = False
 
 
 _INPUT = (400, 413, 415, 422)
@@ -110,6 +121,14 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         requests.ResumeRun,
         headers=[_KEY],
     ),
+    ("POST", "/agent/runs/{run_id}/stream-token"): Operation(
+        "mintStreamToken",
+        "Get a short-lived token with which a browser can read the log of this run, and nothing else.",
+        {201: schemas.StreamToken},
+        (*_INPUT, 404, 501),
+        requests.MintStreamToken,
+        body_optional=True,
+    ),
     ("GET", "/agent/runs/{run_id}/files"): Operation(
         "listFiles", "List the files of a run's workspace.", {200: schemas.FileList}, (404,)
     ),
@@ -117,7 +136,12 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         "getFile", "Redirects to the file's content, at a URL that expires soon.", {307: None}, (404, 422)
     ),
     ("GET", "/agent/logs/{run_id}"): Operation(
-        "readLog", "Read a page of a run's log.", {200: schemas.LogPage}, (404, 422), query=requests.LogQuery
+        "readLog",
+        "Read a page of a run's log.",
+        {200: schemas.LogPage},
+        (404, 422),
+        query=requests.LogQuery,
+        stream_token=True,
     ),
     ("GET", "/agent/logs/{run_id}/stream"): Operation(
         "streamLog",
@@ -127,17 +151,24 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
         (404, 422),
         query=requests.StreamQuery,
         headers=[_LAST_EVENT_ID],
+        stream_token=True,
     ),
     ("GET", "/agent/queue"): Operation("getQueue", "How many runs stand where.", {200: QueueDepths}),
     ("GET", "/health"): Operation("health", "The process is up.", {200: schemas.Health}, public=True),
     ("GET", "/ready"): Operation("ready", "Redis can be reached.", {200: schemas.Health}),
     ("GET", "/openapi.json"): Operation("openapi", "This description.", {200: dict[str, Any]}),
+    ("GET", "/events.schema.json"): Operation(
+        "eventSchema",
+        "The JSON Schema of one event of a log; `x-events` has the data of each type.",
+        {200: dict[str, Any]},
+    ),
 }
 
 
 def build(settings: ApiSettings) -> bytes:
     """The description as JSON."""
-    kinds: list[object] = [schemas.Problem, schemas.LogEvent, schemas.Gap, schemas.StreamEnd, *TOOLS.values()]
+    kinds: list[object] = [schemas.Problem, schemas.LogEvent, schemas.Gap, schemas.StreamEnd]
+    kinds += [*TOOLS.values(), *EVENTS.values()]
     for operation in OPERATIONS.values():
         for kind in (*operation.answers.values(), operation.body):
             kinds += kind if isinstance(kind, tuple) else [kind]
@@ -157,9 +188,10 @@ def build(settings: ApiSettings) -> bytes:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}, "streamToken": _STREAM_TOKEN},
         },
         "x-tools": {name: {"$ref": REF.format(name=kind.__name__)} for name, kind in TOOLS.items()},
+        "x-events": {name: {"$ref": REF.format(name=kind.__name__)} for name, kind in EVENTS.items()},
     }
     return msgspec.json.encode(document)
 
@@ -181,9 +213,12 @@ def _operation(path: str, operation: Operation) -> dict[str, Any]:
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:
-        described["requestBody"] = {"required": True, "content": _content("application/json", _schema(operation.body))}
+        content = _content("application/json", _schema(operation.body))
+        described["requestBody"] = {"required": not operation.body_optional, "content": content}
     if operation.public:
         described["security"] = []
+    if operation.stream_token:
+        described["security"] = [{"bearer": []}, {"streamToken": []}]
     return described
 
 

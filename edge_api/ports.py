@@ -3,10 +3,16 @@
 from typing import Protocol
 
 from infra.contract.models import FileEntry
+from infra.contract.ports import LogArchive
 
 
 class Workspaces(Protocol):
-    """The files of all runs. Everything raises FilesUnavailable if the object store fails."""
+    """All that runs keep in the object store. Everything raises FilesUnavailable if that fails."""
+
+    @property
+    def logs(self) -> LogArchive:
+        """The archive of logs."""
+        ...
 
     async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
         """A URL by which whoever has it can fetch the file until it expires."""

@@ -9,6 +9,7 @@ from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
 MAX_INPUT_CHARS = 100_000
+MAX_STREAM_TOKEN_S = 3600
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -42,6 +43,12 @@ class ResumeRun(Request, frozen=True):
     """The input that a waiting run asks for."""
 
     user_input: UserInput
+
+
+class MintStreamToken(Request, frozen=True):
+    """A token to read the log of one run with; it is good for `expires_s`."""
+
+    expires_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_STREAM_TOKEN_S)] = 300
 
 
 class ExecuteCreate(RunSpec, frozen=True, tag_field="action", tag="create"):

@@ -10,9 +10,9 @@ _encode = msgspec.json.Encoder().encode
 _HEADERS = {"Cache-Control": "no-store"}
 
 
-def ok(value: object) -> Response:
+def ok(value: object, status: int = 200) -> Response:
     """A value as JSON."""
-    return Response(_encode(value), 200, _HEADERS, "application/json")
+    return Response(_encode(value), status, _HEADERS, "application/json")
 
 
 def created(record: RunRecord, *, now: bool) -> Response:

@@ -11,8 +11,8 @@ from edge_api.requests import ForkRun, ListQuery
 from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
-from infra.contract.models import Attempt, FileEntry, ForkOf, Page, RunHead, RunRecord, RunSpec
-from infra.contract.states import TERMINAL, Outcome, Status
+from infra.contract.models import Attempt, FileEntry, ForkOf, Page, RunHead, RunLog, RunRecord, RunSpec
+from infra.contract.states import Outcome, Status
 from infra.contract.store import RunStore
 from infra.logging import log
 
@@ -42,18 +42,24 @@ class RunService:
         digest = hashlib.sha256(codec.encode([spec, start]).encode()).hexdigest()
         outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest)
         if record is None:
-            raise KeyReused("this Idempotency-Key was used for a request with other content")
+            raise KeyReused(
+                "this Idempotency-Key was used for a request with other content, or its run is being deleted"
+            )
         if outcome is Outcome.OK:
             log("run.created", run_id=run_id, user=user, start=start)
         return record, outcome is Outcome.OK
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
-        """Record a run that goes its own way after the first steps of another one; as `create`."""
-        source = (await self.get(user, run_id)).spec
+        """Record a run that goes its own way after the first steps of another one; as `create`.
+
+        Raises TransitionRefused if the other one is being deleted.
+        """
+        source = _lasting("fork", await self.get(user, run_id)).spec
         plan = source.plan or []
+        plan = plan[: wanted.from_step] + (plan[wanted.from_step :] if wanted.plan is None else wanted.plan)
         spec = RunSpec(
             prompt=wanted.prompt or source.prompt,
-            plan=plan[: wanted.from_step] + (plan[wanted.from_step :] if wanted.plan is None else wanted.plan),
+            plan=plan or None,
             priority=source.priority,
             max_attempts=source.max_attempts,
             timeout_s=source.timeout_s,
@@ -69,6 +75,10 @@ class RunService:
     async def head(self, user: str, run_id: str) -> RunHead:
         """The user's run without what can be large."""
         return _owned(await self._store.head(_checked(run_id)), user)
+
+    async def log(self, user: str, run_id: str) -> RunLog:
+        """The user's run for a reader of its log."""
+        return _owned(await self._store.log(_checked(run_id)), user)
 
     async def files(self, user: str, run_id: str) -> dict[str, FileEntry]:
         """The files of the user's run, by path."""
@@ -90,8 +100,8 @@ class RunService:
         return await self._store.page(user, limit=query.limit, before=before, status=query.status, error=query.error)
 
     async def start(self, user: str, run_id: str) -> RunState:
-        """Queue a created run. Raises TransitionRefused if it waits or has ended."""
-        await self.head(user, run_id)
+        """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted."""
+        _lasting("start", await self.head(user, run_id))
         answer = await self._store.start(run_id)
         return self._state("start", run_id, answer, allowed="a run that was created but not started")
 
@@ -102,8 +112,8 @@ class RunService:
         return self._state("cancel", run_id, answer, allowed="a run that has not ended", cancelling=True)
 
     async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
-        """Queue a failed or cancelled run again. Raises TransitionRefused for any other."""
-        await self.head(user, run_id)
+        """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted."""
+        _lasting("retry", await self.head(user, run_id))
         answer = await self._store.redrive(run_id, token=_derived(user, key))
         return self._state("retry", run_id, answer, allowed="a run that has failed or was cancelled")
 
@@ -116,12 +126,16 @@ class RunService:
     async def delete(self, user: str, run_id: str) -> None:
         """Delete a run that has ended or was never started: its files first, then its record and log.
 
-        In this order a deletion that is interrupted can be repeated: the record is still there to ask for it.
+        In this order a deletion that is interrupted can be repeated: the record is still there to ask for it. Before,
+        the run is condemned: a retry in between would work on without its files.
         """
-        run = await self.head(user, run_id)
+        await self.head(user, run_id)
+        outcome, status = await self._store.condemn(run_id)
         allowed = "a run that has ended or was never started"
-        if run.status not in TERMINAL and run.status is not Status.CREATED:
-            raise _refused("delete", run.status, allowed)
+        if outcome is Outcome.REFUSED:
+            raise _refused("delete", status, allowed)
+        if outcome is Outcome.GONE:
+            raise _gone(run_id)
         await self._files.delete_run(user, run_id)
         outcome, status = await self._store.delete(run_id, user)
         if outcome is Outcome.REFUSED:
@@ -129,8 +143,8 @@ class RunService:
         log("run.deleted", run_id=run_id, user=user)
 
     async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> None:
-        """Raise RunGone, or InvalidInput if the other run has not done just the steps that this one begins with."""
-        source = (await self.get(user, fork.run_id)).spec.plan or []
+        """Raise RunGone, TransitionRefused, or InvalidInput if the other run has not done just the first steps."""
+        source = _lasting("fork", await self.get(user, fork.run_id)).spec.plan or []
         done = await self._store.journal(fork.run_id)
         completed = next((index for index in range(len(source)) if f"step:{index}" not in done), len(source))
         if fork.from_step > completed:
@@ -176,6 +190,16 @@ def _checked(run_id: str) -> str:
 def _owned(run: H, user: str) -> H:
     if run.user != user:
         raise _gone(run.id)
+    return run
+
+
+def _lasting(action: str, run: H) -> H:
+    """What is being deleted loses its files at any moment."""
+    if run.condemned:
+        raise TransitionRefused(
+            f"cannot {action} a run that is being deleted; if its deletion was interrupted, delete it again",
+            run.status.value,
+        )
     return run
 
 

@@ -171,6 +171,14 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int
 
 
+class StreamToken(msgspec.Struct, frozen=True, kw_only=True):
+    """Leave to read the log of one run until `expires_ms`; `href` is the path of its stream with the token in it."""
+
+    token: str
+    expires_ms: int
+    href: str
+
+
 class File(msgspec.Struct, frozen=True, kw_only=True):
     """A file of a run's workspace; `href` redirects to its content."""
 
@@ -193,7 +201,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An error (RFC 9457). `field` is the path of the bad value; `run_status` is what refused a transition."""
+    """An error (RFC 9457). `field` is the path of the bad value, `run_status` that of a run which refuses an action."""
 
     type: str
     title: str

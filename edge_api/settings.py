@@ -1,5 +1,6 @@
 """The edge's settings, read once at its composition root; a missing or bad variable is one line that names it."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,10 @@ import msgspec
 from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError, StoreSettings
 
 SCOPES = frozenset({"runs:read", "runs:write"})
-LOG_MODES = ("stream",)
+LOG_MODES = ("stream", "longpoll")
+
+_ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,18 +29,27 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class ApiSettings:
-    """What the application itself needs. `stream_hold_s` 0 means that a log stream is held without a bound."""
+    """What the application itself needs. `stream_hold_s` 0 means that a log stream is held without a bound.
+
+    `cors_origins`: the pages of which origins may call, `*` for all. `stream_token_keys`: the first one signs, all
+    verify; without one there are no stream tokens.
+    """
 
     log_mode: str = "stream"
     stream_hold_s: float = 3600.0
     stream_ping_s: float = 15.0
     stream_stall_s: float = 30.0
+    longpoll_wait_s: float = 20.0
     presign_expiry_s: int = 300
     max_body_bytes: int = 1024 * 1024
+    cors_origins: tuple[str, ...] = ()
+    stream_token_keys: tuple[str, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_env(cls, env: Env) -> "ApiSettings":
-        """From `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_PRESIGN_EXPIRY_S`."""
+        """From `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_LONGPOLL_WAIT_S
+        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE]`.
+        """
         log_mode = env.text("EDGE_LOG_MODE", cls.log_mode)
         if log_mode not in LOG_MODES:
             raise SettingsError(f"EDGE_LOG_MODE must be one of {', '.join(LOG_MODES)}, not '{log_mode}'")
@@ -45,7 +58,10 @@ class ApiSettings:
             stream_hold_s=env.number("EDGE_STREAM_HOLD_S", cls.stream_hold_s, low=0, high=7 * 24 * 3600),
             stream_ping_s=env.number("EDGE_STREAM_PING_S", cls.stream_ping_s, low=0.05, high=60),
             stream_stall_s=env.number("EDGE_STREAM_STALL_S", cls.stream_stall_s, low=0.05, high=600),
+            longpoll_wait_s=env.number("EDGE_LONGPOLL_WAIT_S", cls.longpoll_wait_s, low=0.1, high=40),
             presign_expiry_s=env.integer("EDGE_PRESIGN_EXPIRY_S", cls.presign_expiry_s, low=1, high=7 * 24 * 3600),
+            cors_origins=_cors_origins(env),
+            stream_token_keys=_stream_token_keys(env),
         )
 
 
@@ -88,7 +104,9 @@ class ServerSettings:
 
 
 def _api_keys(env: Env) -> tuple[ApiKey, ...]:
-    name, text = _api_keys_text(env)
+    name, text = _text_or_file(env, "SWISSBRAIN_API_KEYS")
+    if text is None:
+        raise SettingsError(f"{name} is not set")
     try:
         keys = msgspec.json.decode(text, type=list[ApiKey])
     except (msgspec.DecodeError, ValueError) as exc:
@@ -103,13 +121,39 @@ def _api_keys(env: Env) -> tuple[ApiKey, ...]:
     return tuple(keys)
 
 
-def _api_keys_text(env: Env) -> tuple[str, str]:
-    inline, path = env.optional("SWISSBRAIN_API_KEYS"), env.optional("SWISSBRAIN_API_KEYS_FILE")
+def _stream_token_keys(env: Env) -> tuple[str, ...]:
+    name, text = _text_or_file(env, "EDGE_STREAM_TOKEN_KEY")
+    keys = () if text is None else tuple(part.strip() for part in text.split(","))
+    # Visible characters only: what looks like the file of an asymmetric key cannot sign.
+    if not all(_STREAM_TOKEN_KEY.fullmatch(key) for key in keys):
+        raise SettingsError(f"{name} must hold keys of at least 32 visible ASCII characters, separated by commas")
+    return keys
+
+
+def _cors_origins(env: Env) -> tuple[str, ...]:
+    text = env.optional("EDGE_CORS_ORIGINS")
+    origins = tuple(part.strip() for part in text.split(",")) if text else ()
+    if origins == ("*",):
+        return origins
+    for origin in origins:
+        found = _ORIGIN.fullmatch(origin)
+        # Browsers leave the scheme's own port out, so with it an origin would never be met.
+        if not found or found.group(1, 3) in {("http", ":80"), ("https", ":443")}:
+            raise SettingsError(
+                f"EDGE_CORS_ORIGINS must be '*', or origins as browsers send them, such as 'https://app.example.ch', "
+                f"separated by commas; {origin[:100]!r} is none"
+            )
+    return origins
+
+
+def _text_or_file(env: Env, name: str) -> tuple[str, str | None]:
+    """The variable that holds the text or names its file, and the text; None if neither is set."""
+    inline, path = env.optional(name), env.optional(f"{name}_FILE")
     if inline and path:
-        raise SettingsError("SWISSBRAIN_API_KEYS and SWISSBRAIN_API_KEYS_FILE are both set")
+        raise SettingsError(f"{name} and {name}_FILE are both set")
     if path is None:
-        return "SWISSBRAIN_API_KEYS", env.text("SWISSBRAIN_API_KEYS")
+        return name, inline
     try:
-        return "SWISSBRAIN_API_KEYS_FILE", Path(path).read_text(encoding="utf-8")
+        return f"{name}_FILE", Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
-        raise SettingsError("SWISSBRAIN_API_KEYS_FILE names no readable file") from None
+        raise SettingsError(f"{name}_FILE names no readable file") from None

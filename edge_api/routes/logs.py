@@ -8,6 +8,7 @@ from starlette.types import ASGIApp
 from edge_api.auth import Principal
 from edge_api.inputs import last_event_id, read_query
 from edge_api.log_reader import LogReader
+from edge_api.longpoll import LongPoll
 from edge_api.requests import LogQuery, StreamQuery
 from edge_api.responses import nothing, ok
 from edge_api.runs_service import RunService
@@ -30,7 +31,7 @@ class LogRoutes:
     async def page(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/logs/{run_id}`."""
         query = read_query(request, LogQuery)
-        run = await self._runs.head(principal.user, request.path_params["run_id"])
+        run = await self._runs.log(principal.user, request.path_params["run_id"])
         items = await self._reader.page(run, query.after, query.limit)
         events = [LogEvent.of(item) for item in items if isinstance(item, Event)]
         gap = next((item for item in items if isinstance(item, Gap)), UNSET)
@@ -45,11 +46,16 @@ class LogRoutes:
         return ok(page)
 
     async def stream(self, request: Request, principal: Principal) -> ASGIApp:
-        """`GET /agent/logs/{run_id}/stream`: events until the run has ended; 204 if the client has them all."""
+        """`GET /agent/logs/{run_id}/stream`: events until the run has ended, in the mode `longpoll` the next of them;
+        204 if the client has them all.
+        """
         after = last_event_id(request)
         query = read_query(request, StreamQuery)
         after = query.after if after is None else after
-        run = await self._runs.head(principal.user, request.path_params["run_id"])
+        run = await self._runs.log(principal.user, request.path_params["run_id"])
         if run.status in TERMINAL and after >= run.seq:
             return nothing()
-        return EventStream(run.id, self._reader.follow(run, after), self._settings, self._streams)
+        source = self._reader.follow(run, after)
+        if self._settings.log_mode == "longpoll":
+            return LongPoll(run, source, self._settings, self._streams)
+        return EventStream(run.id, source, self._settings, self._streams)

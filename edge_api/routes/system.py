@@ -12,11 +12,12 @@ from infra.contract.store import RunStore
 
 
 class SystemRoutes:
-    """Health, readiness, queue depths and the description of the API."""
+    """Health, readiness, queue depths and the descriptions of the API and of the events."""
 
-    def __init__(self, store: RunStore, describe: Callable[[], bytes]) -> None:
+    def __init__(self, store: RunStore, describe: Callable[[], bytes], describe_events: Callable[[], bytes]) -> None:
         self._store = store
         self._describe = describe
+        self._describe_events = describe_events
 
     async def health(self, _request: Request) -> Response:
         """`GET /health`: the process is up; asks nobody else."""
@@ -34,3 +35,7 @@ class SystemRoutes:
     async def openapi(self, _request: Request, _principal: Principal) -> Response:
         """`GET /openapi.json`."""
         return Response(self._describe(), media_type="application/json")
+
+    async def event_schema(self, _request: Request, _principal: Principal) -> Response:
+        """`GET /events.schema.json`."""
+        return Response(self._describe_events(), media_type="application/json")

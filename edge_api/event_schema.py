@@ -1,0 +1,39 @@
+"""`/events.schema.json`: the JSON Schema of one event of a log, made from the types that the workers log with."""
+
+from typing import Any
+
+import msgspec
+
+from edge_api.schemas import LogEvent
+from infra.contract.event_parts import MAX_EVENT_BYTES
+from infra.contract.events import EVENTS
+
+REF = "#/$defs/{name}"
+
+
+def build() -> bytes:
+    """The schema as JSON: one branch for each type, and one for the types of later releases."""
+    data, definitions = msgspec.json.schema_components(EVENTS.values(), ref_template=REF)
+    branches = [_branch(name, schema) for name, schema in zip(EVENTS, data, strict=True)]
+    event = msgspec.json.schema_components([LogEvent])[1]["LogEvent"]
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **event,
+        "description": f"{event['description']} Its JSON has at most {MAX_EVENT_BYTES} bytes.",
+        "required": list(event["properties"]),
+        "oneOf": [*branches, _later()],
+        "$defs": definitions,
+    }
+    return msgspec.json.encode(document)
+
+
+def _branch(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    return {"title": name, "properties": {"type": {"const": name}, "data": data}}
+
+
+def _later() -> dict[str, Any]:
+    return {
+        "title": "of a later release",
+        "description": "Clients pass over what they do not know.",
+        "properties": {"type": {"not": {"enum": list(EVENTS)}}},
+    }
