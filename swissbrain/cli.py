@@ -6,28 +6,25 @@ line on stderr; 3 the run was cancelled; 130 interrupted.
 
 import signal
 import sys
-from collections.abc import Iterable
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 import typer
 from typer.exceptions import TyperException
 
 from swissbrain import dev as local
 from swissbrain import tables
 from swissbrain.access import AccessError, connect
-from swissbrain.client import Client
 from swissbrain.errors import ClientError
-from swissbrain.event_lines import print_event
-from swissbrain.models import Event, Gap
+from swissbrain.many import each_run, named_runs
+from swissbrain.moments import moment_ms
+from swissbrain.output import USAGE, follow_run, note, print_json, show_log
 from swissbrain.plan_file import PlanError, read_plan
 from swissbrain.terminal import console, plain
 
-FAILED, USAGE, CANCELLED, INTERRUPTED = 1, 2, 3, 128 + signal.SIGINT
-EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
+INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     help="Run AI agents, watch them, and keep what they make.",
@@ -38,6 +35,8 @@ app = typer.Typer(
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+RunIds = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="The runs' ids.")]
+FailedWith = Annotated[str | None, typer.Option(help="All of your runs that failed with this code.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON, one value a line.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log live until the run has ended.")]
 
@@ -68,6 +67,10 @@ def run(
     max_attempts: Annotated[int | None, typer.Option(help="1 to 20.")] = None,
     timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds before it is stopped.")] = None,
     delay_s: Annotated[float | None, typer.Option("--delay", help="Begin so many seconds later.")] = None,
+    start_at_ms: Annotated[
+        int | None,
+        typer.Option("--start-at", parser=moment_ms, metavar="TIME", help="Begin then, such as 2026-11-30T02:00."),
+    ] = None,
     queue_ttl_s: Annotated[
         float | None, typer.Option("--queue-ttl", help="Fail if nobody has begun it after so many seconds.")
     ] = None,
@@ -76,8 +79,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Create a run and queue it. Prints its id."""
+    if delay_s is not None and start_at_ms is not None:
+        raise typer.BadParameter("give --delay or --start-at, not both")
     steps = None if plan is None else read_plan(plan)
-    with connect(_note) as client:
+    with connect(note) as client:
         made = client.create_run(
             prompt=prompt,
             plan=steps,
@@ -87,14 +92,15 @@ def run(
             timeout_s=timeout_s,
             metadata=_pairs(metadata or []) or None,
             delay_s=delay_s,
+            start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=key,
         )
         if not follow:
-            _print_json(made) if as_json else typer.echo(plain(made.run_id))
+            print_json(made) if as_json else typer.echo(plain(made.run_id))
             return
-        _note(f"run {made.run_id}")
-        _follow(client, made.run_id, 0, as_json=as_json)
+        note(f"run {made.run_id}")
+        follow_run(client, made.run_id, 0, as_json=as_json)
 
 
 @app.command()
@@ -105,11 +111,11 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Show a run's log; with -f live, until it has ended."""
-    with connect(_note) as client:
+    with connect(note) as client:
         if follow:
-            _follow(client, run_id, after, as_json=as_json)
+            follow_run(client, run_id, after, as_json=as_json)
         else:
-            _show(client.logged(run_id, after=after), as_json=as_json)
+            show_log(client.logged(run_id, after=after), as_json=as_json)
 
 
 @app.command()
@@ -120,10 +126,10 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List your runs, newest first."""
-    with connect(_note) as client:
+    with connect(note) as client:
         found = [item for item, _ in zip(client.runs(status=status, error=error), range(limit), strict=False)]
     if as_json:
-        _print_json(*found)
+        print_json(*found)
     else:
         console().print(tables.runs_table(found))
 
@@ -135,13 +141,13 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a run."""
-    with connect(_note) as client:
+    with connect(note) as client:
         if attempts:
             tried = client.attempts(run_id)
-            _print_json(*tried) if as_json else console().print(tables.attempts_table(tried))
+            print_json(*tried) if as_json else console().print(tables.attempts_table(tried))
         else:
             found = client.get_run(run_id)
-            _print_json(found) if as_json else console().print(tables.run_table(found))
+            print_json(found) if as_json else console().print(tables.run_table(found))
 
 
 @app.command()
@@ -152,12 +158,12 @@ def files(
     as_json: Json = False,
 ) -> None:
     """List a run's files, or fetch one of them."""
-    with connect(_note) as client:
+    with connect(note) as client:
         if path is None:
             if output is not None:
                 raise typer.BadParameter("--output needs the PATH of a file")
             found = client.files(run_id)
-            _print_json(*found) if as_json else console().print(tables.files_table(found))
+            print_json(*found) if as_json else console().print(tables.files_table(found))
         elif output is None:
             client.download(run_id, path, sys.stdout.buffer)
             sys.stdout.flush()
@@ -168,43 +174,44 @@ def files(
 @app.command()
 def start(run_id: RunId, as_json: Json = False) -> None:
     """Queue a run that was created without being started."""
-    with connect(_note) as client:
+    with connect(note) as client:
         state = client.start(run_id)
-    _print_json(state) if as_json else typer.echo(plain(state.status))
+    print_json(state) if as_json else typer.echo(plain(state.status))
 
 
 @app.command()
 def cancel(run_id: RunId, as_json: Json = False) -> None:
     """Cancel a run."""
-    with connect(_note) as client:
+    with connect(note) as client:
         state = client.cancel(run_id)
     pending = state.cancel_requested and state.status == "running"
-    _print_json(state) if as_json else typer.echo("cancel requested" if pending else plain(state.status))
+    print_json(state) if as_json else typer.echo("cancel requested" if pending else plain(state.status))
 
 
 @app.command()
 def retry(
-    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="The runs' ids.")] = None,
-    error: Annotated[str | None, typer.Option(help="All of your runs that failed with this code.")] = None,
+    run_ids: RunIds = None,
+    error: FailedWith = None,
     follow: Follow = False,
     as_json: Json = False,
 ) -> None:
     """Queue failed or cancelled runs again; completed steps are not repeated."""
-    if bool(run_ids) == bool(error):
-        raise typer.BadParameter("give the ids of runs, or --error")
     if follow and len(run_ids or ()) != 1:
         raise typer.BadParameter("--follow needs one run")
-    with connect(_note) as client:
-        wanted = run_ids or [run.run_id for run in client.runs(status="failed", error=error)]
+    with connect(note) as client:
+        wanted = named_runs(client, run_ids, error)
         after = client.get_run(wanted[0]).last_seq if follow else 0
-        for run_id in wanted:
+
+        def queue_again(run_id: str) -> None:
             state = client.retry(run_id)
             if as_json:
-                _print_json(state)
+                print_json(state)
             elif not follow:
                 typer.echo(plain(f"{run_id} {state.status}"))
+
+        each_run(wanted, queue_again)
         if follow:
-            _follow(client, wanted[0], after, as_json=as_json)
+            follow_run(client, wanted[0], after, as_json=as_json)
 
 
 @app.command()
@@ -212,57 +219,39 @@ def fork(
     run_id: RunId,
     from_step: Annotated[int, typer.Option(help="The first step to execute anew, counted from 1.", min=1)],
     plan: Annotated[Path | None, typer.Option(help="A JSON file with other steps from there on.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the agent shall do instead.")] = None,
     follow: Follow = False,
     as_json: Json = False,
 ) -> None:
     """Create a run that begins with the steps before one of RUN's, with their results and files."""
     steps = None if plan is None else read_plan(plan)
-    with connect(_note) as client:
-        made = client.fork(run_id, from_step - 1, plan=steps)
+    with connect(note) as client:
+        made = client.fork(run_id, from_step - 1, plan=steps, prompt=prompt)
         if not follow:
-            _print_json(made) if as_json else typer.echo(plain(made.run_id))
+            print_json(made) if as_json else typer.echo(plain(made.run_id))
             return
-        _note(f"run {made.run_id}")
-        _follow(client, made.run_id, 0, as_json=as_json)
+        note(f"run {made.run_id}")
+        follow_run(client, made.run_id, 0, as_json=as_json)
 
 
 @app.command()
-def delete(run_id: RunId) -> None:
-    """Delete a run that has ended or was never started, with its log and its files."""
-    with connect(_note) as client:
-        client.delete(run_id)
+def delete(run_ids: RunIds = None, error: FailedWith = None) -> None:
+    """Delete runs that have ended or were never started, with their logs and their files."""
+    with connect(note) as client:
+
+        def remove(run_id: str) -> None:
+            client.delete(run_id)
+            typer.echo(plain(f"{run_id} deleted"))
+
+        each_run(named_runs(client, run_ids, error), remove)
 
 
 @app.command()
 def queue(as_json: Json = False) -> None:
     """Show how many runs stand where, of all users."""
-    with connect(_note) as client:
+    with connect(note) as client:
         depths = client.queue()
-    _print_json(depths) if as_json else console().print(tables.queue_table(depths))
-
-
-def _follow(client: Client, run_id: str, after: int, *, as_json: bool) -> None:
-    """Show the log to its end and leave with the exit code of the outcome."""
-    try:
-        _show(client.events(run_id, after=after), as_json=as_json)
-    except KeyboardInterrupt:
-        _note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
-        raise
-    raise typer.Exit(EXIT_CODES.get(client.get_run(run_id).status, 0))
-
-
-def _show(items: Iterable[Event | Gap], *, as_json: bool) -> None:
-    out = console()
-    for item in items:
-        if as_json:
-            _print_json(item)
-        else:
-            print_event(out, item)
-
-
-def _print_json(*items: Any) -> None:
-    for item in items:
-        typer.echo(msgspec.json.encode(item))
+    print_json(depths) if as_json else console().print(tables.queue_table(depths))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -273,10 +262,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _note(line: str) -> None:
-    typer.echo(" ".join(f"swissbrain: {plain(line)}".split()), err=True)
-
-
 def main() -> None:
     """Run the command and exit. What goes wrong is one line on stderr."""
     if isinstance(sys.stdout, TextIOWrapper):
@@ -285,13 +270,13 @@ def main() -> None:
         code = app(standalone_mode=False)
     except TyperException as exc:
         if message := exc.format_message():
-            _note(message)
+            note(message)
         code = USAGE
     except (ClientError, PlanError, AccessError) as exc:
-        _note(str(exc))
+        note(str(exc))
         code = USAGE
     except OSError as exc:
-        _note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
+        note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -30,6 +30,7 @@ from swissbrain.models import (
     RunPage,
     RunState,
     RunSummary,
+    StreamToken,
 )
 from swissbrain.stream import LogStream
 from swissbrain.transport import Transport
@@ -123,14 +124,16 @@ class Client:
         from_step: int,
         *,
         plan: Sequence[PlanStep | Mapping[str, Any]] | None = None,
+        prompt: str | None = None,
         start: bool = True,
         idempotency_key: str | None = None,
     ) -> Run:
         """Create a run that begins with the first `from_step` steps of this one, their results and files.
 
-        They are not executed again. `plan` replaces the steps after them.
+        They are not executed again. `plan` replaces the steps after them, `prompt` the prompt.
         """
-        body = {"from_step": from_step, "start": start} | ({"plan": plan} if plan is not None else {})
+        wanted = {"from_step": from_step, "start": start, "plan": plan, "prompt": prompt}
+        body = {name: value for name, value in wanted.items() if value is not None}
         key = _new_key() if idempotency_key is None else idempotency_key
         return self._api.ask(Run, "POST", f"{_path(run_id)}/fork", json=body, key=key)
 
@@ -196,6 +199,11 @@ class Client:
         """
         path = f"/agent/logs/{_quoted(run_id)}/stream"
         return iter(LogStream(self._api, path, after, patience_s=self._patience_s, notify=self._notify))
+
+    def stream_token(self, run_id: str, expires_s: int | None = None) -> StreamToken:
+        """A token with which a browser can read the log of this run, and nothing else, for 300 s or `expires_s`."""
+        body = {} if expires_s is None else {"expires_s": expires_s}
+        return self._api.ask(StreamToken, "POST", f"{_path(run_id)}/stream-token", json=body)
 
     def files(self, run_id: str) -> list[File]:
         """The files of a run's workspace, sorted by path."""

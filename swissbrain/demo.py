@@ -18,7 +18,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from swissbrain.client import Client
-from swissbrain.event_lines import print_event
+from swissbrain.event_lines import EventLines
 from swissbrain.models import Event, Run
 from swissbrain.plan_file import PlanError, read_plan
 from swissbrain.terminal import cell, console, duration, plain, status
@@ -69,9 +69,10 @@ def main(start: Start) -> bool:
 
 def _watched(client: Client, run_id: str, out: Console) -> list[object]:
     seen: list[object] = []
-    for item in client.events(run_id):
-        print_event(out, item)
-        seen.append(item)
+    with EventLines(out) as lines:
+        for item in client.events(run_id):
+            lines.show(item)
+            seen.append(item)
     return seen
 
 

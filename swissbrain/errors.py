@@ -17,9 +17,9 @@ class ClientError(Exception):
 class ApiError(ClientError):
     """The API refused the request (RFC 9457).
 
-    `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the bad value, `run_status` what
-    refused a transition; the last two are None where they say nothing. `tries` is how often it was asked; what a lost
-    answer has done may be what refuses the next.
+    `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the bad value, `run_status` that
+    of a run which refused a transition; the last two are None where they say nothing. `tries` is how often it was
+    asked; what a lost answer has done may be what refuses the next.
     """
 
     def __init__(

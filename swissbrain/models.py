@@ -9,7 +9,19 @@ import msgspec
 
 from infra.contract.models import Attempt, Event, QueueDepths, RunError
 
-__all__ = ["Attempt", "Event", "File", "Gap", "PlanStep", "QueueDepths", "Run", "RunError", "RunState", "RunSummary"]
+__all__ = [
+    "Attempt",
+    "Event",
+    "File",
+    "Gap",
+    "PlanStep",
+    "QueueDepths",
+    "Run",
+    "RunError",
+    "RunState",
+    "RunSummary",
+    "StreamToken",
+]
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -75,6 +87,7 @@ class Run(_Answer, frozen=True):
     result: dict[str, Any] | None
     error: RunError | None
     links: dict[str, str]
+    start_at_ms: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -115,6 +128,17 @@ class LogPage(_Answer, frozen=True):
     next_after: int
     done: bool
     gap: Gap | None = None
+
+
+class StreamToken(_Answer, frozen=True):
+    """Leave for a browser to read the log of one run until `expires_ms`. `href`: the stream's path with the token."""
+
+    token: str
+    expires_ms: int
+    href: str
+
+    def __repr__(self) -> str:
+        return f"StreamToken(expires_ms={self.expires_ms})"
 
 
 class File(_Answer, frozen=True):

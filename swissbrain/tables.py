@@ -6,7 +6,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary
-from swissbrain.terminal import cell, cut, duration, moment, status
+from swissbrain.terminal import cell, cut, duration, moment, plain, status
 
 SHOWN_PROMPT = 1000
 """A prompt is cut to so many characters."""
@@ -19,7 +19,8 @@ def runs_table(runs: Iterable[RunSummary]) -> Table:
         column.no_wrap = True
     for run in runs:
         took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
-        table.add_row(cell(run.run_id), status(run.status), moment(run.created_ms), took, cell(run.title))
+        why = f": {plain(run.error.code)}" if run.error else ""
+        table.add_row(cell(run.run_id), status(run.status).append(why), moment(run.created_ms), took, cell(run.title))
     return table
 
 
@@ -55,7 +56,13 @@ def queue_table(depths: QueueDepths) -> Table:
 def run_table(run: Run) -> Table:
     """All that is worth knowing of a run."""
     table = _table("run", run.run_id)
-    times = {"created": run.created_ms, "queued": run.queued_ms, "started": run.started_ms, "ended": run.finished_ms}
+    times = {
+        "created": run.created_ms,
+        "queued": run.queued_ms,
+        "to start": run.start_at_ms,
+        "started": run.started_ms,
+        "ended": run.finished_ms,
+    }
     note = ", cancel requested" if run.cancel_requested and not run.ended else ""
     table.add_row("status", status(run.status).append(note))
     if run.error:

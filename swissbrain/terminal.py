@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from functools import lru_cache
 
 from rich.console import Console
 from rich.text import Text
@@ -49,16 +50,17 @@ def duration(ms: float) -> str:
 
 def moment(ms: int) -> str:
     """Milliseconds since the epoch as local date and time."""
-    return _local(ms, "%Y-%m-%d %H:%M:%S")
+    return _local(ms // 1000, "%Y-%m-%d %H:%M:%S")
 
 
 def clock(ms: int) -> str:
     """Milliseconds since the epoch as local time of the day."""
-    return f"{_local(ms, '%H:%M:%S')}.{ms % 1000:03}"
+    return f"{_local(ms // 1000, '%H:%M:%S')}.{ms % 1000:03}"
 
 
-def _local(ms: int, form: str) -> str:
+@lru_cache(maxsize=16)
+def _local(seconds: int, form: str) -> str:
     try:
-        return datetime.fromtimestamp(ms // 1000).astimezone().strftime(form)
+        return datetime.fromtimestamp(seconds).astimezone().strftime(form)
     except (OverflowError, ValueError, OSError):  # no year that there is
-        return f"{ms // 1000}"
+        return f"{seconds}"
