@@ -4,13 +4,16 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench import cancel, durability, first_event, idle, queue, streams, throughput
+from bench import cancel, durability, first_event, idle, logs, million, queue, streams, throughput
 from bench.lab import Lab, lab
 
 BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "first-event": (first_event.run, 1),
     "throughput": (throughput.run, 1),
     "streams": (streams.run, 1),
+    "logs": (logs.run, 0),
+    "logs-memory": (logs.soak, 0),
+    "logs-million": (million.run, 1),
     "cancel": (cancel.run, 1),
     "durability": (durability.run, 0),
     "idle": (idle.run, 1),

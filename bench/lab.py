@@ -3,6 +3,7 @@
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -20,6 +21,8 @@ from infra.devstack.stack import DevStack
 
 UNBILLED = {"auth", "hello", "select", "command", "config", "info", "ping", "reset", "quit", "client"}
 """Commands that Upstash does not count; each name also stands for its subcommands."""
+WIDTH = 120
+"""Of tables that go to a file."""
 NOOP = [{"tool": "message", "args": {"text": "noop"}}]
 
 
@@ -109,7 +112,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         sheet.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         sheet.add_row(*row)
-    Console().print(sheet)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(sheet)
 
 
 async def until_all(lab_: Lab, run_ids: Sequence[str], status: str) -> None:
