@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint types arrows pytest chaos bench clean
+.PHONY: help setup demo dev test lint types arrows pytest coverage chaos soak bench clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,10 +36,16 @@ arrows: setup
 	$(BIN)/lint-imports --config pyproject.toml
 
 pytest: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+coverage: setup ## all tests again, with what they cover
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 chaos: setup ## ten minutes of kills, freezes and cut connections under load; MINUTES=10 SEED=7
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
+
+soak: setup ## long logs under random faults, read in several ways; EVENTS=1000000 SEED=7
+	$(BIN)/python -m tests.conformance.soak --events $(or $(EVENTS),1000000) $(if $(SEED),--seed $(SEED))
 
 bench: setup ## print the benchmark tables
 	$(BIN)/python -m bench

@@ -34,7 +34,7 @@ def main() -> int:
             number = 0
             while time.monotonic() < end and not report.complaints:
                 number += 1
-                play(place, f"{options.seed}/{number}", ROUND_S, report, s3=True)
+                play(place, f"{options.seed}/{number}", ROUND_S, report)
                 runs, faults = sum(report.runs.values()), sum(report.faults.values())
                 console.print(f"round {number}: {runs} runs, {faults} faults, settled in {report.settle_s[-1]:.0f} s")
     show(console, report)

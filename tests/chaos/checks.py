@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swissbrain.client import Client
+from swissbrain.errors import ApiError
 from swissbrain.models import Event, Gap, Run
 from tests.chaos.load import Sent
-from tests.chaos.plans import CHAIN, CHAIN_FILE, LINES, is_effect
+from tests.chaos.plans import CHAIN_FILE, LINES, is_effect, is_link
 
 FOLLOW_S = 120.0
 """All that was followed has ended long before the questions begin; a silent connection is given up after 60 s."""
@@ -43,7 +44,8 @@ def check_run(sent: Sent, client: Client, effects: Sequence[Effect]) -> tuple[li
     events = [event for event in logged if isinstance(event, Event)]
     complaints = [
         *_status(sent, run),
-        *_log(logged, run),
+        *_log(sent, logged, run),
+        *_rounds(sent, events),
         *_steps(sent, run, events),
         *_effects(sent, run, effects),
         *_content(sent, client, run, events),
@@ -66,16 +68,24 @@ def _status(sent: Sent, run: Run) -> Iterator[str]:
         yield f"it began {run.started_ms - run.created_ms} ms after its creation, not {sent.delay_s} s"
 
 
-def _log(logged: Sequence[Event | Gap], run: Run) -> Iterator[str]:
+def _log(sent: Sent, logged: Sequence[Event | Gap], run: Run) -> Iterator[str]:
     numbers = [event.seq if isinstance(event, Event) else None for event in logged]
     if numbers != list(range(1, run.last_seq + 1)):
         yield f"the log has the numbers {numbers}, not those up to {run.last_seq}"
-    kinds = [event.type for event in logged if isinstance(event, Event)]
-    if kinds.count("run.finished") != 1 or kinds[-1] != "run.finished":
-        yield f"run.finished is not the last event and the only one: {kinds}"
     fences = [event.data["fence"] for event in logged if isinstance(event, Event) and event.type in CLAIMED]
     if fences != sorted(set(fences)):
         yield f"the fences do not grow: {fences}"
+
+
+def _rounds(sent: Sent, events: Sequence[Event]) -> Iterator[str]:
+    """A run ends once; after each end but the last one it was retried."""
+    kinds = [event.type for event in events]
+    ends = [index for index, kind in enumerate(kinds) if kind == "run.finished"]
+    retries = [index - 1 for index, kind in enumerate(kinds) if kind == "run.retried"]
+    if len(ends) != sent.kind.retries + 1 or ends != [*retries, len(kinds) - 1]:
+        yield f"run.finished is not the last event and the only one of its kind but for retries: {kinds}"
+    if kinds.count("run.forked") != (sent.first > 0):
+        yield f"run.forked is there {kinds.count('run.forked')} times"
 
 
 def _steps(sent: Sent, run: Run, events: Sequence[Event]) -> Iterator[str]:
@@ -86,9 +96,9 @@ def _steps(sent: Sent, run: Run, events: Sequence[Event]) -> Iterator[str]:
             yield f"the steps that are finished are {good} of {len(finished)}"
         return
     wanted = len(sent.kind.plan) if sent.kind.finished is None else sent.kind.finished
-    if good != list(range(wanted)):
-        yield f"the steps that are finished are {good}, not the first {wanted}"
-    if len(finished) - len(good) != (run.status == "failed"):
+    if good != list(range(sent.first, wanted)):
+        yield f"the steps that are finished are {good}, not those from {sent.first} up to {wanted}"
+    if len(finished) - len(good) != sent.kind.retries + (run.status == "failed"):
         yield f"{len(finished) - len(good)} steps have failed"
 
 
@@ -101,7 +111,7 @@ def _effects(sent: Sent, run: Run, effects: Sequence[Effect]) -> Iterator[str]:
         yield f"an older owner acted after a newer one: (step, fence) {places}"
     if [step for step, _ in places] != sorted(step for step, _ in places):
         yield f"a completed step was executed again: (step, fence) {places}"
-    known = {index for index, step in enumerate(sent.kind.plan) if is_effect(step)}
+    known = {index for index, step in enumerate(sent.kind.plan) if index >= sent.first and is_effect(step)}
     done = {step for step, _ in places}
     if run.status == "succeeded" and done != known:
         yield f"the steps with an effect are {sorted(done)}, not {sorted(known)}"
@@ -111,10 +121,13 @@ def _effects(sent: Sent, run: Run, effects: Sequence[Effect]) -> Iterator[str]:
 
 
 def _content(sent: Sent, client: Client, run: Run, events: Sequence[Event]) -> Iterator[str]:
-    if sent.kind.name == "file chain":
+    if links := sum(is_link(step) for step in sent.kind.plan):
         content = io.BytesIO()
-        client.download(sent.run_id, CHAIN_FILE, content)
-        wanted = "".join(f"{number}\n" for number in range(CHAIN))
+        try:
+            client.download(sent.run_id, CHAIN_FILE, content)
+        except ApiError as exc:
+            yield f"{CHAIN_FILE} cannot be had: {exc}"
+        wanted = "".join(f"{number}\n" for number in range(links))
         if content.getvalue().decode() != wanted:
             yield f"{CHAIN_FILE} holds {content.getvalue()!r}"
     if sent.kind.name == "chatty":

@@ -22,15 +22,18 @@ DELAY_S = (0.02, 0.4)
 FROZEN_PART_S = (0.5, 4.0)
 REFUSING_S = (0.3, 3.0)
 NOBODY = ("127.0.0.1", "1")
+S3_KILLED = "s3: kill -9"
+"""It takes the S3 server 20 s to come back."""
 
 
 class Faults:
     """Injects a fault now and then; must be driven by the thread that starts processes.
 
-    `killed` holds when which worker was killed; `complaints` what happened to processes without having been wanted.
+    `wanted` picks them by their names. `killed` holds when which worker was killed; `complaints` what happened to
+    processes without having been wanted.
     """
 
-    def __init__(self, site: Site, seed: str, *, s3: bool) -> None:
+    def __init__(self, site: Site, seed: str, wanted: Callable[[str], bool] = lambda _: True) -> None:
         self.count: Counter[str] = Counter()
         self.killed: list[tuple[int, str]] = []
         self.complaints: list[str] = []
@@ -39,7 +42,7 @@ class Faults:
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._next = time.monotonic()
-        self._kinds: dict[str, tuple[float, Callable[[], None]]] = {
+        kinds: dict[str, tuple[float, Callable[[], None]]] = {
             "worker: kill -9": (5, self._kill_worker),
             "worker: frozen past its lease": (3, self._freeze_worker),
             "worker: drained": (3, self._drain_worker),
@@ -48,14 +51,19 @@ class Faults:
             "gateway: kill -9": (1, lambda: site.kill_part("gateway")),
             "redis: kill -9": (1.5, lambda: site.kill_part("redis")),
             "redis: read-only": (1, self._refuse_writes),
+            S3_KILLED: (0.2, lambda: site.kill_part("s3")),
         }
-        if s3:
-            self._kinds["s3: kill -9"] = (0.2, lambda: site.kill_part("s3"))
         for part in ("redis", "gateway", "api", "s3"):
-            self._kinds[f"{part}: frozen"] = (0.5, lambda p=part: self._freeze_part(p))  # type: ignore[misc]
-        for name, proxy in (("worker to redis", site.redis_proxy), ("api to gateway", site.gateway_proxy)):
-            for mode in (Mode.CUT, Mode.STALL, Mode.DELAY, Mode.DEAF):
-                self._kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
+            kinds[f"{part}: frozen"] = (0.5, lambda p=part: self._freeze_part(p))  # type: ignore[misc]
+        ways = {
+            "worker to redis": site.redis_proxy,
+            "worker to s3": site.s3_proxy,
+            "api to gateway": site.gateway_proxy,
+        }
+        for name, proxy in ways.items():
+            for mode in (Mode.CUT, Mode.STALL, Mode.DELAY, Mode.DEAF, Mode.DUPLICATE):
+                kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
+        self._kinds = {name: kind for name, kind in kinds.items() if wanted(name)}
 
     def tick(self, *, inject: bool) -> None:
         """Do what is due: end faults, start what has ended again, and inject the next fault."""

@@ -6,7 +6,7 @@ from random import Random
 from typing import Any
 
 from tests.chaos.site import LEASE_S
-from tests.chaos.worker import EFFECT
+from tests.chaos.worker import EFFECT, HANG
 
 Step = dict[str, Any]
 
@@ -19,7 +19,8 @@ LINES = 300
 class Kind:
     """A kind of runs. `status` is how they must end, `finished` how many of their steps then have a result.
 
-    `cancel_s` is how long after their creation, at most, they are cancelled; `delay_s` how much later they may begin.
+    `cancel_s` is how long after their creation, at most, they are cancelled; `delay_s` how much later they may begin;
+    `retries` how often they fail and are retried before that; `fork`: another run begins with their first steps.
     """
 
     name: str
@@ -29,11 +30,18 @@ class Kind:
     finished: int | None = None
     cancel_s: float = 0.0
     delay_s: float = 0.0
+    retries: int = 0
+    fork: bool = False
 
 
 def effect(number: int = 0, seconds: float = 0) -> Step:
     """A step whose executions are counted, and that takes so long after that."""
     return {"tool": "message", "args": {"text": f"{EFFECT} {number} {seconds}"}}
+
+
+def hang(seconds: float) -> Step:
+    """A step that lets its worker stand still, once."""
+    return {"tool": "message", "args": {"text": f"{HANG} {seconds}"}}
 
 
 def shell(command: str) -> Step:
@@ -46,6 +54,19 @@ def is_effect(step: Step) -> bool:
     return step["tool"] == "message" and str(step["args"]["text"]).startswith(EFFECT)
 
 
+def link(number: int) -> Step:
+    """A step that adds a line to a file of the workspace."""
+    return shell(f"echo {number} >> {CHAIN_FILE}")
+
+
+def is_link(step: Step) -> bool:
+    """Whether it is such a step."""
+    return step["tool"] == "shell" and CHAIN_FILE in str(step["args"]["command"])
+
+
+FAILING_ONCE = shell("test -e seen || { touch seen; exit 3; }")
+"""What a failed step has left in the workspace is there when it is retried."""
+
 KINDS = (
     Kind("one step", [{"tool": "message", "args": {"text": "noop"}}], weight=30),
     Kind("five effects", [effect(number, 0.15) for number in range(5)], weight=16),
@@ -53,8 +74,10 @@ KINDS = (
     Kind("chatty", [shell(f"seq -f 'line %g' {LINES}"), effect()], weight=8),
     Kind("long", [effect(0), shell(f"sleep {3 * LEASE_S + 1:g}"), effect(1)], weight=7),
     Kind("failing", [effect(0), shell("echo sorry >&2; exit 3"), effect(1)], weight=8, status="failed", finished=1),
-    Kind("file chain", [shell(f"echo {number} >> {CHAIN_FILE}") for number in range(CHAIN)], weight=9),
+    Kind("file chain", [link(number) for number in range(CHAIN)], weight=9),
     Kind("cancelled", [effect(0), shell("sleep 600"), effect(1)], weight=8, status="cancelled", cancel_s=5.0),
+    Kind("retried", [effect(0), FAILING_ONCE, effect(1)], weight=8, retries=1),
+    Kind("forked", [step for number in range(3) for step in (link(number), effect(number, 0.1))], weight=8, fork=True),
     Kind("delayed", [effect(0), effect(1)], weight=8, delay_s=4.0),
 )
 

@@ -19,16 +19,19 @@ PR_SET_CHILD_SUBREAPER = 36
 class Process:
     """A process that may be killed and started again; the kernel ends it with the thread that started it.
 
-    `expected` says whether its end was wanted.
+    `folder` is where it works, and where Python looks for modules first. `expected` says whether its end was wanted.
     """
 
-    def __init__(self, name: str, command: Iterable[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, command: Iterable[str], environment: Mapping[str, str], log: Path, *, folder: Path = ROOT
+    ) -> None:
         self.name = name
         self.expected = False
         self.starts = 0
         self._command = [*command]
         self._environment = dict(environment)
         self._log = log
+        self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,7 +52,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                cwd=ROOT,
+                cwd=self._folder,
                 start_new_session=True,
             )
 
@@ -75,8 +78,8 @@ class Process:
             self._process.wait(timeout_s)
 
     def log(self) -> str:
-        """All that it wrote."""
-        return self._log.read_text()
+        """All that it wrote, and others of its name before it."""
+        return self._log.read_text() if self._log.exists() else ""
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,8 @@ class Mode(StrEnum):
 
     PASS: forwarded. DELAY: forwarded later. CUT: all connections are closed, new ones too. STALL: half-open,
     connections are accepted and everything is swallowed. DEAF: requests arrive and are executed, their replies are
-    swallowed.
+    swallowed. DUPLICATE: what a client says is said again, later, on a connection of its own whose replies are
+    swallowed, so that every request is executed twice.
     """
 
     PASS = "pass"
@@ -24,28 +26,84 @@ class Mode(StrEnum):
     CUT = "cut"
     STALL = "stall"
     DEAF = "deaf"
+    DUPLICATE = "duplicate"
+
+
+class Echo:
+    """A connection that says what it is told to, each piece when it is due, and does not care what is answered."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._listen(reader)), self._loop.create_task(self._speak())]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server still listens."""
+        return not any(task.done() for task in self._tasks)
+
+    def say(self, data: bytes, delay_s: float = 0.0) -> None:
+        """Say it so much later."""
+        self._pieces.put_nowait((self._loop.time() + delay_s, data))
+
+    def abort(self) -> None:
+        """Close it at once; what is not yet said will not be."""
+        for task in self._tasks:
+            task.cancel()
+        self._writer.transport.abort()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with suppress(OSError):
+            while await reader.read(CHUNK_BYTES):
+                pass
+
+    async def _speak(self) -> None:
+        with suppress(OSError):
+            while True:
+                due, data = await self._pieces.get()
+                await asyncio.sleep(due - self._loop.time())
+                self._writer.write(data)
+                await self._writer.drain()
 
 
 class Connection:
-    """One client, and its connection to the server unless there is none."""
+    """One client, and its connection to the server unless there is none.
+
+    `answered`: the last to speak was not the client, so what it says next is the beginning of a request.
+    """
 
     def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
         self.writers = writers
         self.spoiled = False
+        self.answered = True
+        self.echo: Echo | None = None
 
     def abort(self) -> None:
-        """Close both ends at once."""
+        """Close all ends at once."""
+        self.silence()
         for writer in self.writers:
             writer.transport.abort()
 
+    def silence(self) -> None:
+        """Say nothing twice any more."""
+        if self.echo:
+            self.echo.abort()
+            self.echo = None
+
 
 class Proxy:
-    """Forwards connections to `port` to the loopback port `target`; its modes may be set from any thread."""
+    """Forwards connections to `port` to the loopback port `target`; its modes may be set from any thread.
 
-    def __init__(self, host: "ProxyHost", target: int) -> None:
+    `greeting` is what a connection to the server must say first. `repeated` counts what was said twice.
+    """
+
+    def __init__(self, host: "ProxyHost", target: int, greeting: bytes) -> None:
         self.port = 0
+        self.repeated = 0
         self._host = host
         self._target = target
+        self._greeting = greeting
         self._mode = Mode.PASS
         self._delay_s = 0.0
         self._connections: set[Connection] = set()
@@ -81,8 +139,8 @@ class Proxy:
         server_reader, server_writer = await asyncio.open_connection(HOST, self._target)
         connection.writers.append(server_writer)
         pumps = [
-            asyncio.create_task(self._pump(connection, reader, server_writer, {Mode.STALL})),
-            asyncio.create_task(self._pump(connection, server_reader, writer, {Mode.STALL, Mode.DEAF})),
+            asyncio.create_task(self._ask(connection, reader, server_writer)),
+            asyncio.create_task(self._answer(connection, server_reader, writer)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -91,21 +149,46 @@ class Proxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(
-        self, connection: Connection, source: asyncio.StreamReader, sink: asyncio.StreamWriter, swallow: set[Mode]
-    ) -> None:
+    async def _ask(self, connection: Connection, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        async for data in self._passing(connection, client, {Mode.STALL}):
+            if self._mode is Mode.DUPLICATE:
+                await self._repeat(connection, data)
+            connection.answered = False
+            server.write(data)
+            await server.drain()
+
+    async def _answer(self, connection: Connection, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+        async for data in self._passing(connection, server, {Mode.STALL, Mode.DEAF}):
+            connection.answered = True
+            client.write(data)
+            await client.drain()
+
+    async def _passing(
+        self, connection: Connection, source: asyncio.StreamReader, swallow: set[Mode]
+    ) -> AsyncIterator[bytes]:
+        """What comes from the source and is to be forwarded now."""
         while data := await source.read(CHUNK_BYTES):
             if self._mode is Mode.DELAY:
                 await asyncio.sleep(self._delay_s)
-            if connection.spoiled or self._mode in swallow:
-                connection.spoiled = True
-                continue
-            sink.write(data)
-            await sink.drain()
+            connection.spoiled |= self._mode in swallow
+            if not connection.spoiled:
+                yield data
+
+    async def _repeat(self, connection: Connection, data: bytes) -> None:
+        """Say it twice. An echo begins with a whole request: the rest of one would mean something else."""
+        if connection.echo is None or not connection.echo.is_open:
+            if not connection.answered:
+                return
+            connection.silence()
+            connection.echo = Echo(*await asyncio.open_connection(HOST, self._target))
+            connection.echo.say(self._greeting)
+        connection.echo.say(data, self._delay_s)
+        self.repeated += 1
 
     async def _change(self, mode: Mode, delay_s: float) -> None:
         self._mode, self._delay_s = mode, delay_s
         for connection in list(self._connections):
+            connection.silence()
             if mode is Mode.CUT or connection.spoiled:
                 connection.abort()
 
@@ -131,9 +214,9 @@ class ProxyHost:
         self._thread.join()
         self._loop.close()
 
-    def proxy(self, target: int) -> Proxy:
+    def proxy(self, target: int, greeting: bytes = b"") -> Proxy:
         """A new proxy before a server on the loopback interface."""
-        proxy = Proxy(self, target)
+        proxy = Proxy(self, target, greeting)
         self._proxies.append(proxy)
         self.call(self._listen(proxy))
         return proxy

@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -36,12 +37,21 @@ class Report:
     complaints: list[str] = field(default_factory=list)
 
 
-def play(site: Site, seed: str, seconds: float, report: Report, *, per_second: float = 4.0, s3: bool = False) -> None:
-    """Play one round and add what happened to the report."""
-    for name in WORKERS:
-        if name not in site.workers:
-            site.worker(name, slots=4)
-    load, faults = Load(site, seed, per_second), Faults(site, seed, s3=s3)
+def play(
+    site: Site,
+    seed: str,
+    seconds: float,
+    report: Report,
+    *,
+    per_second: float = 4.0,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> None:
+    """Play one round and add what happened to the report. `wanted` picks among the names of the faults."""
+    for name in WORKERS if not site.workers else ():
+        site.worker(name, slots=4)
+    with site.client() as client:
+        site.settled |= {run.run_id for run in client.runs()}
+    load, faults = Load(site, seed, per_second), Faults(site, seed, wanted)
     load.start()
     end = time.monotonic() + seconds
     try:
@@ -51,13 +61,23 @@ def play(site: Site, seed: str, seconds: float, report: Report, *, per_second: f
     finally:
         faults.end()
         site.heal()
-        load.stop()
+        _meanwhile(faults, load.stop)
     settled = time.monotonic()
     report.complaints += _settle(site, faults, load.sent)
     report.settle_s.append(time.monotonic() - settled)
     report.faults += faults.count
     report.complaints += [*load.faults, *faults.complaints]
     _question(site, load.sent, faults, report)
+
+
+def _meanwhile(faults: Faults, call: Callable[[], None]) -> None:
+    """Make the call, and start again what has ended until it returns."""
+    with ThreadPoolExecutor(1) as thread:
+        called = thread.submit(call)
+        while not called.done():
+            faults.tick(inject=False)
+            time.sleep(TICK_S)
+        called.result()
 
 
 def _settle(site: Site, faults: Faults, sent: Sequence[Sent]) -> list[str]:
@@ -112,7 +132,6 @@ def _question(site: Site, sent: Sequence[Sent], faults: Faults, report: Report) 
     own_runs = Counter(listed.keys() - site.settled)
     if unknown := set(own_runs) - {one.run_id for one in sent}:
         report.complaints.append(f"runs that nobody was told of: {sorted(unknown)}")
-    site.settled |= set(listed)
     report.complaints += [f"a log tells of {error}" for error in site.errors()]
     report.complaints += [f"{key} will never expire" for key in asyncio.run(_eternal(site))]
 
@@ -132,6 +151,8 @@ def _takeovers(killed: Sequence[tuple[int, str]], logs: dict[str, list[Event]]) 
         claims = [event for event in events if event.type in CLAIMED]
         for before, after in pairwise(claims):
             given_back = [e.ts for e in events if e.type == "run.requeued" and before.seq < e.seq < after.seq]
+            if not given_back:  # retried
+                continue
             lost = [ms for ms, name in killed if name == before.data["worker"] and before.ts <= ms < given_back[0]]
             found += [(after.ts - ms) / 1000 for ms in lost[:1]]
     return found

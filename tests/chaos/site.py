@@ -18,9 +18,9 @@ from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain.client import Client
-from tests.chaos.processes import Process, children, orphans, orphans_come_here
-from tests.chaos.proxy import Mode, Proxy, ProxyHost
-from tests.chaos.worker import EFFECTS_FILE
+from tests.chaos.processes import ROOT, Process, children, orphans, orphans_come_here
+from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
+from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 
@@ -29,6 +29,8 @@ GRACE_S = 3.0
 REDIS_TIMEOUT_S = 3.0
 LONGEST_RESTART_S = 1.0
 """The stack starts a crashed part again after so long at most; here parts crash more often than they should."""
+SEGMENT = 50
+"""After so many events they move into the archive, so that many runs have a log in two places."""
 BROKEN = ("run.broken", "run.dropped")
 QUEUE = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
 
@@ -45,6 +47,7 @@ class Site:
     proxies: ProxyHost
     gateway_proxy: Proxy
     redis_proxy: Proxy
+    s3_proxy: Proxy
     far_api: Process
     far_api_url: str
     others: list[int]
@@ -82,16 +85,28 @@ class Site:
 
         return asyncio.run(ask())
 
+    def record(self, run_id: str) -> str:
+        """All that Redis holds of a run but its log."""
+        return self.ask_redis("HGETALL", f"run:{run_id}")
+
     def worker(
-        self, name: str, *, slots: int = 3, lease_s: float = LEASE_S, proxy: Proxy | None = None, **variables: str
+        self,
+        name: str,
+        *,
+        slots: int = 3,
+        lease_s: float = LEASE_S,
+        proxy: Proxy | None = None,
+        code: Path = ROOT,
+        **variables: str,
     ) -> Process:
-        """Start a worker that reaches Redis through the proxy."""
+        """Start a worker that reaches Redis through the proxy, and S3 through its own. `code` holds its program."""
         site = self.stack.site
         part = parts.worker(site, parts.base_environment(os.environ), 1)
         port = (proxy or self.redis_proxy).port
         environment = {
             **part.environment,
             "REDIS_URL": site.redis_url.replace(f":{site.ports.redis}/", f":{port}/"),
+            "S3_ENDPOINT_URL": f"http://{HOST}:{self.s3_proxy.port}",
             "REDIS_TIMEOUT_S": str(REDIS_TIMEOUT_S),
             "WORKER_NAME": name,
             "WORKER_ROOT": str(self.scratch),
@@ -99,13 +114,15 @@ class Site:
             "WORKER_LEASE_S": str(lease_s),
             "WORKER_GRACE_S": str(GRACE_S),
             EFFECTS_FILE: str(self.effects_file),
+            SEGMENT_EVENTS: str(SEGMENT),
             **variables,
         }
         command = (sys.executable, "-m", "tests.chaos.worker")
-        worker = Process(name, command, environment, self.folder / f"{name}.log")
+        worker = Process(name, command, environment, self.folder / f"{name}.log", folder=code)
+        before = worker.log().count("worker.started")
         worker.start()
         self.workers[name] = worker
-        wait_until(lambda: "worker.started" in worker.log(), f"{name} has started", timeout_s=60)
+        wait_until(lambda: worker.log().count("worker.started") > before, f"{name} has started", timeout_s=60)
         return worker
 
     def kill_part(self, name: str) -> None:
@@ -128,7 +145,7 @@ class Site:
 
     def heal(self) -> None:
         """Let everything through, and wait until all parts answer."""
-        for proxy in (self.redis_proxy, self.gateway_proxy):
+        for proxy in (self.redis_proxy, self.gateway_proxy, self.s3_proxy):
             proxy.behave(Mode.PASS)
         wait_until(self.is_whole, "all parts answer again", timeout_s=180)
 
@@ -184,7 +201,10 @@ def site(folder: Path) -> Iterator[Site]:
         gateway_proxy = proxies.proxy(stack.site.ports.gateway)
         far_api, url = _far_api(stack, gateway_proxy, folder / "far-api.log")
         exits.callback(far_api.end)
-        made = Site(folder, stack, proxies, gateway_proxy, proxies.proxy(stack.site.ports.redis), far_api, url, others)
+        greeting = f"AUTH {stack.site.credentials.redis_password}\r\n".encode()
+        redis_proxy = proxies.proxy(stack.site.ports.redis, greeting)
+        s3_proxy = proxies.proxy(stack.site.ports.s3.s3)
+        made = Site(folder, stack, proxies, gateway_proxy, redis_proxy, s3_proxy, far_api, url, others)
         exits.callback(made.remove_workers)
         wait_until(made.is_whole, "everything is up", timeout_s=60)
         yield made

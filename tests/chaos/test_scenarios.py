@@ -1,77 +1,30 @@
 """One fault at a time, at the worst moment."""
 
-import io
 import signal
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import pytest
 
-from swissbrain.models import Event
-from tests.chaos.plans import effect, shell
+from tests.chaos.plans import effect, hang, shell
 from tests.chaos.processes import children, now_ms
 from tests.chaos.proxy import Mode
-from tests.chaos.site import LEASE_S, Site, site
+from tests.chaos.site import LEASE_S, Site
+from tests.chaos.watching import (
+    GENEROUS_S,
+    create,
+    effect_steps,
+    ended,
+    holder,
+    is_type,
+    log,
+    reached,
+    says,
+    workspace,
+)
+from tests.support.faulty_s3 import faulty_s3, refused
 from tests.support.waiting import wait_until
-
-GENEROUS_S = 60
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("chaos")) as made:
-        yield made
-
-
-@pytest.fixture
-def place(whole: Site) -> Iterator[Site]:
-    """The site without workers, and with nothing left of the test."""
-    yield whole
-    whole.heal()
-    whole.remove_workers()
-    wait_until(lambda: not whole.strays(), "no process is left", timeout_s=GENEROUS_S)
-
-
-def log(place: Site, run_id: str) -> list[Event]:
-    with place.client() as client:
-        events = [event for event in client.logged(run_id) if isinstance(event, Event)]
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    return events
-
-
-def reached(place: Site, run_id: str, wanted: Callable[[Event], bool], what: str) -> Event:
-    """The first event that is wanted, once it is there."""
-    wait_until(lambda: any(map(wanted, log(place, run_id))), what, timeout_s=GENEROUS_S)
-    return next(filter(wanted, log(place, run_id)))
-
-
-def ended(place: Site, run_id: str, status: str = "succeeded") -> list[Event]:
-    """The log once the run has ended like that."""
-    with place.client() as client:
-        wait_until(lambda: client.get_run(run_id).ended, "the run ends", timeout_s=GENEROUS_S)
-        assert client.get_run(run_id).status == status
-    events = log(place, run_id)
-    assert [event.type for event in events].count("run.finished") == 1
-    assert events[-1].type == "run.finished"
-    return events
-
-
-def create(place: Site, *steps: dict[str, object]) -> str:
-    with place.client() as client:
-        return client.create_run(plan=steps, max_attempts=20).run_id
-
-
-def holder(event: Event) -> str:
-    return str(event.data["worker"])
-
-
-def says(text: str) -> Callable[[Event], bool]:
-    return lambda event: event.type == "tool.output" and event.data["text"] == text
-
-
-def is_type(kind: str) -> Callable[[Event], bool]:
-    return lambda event: event.type == kind
 
 
 def test_a_run_whose_worker_is_killed_goes_on_elsewhere(place: Site) -> None:
@@ -116,6 +69,42 @@ def test_a_zombie_writes_nothing_and_is_of_use_again(place: Site) -> None:
     assert zombie.starts == 1
 
 
+def test_a_worker_whose_loop_hangs_past_its_lease_writes_nothing_after_that(place: Site) -> None:
+    for name in ("a", "b"):
+        place.worker(name)
+    wait_until(lambda: blocked_clients(place) == 2, "both wait for runs", GENEROUS_S)
+    run_id = create(
+        place, effect(), hang(2 * LEASE_S), effect(number=1, seconds=LEASE_S), shell("echo once >> chain.txt")
+    )
+    hung = place.workers[holder(reached(place, run_id, is_type("run.started"), "somebody begins"))]
+    (other,) = set(place.workers.values()) - {hung}
+    events, record = ended(place, run_id), place.record(run_id)
+    assert holder(next(filter(is_type("run.resumed"), events))) == other.name
+    wait_until(lambda: f'"run_id":"{run_id}"' in after(hung.log(), "run.abandoned"), "it lets go", GENEROUS_S)
+    other.end()
+    assert holder(ended(place, create(place, effect()))[0]) == hung.name
+    assert (log(place, run_id), place.record(run_id)) == (events, record)
+    assert workspace(place, run_id) == {"chain.txt": b"once\n"}
+    assert effect_steps(place, run_id) == ["step-0", "step-2"]
+
+
+def test_a_second_signal_ends_the_grace(place: Site) -> None:
+    worker = place.worker("a", lease_s=60, WORKER_GRACE_S="600")
+    run_id = create(place, effect(), shell("echo begun; sleep 600"))
+    reached(place, run_id, says("begun"), "the program runs")
+    worker.send(signal.SIGTERM)
+    wait_until(lambda: "worker.draining" in worker.log(), "it drains", GENEROUS_S)
+    assert worker.is_alive()
+    assert children(worker.pid)
+    worker.end(signal.SIGTERM, GENEROUS_S)
+    assert worker.exit_code() == 0
+    assert log(place, run_id)[-1].data["reason"] == "drained"
+    with place.client() as client:
+        run = client.get_run(run_id)
+        client.cancel(run_id)
+    assert (run.status, run.attempt) == ("queued", 0)
+
+
 def test_a_rolling_restart_loses_and_repeats_nothing_and_burns_no_attempt(place: Site) -> None:
     for name in ("a", "b"):
         place.worker(name, lease_s=60)
@@ -137,7 +126,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing_and_burns_no_attempt(place:
 def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(place: Site, mode: Mode) -> None:
     way = place.proxies.proxy(place.stack.site.ports.redis)
     lost = place.worker("a", proxy=way, REDIS_TIMEOUT_S="10")
-    until_s = time.time() + 14
+    until_s = time.time() + 10
     run_id = create(place, shell(f"echo begun; while [ $(date +%s) -lt {until_s:.0f} ]; do echo x; sleep 0.2; done"))
     reached(place, run_id, says("begun"), "the program runs")
     place.worker("b")
@@ -168,6 +157,29 @@ def test_an_idle_worker_and_a_live_stream_come_back_after_redis_was_killed(place
         assert followed.result(GENEROUS_S) == ended(place, run_id)
 
 
+@pytest.mark.parametrize("mode", [Mode.STALL, Mode.DEAF])
+def test_an_idle_worker_whose_connections_were_half_open_hears_again(place: Site, mode: Mode) -> None:
+    place.worker("a", lease_s=60)
+    wait_until(lambda: blocked_clients(place) == 1, "the worker waits", timeout_s=GENEROUS_S)
+    place.redis_proxy.behave(mode)
+    run_id = create(place, effect())
+    wait_until(lambda: not blocked_clients(place), "the token has gone nowhere", timeout_s=GENEROUS_S)
+    place.redis_proxy.behave(Mode.PASS)
+    assert holder(ended(place, run_id)[0]) == "a"
+
+
+def test_a_run_does_not_succeed_before_its_files_are_stored(place: Site) -> None:
+    with faulty_s3(place.stack.site.s3) as store:
+        place.worker("a", S3_ENDPOINT_URL=str(store.settings.endpoint_url))
+        store.then("PUT", *[refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")] * 3)
+        run_id = create(place, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())
+        events = ended(place, run_id)
+    assert [event.data["reason"] for event in filter(is_type("run.requeued"), events)] == ["files_unavailable"]
+    assert [event.step for event in filter(is_type("step.finished"), events)] == [0, 1, 2, 3]
+    assert effect_steps(place, run_id) == ["step-0", "step-3"]
+    assert workspace(place, run_id) == {"chain.txt": b"one\ntwo\n"}
+
+
 REFUSALS = {
     "as during a failover": (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
     "its memory is full": (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "1gb"]),
@@ -194,25 +206,37 @@ def test_while_redis_refuses_to_write_everything_waits_and_nothing_fails(place: 
     assert worker.is_alive()
 
 
+def test_what_is_executed_twice_counts_once(place: Site) -> None:
+    place.worker("a")
+    proxies = (place.gateway_proxy, place.redis_proxy)
+    before = [proxy.repeated for proxy in proxies]
+    for proxy in proxies:
+        proxy.behave(Mode.DUPLICATE)
+    with place.client(far=True) as client:
+        plan = [effect(), shell("seq 100; echo once >> chain.txt; test -e seen || { touch seen; exit 1; }"), effect()]
+        run_ids = [client.create_run(plan=plan, max_attempts=20).run_id for _ in range(4)]
+        doomed = client.create_run(plan=[shell("echo begun; sleep 600")], max_attempts=20).run_id
+        reached(place, doomed, says("begun"), "the program runs")
+        client.cancel(doomed)
+        ended(place, doomed, "cancelled")
+        for proxy in proxies:
+            proxy.behave(Mode.DUPLICATE, delay_s=0.1)
+        for run_id in run_ids:
+            ended(place, run_id, "failed")
+            client.retry(run_id)
+        for run_id in run_ids:
+            assert [event.type for event in ended(place, run_id, ends=2)].count("run.retried") == 1
+            assert effect_steps(place, run_id) == ["step-0", "step-2"]
+            assert workspace(place, run_id) == {"chain.txt": b"once\nonce\n", "seen": b""}
+        fork = client.fork(run_ids[0], 2).run_id
+        ended(place, fork)
+        assert effect_steps(place, fork) == ["step-2"]
+        assert {run.run_id for run in client.runs(status="succeeded")} >= {*run_ids, fork}
+    assert all(proxy.repeated > count + 10 for proxy, count in zip(proxies, before, strict=True))
+
+
 def blocked_clients(place: Site) -> int:
     return int(place.ask_redis("INFO", "clients").partition("blocked_clients:")[2].split()[0])
-
-
-def effect_steps(place: Site, run_id: str) -> list[str]:
-    """The steps whose effects a run has left, in order."""
-    lines = place.effects_file.read_text().splitlines()
-    return [line.split()[1] for line in lines if line.startswith(run_id)]
-
-
-def workspace(place: Site, run_id: str) -> dict[str, bytes]:
-    """The files of a run."""
-    found = {}
-    with place.client() as client:
-        for file in client.files(run_id):
-            content = io.BytesIO()
-            client.download(run_id, file.path, content)
-            found[file.path] = content.getvalue()
-    return found
 
 
 def after(text: str, mark: str) -> str:

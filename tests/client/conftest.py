@@ -1,6 +1,5 @@
 """A client, and the command, in front of a server that does as it is told."""
 
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,15 +23,6 @@ class Said(NamedTuple):
 
 
 Command = Callable[..., Said]
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_ssl_context() -> Iterator[None]:
-    """Each client makes one, which takes longer than most of these tests, and none of them needs it."""
-    context = ssl.create_default_context()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ssl.create_default_context", lambda **_: context)
-        yield
 
 
 @pytest.fixture

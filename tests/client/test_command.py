@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,9 +183,9 @@ def test_files_are_printed_and_saved(api: StandIn, swissbrain: Command, tmp_path
 
 def test_a_deletion_whose_answer_was_lost_is_done(api: StandIn, swissbrain: Command, pauses: list[float]) -> None:
     api.then(cut, problem(404, "there is no run 'a'"))
-    assert swissbrain("delete", "a") == (0, "", "")
+    assert swissbrain("delete", "a") == (0, "a deleted\n", "")
     api.then(reply(204))
-    assert swissbrain("delete", "a") == (0, "", "")
+    assert swissbrain("delete", "a") == (0, "a deleted\n", "")
     api.then(problem(404, "there is no run 'a'"))
     assert swissbrain("delete", "a") == (2, "", "swissbrain: there is no run 'a'\n")
     api.then(cut, problem(409, "it runs"))
@@ -202,15 +204,92 @@ def test_a_fork_counts_steps_as_people_do(api: StandIn, swissbrain: Command) -> 
     api.then(ok(run("run_2"), 201))
     assert swissbrain("fork", "run_1", "--from-step", "3") == (0, "run_2\n", "")
     assert api.requests[-1].json == {"from_step": 2, "start": True}
+    api.then(ok(run("run_3"), 201))
+    assert swissbrain("fork", "run_1", "--from-step", "1", "--prompt", "better").out == "run_3\n"
+    assert api.requests[-1].json == {"from_step": 0, "start": True, "prompt": "better"}
 
 
-def test_all_that_failed_alike_are_retried(api: StandIn, swissbrain: Command) -> None:
-    api.then(ok({"runs": [summary()], "next_cursor": None}), ok(state()))
-    assert swissbrain("retry", "--error", "worker_lost").out == "run_1 queued\n"
-    assert api.requests[-2].target == "/agent/runs?limit=100&status=failed&error=worker_lost"
+@pytest.mark.parametrize(
+    ("command", "done", "said"), [("retry", ok(state()), "queued"), ("delete", reply(204), "deleted")]
+)
+def test_all_that_failed_alike_are_done_with_alike(
+    api: StandIn, swissbrain: Command, command: str, done: Answer, said: str
+) -> None:
+    api.then(ok({"runs": [summary("run_1"), summary("run_2")], "next_cursor": None}), done, done)
+    assert swissbrain(command, "--error", "worker_lost") == (0, f"run_1 {said}\nrun_2 {said}\n", "")
+    assert api.targets[0] == "/agent/runs?limit=100&status=failed&error=worker_lost"
+    assert [target.split("/")[3] for target in api.targets[1:]] == ["run_1", "run_2"]
+    api.then(ok({"runs": [], "next_cursor": None}))
+    assert swissbrain(command, "--error", "lost") == (0, "", "swissbrain: no run has failed with 'lost'\n")
 
 
-@pytest.mark.parametrize("words", [("retry", "a", "--error", "x"), ("retry", "a", "b", "-f")])
+@pytest.mark.parametrize(
+    ("command", "done", "said"), [("retry", ok(state()), "queued"), ("delete", reply(204), "deleted")]
+)
+def test_of_many_runs_those_that_cannot_be_had_keep_no_other_waiting(
+    api: StandIn, swissbrain: Command, command: str, done: Answer, said: str
+) -> None:
+    api.then(problem(404, "there is no run 'a'"), problem(409, "it runs"), done)
+    told = "swissbrain: a: there is no run 'a'\nswissbrain: b: it runs\n"
+    assert swissbrain(command, "a", "b", "c") == (2, f"c {said}\n", told)
+    api.then(problem(403, "not allowed"))
+    assert swissbrain(command, "a", "b") == (2, "", "swissbrain: not allowed\n")
+
+
+@pytest.fixture
+def _in_zurich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Zurich")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_zurich")
+def test_a_run_can_be_told_when_to_begin(api: StandIn, swissbrain: Command) -> None:
+    api.always = ok(run(start_at_ms=4102444800000), 201)
+    for text in ("2100-01-01T00:00Z", "2100-01-01T01:00:00.000", "2100-01-01 02:30+02:30", "20991231T190000-0500"):
+        assert swissbrain("run", "x", "--start-at", text).code == 0
+        assert api.requests[-1].json == {"prompt": "x", "start": True, "start_at_ms": 4102444800000}
+    assert "to start  2100-01-01 01:00:00" in swissbrain("show", "run_1").out
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("2020-01-01T00:00Z", "is in the past"),
+        ("0001-01-01", "is not a time such as"),
+        ("9999-12-31T23:59:59-12:00", "is not a time such as"),
+        ("2026-13-01", "is not a time such as"),
+        ("tomorrow", "is not a time such as"),
+        ("", "is not a time such as"),
+    ],
+)
+def test_a_moment_that_makes_no_sense_is_refused(api: StandIn, swissbrain: Command, text: str, why: str) -> None:
+    said = swissbrain("run", "x", "--start-at", text)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert why in said.err
+    assert api.requests == []
+
+
+def test_a_list_says_why_runs_have_failed(api: StandIn, swissbrain: Command) -> None:
+    error = {"code": "worker_lost", "message": "m"}
+    api.then(ok({"runs": [summary(status="failed", error=error), summary()], "next_cursor": None}))
+    shown = swissbrain("runs").out
+    assert "failed: worker_lost" in shown
+    assert "queued  " in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("retry", "a", "--error", "x"),
+        ("retry", "a", "b", "-f"),
+        ("delete",),
+        ("delete", "a", "--error", "x"),
+        ("run", "x", "--delay", "1", "--start-at", "2100-01-01"),
+    ],
+)
 def test_contradictions_are_refused(api: StandIn, swissbrain: Command, words: tuple[str, ...]) -> None:
     assert swissbrain(*words).code == 2
     assert api.requests == []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from swissbrain.event_lines import _SHOWN, SHOWN_ARGS, SHOWN_OTHER, print_event
+from swissbrain.event_lines import _SHOWN, SHOWN_ARGS, SHOWN_OTHER, EventLines
 from swissbrain.models import Event, File, Gap, PlanStep, Run, RunError, RunSummary
 from swissbrain.tables import SHOWN_PROMPT, files_table, run_table, runs_table
 from swissbrain.terminal import cut, duration, plain
@@ -40,8 +40,9 @@ HOSTILE = [
 JUNK: list[Any] = [None, True, -1, 1.5, 2**64, "", "x", [], ["x"], {}, {"x": 1}, {"message": []}]
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 FIELDS = ("status", "error", "name", "tool", "args", "text", "stream", "message", "path", "deleted", "size_bytes")
-MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level")
-TYPES = [*_SHOWN, "run.waiting", "of.a.later.release"]
+MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level", "more")
+ALL = (*FIELDS, *MORE, "first", "steps", "question", "input", "after", "run_id", "from_step")
+TYPES = [*_SHOWN, "of.a.later.release"]
 
 
 def shown(*items: Any, colours: bool = False) -> str:
@@ -53,11 +54,12 @@ def shown(*items: Any, colours: bool = False) -> str:
         width=120,
         highlight=False,
     )
-    for item in items:
-        if isinstance(item, Event | Gap):
-            print_event(out, item)
-        else:
-            out.print(item)
+    with EventLines(out) as lines:
+        for item in items:
+            if isinstance(item, Event | Gap):
+                lines.show(item)
+            else:
+                out.print(item)
     assert isinstance(out.file, io.StringIO)
     return out.file.getvalue()
 
@@ -92,8 +94,18 @@ def test_each_event_is_a_line() -> None:
     assert text("artifact", path="a/b", deleted=True) == "        - a/b"
     assert text("message", text="hello") == "        hello"
     assert text("log", level="warning", message="m") == "        warning: m"
-    assert text("run.waiting", None) == "run.waiting"
-    assert text("run.forked", None, run_id="run_2") == "run.forked {'run_id': 'run_2'}"
+    assert text("run.waiting", None) == "run waits for input"
+    assert text("run.waiting", None, question="Which one?") == "run waits for input: Which one?"
+    assert text("run.input", None, input="the second") == "input  the second"
+    assert text("run.retried", None, after="failed") == "run queued again after it failed"
+    assert text("run.retried", None, after="cancelled") == "run queued again after it was cancelled"
+    assert text("run.forked", None, run_id="run_2", from_step=2) == "run goes on from step 3 of run_2"
+    steps = [{"name": "read", "tool": "file_read"}, {"name": "draw"}]
+    assert text("plan.created", None, steps=steps).splitlines() == ["plan", f"{'':22}1  read", f"{'':22}2  draw"]
+    assert text("plan.created", None, steps=steps, first=3).splitlines()[1] == f"{'':22}4  read"
+    assert text("model.delta", text="hel") == "        hel"
+    assert text("model.message", text="hello", model="m") == "        hello"
+    assert text("of.a.later.release", x=1) == "of.a.later.release {'x': 1}"
     assert shown(event("tool.finished", tool="code", status="succeeded")) == ""
     assert shown(Gap(first=3, last=7)).strip() == "events 3 to 7 are no longer kept"
 
@@ -114,6 +126,13 @@ def test_each_event_is_a_line() -> None:
         ("artifact", {"size_bytes": 1}),
         ("message", {}),
         ("log", {"n": 1}),
+        ("run.input", {}),
+        ("run.retried", {"after": {}}),
+        ("run.forked", {"run_id": "x", "from_step": "y"}),
+        ("plan.created", {"steps": [{}]}),
+        ("plan.created", {"steps": 3}),
+        ("model.delta", {}),
+        ("model.message", {"model": "x"}),
     ],
 )
 def test_what_is_not_as_it_should_be_is_shown_as_it_is(kind: str, data: dict[str, Any]) -> None:
@@ -123,7 +142,7 @@ def test_what_is_not_as_it_should_be_is_shown_as_it_is(kind: str, data: dict[str
 @pytest.mark.parametrize("kind", TYPES)
 def test_nothing_in_an_event_is_a_command_or_too_much(kind: str) -> None:
     for value in [*HOSTILE, *JUNK]:
-        for field in (*FIELDS, *MORE):
+        for field in ALL:
             base = {
                 "status": "failed",
                 "tool": "t",
@@ -139,7 +158,7 @@ def test_nothing_in_an_event_is_a_command_or_too_much(kind: str) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_on_a_terminal_only_our_own_colours_reach_it(value: str) -> None:
-    items = [Event(seq=1, ts=1, type=kind, data=dict.fromkeys((*FIELDS, *MORE), value)) for kind in (*TYPES, value)]
+    items = [Event(seq=1, ts=1, type=kind, data=dict.fromkeys(ALL, value)) for kind in (*TYPES, value)]
     items += [event(kind, text=value, message=value, level=value, path=value, deleted=1) for kind in TYPES]
     painted = shown(*items, colours=True)
     assert not FORBIDDEN.search(re.sub(r"\x1b\[[0-9;]*m", "", painted))
@@ -147,7 +166,11 @@ def test_on_a_terminal_only_our_own_colours_reach_it(value: str) -> None:
     assert "\x1b[31mred" not in painted
 
 
-@given(st.text(), st.text(), st.dictionaries(st.sampled_from([*FIELDS, *MORE]), st.text() | st.integers() | st.none()))
+@given(
+    st.text(),
+    st.text(),
+    st.dictionaries(st.sampled_from(ALL), st.text() | st.integers() | st.none()),
+)
 def test_any_text_is_shown(kind: str, value: str, data: dict[str, Any]) -> None:
     for each in (kind, *TYPES):
         assert not FORBIDDEN.search(shown(event(each, **{"text": value, **data})))

@@ -27,6 +27,7 @@ ANSWERS = [
     ("POST", "/agent/runs/{run_id}/retry", 200, models.RunState),
     ("POST", "/agent/runs/{run_id}/resume", 200, models.RunState),
     ("GET", "/agent/logs/{run_id}", 200, models.LogPage),
+    ("POST", "/agent/runs/{run_id}/stream-token", 201, models.StreamToken),
     ("GET", "/agent/runs/{run_id}/files", 200, models.FileList),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,12 @@ def test_ctrl_c_says_what_to_do(api: StandIn, words: tuple[str, ...], code: int)
     follows = words[-1] == "-f"
     api.always = sse(event(1, "message", text="hello"), ends=silent) if follows else silent
     with subprocess.Popen(
-        [*COMMAND, *words], env=environment(api), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *words],
+        env=environment(api),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     ) as process:
         assert process.stdout
         if follows:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 
 from edge_api.settings import ApiSettings
@@ -18,7 +20,7 @@ from infra.redis_tcp import RedisTcp
 from swissbrain import ApiError, Client, stream
 from swissbrain.models import Event, Gap, PlanStep
 from tests.client.stand_in import StandIn, reply
-from tests.edge.stack import TOKENS, Files, SimulatedWorker, note, serve
+from tests.edge.stack import STREAM_KEY, TOKENS, Files, SimulatedWorker, note, serve
 from tests.support.redis import gateway, valkey_server
 from tests.support.waiting import wait_until
 
@@ -60,7 +62,7 @@ class Real:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
     """Its streams end often."""
     made, stack = Real(), AsyncExitStack()
-    settings = ApiSettings(stream_ping_s=0.05, stream_hold_s=0.3)
+    settings = ApiSettings(stream_ping_s=0.05, stream_hold_s=0.3, stream_token_keys=(STREAM_KEY,))
     with valkey_server(tmp_path_factory.mktemp("valkey")) as tcp, gateway(tcp) as rest:
         redis = RedisTcp(tcp)
         made.worker = SimulatedWorker(redis)
@@ -246,3 +248,19 @@ def test_a_follower_that_leaves_leaves_nothing(real: Real, ada: Client, worker: 
     real.do(worker.finish(lease))
     channels = worker.redis.command
     wait_until(lambda: not real.do(channels("PUBSUB", "CHANNELS")), "nobody is subscribed")
+
+
+def test_a_stream_token_reads_the_log_of_its_run(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+    run_id = ada.create_run(plan=PLAN).run_id
+    real.do(worker.complete(events=1))
+    for made in (ada.stream_token(run_id), ada.stream_token(run_id, 10)):
+        answer = httpx.get(f"{real.url}/agent/logs/{run_id}", params={"token": made.token}, timeout=20)
+        assert [event["seq"] for event in answer.json()["events"]] == [1, 2, 3]
+        assert httpx.get(real.url + made.href, timeout=20).text.count("data: ") == 4
+        assert made.token not in repr(made)
+    lifetimes_ms = [ada.stream_token(run_id, expires_s).expires_ms - time.time() * 1000 for expires_s in (None, 3600)]
+    assert lifetimes_ms[0] <= 301_000 < 3_000_000 < lifetimes_ms[1]
+    for asked, status in [(("none", None), 404), ((run_id, 0), 422)]:
+        with pytest.raises(ApiError) as caught:
+            ada.stream_token(*asked)
+        assert caught.value.status == status

@@ -41,6 +41,12 @@ def strings(reply: Reply) -> list[str]:
     return [str(item) for item in reply]
 
 
+async def delete(store: RunStore, run_id: str) -> tuple[Outcome, Status | None]:
+    """Both steps of a deletion."""
+    await store.condemn(run_id)
+    return await store.delete(run_id, USER)
+
+
 class Driver:
     """Runs in the wanted state, and every way to the next one."""
 

@@ -21,13 +21,18 @@ class Run:
     batch: int = 0
     seq: int = 0
     cancel: bool = False
-    token: str = ""
+    tokens: set[str] = field(default_factory=set)
     place: tuple[int, int, str] | None = None
     leased: bool = False
     expired: bool = False
     dead: bool = False
+    condemned: bool = False
     journal: set[str] = field(default_factory=set)
     ends: int = 0
+    archived: int = 0
+    unanswered: int = -1
+    turn: int = 0
+    alone: bool = False
 
 
 class Model:
@@ -45,7 +50,7 @@ class Model:
 
     def create(self, run_id: str, priority: int, max_attempts: int, *, start: bool) -> Outcome:
         if run_id in self.runs:
-            return SAME
+            return REFUSED if self.runs[run_id].condemned else SAME
         run = self.runs[run_id] = Run(run_id, priority, max_attempts)
         self._moment += 1
         if start:
@@ -54,7 +59,7 @@ class Model:
 
     def start(self, run_id: str) -> Outcome:
         run = self.runs.get(run_id)
-        if not run:
+        if not run or run.condemned:
             return GONE
         if run.status in {Status.QUEUED, Status.RUNNING}:
             return SAME
@@ -81,13 +86,13 @@ class Model:
     def again(self, run_id: str, token: str, *, waiting: bool) -> Outcome:
         """`resume` of a waiting run, else `redrive` of a failed or cancelled one."""
         run = self.runs.get(run_id)
-        if not run:
+        if not run or (run.condemned and not waiting):
             return GONE
-        if run.token == token:
+        if token in run.tokens:
             return SAME
         if run.status not in ({Status.WAITING} if waiting else {Status.FAILED, Status.CANCELLED}):
             return REFUSED
-        run.token = token
+        run.tokens.add(token)
         run.seq += 1
         if not waiting:
             run.attempt, run.cancel, run.dead = 0, False, False
@@ -95,32 +100,41 @@ class Model:
         self._enqueue(run)
         return OK
 
+    def condemn(self, run_id: str) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run:
+            return GONE
+        if run.condemned:
+            return SAME
+        if run.status is not Status.CREATED and run.status not in TERMINAL:
+            return REFUSED
+        run.condemned = True
+        return OK
+
     def delete(self, run_id: str) -> Outcome:
         run = self.runs.get(run_id)
         if not run:
             return GONE
-        if run.status is not Status.CREATED and run.status not in TERMINAL:
+        if not run.condemned:
             return REFUSED
         del self.runs[run_id]
         return OK
 
-    def claim(self, wanted: int) -> list[tuple[str, int]]:
-        """The granted runs and their fences, in order."""
+    def claim(self, wanted: int, turn: int, heard: int | None) -> list[tuple[str, int]]:
+        """The granted runs and their fences, in order. What was granted after the turn `heard` comes back first."""
         self._moment += 1
+        if heard is not None:
+            for run in [run for run in self.runs.values() if run.leased and heard < run.turn < turn]:
+                counts, run.unanswered = run.alone and run.unanswered == run.fence - 1, run.fence
+                self._recover(run, counts=counts)
         for run in [run for run in self.runs.values() if run.leased and run.expired]:
-            run.leased = run.expired = False
-            if run.cancel:
-                self._end(run, Status.CANCELLED)
-            elif run.attempt >= run.max_attempts:
-                self._end(run, Status.FAILED)
-            else:
-                run.seq += 1
-                self._enqueue(run)
-        granted = []
-        for run_id in self.ready()[:wanted]:
+            self._recover(run, counts=True)
+        granted: list[tuple[str, int]] = []
+        for run_id in (picked := self.ready()[:wanted]):
             run = self.runs[run_id]
             run.place, run.status, run.leased, run.expired, run.batch = None, Status.RUNNING, True, False, 0
-            run.fence, run.attempt, run.seq = run.fence + 1, run.attempt + 1, run.seq + 1
+            run.fence, run.attempt, run.seq, run.turn = run.fence + 1, run.attempt + 1, run.seq + 1, turn
+            run.alone = len(picked) == 1
             granted.append((run_id, run.fence))
         return granted
 
@@ -159,6 +173,17 @@ class Model:
             run.status = Status.WAITING
         return outcome
 
+    def trim(self, run_id: str, fence: int, last: int) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run:
+            return GONE
+        if run.fence != fence:
+            return LOST
+        if last > run.archived and run.condemned:
+            return GONE
+        run.archived = max(run.archived, last)
+        return OK
+
     def _write(self, run_id: str, fence: int, batch: int, events: int, key: str | None) -> tuple[Outcome, Run | None]:
         run = self.runs.get(run_id)
         if not run:
@@ -177,9 +202,20 @@ class Model:
             run.journal.add(key)
         return OK, run
 
-    def _enqueue(self, run: Run) -> None:
+    def _recover(self, run: Run, *, counts: bool) -> None:
+        run.leased = run.expired = False
+        if run.cancel:
+            self._end(run, Status.CANCELLED)
+        elif counts and run.attempt >= run.max_attempts:
+            self._end(run, Status.FAILED)
+        else:
+            run.seq += 1
+            run.attempt -= 0 if counts else 1
+            self._enqueue(run, first=not counts)
+
+    def _enqueue(self, run: Run, *, first: bool = False) -> None:
         run.status = Status.QUEUED
-        run.place = (LOWEST - run.priority, self._moment, run.id)
+        run.place = (LOWEST - run.priority, 0 if first else self._moment, run.id)
 
     def _end(self, run: Run, status: Status) -> None:
         run.status, run.place = status, None

@@ -6,19 +6,22 @@ SWISSBRAIN_MODEL_EXAMPLES=5000 looks longer, and at other interleavings each tim
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from infra.contract.models import TERMINAL_EVENT, NewEvent, RunSpec, Writes
+from infra.contract.models import TERMINAL_EVENT, NewEvent, RunRecord, RunSpec, Segment, Writes
 from infra.contract.states import TERMINAL, Outcome, Status
-from infra.contract.store import Lease, RunStore
+from infra.contract.store import Lease, RunStore, Turn
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.contract.driver import keys_without_ttl, strings
 from tests.contract.model import Model
+from tests.support.logs import events_in_redis
 
 T = TypeVar("T")
 EXAMPLES = os.environ.get("SWISSBRAIN_MODEL_EXAMPLES")
@@ -41,7 +44,10 @@ class Scripts(RuleBasedStateMachine):
         self.model = Model()
         self.made = 0
         self.leases: list[tuple[str, int]] = []
+        self.claimed: dict[tuple[str, int], RunRecord] = {}
         self.last: Callable[[], None] | None = None
+        self.turn = Turn("p")
+        self.claims: list[tuple[int, Turn]] = []
         self.do(self.redis.command("FLUSHALL"))
 
     def do(self, call: Coroutine[Any, Any, T]) -> T:
@@ -81,7 +87,7 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "delete"]))
+    @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "condemn", "delete"]))
     def move(self, choice: int, name: str) -> None:
         run_id = self.run_id(choice)
 
@@ -104,18 +110,32 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    @rule(wanted=st.integers(0, 3))
-    def claim(self, wanted: int) -> None:
-        def once() -> None:
-            claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS))
-            granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
-            assert granted == self.model.claim(wanted)
-            for claim in claimed.claims:
-                assert set(claim.journal) == self.model.runs[claim.run.id].journal
-            self.leases += granted
-            assert self.do(self.redis.command("LLEN", "jobs:pending")) == len(self.model.ready())
+    @rule(wanted=st.integers(0, 3), woken=st.booleans(), lost=st.booleans())
+    def claim(self, wanted: int, woken: bool, lost: bool) -> None:
+        """`lost`: its answer, as the worker sees it; the next turn takes back what it granted."""
+        turn = Turn("p", self.turn.number + 1, self.turn.heard)
+        heard = turn.number - 1 if turn.heard is None else turn.heard
+        self.turn = replace(turn, heard=heard if lost else None)
+        self.claims.append((wanted, turn))
+        self.call(lambda: self.claim_once(wanted, woken, turn))
 
-        self.call(once)
+    @precondition(lambda self: self.claims)
+    @rule(choice=CHOICE)
+    def claim_late(self, choice: int) -> None:
+        """An earlier claim is executed only now, or once more."""
+        wanted, turn = self.claims[choice % len(self.claims)]
+        self.claim_once(wanted, False, turn)
+
+    def claim_once(self, wanted: int, woken: bool, turn: Turn) -> None:
+        taken = woken and self.do(self.redis.command("LPOP", "jobs:pending")) is not None
+        claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, taken=taken, turn=turn))
+        granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
+        assert granted == self.model.claim(wanted, turn.number, turn.heard)
+        for claim in claimed.claims:
+            assert set(claim.journal) == self.model.runs[claim.run.id].journal
+        self.leases += granted
+        self.claimed |= {(claim.run.id, claim.run.fence): claim.run for claim in claimed.claims}
+        assert self.do(self.redis.command("LLEN", "jobs:pending")) == len(self.model.ready())
 
     @precondition(lambda self: self.leases)
     @rule(choice=CHOICE)
@@ -179,6 +199,20 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, share=st.integers(1, 3))
+    def trim(self, choice: int, share: int) -> None:
+        run_id, fence = self.leases[choice % len(self.leases)]
+        run = self.model.runs.get(run_id)
+        record = self.claimed[run_id, fence]
+        last = max(1, run.seq // share if run else 1)
+
+        def once() -> None:
+            outcome = self.do(self.store.trim(record, [Segment(1, last, fence)]))
+            assert outcome is self.model.trim(run_id, fence, last)
+
+        self.call(once)
+
     def position(self, choice: int, skip: int) -> tuple[str, int, int]:
         """A lease that was held at some time, and a batch number: the next one, one before, or one too far."""
         run_id, fence = self.leases[choice % len(self.leases)]
@@ -214,13 +248,16 @@ class Scripts(RuleBasedStateMachine):
                 *map(str, (run.attempt, run.fence, run.batch, run.seq, int(run.cancel))),
             ]
             assert set(await self.store.journal(run.id)) == run.journal
-            events = await self.store.events(run.id, after=0, limit=1000)
-            assert [event.seq for event in events] == list(range(1, run.seq + 1))
-            assert sum(event.type == TERMINAL_EVENT for event in events) == run.ends
-            if run.status in TERMINAL:
+            assert (await self.store.log(run.id)).archived == run.archived
+            events = await events_in_redis(self.store, run.id, after=run.archived)
+            assert [event.seq for event in events] == list(range(run.archived + 1, run.seq + 1))
+            if not run.archived:
+                assert sum(event.type == TERMINAL_EVENT for event in events) == run.ends
+            if run.status in TERMINAL and events:
                 assert events[-1].type == TERMINAL_EVENT
 
 
+@pytest.mark.timeout(0 if EXAMPLES else 120)
 def test_the_scripts_do_what_the_model_does(tcp: RedisTcpSettings) -> None:
     machine = type("Machine", (Scripts,), {"tcp": tcp})
     run_state_machine_as_test(

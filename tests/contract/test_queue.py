@@ -9,6 +9,7 @@ from infra.contract.ports import Redis
 from infra.contract.states import Outcome, Status
 from infra.contract.store import Lease, RunStore
 from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event, strings
+from tests.support.logs import events_in_redis
 
 
 def with_priority(priority: int) -> RunSpec:
@@ -63,6 +64,17 @@ async def test_after_a_claim_there_is_one_token_for_each_ready_run(
     assert depths.running == min(3, wanted)
 
 
+async def test_a_token_too_many_goes_with_the_next_claim_that_finds_nothing(driver: Driver, redis: Redis) -> None:
+    await driver.create()
+    await redis.command("LPOP", "jobs:pending")
+    await redis.command("RPUSH", "jobs:pending", "stray")
+    assert len((await driver.store.claim("w", 2, lease_ms=LEASE_MS, taken=True)).claims) == 1
+    await redis.command("LPOP", "jobs:pending")
+    await redis.command("RPUSH", "jobs:pending", "another")
+    assert (await driver.store.claim("w", 2, lease_ms=LEASE_MS, taken=True)).claims == []
+    assert (await driver.store.depths()).pending == 0
+
+
 async def test_tokens_too_many_are_taken_away(driver: Driver, redis: Redis) -> None:
     await driver.create()
     await redis.command("RPUSH", "jobs:pending", "stray", "stray")
@@ -77,7 +89,7 @@ async def test_an_expired_lease_brings_the_run_back_with_a_higher_fence(driver: 
     second, _ = await driver.claim()
     assert (first.run.fence, first.run.attempt) == (1, 1)
     assert (second.run.id, second.run.fence, second.run.attempt) == (run_id, 2, 2)
-    kinds = [event.type for event in await driver.store.events(run_id, after=0, limit=10)]
+    kinds = [event.type for event in await events_in_redis(driver.store, run_id)]
     assert kinds == ["run.started", "run.requeued", "run.resumed"]
 
 
@@ -101,7 +113,7 @@ async def test_a_run_that_loses_all_its_workers_is_a_dead_letter(driver: Driver,
     assert record.error
     assert record.error.code == "worker_lost"
     assert strings(await redis.command("ZRANGE", "jobs:dead", 0, -1)) == [run_id]
-    last = (await driver.store.events(run_id, after=0, limit=10))[-1]
+    last = (await events_in_redis(driver.store, run_id))[-1]
     assert (last.type, last.seq, last.data["status"]) == ("run.finished", record.seq, "failed")
 
 
@@ -113,7 +125,7 @@ async def test_a_lost_run_that_was_to_be_cancelled_is_cancelled(driver: Driver) 
     await driver.store.claim("w", 1, lease_ms=LEASE_MS)
     record = await driver.store.get(run_id)
     assert record.status is Status.CANCELLED
-    assert (await driver.store.events(run_id, after=0, limit=10))[-1].type == "run.finished"
+    assert (await events_in_redis(driver.store, run_id))[-1].type == "run.finished"
 
 
 async def test_a_delayed_run_is_granted_when_it_is_due_and_not_before(driver: Driver) -> None:
@@ -211,7 +223,7 @@ async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redi
     before = await commands(redis)
     run_id = await driver.create(spec=RunSpec(plan=[PlanStep(tool="message", args={"text": "x"})]))
     await redis.command("LPOP", "jobs:pending")
-    claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS)
+    claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS, taken=True)
     lease = Lease(run_id, claimed.claims[0].run.fence)
     await driver.store.finish(
         lease, Status.SUCCEEDED, Writes(events=[event(), END], journal={"step:0": "1"}), result={}

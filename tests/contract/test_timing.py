@@ -4,12 +4,14 @@ import time
 
 import pytest
 
+from infra.contract import store
 from infra.contract.errors import InvalidInput
 from infra.contract.models import RECORD_VERSION, RunSpec
 from infra.contract.ports import Redis
 from infra.contract.states import Status
 from infra.contract.store import RunStore
 from tests.contract.driver import LEASE_MS, Driver
+from tests.support.logs import events_in_redis
 from tests.support.waiting import until
 
 
@@ -17,8 +19,8 @@ def spec(delay_s: float = 0.0, start_at_ms: int | None = None, queue_ttl_s: floa
     return RunSpec(prompt="x", delay_s=delay_s, start_at_ms=start_at_ms, queue_ttl_s=queue_ttl_s)
 
 
-async def granted(store: RunStore) -> list[str]:
-    return [claim.run.id for claim in (await store.claim("w", 5, lease_ms=LEASE_MS)).claims]
+async def granted(runs: RunStore) -> list[str]:
+    return [claim.run.id for claim in (await runs.claim("w", 5, lease_ms=LEASE_MS)).claims]
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -73,12 +75,32 @@ async def test_a_run_that_waited_too_long_is_not_begun(driver: Driver, redis: Re
     assert head.status is Status.FAILED
     assert head.error
     assert head.error.code == "expired"
-    events = await driver.store.events(stale, after=0, limit=10)
+    events = await events_in_redis(driver.store, stale)
     assert [event.type for event in events] == ["run.finished"]
     assert (await driver.store.depths()).dead == 1
 
 
-async def test_a_run_of_a_newer_release_is_left_for_a_newer_worker(driver: Driver, redis: Redis) -> None:
+async def test_the_time_in_the_queue_is_counted_from_when_a_run_is_ready(driver: Driver, redis: Redis) -> None:
+    """Not from a moment that lies before it, and anew when it is retried."""
+    past = int(time.time() * 1000) - 3_600_000
+    behind = await driver.create(spec=spec(start_at_ms=past, queue_ttl_s=60))
+    assert await granted(driver.store) == [behind]
+    again = await driver.create(spec=spec(start_at_ms=past, queue_ttl_s=60))
+    await redis.command("HINCRBY", f"run:{again}", "queued_ms", -61_000)
+    assert await granted(driver.store) == []
+    assert (await driver.store.head(again)).status is Status.FAILED
+    await driver.store.redrive(again, token="t")
+    assert await granted(driver.store) == [again]
+
+
+def of_the_next_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the store is one that knows records of the next version."""
+    monkeypatch.setattr(store, "RECORD_VERSION", RECORD_VERSION + 1)
+
+
+async def test_a_run_of_a_newer_release_is_left_for_a_newer_worker(
+    driver: Driver, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     newer, known = await driver.create(), await driver.create()
     await redis.command("HSET", f"run:{newer}", "v", RECORD_VERSION + 1)
     claimed = await driver.store.claim("w", 5, lease_ms=LEASE_MS)
@@ -87,9 +109,32 @@ async def test_a_run_of_a_newer_release_is_left_for_a_newer_worker(driver: Drive
     assert claimed.next_ms <= 1000
     depths = await driver.store.depths()
     assert (depths.delayed, depths.ready, depths.pending) == (1, 0, 0)
-    await redis.command("HSET", f"run:{newer}", "v", RECORD_VERSION)
+    of_the_next_release(monkeypatch)
 
     async def begun() -> bool:
         return await granted(driver.store) == [newer]
 
     await until(begun, "it is begun by a worker that knows its release")
+
+
+async def test_a_lost_run_of_a_newer_release_is_left_for_a_newer_worker(
+    driver: Driver, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await driver.create(spec=RunSpec(prompt="x", max_attempts=2))
+    await driver.claim(lease_ms=1)
+    await redis.command("HSET", f"run:{run_id}", "v", RECORD_VERSION + 1)
+    await driver.lapse(1)
+    before = await driver.store.get(run_id)
+    for _ in range(2):
+        claimed = await driver.store.claim("w", 5, lease_ms=LEASE_MS)
+        assert claimed.claims == []
+        assert claimed.next_ms is not None
+        assert 0 < claimed.next_ms <= 1000
+        assert await driver.store.get(run_id) == before
+    of_the_next_release(monkeypatch)
+
+    async def resumed() -> bool:
+        return await granted(driver.store) == [run_id]
+
+    await until(resumed, "it is taken over by a worker that knows its release")
+    assert (await driver.store.get(run_id)).attempt == 2

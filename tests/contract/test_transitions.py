@@ -11,7 +11,7 @@ from infra.contract.models import Writes
 from infra.contract.ports import Redis
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 from infra.contract.store import Lease, RunStore
-from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, delete, event
 
 PAIRS = [(source, target) for source in Status for target in Status if source is not target]
 
@@ -62,7 +62,8 @@ STEPS: dict[str, tuple[Status, Callable[[RunStore, str, Lease], Awaitable[Any]]]
     "cancel queued": (Status.QUEUED, lambda store, run_id, _: store.cancel(run_id)),
     "cancel running": (Status.RUNNING, lambda store, run_id, _: store.cancel(run_id)),
     "redrive": (Status.FAILED, lambda store, run_id, _: store.redrive(run_id, token="t")),
-    "delete": (Status.SUCCEEDED, lambda store, run_id, _: store.delete(run_id, USER)),
+    "condemn": (Status.SUCCEEDED, lambda store, run_id, _: store.condemn(run_id)),
+    "delete": (Status.SUCCEEDED, lambda store, run_id, _: delete(store, run_id)),
 }
 
 
@@ -115,6 +116,41 @@ async def test_a_missing_run_is_gone_and_nothing_appears(driver: Driver, name: s
     assert await driver.dump() == {}
 
 
+@pytest.mark.parametrize("status", [Status.CREATED, Status.FAILED, Status.CANCELLED])
+async def test_a_run_that_is_being_deleted_is_not_queued_again(driver: Driver, status: Status) -> None:
+    run_id, _ = await driver.in_status(status)
+    assert await driver.store.condemn(run_id) == (Outcome.OK, status)
+    before = await driver.dump()
+    answer = driver.store.start(run_id) if status is Status.CREATED else driver.store.redrive(run_id, token="t")
+    assert outcome_of(await answer) is Outcome.GONE
+    assert await driver.dump() == before
+    assert outcome_of(await driver.store.delete(run_id, USER)) is Outcome.OK
+
+
+async def test_who_deletes_late_does_not_take_a_new_run_of_the_same_id(driver: Driver) -> None:
+    run_id, _ = await driver.in_status(Status.CREATED)
+    await delete(driver.store, run_id)
+    await driver.store.create(run_id, USER, SPEC, start=False, digest="d")
+    before = await driver.dump()
+    assert await driver.store.delete(run_id, USER) == (Outcome.REFUSED, Status.CREATED)
+    assert await driver.dump() == before
+
+
+async def test_a_run_that_is_being_deleted_is_not_the_answer_to_its_request(driver: Driver) -> None:
+    run_id, _ = await driver.in_status(Status.CREATED)
+    await driver.store.condemn(run_id)
+    answer = await driver.store.create(run_id, USER, SPEC, start=False, digest="d")
+    assert answer == (Outcome.REFUSED, None)
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING, Status.WAITING])
+async def test_a_run_under_way_is_not_condemned(driver: Driver, status: Status) -> None:
+    run_id, _ = await driver.in_status(status)
+    before = await driver.dump()
+    assert await driver.store.condemn(run_id) == (Outcome.REFUSED, status)
+    assert await driver.dump() == before
+
+
 async def test_the_record_of_a_missing_run_is_gone(store: RunStore) -> None:
     with pytest.raises(RunGone, match="run_none"):
         await store.get("run_none")
@@ -123,7 +159,7 @@ async def test_the_record_of_a_missing_run_is_gone(store: RunStore) -> None:
 SCRIPTS = ["create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "redrive"]
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "delete"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "condemn", "delete"])
 async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
     driver: Driver, redis: Redis, name: str
 ) -> None:
@@ -132,7 +168,7 @@ async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
     with pytest.raises(StoreRejected, match="expected"):
         await redis.script(scripts.load(name), [], [])
     with pytest.raises(StoreRejected, match="expected"):
-        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name == "renew" else 1), [])
+        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name in {"renew", "condemn"} else 1), [])
     assert await driver.dump() == before
 
 
@@ -144,8 +180,9 @@ async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
         ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon"]),
         ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n"]),
         ("wait", ["id", "1", "1", "?", "[]", "c"]),
-        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1"]),
-        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest"]),
+        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "0"]),
+        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest", "0", "p", "1", "0"]),
+        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "perhaps"]),
         ("renew", ["soon", "id", "1"]),
     ],
 )

@@ -10,6 +10,7 @@ from collections import namedtuple
 from dataclasses import astuple
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from infra.devstack import credentials, ports, s3_server
@@ -57,7 +58,19 @@ def test_credentials_are_made_once(tmp_path: Path) -> None:
     assert credentials.load_or_create(tmp_path / "other.json") != made
     assert mode(path) == 0o600
     assert made.api_token not in repr(made)
-    assert len(made.redis_password) >= 32
+    assert min(len(made.redis_password), len(made.stream_token_key)) >= 32
+
+
+def test_what_the_credentials_of_an_earlier_release_lack_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    made = credentials.load_or_create(path)
+    earlier = {name: value for name, value in msgspec.to_builtins(made).items() if name != "stream_token_key"}
+    path.write_bytes(msgspec.json.encode(earlier))
+    later = credentials.load_or_create(path)
+    assert later == msgspec.structs.replace(made, stream_token_key=later.stream_token_key)
+    assert later.stream_token_key != made.stream_token_key
+    assert credentials.load_or_create(path) == later
+    assert mode(path) == 0o600
 
 
 def test_damaged_credentials_are_not_replaced(tmp_path: Path) -> None:

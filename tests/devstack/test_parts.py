@@ -18,6 +18,7 @@ CREDENTIALS = Credentials(
     s3_access_key="s3-access",
     s3_secret_key="s3-secret",
     api_token="api-secret",
+    stream_token_key="stream-secret",
 )
 PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.Ports(11, 12, 13, 14, 15, 16, 17, 18))
 SITE = Site(Layout(Path("/data")), PORTS, CREDENTIALS)
@@ -76,8 +77,10 @@ def test_api() -> None:
     assert part.environment == {
         **BASE,
         **S3,
+        "EDGE_CORS_ORIGINS": "*",
         "EDGE_HOST": "127.0.0.1",
         "EDGE_PORT": "3",
+        "EDGE_STREAM_TOKEN_KEY": "stream-secret",
         "SWISSBRAIN_API_KEYS": part.environment["SWISSBRAIN_API_KEYS"],
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",
         "UPSTASH_REDIS_REST_TOKEN": "rest-secret",
@@ -89,6 +92,12 @@ def test_api() -> None:
             "sha256": hashlib.sha256(b"api-secret").hexdigest(),
         }
     ]
+
+
+def test_which_pages_may_call_can_be_said() -> None:
+    for origins in ("http://localhost:5173", ""):
+        part = parts.api(SITE, {**BASE, "EDGE_CORS_ORIGINS": origins})
+        assert part.environment["EDGE_CORS_ORIGINS"] == origins
 
 
 def test_worker() -> None:
@@ -122,6 +131,7 @@ def test_what_is_inherited_cannot_point_a_part_elsewhere() -> None:
         "PATH": "/bin",
         "AWS_PROFILE": "x",
         "SWISSBRAIN_API_KEYS_FILE": "x",
+        "EDGE_STREAM_TOKEN_KEY_FILE": "x",
         "no_proxy": "a",
         "HTTP_PROXY": "p",
     }

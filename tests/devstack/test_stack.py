@@ -65,6 +65,16 @@ def test_it_runs_what_it_is_given_and_says_how_to_reach_it(up: DevStack) -> None
         wait_until(lambda: status(http, run) == "succeeded", "the run succeeds")
 
 
+def test_a_local_page_can_follow_a_run(up: DevStack) -> None:
+    page = {"Origin": "http://localhost:5173"}
+    with client(dict(up.env)) as http:
+        run = http.post("/agent/runs", json={"plan": PLAN}).json()["run_id"]
+        href = http.post(f"/agent/runs/{run}/stream-token", headers=page).json()["href"]
+    answer = httpx.get(up.env["SWISSBRAIN_API_URL"] + href, headers=page, timeout=20, trust_env=False)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "event: end" in answer.text
+
+
 def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: DevStack) -> None:
     before = dict(up.pids)
     with (

@@ -26,11 +26,13 @@ from infra.contract.store import Lease, RunStore
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
+from tests.support.archive import NoArchive
 from tests.support.waiting import until
 
 TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader"}
 SCOPES = {"ada": ["runs:read", "runs:write"], "bob": ["runs:read", "runs:write"], "reader": ["runs:read"]}
 KEYS = [ApiKey(user, SCOPES[user], hashlib.sha256(token.encode()).hexdigest()) for user, token in TOKENS.items()]
+STREAM_KEY = "stream-token-key-of-the-tests-" + "k" * 40
 PLAN = {"plan": [{"tool": "message", "args": {"text": "hello"}}]}
 
 
@@ -39,6 +41,7 @@ class Files:
     """Files in memory, for the tests that are not about files."""
 
     deleted: list[tuple[str, str]] = field(default_factory=list)
+    logs: NoArchive = field(default_factory=NoArchive)
 
     async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
         raise AssertionError("there is no file to link to")
@@ -97,9 +100,8 @@ async def serve(
     """The API on a free port; in the end nobody may still be subscribed."""
     redis = RedisRest(rest)
     counting = CountingFeed(feed or redis)
-    app = create_app(
-        RunStore(redis), counting, files, ApiKeys(KEYS), settings or ApiSettings(stream_ping_s=0.5), close=redis.close
-    )
+    settings = settings or ApiSettings(stream_ping_s=0.5, stream_token_keys=(STREAM_KEY,))
+    app = create_app(RunStore(redis), counting, files, ApiKeys(KEYS), settings, close=redis.close)
     socket = listen(ServerSettings("127.0.0.1", 0))
     port = socket.getsockname()[1]
     made = create_server(app, ServerSettings("127.0.0.1", port))

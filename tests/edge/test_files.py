@@ -14,13 +14,13 @@ from tests.edge.stack import TOKENS, Edge, SimulatedWorker, client, create, serv
 from tests.support.s3 import s3_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
     with s3_server(tmp_path_factory.mktemp("s3")) as settings:
         yield settings
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def workspaces(s3_settings: S3Settings) -> AsyncIterator[Workspaces]:
     workspaces = Workspaces(s3_settings)
     await workspaces.ensure_bucket()

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from infra.contract.models import Writes
+from infra.contract.states import Status
 from tests.edge.stack import Edge, SimulatedWorker, client
 
 PLAN = [{"tool": "message", "args": {"text": text}} for text in ("one", "two", "three")]
@@ -67,3 +68,19 @@ async def test_a_foreign_run_cannot_be_forked(ada: httpx.AsyncClient, edge: Edge
         assert (await bob.post(f"/agent/runs/{run_id}/fork", json={"from_step": 0})).status_code == 404
         wanted = {"plan": PLAN, "fork_of": {"run_id": run_id, "from_step": 1}}
         assert (await bob.post("/agent/runs", json=wanted)).status_code == 404
+
+
+async def test_a_fork_is_what_a_run_can_be(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    """Neither without steps that are none, nor with more than a plan can have: no worker could read its record."""
+    prompted = str((await ada.post("/agent/runs", json={"prompt": "think"})).json()["run_id"])
+    await worker.complete(status=Status.FAILED)
+    answer = await ada.post(f"/agent/runs/{prompted}/fork", json={"from_step": 0})
+    assert answer.status_code == 201
+    assert (answer.json()["prompt"], answer.json()["plan"]) == ("think", None)
+    await worker.claim()
+    run_id = await half_done(ada, worker)
+    before = await worker.size()
+    answer = await ada.post(f"/agent/runs/{run_id}/fork", json={"from_step": 1, "plan": PLAN[:1] * 200})
+    assert (answer.status_code, answer.json()["field"]) == (422, "$.plan")
+    assert "201 steps; allowed are 1 to 200" in answer.json()["detail"]
+    assert await worker.size() == before

@@ -3,18 +3,22 @@
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 
 from edge_api import handler as root
+from infra.redis_rest import RedisRest
 from infra.settings import RedisRestSettings
 from tests.edge.stack import PLAN
 from tests.edge.test_process import ENV, TOKEN
+from tests.lambdas.events import function_url_event
 
+subscribe = RedisRest.subscribe
 Invoke = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
@@ -29,9 +33,16 @@ def invoke(rest_settings: RedisRestSettings, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(root, "configure", lambda: None)
     root._mangum.cache_clear()
     with ThreadPoolExecutor(1) as thread:
-        yield lambda event: thread.submit(root.handler, event, None).result()
+        yield lambda event: thread.submit(answer, event).result()
         thread.submit(close).result()
     root._mangum.cache_clear()
+
+
+def answer(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The function's answer, after which its loop stands still: no task may be left in it."""
+    answered = root.handler(event, None)
+    assert asyncio.all_tasks(asyncio.get_event_loop()) == set()
+    return answered
 
 
 def close() -> None:
@@ -48,39 +59,12 @@ def close() -> None:
     loop.close()
 
 
-def function_url_event(method: str, path: str, body: str | None = None, *, encoded: bool = False) -> dict[str, Any]:
-    """A request through a function URL or an HTTP API: payload format 2.0."""
-    path, _, query = path.partition("?")
-    return {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": {"authorization": f"Bearer {TOKEN}", "content-type": "application/json", "host": "x.lambda-url.aws"},
-        "requestContext": {
-            "accountId": "anonymous",
-            "apiId": "x",
-            "domainName": "x.lambda-url.aws",
-            "http": {
-                "method": method,
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": "203.0.113.1",
-                "userAgent": "curl",
-            },
-            "requestId": "r",
-            "routeKey": "$default",
-            "stage": "$default",
-            "timeEpoch": 1,
-        },
-        "body": base64.b64encode(body.encode()).decode() if encoded and body else body,
-        "isBase64Encoded": encoded,
-    }
-
-
 def call(invoke: Invoke, method: str, path: str, body: Any = None, *, encoded: bool = False) -> dict[str, Any]:
-    text = None if body is None else json.dumps(body)
-    return invoke(function_url_event(method, path, text, encoded=encoded))
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    event = function_url_event(method, path, headers, b"" if body is None else json.dumps(body).encode())
+    if encoded:
+        event |= {"body": base64.b64encode(event["body"].encode()).decode(), "isBase64Encoded": True}
+    return invoke(event)
 
 
 def test_requests_of_a_warm_function_share_its_clients(invoke: Invoke) -> None:
@@ -105,6 +89,32 @@ def test_a_stream_is_held_no_longer_than_its_bound(invoke: Invoke) -> None:
     answer = call(invoke, "GET", f"/agent/logs/{run['run_id']}/stream?after=0")
     assert (answer["statusCode"], answer["isBase64Encoded"]) == (200, False)
     assert answer["body"].startswith("retry: 1000\n")
+
+
+@asynccontextmanager
+async def closing_slowly(self: RedisRest, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+    """A subscription whose end takes some turns of the loop, as that of a connection with TLS does."""
+    async with subscribe(self, channel) as messages:
+        try:
+            yield messages
+        finally:
+            for _ in range(20):
+                await asyncio.sleep(0)
+
+
+def test_a_poll_is_answered_with_what_there_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RedisRest, "subscribe", closing_slowly)
+    monkeypatch.setenv("EDGE_LOG_MODE", "longpoll")
+    monkeypatch.setenv("EDGE_LONGPOLL_WAIT_S", "0.2")
+    run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])
+    path = f"/agent/logs/{run['run_id']}/stream"
+    answer = call(invoke, "GET", path)
+    assert (answer["isBase64Encoded"], answer["body"]) == (False, "retry: 1000\n: ping\n")
+    call(invoke, "POST", f"/agent/runs/{run['run_id']}/cancel")
+    answer = call(invoke, "GET", path)
+    assert answer["body"].startswith("retry: 100\nid: 1\n")
+    assert "\nevent: end\n" in answer["body"]
+    assert call(invoke, "GET", f"{path}?after=1")["statusCode"] == 204
 
 
 def test_events_that_are_no_requests_are_answered(invoke: Invoke) -> None:

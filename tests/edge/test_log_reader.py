@@ -1,7 +1,7 @@
 """The reader against an upstream that loses, repeats, reorders, damages and dies: the client must not notice."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -11,16 +11,33 @@ from hypothesis import strategies as st
 
 from edge_api import log_reader
 from edge_api.fanout import Fanout
-from edge_api.log_reader import Item, LogReader, Place
+from edge_api.log_reader import Item, LogReader
+from edge_api.place import Place
 from edge_api.schemas import Gap, StreamEnd
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Event, RunHead, RunSpec
+from infra.contract.models import Brief, Event, RunLog, RunSpec
 from infra.contract.states import Status
 from infra.contract.store import Lease, RunStore
 from tests.edge.stack import SimulatedWorker, note
+from tests.support.archive import NoArchive
 from tests.support.waiting import until
 
 RUN = "run_1"
+BEGUN = RunLog(
+    id=RUN,
+    user="ada",
+    status=Status.RUNNING,
+    brief=Brief(title="x"),
+    attempt=1,
+    seq=1,
+    cancel=False,
+    created_ms=1,
+    queued_ms=1,
+    started_ms=1,
+    finished_ms=None,
+    error=None,
+    condemned=False,
+)
 
 
 class ScriptedFeed:
@@ -62,16 +79,21 @@ class ScriptedFeed:
 
 
 class Watched:
-    """One reader, read step by step."""
+    """One reader, read step by step; like a stream to a client it always waits for what comes next."""
 
-    def __init__(self, items: AsyncGenerator[list[Item], None]) -> None:
+    def __init__(self, items: AsyncGenerator[Sequence[Item], None]) -> None:
         self._items = items
         self._ready: list[Item] = []
+        self.coming = asyncio.create_task(self._next())
+
+    async def _next(self) -> Sequence[Item]:
+        return await anext(self._items)
 
     async def take(self, count: int) -> list[Item]:
         async with asyncio.timeout(10):
             while len(self._ready) < count:
-                self._ready += await anext(self._items)
+                self._ready += await asyncio.shield(self.coming)
+                self.coming = asyncio.create_task(self._next())
         taken, self._ready = self._ready[:count], self._ready[count:]
         return taken
 
@@ -92,10 +114,21 @@ async def lease(worker: SimulatedWorker) -> Lease:
 
 
 @asynccontextmanager
+async def reading(store: RunStore, fanout: Fanout, after: int = 0) -> AsyncIterator[Watched]:
+    async with aclosing(LogReader(store, fanout, NoArchive()).follow(await store.log(RUN), after)) as items:
+        watched = Watched(items)
+        try:
+            yield watched
+        finally:
+            watched.coming.cancel()
+            await asyncio.gather(watched.coming, return_exceptions=True)
+
+
+@asynccontextmanager
 async def watching(store: RunStore, feed: ScriptedFeed, after: int = 0) -> AsyncIterator[Watched]:
     fanout = Fanout(feed)
-    async with aclosing(LogReader(store, fanout).follow(await store.get(RUN), after)) as items:
-        yield Watched(items)
+    async with reading(store, fanout, after) as watched:
+        yield watched
     await fanout.close()
     assert feed.open == 0
 
@@ -219,19 +252,19 @@ async def test_a_terminal_event_that_is_not_the_last_does_not_end_the_stream(
 async def test_an_outage_between_the_terminal_event_and_the_end_only_delays_the_end(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head, outages = worker.store.head, 3
+    log, outages = worker.store.log, 3
 
-    async def failing(run_id: str) -> RunHead:
+    async def failing(run_id: str) -> RunLog:
         nonlocal outages
         if outages:
             outages -= 1
             raise StoreUnavailable("Redis is away")
-        return await head(run_id)
+        return await log(run_id)
 
     async with watching(worker.store, feed) as reader:
         assert await reader.seqs(1) == [1]
         await feed.subscribed()
-        monkeypatch.setattr(worker.store, "head", failing)
+        monkeypatch.setattr(worker.store, "log", failing)
         await worker.finish(lease)
         feed.publish('{"first":2,"events":[{"ts":1,"type":"run.finished"}]}')
         assert await reader.seqs(1) == [2]
@@ -255,18 +288,12 @@ async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
 ) -> None:
     fanout = Fanout(feed, inbox_chars=200)
-    run = await worker.store.get(RUN)
-    async with (
-        aclosing(LogReader(worker.store, fanout).follow(run, 0)) as slow_items,
-        aclosing(LogReader(worker.store, fanout).follow(run, 0)) as fast_items,
-    ):
-        slow, fast = Watched(slow_items), Watched(fast_items)
+    async with reading(worker.store, fanout) as slow, reading(worker.store, fanout) as fast:
         assert await slow.seqs(1) == await fast.seqs(1) == [1]
-        waiting = asyncio.create_task(slow.seqs(1))
         await feed.subscribed()
         await worker.emit(lease, note(2))
         feed.publish(batch(2))
-        assert await waiting == [2]
+        assert await slow.seqs(1) == [2]
         for number in range(3, 40):
             await worker.emit(lease, note(number))
             feed.publish(batch(number))
@@ -276,31 +303,9 @@ async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
     assert len(feed.queues) == 1
 
 
-async def test_what_is_below_the_stream_comes_from_the_archive(
-    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
-) -> None:
-    for number in range(2, 7):
-        await worker.emit(lease, note(number))
-    await worker.finish(lease)
-    archived = await worker.store.events(RUN, after=0, limit=100)
-    await worker.redis.command("XTRIM", f"run:{RUN}:log", "MINID", "5-0")
-    asked: list[tuple[str, int, int]] = []
-
-    async def older(run_id: str, after: int, before: int) -> list[Event]:
-        asked.append((run_id, after, before))
-        return [event for event in archived if after < event.seq < min(before, after + 3, 4)]
-
-    reader = LogReader(worker.store, Fanout(feed), older)
-    run = await worker.store.get(RUN)
-    items = [item async for batch in reader.follow(run, 0) for item in batch]
-    assert [item.seq for item in items if isinstance(item, Event)] == [1, 2, 3, 5, 6, 7]
-    assert [item for item in items if isinstance(item, Gap)] == [Gap(first=4, last=4)]
-    assert asked == [(RUN, 0, 5), (RUN, 2, 5), (RUN, 3, 5)]
-
-
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(0, 5))
 def test_whatever_arrives_is_given_out_once_and_in_order(seqs: list[int], after: int) -> None:
-    place = Place(RUN, after)
+    place = Place(BEGUN, after)
     given_out: list[int] = []
     for start in range(0, len(seqs), 3):
         events = [Event(seq=seq, ts=1, type="log") for seq in seqs[start : start + 3]]

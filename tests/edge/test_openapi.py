@@ -24,6 +24,9 @@ async def test_it_is_valid(ada: httpx.AsyncClient) -> None:
     validate(document)
     assert document["openapi"] == "3.1.0"
     assert set(document["x-tools"]) == set(TOOLS)
+    ways: list[dict[str, list[str]]] = [{"bearer": []}, {"streamToken": []}]
+    for path in ("/agent/logs/{run_id}", "/agent/logs/{run_id}/stream"):
+        assert document["paths"][path]["get"]["security"] == ways
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
 
@@ -53,6 +56,8 @@ async def test_answers_are_as_described(ada: httpx.AsyncClient, worker: Simulate
         ("GET", "/agent/runs/none", "/agent/runs/{run_id}", None),
         ("POST", f"/agent/runs/{run_id}/start", "/agent/runs/{run_id}/start", None),
         ("GET", f"/agent/logs/{run_id}", "/agent/logs/{run_id}", None),
+        ("POST", f"/agent/runs/{run_id}/stream-token", "/agent/runs/{run_id}/stream-token", None),
+        ("POST", f"/agent/runs/{run_id}/stream-token", "/agent/runs/{run_id}/stream-token", {"expires_s": 0}),
         ("GET", f"/agent/runs/{run_id}/files", "/agent/runs/{run_id}/files", None),
         ("GET", "/agent/queue", "/agent/queue", None),
         ("GET", "/health", "/health", None),

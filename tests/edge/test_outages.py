@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from edge_api.settings import ApiSettings
+from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
-from tests.support.redis import TOKEN, free_port, gateway, valkey_server
+from tests.support.redis import LOADS_SLOWLY, TOKEN, free_port, gateway, save_ballast, valkey_server
 from tests.support.waiting import until
 
 
@@ -71,6 +72,25 @@ async def test_a_gateway_that_has_lost_redis_is_an_outage_too(tmp_path: Path) ->
                     assert answer.status_code == 503
                     assert answer.headers["retry-after"] == "2"
                 assert (await http.post("/agent/runs", json=PLAN)).status_code == 503
+
+
+async def test_while_redis_loads_its_data_it_is_an_outage(tmp_path: Path) -> None:
+    port = free_port()
+    with valkey_server(tmp_path, port) as tcp:
+        redis = RedisTcp(tcp)
+        await save_ballast(redis)
+        await redis.close()
+    with gateway(tcp) as rest:
+        async with serve(rest, Files()) as edge, client(edge, "ada") as http:
+            # The last to start: it loads for two seconds only.
+            with valkey_server(tmp_path, port, *LOADS_SLOWLY):
+                answer = await http.post("/agent/runs", json=PLAN)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+                async def created() -> bool:
+                    return (await http.post("/agent/runs", json=PLAN)).status_code == 201
+
+                await until(created, "Redis has loaded", timeout_s=60)
 
 
 async def test_streams_outlive_the_gateway(worker: SimulatedWorker, own_gateway: Gateway) -> None:

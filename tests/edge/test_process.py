@@ -37,8 +37,10 @@ def start(**changes: str) -> "subprocess.CompletedProcess[str]":
 
 
 @contextmanager
-def running(rest: RedisRestSettings, **changes: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    port = free_port()
+def running(
+    rest: RedisRestSettings, port: int | None = None, **changes: str
+) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    port = port or free_port()
     env = {**ENV, "UPSTASH_REDIS_REST_URL": rest.url, "UPSTASH_REDIS_REST_TOKEN": rest.token, **changes}
     command = [sys.executable, "-m", "edge_api"]
     process = subprocess.Popen(command, env={**env, "EDGE_PORT": str(port)}, stderr=subprocess.PIPE, text=True)
@@ -57,7 +59,9 @@ def running(rest: RedisRestSettings, **changes: str) -> Iterator[tuple["subproce
         ({"S3_SECRET_KEY": ""}, "S3_SECRET_KEY"),
         ({"SWISSBRAIN_API_KEYS": ""}, "SWISSBRAIN_API_KEYS"),
         ({"EDGE_PORT": "http"}, "EDGE_PORT"),
-        ({"EDGE_LOG_MODE": "longpoll"}, "EDGE_LOG_MODE"),
+        ({"EDGE_LOG_MODE": "buffered"}, "EDGE_LOG_MODE"),
+        ({"EDGE_CORS_ORIGINS": "https://a.example, b.example"}, "EDGE_CORS_ORIGINS"),
+        ({"EDGE_STREAM_TOKEN_KEY": "short"}, "EDGE_STREAM_TOKEN_KEY"),
     ],
 )
 def test_a_bad_setting_is_one_line_that_names_it(changes: dict[str, str], named: str) -> None:
@@ -93,13 +97,27 @@ def test_sigterm_ends_streams_and_the_process(rest_settings: RedisRestSettings) 
     assert "Traceback" not in errors
 
 
-def test_a_cold_start_loads_neither_boto3_nor_redis_nor_pydantic() -> None:
-    program = (
-        "import sys; from edge_api import handler; handler.handler({'source': 'aws.events'}, None);"
-        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    )
+@pytest.mark.parametrize(
+    "root",
+    [
+        "from edge_api import handler; handler.handler({'source': 'aws.events'}, None)",
+        "from edge_api.lambda_stream import __main__ as start; start.build_app(os.environ)",
+    ],
+)
+def test_a_cold_start_loads_nothing_that_it_does_not_need(root: str) -> None:
+    program = f"import os, sys; {root}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     ended = subprocess.run([sys.executable, "-c", program], env=ENV, capture_output=True, text=True, check=True)
     loaded = set(ended.stdout.split())
     assert {"edge_api", "starlette", "mangum", "upstash_redis"} <= loaded
-    unwanted = {"boto3", "botocore", "redis", "pydantic", "pydantic_settings", "uvicorn", "kubernetes", "hiredis"}
+    unwanted = {
+        "jwt",
+        "boto3",
+        "botocore",
+        "redis",
+        "pydantic",
+        "pydantic_settings",
+        "uvicorn",
+        "kubernetes",
+        "hiredis",
+    }
     assert not loaded & unwanted

@@ -1,7 +1,9 @@
 """Runs as resources: create, look, list, move, delete."""
 
 import httpx
+import pytest
 
+from infra.contract.errors import FilesUnavailable
 from infra.contract.states import Status
 from tests.edge.stack import PLAN, Files, SimulatedWorker, create
 
@@ -113,6 +115,36 @@ async def test_delete_takes_files_record_and_log(ada: httpx.AsyncClient, worker:
         assert files.deleted.pop() == ("ada", run_id)
         assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 404
         assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 404
+    assert await worker.size() == 0
+
+
+async def test_an_interrupted_deletion_is_repeated_and_nothing_else(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part of the files may be gone: a retry must not work on without them."""
+
+    async def interrupted(user_id: str, run_id: str) -> int:
+        raise FilesUnavailable("the object store is away")
+
+    failed, unstarted = await create(ada), await create(ada, start=False)
+    await worker.complete(status=Status.FAILED)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "delete_run", interrupted)
+        for run_id in (failed, unstarted):
+            assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 503
+    fork = {"fork_of": {"run_id": failed, "from_step": 0}, "plan": [{"tool": "message", "args": {"text": "x"}}]}
+    for path, body in (
+        (f"{failed}/retry", None),
+        (f"{unstarted}/start", None),
+        (f"{failed}/fork", {"from_step": 0}),
+        ("", fork),
+    ):
+        answer = await ada.post(f"/agent/runs/{path}".rstrip("/"), json=body)
+        assert answer.status_code == 409, path
+        assert "is being deleted" in answer.json()["detail"]
+    for run_id in (failed, unstarted):
+        assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 200
+        assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
     assert await worker.size() == 0
 
 

@@ -28,6 +28,8 @@ def test_what_is_set_is_read() -> None:
     settings = read(RETENTION_DAYS="7", REDIS_KEY_PREFIX="{sb}:", EDGE_STREAM_HOLD_S="90", EDGE_STREAM_PING_S="5")
     assert (settings.store.retention_s, settings.store.keys.prefix) == (7 * 24 * 3600, "{sb}:")
     assert (settings.api.stream_hold_s, settings.api.stream_ping_s) == (90.0, 5.0)
+    polled = read(EDGE_LOG_MODE="longpoll", EDGE_LONGPOLL_WAIT_S="10").api
+    assert (polled.log_mode, polled.longpoll_wait_s) == ("longpoll", 10.0)
 
 
 def test_secrets_are_not_shown() -> None:
@@ -64,3 +66,77 @@ def test_api_keys_from_a_file(tmp_path: Path) -> None:
         read(SWISSBRAIN_API_KEYS_FILE=str(path))
     with pytest.raises(SettingsError, match="names no readable file"):
         read(SWISSBRAIN_API_KEYS="", SWISSBRAIN_API_KEYS_FILE=str(tmp_path / "none"))
+
+
+def test_without_being_told_no_page_may_call_and_there_are_no_stream_tokens() -> None:
+    for settings in (read(), read(EDGE_CORS_ORIGINS=" ", EDGE_STREAM_TOKEN_KEY="")):
+        assert (settings.api.cors_origins, settings.api.stream_token_keys) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [
+        ("*", ["*"]),
+        ("https://app.example.ch", ["https://app.example.ch"]),
+        ("http://localhost:5173, http://127.0.0.1:1 ", ["http://localhost:5173", "http://127.0.0.1:1"]),
+        ("http://[::1]:3000,https://xn--bcher-kva.example", ["http://[::1]:3000", "https://xn--bcher-kva.example"]),
+        ("http://a:443,https://a:80", ["http://a:443", "https://a:80"]),
+    ],
+)
+def test_the_origins_that_may_call(given: str, origins: list[str]) -> None:
+    assert [*read(EDGE_CORS_ORIGINS=given).api.cors_origins] == origins
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "app.example.ch",
+        "https://app.example.ch/",
+        "https://app.example.ch/page",
+        "https://App.example.ch",
+        "https://app.example.ch:443",
+        "http://app.example.ch:80",
+        "https://*.example.ch",
+        "https://ada@app.example.ch",
+        "https://bücher.example",
+        "ftp://app.example.ch",
+        "null",
+        "https://a.example\nhttps://b.example",
+        "*",
+        "",
+    ],
+)
+def test_what_no_browser_sends_as_an_origin(bad: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(EDGE_CORS_ORIGINS=f"https://good.example,{bad}")
+    assert str(caught.value).startswith("EDGE_CORS_ORIGINS ")
+    assert str(caught.value).endswith(f"{bad!r} is none")
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_stream_tokens(tmp_path: Path) -> None:
+    new, old = "n" * 32, "o" * 40
+    assert read(EDGE_STREAM_TOKEN_KEY=new).api.stream_token_keys == (new,)
+    settings = read(EDGE_STREAM_TOKEN_KEY=f"{new}, {old}")
+    assert settings.api.stream_token_keys == (new, old)
+    assert new not in repr(settings)
+    path = tmp_path / "key"
+    path.write_text(f"{new},{old}\n")
+    assert read(EDGE_STREAM_TOKEN_KEY_FILE=str(path)).api.stream_token_keys == (new, old)
+    with pytest.raises(SettingsError, match="both set"):
+        read(EDGE_STREAM_TOKEN_KEY=new, EDGE_STREAM_TOKEN_KEY_FILE=str(path))
+    with pytest.raises(SettingsError, match=r"^EDGE_STREAM_TOKEN_KEY_FILE names no readable file$"):
+        read(EDGE_STREAM_TOKEN_KEY_FILE=str(tmp_path / "none"))
+    path.write_text("\n")
+    with pytest.raises(SettingsError, match=r"^EDGE_STREAM_TOKEN_KEY_FILE must hold keys of at least 32"):
+        read(EDGE_STREAM_TOKEN_KEY_FILE=str(path))
+
+
+@pytest.mark.parametrize(
+    "bad", ["secret" * 5, f"{'k' * 32},", f"{'k' * 32},secret", "-----BEGIN PRIVATE KEY-----\nsecret"]
+)
+def test_bad_keys_of_stream_tokens(bad: str) -> None:
+    with pytest.raises(SettingsError, match=r"^EDGE_STREAM_TOKEN_KEY must hold keys of at least 32") as caught:
+        read(EDGE_STREAM_TOKEN_KEY=bad)
+    assert "secret" not in str(caught.value)
+    assert "kkk" not in str(caught.value)

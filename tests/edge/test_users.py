@@ -71,6 +71,8 @@ async def test_a_run_of_another_user_is_like_none(
         assert foreign.status_code == missing.status_code == 404
         assert foreign.text.replace(theirs, "run_none") == missing.text
         assert {*foreign.headers} == {*missing.headers}
+    for path in (f"/agent/runs/{theirs}/stream-token", "/agent/runs/run_none/stream-token"):
+        assert (await bob.post(path)).status_code == 404
     resume = await bob.post(f"/agent/runs/{theirs}/resume", json={"user_input": "x"})
     assert resume.status_code == 404
     for action in ("start", "stop", "retry"):

@@ -37,10 +37,11 @@ class PlainFiles:
 
 @dataclass
 class Ran:
-    """An execution that ended, and the lines that it logged."""
+    """An execution that ended, the lines that it logged, and which of them were said to go on."""
 
     ended: Execution
     lines: list[tuple[str, str]]
+    unfinished: list[bool]
 
     @property
     def out(self) -> str:
@@ -81,15 +82,17 @@ class Bench:
     ) -> Ran:
         """Execute a program; MARKER in its text is replaced."""
         lines: list[tuple[str, str]] = []
+        unfinished: list[bool] = []
 
-        async def line(stream: str, text: str) -> None:
+        async def line(stream: str, text: str, more: bool) -> None:
             lines.append((stream, text))
+            unfinished.append(more)
             if on_line:
                 on_line(stream, text)
 
         text = source.replace("MARKER", self.marker)
         command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
-        return Ran(await self.executor.execute(command, (files or self.files).port, line), lines)
+        return Ran(await self.executor.execute(command, (files or self.files).port, line), lines, unfinished)
 
     def alive(self) -> list[int]:
         """The processes of this test that the host still has."""

@@ -3,6 +3,7 @@
 import pytest
 
 from infra.contract.ports import ExecLimits
+from infra.local_executor import guard
 from tests.executor.rig import MB, Bench
 
 SMALL = ExecLimits(memory_bytes=128 * MB, file_bytes=4 * MB, processes=24)
@@ -52,6 +53,41 @@ async def test_memory_that_many_processes_share_counts_once(bench: Bench) -> Non
     )
     ran = await bench.run(source, "python", limits=SMALL)
     assert (ran.code, ran.out) == (0, "done\n"), ran.err
+
+
+async def test_a_process_that_ends_while_memory_is_counted_leaves_its_share_to_the_others(bench: Bench) -> None:
+    source = (
+        "import os, random, time\n"
+        "held = b'x' * (80 * 1024 * 1024)\n"
+        "until = time.monotonic() + 3\n"
+        "while time.monotonic() < until:\n"
+        "    for _ in range(10):\n"
+        "        if os.fork() == 0:\n"
+        "            time.sleep(random.random() / 10)\n"
+        "            os._exit(0)\n"
+        "    for _ in range(10): os.wait()\n"
+        "print('done')"
+    )
+    ran = await bench.run(source, "python", limits=SMALL)
+    assert (ran.code, ran.out) == (0, "done\n"), ran.err
+
+
+@pytest.mark.parametrize(
+    ("counts", "too_much"),
+    [
+        ([(0, 11)] * guard.COUNTS, True),
+        ([(0, 11)] * (guard.COUNTS - 1) + [(0, 10)], False),
+        ([(0, 11), (11, 11)], True),
+        ([(10, 10)], False),
+    ],
+)
+def test_what_is_shared_convicts_by_several_counts_and_what_is_not_by_one(
+    monkeypatch: pytest.MonkeyPatch, counts: list[tuple[int, int]], too_much: bool
+) -> None:
+    left = iter(counts)
+    monkeypatch.setattr(guard, "held_below", lambda _: next(left))
+    assert guard.holds_more(10) is too_much
+    assert [*left] == []
 
 
 @pytest.mark.parametrize("call", ["os.memfd_create('x')", "libc.shmget(0, 1 << 20, 0o1600)"])

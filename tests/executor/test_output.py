@@ -59,6 +59,7 @@ async def test_a_line_without_end_comes_in_parts(bench: Bench) -> None:
     ran = await bench.run("head -c 3000000 /dev/zero | tr '\\0' x")
     assert {len(text) for _, text in ran.lines[:-1]} == {4096}
     assert "".join(text for _, text in ran.lines) == "x" * 3_000_000
+    assert ran.unfinished == [True] * (len(ran.lines) - 1) + [False]
     assert ran.ended.stdout_bytes == 3_000_000
 
 
@@ -66,6 +67,13 @@ async def test_a_line_without_end_comes_in_parts(bench: Bench) -> None:
 async def test_a_line_as_long_as_a_part(bench: Bench, extra: int) -> None:
     ran = await bench.run(f"print('x' * {4096 + extra})\nprint('y')", "python")
     assert [text for _, text in ran.lines] == (["x" * 4096, "x", "y"] if extra == 1 else ["x" * (4096 + extra), "y"])
+    assert ran.unfinished == ([True, False, False] if extra == 1 else [False, False])
+
+
+async def test_the_end_of_a_line_may_come_after_its_last_part(bench: Bench) -> None:
+    ran = await bench.run("head -c 4096 /dev/zero | tr '\\0' x; printf '\\r'; sleep 0.2; printf '\\ny'")
+    assert [text for _, text in ran.lines] in (["x" * 4096, "", "y"], ["x" * 4096, "y"])
+    assert ran.unfinished == [len(ran.lines) == 3, *([False] * (len(ran.lines) - 1))]
 
 
 async def test_what_is_no_text_is_replaced_in_lines_and_kept_in_the_file(bench: Bench) -> None:
@@ -120,7 +128,7 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
     gate = asyncio.Event()
     held: list[str] = []
 
-    async def line(_: str, text: str) -> None:
+    async def line(_: str, text: str, __: bool) -> None:
         held.append(text)
         await gate.wait()
 

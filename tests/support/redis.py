@@ -5,14 +5,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from infra.contract.ports import Redis
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.support.waiting import wait_until
 
 TOKEN = "gateway-token-of-the-tests"
+LOADS_SLOWLY = ("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
+"""By these hidden settings Valkey takes 2 ms to load each key, and answers meanwhile, if there is more than 1 KB."""
 
 
 def free_port() -> int:
@@ -57,12 +60,34 @@ def accepts(port: int) -> bool:
 
 
 @contextmanager
-def valkey_server(folder: Path, port: int | None = None) -> Iterator[RedisTcpSettings]:
-    """A Valkey that keeps nothing."""
+def valkey_server(folder: Path, port: int | None = None, *options: str) -> Iterator[RedisTcpSettings]:
+    """A Valkey that keeps nothing, but begins with what lies in the folder."""
     port = port or free_port()
     command = [str(valkey_binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    with running([*command, "--save", "", "--appendonly", "no", "--loglevel", "warning"], port):
+    with running([*command, "--save", "", "--appendonly", "no", "--loglevel", "warning", *options], port):
         yield RedisTcpSettings(f"redis://127.0.0.1:{port}")
+
+
+async def save_ballast(redis: Redis) -> None:
+    """Leave in Valkey's folder what it loads for two seconds with LOADS_SLOWLY."""
+    await redis.pipeline([["SET", f"ballast:{number}", os.urandom(1000).hex()] for number in range(1000)])
+    await redis.command("SAVE")
+
+
+class OwnValkey:
+    """A Valkey that can be ended and started again in the same place."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._running = ExitStack()
+        self.settings = self.start()
+
+    def start(self, *options: str) -> RedisTcpSettings:
+        return self._running.enter_context(valkey_server(self._folder, self._port, *options))
+
+    def stop(self) -> None:
+        self._running.close()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ FILES = 600
 ENTRIES = 700
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workspaces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspaces]:
     with s3_server(tmp_path_factory.mktemp("seaweed")) as settings:
         limits = WorkspaceLimits(file_bytes=FILE_BYTES, total_bytes=30_000_000, files=FILES, entries=ENTRIES)

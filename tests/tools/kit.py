@@ -26,11 +26,13 @@ class Told:
     files: RunFiles
     executor: Executor
     lines: list[tuple[str, str]] = field(default_factory=list)
+    unfinished: list[bool] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     changes: list[FileChanges] = field(default_factory=list)
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str) -> None:
+    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
         self.lines.append((stream, text))
+        self.unfinished.append(more)
 
     async def message(self, text: str) -> None:
         self.messages.append(text)

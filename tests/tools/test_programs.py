@@ -106,6 +106,13 @@ async def test_output_beyond_the_cap_is_kept_as_a_file(kit: Kit) -> None:
     assert read.content == "1\n"
 
 
+async def test_a_long_line_is_logged_in_parts(kit: Kit) -> None:
+    await kit.shell("head -c 10000 /dev/zero | tr '\\0' x; echo; echo y")
+    assert "".join(text for _, text in kit.told.lines[:3]) == "x" * 10_000
+    assert kit.told.lines[3:] == [("stdout", "y")]
+    assert kit.told.unfinished == [True, True, False, False]
+
+
 async def test_the_kept_output_of_earlier_calls_stays(kit: Kit) -> None:
     await kit.shell("seq 1 100000")
     await kit.shell("cat .run/step-0.stdout | tail -n 1; echo mine > .run/step-0.stdout; echo new > .run/planted")

@@ -9,9 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from infra.contract.events import EVENTS
 from tests.devstack.processes import is_alive
 from tests.support.waiting import wait_until
 from tests.tour.commands import start, swissbrain
@@ -47,6 +51,16 @@ def children(pid: int) -> list[int]:
     return [int(child) for each in lists for child in each.read_text().split()]
 
 
+def fetch(folder: Path, path: str) -> Any:
+    """What the API of the folder's stack answers."""
+    lines = (folder / ".swissbrain" / "dev.env").read_text().splitlines()
+    env = {name: value for name, _, value in (line.partition("=") for line in lines)}
+    headers = {"Authorization": f"Bearer {env['SWISSBRAIN_TOKEN']}"}
+    answer = httpx.get(f"{env['SWISSBRAIN_API_URL']}{path}", headers=headers, timeout=20)
+    assert answer.status_code == 200
+    return answer.json()
+
+
 def plan(folder: Path, *steps: dict[str, object]) -> Path:
     path = folder / "plan.json"
     path.write_text(json.dumps(steps))
@@ -63,6 +77,12 @@ def test_start_run_look_stop_be_killed_and_find_everything_again(tmp_path: Path)
         figures = swissbrain(tmp_path, "files", run_id, "planets.csv").stdout
         assert figures == EXAMPLE.with_name("planets.csv").read_text()
         log = swissbrain(tmp_path, "logs", run_id, "--json").stdout
+        schema, page = fetch(tmp_path, "/events.schema.json"), fetch(tmp_path, f"/agent/logs/{run_id}?limit=1000")
+        validator = jsonschema.Draft202012Validator(schema)
+        assert len(page["events"]) == log.count("\n") > 30
+        for event in page["events"]:
+            validator.validate(event)
+            assert event["type"] in EVENTS
         parts = children(process.pid)
         assert len(parts) >= 6
         process.kill()

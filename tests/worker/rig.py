@@ -15,6 +15,8 @@ from infra.contract.store import RunStore
 from infra.contract.tools import MessageArgs, ShellArgs
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
+from tests.support.archive import NoArchive
+from tests.support.logs import events_in_redis
 from tests.support.waiting import until
 from worker.lease import LeaseKeeper
 from worker.loop import WorkerLoop
@@ -24,11 +26,13 @@ from worker.settings import WorkerSettings
 from worker.tools.base import Tool, ToolContext, ToolResult
 from worker.workspaces import Workspaces
 
-ToolBody = Callable[[ToolContext, str], Awaitable[None]]
+ToolBody = Callable[[ToolContext, str], Awaitable[ToolResult | None]]
 
 
 class NoFiles:
     """The workspaces and the executor of runs that use neither."""
+
+    logs = NoArchive()
 
     def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
         return self  # type: ignore[return-value]
@@ -47,12 +51,16 @@ class NoFiles:
 
 
 class Flaky:
-    """A Redis that executes every script; `loses` picks those whose answer is lost, `late_s` says how late it comes."""
+    """A Redis that executes every script; `loses` picks those whose answer is lost, `late_s` says how late it comes.
+
+    No answer to a claim comes that has the run `unheard` in it.
+    """
 
     def __init__(
-        self, inner: Redis, loses: Callable[[str], bool] | None, late_s: Callable[[str], float] | None
+        self, inner: Redis, loses: Callable[[str], bool] | None, late_s: Callable[[str], float] | None, unheard: str
     ) -> None:
         self._inner = inner
+        self._unheard = unheard
         self._loses = loses or (lambda _: False)
         self._late_s = late_s or (lambda _: 0.0)
 
@@ -65,7 +73,7 @@ class Flaky:
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         reply = await self._inner.script(script, keys, args)
         await asyncio.sleep(self._late_s(script.name))
-        if self._loses(script.name):
+        if self._loses(script.name) or (script.name == "claim" and self._unheard in str(reply)):
             raise StoreUnavailable("the answer was lost")
         return reply
 
@@ -111,12 +119,13 @@ class Rig:
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
         late_s: Callable[[str], float] | None = None,
+        unheard: str = "no run",
         workspaces: Workspaces | None = None,
         idempotent: bool = True,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
-        store = RunStore(Flaky(redis, loses, late_s))
+        store = RunStore(Flaky(redis, loses, late_s, unheard))
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
         runner = Runner(store, workspaces or NoFiles(), NoFiles(), PlanWalker(_tools(body, idempotent=idempotent)))
@@ -143,7 +152,7 @@ class Rig:
 
     async def log(self, run_id: str) -> list[Event]:
         """The whole log, checked to be without a hole."""
-        events = await self.store.events(run_id, after=0, limit=100_000)
+        events = await events_in_redis(self.store, run_id)
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         return events
 
@@ -159,9 +168,8 @@ class Rig:
 
 def _tools(body: ToolBody | None, *, idempotent: bool) -> dict[str, Tool]:
     async def shell(args: ShellArgs, context: ToolContext) -> ToolResult:
-        if body:
-            await body(context, args.command)
-        return ToolResult()
+        result = await body(context, args.command) if body else None
+        return result or ToolResult()
 
     async def message(args: MessageArgs, context: ToolContext) -> ToolResult:
         await context.message(args.text)

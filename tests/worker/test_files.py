@@ -1,31 +1,14 @@
 """The workspace of a run: what a step changes in it counts with the step's end, or not at all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from infra.contract.states import Status
-from infra.settings import S3Settings
 from infra.workspace import Workspaces
-from tests.support.s3 import s3_server
 from tests.worker.rig import Rig
 from worker import context as worker_context
 from worker.tools.base import ToolContext, ToolFailed
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
-    made = Workspaces(s3)
-    await made.ensure_bucket()
-    yield made
-    await asyncio.to_thread(made.close)
 
 
 class Appender:

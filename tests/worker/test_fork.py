@@ -1,31 +1,13 @@
 """A run that begins with the first steps of another one."""
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 
 from infra.contract.models import ForkOf, PlanStep
 from infra.contract.states import Status
-from infra.settings import S3Settings
 from infra.workspace import Workspaces
-from tests.support.s3 import s3_server
 from tests.worker.rig import Rig
 from worker import context as worker_context
 from worker.tools.base import ToolContext, ToolFailed
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
-    made = Workspaces(s3)
-    await made.ensure_bucket()
-    yield made
-    made.close()
 
 
 async def edit(context: ToolContext, command: str) -> None:

@@ -80,3 +80,88 @@ async def test_a_run_that_comes_back_to_its_worker_begins_once_the_old_attempt_i
     await rig.redis.command("RPUSH", rig.store.keys.pending, "wake")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert seen == ["begins", "is dead", "begins"]
+
+
+async def test_a_claim_whose_answer_is_lost_costs_neither_an_attempt_nor_a_lease(rig: Rig) -> None:
+    """No token wakes the worker, and others say meanwhile that there is nothing to be done."""
+    calls: list[str] = []
+    claims = 0
+
+    async def record(context: ToolContext, command: str) -> None:
+        calls.append(command)
+
+    def loses(script: str) -> bool:
+        nonlocal claims
+        claims += script == "claim"
+        return script == "claim" and claims in {2, 3, 4}
+
+    rig.worker(record, lease_s=600, loses=loses)
+
+    async def looked() -> bool:
+        return claims == 1
+
+    await until(looked, "it has looked at the queue")
+    run_id = await rig.submit("one", max_attempts=1)
+
+    async def told_to_wait() -> bool:
+        await rig.redis.command("PUBLISH", rig.store.keys.control, "next 600000")
+        return (await rig.store.get(run_id)).status is Status.SUCCEEDED
+
+    await until(told_to_wait, "the run is done")
+    assert calls == ["one"]
+    assert [(each.attempt, each.outcome) for each in await rig.store.attempts(run_id)] == [
+        (1, "unanswered"),
+        (1, "succeeded"),
+    ]
+
+
+async def test_of_a_run_that_no_answer_can_carry_no_other_run_suffers(rig: Rig) -> None:
+    doomed = await rig.submit("doomed", max_attempts=2)
+    others = [await rig.submit(f"run {number}", max_attempts=1) for number in range(3)]
+
+    async def nothing(context: ToolContext, command: str) -> None:
+        return
+
+    rig.worker(nothing, lease_s=600, unheard=doomed)
+    assert [(await rig.ended(run_id)).status for run_id in others] == [Status.SUCCEEDED] * 3
+    ended = await rig.ended(doomed)
+    assert ended.error
+    assert (ended.status, ended.error.code) == (Status.FAILED, "worker_lost")
+
+
+async def test_a_record_that_cannot_be_read_ends_its_run_and_not_its_worker(rig: Rig) -> None:
+    async def nothing(context: ToolContext, command: str) -> None:
+        return
+
+    broken = await rig.submit("one", max_attempts=1)
+    await rig.redis.command("HSET", rig.store.keys.run(broken), "spec", '{"plan":[]}')
+    worker = rig.worker(nothing)
+    assert (await rig.ended(await rig.submit("one"))).status is Status.SUCCEEDED
+    head = await rig.store.head(broken)
+    assert head.error
+    assert (head.status, head.error.code) == (Status.FAILED, "unreadable_record")
+    assert not worker.task.done()
+
+
+async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) -> None:
+    """Draining begins right after a claim whose answer was lost."""
+
+    async def nothing(context: ToolContext, command: str) -> None:
+        return
+
+    claims = 0
+
+    def loses(script: str) -> bool:
+        nonlocal claims
+        claims += script == "claim"
+        if script == "claim" and claims == 1:
+            worker.loop.drain()
+            return True
+        return False
+
+    run_id = await rig.submit("one", max_attempts=1)
+    worker = rig.worker(nothing, lease_s=600, loses=loses)
+    await asyncio.wait_for(worker.task, 20)
+    assert [each.outcome for each in await rig.store.attempts(run_id)] == ["unanswered"]
+    rig.worker(nothing)
+    assert ((await rig.ended(run_id)).status, (await rig.store.get(run_id)).attempt) == (Status.SUCCEEDED, 1)

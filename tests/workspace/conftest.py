@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
     """The server; the bucket comes with `workspaces`."""
     with s3_server(tmp_path_factory.mktemp("seaweed")) as settings:
         yield settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def raw(s3: S3Settings, workspaces: Workspaces) -> "Iterator[S3Client]":
     """A client that goes past the product, to look at the bucket and to put into it what the product never would."""
     client = build_client(s3)
@@ -37,7 +37,7 @@ def user() -> str:
     return f"user-{uuid4().hex}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
     built = Workspaces(s3, WorkspaceLimits(file_bytes=40_000_000, total_bytes=60_000_000, files=400, entries=600))
     asyncio.run(built.ensure_bucket())

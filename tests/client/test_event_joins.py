@@ -1,0 +1,79 @@
+"""What comes in parts is shown as one line, and nothing else is."""
+
+import pytest
+
+from swissbrain.models import Event, Gap
+from tests.client.test_event_lines import FORBIDDEN, event, shown
+
+
+def lines(*items: Event | Gap) -> list[str]:
+    """The lines without their times, which stand at the first line of an event."""
+    return [line[14:] for line in shown(*items).splitlines()]
+
+
+def output(said: str, *, more: bool = False, step: int = 0, stream: str = "stdout") -> Event:
+    return event("tool.output", step, stream=stream, text=said, **({"more": True} if more else {}))
+
+
+def delta(said: str, step: int = 0) -> Event:
+    return event("model.delta", step, text=said)
+
+
+def reply(said: str, *, more: bool = False, step: int = 0) -> Event:
+    return event("model.message", step, text=said, **({"more": True} if more else {}))
+
+
+def test_the_parts_of_a_text_are_one_line() -> None:
+    parts = [output("a" * 3000, more=True), output("", more=True), output("b" * 3000, more=True), output("c")]
+    assert lines(*parts, output("d")) == [f"        │ {'a' * 3000}{'b' * 3000}c", "        │ d"]
+    said = [event("message", text="one\n", more=True), event("message", text="\ntwo")]
+    assert lines(*said, output("x")) == ["        one", "", "two", "        │ x"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        output("b", stream="stderr"),
+        output("b", step=1),
+        event("message", text="b"),
+        event("tool.finished", tool="code", status="succeeded"),
+        event("run.resumed", worker="w", attempt=2),
+        event("of.a.later.release"),
+        Gap(first=2, last=3),
+    ],
+)
+def test_nothing_else_is_joined(other: Event | Gap) -> None:
+    found = lines(output("a", more=True), other, output("c"))
+    assert found[0] == "        │ a"
+    assert found[-1] == "        │ c"
+
+
+def test_what_does_not_go_on_is_ended() -> None:
+    assert lines(output("a"), output("b")) == ["        │ a", "        │ b"]
+    assert shown(output("a", more=True)).endswith("│ a\n")
+    assert shown(delta("a")).endswith("a\n")
+    assert lines(event("message", text="a", more="yes"), event("message", text="b")) == ["        a", "        b"]
+
+
+def test_the_pieces_of_a_reply_are_one_line_and_not_shown_again() -> None:
+    pieces = [delta("He"), delta("llo"), delta("\n"), delta("all")]
+    said = ["        Hello", "all"]
+    assert lines(*pieces, reply("Hello\nall"), output("x")) == [*said, "        │ x"]
+    assert lines(*pieces, reply("Hello", more=True), reply("\nall"), output("x")) == [*said, "        │ x"]
+    assert lines(*pieces, reply("Hello\nall"), delta("next")) == [*said, "        next"]
+    assert lines(*pieces, reply("Hello"), delta("next")) == [*said, "        next"]
+
+
+def test_a_reply_that_was_not_shown_piece_by_piece_is_shown_whole() -> None:
+    assert lines(delta("lo"), reply("Hello")) == ["        lo", "        Hello"]
+    assert lines(delta("Hello"), reply("Hello", step=1)) == ["        Hello", "        Hello"]
+    assert lines(delta("Hello"), output("x"), reply("Hello")) == ["        Hello", "        │ x", "        Hello"]
+    assert lines(delta("He"), reply("He", more=True), reply("llo")) == ["        He", "        llo"]
+    assert lines(delta("x", step=1), delta("y")) == ["        x", "        y"]
+
+
+def test_a_command_to_the_terminal_does_not_come_together_from_parts() -> None:
+    for split in range(1, 4):
+        pieces = ["\x1b[31m"[:split], "\x1b[31m"[split:]]
+        for items in ([delta(piece) for piece in pieces], [output(piece, more=True) for piece in pieces]):
+            assert not FORBIDDEN.search(shown(*items))

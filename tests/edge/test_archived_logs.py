@@ -1,0 +1,254 @@
+"""Logs of which a part, or all, is in the archive: read as if it were one, with every event once and in order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import httpx
+import pytest
+import pytest_asyncio
+from msgspec import json
+
+from edge_api.fanout import Fanout
+from edge_api.log_reader import LogReader
+from edge_api.schemas import StreamEnd
+from infra.contract.models import Event, Segment
+from infra.contract.states import Outcome, Status
+from infra.settings import RedisRestSettings, S3Settings
+from infra.workspace import Workspaces
+from tests.edge.stack import Edge, SimulatedWorker, client, create, follow, note, numbers, serve, stream
+from tests.support.logs import events_in_redis
+from tests.support.s3 import s3_server
+from tests.support.waiting import until
+
+
+class ArchivingWorker(SimulatedWorker):
+    """Archives what it is told to."""
+
+    def __init__(self, worker: SimulatedWorker, workspaces: Workspaces) -> None:
+        super().__init__(worker.redis)
+        self.workspaces = workspaces
+
+    async def archive(self, run_id: str, *lasts: int) -> list[Segment]:
+        """Move everything up to the last of these numbers into segments that end with them."""
+        for last in lasts:
+            record, log = await self.store.get(run_id), await self.store.log(run_id)
+            events = await events_in_redis(self.store, run_id, after=log.archived)
+            segment = Segment(log.archived + 1, last, record.fence)
+            await self.workspaces.logs.store(log, segment, [event for event in events if event.seq <= last])
+            assert await self.store.trim(record, [*log.segments, segment]) is Outcome.OK
+        return list((await self.store.log(run_id)).segments)
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
+        yield settings
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
+    made = Workspaces(s3)
+    await made.ensure_bucket()
+    yield made
+    await asyncio.to_thread(made.close)
+
+
+@pytest.fixture
+def archiving(worker: SimulatedWorker, workspaces: Workspaces) -> ArchivingWorker:
+    return ArchivingWorker(worker, workspaces)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def edge(rest_settings: RedisRestSettings, workspaces: Workspaces) -> AsyncIterator[Edge]:
+    async with serve(rest_settings, workspaces) as edge:
+        yield edge
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ada(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
+    async with client(edge, "ada") as http:
+        yield http
+
+
+async def pages(http: httpx.AsyncClient, run_id: str, limit: int) -> list[int]:
+    """All of a log in pages."""
+    seqs: list[int] = []
+    after = 0
+    while True:
+        answer = await http.get(f"/agent/logs/{run_id}", params={"after": after, "limit": limit})
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert "gap" not in body
+        seqs += [event["seq"] for event in body["events"]]
+        after = body["next_after"]
+        if body["done"] or not body["events"]:
+            return seqs
+
+
+async def commands(worker: SimulatedWorker) -> int:
+    """How many commands Redis has executed, but for those of this question."""
+    info = str(await worker.redis.command("INFO", "commandstats"))
+    lines = [line for line in info.splitlines() if line.startswith("cmdstat_")]
+    return sum(int(line.partition("calls=")[2].partition(",")[0]) for line in lines if "_info" not in line)
+
+
+@pytest.mark.parametrize("lasts", [(1,), (4,), (3, 6), (1, 2, 7), (12,), (5, 12)])
+async def test_archive_and_stream_are_one_log(
+    ada: httpx.AsyncClient, archiving: ArchivingWorker, lasts: tuple[int, ...]
+) -> None:
+    run_id = await create(ada)
+    await archiving.complete(events=10)
+    await archiving.archive(run_id, *lasts)
+    for after in range(12):
+        seen = await follow(ada, run_id, after=after)
+        assert numbers(seen) == list(range(after + 1, 13))
+        assert seen[-1].event == "end"
+    for limit in (1, 5, 1000):
+        assert await pages(ada, run_id, limit) == list(range(1, 13))
+
+
+async def test_what_is_archived_is_to_the_letter_what_was_live(
+    ada: httpx.AsyncClient, archiving: ArchivingWorker
+) -> None:
+    run_id = await create(ada)
+    async with stream(ada, run_id) as events:
+        lease = await archiving.claim()
+        await archiving.emit(lease, note(1, text="line one\nline two \u2028 é 😀", nested={"a": [1, None, 2.5, True]}))
+        await archiving.emit(lease, note(2))
+        await archiving.finish(lease)
+        live = [event async for event in events]
+    await archiving.archive(run_id, 2, 4)
+    replayed = await follow(ada, run_id)
+    assert [(event.event, event.id, event.data) for event in replayed] == [
+        (event.event, event.id, event.data) for event in live
+    ]
+
+
+async def test_a_finished_archived_log_costs_one_command_however_long_it_is(
+    ada: httpx.AsyncClient, archiving: ArchivingWorker
+) -> None:
+    run_id = await create(ada)
+    lease = await archiving.claim()
+    for number in range(20):
+        await archiving.emit(lease, *(note(number) for _ in range(50)))
+    await archiving.finish(lease)
+    await archiving.archive(run_id, 500, 1002)
+    before = await commands(archiving)
+    assert numbers(await follow(ada, run_id)) == list(range(1, 1003))
+    assert await commands(archiving) - before == 1
+
+
+async def test_a_follower_does_not_notice_that_its_past_is_archived(
+    ada: httpx.AsyncClient, archiving: ArchivingWorker, edge: Edge
+) -> None:
+    run_id = await create(ada)
+    lease = await archiving.claim()
+    for number in range(9):
+        await archiving.emit(lease, note(number))
+    async with stream(ada, run_id) as events:
+        seen = [await anext(events) for _ in range(10)]
+        await archiving.archive(run_id, 4, 8)
+        await archiving.emit(lease, note(10))
+        seen.append(await anext(events))
+        async with stream(ada, run_id, after=2) as late:
+            assert numbers([await anext(late) for _ in range(9)]) == list(range(3, 12))
+            await archiving.archive(run_id, 11)
+            await archiving.finish(lease)
+            assert numbers([event async for event in late]) == [12]
+        seen += [event async for event in events]
+    assert numbers(seen) == list(range(1, 13))
+
+
+async def test_what_is_archived_between_the_record_and_the_stream_is_found(
+    archiving: ArchivingWorker, edge: Edge, ada: httpx.AsyncClient
+) -> None:
+    run_id = await create(ada)
+    await archiving.complete(events=10)
+    old = await archiving.store.log(run_id)
+    await archiving.archive(run_id, 6)
+    reader: LogReader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
+    items = [item async for some in reader.follow(old, 0) for item in some]
+    assert [item.seq for item in items if isinstance(item, Event)] == list(range(1, 13))
+    assert [item.seq for item in await reader.page(old, 2, 100) if isinstance(item, Event)] == list(range(3, 13))
+
+
+async def test_a_segment_that_is_gone_is_a_gap(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:
+    run_id = await create(ada)
+    await archiving.complete(events=10)
+    segments = await archiving.archive(run_id, 4, 8)
+    await archiving.workspaces.logs.discard(await archiving.store.log(run_id), segments[1])
+    seen = await follow(ada, run_id)
+    assert numbers(seen) == [1, 2, 3, 4, 9, 10, 11, 12]
+    (gap,) = [event for event in seen if event.event == "gap"]
+    assert (gap.id, json.decode(gap.data)) == ("8", {"first": 5, "last": 8})
+    first = (await ada.get(f"/agent/logs/{run_id}")).json()
+    assert [event["seq"] for event in first["events"]] == [1, 2, 3, 4]
+    second = (await ada.get(f"/agent/logs/{run_id}", params={"after": first["next_after"]})).json()
+    assert second["gap"] == {"first": 5, "last": 8}
+    assert [event["seq"] for event in second["events"]] == [9, 10, 11, 12]
+    assert second["done"]
+
+
+async def test_a_run_deleted_while_its_archive_is_read_ends_the_stream(
+    ada: httpx.AsyncClient, archiving: ArchivingWorker, edge: Edge
+) -> None:
+    run_id = await create(ada)
+    await archiving.complete(events=10)
+    await archiving.archive(run_id, 4, 12)
+    old = await archiving.store.log(run_id)
+    assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
+    assert await archiving.workspaces.delete_run("ada", run_id) == 0
+    reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
+    assert [items async for items in reader.follow(old, 0)] == []
+    assert (await ada.get(f"/agent/logs/{run_id}")).status_code == 404
+
+
+async def test_while_the_store_is_away_a_page_is_503_and_a_stream_waits(
+    rest_settings: RedisRestSettings, archiving: ArchivingWorker, s3: S3Settings
+) -> None:
+    wrong = Workspaces(replace(s3, secret_key="wrong"))
+    async with serve(rest_settings, wrong) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+        await archiving.complete(events=10)
+        await archiving.archive(run_id, 12)
+        answer = await http.get(f"/agent/logs/{run_id}")
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:swissbrain:problem:files-unavailable")
+        following = asyncio.create_task(follow(http, run_id))
+
+        async def waiting() -> bool:
+            return edge.streams == 1
+
+        await until(waiting, "the stream waits")
+        assert not following.done()
+        wrong.logs._bucket = archiving.workspaces.logs._bucket
+        assert numbers(await following) == list(range(1, 13))
+    await asyncio.to_thread(wrong.close)
+
+
+async def test_the_archive_of_a_retried_run_goes_on(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:
+    run_id = await create(ada)
+    await archiving.complete(events=3, status=Status.FAILED)
+    await archiving.archive(run_id, 5)
+    assert (await ada.post(f"/agent/runs/{run_id}/retry")).status_code == 200
+    await archiving.complete(events=3)
+    assert numbers(await follow(ada, run_id)) == list(range(1, 12))
+    await archiving.archive(run_id, 11)
+    assert numbers(await follow(ada, run_id, after=4)) == list(range(5, 12))
+
+
+async def test_a_run_that_ends_and_is_archived_while_its_watcher_subscribes(
+    ada: httpx.AsyncClient, archiving: ArchivingWorker, edge: Edge
+) -> None:
+    run_id = await create(ada)
+    lease = await archiving.claim()
+    await archiving.emit(lease, note(2))
+    old = await archiving.store.log(run_id)
+    await archiving.emit(lease, note(3))
+    await archiving.finish(lease)
+    await archiving.archive(run_id, 4)
+    reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
+    async with asyncio.timeout(10):
+        items = [item async for some in reader.follow(old, 2) for item in some]
+    assert [item.seq for item in items if isinstance(item, Event)] == [3, 4]
+    assert isinstance(items[-1], StreamEnd)

@@ -1,0 +1,131 @@
+"""Who worked on a run, and how that ended."""
+
+from typing import Any
+
+import httpx
+
+from infra.contract.models import NewEvent, Writes
+from infra.contract.states import Outcome, Status
+from infra.contract.store import Lease
+from tests.edge.stack import SimulatedWorker, create
+from tests.support.waiting import until
+
+FIELDS = {"fence", "attempt", "worker", "started_ms", "ended_ms", "outcome"}
+
+
+async def attempts(http: httpx.AsyncClient, run_id: str) -> list[dict[str, Any]]:
+    """What the API says, each as it has to be."""
+    answer = await http.get(f"/agent/runs/{run_id}/attempts")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    said = answer.json()
+    assert said.keys() == {"attempts"}
+    found: list[dict[str, Any]] = said["attempts"]
+    for each in found:
+        assert each.keys() == FIELDS
+        assert (each["ended_ms"] is None) == (each["outcome"] is None)
+        assert each["ended_ms"] is None or each["started_ms"] <= each["ended_ms"]
+    return found
+
+
+def told(found: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+    return [tuple(each[name] for name in names) for each in found]
+
+
+async def claim(worker: SimulatedWorker, name: str, *, lease_ms: int = 60_000) -> Lease:
+    """Claim the only run there is, as soon as it can be had."""
+    claims: list[Lease] = []
+
+    async def had() -> bool:
+        found = (await worker.store.claim(name, 1, lease_ms=lease_ms)).claims
+        claims.extend(Lease(each.run.id, each.run.fence) for each in found)
+        return bool(claims)
+
+    await until(had, "the run can be had")
+    return claims[0]
+
+
+async def give_back(worker: SimulatedWorker, lease: Lease, *, burn: bool) -> None:
+    writes = Writes(events=[NewEvent(ts=1, type="run.requeued", data={"reason": "x", "delay_ms": 0})])
+    assert await worker.store.release(lease, writes, delay_ms=0, burn=burn) is Outcome.OK
+
+
+async def test_a_run_that_nobody_has_begun_has_no_attempts(ada: httpx.AsyncClient) -> None:
+    for start in (True, False):
+        assert await attempts(ada, await create(ada, start=start)) == []
+
+
+async def test_an_attempt_under_way_has_no_end_and_its_end_says_how_it_was(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    run_id = await create(ada)
+    lease = await claim(worker, "w-1")
+    (going,) = await attempts(ada, run_id)
+    run = (await ada.get(f"/agent/runs/{run_id}")).json()
+    begun = {"fence": lease.fence, "attempt": 1, "worker": "w-1", "started_ms": run["started_ms"]}
+    assert going == {**begun, "ended_ms": None, "outcome": None}
+    await worker.finish(lease)
+    run = (await ada.get(f"/agent/runs/{run_id}")).json()
+    assert await attempts(ada, run_id) == [{**begun, "ended_ms": run["finished_ms"], "outcome": "succeeded"}]
+
+
+async def test_each_way_an_attempt_can_end_is_told_and_says_whether_it_counts(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    run_id = await create(ada, max_attempts=5)
+    await give_back(worker, await claim(worker, "drains"), burn=False)
+    await give_back(worker, await claim(worker, "gives-back"), burn=True)
+    await claim(worker, "is-lost", lease_ms=1)
+    await worker.wait(await claim(worker, "waits"))
+    await ada.post(f"/agent/runs/{run_id}/resume", json={"user_input": "yes"})
+    await worker.finish(await claim(worker, "fails"), Status.FAILED)
+    await ada.post(f"/agent/runs/{run_id}/retry")
+    await worker.finish(await claim(worker, "is-cancelled"), Status.CANCELLED)
+    await ada.post(f"/agent/runs/{run_id}/retry")
+    await worker.finish(await claim(worker, "ends"))
+    assert told(await attempts(ada, run_id), "worker", "attempt", "outcome") == [
+        ("drains", 1, "drained"),
+        ("gives-back", 1, "given_back"),
+        ("is-lost", 2, "lease_expired"),
+        ("waits", 3, "waiting"),
+        ("fails", 4, "failed"),
+        ("is-cancelled", 1, "cancelled"),
+        ("ends", 1, "succeeded"),
+    ]
+
+
+async def test_the_oldest_attempt_comes_first_also_when_there_are_many(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    run_id = await create(ada)
+    names = [f"w-{number}" for number in range(1, 131)]
+    for name in names:
+        await give_back(worker, await claim(worker, name), burn=False)
+    found = await attempts(ada, run_id)
+    assert told(found, "worker", "attempt") == [(name, 1) for name in names]
+    fences = [each["fence"] for each in found]
+    assert fences == sorted(set(fences))
+    times = [each["started_ms"] for each in found]
+    assert times == sorted(times)
+
+
+async def test_attempts_are_of_one_run_alone(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    one, other = [(await create(ada), await claim(worker, name)) for name in ("one", "other")]
+    assert told(await attempts(ada, one[0]), "worker") == [("one",)]
+    assert told(await attempts(ada, other[0]), "worker") == [("other",)]
+
+
+async def test_another_users_run_has_no_attempts_to_see_just_as_one_that_is_not_there(
+    ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    run_id = await create(ada)
+    await worker.complete()
+    answers = [await bob.get(f"/agent/runs/{each}/attempts") for each in (run_id, "run_none")]
+    for answer in answers:
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["type"] == "urn:swissbrain:problem:run-not-found"
+    assert answers[0].json()["detail"].replace(run_id, "run_none") == answers[1].json()["detail"]
+    assert len(await attempts(ada, run_id)) == 1
+    assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
+    assert (await ada.get(f"/agent/runs/{run_id}/attempts")).status_code == 404

@@ -1,0 +1,64 @@
+"""What is left of a subscription that nobody listens to: nothing, once it has settled."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from edge_api import fanout as module
+from edge_api.fanout import Fanout
+
+
+class SlowFeed:
+    """Subscriptions whose closing takes until the test allows it."""
+
+    def __init__(self) -> None:
+        self.may_close = asyncio.Event()
+        self.closing = self.open = 0
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        self.open += 1
+        try:
+            yield self._nothing()
+        finally:
+            self.closing += 1
+            await self.may_close.wait()
+            self.open -= 1
+
+    async def _nothing(self) -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield ""
+
+
+async def test_it_settles_when_what_was_left_is_closed_and_waits_for_nothing_else() -> None:
+    feed = SlowFeed()
+    fanout = Fanout(feed)
+    with fanout.join("kept") as kept:
+        await kept.confirmed()
+        await fanout.settle()
+        with fanout.join("left") as left:
+            await left.confirmed()
+        settling = asyncio.create_task(fanout.settle())
+        while not feed.closing:
+            await asyncio.sleep(0)
+        assert not settling.done()
+        feed.may_close.set()
+        await settling
+        assert feed.open == 1
+    await fanout.settle()
+    assert feed.open == 0
+
+
+async def test_a_subscription_that_does_not_close_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SETTLE_S", 0.01)
+    feed = SlowFeed()
+    fanout = Fanout(feed)
+    with fanout.join("left") as left:
+        await left.confirmed()
+    await fanout.settle()
+    assert feed.open == 1
+    feed.may_close.set()
+    await fanout.close()
+    assert feed.open == 0

@@ -1,0 +1,270 @@
+"""Logs live where an answer cannot stream: one poll after the other brings what a stream would."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from httpx_sse import ServerSentEvent, aconnect_sse
+
+from edge_api import longpoll
+from edge_api.log_reader import Item
+from edge_api.longpoll import LongPoll
+from edge_api.settings import ApiSettings
+from edge_api.sse import Streams
+from infra.contract.errors import StoreRejected
+from infra.contract.models import Event, RunSpec
+from infra.contract.states import Status
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisRestSettings
+from tests.edge.stack import Edge, Files, SimulatedWorker, client, create, follow, note, numbers, serve
+from tests.support.waiting import until
+
+LONG = ApiSettings(log_mode="longpoll")
+SHORT = ApiSettings(log_mode="longpoll", longpoll_wait_s=0.2)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def running_edge(rest_settings: RedisRestSettings) -> AsyncIterator[Edge]:
+    """In this file the API answers polls."""
+    async with serve(rest_settings, Files(), LONG) as edge:
+        yield edge
+
+
+async def poll_to_the_end(http: httpx.AsyncClient, run_id: str, after: int = 0) -> list[ServerSentEvent]:
+    """What an EventSource does: come back with the last id until the end."""
+    seen: list[ServerSentEvent] = []
+    while not seen or seen[-1].event != "end":
+        answered = await follow(http, run_id, after)
+        seen += answered
+        after = int(answered[-1].id or after) if answered else after
+    return seen
+
+
+async def test_polls_bring_all_events_once_and_in_order(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    polling = asyncio.create_task(poll_to_the_end(ada, run_id))
+    lease = await worker.claim()
+    for number in range(2, 40):
+        await worker.emit(lease, note(number))
+    await worker.finish(lease)
+    seen = await polling
+    assert numbers(seen) == list(range(1, 41))
+    assert [event.event for event in seen if event.event != "message"] == ["end"]
+
+
+async def test_a_poll_waits_for_the_first_event_and_asks_to_come_back_soon(
+    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
+) -> None:
+    run_id = await create(ada)
+    polling = asyncio.create_task(ada.get(f"/agent/logs/{run_id}/stream"))
+
+    async def waiting() -> bool:
+        return edge.feed.open == 1
+
+    await until(waiting, "the poll waits")
+    assert not polling.done()
+    await worker.claim()
+    answer = await polling
+    assert answer.text.startswith("retry: 100\nid: 1\ndata: {")
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["cache-control"] == "no-store, no-transform"
+    assert (edge.feed.open, edge.streams) == (0, 0)
+
+
+async def test_a_late_joiner_and_a_reload_at_every_event(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    await worker.complete(events=8)
+    whole = await follow(ada, run_id)
+    assert numbers(whole) == list(range(1, 11))
+    assert whole[-1].event == "end"
+    for after in range(10):
+        seen = await follow(ada, run_id, after)
+        assert [event.data for event in seen] == [event.data for event in whole[after:]]
+    url = f"/agent/logs/{run_id}/stream"
+    assert (await ada.get(url, headers={"Last-Event-ID": "10"})).status_code == 204
+    async with aconnect_sse(ada, "GET", f"{url}?after=9") as source:
+        assert numbers([event async for event in source.aiter_sse()]) == [10]
+
+
+async def test_the_last_event_comes_with_the_end(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    lease = await worker.claim()
+    polling = asyncio.create_task(follow(ada, run_id, after=1))
+
+    async def waiting() -> bool:
+        return edge.feed.open == 1
+
+    await until(waiting, "the poll waits")
+    await worker.finish(lease)
+    last, end = await polling
+    assert (last.id, end.event) == ("2", "end")
+
+
+async def test_what_is_no_longer_there_is_a_gap_with_the_end(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    await worker.complete(events=4)
+    await worker.redis.command("DEL", f"run:{run_id}:log")
+    gap, end = await follow(ada, run_id, after=2)
+    assert (gap.event, gap.id, end.event) == ("gap", "6", "end")
+
+
+async def test_a_retried_run_goes_on_after_its_first_end(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    await worker.complete(events=1, status=Status.FAILED)
+    await ada.post(f"/agent/runs/{run_id}/retry")
+    assert numbers(await follow(ada, run_id)) == [1, 2, 3, 4]
+    await worker.complete(events=1)
+    assert numbers(await poll_to_the_end(ada, run_id, after=4)) == [5, 6, 7]
+
+
+async def test_a_poll_with_nothing_new_says_when_to_come_back(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
+    async with serve(rest_settings, Files(), SHORT) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+        answer = await http.get(f"/agent/logs/{run_id}/stream")
+        assert (answer.status_code, answer.text) == (200, "retry: 1000\n: ping\n")
+        await worker.complete(events=0)
+        assert numbers(await follow(http, run_id)) == [1, 2]
+
+
+async def test_large_logs_come_in_answers_of_about_a_megabyte(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    lease = await worker.claim()
+    text = "é" * 25_000
+    for number in range(60):
+        await worker.emit(lease, note(number, text=text))
+    await worker.finish(lease)
+    sizes, after, seen = [], 0, list[int]()
+    while True:
+        answer = await ada.get(f"/agent/logs/{run_id}/stream", headers={"Last-Event-ID": str(after)})
+        if "event: end\n" in answer.text:
+            break
+        sizes.append(len(answer.content))
+        found = [int(line[4:]) for line in answer.text.splitlines() if line.startswith("id: ")]
+        seen, after = seen + found, found[-1]
+        assert answer.text.startswith("retry: 100\n")
+    assert len(sizes) == 2
+    assert all(longpoll.ENOUGH_BYTES <= size < longpoll.ENOUGH_BYTES + 2 * len(text.encode()) for size in sizes)
+    assert seen == list(range(1, after + 1))
+    assert numbers(await follow(ada, run_id, after)) == list(range(after + 1, 63))
+
+
+async def test_head_answers_at_once(ada: httpx.AsyncClient, edge: Edge) -> None:
+    run_id = await create(ada)
+    answer = await ada.head(f"/agent/logs/{run_id}/stream")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert edge.feed.opened == 0
+
+
+async def test_a_client_that_leaves_and_a_shutdown_end_the_wait(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
+    async with serve(rest_settings, Files(), LONG) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+
+        async def polls(count: int) -> None:
+            async def so_many() -> bool:
+                return edge.streams == count
+
+            await until(so_many, f"{count} polls are waiting")
+
+        async with client(edge, "ada") as hasty:
+            leaving = asyncio.create_task(hasty.get(f"/agent/logs/{run_id}/stream"))
+            await polls(1)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+        await polls(0)
+        staying = asyncio.create_task(http.get(f"/agent/logs/{run_id}/stream"))
+        await polls(1)
+        edge.server.should_exit = True
+        assert (await staying).text == "retry: 1000\n: ping\n"
+
+
+class Context:
+    """What Lambda says of an invocation."""
+
+    def __init__(self, left_ms: int) -> None:
+        self.left_ms = left_ms
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.left_ms
+
+
+class Request:
+    """A poll as Mangum makes it, over a source that the test writes itself."""
+
+    def __init__(self, source: "Source", redis: RedisTcp) -> None:
+        self.source = source
+        self.store = SimulatedWorker(redis).store
+        self.sent: list[Any] = []
+
+    async def answer(self, left_ms: int) -> str:
+        await self.store.create("run_1", "ada", RunSpec(prompt="x"), start=True, digest="d")
+
+        async def settle() -> None:
+            self.source.settled = True
+
+        async def receive() -> dict[str, str]:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody sets it")
+
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        poll = LongPoll(await self.store.log("run_1"), self.source.items(), LONG, Streams(settle))
+        await poll({"type": "http", "method": "GET", "aws.context": Context(left_ms)}, receive, send)
+        return bytes(self.sent[-1]["body"]).decode()
+
+
+class Source:
+    """Gives out its batches, then fails or waits for ever."""
+
+    def __init__(self, *batches: list[Item], failure: Exception | None = None) -> None:
+        self.batches = batches
+        self.failure = failure
+        self.closed = False
+        self.settled = False
+
+    async def items(self) -> Any:
+        try:
+            for batch in self.batches:
+                yield batch
+            if self.failure:
+                raise self.failure
+            await asyncio.Event().wait()
+        finally:
+            self.closed = True
+
+
+async def test_the_wait_ends_in_time_for_the_end_of_the_invocation(redis: RedisTcp) -> None:
+    """Two seconds before it, or half of what is left; 20 s of waiting would outlast the test."""
+    for left_ms in (2_100, 400, 0):
+        await redis.command("FLUSHALL")
+        source = Source()
+        async with asyncio.timeout(10):
+            assert await Request(source, redis).answer(left_ms) == "retry: 1000\n: ping\n"
+        assert source.closed
+        assert source.settled
+
+
+async def test_an_event_that_may_be_the_last_waits_for_the_end(redis: RedisTcp) -> None:
+    source = Source([Event(seq=1, ts=1, type="run.finished")])
+    answer = await Request(source, redis).answer(2_300)
+    assert answer.startswith("retry: 100\nid: 1\n")
+    assert source.closed
+
+
+async def test_a_failure_is_an_error_only_if_there_is_nothing_to_say(redis: RedisTcp) -> None:
+    failure = StoreRejected("ERR no")
+    first: list[Item] = [Event(seq=1, ts=1, type="run.finished")]
+    answer = await Request(Source(first, failure=failure), redis).answer(10_000)
+    assert answer.startswith("retry: 100\nid: 1\n")
+    request = Request(Source(failure=failure), redis)
+    await redis.command("FLUSHALL")
+    with pytest.raises(StoreRejected):
+        await request.answer(10_000)
+    assert request.sent == []

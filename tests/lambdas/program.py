@@ -1,0 +1,89 @@
+"""A streaming function whose application does what the path says: what the API itself is made never to do."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+
+from starlette.types import Receive, Scope, Send
+
+from edge_api.lambda_stream.loop import serve
+from edge_api.lambda_stream.runtime_api import RuntimeApi
+from infra.logging import configure
+
+HEADERS = [
+    (b"content-type", b"text/plain"),
+    (b"set-cookie", b"a=1"),
+    (b"vary", b"Origin"),
+    (b"set-cookie", b"b=2"),
+    (b"Vary", b"Accept"),
+]
+
+Rest = Callable[["Answer"], Awaitable[None]]
+
+
+class Answer:
+    """The answer to one request, which begins with what was asked."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self.receive, self.send = receive, send
+
+    async def begin(self, scope: Scope) -> None:
+        await self.send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        body = (await self.receive())["body"].decode()
+        await self.piece(f"{scope['method']} {os.environ['_X_AMZN_TRACE_ID']} {body}")
+
+    async def piece(self, text: str) -> None:
+        await self.send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+
+    async def end(self) -> None:
+        await self.send({"type": "http.response.body"})
+
+    async def left(self) -> None:
+        """Wait until the client has left."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+
+async def fail(_answer: Answer) -> None:
+    raise RuntimeError("in the middle")
+
+
+async def half(_answer: Answer) -> None:
+    pass
+
+
+async def slow(answer: Answer) -> None:
+    await answer.left()
+    await answer.piece(" left")
+    await answer.end()
+
+
+async def endless(answer: Answer) -> None:
+    leaving = asyncio.create_task(answer.left())
+    while not leaving.done():
+        await answer.piece("x" * 1000)
+        await asyncio.wait({leaving}, timeout=0.01)
+    await answer.end()
+
+
+RESTS: dict[str, Rest] = {"/": Answer.end, "/fail": fail, "/half": half, "/slow": slow, "/endless": endless}
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer as the path says."""
+    if scope["path"] == "/raise":
+        raise RuntimeError("before the first byte")
+    if scope["path"] == "/nothing":
+        return
+    if scope["path"] == "/deaf":
+        await asyncio.Event().wait()
+    answer = Answer(receive, send)
+    await answer.begin(scope)
+    await RESTS[scope["path"]](answer)
+
+
+if __name__ == "__main__":
+    configure()
+    asyncio.run(serve(application, RuntimeApi(os.environ["AWS_LAMBDA_RUNTIME_API"])))
+    sys.exit("serve returned")

@@ -1,0 +1,18 @@
+"""The archive of tests whose logs are too short for one."""
+
+from collections.abc import AsyncGenerator, Sequence
+
+from infra.contract.models import Event, RunHead, Segment
+
+
+class NoArchive:
+    """Implements the port `LogArchive`; nobody may ask it for anything."""
+
+    async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
+        raise AssertionError(f"{run.id} is archived")
+
+    async def discard(self, run: RunHead, segment: Segment) -> None:
+        raise AssertionError(f"a segment of {run.id} is discarded")
+
+    def read(self, run: RunHead, segment: Segment, *, after: int) -> AsyncGenerator[list[Event], None]:
+        raise AssertionError(f"the archive of {run.id} is read")

@@ -1,0 +1,29 @@
+"""What holds for every event: its type is known, it is as its schema says, and it is within the bound."""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from edge_api import event_schema
+from edge_api.schemas import LogEvent
+from infra.contract.event_parts import MAX_EVENT_BYTES
+from infra.contract.events import EVENTS
+from infra.contract.models import Event
+
+
+@cache
+def validator() -> Any:
+    """That of the schema which the API serves."""
+    schema = msgspec.json.decode(event_schema.build())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def check(event: Event) -> None:
+    """Raise what is wrong with the event as the API gives it out."""
+    served = msgspec.json.encode(LogEvent.of(event))
+    assert event.type in EVENTS
+    assert len(served) <= MAX_EVENT_BYTES
+    validator().validate(msgspec.json.decode(served))

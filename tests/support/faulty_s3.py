@@ -1,0 +1,169 @@
+"""A real S3 server behind something that answers in its place, cuts, hangs or crawls when it is told to."""
+
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from urllib.parse import urlsplit
+
+from infra.settings import S3Settings
+
+CHUNK_BYTES = 16 * 1024
+
+
+@dataclass
+class Exchange:
+    """One request, on a connection of its own."""
+
+    method: str
+    path: str
+    head: bytes
+    body: bytes
+    client: socket.socket
+    server: tuple[str, int]
+    ending: threading.Event
+
+    def forward(self) -> Iterator[bytes]:
+        """Let the real server do it; its answer in pieces."""
+        with socket.create_connection(self.server) as server:
+            server.sendall(self.head + self.body)
+            while piece := server.recv(CHUNK_BYTES):
+                yield piece
+
+    def reset(self) -> None:
+        """End the connection so that the client sees an error."""
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+
+
+Fault = Callable[[Exchange], None]
+
+
+def passed(exchange: Exchange) -> None:
+    """No fault."""
+    for piece in exchange.forward():
+        exchange.client.sendall(piece)
+
+
+def refused(status: HTTPStatus, code: str) -> Fault:
+    """An answer as S3 gives it, without anything having been done."""
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>not now</Message></Error>".encode()
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+    return lambda exchange: exchange.client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+def cut(exchange: Exchange) -> None:
+    """Not done, and the connection is reset."""
+    exchange.reset()
+
+
+def unanswered(exchange: Exchange) -> None:
+    """Done, and the connection is reset before the answer."""
+    for _ in exchange.forward():
+        pass
+    exchange.reset()
+
+
+def hanging(exchange: Exchange) -> None:
+    """Not done, and never answered."""
+    exchange.client.settimeout(0.05)
+    while not exchange.ending.is_set():
+        with suppress(TimeoutError):
+            if not exchange.client.recv(1):
+                return
+
+
+def crawling(seconds: float) -> Fault:
+    """Done, with an answer that takes so long, piece by piece."""
+
+    def crawl(exchange: Exchange) -> None:
+        pieces = b"".join(exchange.forward())
+        size = len(pieces) // 20 + 1
+        for start in range(0, len(pieces), size):
+            exchange.client.sendall(pieces[start : start + size])
+            time.sleep(seconds / 20)
+
+    return crawl
+
+
+@dataclass
+class FaultyS3:
+    """`settings` are those of the way past the faults. `seen` is what was asked, by method and path."""
+
+    settings: S3Settings
+    always: Fault = passed
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    _next: dict[str, deque[Fault]] = field(default_factory=dict)
+
+    def then(self, method: str, *faults: Fault) -> None:
+        """The next requests of that method meet these, one each."""
+        self._next.setdefault(method, deque()).extend(faults)
+
+    def met(self, method: str) -> Fault:
+        """What the next request of that method meets."""
+        waiting = self._next.get(method)
+        return waiting.popleft() if waiting else self.always
+
+
+@contextmanager
+def faulty_s3(behind: S3Settings) -> Iterator[FaultyS3]:
+    """Something before that server, gone in the end."""
+    real = urlsplit(behind.endpoint_url or "")
+    ending, lock = threading.Event(), threading.Lock()
+
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):  # clients leave
+                exchange = _read(self, (real.hostname or "", real.port or 0), ending)
+                with lock:
+                    made.seen.append((exchange.method, exchange.path))
+                    fault = made.met(exchange.method)
+                fault(exchange)
+
+        def finish(self) -> None:
+            self.rfile.close()
+
+    class Server(ThreadingTCPServer):
+        daemon_threads = False
+        request_queue_size = 100
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        made = FaultyS3(replace(behind, endpoint_url=f"http://127.0.0.1:{server.server_address[1]}"))
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield made
+        finally:
+            ending.set()
+            server.shutdown()
+            thread.join()
+
+
+def _read(handler: StreamRequestHandler, server: tuple[str, int], ending: threading.Event) -> Exchange:
+    """A whole request. What it is signed over goes on as it came; the connection to the server is for it alone."""
+    line = handler.rfile.readline()
+    if not line:
+        raise ConnectionError
+    headers = _headers(handler)
+    if "expect" in headers:
+        handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    body = handler.rfile.read(int(headers.get("content-length", (b"", b"0"))[1]))
+    kept = [raw for name, (raw, _) in headers.items() if name not in {"expect", "connection"}]
+    head = b"".join([line, *kept, b"Connection: close\r\n\r\n"])
+    method, path, _ = line.decode().split()
+    return Exchange(method, path, head, body, handler.request, server, ending)
+
+
+def _headers(handler: StreamRequestHandler) -> Mapping[str, tuple[bytes, bytes]]:
+    """Each header as it came, and its value."""
+    headers = {}
+    while (raw := handler.rfile.readline()).strip():
+        name, _, value = raw.partition(b":")
+        headers[name.decode().lower()] = (raw, value.strip())
+    return headers

@@ -1,0 +1,306 @@
+"""The log on its way into the archive: whatever fails or dies, archive and Redis together hold all of it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from infra.contract.errors import FilesUnavailable, StoreUnavailable
+from infra.contract.models import Event, RunHead, RunLog, RunRecord, Segment
+from infra.contract.ports import LogArchive
+from infra.contract.states import Outcome, Status
+from infra.contract.store import RunStore
+from infra.workspace import Workspaces
+from tests.support.logs import events_in_redis
+from tests.support.waiting import until
+from tests.worker.rig import Rig
+from worker import archiver
+from worker.tools.base import ToolContext
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archiver, "SEGMENT_EVENTS", 100)
+    monkeypatch.setattr(archiver, "MAX_WAIT_S", 0.05)
+
+
+class BadArchive:
+    """The real archive, but for what the test does to it."""
+
+    def __init__(self, archive: LogArchive) -> None:
+        self.inner = archive
+        self.away = False
+        self.before_store: Callable[[], None] = lambda: None
+        self.stored: list[Segment] = []
+        self.discarded: list[Segment] = []
+        self.read = archive.read
+
+    async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
+        self.before_store()
+        if self.away:
+            raise FilesUnavailable("the store is away")
+        await self.inner.store(run, segment, events)
+        self.stored.append(segment)
+
+    async def discard(self, run: RunHead, segment: Segment) -> None:
+        await self.inner.discard(run, segment)
+        self.discarded.append(segment)
+
+
+@pytest.fixture
+def archive(workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch) -> BadArchive:
+    bad = BadArchive(workspaces.logs)
+    monkeypatch.setattr(workspaces, "logs", bad)
+    return bad
+
+
+async def print_lines(context: ToolContext, command: str) -> None:
+    """`COUNT`: so many lines of output."""
+    for number in range(int(command)):
+        await context.output("stdout", f"line {number}")
+        if number % 50 == 49:
+            await asyncio.sleep(0.03)
+
+
+async def whole(rig: Rig, workspaces: Workspaces, run_id: str) -> tuple[RunLog, list[Event]]:
+    """All of a log, from the archive and from Redis, which together hold each event once and in order."""
+    log = await rig.store.log(run_id)
+    events = [
+        event
+        for segment in log.segments
+        async for some in workspaces.logs.read(log, segment, after=0)
+        for event in some
+    ]
+    assert [event.seq for event in events] == list(range(1, log.archived + 1))
+    kept = await events_in_redis(rig.store, run_id)
+    events += [event for event in kept if event.seq > log.archived]
+    assert [event.seq for event in events] == list(range(1, log.seq + 1))
+    return log, events
+
+
+async def in_redis(rig: Rig, run_id: str) -> int:
+    return len(await events_in_redis(rig.store, run_id))
+
+
+async def archived(rig: Rig, run_id: str, wanted: Callable[[RunLog], bool]) -> None:
+    async def enough() -> bool:
+        return wanted(await rig.store.log(run_id))
+
+    await until(enough, "the log is archived")
+
+
+async def test_a_long_log_is_in_the_archive_when_it_has_ended_and_redis_has_forgotten_it(
+    rig: Rig, workspaces: Workspaces
+) -> None:
+    rig.worker(print_lines, workspaces=workspaces)
+    run_id = await rig.submit("1000", "3")
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    await archived(rig, run_id, lambda log: log.archived == log.seq)
+    log, events = await whole(rig, workspaces, run_id)
+    assert [event.data["text"] for event in events if event.type == "tool.output"][:1000] == [
+        f"line {number}" for number in range(1000)
+    ]
+    assert events[-1].type == "run.finished"
+    assert len(log.segments) > 2
+    assert await in_redis(rig, run_id) < 100
+    await workspaces.delete_run("ada", run_id)
+
+
+async def test_a_short_log_stays_in_redis(rig: Rig, workspaces: Workspaces, archive: BadArchive) -> None:
+    rig.worker(print_lines, workspaces=workspaces)
+    run_id = await rig.submit("20")
+    worker_is_free = await rig.submit("1")
+    await rig.ended(run_id)
+    await rig.ended(worker_is_free)
+    log, events = await whole(rig, workspaces, run_id)
+    assert (log.archived, archive.stored) == (0, [])
+    assert len(events) == await in_redis(rig, run_id) == log.seq
+
+
+async def test_the_next_owner_goes_on_where_the_archive_of_a_killed_worker_ends(
+    rig: Rig, workspaces: Workspaces
+) -> None:
+    go = asyncio.Event()
+
+    async def hang(context: ToolContext, command: str) -> None:
+        await print_lines(context, command)
+        await go.wait()
+
+    first = rig.worker(hang, lease_s=0.5, workspaces=workspaces)
+    run_id = await rig.submit("450")
+    await archived(rig, run_id, lambda log: log.archived >= 100)
+    await first.killed()
+    go.set()
+    rig.worker(print_lines, workspaces=workspaces)
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    await archived(rig, run_id, lambda log: log.archived == log.seq)
+    log, events = await whole(rig, workspaces, run_id)
+    assert {segment.fence for segment in log.segments} == {1, 2}
+    assert [event.type for event in events].count("run.resumed") == 1
+
+
+async def test_a_worker_killed_between_the_store_and_the_record_leaves_nothing_that_counts(
+    rig: Rig, workspaces: Workspaces, archive: BadArchive
+) -> None:
+    lost = False
+
+    def lose(script: str) -> bool:
+        nonlocal lost
+        lost = lost or script == "trim"
+        return script == "trim"
+
+    go = asyncio.Event()
+
+    async def hang(context: ToolContext, command: str) -> None:
+        await print_lines(context, command)
+        await go.wait()
+
+    first = rig.worker(hang, lease_s=0.5, loses=lose, workspaces=workspaces)
+    run_id = await rig.submit("150")
+
+    async def trimmed() -> bool:
+        return lost
+
+    await until(trimmed, "a segment is named in the record, and the worker does not know")
+    await first.killed()
+    go.set()
+    rig.worker(print_lines, workspaces=workspaces)
+    await rig.ended(run_id)
+    await archived(rig, run_id, lambda log: log.archived == log.seq)
+    await whole(rig, workspaces, run_id)
+
+
+async def test_a_trim_whose_answer_is_lost_is_repeated(rig: Rig, workspaces: Workspaces) -> None:
+    lost = 0
+
+    def lose(script: str) -> bool:
+        nonlocal lost
+        lost += script == "trim"
+        return script == "trim" and lost % 2 == 1
+
+    rig.worker(print_lines, loses=lose, workspaces=workspaces)
+    run_id = await rig.submit("500")
+    await rig.ended(run_id)
+    await archived(rig, run_id, lambda log: log.archived == log.seq)
+    await whole(rig, workspaces, run_id)
+    assert lost >= 2
+
+
+async def test_while_the_store_is_away_the_run_goes_on_until_redis_is_full_and_then_waits(
+    rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "TAIL_BYTES", 40_000)
+    archive.away = True
+    rig.worker(print_lines, workspaces=workspaces)
+    run_id = await rig.submit("2000")
+
+    async def stands_still() -> bool:
+        before = await in_redis(rig, run_id)
+        await asyncio.sleep(0.5)
+        return before > 100 and await in_redis(rig, run_id) == before
+
+    await until(stands_still, "the program waits")
+    assert await in_redis(rig, run_id) < 2000
+    assert not (await rig.store.get(run_id)).finished_ms
+    archive.away = False
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    await archived(rig, run_id, lambda log: log.archived == log.seq)
+    await whole(rig, workspaces, run_id)
+
+
+async def test_a_log_that_cannot_be_archived_at_its_end_stays_in_redis_and_frees_the_slot(
+    rig: Rig, workspaces: Workspaces, archive: BadArchive
+) -> None:
+    archive.away = True
+    rig.worker(print_lines, slots=1, workspaces=workspaces)
+    run_id = await rig.submit("300")
+    after = await rig.submit("1")
+    assert (await rig.ended(after)).status is Status.SUCCEEDED
+    log, _ = await whole(rig, workspaces, run_id)
+    assert (log.status, log.archived) == (Status.SUCCEEDED, 0)
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_segment_of_a_worker_that_has_lost_the_run_stays_where_it_is(
+    rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """The record may name it: of what Redis did before the run was lost, the answer can be lost as well."""
+    trim, tries = RunStore.trim, 0
+
+    async def lose(store: RunStore, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            return await trim(store, run, segments)
+        if named:
+            assert await trim(store, run, segments) is Outcome.OK
+        await rig.redis.command("HINCRBY", f"run:{run_id}", "fence", 1)
+        raise StoreUnavailable("the answer is lost")
+
+    monkeypatch.setattr(RunStore, "trim", lose)
+    monkeypatch.setattr(archiver, "REST_BYTES", 0)
+    worker = rig.worker(print_lines, workspaces=workspaces)
+    run_id = await rig.submit("20")
+    await rig.ended(run_id)
+    await worker.drained()
+    assert tries == 2
+    log, events = await whole(rig, workspaces, run_id)
+    assert (log.segments == archive.stored) is named
+    assert len(events) == log.seq
+    assert not archive.discarded
+
+
+async def test_a_deletion_before_the_last_segment_is_named_leaves_no_object(
+    rig: Rig, workspaces: Workspaces, archive: BadArchive
+) -> None:
+    going, go = asyncio.Event(), asyncio.Event()
+    store = archive.inner.store
+
+    async def slow(run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
+        await store(run, segment, events)
+        if events[-1].type == "run.finished":
+            going.set()
+            await go.wait()
+
+    archive.inner.store = slow  # type: ignore[method-assign]
+    try:
+        rig.worker(print_lines, workspaces=workspaces)
+        run_id = await rig.submit("50", "60", "1")
+        await asyncio.wait_for(going.wait(), 20)
+        await workspaces.delete_run("ada", run_id)
+        await rig.store.condemn(run_id)
+        await rig.store.delete(run_id, "ada")
+        go.set()
+
+        async def discarded() -> bool:
+            return bool(archive.discarded)
+
+        await until(discarded, "the last segment is discarded")
+    finally:
+        archive.inner.store = store  # type: ignore[method-assign]
+    assert await workspaces.delete_run("ada", run_id) == 0
+
+
+async def test_a_log_of_which_redis_has_lost_a_part_goes_on_in_redis(
+    rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archiver, "TAIL_BYTES", 40_000)
+    lose = asyncio.Event()
+
+    async def lossy(context: ToolContext, command: str) -> None:
+        await context.output("stdout", "first")
+        await lose.wait()
+        await print_lines(context, command)
+
+    rig.worker(lossy, workspaces=workspaces)
+    run_id = await rig.submit("2000")
+    await until(lambda: _some(rig, run_id), "the log has begun")
+    await rig.redis.command("XTRIM", f"run:{run_id}:log", "MAXLEN", "=", 0)
+    lose.set()
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert not archive.stored
+    assert await in_redis(rig, run_id) > 2000
+
+
+async def _some(rig: Rig, run_id: str) -> bool:
+    return await in_redis(rig, run_id) > 1

@@ -1,0 +1,244 @@
+"""Which events of a log go together and when, by a clock that only leaps; how Redis is slow, the tests decide."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec.json import encode as json
+
+from infra.contract import codec
+from infra.contract.events import Message
+from infra.contract.models import Held, Writes
+from infra.contract.states import Outcome
+from infra.contract.store import Lease, RunStore
+from tests.worker.leaping import LeapingLoop
+from worker import emitter as module
+from worker.archiver import Archiver
+from worker.emitter import LogEmitter
+
+BATCH_BYTES = 64 * 1024
+BUFFER_BYTES = 256 * 1024
+FIRST_S = 0.05
+COALESCE_S = 0.1
+OVERHEAD_BYTES = 100
+"""What an event may count for beside its text."""
+
+
+class SlowStore(RunStore):
+    """Notes each batch and when it came; answers at once, or each time that `answer` is released."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[float, Writes]] = []
+        self.answer: asyncio.Semaphore | None = None
+
+    async def emit(self, lease: Lease, writes: Writes) -> Held:
+        self.batches.append((now(), writes))
+        if self.answer:
+            await self.answer.acquire()
+        return Held(outcome=Outcome.OK)
+
+    @property
+    def times(self) -> list[float]:
+        return [at for at, _ in self.batches]
+
+    @property
+    def texts(self) -> list[list[str]]:
+        """What the events of each batch say."""
+        return [[str(event.data["text"]) for event in writes.events] for _, writes in self.batches]
+
+
+class Room:
+    """An archiver that is never behind."""
+
+    is_behind = False
+
+    def stored(self, events: int, size_bytes: int) -> None:
+        return
+
+
+class Bench:
+    """An emitter and its store."""
+
+    def __init__(self) -> None:
+        self.store = SlowStore()
+        self.began = now()
+        self.emitter = LogEmitter(self.store, Lease("run_1", 1), lambda _: None, cast("Archiver", Room()))
+
+    async def say(self, *texts: str) -> None:
+        for text in texts:
+            await self.emitter.emit(Message(text=text))
+
+    async def pause(self) -> float:
+        """Let the first batch go, and then a long time; the time then."""
+        await self.say("first")
+        await asyncio.sleep(60)
+        assert self.store.texts == [["first"]]
+        self.store.batches.clear()
+        return now()
+
+
+Run = Callable[[Callable[[Bench], Coroutine[Any, Any, None]]], None]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Runs a test in a loop that leaps, with the emitter's clock that of the loop."""
+    clock = SimpleNamespace(monotonic=lambda: now(), time_ns=time.time_ns)
+    monkeypatch.setattr(module, "time", clock)
+
+    async def whole(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
+        bench = Bench()
+        try:
+            await test(bench)
+        finally:
+            await bench.emitter.abandon()
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        yield lambda test: runner.run(whole(test))
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def numbered(count: int, size: int = 1000) -> list[str]:
+    return [f"{number} {'x' * size}" for number in range(count)]
+
+
+def test_the_first_event_after_a_pause_goes_at_once_and_those_that_follow_go_together(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        began = await bench.pause()
+        await bench.say("alone")
+        await asyncio.sleep(COALESCE_S / 10)
+        assert bench.store.texts == [["alone"]]
+        assert bench.store.times == [began]
+        later = [f"later {number}" for number in range(50)]
+        await bench.say(*later)
+        await asyncio.sleep(COALESCE_S / 2)
+        await bench.say("last")
+        assert bench.store.texts == [["alone"]]
+        await asyncio.sleep(60)
+        assert bench.store.texts == [["alone"], [*later, "last"]]
+        assert bench.store.times == pytest.approx([began, began + COALESCE_S])
+
+    run(test)
+
+
+def test_a_steady_log_goes_in_a_batch_each_tenth_of_a_second(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        began = await bench.pause()
+        for number in range(1000):
+            await bench.say(str(number))
+            await asyncio.sleep(0.001)
+        await bench.emitter.flush()
+        assert [text for texts in bench.store.texts for text in texts] == [str(number) for number in range(1000)]
+        assert bench.store.times[:-1] == pytest.approx([began + number * COALESCE_S for number in range(10)], abs=0.002)
+        assert len(bench.store.batches) <= 11
+
+    run(test)
+
+
+def test_the_first_events_under_a_claim_wait_a_little_for_each_other(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.say("one")
+        await asyncio.sleep(FIRST_S / 2)
+        await bench.say("two")
+        await asyncio.sleep(60)
+        assert bench.store.texts == [["one", "two"]]
+        assert bench.store.times == pytest.approx([bench.began + FIRST_S])
+
+    run(test)
+
+
+def test_the_log_of_a_short_run_costs_no_batch(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.say("one")
+        await asyncio.sleep(FIRST_S / 2)
+        await bench.say("two")
+        left = await bench.emitter.close()
+        assert [event.data["text"] for event in left.events] == ["one", "two"]
+        await asyncio.sleep(60)
+        assert bench.store.batches == []
+
+    run(test)
+
+
+def test_who_needs_his_events_stored_waits_for_no_company(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        began = await bench.pause()
+        for text in ("one", "two", "three"):
+            await bench.say(text)
+            await bench.emitter.flush()
+        assert bench.store.texts == [["one"], ["two"], ["three"]]
+        assert bench.store.times == [began] * 3
+
+    run(test)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "😀", '"', "\0"])
+def test_a_full_batch_does_not_wait_and_none_is_larger_than_64_kb(run: Run, character: str) -> None:
+    texts = [text + character * 500 for text in numbered(60)]
+
+    async def test(bench: Bench) -> None:
+        await bench.pause()
+        await bench.say("before")
+        await asyncio.sleep(COALESCE_S / 10)
+        made = now()
+        await bench.say(*texts)
+        await asyncio.sleep(60)
+        batches = bench.store.texts[1:]
+        assert [text for batch in batches for text in batch] == texts
+        assert max(len(codec.encode_events(writes.events).encode()) for _, writes in bench.store.batches) <= BATCH_BYTES
+        for batch, following in pairwise(batches):
+            assert sum(len(json(text)) + OVERHEAD_BYTES for text in [*batch, following[0]]) > BATCH_BYTES
+        assert bench.store.times[1:] == [made] * len(batches)
+
+    run(test)
+
+
+def test_what_is_larger_than_a_batch_and_belongs_together_goes_alone_and_whole(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.pause()
+        await bench.say("before")
+        bench.emitter.keep(Writes(events=[], journal={"step:0": "x" * 2 * BATCH_BYTES}))
+        await bench.say("after")
+        await bench.emitter.flush()
+        assert bench.store.texts == [["before"], [], ["after"]]
+        assert [len(writes.journal.get("step:0", "")) for _, writes in bench.store.batches] == [0, 2 * BATCH_BYTES, 0]
+
+    run(test)
+
+
+def test_while_redis_is_slow_whoever_logs_waits_once_the_buffer_is_full_and_goes_on_batch_by_batch(run: Run) -> None:
+    texts, told = numbered(1500), 0
+
+    async def test(bench: Bench) -> None:
+        nonlocal told
+        await bench.pause()
+        bench.store.answer = asyncio.Semaphore(0)
+
+        async def make() -> None:
+            nonlocal told
+            for text in texts:
+                await bench.say(text)
+                told += 1
+
+        making = asyncio.create_task(make())
+        size = len(texts[0])
+        for answered in range(4):
+            await asyncio.sleep(60)
+            assert len(bench.store.batches) == answered + 1
+            least = BUFFER_BYTES + answered * BATCH_BYTES
+            assert least * 0.9 < told * size <= least + BATCH_BYTES
+            bench.store.answer.release()
+        for _ in texts:
+            bench.store.answer.release()
+        await making
+        await bench.emitter.flush()
+        assert [text for batch in bench.store.texts for text in batch] == texts
+
+    run(test)

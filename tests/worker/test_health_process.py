@@ -1,0 +1,183 @@
+"""`GET /health` of the worker as a process: while Redis says nothing, while its loop hangs, and at its end."""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+
+from infra.contract.models import PlanStep
+from infra.contract.states import Status
+from infra.settings import RedisTcpSettings
+from tests.chaos.processes import Process
+from tests.support.redis import OwnValkey, accepts, free_port
+from tests.support.waiting import until, wait_until
+from tests.worker.quick import HANG
+from tests.worker.rig import Rig
+
+LIMIT_S = 300
+"""As docs/configuration.md has it."""
+GENEROUS_S = 60.0
+QUICK = "tests.worker.quick"
+
+
+class Watched:
+    """A worker process and what its port says of it."""
+
+    def __init__(self, module: str, redis: RedisTcpSettings, folder: Path, **changes: str) -> None:
+        self.port = free_port()
+        variables = {
+            "REDIS_URL": redis.url,
+            "REDIS_TIMEOUT_S": "1",
+            "S3_ENDPOINT_URL": "http://127.0.0.1:1",
+            "S3_ACCESS_KEY": "none",
+            "S3_SECRET_KEY": "none",
+            "WORKER_ROOT": str(folder / "work"),
+            "WORKER_LEASE_S": "600",
+            "WORKER_HEALTH_PORT": str(self.port),
+            **changes,
+        }
+        command = [sys.executable, "-m", module]
+        self.process = Process("watched", command, {**os.environ, **variables}, folder / "worker.log")
+        self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=GENEROUS_S)
+
+    async def ask(self) -> tuple[int, float]:
+        """The status code, and how long ago Redis answered; the one has to follow from the other."""
+        answer = await self._http.get("/health")
+        said = answer.json()
+        age_s = float(said["age_s"])
+        assert (answer.status_code, said["status"]) in {(200, "ok"), (503, "deaf")}
+        if age_s != LIMIT_S:  # it is a rounded number
+            assert answer.status_code == (200 if age_s < LIMIT_S else 503)
+        return answer.status_code, age_s
+
+    async def says(self, code: int) -> None:
+        async def said() -> bool:
+            return (await self.ask())[0] == code
+
+        await until(said, f"the port says {code}", GENEROUS_S)
+
+    async def status_of(self, path: str) -> int:
+        return (await self._http.get(path)).status_code
+
+    async def close(self) -> None:
+        await self._http.aclose()
+        self.process.end()
+
+
+@asynccontextmanager
+async def watched(module: str, redis: RedisTcpSettings, folder: Path, **changes: str) -> AsyncIterator[Watched]:
+    """A worker that has started."""
+    worker = Watched(module, redis, folder, **changes)
+    try:
+        worker.process.start()
+
+        async def started() -> bool:
+            assert worker.process.is_alive(), worker.process.log()
+            return "worker.started" in worker.process.log()
+
+        await until(started, "the worker has started", GENEROUS_S)
+        yield worker
+    finally:
+        await worker.close()
+
+
+async def is_of_use(rig: Rig) -> None:
+    run_id = await rig.submit(plan=[say("x")])
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+
+
+def say(text: str) -> PlanStep:
+    return PlanStep(tool="message", args={"text": text})
+
+
+async def test_an_idle_worker_hears_of_redis_again_and_again(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
+    async with watched(QUICK, server.settings, tmp_path) as worker:
+        for _ in range(3):
+            before = (await worker.ask())[1]
+
+            async def younger() -> bool:
+                nonlocal before
+                last, before = before, (await worker.ask())[1]
+                return before < last
+
+            await until(younger, "Redis has answered again", GENEROUS_S)
+
+
+async def test_the_port_says_503_while_redis_stands_still_and_200_after_that(
+    own: Rig, server: OwnValkey, tmp_path: Path
+) -> None:
+    found = str(await own.redis.command("INFO", "server")).partition("process_id:")[2].split()[0]
+    async with watched(QUICK, server.settings, tmp_path) as worker:
+        for _ in range(2):
+            await worker.says(200)
+            os.kill(int(found), signal.SIGSTOP)
+            try:
+                await worker.says(503)
+            finally:
+                os.kill(int(found), signal.SIGCONT)
+            await worker.says(200)
+            await is_of_use(own)
+        assert worker.process.is_alive()
+
+
+async def test_the_port_says_503_while_there_is_no_redis_and_200_after_that(
+    own: Rig, server: OwnValkey, tmp_path: Path
+) -> None:
+    async with watched(QUICK, server.settings, tmp_path) as worker:
+        await worker.says(200)
+        server.stop()
+        await worker.says(503)
+        server.start()
+        await worker.says(200)
+        await is_of_use(own)
+        assert worker.process.is_alive()
+
+
+async def test_the_port_says_503_while_the_loop_hangs_and_200_after_that(
+    own: Rig, server: OwnValkey, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    async with watched(QUICK, server.settings, tmp_path) as worker:
+        await worker.says(200)
+        hung = await own.submit(plan=[say(f"{HANG}{go}")])
+        await worker.says(503)
+        other = await own.submit(plan=[say("x")])
+        await worker.says(503)
+        assert (await own.store.get(hung)).status is Status.RUNNING
+        assert (await own.store.get(other)).status is Status.QUEUED
+        go.touch()
+        await worker.says(200)
+        for run_id in (hung, other):
+            run = await own.ended(run_id)
+            assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
+
+
+async def test_the_entrypoint_itself_answers_at_its_port_and_ends_in_order(
+    own: Rig, server: OwnValkey, tmp_path: Path
+) -> None:
+    async with watched("worker", server.settings, tmp_path) as worker:
+        await is_of_use(own)
+        assert (await worker.ask())[0] == 200
+        assert await worker.status_of("/") == 404
+        worker.process.end(signal.SIGTERM, GENEROUS_S)
+        assert worker.process.exit_code() == 0
+        assert "worker.stopped" in worker.process.log()
+        assert not accepts(worker.port)
+
+
+def test_the_entrypoint_says_in_one_line_that_its_port_is_taken(server: OwnValkey, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        worker = Watched("worker", server.settings, tmp_path, WORKER_HEALTH_PORT=port).process
+        worker.start()
+        wait_until(lambda: not worker.is_alive(), "it gives up", GENEROUS_S)
+    assert worker.exit_code() == 2
+    assert worker.log().splitlines()[-1].startswith(f"worker: WORKER_HEALTH_PORT {port} cannot be had on 127.0.0.1: ")
+    assert "Traceback" not in worker.log()

@@ -1,0 +1,98 @@
+"""The time that a plan gives one of its steps: when it is over the step is stopped, and the run says which it was."""
+
+import asyncio
+
+import pytest
+
+from infra.contract.models import PlanStep
+from infra.contract.states import Status
+from tests.worker.rig import Rig
+from worker.tools.base import ToolContext
+
+LONG_S = 600.0
+
+
+class Steps:
+    """A tool that waits for ever if it is told so, until `go`, and knows what was called and what was cancelled."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        self.cancelled: list[str] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, context: ToolContext, command: str) -> None:
+        self.called.append(command)
+        try:
+            if command == "wait":
+                await self.go.wait()
+            if command == "bad":
+                raise TimeoutError("of a socket")
+        except asyncio.CancelledError:
+            self.cancelled.append(command)
+            raise
+
+
+def step(command: str, timeout_s: float | None = None) -> PlanStep:
+    return PlanStep(tool="shell", args={"command": command}, timeout_s=timeout_s)
+
+
+async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_number(rig: Rig) -> None:
+    steps = Steps()
+    rig.worker(steps)
+    run_id = await rig.submit(plan=[step("quick"), step("wait", 0.05), step("never")])
+    record = await rig.ended(run_id)
+    assert record.status is Status.FAILED
+    assert record.error
+    assert (record.error.code, record.error.step) == ("timeout", 1)
+    assert record.error.message == "the step took longer than its timeout of 0.05 s"
+    assert record.attempt == 1
+    assert (steps.called, steps.cancelled) == (["quick", "wait"], ["wait"])
+
+
+async def test_the_log_tells_of_the_step_that_took_too_long(rig: Rig) -> None:
+    rig.worker(Steps())
+    run_id = await rig.submit(plan=[step("quick"), step("wait", 0.05)])
+    await rig.ended(run_id)
+    tool, ended, last = (await rig.log(run_id))[-3:]
+    assert (tool.type, tool.step) == ("tool.finished", 1)
+    assert (tool.data["status"], tool.data["code"]) == ("failed", "timeout")
+    assert (ended.type, ended.step, ended.data["status"]) == ("step.finished", 1, "failed")
+    assert (last.type, last.data["error"]["code"], last.data["error"]["step"]) == ("run.finished", "timeout", 1)
+
+
+async def test_steps_that_are_faster_than_their_timeouts_succeed(rig: Rig) -> None:
+    steps = Steps()
+    rig.worker(steps)
+    record = await rig.ended(await rig.submit(plan=[step("one", LONG_S), step("two", LONG_S)]))
+    assert (record.status, record.error) == (Status.SUCCEEDED, None)
+    assert (steps.called, steps.cancelled) == (["one", "two"], [])
+
+
+async def test_a_step_that_took_too_long_is_executed_again_by_a_retry_and_no_other(rig: Rig) -> None:
+    steps = Steps()
+    rig.worker(steps)
+    run_id = await rig.submit(plan=[step("quick"), step("wait", 0.5), step("after")])
+    assert (await rig.ended(run_id)).status is Status.FAILED
+    steps.go.set()
+    await rig.store.redrive(run_id, token="t")
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    assert steps.called == ["quick", "wait", "wait", "after"]
+
+
+@pytest.mark.parametrize("run_s", [0.05, LONG_S])
+async def test_of_two_times_the_shorter_one_counts_and_is_the_one_that_is_named(rig: Rig, run_s: float) -> None:
+    steps = Steps()
+    rig.worker(steps)
+    step_s = LONG_S if run_s < LONG_S else 0.05
+    record = await rig.ended(await rig.submit(plan=[step("wait", step_s)], timeout_s=run_s))
+    assert record.error
+    assert (record.error.code, record.error.step) == ("timeout", 0 if step_s < run_s else None)
+    assert ("the step took" in record.error.message) == (step_s < run_s)
+    assert steps.cancelled == steps.called  # a run may be out of time before its first step
+
+
+async def test_a_tool_that_itself_gave_up_waiting_is_not_taken_for_a_step_out_of_time(rig: Rig) -> None:
+    rig.worker(Steps())
+    record = await rig.ended(await rig.submit(plan=[step("bad", LONG_S)]))
+    assert record.error
+    assert record.error.code == "internal_error"

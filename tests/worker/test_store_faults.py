@@ -1,0 +1,123 @@
+"""An object store that refuses, breaks, hangs or crawls: tried again, and never taken for one that has stored."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+
+import pytest
+
+from infra.contract.models import RunRecord
+from infra.contract.states import Status
+from infra.settings import S3Settings
+from infra.workspace import Workspaces, client
+from tests.support.faulty_s3 import (
+    Fault,
+    FaultyS3,
+    crawling,
+    cut,
+    faulty_s3,
+    hanging,
+    passed,
+    refused,
+    unanswered,
+)
+from tests.worker.rig import Rig
+from worker.tools.base import ToolContext
+
+SIZE = 100_000
+SLOW_DOWN = refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")
+FAULTS = {
+    "503 SlowDown": SLOW_DOWN,
+    "500 InternalError": refused(HTTPStatus.INTERNAL_SERVER_ERROR, "InternalError"),
+    "reset": cut,
+    "answer lost": unanswered,
+    "hanging": hanging,
+}
+LEASE_S = 2.0
+TRIES = 3
+"""How often one call is sent."""
+
+
+@pytest.fixture
+async def store(s3: S3Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FaultyS3]:
+    """What is asked of it is given up after a second."""
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 1)
+    with faulty_s3(s3) as faulty:
+        yield faulty
+
+
+@pytest.fixture
+async def workspaces(store: FaultyS3) -> AsyncIterator[Workspaces]:
+    made = Workspaces(store.settings)
+    await made.ensure_bucket()
+    yield made
+    await asyncio.to_thread(made.close)
+
+
+async def copy(context: ToolContext, command: str) -> None:
+    """`write` writes a file, `copy` reads it and writes another one."""
+    if command == "write":
+        await context.files.write("a", b"x" * SIZE)
+    else:
+        await context.files.write("b", await context.files.read("a"))
+
+
+async def is_complete(rig: Rig, workspaces: Workspaces, run: RunRecord) -> bool:
+    files = workspaces.run("ada", run.id, 0, await rig.store.files(run.id))
+    return [await files.read(name) for name in ("a", "b")] == [b"x" * SIZE] * 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_call_that_fails_is_sent_again(
+    rig: Rig, store: FaultyS3, workspaces: Workspaces, name: str, method: str
+) -> None:
+    store.then(method, *[FAULTS[name]] * (TRIES - 1))
+    rig.worker(copy, workspaces=workspaces)
+    run = await rig.ended(await rig.submit("write", "copy"))
+    assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
+    sent = [seen for seen, path in store.seen if "/files/" in path and seen == method]
+    assert len(sent) == (2 if method == "PUT" else 1) + TRIES - 1
+    assert await is_complete(rig, workspaces, run)
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_store_that_goes_on_failing_is_tried_again_later(
+    rig: Rig, store: FaultyS3, workspaces: Workspaces, name: str, method: str
+) -> None:
+    store.then(method, *[passed] * (method == "PUT"), *[FAULTS[name]] * TRIES)
+    rig.worker(copy, workspaces=workspaces)
+    run = await rig.ended(await rig.submit("write", "copy"))
+    assert (run.status, run.attempt) == (Status.SUCCEEDED, 2)
+    log = await rig.log(run.id)
+    (given_back,) = [event.data for event in log if event.type == "run.requeued"]
+    assert given_back["reason"] == "files_unavailable"
+    assert [event.step for event in log if event.type == "step.finished"] == [0, 1]
+    assert await is_complete(rig, workspaces, run)
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, unanswered])
+async def test_a_run_whose_files_cannot_be_stored_does_not_succeed(
+    rig: Rig, store: FaultyS3, workspaces: Workspaces, fault: Fault
+) -> None:
+    rig.worker(copy, workspaces=workspaces)
+    store.always = fault
+    run = await rig.ended(await rig.submit("write", "copy", max_attempts=2))
+    assert run.error
+    assert (run.status, run.error.code, run.attempt) == (Status.FAILED, "files_unavailable", 2)
+    assert await rig.store.files(run.id) == {}
+    assert "step.finished" not in await rig.kinds(run.id)
+    store.always = passed
+    await rig.store.redrive(run.id, token="t")
+    assert (await rig.ended(run.id)).status is Status.SUCCEEDED
+    assert await is_complete(rig, workspaces, run)
+
+
+async def test_a_transfer_may_take_longer_than_the_lease(rig: Rig, store: FaultyS3, workspaces: Workspaces) -> None:
+    store.then("GET", crawling(2 * LEASE_S))
+    for _ in range(2):
+        rig.worker(copy, workspaces=workspaces, lease_s=LEASE_S)
+    run = await rig.ended(await rig.submit("write", "copy"))
+    assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
+    assert await is_complete(rig, workspaces, run)
