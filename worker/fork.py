@@ -10,6 +10,7 @@ from infra.contract.store import RunStore
 from worker.context import RunContext, files_key, whole
 from worker.emitter import new_event
 from worker.plan import StepFailed, step_key
+from worker.retrying import until_answered
 from worker.workspaces import Workspaces
 
 INHERITED = "forked"
@@ -20,7 +21,7 @@ async def inherit(context: RunContext, fork: ForkOf, store: RunStore, workspaces
     """Take over the steps before `from_step`, once. Raises StepFailed if the other run has been deleted meanwhile."""
     if context.knows(INHERITED):
         return
-    known = await store.journal(fork.run_id)
+    known = await until_answered(lambda: store.journal(fork.run_id))
     source = workspaces.run(context.run.user, fork.run_id, 0, {})
     journal = {INHERITED: b"true"}
     changes: dict[str, Changes] = {}

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Event, FileEntry, PlanStep, RunRecord, RunSpec
@@ -26,6 +26,7 @@ from worker.settings import WorkerSettings
 from worker.tools.base import Tool, ToolContext, ToolResult
 from worker.workspaces import Workspaces
 
+T = TypeVar("T")
 ToolBody = Callable[[ToolContext, str], Awaitable[ToolResult | None]]
 
 
@@ -51,9 +52,10 @@ class NoFiles:
 
 
 class Flaky:
-    """A Redis that executes every script; `loses` picks those whose answer is lost, `late_s` says how late it comes.
+    """A Redis that executes everything; `loses` picks what has its answer lost, `late_s` says how late one comes.
 
-    No answer to a claim comes that has the run `unheard` in it.
+    Both are asked with the name of the script or of the command. No answer to a claim
+    comes that has the run `unheard` in it.
     """
 
     def __init__(
@@ -65,15 +67,18 @@ class Flaky:
         self._late_s = late_s or (lambda _: 0.0)
 
     async def command(self, *args: Argument) -> Reply:
-        return await self._inner.command(*args)
+        return await self._heard(str(args[0]), self._inner.command(*args))
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        return await self._inner.pipeline(commands)
+        return await self._heard("pipeline", self._inner.pipeline(commands))
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        reply = await self._inner.script(script, keys, args)
-        await asyncio.sleep(self._late_s(script.name))
-        if self._loses(script.name) or (script.name == "claim" and self._unheard in str(reply)):
+        return await self._heard(script.name, self._inner.script(script, keys, args))
+
+    async def _heard(self, name: str, answer: Awaitable[T]) -> T:
+        reply = await answer
+        await asyncio.sleep(self._late_s(name))
+        if self._loses(name) or (name == "claim" and self._unheard in str(reply)):
             raise StoreUnavailable("the answer was lost")
         return reply
 

@@ -1,10 +1,13 @@
 """A run that begins with the first steps of another one."""
 
+from collections import Counter
+
 import pytest
 
 from infra.contract.models import ForkOf, PlanStep
 from infra.contract.states import Status
 from infra.workspace import Workspaces
+from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker import context as worker_context
 from worker.tools.base import ToolContext, ToolFailed
@@ -56,6 +59,36 @@ async def test_a_fork_has_the_steps_and_the_workspace_as_of_there(
     again = await rig.submit(plan=[*plan[:3], *steps("+e")], fork_of=ForkOf(run_id=fork, from_step=3))
     assert (await rig.ended(again)).status is Status.SUCCEEDED
     assert (await contents(rig, workspaces, again)).keys() == {"b", "e"}
+
+
+async def test_a_fork_is_whole_though_every_other_answer_of_redis_is_lost(rig: Rig, workspaces: Workspaces) -> None:
+    """The first one of each kind, too: nothing that a worker asks about a run may end the run by being lost."""
+    asked: Counter[str] = Counter()
+
+    def loses(name: str) -> bool:
+        asked[name] += 1
+        return asked[name] % 2 == 1 and name != "claim"
+
+    async def talk(context: ToolContext, command: str) -> None:
+        await context.output("stdout", "x" * 100_000)
+        await edit(context, command)
+
+    source = await rig.submit("+a", "+b", "+c")
+    other = rig.worker(edit, workspaces=workspaces)
+    await rig.ended(source)
+    await other.drained()
+    rig.worker(talk, workspaces=workspaces, loses=loses)
+    fork = await rig.submit(plan=steps("+a", "+b", "+d"), fork_of=ForkOf(run_id=source, from_step=2))
+    ended = await rig.ended(fork)
+    assert (ended.status, ended.attempt) == (Status.SUCCEEDED, 1)
+
+    async def archived() -> bool:
+        log = await rig.store.log(fork)
+        return log.archived == log.seq and asked["trim"] > 1
+
+    await until(archived, "the log is in the archive, and the worker knows")
+    assert (await contents(rig, workspaces, fork)).keys() == {"a", "b", "d"}
+    assert all(asked[name] > 1 for name in ("HSCAN", "emit", "finish", "XRANGE"))
 
 
 async def test_a_fork_of_a_run_that_is_gone_fails_and_says_so(rig: Rig, workspaces: Workspaces) -> None:
