@@ -28,8 +28,9 @@ export function follow(api, run, { mint, after = 0, onEvent, onGap, onEnd, onErr
   async function ask(request) {
     while (!stopped) {
       const answer = await request().catch(() => null);
-      if (answer?.ok) return answer.json();
-      if (answer && ![429, 502, 503, 504].includes(answer.status)) throw await answer.json();
+      const said = await answer?.json().catch(() => null);
+      if (said && answer.ok) return said;
+      if (said && ![429, 502, 503, 504].includes(answer.status)) throw said;
       await pause();
     }
   }

@@ -106,7 +106,11 @@ class Tab:
 
     async def has(self, messages: int) -> None:
         """Wait until so many events have come."""
-        await self._until("([kind]) => kind === 'message'", messages)
+        await self._until(_MESSAGES, messages)
+
+    async def has_or_is_over(self, messages: int) -> None:
+        """Wait until so many events have come, or the page expects nothing more."""
+        await self._until(_MESSAGES, messages, or_is_over=True)
 
     async def opened(self, times: int) -> None:
         """Wait until its EventSources have been connected so often."""
@@ -126,15 +130,17 @@ class Tab:
 
     async def finished(self) -> Collected:
         """Wait until the page expects nothing more."""
-        await self._until("([kind]) => kind === 'finished'", 1)
+        await self._until(_FINISHED, 1)
         return await self.collected()
 
     async def collected(self) -> Collected:
         """What there is by now."""
         return Collected.of(await self._page.evaluate(_NOTED))
 
-    async def _until(self, wanted: str, times: int) -> None:
+    async def _until(self, wanted: str, times: int, *, or_is_over: bool = False) -> None:
         enough = f"(times) => ({_NOTED})().filter({wanted}).length >= times"
+        if or_is_over:
+            enough += f" || ({_NOTED})().some({_FINISHED})"
         await self._page.wait_for_function(enough, arg=times, polling=50, timeout=PATIENCE_S * 1000)
 
     def _note(self, response: playwright.Response) -> None:
@@ -213,6 +219,8 @@ class Browser:
             return await tab.finished()
 
 
+_MESSAGES = "([kind]) => kind === 'message'"
+_FINISHED = "([kind]) => kind === 'finished'"
 _NOTED = """() => Array.from(
     {length: Number(sessionStorage.getItem("length") ?? 0)},
     (_, number) => JSON.parse(sessionStorage.getItem(number)),

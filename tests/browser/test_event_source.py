@@ -17,12 +17,14 @@ from infra.contract import codec
 from infra.contract.models import NewEvent
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.browser.browser import CLOSED, Browser, Collected
+from tests.chaos import proxy
 from tests.edge.stack import STREAM_KEY, TOKENS, Edge, Files, SimulatedWorker, client, create, note, serve
 from tests.edge.test_outages import Gateway
 from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS
 from tests.edge.test_process import running
 from tests.edge.test_streams import gone
 from tests.support.redis import free_port
+from tests.support.waiting import wait_until
 
 ADA = TOKENS["ada"]
 
@@ -220,6 +222,28 @@ async def test_the_api_is_killed_in_the_middle(
                 await is_all(collected, worker, run_id)
                 assert (collected.sources, collected.mints) == (1, 1)
                 assert {*collected.errors} == {0}
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_again(
+    browser: Browser,
+    worker: SimulatedWorker,
+    rest_settings: RedisRestSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That of the token: its head comes, its body not as a whole."""
+    monkeypatch.setattr(proxy, "TORN_BYTES", (450, 450))
+    async with api(browser, rest_settings) as edge:
+        run_id = await new_run(edge)
+        await worker.complete(events=2)
+        with proxy.ProxyHost() as host:
+            way = host.proxy(int(edge.url.rpartition(":")[2]))
+            way.behave(proxy.Mode.TEAR)
+            async with browser.watch(f"http://127.0.0.1:{way.port}", run_id, key=ADA) as tab:
+                await asyncio.to_thread(wait_until, lambda: way.torn > 2, "answers have broken off")
+                way.behave(proxy.Mode.PASS)
+                collected = await tab.finished()
+    assert collected.finished == "end"
+    assert len(collected.events) == 4
 
 
 async def test_the_gateway_is_killed_and_started_again(

@@ -1,6 +1,7 @@
 """A TCP proxy that misbehaves on demand."""
 
 import asyncio
+import random
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
@@ -10,6 +11,8 @@ from typing import Any
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 64 * 1024
+TORN_BYTES = (800, 4000)
+"""`TEAR` lets between so many bytes through: a few events with the head of their answer."""
 
 
 class Mode(StrEnum):
@@ -18,7 +21,8 @@ class Mode(StrEnum):
     PASS: forwarded. DELAY: forwarded later. CUT: all connections are closed, new ones too. STALL: half-open,
     connections are accepted and everything is swallowed. DEAF: requests arrive and are executed, their replies are
     swallowed. DUPLICATE: what a client says is said again, later, on a connection of its own whose replies are
-    swallowed, so that every request is executed twice.
+    swallowed, so that every request is executed twice. TEAR: a connection is closed after some bytes of its answers, in
+    the middle of whatever it is.
     """
 
     PASS = "pass"
@@ -27,6 +31,7 @@ class Mode(StrEnum):
     STALL = "stall"
     DEAF = "deaf"
     DUPLICATE = "duplicate"
+    TEAR = "tear"
 
 
 class Echo:
@@ -70,13 +75,15 @@ class Echo:
 class Connection:
     """One client, and its connection to the server unless there is none.
 
-    `answered`: the last to speak was not the client, so what it says next is the beginning of a request.
+    `answered`: the last to speak was not the client, so what it says next is the beginning of a request. `left`: how
+    many bytes of its answers come through before it is torn.
     """
 
     def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
         self.writers = writers
         self.spoiled = False
         self.answered = True
+        self.left = random.randint(*TORN_BYTES)
         self.echo: Echo | None = None
 
     def abort(self) -> None:
@@ -95,12 +102,14 @@ class Connection:
 class Proxy:
     """Forwards connections to `port` to the loopback port `target`; its modes may be set from any thread.
 
-    `greeting` is what a connection to the server must say first. `repeated` counts what was said twice.
+    `greeting` is what a connection to the server must say first. `repeated` counts what was said twice, `torn` the
+    connections that were torn.
     """
 
     def __init__(self, host: "ProxyHost", target: int, greeting: bytes) -> None:
         self.port = 0
         self.repeated = 0
+        self.torn = 0
         self._host = host
         self._target = target
         self._greeting = greeting
@@ -160,8 +169,14 @@ class Proxy:
     async def _answer(self, connection: Connection, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         async for data in self._passing(connection, server, {Mode.STALL, Mode.DEAF}):
             connection.answered = True
+            if self._mode is Mode.TEAR:
+                data = data[: connection.left]
+                connection.left -= len(data)
             client.write(data)
             await client.drain()
+            if not connection.left:
+                self.torn += 1
+                return
 
     async def _passing(
         self, connection: Connection, source: asyncio.StreamReader, swallow: set[Mode]

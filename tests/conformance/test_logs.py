@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 import pytest
@@ -10,14 +10,16 @@ import pytest_asyncio
 
 from infra.contract.states import TERMINAL
 from tests.browser.browser import Browser
+from tests.chaos.proxy import ProxyHost
 from tests.conformance.harms import HARMS
 from tests.conformance.oracle import Seen, differences, kept
 from tests.conformance.stack import Stack, functions, whole_stack
-from tests.conformance.ways import Ways
+from tests.conformance.ways import HABITS, SERVED, WAYS, Ways
 from tests.support.waiting import until, wait_until
 
 SLOWLY = "for i in $(seq 40); do for j in 1 2 3 4 5; do echo line $i $j; done; sleep 0.1; done"
 """200 lines in 4 s, which is twice a lease."""
+SHORTLY = "for i in $(seq 20); do for j in 1 2 3; do echo line $i $j; done; sleep 0.2; done"
 MANY = 4_000
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
@@ -31,7 +33,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ways(whole: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ways]:
     async with functions(whole, tmp_path_factory.mktemp("functions")) as (streaming, polling), _browser() as browser:
-        yield Ways(whole.url, whole.longpoll_url, streaming.url, polling.url, whole.token, browser)
+        urls = dict(zip(SERVED, (whole.url, whole.longpoll_url, streaming.url, polling.url), strict=True))
+        with ProxyHost() as proxies:
+            yield Ways(urls, whole.token, browser, proxies)
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ async def ended(stack: Stack, run_id: str) -> list[Seen]:
     return await kept(stack.place, run_id)
 
 
-async def check(stack: Stack, run_id: str, reading: dict[str, "asyncio.Task[list[Seen]]"]) -> list[Seen]:
+async def check(stack: Stack, run_id: str, reading: Mapping[tuple[str, str], "asyncio.Task[list[Seen]]"]) -> list[Seen]:
     """Everybody has seen what is kept."""
     seen = dict(zip(reading, await asyncio.gather(*reading.values()), strict=True))
     expected = await ended(stack, run_id)
@@ -84,12 +88,21 @@ async def test_all_see_the_same_whatever_happens_meanwhile(stack: Stack, ways: W
     assert await stack.archived(run_id) >= len(events) - 1
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_in_each_way_one_may_come_late_leave_and_come_back_or_be_torn_away(
+    stack: Stack, ways: Ways, way: str
+) -> None:
+    await asyncio.to_thread(stack.start_workers, "a")
+    run_id = await asyncio.to_thread(stack.create, SHORTLY, "seq 40")
+    await check(stack, run_id, ways.begin(run_id, [(way, habit) for habit in HABITS]))
+
+
 async def test_a_log_that_has_ended_and_is_archived(stack: Stack, ways: Ways) -> None:
     await asyncio.to_thread(stack.start_workers, "a")
     run_id = await asyncio.to_thread(stack.create, f"seq {MANY}")
     expected = await ended(stack, run_id)
     assert len(expected) > MANY
-    await check(stack, run_id, ways.begin(run_id, leave_out={"reload", "cut"}))
+    await check(stack, run_id, ways.begin(run_id, [(way, "steady") for way in WAYS]))
 
 
 async def test_logs_of_one_event_and_of_none_at_first(stack: Stack, ways: Ways) -> None:

@@ -1,15 +1,16 @@
-"""Every way to read a log. Each collects a run's events, as they came, until the log has ended."""
+"""Every way to read a log, and what readers do. Each collects a run's events, as they came, until the log has ended."""
 
 import asyncio
 import os
-import socket
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
+from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -18,93 +19,143 @@ from msgspec import json
 
 from swissbrain.client import Client
 from swissbrain.models import Gap
-from tests.browser.browser import Browser
+from tests.browser.browser import Browser, Collected
 from tests.chaos.processes import ROOT
+from tests.chaos.proxy import HOST, Mode, ProxyHost
 from tests.conformance.oracle import Seen
+
+T = TypeVar("T")
 
 PATIENCE_S = 120.0
 PAUSE_S = 0.1
 RELOAD = 10
-"""`reload` leaves after so many events, and comes back; `cut` leaves in the middle of one."""
-LATE_S = 1.0
+"""Who reloads leaves after so many events, and comes back."""
+LATE = 70
+"""Who is late comes after so many events."""
+
+SERVED = ("stream", "long poll", "streaming function", "polling function")
+"""What answers."""
+WAYS = (*SERVED, "command", "pages", "EventSource", "EventSource, long poll")
+HABITS = ("steady", "late", "reload", "torn")
+"""`late` comes in the middle of the log, when its beginning is archived. `reload` leaves at every tenth event and comes
+back with the last id. Every connection of `torn` is closed in the middle of an event, after few of them."""
+EVERYBODY = [*((way, "steady") for way in WAYS), *(("stream", habit) for habit in HABITS[1:])]
+
+Read = Callable[[str, str], Awaitable[list[Seen]]]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way: where it reads, and how it does and comes back; both take the address and the run."""
+
+    url: str
+    read: Read
+    reload: Read
 
 
 class Ways:
-    """All of them, by the addresses of two APIs and of two Lambda functions, one of each for each mode.
+    """All of them. `urls`: the address of each that is `SERVED`. Without a `browser`, without that one."""
 
-    Without a `browser`, without that one.
-    """
-
-    def __init__(
-        self,
-        stream_url: str,
-        longpoll_url: str,
-        streaming_url: str,
-        polling_url: str,
-        token: str,
-        browser: Browser | None,
-    ) -> None:
-        self.stream_url = stream_url
-        self.longpoll_url = longpoll_url
-        self._browser = browser
+    def __init__(self, urls: Mapping[str, str], token: str, browser: Browser | None, proxies: ProxyHost) -> None:
         self.token = token
+        self._browser = browser
+        self._proxies = proxies
         self._threads = ThreadPoolExecutor(20, "reader")
-        self._all: Mapping[str, Callable[[str], list[Seen]]] = {
-            "client": partial(self.client, stream_url),
-            "late": self.late,
-            "long poll": partial(self.client, longpoll_url),
-            "streaming function": partial(self.client, streaming_url),
-            "polling function": partial(self.client, polling_url),
-            "command": self.command,
-            "pages": self.pages,
-            "reload": self.reload,
-            "cut": self.cut,
+        self._ways = {name: Way(urls[name], self._in_thread(self.client), self._in_thread(self.raw)) for name in SERVED}
+        url = urls["stream"]
+        self._ways["command"] = Way(url, self._in_thread(self.command), self._in_thread(self.commands))
+        self._ways["pages"] = Way(url, self._in_thread(self.pages), self._in_thread(self.pages))
+        if browser:
+            self._ways["EventSource"] = Way(url, self.in_browser, self.reloaded)
+            self._ways["EventSource, long poll"] = Way(urls["long poll"], self.in_browser, self.reloaded)
+
+    def begin(
+        self, run_id: str, wanted: Iterable[tuple[str, str]] = EVERYBODY
+    ) -> dict[tuple[str, str], "asyncio.Task[list[Seen]]"]:
+        """Read in all of these ways and habits at once."""
+        return {
+            (name, habit): asyncio.create_task(_patiently(self._read(self._ways[name], habit, run_id), name, habit))
+            for name, habit in wanted
+            if name in self._ways
         }
 
-    def begin(self, run_id: str, leave_out: Collection[str] = ()) -> dict[str, "asyncio.Task[list[Seen]]"]:
-        """Read in all of these ways at once."""
+    async def _read(self, way: Way, habit: str, run_id: str) -> list[Seen]:
+        if habit == "reload":
+            return await way.reload(way.url, run_id)
+        if habit == "torn":
+            proxy = await asyncio.to_thread(self._proxies.proxy, urlsplit(way.url).port or 0)
+            await asyncio.to_thread(proxy.behave, Mode.TEAR)
+            seen = await way.read(f"http://{HOST}:{proxy.port}", run_id)
+            assert proxy.torn > 1 or len(seen) < LATE
+            return seen
+        if habit == "late":
+            await self._in_thread(self._wait)(way.url, run_id)
+        return await way.read(way.url, run_id)
+
+    def _in_thread(self, collect: Callable[[str, str], T]) -> Callable[[str, str], Awaitable[T]]:
         loop = asyncio.get_running_loop()
-        reading = {
-            name: asyncio.create_task(_patiently(loop.run_in_executor(self._threads, collect, run_id), name))
-            for name, collect in self._all.items()
-            if name not in leave_out
-        }
-        if self._browser:
-            for name, url in (("EventSource", self.stream_url), ("EventSource, long poll", self.longpoll_url)):
-                seen = asyncio.ensure_future(self._in_browser(self._browser, url, run_id))
-                reading[name] = asyncio.create_task(_patiently(seen, name))
-        return reading
+        return lambda url, run_id: loop.run_in_executor(self._threads, collect, url, run_id)
 
-    async def _in_browser(self, browser: Browser, url: str, run_id: str) -> list[Seen]:
+    async def in_browser(self, url: str, run_id: str) -> list[Seen]:
         """A page of another origin, with a stream token."""
-        collected = await browser.collect(url, run_id, key=self.token)
-        assert not collected.gaps
-        assert not collected.failures
-        assert collected.ids == [event["seq"] for event in collected.events]
-        return collected.events
+        assert self._browser
+        return _of_page(await self._browser.collect(url, run_id, key=self.token))
 
-    def client(self, url: str, run_id: str, after: int = 0) -> list[Seen]:
+    async def reloaded(self, url: str, run_id: str) -> list[Seen]:
+        """The same page, loaded again and again."""
+        assert self._browser
+        async with self._browser.watch(url, run_id, key=self.token) as tab:
+            while not (collected := await tab.collected()).finished:
+                await tab.has_or_is_over(len(collected.messages) + RELOAD)
+                if not (await tab.collected()).finished:
+                    await tab.reload()
+            return _of_page(collected)
+
+    def client(self, url: str, run_id: str) -> list[Seen]:
         """The Python client."""
         with Client(url, self.token) as client:
-            return list(map(_builtin, client.events(run_id, after=after)))
+            return list(map(_builtin, client.events(run_id)))
 
-    def late(self, run_id: str) -> list[Seen]:
-        """Somebody who comes later."""
-        time.sleep(LATE_S)
-        return self.client(self.stream_url, run_id)
+    def raw(self, url: str, run_id: str) -> list[Seen]:
+        """Bare HTTP: leaves after some events and comes back with the last id, as an EventSource does."""
+        seen: list[Seen] = []
+        while True:
+            before = len(seen)
+            with closing(self._frames(url, run_id, seen)) as frames:
+                for kind, event in frames:
+                    if kind == "end":
+                        return seen
+                    assert kind == "message", event
+                    seen.append(event)
+                    if len(seen) == before + RELOAD:
+                        break
 
-    def command(self, run_id: str) -> list[Seen]:
-        """`swissbrain logs -f --json`."""
-        environment = {**os.environ, "SWISSBRAIN_API_URL": self.stream_url, "SWISSBRAIN_TOKEN": self.token}
-        command = [sys.executable, "-m", "swissbrain", "logs", "--follow", "--json", run_id]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=False)
-        assert done.returncode in {0, 1, 3}, done.stderr
-        return [_whole(json.decode(line)) for line in done.stdout.splitlines()]
+    def command(self, url: str, run_id: str) -> list[Seen]:
+        """`swissbrain logs --follow --json`."""
+        with self._logs(url, run_id, 0) as process:
+            text, errors = process.communicate()
+            assert process.returncode in {0, 1, 3}, errors
+            return [_whole(json.decode(line)) for line in text.splitlines()]
 
-    def pages(self, run_id: str) -> list[Seen]:
+    def commands(self, url: str, run_id: str) -> list[Seen]:
+        """The same, killed after some events and begun again after the last one."""
+        seen: list[Seen] = []
+        while True:
+            before = len(seen)
+            with self._logs(url, run_id, before) as process:
+                assert process.stdout
+                for line in process.stdout:
+                    seen.append(_whole(json.decode(line)))
+                    if len(seen) == before + RELOAD:
+                        process.send_signal(signal.SIGKILL)
+                        break
+                else:
+                    return seen
+
+    def pages(self, url: str, run_id: str) -> list[Seen]:
         """JSON, a page at a time, until it is done."""
         seen: list[Seen] = []
-        with self._http() as http:
+        with self._http(url) as http:
             while True:
                 after = seen[-1]["seq"] if seen else 0
                 body = _persistently(http, f"/agent/logs/{run_id}", {"after": after, "limit": 7})
@@ -115,63 +166,22 @@ class Ways:
                 if not body["events"]:
                     time.sleep(PAUSE_S)
 
-    def reload(self, run_id: str) -> list[Seen]:
-        """A page that is loaded again and again: it leaves after some events and comes back with the last id."""
-        seen: list[Seen] = []
-        while True:
-            before = len(seen)
-            with closing(self._raw(run_id, seen)) as frames:
-                for kind, event in frames:
-                    if kind == "end":
-                        return seen
-                    assert kind == "message", event
-                    seen.append(event)
-                    if len(seen) == before + RELOAD:
-                        break
+    def _wait(self, url: str, run_id: str) -> None:
+        with Client(url, self.token) as client:
+            while not (run := client.get_run(run_id)).ended and run.last_seq < LATE:
+                time.sleep(PAUSE_S)
 
-    def cut(self, run_id: str) -> list[Seen]:
-        """A connection that breaks in the middle of an event, after one, two, three … of them."""
-        seen: list[Seen] = []
-        times = 0
-        while True:
-            times += 1
-            text = self._bytes(run_id, seen, 200 * times + 37 * times)
-            *whole, _torn = text.split("\n\n")
-            for frame in whole:
-                if "event: end" in frame:
-                    return seen
-                if data := _data(frame):
-                    seen.append(data)
+    def _logs(self, url: str, run_id: str, after: int) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, "SWISSBRAIN_API_URL": url, "SWISSBRAIN_TOKEN": self.token}
+        command = [sys.executable, "-m", "swissbrain", "logs", "--follow", "--json", "--after", str(after), run_id]
+        return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-    def _bytes(self, run_id: str, seen: list[Seen], count: int) -> str:
-        """So many bytes of a stream, or less if it ends or nothing comes; then the connection is torn down."""
-        parts = urlsplit(self.stream_url)
-        last = seen[-1]["seq"] if seen else 0
-        request = (
-            f"GET /agent/logs/{run_id}/stream HTTP/1.0\r\nHost: {parts.netloc}\r\n"
-            f"Authorization: Bearer {self.token}\r\nLast-Event-ID: {last}\r\n\r\n"
-        )
-        received = b""
-        try:
-            with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=2.0) as connection:
-                connection.sendall(request.encode())
-                while len(received) < count and (data := connection.recv(count - len(received))):
-                    received += data
-        except OSError:
-            time.sleep(PAUSE_S)
-        head, _, body = received.partition(b"\r\n\r\n")
-        if head and b" 204 " in head.splitlines()[0]:
-            return "event: end\n\n"
-        if head and b" 200 " not in head.splitlines()[0]:
-            return ""
-        return body.decode(errors="replace")
-
-    def _raw(self, run_id: str, seen: list[Seen]) -> Generator[tuple[str, Seen], None, None]:
+    def _frames(self, url: str, run_id: str, seen: list[Seen]) -> Generator[tuple[str, Seen], None, None]:
         """The frames of one connection."""
         last = seen[-1]["seq"] if seen else 0
         headers = {"Last-Event-ID": str(last), "Accept": "text/event-stream"}
         try:
-            with self._http() as http, http.stream("GET", f"/agent/logs/{run_id}/stream", headers=headers) as answer:
+            with self._http(url) as http, http.stream("GET", f"/agent/logs/{run_id}/stream", headers=headers) as answer:
                 if answer.status_code == 204:
                     yield "end", {}
                     return
@@ -188,16 +198,16 @@ class Ways:
         except httpx.TransportError:
             time.sleep(PAUSE_S)
 
-    def _http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.stream_url, headers={"Authorization": f"Bearer {self.token}"}, timeout=20.0)
+    def _http(self, url: str) -> httpx.Client:
+        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {self.token}"}, timeout=20.0)
 
 
-async def _patiently(reading: "asyncio.Future[list[Seen]]", name: str) -> list[Seen]:
+async def _patiently(reading: Awaitable[list[Seen]], name: str, habit: str) -> list[Seen]:
     try:
         async with asyncio.timeout(PATIENCE_S):
             return await reading
     except TimeoutError:
-        raise AssertionError(f"'{name}' does not come to an end") from None
+        raise AssertionError(f"'{name}, {habit}' does not come to an end") from None
 
 
 def _persistently(http: httpx.Client, path: str, params: Mapping[str, int]) -> Seen:
@@ -216,6 +226,13 @@ def _persistently(http: httpx.Client, path: str, params: Mapping[str, int]) -> S
         time.sleep(PAUSE_S)
 
 
+def _of_page(collected: Collected) -> list[Seen]:
+    assert not collected.gaps
+    assert not collected.failures
+    assert collected.ids == [event["seq"] for event in collected.events]
+    return collected.events
+
+
 def _builtin(item: object) -> Seen:
     assert not isinstance(item, Gap), item
     return _whole(msgspec.to_builtins(item))
@@ -230,10 +247,3 @@ def _whole(event: Seen) -> Seen:
         "step": event.get("step"),
         "data": event.get("data", {}),
     }
-
-
-def _data(frame: str) -> Seen | None:
-    """The event of a frame; None if there is none in it."""
-    lines = [line.removeprefix("data: ") for line in frame.splitlines() if line.startswith("data: ")]
-    event: Seen | None = json.decode(lines[0]) if lines else None
-    return event
