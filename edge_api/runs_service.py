@@ -36,27 +36,26 @@ class RunService:
         Raises InvalidInput, and KeyReused if the key was used for another request.
         """
         spec.check()
+        asked = _digest(spec, start)
         if spec.fork_of:
+            if known := await self._known(user, key, asked):
+                return known, False
             await self._check_fork(user, spec, spec.fork_of)
-        run_id = f"run_{_derived(user, key)}"
-        digest = hashlib.sha256(codec.encode([spec, start]).encode()).hexdigest()
-        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest)
-        if record is None:
-            raise KeyReused(
-                "this Idempotency-Key was used for a request with other content, or its run is being deleted"
-            )
-        if outcome is Outcome.OK:
-            log("run.created", run_id=run_id, user=user, start=start)
-        return record, outcome is Outcome.OK
+        return await self._make(user, spec, start=start, key=key, asked=asked)
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
         """Record a run that goes its own way after the first steps of another one; as `create`.
 
-        Raises TransitionRefused if the other one is being deleted.
+        A repeated request finds the run that it made even if the other one has been deleted. Raises TransitionRefused
+        if that is just happening.
         """
+        asked = _digest(run_id, wanted)
+        if known := await self._known(user, key, asked):
+            return known, False
         source = _lasting("fork", await self.get(user, run_id)).spec
         plan = source.plan or []
         plan = plan[: wanted.from_step] + (plan[wanted.from_step :] if wanted.plan is None else wanted.plan)
+        fork_of = ForkOf(run_id=run_id, from_step=wanted.from_step)
         spec = RunSpec(
             prompt=wanted.prompt or source.prompt,
             plan=plan or None,
@@ -64,9 +63,11 @@ class RunService:
             max_attempts=source.max_attempts,
             timeout_s=source.timeout_s,
             metadata=source.metadata,
-            fork_of=ForkOf(run_id=run_id, from_step=wanted.from_step),
+            fork_of=fork_of,
         )
-        return await self.create(user, spec, start=wanted.start, key=key)
+        spec.check()
+        await self._check_fork(user, spec, fork_of)
+        return await self._make(user, spec, start=wanted.start, key=key, asked=asked)
 
     async def get(self, user: str, run_id: str) -> RunRecord:
         """The user's run with all that is known of it."""
@@ -142,6 +143,26 @@ class RunService:
             raise _refused("delete", status, allowed)
         log("run.deleted", run_id=run_id, user=user)
 
+    async def _known(self, user: str, key: str | None, asked: str) -> RunRecord | None:
+        """What this very request has made before."""
+        run_id = _new_id(user, key)
+        if key is None or not await self._store.is_made_by(run_id, asked):
+            return None
+        return await self._store.get(run_id)
+
+    async def _make(
+        self, user: str, spec: RunSpec, *, start: bool, key: str | None, asked: str
+    ) -> tuple[RunRecord, bool]:
+        run_id = _new_id(user, key)
+        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=asked)
+        if record is None:
+            raise KeyReused(
+                "this Idempotency-Key was used for a request with other content, or its run is being deleted"
+            )
+        if outcome is Outcome.OK:
+            log("run.created", run_id=run_id, user=user, start=start)
+        return record, outcome is Outcome.OK
+
     async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> None:
         """Raise RunGone, TransitionRefused, or InvalidInput if the other run has not done just the first steps."""
         source = _lasting("fork", await self.get(user, fork.run_id)).spec.plan or []
@@ -178,6 +199,14 @@ def _derived(user: str, key: str | None) -> str:
     if key is None:
         return uuid.uuid4().hex
     return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()[:_ID_HEX]
+
+
+def _new_id(user: str, key: str | None) -> str:
+    return f"run_{_derived(user, key)}"
+
+
+def _digest(*request: object) -> str:
+    return hashlib.sha256(codec.encode(request).encode()).hexdigest()
 
 
 def _checked(run_id: str) -> str:

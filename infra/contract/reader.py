@@ -30,6 +30,11 @@ class RunReader:
         """A run without what can be large. Raises RunGone."""
         return codec.decode_head(await self._fields(run_id, codec.HEAD_FIELDS))
 
+    async def is_made_by(self, run_id: str, digest: str) -> bool:
+        """Whether the run stands, was created by the request with this digest, and is not being deleted."""
+        found = await self._redis.command("HMGET", self.keys.run(run_id), "digest", "condemned")
+        return codec.items(found) == [digest, None]
+
     async def log(self, run_id: str) -> RunLog:
         """A run, and what of its log is in the archive. Raises RunGone."""
         return codec.decode_log(await self._fields(run_id, codec.LOG_FIELDS))

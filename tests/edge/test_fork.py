@@ -62,6 +62,36 @@ async def test_only_what_was_done_just_so_can_be_begun_with(ada: httpx.AsyncClie
     assert (answer.status_code, answer.json()["field"]) == (422, "$.plan")
 
 
+@pytest.mark.parametrize("condemned", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_fork_that_is_asked_for_again_is_found_though_its_origin_is_gone(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, named: bool, condemned: bool
+) -> None:
+    """By either route, and while the origin is being deleted."""
+    run_id = str((await ada.post("/agent/runs", json={"plan": PLAN})).json()["run_id"])
+    lease = await worker.claim()
+    await worker.store.emit(lease, Writes(journal={"step:0": "{}"}))
+    lease.batch += 1
+    await worker.finish(lease, Status.FAILED)
+    origin = {"fork_of": {"run_id": run_id, "from_step": 1}, "plan": PLAN}
+    path, body = ("/agent/runs", origin) if named else (f"/agent/runs/{run_id}/fork", {"from_step": 1})
+
+    async def ask(key: str) -> httpx.Response:
+        return await ada.post(path, json=body, headers={"Idempotency-Key": key})
+
+    made = await ask("once")
+    assert made.status_code == 201
+    if condemned:
+        await worker.store.condemn(run_id)
+    else:
+        assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
+    again = await ask("once")
+    assert (again.status_code, again.json()["run_id"]) == (200, made.json()["run_id"])
+    assert (await ask("twice")).status_code == (409 if condemned else 404)
+    other = await ada.post(path, json={**body, "start": False}, headers={"Idempotency-Key": "once"})
+    assert other.status_code == (409 if condemned else 404)
+
+
 async def test_a_foreign_run_cannot_be_forked(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
     run_id = await half_done(ada, worker)
     async with client(edge, "bob") as bob:
