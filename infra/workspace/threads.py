@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from threading import Event
 from typing import TypeVar
 
@@ -32,12 +33,14 @@ class Threads:
         """
         stop = Event()
         future = self._pool.submit(function, stop)
+        ended = asyncio.wrap_future(future)
+        ended.add_done_callback(_retrieve)
         try:
-            return await asyncio.shield(asyncio.wrap_future(future))
+            return await asyncio.shield(ended)
         except asyncio.CancelledError:
             stop.set()
             future.cancel()
-            await _outlast(future)
+            await _outlast(ended)
             raise
 
     def close(self) -> None:
@@ -45,14 +48,17 @@ class Threads:
         self._pool.shutdown()
 
 
-async def _outlast(future: Future[Result]) -> None:
+def _retrieve(ended: "asyncio.Future[Result]") -> None:
+    """Look at how it ended, which a task that was cancelled does not: the event loop would report that as a mistake."""
+    if not ended.cancelled():
+        ended.exception()
+
+
+async def _outlast(ended: "asyncio.Future[Result]") -> None:
     """Wait for the end of a call, however often the waiting is cancelled."""
-    while not future.done():
-        waiter = asyncio.ensure_future(asyncio.wait({asyncio.wrap_future(future)}))
-        try:
-            await asyncio.shield(waiter)
-        except asyncio.CancelledError:
-            continue
+    while not ended.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({ended})
 
 
 def each(function: Callable[[Item], Result], items: Iterable[Item], stop: Event) -> list[Result]:

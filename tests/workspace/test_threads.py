@@ -1,6 +1,7 @@
 """Blocking work and its cancellation."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -45,12 +46,15 @@ async def test_a_cancelled_call_ends_before_its_task(threads: Threads) -> None:
     assert ended.is_set()
 
 
-async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Threads) -> None:
-    begun = Event()
+@pytest.mark.parametrize("times", [1, 3])
+async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Threads, times: int) -> None:
+    begun, release = Event(), Event()
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told["message"]))
 
     def work(stop: Event) -> None:
         begun.set()
-        stop.wait(10)
+        assert release.wait(10)
         raise ValueError
 
     async def begins() -> bool:
@@ -58,9 +62,16 @@ async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Thr
 
     task = asyncio.create_task(threads.call(work))
     await until(begins, "the call begins")
-    task.cancel()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    release.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+    del task
+    gc.collect()
+    assert not reported
 
 
 def test_the_first_error_stops_the_rest() -> None:
