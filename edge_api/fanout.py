@@ -34,16 +34,28 @@ class Listener:
     def __aiter__(self) -> "Listener":
         return self
 
+    async def hears(self, within_s: float) -> bool:
+        """Whether a batch comes within so many seconds, or the end; it is there then."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._something()
+        except TimeoutError:
+            return False
+        return True
+
     async def __anext__(self) -> LiveBatch:
         """The next batch; the end when the upstream has ended or this client was too slow."""
-        while not self._waiting:
-            if self._ended:
-                raise StopAsyncIteration
-            self._wake.clear()
-            await self._wake.wait()
+        await self._something()
+        if not self._waiting:
+            raise StopAsyncIteration
         batch = self._waiting.popleft()
         self._size -= batch.size
         return batch
+
+    async def _something(self) -> None:
+        while not self._waiting and not self._ended:
+            self._wake.clear()
+            await self._wake.wait()
 
     def put(self, batch: LiveBatch) -> bool:
         """Leave a batch; False if the client is too far behind, and has been let go."""

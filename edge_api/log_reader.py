@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
-from edge_api.fanout import Fanout
+from edge_api.fanout import Fanout, Listener
+from edge_api.frames import frame
 from edge_api.place import Place
 from edge_api.schemas import Gap, StreamEnd
 from infra.contract.errors import FileMissing, FilesUnavailable, RunGone, StoreUnavailable
@@ -22,8 +23,13 @@ RETRY_FIRST_S = 0.05
 RETRY_LAST_S = 5.0
 LOOK_S = 1.0
 """After so long until it hears what is new, a reader looks whether the run is still there."""
+QUIET_S = 2.0
+"""Who hears nothing for so long after joining reads once more: what came just before it may not have been readable."""
 LAG_TRIES = 5
 """How often a hole is looked for in the stream before it is called a gap: a replica may lag behind its publisher."""
+ENOUGH_BYTES = 1024 * 1024
+"""Where an answer that is no stream is cut. Lambda takes 6 MB, in which a text can be three times as long: it is JSON
+once more."""
 
 
 class LogReader:
@@ -35,22 +41,26 @@ class LogReader:
         self._archive = archive
 
     async def page(self, run: RunLog, after: int, limit: int) -> list[Event | Gap]:
-        """At most `limit` events after `after`, without a hole but for a gap at the front.
+        """At most `limit` events after `after`, and not many more bytes than ENOUGH_BYTES, without a hole but for a gap
+        at the front.
 
         Raises StoreUnavailable, FilesUnavailable.
         """
         place = Place(run, after)
         found: list[Event | Gap] = []
+        size = 0
         async with aclosing(self._stored(place)) as batches:
             async for items in batches:
-                if found and isinstance(items[0], Gap):
-                    break
-                found += items
-                if len(found) >= limit:
-                    break
+                for item in items:
+                    if found and isinstance(item, Gap):
+                        return found
+                    found.append(item)
+                    size += len(frame(item))
+                    if len(found) >= limit or size >= ENOUGH_BYTES:
+                        return found
         if not found and place.is_short():
             found = [self._skip(place, run.seq + 1)]
-        return found[:limit]
+        return found
 
     async def follow(self, run: RunLog, after: int) -> AsyncGenerator[Sequence[Item], None]:
         """All events after `after` as they come, until the log's last one has been given out, then a StreamEnd.
@@ -120,16 +130,31 @@ class LogReader:
             async with aclosing(self._stored(place)) as batches:
                 async for items in batches:
                     yield items
-            async for batch in listener:
-                if place.take_all(batch):
-                    yield batch
-                    continue
-                if fresh := place.take(batch):
-                    yield fresh
-                if batch.damaged or place.beyond(batch):
-                    async with aclosing(self._heal(place, batch)) as batches:
-                        async for items in batches:
-                            yield items
+            if not await listener.hears(QUIET_S):
+                async with aclosing(self._stored(place)) as batches:
+                    async for items in batches:
+                        yield items
+            async with aclosing(self._live(place, listener)) as batches:
+                async for items in batches:
+                    yield items
+
+    async def _live(self, place: Place, listener: Listener) -> AsyncGenerator[Sequence[Event | Gap], None]:
+        """What is heard, until the subscription ends."""
+        async for batch in listener:
+            if place.take_all(batch):
+                yield batch
+                continue
+            if fresh := place.take(batch):
+                yield fresh
+            elif batch.damaged or any(map(_is_terminal, batch)):
+                # The run has been deleted, or its log ends before what the client says that it has.
+                await self._look(place)
+                if place.is_end():
+                    return
+            if batch.damaged or place.beyond(batch):
+                async with aclosing(self._heal(place, batch)) as batches:
+                    async for items in batches:
+                        yield items
 
     async def _heal(self, place: Place, events: Sequence[Event]) -> AsyncGenerator[Sequence[Event | Gap], None]:
         """Fill the hole before events that came too early from what is kept; without such events just catch up."""
@@ -182,12 +207,20 @@ class LogReader:
             await self._look(place)
 
     async def _look(self, place: Place) -> None:
-        """Read the record as of the reader's place: one whose log is shorter comes from a replica that lags behind."""
+        """Read the record as of the reader's place. Raises RunGone.
+
+        One whose log is shorter than what was heard comes from a replica that lags behind: StoreUnavailable if it
+        goes on doing so. Another run of the same id is not this one.
+        """
+        created_ms = place.run.created_ms
         for attempt in range(LAG_TRIES):
             place.run = await self._store.log(place.run.id)
-            if place.run.seq >= place.last:
-                break
+            if place.run.created_ms != created_ms:
+                raise RunGone(f"the run '{place.run.id}' has been deleted")
+            if place.run.seq >= place.heard:
+                return
             await asyncio.sleep(_backoff(attempt))
+        raise StoreUnavailable("the record of the run lags behind its log")
 
     def _skip(self, place: Place, to: int) -> Gap:
         log("stream.gap", run_id=place.run.id, after=place.last, before=to)

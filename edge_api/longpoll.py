@@ -11,6 +11,7 @@ from contextlib import aclosing
 from starlette.types import Receive, Scope, Send
 
 from edge_api.frames import PING, RETRY, frame
+from edge_api.log_reader import ENOUGH_BYTES
 from edge_api.schemas import Gap, StreamEnd
 from edge_api.settings import ApiSettings
 from edge_api.sse import HEADERS, Streams
@@ -18,8 +19,6 @@ from infra.contract.models import TERMINAL_EVENT, Event, RunLog
 from infra.contract.states import TERMINAL
 from infra.logging import log
 
-ENOUGH_BYTES = 1024 * 1024
-"""Where an answer is cut. Lambda takes 6 MB, in which a text can be three times as long: it is JSON once more."""
 RETRY_SOON = b"retry: 100\n"
 MARGIN_S = 2.0
 """What is left of a Lambda invocation for the answer."""

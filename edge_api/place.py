@@ -8,11 +8,15 @@ from infra.contract.states import TERMINAL
 
 
 class Place:
-    """Everything up to seq `last` has been given out, in order; `run` is what is known of the run by now."""
+    """Everything up to seq `last` has been given out, in order; `run` is what is known of the run by now.
+
+    `heard` is what the log has been seen to reach: less than `last` as long as that is just what the client says.
+    """
 
     def __init__(self, run: RunLog, last: int) -> None:
         self.run = run
         self.last = last
+        self.heard = 0
 
     def take(self, events: Sequence[Event]) -> list[Event]:
         """Those that follow without a hole, each once and in order, whatever order and repeats they come in."""
@@ -20,14 +24,14 @@ class Place:
         for event in sorted(events, key=_seq):
             if event.seq == self.last + 1:
                 taken.append(event)
-                self.last = event.seq
+                self.last = self.heard = event.seq
         return taken
 
     def take_all(self, events: Sequence[Event]) -> bool:
         """Take events that are known to stand in order without a hole, if they follow: all of them, or none."""
         if not events or events[0].seq != self.last + 1:
             return False
-        self.last = events[-1].seq
+        self.last = self.heard = events[-1].seq
         return True
 
     def beyond(self, events: Sequence[Event]) -> int | None:
@@ -37,7 +41,7 @@ class Place:
     def skip(self, to: int) -> Gap:
         """Give up on all before sequence number `to`."""
         gap = Gap(first=self.last + 1, last=to - 1)
-        self.last = to - 1
+        self.last = self.heard = to - 1
         return gap
 
     def segment(self) -> Segment | None:
@@ -45,8 +49,8 @@ class Place:
         return next((segment for segment in self.run.segments if segment.last > self.last), None)
 
     def is_end(self) -> bool:
-        """Whether the run has ended and its log ends here. A retried run has later events."""
-        return self.run.status in TERMINAL and self.run.seq == self.last
+        """Whether the run has ended and its log ends here, or even before. A retried run has later events."""
+        return self.run.status in TERMINAL and self.heard <= self.run.seq <= self.last
 
     def is_short(self) -> bool:
         """Whether the run has ended and its log goes further than this."""

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar, cast
 
 import httpx
-from httpx_sse import SSEError, aconnect_sse
+from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 from upstash_redis.asyncio import Redis as UpstashRedis
 from upstash_redis.errors import UpstashError
 
@@ -74,11 +74,10 @@ class RedisRest:
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
         """Enter once the subscription is confirmed; iterate over messages until the upstream ends."""
         try:
-            async with aconnect_sse(self._http, "POST", f"/subscribe/{channel}") as source:
-                if source.response.is_error:
-                    raise StoreUnavailable(f"the subscription was refused with status {source.response.status_code}")
-                lines = aiter(source.aiter_sse())
-                await self._confirmed(lines)
+            async with AsyncExitStack() as open_until_then:
+                async with within(self._timeout_s):
+                    connecting = aconnect_sse(self._http, "POST", f"/subscribe/{channel}")
+                    lines = await _confirmed(await open_until_then.enter_async_context(connecting))
                 yield _messages(lines, f"message,{channel},")
         except (httpx.HTTPError, SSEError) as exc:
             raise StoreUnavailable(f"the subscription failed: {type(exc).__name__}") from exc
@@ -106,16 +105,6 @@ class RedisRest:
             pipeline.execute(_lower(command))
         return await self._call(cast("Awaitable[list[Reply]]", pipeline.exec()))
 
-    async def _confirmed(self, lines: AsyncIterator[object]) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                async for line in lines:
-                    if str(getattr(line, "data", "")).startswith("subscribe,"):
-                        return
-        except TimeoutError:
-            raise StoreUnavailable(f"no confirmation of the subscription within {self._timeout_s} s") from None
-        raise StoreUnavailable("the subscription ended before it was confirmed")
-
     async def _call(self, answer: Awaitable[T]) -> T:
         """Await an answer within the deadline; map what the SDK raises to the domain's errors."""
         try:
@@ -137,17 +126,27 @@ async def _refuse_outage(response: httpx.Response) -> None:
         response.raise_for_status()
 
 
+async def _confirmed(source: EventSource) -> AsyncIterator[ServerSentEvent]:
+    """What comes after the confirmation of a subscription."""
+    if source.response.is_error:
+        raise StoreUnavailable(f"the subscription was refused with status {source.response.status_code}")
+    lines = aiter(source.aiter_sse())
+    async for line in lines:
+        if line.data.startswith("subscribe,"):
+            return lines
+    raise StoreUnavailable("the subscription ended before it was confirmed")
+
+
 def _lower(command: Sequence[Argument]) -> list[Argument]:
     name, *args = command
     return [str(name).lower(), *args]
 
 
-async def _messages(lines: AsyncIterator[object], prefix: str) -> AsyncIterator[str]:
+async def _messages(lines: AsyncIterator[ServerSentEvent], prefix: str) -> AsyncIterator[str]:
     """The payloads of the channel's messages; ends with the upstream, however that ends."""
     try:
         async for line in lines:
-            data = str(getattr(line, "data", ""))
-            if data.startswith(prefix):
-                yield data.removeprefix(prefix)
+            if line.data.startswith(prefix):
+                yield line.data.removeprefix(prefix)
     except (httpx.HTTPError, SSEError):
         return

@@ -188,7 +188,7 @@ class Client:
             if page.gap:
                 yield page.gap
             yield from page.events
-            if page.done or not page.events:
+            if page.done or not (page.events or page.gap):
                 return
             after = page.next_after
 

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 5
 MAX_RETRY_AFTER_S = 30.0
+KEPT = 20
+"""So many idle connections are kept. There is no limit to those in use: each log that is followed has one."""
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
 _VISIBLE = re.compile("[!-~]+")
@@ -37,13 +39,20 @@ class Transport:
         self.base_url = base_url.rstrip("/")
         try:
             # With a password the address would be a secret, and go before the token.
-            if httpx.URL(self.base_url).userinfo or not _VISIBLE.fullmatch(token):
+            url = httpx.URL(self.base_url)
+            if url.userinfo or not _VISIBLE.fullmatch(token):
                 raise ValueError
+            url.host.encode("idna")  # as whoever looks it up does, if it has such labels
             self.http = httpx.Client(
-                base_url=self.base_url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout_s
+                base_url=self.base_url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=timeout_s,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT),
             )
         except (httpx.InvalidURL, ValueError):
             raise ClientError("the API's address or token is malformed") from None
+        except ImportError as exc:
+            raise ClientError(f"the proxy that the environment names cannot be used: {exc}") from None
 
     def ask(
         self,

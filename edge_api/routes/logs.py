@@ -40,7 +40,7 @@ class LogRoutes:
             events=events,
             last_seq=max(run.seq, events[-1].seq if events else 0),
             next_after=next_after,
-            done=run.status in TERMINAL and next_after == run.seq,
+            done=run.status in TERMINAL and next_after >= run.seq,
             gap=gap,
         )
         return ok(page)

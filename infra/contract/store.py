@@ -153,7 +153,7 @@ class RunStore(RunReader):
         """Delete the record and log of a run that was condemned. REFUSED: it was not."""
         keys = self.keys
         run_keys = [keys.run(run_id), keys.log(run_id), keys.user_runs(user), keys.dead]
-        return _named(await self._redis.script(_DELETE, run_keys, [run_id]))
+        return _named(await self._redis.script(_DELETE, run_keys, [run_id, keys.channel(run_id)]))
 
     async def claim(
         self, worker: str, wanted: int, *, lease_ms: int, taken: bool = False, turn: Turn = NO_TURN

@@ -145,6 +145,7 @@ class Hub:
             for confirmed in waiting:
                 if not confirmed.done():
                     confirmed.set_exception(reason)
+                    confirmed.exception()  # whoever waited may have gone: that is no error to report
 
     async def _keep(self, connection: RespConnection) -> None:
         """Notices a dead connection and ends all streams with it: their clients reconnect and read what they missed."""

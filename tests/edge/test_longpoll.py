@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from httpx_sse import ServerSentEvent, aconnect_sse
 
-from edge_api import longpoll
+from edge_api import log_reader
 from edge_api.log_reader import Item
 from edge_api.longpoll import LongPoll
 from edge_api.settings import ApiSettings
@@ -148,7 +148,7 @@ async def test_large_logs_come_in_answers_of_about_a_megabyte(ada: httpx.AsyncCl
         seen, after = seen + found, found[-1]
         assert answer.text.startswith("retry: 100\n")
     assert len(sizes) == 2
-    assert all(longpoll.ENOUGH_BYTES <= size < longpoll.ENOUGH_BYTES + 2 * len(text.encode()) for size in sizes)
+    assert all(log_reader.ENOUGH_BYTES <= size < log_reader.ENOUGH_BYTES + 2 * len(text.encode()) for size in sizes)
     assert seen == list(range(1, after + 1))
     assert numbers(await follow(ada, run_id, after)) == list(range(after + 1, 63))
 
