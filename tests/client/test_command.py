@@ -87,6 +87,20 @@ def test_the_outcome_of_a_followed_run_is_the_exit_code(
     assert said.err == ("swissbrain: run run_1\n" if words[0] == "run" else "")
 
 
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3)])
+def test_the_outcome_is_what_the_log_says(api: StandIn, swissbrain: Command, status: str, code: int) -> None:
+    """Not what has become of the run since: it may have been retried, or deleted, or nobody may be there to say."""
+    api.then(sse(event(1), event(2, "run.finished", status=status), end(2)))
+    assert swissbrain("logs", "run_1", "-f").code == code
+    assert len(api.requests) == 1
+
+
+def test_after_what_is_gone_comes_what_is_kept(api: StandIn, swissbrain: Command) -> None:
+    api.then(log(done=False, gap={"first": 1, "last": 2}, next_after=2), log(3, 4, done=True))
+    said = swissbrain("logs", "run_1")
+    assert [line.split()[-1] for line in said.out.splitlines()] == ["kept", "t3", "t4"]
+
+
 def test_losses_of_the_connection_are_told(api: StandIn, swissbrain: Command, pauses: list[float]) -> None:
     api.then(sse(event(1), ends=cut), sse(gap(2, 3), event(4), end(4)), ok(run(status="succeeded")))
     said = swissbrain("logs", "run_1", "-f", "--after", "0", "--json")

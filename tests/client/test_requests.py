@@ -1,6 +1,7 @@
 """Requests: what is sent, what is tried again, and what an answer means."""
 
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
@@ -9,7 +10,24 @@ import pytest
 from swissbrain import ApiError, Client, ClientError, Unreachable
 from swissbrain.models import PlanStep
 from swissbrain.transport import ATTEMPTS
-from tests.client.stand_in import TOKEN, StandIn, cut, half, hang_up, ok, page, problem, reply, run, silent, state
+from tests.client.stand_in import (
+    TOKEN,
+    StandIn,
+    Wire,
+    cut,
+    end,
+    event,
+    half,
+    hang_up,
+    ok,
+    page,
+    problem,
+    reply,
+    run,
+    silent,
+    sse,
+    state,
+)
 
 
 def keys(api: StandIn) -> list[str | None]:
@@ -144,6 +162,40 @@ def test_it_may_be_shared_between_threads(api: StandIn, client: Client) -> None:
     assert made == ["run_1"] * 40
     assert len({*keys(api)}) == 40
     assert {request.json["prompt"] for request in api.requests} == {str(number) for number in range(40)}
+
+
+def test_any_number_of_logs_may_be_followed_with_one(api: StandIn) -> None:
+    """More than the HTTP library's own limit, and there is a connection left for something else."""
+    count = 120
+    following = threading.Barrier(count + 1)
+
+    def follow(client: Client) -> int:
+        items = client.events("run_1")
+        next(items)
+        following.wait(60)
+        following.wait(60)
+        return len([*items])
+
+    def hold(wire: Wire) -> None:
+        going_on.wait(60)
+        wire.send(b"")
+
+    going_on = threading.Event()
+    api.always = sse(event(1), hold, end(1))
+    with Client(api.url, TOKEN, timeout_s=20, patience_s=0) as client, ThreadPoolExecutor(count) as pool:
+        followers = [pool.submit(follow, client) for _ in range(count)]
+        following.wait(60)
+        api.always = ok(run())
+        assert client.get_run("run_1").run_id == "run_1"
+        going_on.set()
+        following.wait(60)
+        assert [each.result() for each in followers] == [0] * count
+
+
+def test_a_proxy_that_cannot_be_used_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with pytest.raises(ClientError, match=r"^the proxy that the environment names cannot be used: .*SOCKS"):
+        Client("http://h", TOKEN)
 
 
 def test_what_cannot_be_sent_is_not(api: StandIn, client: Client) -> None:

@@ -49,7 +49,15 @@ def test_a_token_that_cannot_be_sent_is_refused_without_saying_it(token: str) ->
 
 
 @pytest.mark.parametrize(
-    "url", ["http://ada:secret@127.0.0.1:1", "http://ada@127.0.0.1:1", "http://h:port", "http://[::1", "http://h/\0"]
+    "url",
+    [
+        "http://ada:secret@127.0.0.1:1",
+        "http://ada@127.0.0.1:1",
+        "http://h:port",
+        "http://[::1",
+        "http://h/\0",
+        "http://a..b",
+    ],
 )
 def test_an_address_that_is_none_or_holds_a_password_is_refused(url: str) -> None:
     with pytest.raises(ClientError, match=r"^the API's address or token is malformed$") as caught:

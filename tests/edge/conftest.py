@@ -10,8 +10,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from infra.contract.models import RunSpec
+from infra.contract.store import Lease
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
+from tests.edge.reading import RUN, ScriptedFeed
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
 from tests.support.redis import gateway, valkey_server
 from tests.support.waiting import until
@@ -91,3 +94,15 @@ async def ada(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
 async def bob(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
     async with client(edge, "bob") as http:
         yield http
+
+
+@pytest.fixture
+def feed() -> ScriptedFeed:
+    return ScriptedFeed()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def lease(worker: SimulatedWorker) -> Lease:
+    """A running run whose log holds its event 1, `run.started`."""
+    await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
+    return await worker.claim()

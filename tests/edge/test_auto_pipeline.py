@@ -1,6 +1,7 @@
 """Commands over REST that have to wait go together, and what goes wrong with one is no other's business."""
 
 import asyncio
+import socket
 from collections.abc import Sequence
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from infra.auto_pipeline import BATCH, AutoPipeline, Command
 from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.ports import Reply
-from infra.redis_rest import PARALLEL, RedisRest
+from infra.redis_rest import PARALLEL, SILENCE_S, RedisRest
 from infra.settings import RedisRestSettings
 
 
@@ -137,6 +138,18 @@ async def test_a_crowd_on_a_real_gateway(rest_settings: RedisRestSettings) -> No
     assert all(isinstance(answer, StoreRejected) and "WRONGTYPE" in str(answer) for answer in answers[len(names) :])
     await redis.command("DEL", *(f"k{name}" for name in names))
     await redis.close()
+
+
+async def test_a_subscription_that_is_not_answered_is_given_up_in_time() -> None:
+    """Within the deadline of a call, not after the silence that an answered one may keep."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        redis = RedisRest(RedisRestSettings(f"http://127.0.0.1:{port}", "t", timeout_s=0.2))
+        async with asyncio.timeout(SILENCE_S / 2):
+            with pytest.raises(StoreUnavailable, match=r"within 0\.2 s"):
+                async with redis.subscribe("c"):
+                    pass
+        await redis.close()
 
 
 async def test_what_nobody_expects_is_said_at_once(server: Server) -> None:

@@ -1,28 +1,22 @@
 """The reader against an upstream that loses, repeats, reorders, damages and dies: the client must not notice."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
 
 import pytest
-import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_api import log_reader
 from edge_api.fanout import Fanout
-from edge_api.log_reader import Item, LogReader
 from edge_api.place import Place
 from edge_api.schemas import Gap, StreamEnd
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Brief, Event, RunLog, RunSpec
+from infra.contract.models import Brief, Event, RunLog
 from infra.contract.states import Status
-from infra.contract.store import Lease, RunStore
+from infra.contract.store import Lease
+from tests.edge.reading import RUN, ScriptedFeed, batch, reading, watching
 from tests.edge.stack import SimulatedWorker, note
-from tests.support.archive import NoArchive
-from tests.support.waiting import until
 
-RUN = "run_1"
 BEGUN = RunLog(
     id=RUN,
     user="ada",
@@ -38,104 +32,6 @@ BEGUN = RunLog(
     error=None,
     condemned=False,
 )
-
-
-class ScriptedFeed:
-    """An upstream whose messages the test writes itself."""
-
-    def __init__(self) -> None:
-        self.queues: list[asyncio.Queue[str | None]] = []
-        self.failures = 0
-        self.open = 0
-
-    @asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
-        if self.failures:
-            self.failures -= 1
-            raise StoreUnavailable("no subscription today")
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        self.queues.append(queue)
-        self.open += 1
-        try:
-            yield self._messages(queue)
-        finally:
-            self.open -= 1
-
-    async def _messages(self, queue: "asyncio.Queue[str | None]") -> AsyncIterator[str]:
-        while (message := await queue.get()) is not None:
-            yield message
-
-    async def subscribed(self, times: int = 1) -> None:
-        async def so_often() -> bool:
-            return len(self.queues) >= times
-
-        await until(so_often, f"subscribed {times} times")
-
-    def publish(self, message: str) -> None:
-        self.queues[-1].put_nowait(message)
-
-    def die(self) -> None:
-        self.queues[-1].put_nowait(None)
-
-
-class Watched:
-    """One reader, read step by step; like a stream to a client it always waits for what comes next."""
-
-    def __init__(self, items: AsyncGenerator[Sequence[Item], None]) -> None:
-        self._items = items
-        self._ready: list[Item] = []
-        self.coming = asyncio.create_task(self._next())
-
-    async def _next(self) -> Sequence[Item]:
-        return await anext(self._items)
-
-    async def take(self, count: int) -> list[Item]:
-        async with asyncio.timeout(10):
-            while len(self._ready) < count:
-                self._ready += await asyncio.shield(self.coming)
-                self.coming = asyncio.create_task(self._next())
-        taken, self._ready = self._ready[:count], self._ready[count:]
-        return taken
-
-    async def seqs(self, count: int) -> list[int]:
-        return [item.seq for item in await self.take(count) if isinstance(item, Event)]
-
-
-@pytest.fixture
-def feed() -> ScriptedFeed:
-    return ScriptedFeed()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def lease(worker: SimulatedWorker) -> Lease:
-    """A running run whose log holds its event 1, `run.started`."""
-    await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
-    return await worker.claim()
-
-
-@asynccontextmanager
-async def reading(store: RunStore, fanout: Fanout, after: int = 0) -> AsyncIterator[Watched]:
-    async with aclosing(LogReader(store, fanout, NoArchive()).follow(await store.log(RUN), after)) as items:
-        watched = Watched(items)
-        try:
-            yield watched
-        finally:
-            watched.coming.cancel()
-            await asyncio.gather(watched.coming, return_exceptions=True)
-
-
-@asynccontextmanager
-async def watching(store: RunStore, feed: ScriptedFeed, after: int = 0) -> AsyncIterator[Watched]:
-    fanout = Fanout(feed)
-    async with reading(store, fanout, after) as watched:
-        yield watched
-    await fanout.close()
-    assert feed.open == 0
-
-
-def batch(first: int, count: int = 1) -> str:
-    events = ",".join('{"ts":1,"type":"log"}' for _ in range(count))
-    return f'{{"first":{first},"events":[{events}]}}'
 
 
 async def test_repeats_and_damaged_messages_change_nothing(
@@ -270,18 +166,6 @@ async def test_an_outage_between_the_terminal_event_and_the_end_only_delays_the_
         assert await reader.seqs(1) == [2]
         assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
     assert not outages
-
-
-async def test_a_run_deleted_meanwhile_ends_its_stream(
-    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
-) -> None:
-    async with watching(worker.store, feed) as reader:
-        assert await reader.seqs(1) == [1]
-        await feed.subscribed()
-        await worker.redis.command("DEL", f"run:{RUN}", f"run:{RUN}:log")
-        feed.die()
-        with pytest.raises(StopAsyncIteration):
-            await reader.take(1)
 
 
 async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(

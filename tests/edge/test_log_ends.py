@@ -1,0 +1,147 @@
+"""A followed log comes to its end, though what is read lags behind what is heard, or the run is gone."""
+
+import httpx
+import pytest
+
+from edge_api import log_reader
+from edge_api.schemas import StreamEnd
+from infra.contract.models import Event, RunLog, RunSpec
+from infra.contract.states import Status
+from infra.contract.store import Lease
+from tests.edge.reading import RUN, ScriptedFeed, watching
+from tests.edge.stack import SimulatedWorker, create, note
+from tests.support.waiting import until
+
+FINISHED = '{"first":%d,"events":[{"ts":1,"type":"run.finished"}]}'
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(log_reader, "RETRY_LAST_S", 0.01)
+
+
+async def test_a_record_that_lags_behind_its_log_is_waited_for(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, lags = worker.store.log, 3 * log_reader.LAG_TRIES
+    stale = await read(RUN)
+
+    async def lagging(run_id: str) -> RunLog:
+        nonlocal lags
+        lags -= 1
+        return stale if lags >= 0 else await read(run_id)
+
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        monkeypatch.setattr(worker.store, "log", lagging)
+        await worker.finish(lease)
+        feed.publish(FINISHED % 2)
+        assert await reader.seqs(1) == [2]
+        assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+    assert lags < 0
+
+
+async def test_what_came_before_the_subscription_and_could_not_be_read_after_it_is_read_once_more(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_reader, "QUIET_S", 0.1)
+    read, lags = worker.store.read, 2
+
+    async def lagging(run_id: str, *, after: int) -> tuple[list[Event], bool]:
+        nonlocal lags
+        lags -= 1
+        events, more = await read(run_id, after=after)
+        return ([event for event in events if event.seq == 1], False) if lags >= 0 else (events, more)
+
+    monkeypatch.setattr(worker.store, "read", lagging)
+    async with watching(worker.store, feed) as reader:
+        await worker.finish(lease)
+        assert await reader.seqs(2) == [1, 2]
+        assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+
+
+@pytest.mark.parametrize("missed", [True, False])
+async def test_a_run_deleted_meanwhile_ends_its_stream(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, missed: bool
+) -> None:
+    """Whether its deletion is heard, or found out by who comes back."""
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        await worker.redis.command("DEL", f"run:{RUN}", f"run:{RUN}:log")
+        if missed:
+            feed.die()
+        else:
+            feed.publish("deleted")
+        with pytest.raises(StopAsyncIteration):
+            await reader.take(1)
+
+
+async def test_another_run_of_the_same_id_is_not_followed(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        created_ms = (await worker.store.log(RUN)).created_ms
+        await worker.redis.command("DEL", f"run:{RUN}", f"run:{RUN}:log")
+
+        async def is_made_later() -> bool:
+            await worker.redis.command("DEL", f"run:{RUN}")
+            await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
+            return (await worker.store.log(RUN)).created_ms > created_ms
+
+        await until(is_made_later, "the clock has gone on")
+        feed.die()
+        with pytest.raises(StopAsyncIteration):
+            await reader.take(1)
+
+
+async def test_who_follows_a_run_that_never_began_hears_of_its_deletion(ada: httpx.AsyncClient) -> None:
+    run_id = await create(ada, start=False)
+    async with ada.stream("GET", f"/agent/logs/{run_id}/stream") as answer:
+        lines = answer.aiter_lines()
+        while await anext(lines) != ": ping":
+            pass
+        assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
+        assert "end" not in [line async for line in lines]
+    assert (await ada.get(f"/agent/logs/{run_id}/stream")).status_code == 404
+
+
+async def test_a_place_beyond_the_end_is_the_end(worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed) -> None:
+    """The run was deleted and made again under the same id: the client has more than there will be."""
+    async with watching(worker.store, feed, after=1000) as reader:
+        await feed.subscribed()
+        await worker.finish(lease)
+        feed.publish(FINISHED % 2)
+        assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+
+
+async def test_a_page_beyond_the_end_is_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    await worker.complete(events=1)
+    page = (await ada.get(f"/agent/logs/{run_id}", params={"after": 1000})).json()
+    assert (page["events"], page["done"], page["next_after"]) == ([], True, 1000)
+
+
+async def test_a_page_is_no_larger_than_a_function_may_answer(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    run_id = await create(ada)
+    lease = await worker.claim()
+    text = "é" * 7000
+    for first in range(0, 240, 4):
+        await worker.emit(lease, *[note(number, text=text) for number in range(first, first + 4)])
+    await worker.finish(lease)
+    seqs: list[int] = []
+    pages = 0
+    done = False
+    while not done:
+        answer = await ada.get(f"/agent/logs/{run_id}", params={"after": seqs[-1] if seqs else 0, "limit": 1000})
+        assert len(answer.content) < log_reader.ENOUGH_BYTES + 20_000
+        page = answer.json()
+        seqs += [event["seq"] for event in page["events"]]
+        done = page["done"]
+        pages += 1
+    assert seqs == [*range(1, 243)]
+    assert pages == 4
