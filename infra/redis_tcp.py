@@ -27,6 +27,11 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_US
 itself it would take two hours, during which a worker hears neither tokens nor nudges."""
 
 
+FAILURES = (exceptions.RedisError, OSError, RuntimeError)
+"""What a call may end with. RuntimeError is uvloop's, for a connection that was reset while nobody used it: to redis-py
+it looks as if it were open."""
+
+
 class RedisTcp:
     """Implements the ports `Redis` and `LogFeed`, and the blocking wait for a wake token.
 
@@ -106,7 +111,7 @@ class RedisTcp:
             pipeline.execute_command(*command)
         try:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except (exceptions.RedisError, OSError) as exc:
+        except Exception as exc:  # noqa: BLE001 whatever it is: who asked would wait for ever
             replies = [exc] * len(asked)
         for (_, answer), reply in zip(asked, replies, strict=True):
             if answer.done():
@@ -137,7 +142,7 @@ class RedisTcp:
         """Await an answer; map redis-py's errors to the domain's."""
         try:
             return await answer
-        except (exceptions.RedisError, OSError) as exc:
+        except FAILURES as exc:
             raise _in_our_terms(exc) from exc
 
 
@@ -145,7 +150,7 @@ def _in_our_terms(exc: Exception) -> StoreUnavailable | StoreRejected:
     """The domain's error for one of redis-py or of the system."""
     error: StoreUnavailable | StoreRejected
     code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
-    if isinstance(exc, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
+    if isinstance(exc, exceptions.ConnectionError | exceptions.TimeoutError | OSError | RuntimeError):
         error = StoreUnavailable(f"no answer from Redis: {type(exc).__name__}")
     elif code in PASSING:
         error = StoreUnavailable(f"Redis cannot do that now: {code}")
@@ -165,5 +170,5 @@ async def _messages(pubsub: "redis.client.PubSub") -> AsyncIterator[str]:
         async for message in pubsub.listen():
             if message["type"] == "message":
                 yield message["data"]
-    except (exceptions.RedisError, OSError):
+    except FAILURES:
         return

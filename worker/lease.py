@@ -14,7 +14,7 @@ from infra.logging import log
 from worker.health import Pulse
 
 RECONNECT_S = 1.0
-"""A renewal is sent again after so long at most, and has at least so long to be answered."""
+"""A renewal that failed is sent again after so long at most, and has at least so long to be answered."""
 
 
 class Stop(StrEnum):
@@ -109,7 +109,7 @@ class LeaseKeeper:
         while True:
             await self._some.wait()
             await asyncio.sleep(pause)
-            pause = self._lease_s / 3 if await self._renew() else min(RECONNECT_S, self._lease_s / 3)
+            pause = self._lease_s / 3 if await self._renew() else min(RECONNECT_S, self._lease_s / 10)
 
     def cancel(self, run_id: str) -> None:
         """Stop a run if it is one of ours."""
@@ -117,15 +117,20 @@ class LeaseKeeper:
             active.stop(Stop.CANCEL)
 
     async def _renew(self) -> bool:
-        """Whether there was an answer. Redis may leave a call open for longer than a lease: then it is not awaited."""
-        runs = list(self.runs())
+        """Whether there was an answer. It is awaited so long that there is time to ask again before a lease ends.
+
+        What is lost already is left to its next owner.
+        """
+        runs = [run for run in self.runs() if run.stopped is not Stop.LOST]
+        if not runs:
+            return True
         sent = time.monotonic()
-        patience_s = min((run.valid_until for run in runs), default=sent) - sent
+        left_s = min((run.valid_until for run in runs), default=sent) - sent
         try:
-            async with asyncio.timeout(max(RECONNECT_S, patience_s)):
+            async with asyncio.timeout(max(RECONNECT_S, min(left_s / 2, self._lease_s / 3))):
                 answers = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
         except (StoreUnavailable, TimeoutError) as exc:
-            log("lease.unrenewed", runs=len(runs), reason=str(exc) or "no answer before the lease ends")
+            log("lease.unrenewed", runs=len(runs), reason=str(exc) or "no answer in time")
             self._stop_expired()
             return False
         self.pulse.beat()

@@ -21,6 +21,8 @@ from worker.settings import WorkerSettings
 MAX_BLOCK_S = 240.0
 """The longest sleep without a look at the queue: bounds what a wake token lost with a dying worker can delay."""
 RECONNECT_S = 0.5
+GIVE_BACK_S = 5.0
+"""So long may it take to give back what the grace period has not ended. If Redis is away, leases end by themselves."""
 
 
 class Queue(LogFeed, Protocol):
@@ -136,6 +138,7 @@ class WorkerLoop:
         self._turn = replace(self._turn, number=number)
         allowed = min(wanted, self._trust)
         sent = time.monotonic()
+        self._alarm.asked()
         try:
             claimed = await self._store.claim(
                 settings.name, allowed, lease_ms=settings.lease_ms, taken=taken, turn=self._turn
@@ -151,7 +154,7 @@ class WorkerLoop:
         self._turn = replace(self._turn, heard=None)
         self._trust = settings.slots if self._trust else 1
         self._keeper.pulse.beat()
-        self._alarm.set(claimed.next_ms)
+        self._alarm.answered(claimed.next_ms)
         self._more = wanted > 0 and len(claimed.claims) == allowed
         for claim in claimed.claims:
             self._start(claim, sent)
@@ -184,14 +187,17 @@ class WorkerLoop:
         await self._runner.run(claim, active)
 
     async def _leave(self) -> None:
-        """Wait for the runs within the grace period, then give the rest back."""
+        """Wait for the runs within the grace period, then give the rest back, or leave it behind."""
         log("worker.draining", runs=len(self._runs))
         if self._runs:
             await _first(asyncio.wait(self._runs), self._hurry.wait(), timeout_s=self._settings.grace_s)
         for active in self._keeper.runs():
             active.stop(Stop.DRAIN)
         if self._runs:
-            await asyncio.wait(self._runs)
+            _, left = await asyncio.wait(self._runs, timeout=GIVE_BACK_S)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _first(

@@ -61,7 +61,7 @@ class Faults:
             "api to gateway": site.gateway_proxy,
         }
         for name, proxy in ways.items():
-            for mode in (Mode.CUT, Mode.STALL, Mode.DELAY, Mode.DEAF, Mode.DUPLICATE):
+            for mode in (Mode.CUT, Mode.RESET, Mode.STALL, Mode.DELAY, Mode.DEAF, Mode.DUPLICATE):
                 kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
         self._kinds = {name: kind for name, kind in kinds.items() if wanted(name)}
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
@@ -21,8 +23,8 @@ class Mode(StrEnum):
     PASS: forwarded. DELAY: forwarded later. CUT: all connections are closed, new ones too. STALL: half-open,
     connections are accepted and everything is swallowed. DEAF: requests arrive and are executed, their replies are
     swallowed. DUPLICATE: what a client says is said again, later, on a connection of its own whose replies are
-    swallowed, so that every request is executed twice. TEAR: a connection is closed after some bytes of its answers, in
-    the middle of whatever it is.
+    swallowed, so that every request is executed twice. RESET: all connections are reset, new ones are forwarded. TEAR:
+    a connection is closed after some bytes of its answers, in the middle of whatever it is.
     """
 
     PASS = "pass"
@@ -31,6 +33,7 @@ class Mode(StrEnum):
     STALL = "stall"
     DEAF = "deaf"
     DUPLICATE = "duplicate"
+    RESET = "reset"
     TEAR = "tear"
 
 
@@ -91,6 +94,12 @@ class Connection:
         self.silence()
         for writer in self.writers:
             writer.transport.abort()
+
+    def reset(self) -> None:
+        """Close all ends by a reset, as a host does that has forgotten the connection."""
+        for writer in self.writers:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
 
     def silence(self) -> None:
         """Say nothing twice any more."""
@@ -204,7 +213,9 @@ class Proxy:
         self._mode, self._delay_s = mode, delay_s
         for connection in list(self._connections):
             connection.silence()
-            if mode is Mode.CUT or connection.spoiled:
+            if mode is Mode.RESET:
+                connection.reset()
+            elif mode is Mode.CUT or connection.spoiled:
                 connection.abort()
 
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 
 from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
+from tests.chaos.proxy import Mode, Proxy, ProxyHost
 from tests.support.redis import free_port, running, valkey_binary, valkey_server
 
 ESTABLISHED = "01"
@@ -86,3 +90,34 @@ async def test_all_who_asked_together_hear_that_redis_is_gone(tmp_path: Path) ->
     answers = await asyncio.gather(*(redis.command("PING") for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
     await redis.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_connection_that_was_reset_while_nobody_used_it_is_replaced(
+    tcp: RedisTcpSettings, run: Callable[[Coroutine[Any, Any, None]], None]
+) -> None:
+    """To redis-py it looks as if it were open, and uvloop has an error of its own for whoever writes to it."""
+
+    async def asked(call: Callable[[], Awaitable[object]]) -> object:
+        async with asyncio.timeout(20):
+            try:
+                return await call()
+            except StoreUnavailable:
+                return await call()
+
+    async def check(redis: RedisTcp, way: Proxy) -> None:
+        for _ in range(3):
+            assert await redis.command("PING") == "PONG"
+            assert await redis.wait_token("no tokens", 0.01) is False
+            await asyncio.to_thread(way.behave, Mode.RESET)
+            assert await asked(lambda: redis.command("PING")) == "PONG"
+            assert await asked(lambda: redis.wait_token("no tokens", 0.01)) is False
+        async with redis.subscribe("channel") as messages:
+            await asyncio.to_thread(way.behave, Mode.RESET)
+            assert [message async for message in messages] == []
+        await redis.close()
+
+    with ProxyHost() as host:
+        way = host.proxy(urlsplit(tcp.url).port or 0)
+        settings = replace(tcp, url=f"redis://{urlsplit(tcp.url).netloc.rpartition(':')[0]}:{way.port}")
+        run(check(RedisTcp(settings), way))
