@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from infra.contract.states import Status
 from tests.support.waiting import until
 from tests.worker.rig import Rig
+from worker import lease
 from worker.tools.base import ToolContext
 
 
@@ -165,3 +168,58 @@ async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) 
     assert [each.outcome for each in await rig.store.attempts(run_id)] == ["unanswered"]
     rig.worker(nothing)
     assert ((await rig.ended(run_id)).status, (await rig.store.get(run_id)).attempt) == (Status.SUCCEEDED, 1)
+
+
+async def test_a_renewal_whose_answer_is_lost_costs_no_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again before the lease ends."""
+    monkeypatch.setattr(lease, "RECONNECT_S", 0.1)
+    go = asyncio.Event()
+    renewals = 0
+
+    async def body(context: ToolContext, command: str) -> None:
+        await go.wait()
+
+    def late_s(script: str) -> float:
+        nonlocal renewals
+        renewals += script == "renew"
+        return 600 if script == "renew" and renewals == 1 else 0
+
+    worker = rig.worker(body, lease_s=6, late_s=late_s)
+    run_id = await rig.submit("long", max_attempts=1)
+
+    async def held() -> bool:
+        return len(worker.keeper) == 1
+
+    await until(held, "the run is held")
+    (active,) = worker.keeper.runs()
+    first = active.valid_until
+
+    async def renewed() -> bool:
+        return active.valid_until > first
+
+    await until(renewed, "the second renewal is answered")
+    go.set()
+    run = await rig.ended(run_id)
+    assert (run.status, run.fence) == (Status.SUCCEEDED, 1)
+
+
+async def test_a_delayed_run_is_begun_in_time_though_it_was_made_while_a_claim_was_not_yet_answered(rig: Rig) -> None:
+    claims = 0
+
+    def late_s(script: str) -> float:
+        nonlocal claims
+        claims += script == "claim"
+        return 2 if script == "claim" and claims == 2 else 0
+
+    async def nothing(context: ToolContext, command: str) -> None:
+        return
+
+    rig.worker(nothing, late_s=late_s)
+
+    async def has_asked_again() -> bool:
+        await rig.redis.command("PUBLISH", rig.store.keys.control, "due 0")
+        return claims >= 2
+
+    await until(has_asked_again, "it has looked, and waits for an answer that knows of nothing")
+    run_id = await rig.submit("soon", delay_s=0.5)
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED

@@ -16,6 +16,7 @@ from tests.chaos.processes import Process
 from tests.support.redis import LOADS_SLOWLY, OwnValkey, save_ballast
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
+from worker import loop
 from worker.tools.base import ToolContext
 
 NAME = "redis.of.the.tests"
@@ -156,3 +157,25 @@ async def test_a_name_that_resolves_late_or_not_for_a_while_is_asked_for_again(
         server.stop()
         server.start()
     assert lonely.is_alive()
+
+
+async def test_a_worker_ends_though_redis_is_away(own: Rig, server: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot give back what it holds, so the lease ends by itself."""
+    monkeypatch.setattr(loop, "GIVE_BACK_S", 0.2)
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def body(context: ToolContext, command: str) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+
+    worker = own.worker(body, lease_s=600, grace_s=0.1)
+    await own.submit("x")
+    await asyncio.wait_for(begun.wait(), 20)
+    server.stop()
+    worker.loop.drain()
+    await asyncio.wait_for(worker.task, GENEROUS_S)
+    assert ended.is_set()
+    assert not any(task.get_name().startswith(("run ", "work ", "emit ")) for task in asyncio.all_tasks())
