@@ -92,7 +92,7 @@ class RunStore(RunReader):
         args: list[Argument] = [run_id, user, RECORD_VERSION, spec_json, brief_json, digest, spec.priority]
         args += [spec.max_attempts, int(start), int(spec.delay_s * 1000) or "", _or_empty(spec.start_at_ms)]
         args += [_or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000))]
-        args += [2 * self._retention_s, self._retention_s, keys.control]
+        args += [2 * self._retention_s, self._retention_s, keys.control, keys.run_prefix]
         run_keys = [keys.run(run_id), keys.user_runs(user), keys.ready, keys.pending, keys.delayed]
         name, *rest = codec.items(await self._redis.script(_CREATE, run_keys, args))
         outcome = Outcome(str(name))

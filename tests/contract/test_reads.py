@@ -172,3 +172,14 @@ async def test_a_stale_fence_keeps_nothing(driver: Driver) -> None:
     assert held.outcome is Outcome.LOST
     await driver.store.finish(lease, Status.SUCCEEDED, Writes(events=[END], files={"y": entry(2)}))
     assert await driver.store.files(run_id) == {"y": entry(2)}
+
+
+async def test_the_index_of_a_user_who_never_lists_his_runs_does_not_keep_those_that_have_expired(
+    driver: Driver, redis: Redis
+) -> None:
+    """Each create in sixteen, by chance, rids it of up to 32."""
+    index = driver.store.keys.user_runs(USER)
+    expired = [item for n in range(100) for item in (n, f"run_expired_{n}")]
+    await redis.command("ZADD", index, *expired)
+    made = {await driver.create() for _ in range(400)}
+    assert set(strings(await redis.command("ZRANGE", index, 0, -1))) == made
