@@ -1,4 +1,4 @@
-"""A real S3 server behind something that answers in its place, cuts, hangs or crawls when it is told to."""
+"""A real S3 server behind something that answers in its place, cuts, tears, hangs or crawls when it is told to."""
 
 import socket
 import struct
@@ -79,6 +79,22 @@ def hanging(exchange: Exchange) -> None:
                 return
 
 
+def torn(after: bytes, more: int = 0) -> Fault:
+    """Done, and the connection is closed as if all had been sent: so many bytes after the first `after`."""
+
+    def tear(exchange: Exchange) -> None:
+        answer = b"".join(exchange.forward())
+        exchange.client.sendall(answer[: answer.index(after) + len(after) + more])
+
+    return tear
+
+
+def garbled(body: bytes) -> Fault:
+    """Not done, and answered with this as if it had been."""
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return lambda exchange: exchange.client.sendall(head + body)
+
+
 def crawling(seconds: float) -> Fault:
     """Done, with an answer that takes so long, piece by piece."""
 
@@ -104,6 +120,11 @@ class FaultyS3:
     def then(self, method: str, *faults: Fault) -> None:
         """The next requests of that method meet these, one each."""
         self._next.setdefault(method, deque()).extend(faults)
+
+    def heal(self) -> None:
+        """No faults from now on."""
+        self._next.clear()
+        self.always = passed
 
     def met(self, method: str) -> Fault:
         """What the next request of that method meets."""
