@@ -100,12 +100,19 @@ class Bucket:
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the bucket; the bytes stay in the store."""
         with mapped(source):
-            self._client.copy_object(Bucket=self._name, Key=target, CopySource={"Bucket": self._name, "Key": source})
+            answer = self._client.copy_object(
+                Bucket=self._name, Key=target, CopySource={"Bucket": self._name, "Key": source}
+            )
+            # The status comes before the copy has been made. What says that it has been made may be cut off.
+            if not answer.get("CopyObjectResult", {}).get("ETag"):
+                raise _cut(source)
 
     def first_keys(self, prefix: str) -> Sequence[str]:
         """The first keys that begin with `prefix`, as many as can be deleted at once."""
         with mapped(prefix, object_call=False):
             page = self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH)
+            if "Name" not in page:  # otherwise an answer without its body says that there are none
+                raise _cut(prefix)
             return [item["Key"] for item in page.get("Contents", ())]
 
     def delete(self, key: str) -> None:

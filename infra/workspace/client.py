@@ -50,6 +50,7 @@ def build_client(settings: S3Settings) -> "S3Client":
 def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
     """Map the vendor's errors. Messages hold codes and type names only: vendors' texts may hold signatures or URLs."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -60,7 +61,7 @@ def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
             raise FileMissing(f"there is no file '{what.rsplit('/files/', 1)[-1]}'") from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
         raise FilesUnavailable(f"the object store answered {code} ({status}) for {what}") from error
-    except (BotoCoreError, HTTPError) as error:
+    except (BotoCoreError, HTTPError, ResponseParserError, ValueError) as error:  # the last two for garbled answers
         raise FilesUnavailable(f"the object store failed with {type(error).__name__} for {what}") from error
 
 

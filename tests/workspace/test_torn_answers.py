@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from botocore.parsers import ResponseParserError
 
 from infra.contract.errors import FilesUnavailable
 from infra.contract.models import FileEntry, RunHead, Segment
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, Workspaces
-from tests.support.faulty_s3 import FaultyS3, faulty_s3, torn
+from infra.workspace.client import ATTEMPTS, mapped
+from tests.support.faulty_s3 import FaultyS3, faulty_s3, garbled, torn
 from tests.workspace.test_log_segments import collect, events
 
 DATA = b"0123456789" * 10_000
@@ -21,6 +23,15 @@ TORN = {
     "in the body": torn(b"\r\n\r\n", 40_000),
     "before the last byte": torn(b"\r\n\r\n", len(DATA) - 1),
 }
+GARBLED = {
+    "nothing": garbled(b""),
+    "no XML": garbled(b"\x00\x01"),
+    "half of it": garbled(b"<?xml version='1.0'?><Copy"),
+    "a page": garbled(b"<html><body>Log in</body></html>"),
+    "a wrong time": garbled(b"<CopyObjectResult><LastModified>late</LastModified><ETag>x</ETag></CopyObjectResult>"),
+    "a wrong number": garbled(b"<ListBucketResult><Name>x</Name><MaxKeys>many</MaxKeys></ListBucketResult>"),
+}
+ANSWERS = {name: TORN[name] for name in ("in the head", "before the body", "after a byte of the body")} | GARBLED
 
 
 @pytest.fixture
@@ -93,3 +104,33 @@ async def test_half_a_segment_is_not_read_as_the_whole(
     with pytest.raises(FilesUnavailable):
         await collect(behind, run, segment)
     assert await collect(behind, run, segment) == events(1, 9)
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_a_copy_is_not_taken_for_made(
+    store: FaultyS3, stored: S3RunFiles, entry: FileEntry, behind: Workspaces, user: str, name: str
+) -> None:
+    other = behind.run(user, "run-2", 1, {})
+    store.then("PUT", *[ANSWERS[name]] * ATTEMPTS)
+    with pytest.raises(FilesUnavailable):
+        await other.adopt(stored, [{"a": entry}])
+    store.heal()
+    await other.adopt(stored, [{"a": entry}])
+    assert await other.read("a") == DATA
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_a_listing_is_not_taken_for_empty(
+    store: FaultyS3, stored: S3RunFiles, behind: Workspaces, user: str, name: str
+) -> None:
+    store.then("GET", *[ANSWERS[name]] * ATTEMPTS)
+    with pytest.raises(FilesUnavailable):
+        await behind.delete_run(user, "run-1")
+    store.heal()
+    assert await behind.delete_run(user, "run-1") == 1
+
+
+def test_whatever_the_parser_says_of_an_answer_is_a_failure_of_the_store() -> None:
+    for error in (ResponseParserError("no XML"), ValueError("no number")):
+        with pytest.raises(FilesUnavailable, match=type(error).__name__), mapped("a"):
+            raise error
