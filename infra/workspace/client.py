@@ -23,9 +23,11 @@ def build_client(settings: S3Settings) -> "S3Client":
     from boto3.session import Session
     from botocore.config import Config
 
+    from infra.workspace.connections import end_with_calls
+
     # Session, since boto3's default one is shared and not thread-safe. Checksums only where the call requires them:
     # Exoscale and others refuse the trailing ones that boto3 has sent by default since 1.36.
-    return Session(
+    client = Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
         region_name=settings.region,
@@ -44,6 +46,8 @@ def build_client(settings: S3Settings) -> "S3Client":
             tcp_keepalive=True,
         ),
     )
+    end_with_calls(client)
+    return client
 
 
 @contextmanager
