@@ -8,13 +8,15 @@ from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 
+from infra.contract.errors import FilesUnavailable
 from infra.settings import S3Settings
 from infra.workspace.client import MISSING, build_client, error_code, mapped
 from infra.workspace.links import stored_type
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import PutObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, PutObjectOutputTypeDef
 
 CHUNK_BYTES = 1024 * 1024
 DELETE_BATCH = 1000
@@ -64,30 +66,28 @@ class Bucket:
             self._client.head_bucket(Bucket=self._name)
 
     def get(self, key: str, max_bytes: int | None) -> bytes:
-        """The object's bytes, at most the first `max_bytes`."""
-        from botocore.exceptions import ClientError
-
+        """The object's bytes, at most the first `max_bytes`; never fewer because an answer was cut."""
         if max_bytes is None:
             with self.opened(key) as chunks:
                 return b"".join(chunks)
-        with mapped(key):
-            try:
-                wanted = f"bytes=0-{max(max_bytes, 1) - 1}"
-                body = self._client.get_object(Bucket=self._name, Key=key, Range=wanted)["Body"]
-            except ClientError as error:
-                if error_code(error) != "InvalidRange":
-                    raise
-                return b""  # no range of an empty object is satisfiable
-            with closing(body):
-                return body.read(max_bytes)
+        body = self._first_part(key, max(max_bytes, 1))
+        if body is None:
+            return b""
+        data = bytearray()
+        with closing(body):
+            for chunk in _to_the_end(key, body):
+                data += chunk
+                if len(data) >= max_bytes:  # also of a store that heeds no range
+                    break
+        return bytes(data[:max_bytes])
 
     @contextmanager
     def opened(self, key: str) -> Iterator[Iterator[bytes]]:
-        """The object's bytes, being fetched."""
+        """The object's bytes, being fetched. They end in FilesUnavailable unless all have come."""
         with mapped(key):
-            body = self._client.get_object(Bucket=self._name, Key=key)["Body"]
-            with closing(body):
-                yield body.iter_chunks(CHUNK_BYTES)
+            body = _body(key, self._client.get_object(Bucket=self._name, Key=key))
+        with closing(body):
+            yield _to_the_end(key, body)
 
     def put(self, key: str, body: bytes | IO[bytes], size_bytes: int) -> Stored:
         """Store an object as a whole."""
@@ -100,12 +100,19 @@ class Bucket:
     def copy(self, source: str, target: str) -> None:
         """Copy an object within the bucket; the bytes stay in the store."""
         with mapped(source):
-            self._client.copy_object(Bucket=self._name, Key=target, CopySource={"Bucket": self._name, "Key": source})
+            answer = self._client.copy_object(
+                Bucket=self._name, Key=target, CopySource={"Bucket": self._name, "Key": source}
+            )
+            # The status comes before the copy has been made. What says that it has been made may be cut off.
+            if not answer.get("CopyObjectResult", {}).get("ETag"):
+                raise _cut(source)
 
     def first_keys(self, prefix: str) -> Sequence[str]:
         """The first keys that begin with `prefix`, as many as can be deleted at once."""
         with mapped(prefix, object_call=False):
             page = self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH)
+            if "Name" not in page:  # otherwise an answer without its body says that there are none
+                raise _cut(prefix)
             return [item["Key"] for item in page.get("Contents", ())]
 
     def delete(self, key: str) -> None:
@@ -145,6 +152,18 @@ class Bucket:
                 self._built.close()
                 self._built = None
 
+    def _first_part(self, key: str, size_bytes: int) -> "StreamingBody | None":
+        from botocore.exceptions import ClientError
+
+        with mapped(key):
+            try:
+                wanted = f"bytes=0-{size_bytes - 1}"
+                return _body(key, self._client.get_object(Bucket=self._name, Key=key, Range=wanted))
+            except ClientError as error:
+                if error_code(error) != "InvalidRange":
+                    raise
+                return None  # no range of an empty object is satisfiable
+
     def _create(self) -> None:
         from botocore.exceptions import ClientError
 
@@ -163,6 +182,25 @@ class Bucket:
             if self._built is None:
                 self._built = build_client(self._settings)
             return self._built
+
+
+def _body(key: str, answer: "GetObjectOutputTypeDef") -> "StreamingBody":
+    """The body of an answer that says where it ends: one cut within its head is else taken for an empty object."""
+    headers = answer["ResponseMetadata"]["HTTPHeaders"]
+    if "content-length" not in headers and headers.get("transfer-encoding", "").lower() != "chunked":
+        answer["Body"].close()
+        raise _cut(key)
+    return answer["Body"]
+
+
+def _to_the_end(key: str, body: "StreamingBody") -> Iterator[bytes]:
+    """All of a body. Only the empty read after the last byte tells a whole one from one that was cut."""
+    with mapped(key):
+        yield from body.iter_chunks(CHUNK_BYTES)
+
+
+def _cut(what: str) -> FilesUnavailable:
+    return FilesUnavailable(f"the object store's answer was cut for {what}")
 
 
 def _answered_ms(answer: "PutObjectOutputTypeDef") -> int:

@@ -23,9 +23,11 @@ def build_client(settings: S3Settings) -> "S3Client":
     from boto3.session import Session
     from botocore.config import Config
 
+    from infra.workspace.connections import end_with_calls
+
     # Session, since boto3's default one is shared and not thread-safe. Checksums only where the call requires them:
     # Exoscale and others refuse the trailing ones that boto3 has sent by default since 1.36.
-    return Session(
+    client = Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
         region_name=settings.region,
@@ -44,12 +46,15 @@ def build_client(settings: S3Settings) -> "S3Client":
             tcp_keepalive=True,
         ),
     )
+    end_with_calls(client)
+    return client
 
 
 @contextmanager
 def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
     """Map the vendor's errors. Messages hold codes and type names only: vendors' texts may hold signatures or URLs."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -60,7 +65,7 @@ def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
             raise FileMissing(f"there is no file '{what.rsplit('/files/', 1)[-1]}'") from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
         raise FilesUnavailable(f"the object store answered {code} ({status}) for {what}") from error
-    except (BotoCoreError, HTTPError) as error:
+    except (BotoCoreError, HTTPError, ResponseParserError, ValueError) as error:  # the last two for garbled answers
         raise FilesUnavailable(f"the object store failed with {type(error).__name__} for {what}") from error
 
 

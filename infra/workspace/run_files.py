@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from threading import Event
 
 from msgspec import structs
 
@@ -18,6 +17,7 @@ from infra.contract.ports import Changes
 from infra.logging import log
 from infra.workspace.bucket import Bucket, Stored
 from infra.workspace.limits import WorkspaceLimits
+from infra.workspace.stop import Stop
 from infra.workspace.threads import Threads, each
 from infra.workspace.tree import Stamp, Tree, parents
 
@@ -165,7 +165,7 @@ class S3RunFiles:
         """
         return await self._threads.call(lambda stop: self._store_changes(directory, stop))
 
-    def _materialise(self, directory: Path, stop: Event) -> None:
+    def _materialise(self, directory: Path, stop: Stop) -> None:
         self._attend(directory)
         wanted = _without_hidden(self._files)
         with Tree(directory) as tree:
@@ -186,7 +186,7 @@ class S3RunFiles:
             stamp, digest = tree.write(path, chunks, executable=entry.executable)
         self._known[path] = _Known(entry.key, _Content(stamp, digest, time.time_ns()))
 
-    def _store_changes(self, directory: Path, stop: Event) -> FileChanges:
+    def _store_changes(self, directory: Path, stop: Stop) -> FileChanges:
         self._attend(directory)
         with Tree(directory) as tree:
             files, skipped = tree.scan(RESERVED, self._limits.entries)

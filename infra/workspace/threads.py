@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
-from threading import Event
 from typing import TypeVar
+
+from infra.workspace.stop import Stop, look
 
 CALLS = 32
 TRANSFERS = 8
@@ -15,24 +16,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Stopped(Exception):
-    """The awaiting task was cancelled; seen by nobody else, since that task raises CancelledError."""
-
-
 class Threads:
     """At most CALLS blocking calls at a time, apart from the event loop's own threads, which resolve host names."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="workspace")
 
-    async def call(self, function: Callable[[Event], Result]) -> Result:
+    async def call(self, function: Callable[[Stop], Result]) -> Result:
         """Run `function`, which looks at the event and stops early once it is set.
 
         A thread cannot be cancelled: if the task is, the event is set and CancelledError leaves here only after the
-        function has returned. That takes no longer than the transfers under way, which the client's timeouts bound.
+        function has returned. That is soon: `stop` ends transfers under way however slow they are, and leaves only the
+        opening of a connection to its own timeout.
         """
-        stop = Event()
-        future = self._pool.submit(function, stop)
+        stop = Stop()
+        future = self._pool.submit(_governed, function, stop)
         ended = asyncio.wrap_future(future)
         ended.add_done_callback(_retrieve)
         try:
@@ -48,6 +46,11 @@ class Threads:
         self._pool.shutdown()
 
 
+def _governed(function: Callable[[Stop], Result], stop: Stop) -> Result:
+    with stop.governs():
+        return function(stop)
+
+
 def _retrieve(ended: "asyncio.Future[Result]") -> None:
     """Look at how it ended, which a task that was cancelled does not: the event loop would report that as a mistake."""
     if not ended.cancelled():
@@ -61,7 +64,7 @@ async def _outlast(ended: "asyncio.Future[Result]") -> None:
             await asyncio.wait({ended})
 
 
-def each(function: Callable[[Item], Result], items: Iterable[Item], stop: Event) -> list[Result]:
+def each(function: Callable[[Item], Result], items: Iterable[Item], stop: Stop) -> list[Result]:
     """Apply `function` to the items, a few at a time, and return the results in order.
 
     At the first error, or once `stop` is set, no further item is begun; those under way are waited for, then the
@@ -69,9 +72,9 @@ def each(function: Callable[[Item], Result], items: Iterable[Item], stop: Event)
     """
 
     def guarded(item: Item) -> Result:
-        if stop.is_set():
-            raise Stopped
-        return function(item)
+        with stop.governs():
+            look()
+            return function(item)
 
     work = list(items)
     if len(work) < 2:

@@ -1,4 +1,4 @@
-"""A real S3 server behind something that answers in its place, cuts, hangs or crawls when it is told to."""
+"""A real S3 server behind something that answers in its place, cuts, tears, hangs or crawls when it is told to."""
 
 import socket
 import struct
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from infra.settings import S3Settings
 
 CHUNK_BYTES = 16 * 1024
+PAUSE_S = 0.05
 
 
 @dataclass
@@ -79,6 +80,38 @@ def hanging(exchange: Exchange) -> None:
                 return
 
 
+def torn(after: bytes, more: int = 0) -> Fault:
+    """Done, and the connection is closed as if all had been sent: so many bytes after the first `after`."""
+
+    def tear(exchange: Exchange) -> None:
+        answer = b"".join(exchange.forward())
+        exchange.client.sendall(answer[: answer.index(after) + len(after) + more])
+
+    return tear
+
+
+def garbled(body: bytes) -> Fault:
+    """Not done, and answered with this as if it had been."""
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    return lambda exchange: exchange.client.sendall(head + body)
+
+
+def trickling(after: bytes = b"") -> Fault:
+    """Done, with an answer that comes at once up to the first `after`, then byte by byte and never to its end."""
+
+    def trickle(exchange: Exchange) -> None:
+        answer = b"".join(exchange.forward())
+        begun = answer.index(after) + len(after)
+        exchange.client.sendall(answer[:begun])
+        for place in range(begun, len(answer) - 1):
+            if exchange.ending.wait(PAUSE_S):
+                return
+            exchange.client.sendall(answer[place : place + 1])
+        hanging(exchange)
+
+    return trickle
+
+
 def crawling(seconds: float) -> Fault:
     """Done, with an answer that takes so long, piece by piece."""
 
@@ -94,16 +127,29 @@ def crawling(seconds: float) -> Fault:
 
 @dataclass
 class FaultyS3:
-    """`settings` are those of the way past the faults. `seen` is what was asked, by method and path."""
+    """`settings` are those of the way past the faults. `seen` is what was asked, by method and path.
+
+    While `sips` holds, bodies of requests are taken in small pieces, a third of a megabyte a second. `open` is how many
+    connections there are, `opened` how many there have been. `ending` lets those end that wait.
+    """
 
     settings: S3Settings
     always: Fault = passed
+    sips: bool = False
+    open: int = 0
+    opened: int = 0
+    ending: threading.Event = field(default_factory=threading.Event)
     seen: list[tuple[str, str]] = field(default_factory=list)
     _next: dict[str, deque[Fault]] = field(default_factory=dict)
 
     def then(self, method: str, *faults: Fault) -> None:
         """The next requests of that method meet these, one each."""
         self._next.setdefault(method, deque()).extend(faults)
+
+    def heal(self) -> None:
+        """No faults from now on."""
+        self._next.clear()
+        self.always, self.sips = passed, False
 
     def met(self, method: str) -> Fault:
         """What the next request of that method meets."""
@@ -115,19 +161,27 @@ class FaultyS3:
 def faulty_s3(behind: S3Settings) -> Iterator[FaultyS3]:
     """Something before that server, gone in the end."""
     real = urlsplit(behind.endpoint_url or "")
-    ending, lock = threading.Event(), threading.Lock()
+    lock = threading.Lock()
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
             with suppress(OSError):  # clients leave
-                exchange = _read(self, (real.hostname or "", real.port or 0), ending)
+                exchange = _read(self, (real.hostname or "", real.port or 0), made)
                 with lock:
                     made.seen.append((exchange.method, exchange.path))
                     fault = made.met(exchange.method)
                 fault(exchange)
 
+        def setup(self) -> None:
+            super().setup()
+            with lock:
+                made.open += 1
+                made.opened += 1
+
         def finish(self) -> None:
             self.rfile.close()
+            with lock:
+                made.open -= 1
 
     class Server(ThreadingTCPServer):
         daemon_threads = False
@@ -140,12 +194,12 @@ def faulty_s3(behind: S3Settings) -> Iterator[FaultyS3]:
         try:
             yield made
         finally:
-            ending.set()
+            made.ending.set()
             server.shutdown()
             thread.join()
 
 
-def _read(handler: StreamRequestHandler, server: tuple[str, int], ending: threading.Event) -> Exchange:
+def _read(handler: StreamRequestHandler, server: tuple[str, int], made: FaultyS3) -> Exchange:
     """A whole request. What it is signed over goes on as it came; the connection to the server is for it alone."""
     line = handler.rfile.readline()
     if not line:
@@ -153,11 +207,18 @@ def _read(handler: StreamRequestHandler, server: tuple[str, int], ending: thread
     headers = _headers(handler)
     if "expect" in headers:
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    body = handler.rfile.read(int(headers.get("content-length", (b"", b"0"))[1]))
+    body, size = bytearray(), int(headers.get("content-length", (b"", b"0"))[1])
+    while len(body) < size:
+        if made.sips and made.ending.wait(PAUSE_S):
+            raise ConnectionError
+        piece = handler.rfile.read(min(CHUNK_BYTES, size - len(body)))
+        if not piece:
+            raise ConnectionError
+        body += piece
     kept = [raw for name, (raw, _) in headers.items() if name not in {"expect", "connection"}]
     head = b"".join([line, *kept, b"Connection: close\r\n\r\n"])
     method, path, _ = line.decode().split()
-    return Exchange(method, path, head, body, handler.request, server, ending)
+    return Exchange(method, path, head, bytes(body), handler.request, server, made.ending)
 
 
 def _headers(handler: StreamRequestHandler) -> Mapping[str, tuple[bytes, bytes]]:

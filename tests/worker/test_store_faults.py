@@ -19,8 +19,10 @@ from tests.support.faulty_s3 import (
     hanging,
     passed,
     refused,
+    trickling,
     unanswered,
 )
+from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker.tools.base import ToolContext
 
@@ -119,5 +121,39 @@ async def test_a_transfer_may_take_longer_than_the_lease(rig: Rig, store: Faulty
     for _ in range(2):
         rig.worker(copy, workspaces=workspaces, lease_s=LEASE_S)
     run = await rig.ended(await rig.submit("write", "copy"))
+    assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
+    assert await is_complete(rig, workspaces, run)
+
+
+async def is_left(store: FaultyS3) -> bool:
+    """Whether nobody talks to it."""
+    return store.open == 0
+
+
+async def test_a_run_ends_at_its_timeout_though_its_transfer_does_not(
+    rig: Rig, store: FaultyS3, workspaces: Workspaces
+) -> None:
+    store.then("GET", *[trickling(b"\r\n\r\n")] * TRIES)
+    rig.worker(copy, workspaces=workspaces)
+    run = await rig.ended(await rig.submit("write", "copy", timeout_s=2))
+    assert run.error
+    assert (run.status, run.error.code) == (Status.FAILED, "timeout")
+    await until(lambda: is_left(store), "the connection is closed")
+
+
+async def test_a_worker_is_drained_though_its_transfer_does_not_end(
+    rig: Rig, store: FaultyS3, workspaces: Workspaces
+) -> None:
+    async def reads() -> bool:
+        return any(seen == "GET" for seen, _ in store.seen)
+
+    store.then("GET", trickling(b"\r\n\r\n"))
+    worker = rig.worker(copy, workspaces=workspaces, grace_s=0.1)
+    run_id = await rig.submit("write", "copy")
+    await until(reads, "the transfer is under way")
+    await worker.drained()
+    await until(lambda: is_left(store), "the connection is closed")
+    rig.worker(copy, workspaces=workspaces)
+    run = await rig.ended(run_id)
     assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
     assert await is_complete(rig, workspaces, run)

@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from infra.contract.models import Brief, RunHead
+from infra.contract.states import Status
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, WorkspaceLimits, Workspaces
 from infra.workspace.client import build_client
@@ -48,6 +50,26 @@ def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
 @pytest.fixture
 def files(workspaces: Workspaces, user: str) -> S3RunFiles:
     return workspaces.run(user, "run-1", 1, {})
+
+
+@pytest.fixture
+def run(user: str) -> RunHead:
+    """Whose log is stored."""
+    return RunHead(
+        id="run-1",
+        user=user,
+        status=Status.RUNNING,
+        brief=Brief(title="x"),
+        attempt=1,
+        seq=1,
+        cancel=False,
+        created_ms=1_795_000_000_000,
+        queued_ms=None,
+        started_ms=None,
+        finished_ms=None,
+        error=None,
+        condemned=False,
+    )
 
 
 @pytest.fixture

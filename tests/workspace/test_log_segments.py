@@ -9,8 +9,7 @@ import pytest
 from msgspec import json, structs
 
 from infra.contract.errors import FileMissing
-from infra.contract.models import Brief, Event, RunHead, Segment
-from infra.contract.states import Status
+from infra.contract.models import Event, RunHead, Segment
 from infra.workspace import Workspaces, log_segments
 from infra.workspace.log_segments import Shelf
 
@@ -18,25 +17,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUCKET = "swissbrain-tests"
-
-
-@pytest.fixture
-def run(user: str) -> RunHead:
-    return RunHead(
-        id="run-1",
-        user=user,
-        status=Status.RUNNING,
-        brief=Brief(title="x"),
-        attempt=1,
-        seq=1,
-        cancel=False,
-        created_ms=1_795_000_000_000,
-        queued_ms=None,
-        started_ms=None,
-        finished_ms=None,
-        error=None,
-        condemned=False,
-    )
 
 
 def events(first: int, last: int) -> list[Event]:

@@ -10,7 +10,8 @@ import pytest
 
 from infra.workspace import S3RunFiles
 from infra.workspace.bucket import Bucket
-from infra.workspace.threads import Stopped, Threads, each
+from infra.workspace.stop import Stop, Stopped
+from infra.workspace.threads import Threads, each
 from tests.support.waiting import until
 
 
@@ -24,7 +25,7 @@ def threads() -> Iterator[Threads]:
 async def test_a_cancelled_call_ends_before_its_task(threads: Threads) -> None:
     begun, release, ended = Event(), Event(), Event()
 
-    def work(stop: Event) -> None:
+    def work(stop: Stop) -> None:
         begun.set()
         assert stop.wait(10)
         assert release.wait(10)
@@ -52,7 +53,7 @@ async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Thr
     reported: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told["message"]))
 
-    def work(stop: Event) -> None:
+    def work(stop: Stop) -> None:
         begun.set()
         assert release.wait(10)
         raise ValueError
@@ -83,13 +84,13 @@ def test_the_first_error_stops_the_rest() -> None:
         done.append(n)
 
     with pytest.raises(ValueError, match="3"):
-        each(work, range(10_000), Event())
+        each(work, range(10_000), Stop())
     assert len(done) < 10_000
 
 
 @pytest.mark.parametrize("count", [1, 100])
 def test_nothing_is_begun_after_a_stop(count: int) -> None:
-    stop = Event()
+    stop = Stop()
     stop.set()
     done: list[int] = []
     with pytest.raises(Stopped):
@@ -98,7 +99,7 @@ def test_nothing_is_begun_after_a_stop(count: int) -> None:
 
 
 def test_results_come_in_order() -> None:
-    assert each(lambda n: n * n, range(50), Event()) == [n * n for n in range(50)]
+    assert each(lambda n: n * n, range(50), Stop()) == [n * n for n in range(50)]
 
 
 async def test_nothing_is_stored_after_a_cancelled_store_returned(
