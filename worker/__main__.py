@@ -55,6 +55,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     finally:
         await redis.close()
         workspaces.close()
+    executor.close()  # not after an error: programs may still run then
     log_lines.log("worker.stopped", worker=settings.name)
 
 

@@ -15,6 +15,7 @@ from infra.contract.models import FileChanges
 from infra.contract.ports import Command, Execution, OnLine, RunFiles
 from infra.local_executor import sandbox, seccomp
 from infra.local_executor.child import Child, start, surely
+from infra.local_executor.home import Home, remove_abandoned
 from infra.local_executor.output import Capture
 from infra.local_executor.scratch import Folders, checked, give, remove
 from infra.logging import log
@@ -23,16 +24,16 @@ from infra.logging import log
 class LocalExecutor:
     """Implements the port `Executor`. `root` is a scratch directory of this worker alone, emptied when it starts.
 
-    Raises ExecutorUnavailable if it cannot be.
+    Those beside it whose workers are gone are removed then. Raises ExecutorUnavailable if `root` cannot be had.
     `unsafe` is for development only: programs run without a sandbox, with the worker's own rights.
     """
 
     def __init__(self, root: Path, *, unsafe: bool = False) -> None:
         self._root = root
         self._unsafe = unsafe
+        remove_abandoned(root.parent, but=root.name)
         try:
-            remove(root)
-            root.mkdir(mode=0o700, parents=True)
+            self._home = Home(root)
         except OSError as exc:
             raise ExecutorUnavailable(f"the scratch folder '{root}' cannot be emptied: {exc.strerror}") from exc
 
@@ -73,6 +74,10 @@ class LocalExecutor:
         folder = self._folders(run_id).run
         if os.path.lexists(folder):
             await surely(asyncio.to_thread(remove, folder))
+
+    def close(self) -> None:
+        """Remove the scratch directory, when all runs have been released; without this the next worker does."""
+        self._home.leave()
 
     def _folders(self, run_id: str) -> Folders:
         return Folders(self._root / checked(run_id, "run id"))
@@ -121,9 +126,9 @@ class LocalExecutor:
 
             def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
                 sandboxed = sandbox.sandboxed(host, command, args_fd, ready_fd)
-                return sandbox.guarded(host.python_home, lifeline_fd, command.limits.memory_bytes, sandboxed)
+                return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
 
-            return start(command_line, {}, pass_fds=(source_fd, filter_fd, args_fd), cwd="/")
+            return start(command_line, {}, pass_fds=(self._home.lock_fd, source_fd, filter_fd, args_fd), cwd="/")
 
     def _start_unsafe(self, command: Command, folders: Folders) -> Child:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
@@ -134,9 +139,12 @@ class LocalExecutor:
 
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             launched = sandbox.launched(python, 0, ready_fd, command, str(program), count_processes=False)
-            return sandbox.guarded(python, lifeline_fd, command.limits.memory_bytes, launched)
+            return self._guarded(python, lifeline_fd, command, launched)
 
-        return start(command_line, sandbox.environment(home, python), pass_fds=(), cwd=home)
+        return start(command_line, sandbox.environment(home, python), pass_fds=(self._home.lock_fd,), cwd=home)
+
+    def _guarded(self, python: Path, lifeline_fd: int, command: Command, argv: list[str]) -> list[str]:
+        return sandbox.guarded(python, lifeline_fd, self._home.lock_fd, command.limits.memory_bytes, argv)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Stands between the worker and a program, so that nothing of the program outlives either of them.
 
-Run as a script of its own, with the standard library alone: `guard.py LIFELINE MEMORY_BYTES COMMAND…`. It ends once the
-last process of the program's tree has been reaped, which it brings about when the program ends, when the tree holds
-more memory than allowed, or when the worker lets go of the lifeline, be it by closing it or by dying.
+Run as a script of its own, with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES COMMAND…`. It ends
+once the last process of the program's tree has been reaped, which it brings about when the program ends, when the tree
+holds more memory than allowed, or when the worker lets go of the lifeline, be it by closing it or by dying. LOCK is a
+descriptor that stays open until then, and that the program does not inherit: see home.py.
 
 Orphans become children of the guard (a subreaper) wherever they moved, to another session or process group. So killing
 all children until there is none takes the whole tree, and there is no instant at which the death of the worker goes
@@ -26,18 +27,19 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 COUNTS = 5
 
 
-def main(lifeline: int, memory_bytes: int, command: list[str]) -> int:
+def main(lifeline: int, lock: int, memory_bytes: int, command: list[str]) -> int:
     """Run the command and answer its exit code, 128 + n if signal n ended it."""
     # Handlers, not SIG_IGN: the program must not inherit them.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    os.set_inheritable(lifeline, False)
+    for kept in (lifeline, lock):
+        os.set_inheritable(kept, False)
     program = os.fork()
     if program == 0:
         execute(command)
     for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
-        if fd > 2 and fd != lifeline:
+        if fd > 2 and fd not in (lifeline, lock):
             with contextlib.suppress(OSError):  # that of the listing itself
                 os.close(fd)
     too_much = watch(lifeline, program, memory_bytes)
@@ -161,4 +163,4 @@ def processes() -> dict[int, tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

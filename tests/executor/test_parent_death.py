@@ -22,7 +22,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 @contextmanager
 def worker(bench: Bench, mode: str, count: int) -> Iterator["subprocess.Popen[bytes]"]:
-    argv = [sys.executable, "-m", "tests.executor.parent", str(bench.root), bench.marker, mode, str(count)]
+    root = str(bench.root.with_name("worker"))
+    argv = [sys.executable, "-m", "tests.executor.parent", root, bench.marker, mode, str(count)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY)
     try:
         yield process
