@@ -38,12 +38,14 @@ def main(lifeline: int, lock: int, memory_bytes: int, command: list[str]) -> int
     program = os.fork()
     if program == 0:
         execute(command)
-    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
-        if fd > 2 and fd not in (lifeline, lock):
-            with contextlib.suppress(OSError):  # that of the listing itself
-                os.close(fd)
-    too_much = watch(lifeline, program, memory_bytes)
-    code = end_all(program)
+    try:
+        for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+            if fd > 2 and fd not in (lifeline, lock):
+                with contextlib.suppress(OSError):  # that of the listing itself
+                    os.close(fd)
+        too_much = watch(lifeline, program, memory_bytes)
+    finally:
+        code = end_all(program)
     if too_much:
         with contextlib.suppress(OSError):
             os.write(2, f"\nkilled: the program held more than {memory_bytes // 1024**2} MB of memory\n".encode())
@@ -72,9 +74,11 @@ def watch(lifeline: int, program: int, memory_bytes: int) -> bool:
 
 def end_all(program: int) -> int:
     """Kill and reap children, orphans that come to us included, until there is none; answers the program's code."""
-    code = KILLED
+    code = None
     while True:
         found = [pid for pid, (parent, _) in processes().items() if parent == os.getpid()]
+        if not found and code is None:
+            found = [program]  # it is ours until it is reaped, and without open files nobody can be looked at
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -86,7 +90,7 @@ def end_all(program: int) -> int:
                     code = 128 - ended if ended < 0 else ended
                 pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return code
+            return KILLED if code is None else code
         if not found:
             time.sleep(PAUSE_S)
 
@@ -152,10 +156,10 @@ def held_bytes(pid: int) -> tuple[int, int]:
 
 
 def processes() -> dict[int, tuple[int, int]]:
-    """Parent and resident bytes of each process."""
-    found = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdigit():
+    """Parent and resident bytes of each process that can be looked at: none, while the host is short of open files."""
+    found: dict[int, tuple[int, int]] = {}
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                 fields = file.read().rpartition(b")")[2].split()
                 found[int(name)] = (int(fields[1]), int(fields[21]) * PAGE_BYTES)
