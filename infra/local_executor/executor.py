@@ -10,15 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra.contract.errors import ExecutorUnavailable
+from infra.contract.errors import ContractError, ExecutorUnavailable, WorkerShort
 from infra.contract.models import FileChanges
 from infra.contract.ports import Command, Execution, OnLine, RunFiles
-from infra.local_executor import sandbox, seccomp
+from infra.local_executor import guard, sandbox, seccomp
 from infra.local_executor.child import Child, start, surely
 from infra.local_executor.home import Home, remove_abandoned
 from infra.local_executor.output import Capture
 from infra.local_executor.scratch import Folders, checked, give, remove
 from infra.logging import log
+from infra.shortage import shortages, told
 
 
 class LocalExecutor:
@@ -38,13 +39,17 @@ class LocalExecutor:
             raise ExecutorUnavailable(f"the scratch folder '{root}' cannot be emptied: {exc.strerror}") from exc
 
     async def check(self) -> None:
-        """Run a program in a sandbox. Raises ExecutorUnavailable, saying what to install or to allow."""
+        """Run a program in a sandbox.
+
+        Raises ExecutorUnavailable, saying what to install or to allow, and WorkerShort.
+        """
         folders = Folders(self._root / f"check-{secrets.token_hex(8)}")
-        folders.make()
-        try:
-            ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
-        finally:
-            remove(folders.run)
+        with shortages():
+            try:
+                folders.make()
+                ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
+            finally:
+                remove(folders.run)
         if ended.timed_out or ended.exit_code != 0:
             raise ExecutorUnavailable("a program that does nothing did not succeed in the sandbox")
 
@@ -52,12 +57,13 @@ class LocalExecutor:
         """See the port. What a killed or failed program has written is stored too; after a cancel nothing is."""
         folders = self._folders(command.run_id)
         checked(command.call, "name of a call")
-        folders.make()
-        await files.materialise(folders.workspace)
-        began = asyncio.get_running_loop().time()
-        ended = await self._run(command, folders, on_line)
-        duration_ms = int((asyncio.get_running_loop().time() - began) * 1000)
-        changes: FileChanges = await files.store_changes(folders.workspace)
+        with shortages():
+            folders.make()
+            await files.materialise(folders.workspace)
+            began = asyncio.get_running_loop().time()
+            ended = await self._run_or_blame(command, folders, files, on_line)
+            duration_ms = int((asyncio.get_running_loop().time() - began) * 1000)
+            changes: FileChanges = await files.store_changes(folders.workspace)
         return Execution(
             exit_code=None if ended.timed_out else ended.exit_code,
             timed_out=ended.timed_out,
@@ -82,6 +88,15 @@ class LocalExecutor:
     def _folders(self, run_id: str) -> Folders:
         return Folders(self._root / checked(run_id, "run id"))
 
+    async def _run_or_blame(self, command: Command, folders: Folders, files: RunFiles, on_line: OnLine) -> "Ended":
+        """Run it. Raises LimitExceeded, not WorkerShort, if the host is short because this very run took too much."""
+        try:
+            with shortages():
+                return await self._run(command, folders, on_line)
+        except WorkerShort:
+            await files.check(folders.workspace)
+            raise
+
     async def _run(self, command: Command, folders: Folders, on_line: OnLine) -> "Ended":
         stdout = Capture(folders.output / f"{command.call}.stdout", command.limits.output_bytes)
         stderr = Capture(folders.output / f"{command.call}.stderr", command.limits.output_bytes)
@@ -104,8 +119,7 @@ class LocalExecutor:
                 child.close()
                 await surely(_settled(work))
         if not child.began:
-            said = stderr.path.read_text(errors="replace").strip()
-            raise ExecutorUnavailable(f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}")
+            raise _unbuilt(stderr.path.read_text(errors="replace").strip(), child.exit_code)
         return Ended(child.exit_code, timed_out, stdout, stderr)
 
     async def _start(self, command: Command, folders: Folders) -> Child:
@@ -155,6 +169,14 @@ class Ended:
     timed_out: bool
     stdout: Capture
     stderr: Capture
+
+
+def _unbuilt(said: str, exit_code: int | None) -> ContractError:
+    """Why a program was not begun: the host cannot isolate, or is short of something just now."""
+    if exit_code == guard.KILLED:
+        return WorkerShort("the sandbox was killed before it stood: the worker's host is short of memory, or of time")
+    unavailable = f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}"
+    return told(said) or ExecutorUnavailable(unavailable)
 
 
 async def _ignore(stream: str, line: str, more: bool) -> None:

@@ -30,6 +30,9 @@ class PlainFiles:
         self.stored += 1
         return FileChanges(written=[], deleted=[], skipped=[])
 
+    async def check(self, directory: Path) -> None:
+        return
+
     @property
     def port(self) -> RunFiles:
         """As much of the port as the executor uses."""
