@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 import uvloop
 
 from infra import logging as log_lines
-from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable
+from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, WorkerShort
 from infra.contract.store import RunStore
 from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
@@ -36,11 +36,11 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     executor = LocalExecutor(settings.root / settings.name, unsafe=unsafe)
     try:
         await executor.check()
-    except ExecutorUnavailable as exc:
+    except (ExecutorUnavailable, WorkerShort) as exc:
         log_lines.log("executor.unavailable", level=logging.WARNING, reason=str(exc))
     try:
         await workspaces.check()
-    except FilesUnavailable as exc:
+    except (FilesUnavailable, WorkerShort) as exc:
         log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
     store = RunStore(redis, kept.keys, retention_s=kept.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
@@ -55,6 +55,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     finally:
         await redis.close()
         workspaces.close()
+    executor.close()  # not after an error: programs may still run then
     log_lines.log("worker.stopped", worker=settings.name)
 
 

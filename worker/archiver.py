@@ -5,7 +5,7 @@ from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from infra.contract.errors import ContractError, FilesUnavailable
+from infra.contract.errors import ContractError, FilesUnavailable, WorkerShort
 from infra.contract.models import Claim, Event, Segment
 from infra.contract.ports import LogArchive
 from infra.contract.states import Outcome
@@ -98,7 +98,7 @@ class Archiver:
         """Never raises: a run whose log cannot be archived goes on until Redis has no more room for it."""
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(FilesUnavailable),
+                retry=retry_if_exception_type((FilesUnavailable, WorkerShort)),
                 wait=wait_random_exponential(multiplier=0.5, max=MAX_WAIT_S),
                 stop=lambda _: self._closing,
                 reraise=True,

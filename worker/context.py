@@ -61,8 +61,8 @@ class RunContext:
         The result, what `call` changed in the workspace and the events that `done` says are stored together or not at
         all. What was journaled before is stored before `call` begins, so a completed step is never executed again;
         `call` itself is executed again, on the workspace as it was, if the worker dies while it runs; one that is not
-        `repeatable` is noted before it begins, and raises Interrupted instead. Raises LeaseLost, FilesUnavailable, and
-        whatever `call` raises, which is not journaled.
+        `repeatable` is noted before it begins, and raises Interrupted instead. Raises LeaseLost, FilesUnavailable,
+        WorkerShort, and whatever `call` raises, which is not journaled.
         """
         if key in self._journal:
             return await self._recall(self._journal[key], kind)

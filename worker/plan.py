@@ -56,7 +56,7 @@ class PlanWalker:
     ) -> dict[str, object]:
         """Execute the steps that the journal does not hold yet; the run's result.
 
-        Raises StepFailed, Drained, FilesUnavailable, LeaseLost.
+        Raises StepFailed, Drained, FilesUnavailable, WorkerShort, LeaseLost.
         """
         record: StepRecord | None = None
         for index, step in enumerate(plan):

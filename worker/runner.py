@@ -1,6 +1,7 @@
 """Takes one claimed run to an outcome: ended, given back, or left to its new owner."""
 
 import asyncio
+import logging
 import random
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import cast
 
 from msgspec import UNSET
 
-from infra.contract.errors import FilesUnavailable, LeaseLost, StoreUnavailable
+from infra.contract.errors import FilesUnavailable, LeaseLost, StoreUnavailable, WorkerShort
 from infra.contract.events import Failure, RunEnd, RunFinished, RunRequeued
 from infra.contract.models import Claim, NewEvent, RunError, RunRecord, Writes
 from infra.contract.ports import Executor
@@ -152,14 +153,22 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
             return GivenBack("drained", 0, burn=False)
         case StepFailed():
             return Ended(Status.FAILED, error=failure.error)
-        case FilesUnavailable() if run.attempt < run.spec.max_attempts:
-            return GivenBack("files_unavailable", _backoff_ms(run.attempt), burn=True)
         case FilesUnavailable():
-            return Ended(Status.FAILED, error=RunError(code="files_unavailable", message=str(failure)))
+            return _put_off("files_unavailable", failure, run)
+        case WorkerShort():
+            return _put_off("worker_short", failure, run)
         case _:
             log("run.broken", run_id=run.id, fence=run.fence, error=failure)
             message = f"the worker met an unexpected {type(failure).__name__}; its log tells more"
             return Ended(Status.FAILED, error=RunError(code="internal_error", message=message))
+
+
+def _put_off(code: str, failure: Exception, run: RunRecord) -> Ended | GivenBack:
+    """What passes by itself: the run is tried again later, unless this was its last attempt."""
+    log("run.put_off", level=logging.WARNING, run_id=run.id, fence=run.fence, code=code, reason=str(failure))
+    if run.attempt < run.spec.max_attempts:
+        return GivenBack(code, _backoff_ms(run.attempt), burn=True)
+    return Ended(Status.FAILED, error=RunError(code=code, message=str(failure)))
 
 
 def _backoff_ms(attempt: int) -> int:

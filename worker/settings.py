@@ -15,10 +15,10 @@ _PORT = "WORKER_HEALTH_PORT"
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """`name`: unique among the live workers; its scratch directory below `root` is emptied at the start.
+    """`name`: unique among the live workers; its scratch directory below `root` is this worker's alone.
     `slots`: runs at a time. `lease_s`: how long a run stays ours without renewal. `grace_s`: what SIGTERM leaves
-    a run to reach a step boundary. `root`: scratch directory of the sandboxes. `health_port`: where `GET /health`
-    is answered; None: nowhere."""
+    a run to reach a step boundary. `root`: scratch space of the workers of this host. `health_port`: where
+    `GET /health` is answered; None: nowhere."""
 
     name: str
     slots: int

@@ -85,7 +85,7 @@ class RunRequeued(Single, frozen=True, kw_only=True):
         str,
         Meta(
             description="`lease_expired` (the worker was lost), `unanswered` (it never heard of its claim), `drained`, "
-            "`files_unavailable`."
+            "`files_unavailable`, `worker_short` (its host was short of disk space, open files, processes or memory)."
         ),
     ]
     delay_ms: Annotated[int, Meta(description="It goes on no sooner than after so many ms.")] | UnsetType = UNSET

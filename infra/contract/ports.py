@@ -51,7 +51,7 @@ Changes: TypeAlias = Mapping[str, FileEntry | None]
 class RunFiles(Protocol):
     """The workspace of one claimed run. What is changed here is seen by others once `uncommitted` has been stored.
 
-    All that fetch or store bytes raise FilesUnavailable if the object store fails.
+    All that fetch or store bytes raise FilesUnavailable if the object store fails, and WorkerShort.
     """
 
     async def read(self, path: str, max_bytes: int | None = None) -> bytes:
@@ -78,6 +78,10 @@ class RunFiles(Protocol):
         """Store what changed in `directory` since it was materialised. Raises LimitExceeded, nothing stored then."""
         ...
 
+    async def check(self, directory: Path) -> None:
+        """Raise LimitExceeded if `directory` holds more than could be stored; nothing is stored."""
+        ...
+
     def uncommitted(self) -> dict[str, FileEntry | None]:
         """Take what has changed since the last call (None: deleted), to be stored with the run's next fenced write."""
         ...
@@ -99,7 +103,7 @@ class RunFiles(Protocol):
 
 
 class LogArchive(Protocol):
-    """Segments of logs, kept in the object store. Everything raises FilesUnavailable if the store fails."""
+    """Segments of logs, kept in the object store. Everything raises FilesUnavailable if that fails, and WorkerShort."""
 
     async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
         """Store the events of a segment. It counts once the run's record names it."""
@@ -167,14 +171,14 @@ class Executor(Protocol):
     """Executes programs in isolation."""
 
     async def check(self) -> None:
-        """Raise ExecutorUnavailable if programs cannot be isolated here."""
+        """Raise ExecutorUnavailable if programs cannot be isolated here, WorkerShort if they cannot just now."""
         ...
 
     async def execute(self, command: Command, files: RunFiles, on_line: OnLine) -> Execution:
         """Materialise the workspace, run the program, store what it changed.
 
         If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
-        Raises ExecutorUnavailable, FilesUnavailable, LimitExceeded.
+        Raises ExecutorUnavailable, WorkerShort, FilesUnavailable, LimitExceeded.
         """
         ...
 

@@ -105,7 +105,7 @@ def start(
     """Start a guard in a session of its own; `pass_fds` go to it.
 
     `command_line` is given the descriptors of the lifeline and of the pipe on which a program that begins sends a byte.
-    Raises ExecutorUnavailable.
+    Raises ExecutorUnavailable, and OSError if the host is short of something.
     """
     with ExitStack() as closed_on_error:
         lifeline_theirs, lifeline_ours = _pipe(closed_on_error)
@@ -124,10 +124,12 @@ def start(
         except (FileNotFoundError, PermissionError) as exc:
             raise ExecutorUnavailable(f"{exc.filename or 'a program'} could not be started: {exc.strerror}") from exc
         guard_fd = os.pidfd_open(guard.pid)
+        closed_on_error.callback(os.close, guard_fd)
+        child = Child(guard, guard_fd, lifeline_ours, ready_ours)
         closed_on_error.pop_all()
     os.close(lifeline_theirs)
     os.close(ready_theirs)
-    return Child(guard, guard_fd, lifeline_ours, ready_ours)
+    return child
 
 
 async def surely(work: Coroutine[Any, Any, None]) -> None:

@@ -10,40 +10,46 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra.contract.errors import ExecutorUnavailable
+from infra.contract.errors import ContractError, ExecutorUnavailable, WorkerShort
 from infra.contract.models import FileChanges
 from infra.contract.ports import Command, Execution, OnLine, RunFiles
-from infra.local_executor import sandbox, seccomp
+from infra.local_executor import guard, sandbox, seccomp
 from infra.local_executor.child import Child, start, surely
+from infra.local_executor.home import Home, remove_abandoned
 from infra.local_executor.output import Capture
 from infra.local_executor.scratch import Folders, checked, give, remove
 from infra.logging import log
+from infra.shortage import shortages, told
 
 
 class LocalExecutor:
     """Implements the port `Executor`. `root` is a scratch directory of this worker alone, emptied when it starts.
 
-    Raises ExecutorUnavailable if it cannot be.
+    Those beside it whose workers are gone are removed then. Raises ExecutorUnavailable if `root` cannot be had.
     `unsafe` is for development only: programs run without a sandbox, with the worker's own rights.
     """
 
     def __init__(self, root: Path, *, unsafe: bool = False) -> None:
         self._root = root
         self._unsafe = unsafe
+        remove_abandoned(root.parent, but=root.name)
         try:
-            remove(root)
-            root.mkdir(mode=0o700, parents=True)
+            self._home = Home(root)
         except OSError as exc:
             raise ExecutorUnavailable(f"the scratch folder '{root}' cannot be emptied: {exc.strerror}") from exc
 
     async def check(self) -> None:
-        """Run a program in a sandbox. Raises ExecutorUnavailable, saying what to install or to allow."""
+        """Run a program in a sandbox.
+
+        Raises ExecutorUnavailable, saying what to install or to allow, and WorkerShort.
+        """
         folders = Folders(self._root / f"check-{secrets.token_hex(8)}")
-        folders.make()
-        try:
-            ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
-        finally:
-            remove(folders.run)
+        with shortages():
+            try:
+                folders.make()
+                ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
+            finally:
+                remove(folders.run)
         if ended.timed_out or ended.exit_code != 0:
             raise ExecutorUnavailable("a program that does nothing did not succeed in the sandbox")
 
@@ -51,12 +57,13 @@ class LocalExecutor:
         """See the port. What a killed or failed program has written is stored too; after a cancel nothing is."""
         folders = self._folders(command.run_id)
         checked(command.call, "name of a call")
-        folders.make()
-        await files.materialise(folders.workspace)
-        began = asyncio.get_running_loop().time()
-        ended = await self._run(command, folders, on_line)
-        duration_ms = int((asyncio.get_running_loop().time() - began) * 1000)
-        changes: FileChanges = await files.store_changes(folders.workspace)
+        with shortages():
+            folders.make()
+            await files.materialise(folders.workspace)
+            began = asyncio.get_running_loop().time()
+            ended = await self._run_or_blame(command, folders, files, on_line)
+            duration_ms = int((asyncio.get_running_loop().time() - began) * 1000)
+            changes: FileChanges = await files.store_changes(folders.workspace)
         return Execution(
             exit_code=None if ended.timed_out else ended.exit_code,
             timed_out=ended.timed_out,
@@ -74,8 +81,21 @@ class LocalExecutor:
         if os.path.lexists(folder):
             await surely(asyncio.to_thread(remove, folder))
 
+    def close(self) -> None:
+        """Remove the scratch directory, when all runs have been released; without this the next worker does."""
+        self._home.leave()
+
     def _folders(self, run_id: str) -> Folders:
         return Folders(self._root / checked(run_id, "run id"))
+
+    async def _run_or_blame(self, command: Command, folders: Folders, files: RunFiles, on_line: OnLine) -> "Ended":
+        """Run it. Raises LimitExceeded, not WorkerShort, if the host is short because this very run took too much."""
+        try:
+            with shortages():
+                return await self._run(command, folders, on_line)
+        except WorkerShort:
+            await files.check(folders.workspace)
+            raise
 
     async def _run(self, command: Command, folders: Folders, on_line: OnLine) -> "Ended":
         stdout = Capture(folders.output / f"{command.call}.stdout", command.limits.output_bytes)
@@ -99,8 +119,7 @@ class LocalExecutor:
                 child.close()
                 await surely(_settled(work))
         if not child.began:
-            said = stderr.path.read_text(errors="replace").strip()
-            raise ExecutorUnavailable(f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}")
+            raise _unbuilt(stderr.path.read_text(errors="replace").strip(), child.exit_code)
         return Ended(child.exit_code, timed_out, stdout, stderr)
 
     async def _start(self, command: Command, folders: Folders) -> Child:
@@ -121,9 +140,9 @@ class LocalExecutor:
 
             def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
                 sandboxed = sandbox.sandboxed(host, command, args_fd, ready_fd)
-                return sandbox.guarded(host.python_home, lifeline_fd, command.limits.memory_bytes, sandboxed)
+                return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
 
-            return start(command_line, {}, pass_fds=(source_fd, filter_fd, args_fd), cwd="/")
+            return start(command_line, {}, pass_fds=(self._home.lock_fd, source_fd, filter_fd, args_fd), cwd="/")
 
     def _start_unsafe(self, command: Command, folders: Folders) -> Child:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
@@ -134,9 +153,12 @@ class LocalExecutor:
 
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             launched = sandbox.launched(python, 0, ready_fd, command, str(program), count_processes=False)
-            return sandbox.guarded(python, lifeline_fd, command.limits.memory_bytes, launched)
+            return self._guarded(python, lifeline_fd, command, launched)
 
-        return start(command_line, sandbox.environment(home, python), pass_fds=(), cwd=home)
+        return start(command_line, sandbox.environment(home, python), pass_fds=(self._home.lock_fd,), cwd=home)
+
+    def _guarded(self, python: Path, lifeline_fd: int, command: Command, argv: list[str]) -> list[str]:
+        return sandbox.guarded(python, lifeline_fd, self._home.lock_fd, command.limits.memory_bytes, argv)
 
 
 @dataclass(frozen=True)
@@ -147,6 +169,14 @@ class Ended:
     timed_out: bool
     stdout: Capture
     stderr: Capture
+
+
+def _unbuilt(said: str, exit_code: int | None) -> ContractError:
+    """Why a program was not begun: the host cannot isolate, or is short of something just now."""
+    if exit_code == guard.KILLED:
+        return WorkerShort("the sandbox was killed before it stood: the worker's host is short of memory, or of time")
+    unavailable = f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}"
+    return told(said) or ExecutorUnavailable(unavailable)
 
 
 async def _ignore(stream: str, line: str, more: bool) -> None:

@@ -1,8 +1,9 @@
 """Stands between the worker and a program, so that nothing of the program outlives either of them.
 
-Run as a script of its own, with the standard library alone: `guard.py LIFELINE MEMORY_BYTES COMMAND…`. It ends once the
-last process of the program's tree has been reaped, which it brings about when the program ends, when the tree holds
-more memory than allowed, or when the worker lets go of the lifeline, be it by closing it or by dying.
+Run as a script of its own, with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES COMMAND…`. It ends
+once the last process of the program's tree has been reaped, which it brings about when the program ends, when the tree
+holds more memory than allowed, or when the worker lets go of the lifeline, be it by closing it or by dying. LOCK is a
+descriptor that stays open until then, and that the program does not inherit: see home.py.
 
 Orphans become children of the guard (a subreaper) wherever they moved, to another session or process group. So killing
 all children until there is none takes the whole tree, and there is no instant at which the death of the worker goes
@@ -26,22 +27,25 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 COUNTS = 5
 
 
-def main(lifeline: int, memory_bytes: int, command: list[str]) -> int:
+def main(lifeline: int, lock: int, memory_bytes: int, command: list[str]) -> int:
     """Run the command and answer its exit code, 128 + n if signal n ended it."""
     # Handlers, not SIG_IGN: the program must not inherit them.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    os.set_inheritable(lifeline, False)
+    for kept in (lifeline, lock):
+        os.set_inheritable(kept, False)
     program = os.fork()
     if program == 0:
         execute(command)
-    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
-        if fd > 2 and fd != lifeline:
-            with contextlib.suppress(OSError):  # that of the listing itself
-                os.close(fd)
-    too_much = watch(lifeline, program, memory_bytes)
-    code = end_all(program)
+    try:
+        for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+            if fd > 2 and fd not in (lifeline, lock):
+                with contextlib.suppress(OSError):  # that of the listing itself
+                    os.close(fd)
+        too_much = watch(lifeline, program, memory_bytes)
+    finally:
+        code = end_all(program)
     if too_much:
         with contextlib.suppress(OSError):
             os.write(2, f"\nkilled: the program held more than {memory_bytes // 1024**2} MB of memory\n".encode())
@@ -70,9 +74,11 @@ def watch(lifeline: int, program: int, memory_bytes: int) -> bool:
 
 def end_all(program: int) -> int:
     """Kill and reap children, orphans that come to us included, until there is none; answers the program's code."""
-    code = KILLED
+    code = None
     while True:
         found = [pid for pid, (parent, _) in processes().items() if parent == os.getpid()]
+        if not found and code is None:
+            found = [program]  # it is ours until it is reaped, and without open files nobody can be looked at
         for pid in found:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -84,7 +90,7 @@ def end_all(program: int) -> int:
                     code = 128 - ended if ended < 0 else ended
                 pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return code
+            return KILLED if code is None else code
         if not found:
             time.sleep(PAUSE_S)
 
@@ -150,10 +156,10 @@ def held_bytes(pid: int) -> tuple[int, int]:
 
 
 def processes() -> dict[int, tuple[int, int]]:
-    """Parent and resident bytes of each process."""
-    found = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208
-        if name.isdigit():
+    """Parent and resident bytes of each process that can be looked at: none, while the host is short of open files."""
+    found: dict[int, tuple[int, int]] = {}
+    with contextlib.suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
                 fields = file.read().rpartition(b")")[2].split()
                 found[int(name)] = (int(fields[1]), int(fields[21]) * PAGE_BYTES)
@@ -161,4 +167,4 @@ def processes() -> dict[int, tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))

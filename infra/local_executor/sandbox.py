@@ -103,9 +103,10 @@ def launched(
     return [*launcher, *map(str, numbers), interpreter(command), program]
 
 
-def guarded(python: Path, lifeline_fd: int, memory_bytes: int, argv: list[str]) -> list[str]:
+def guarded(python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str]) -> list[str]:
     """The command line of the guard of a program."""
-    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, str(lifeline_fd), str(memory_bytes), *argv]
+    numbers = map(str, (lifeline_fd, lock_fd, memory_bytes))
+    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *argv]
 
 
 def uid_of(run_id: str) -> int:

@@ -58,17 +58,22 @@ def remove(folder: Path) -> None:
         folder.unlink(missing_ok=True)
         return
     with suppress(FileNotFoundError):
-        top = _unlocked(str(folder), None)
-        try:
-            _empty(top)
-        finally:
-            os.close(top)
+        empty(folder)
         folder.rmdir()
 
 
-def _empty(top: int) -> None:
+def empty(folder: Path, but: str = "") -> None:
+    """Remove all in a folder but the file `but`."""
+    top = _unlocked(str(folder), None)
+    try:
+        _empty(top, but)
+    finally:
+        os.close(top)
+
+
+def _empty(top: int, but: str) -> None:
     scrap = f".scrap-{secrets.token_hex(8)}"
-    left = _unlink_files(top)
+    left = _unlink_files(top, but)
     moved = 0
     while left:
         name = left.pop()
@@ -84,12 +89,12 @@ def _empty(top: int) -> None:
         os.rmdir(name, dir_fd=top)
 
 
-def _unlink_files(fd: int) -> list[str]:
-    """Remove all but the folders in a folder, and answer their names."""
+def _unlink_files(fd: int, but: str = "") -> list[str]:
+    """Remove all but the folders in a folder, and the file `but`; answer the folders' names."""
     with os.scandir(fd) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_folder in found:
-        if not is_folder:
+        if not is_folder and name != but:
             os.unlink(name, dir_fd=fd)
     return [name for name, is_folder in found if is_folder]
 

@@ -19,7 +19,7 @@ from infra.workspace.bucket import Bucket, Stored
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.stop import Stop
 from infra.workspace.threads import Threads, each
-from infra.workspace.tree import Stamp, Tree, parents
+from infra.workspace.tree import Scan, Stamp, Tree, parents
 
 SKIPPED_SHOWN = 100
 STAMP_GRAIN_NS = 50_000_000
@@ -152,8 +152,8 @@ class S3RunFiles:
         """Make `directory` hold just the workspace's files; whatever else is there, empty folders too, is removed.
 
         Fetches only what is not there yet. New files are 0644 (0755 if they were executable when stored) and belong
-        to the worker; the executor hands them to the sandbox's user. Raises FilesUnavailable; what was fetched until
-        then is kept and not fetched again.
+        to the worker; the executor hands them to the sandbox's user. Raises FilesUnavailable, WorkerShort; what was
+        fetched until then is kept and not fetched again.
         """
         await self._threads.call(lambda stop: self._materialise(directory, stop))
 
@@ -164,6 +164,15 @@ class S3RunFiles:
         before anything is stored. After FilesUnavailable nothing counts as changed; a further call stores all of it.
         """
         return await self._threads.call(lambda stop: self._store_changes(directory, stop))
+
+    async def check(self, directory: Path) -> None:
+        """Raise LimitExceeded if `directory` holds more than could be stored."""
+
+        def check() -> None:
+            with Tree(directory) as tree:
+                self._scan(tree)
+
+        await self._threads.call(lambda _: check())
 
     def _materialise(self, directory: Path, stop: Stop) -> None:
         self._attend(directory)
@@ -189,8 +198,7 @@ class S3RunFiles:
     def _store_changes(self, directory: Path, stop: Stop) -> FileChanges:
         self._attend(directory)
         with Tree(directory) as tree:
-            files, skipped = tree.scan(RESERVED, self._limits.entries)
-            self._limits.check({path: stamp.size_bytes for path, stamp in files.items()})
+            files, skipped = self._scan(tree)
             changed: dict[str, _Content] = {}
             unreadable: list[str] = []
 
@@ -212,6 +220,11 @@ class S3RunFiles:
             del self._known[path]
         written = [_info(path, self._files[path]) for path in sorted(changed)]
         return FileChanges(written=written, deleted=gone, skipped=_shortened(sorted([*skipped, *unreadable])))
+
+    def _scan(self, tree: Tree) -> Scan:
+        scan = tree.scan(RESERVED, self._limits.entries)
+        self._limits.check({path: stamp.size_bytes for path, stamp in scan.files.items()})
+        return scan
 
     def _changed(self, tree: Tree, path: str, stamp: Stamp) -> _Content | None:
         """The local file's content if it differs from what is known. Raises PermissionError if it cannot be read."""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from infra.local_executor.home import LOCK
 from swissbrain.client import Client
 from swissbrain.models import Event
 from tests.chaos.checks import CLAIMED, check_run, read_effects
@@ -104,7 +105,7 @@ def _unfinished(client: Client, run_ids: set[str]) -> list[str]:
 def _remains(site: Site) -> list[str]:
     """Processes, scratch folders and entries of the queue that should be gone when all runs have ended."""
     found = [f"the process {pid} is left: {command}" for pid, command in site.strays().items()]
-    found += [f"{path} is left" for path in site.scratch.glob("*/*")]
+    found += [f"{path} is left" for path in site.scratch.glob("*/*") if path.name != LOCK]
     return found + [f"{key} holds {count}" for key, count in site.queue().items() if count]
 
 

@@ -34,6 +34,7 @@ def unsafe(tmp_path: Path) -> Iterator[Bench]:
 
 def _checked(bench: Bench) -> Iterator[Bench]:
     yield bench
+    bench.executor.close()
     wait_until(lambda: not bench.alive(), "no process of the test is left", timeout_s=5)
     # What some tests dig is too deep for pytest's own removal.
     subprocess.run(["/bin/rm", "-rf", str(bench.root)], check=True)

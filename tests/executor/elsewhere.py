@@ -11,7 +11,7 @@ from infra.contract.errors import ExecutorUnavailable
 from infra.contract.ports import ExecLimits
 from infra.local_executor import LocalExecutor
 from tests.executor.parent import DAEMON
-from tests.executor.rig import MB, Bench
+from tests.executor.rig import MB, Bench, left_in
 
 BOMB = """
 import os, time
@@ -31,7 +31,7 @@ async def report(root: Path) -> dict[str, Any]:
     try:
         await bench.executor.check()
     except ExecutorUnavailable as exc:
-        return {"refused": str(exc), "left": os.listdir(root)}  # noqa: PTH208
+        return {"refused": str(exc), "left": left_in(root)}
     told: dict[str, Any] = {"worker": os.geteuid()}
     ran = await bench.run("id -u; ls -a /root /etc/shadow /sys /home; pwd")
     told["out"] = ran.out
@@ -51,7 +51,7 @@ async def report(root: Path) -> dict[str, Any]:
     told["alive"] = len(bench.alive())
     await bench.run("mkdir -p a/b/c/d; touch a/b/c/d/e; chmod 0 a/b/c/d a/b/c a/b a; chmod 0 .")
     await bench.executor.release("run-1")
-    told["left"] = os.listdir(root)  # noqa: PTH208
+    told["left"] = left_in(root)
     return told
 
 

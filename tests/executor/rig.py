@@ -10,6 +10,7 @@ from typing import Literal, cast
 from infra.contract.models import FileChanges
 from infra.contract.ports import Command, ExecLimits, Execution, RunFiles
 from infra.local_executor import LocalExecutor
+from infra.local_executor.home import LOCK
 
 MB = 1024 * 1024
 Interpreter = Literal["sh", "bash", "python", "node"]
@@ -28,6 +29,9 @@ class PlainFiles:
     async def store_changes(self, directory: Path) -> FileChanges:
         self.stored += 1
         return FileChanges(written=[], deleted=[], skipped=[])
+
+    async def check(self, directory: Path) -> None:
+        return
 
     @property
     def port(self) -> RunFiles:
@@ -94,9 +98,18 @@ class Bench:
         command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
         return Ran(await self.executor.execute(command, (files or self.files).port, line), lines, unfinished)
 
+    def left(self) -> list[str]:
+        """What the executor keeps of its runs."""
+        return left_in(self.root)
+
     def alive(self) -> list[int]:
         """The processes of this test that the host still has."""
         return processes_with(self.marker)
+
+
+def left_in(home: Path) -> list[str]:
+    """All that is in a worker's own folder but what says that it is one."""
+    return sorted(path.name for path in home.iterdir() if path.name != LOCK)
 
 
 def processes_with(marker: str) -> list[int]:

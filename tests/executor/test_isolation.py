@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import Bench
+from tests.executor.rig import Bench, left_in
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -219,5 +219,6 @@ def test_what_a_worker_before_left_is_removed(tmp_path: Path) -> None:
     left = tmp_path / "scratch" / "run-old" / "workspace"
     left.mkdir(parents=True)
     (left / "file").write_text("secret of another run")
-    LocalExecutor(tmp_path / "scratch")
-    assert list((tmp_path / "scratch").iterdir()) == []
+    executor = LocalExecutor(tmp_path / "scratch")
+    assert left_in(tmp_path / "scratch") == []
+    executor.close()

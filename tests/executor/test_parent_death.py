@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.local_executor import guard as guard_source
 from tests.executor.parent import DAEMON
 from tests.executor.rig import Bench, children_of, processes_with
 from tests.support.waiting import wait_until
@@ -22,7 +23,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 @contextmanager
 def worker(bench: Bench, mode: str, count: int) -> Iterator["subprocess.Popen[bytes]"]:
-    argv = [sys.executable, "-m", "tests.executor.parent", str(bench.root), bench.marker, mode, str(count)]
+    root = str(bench.root.with_name("worker"))
+    argv = [sys.executable, "-m", "tests.executor.parent", root, bench.marker, mode, str(count)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY)
     try:
         yield process
@@ -82,4 +84,14 @@ async def test_a_guard_is_deaf_to_what_is_meant_for_the_worker(bench: Bench) -> 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(guard, number)
     assert (await running).code == 0
+    assert not bench.alive()
+
+
+def test_a_guard_without_open_files_ends_its_program_all_the_same(bench: Bench) -> None:
+    """It has one, for watching its own program, and none for looking at others."""
+    limited = ["prlimit", "--nofile=4", sys.executable, "-I", "-S", guard_source.__file__, "0", "0", "0"]
+    program = [sys.executable, "-S", "-c", "import time; time.sleep(600)", bench.marker]
+    process = subprocess.Popen([*limited, *program], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.communicate()
+    assert process.returncode == guard_source.KILLED
     assert not bench.alive()

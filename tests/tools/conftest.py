@@ -37,5 +37,7 @@ def files(workspaces: Workspaces) -> RunFiles:
 @pytest.fixture
 def kit(files: RunFiles, tmp_path: Path) -> Iterator[Kit]:
     scratch = tmp_path / "scratch"
-    yield Kit(files, LocalExecutor(scratch), scratch)
+    executor = LocalExecutor(scratch)
+    yield Kit(files, executor, scratch)
+    executor.close()
     subprocess.run(["/bin/rm", "-rf", str(scratch)], check=True)

@@ -147,7 +147,7 @@ async def test_bytes_that_are_no_text(kit: Kit) -> None:
 
 
 async def test_without_a_sandbox_by_request(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
-    kit.executor = LocalExecutor(kit.scratch, unsafe=True)
+    kit.executor = LocalExecutor(kit.scratch.with_name("unsafe"), unsafe=True)
     await kit.files.write("in.txt", b"content")
     assert (await kit.shell("cat in.txt; echo more > out.txt")).stdout_tail == "content"
     assert await kit.files.read("out.txt") == b"more\n"

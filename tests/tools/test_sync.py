@@ -1,12 +1,28 @@
 """What a program finds of the workspace, and what of its doings is stored."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from infra.contract.errors import LimitExceeded
+from infra.contract.errors import LimitExceeded, WorkerShort
+from infra.local_executor import LocalExecutor
+from tests.executor.rig import left_in
+from tests.support.small_disk import fill, small_disk
 from tests.tools.conftest import ENTRIES, FILE_BYTES, FILES
 from tests.tools.kit import Kit
 from worker.tools.execution import ExecutionResult
 from worker.tools.file_delete import FileDeleteResult
+
+
+@pytest.fixture
+def on_disk(kit: Kit, tmp_path: Path) -> Iterator[Kit]:
+    """With a scratch space of 40 MB, more than a workspace may hold."""
+    with small_disk(tmp_path / "disk", "40m") as disk:
+        executor = LocalExecutor(disk / "scratch")
+        yield replace(kit, executor=executor, scratch=disk / "scratch")
+        executor.close()
 
 
 async def test_only_what_changed_is_stored(kit: Kit) -> None:
@@ -130,7 +146,30 @@ async def test_depth_beyond_what_a_path_may_have(kit: Kit) -> None:
 
 async def test_release_leaves_nothing_on_this_host(kit: Kit) -> None:
     await kit.shell("mkdir -p a/b; echo x > a/b/c; chmod 0 a/b a; seq 1 100000")
-    assert list(kit.scratch.iterdir())
+    assert left_in(kit.scratch)
     await kit.executor.release(kit.run_id)
-    assert list(kit.scratch.iterdir()) == []
+    assert left_in(kit.scratch) == []
     assert (await kit.shell("cat a/b/c")).stdout_tail == "x\n"
+
+
+PRINTING = "yes 'what there is no room for' | head -c 1M"
+
+
+async def test_a_run_that_fills_the_disk_has_passed_its_limit(on_disk: Kit) -> None:
+    filling = "for n in 1 2 3 4; do head -c 15M /dev/zero > $n 2> /dev/null; done;"
+    with pytest.raises(LimitExceeded, match=r"the workspace has .* bytes, at most 30000000 are allowed"):
+        await on_disk.call("shell", ExecutionResult, command=f"{filling} {PRINTING}")
+    assert await on_disk.files.list() == []
+
+
+async def test_a_run_on_a_disk_that_others_have_filled_has_not(on_disk: Kit) -> None:
+    await on_disk.files.write("mine", b"x" * 100)
+    await on_disk.shell("true")
+    ballast = fill(on_disk.scratch)
+    with pytest.raises(WorkerShort, match="disk space"):
+        await on_disk.shell(PRINTING)
+    await on_disk.files.write("more", b"x" * 10_000)
+    with pytest.raises(WorkerShort, match="disk space"):
+        await on_disk.shell("true")
+    ballast.unlink()
+    assert (await on_disk.shell("cat mine more | wc -c")).stdout_tail == "10100\n"

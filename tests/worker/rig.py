@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Event, FileEntry, PlanStep, RunRecord, RunSpec
-from infra.contract.ports import Argument, Command, Execution, OnLine, Redis, Reply, RunFiles
+from infra.contract.ports import Argument, Command, Execution, Executor, OnLine, Redis, Reply, RunFiles
 from infra.contract.scripts import Script
 from infra.contract.states import TERMINAL
 from infra.contract.store import RunStore
@@ -126,6 +126,7 @@ class Rig:
         late_s: Callable[[str], float] | None = None,
         unheard: str = "no run",
         workspaces: Workspaces | None = None,
+        executor: Executor | None = None,
         idempotent: bool = True,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
@@ -133,7 +134,8 @@ class Rig:
         store = RunStore(Flaky(redis, loses, late_s, unheard))
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
-        runner = Runner(store, workspaces or NoFiles(), NoFiles(), PlanWalker(_tools(body, idempotent=idempotent)))
+        walker = PlanWalker(_tools(body, idempotent=idempotent))
+        runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), walker)
         worker = Worker(WorkerLoop(settings, store, redis, keeper, runner), keeper, redis)
         self._workers.append(worker)
         return worker

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from infra.contract.errors import FilesUnavailable, StoreUnavailable
+from infra.contract.errors import ContractError, FilesUnavailable, StoreUnavailable, WorkerShort
 from infra.contract.models import Event, RunHead, RunLog, RunRecord, Segment
 from infra.contract.ports import LogArchive
 from infra.contract.states import Outcome, Status
@@ -29,7 +29,7 @@ class BadArchive:
 
     def __init__(self, archive: LogArchive) -> None:
         self.inner = archive
-        self.away = False
+        self.away: ContractError | None = None
         self.before_store: Callable[[], None] = lambda: None
         self.stored: list[Segment] = []
         self.discarded: list[Segment] = []
@@ -38,7 +38,7 @@ class BadArchive:
     async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
         self.before_store()
         if self.away:
-            raise FilesUnavailable("the store is away")
+            raise self.away
         await self.inner.store(run, segment, events)
         self.stored.append(segment)
 
@@ -186,11 +186,12 @@ async def test_a_trim_whose_answer_is_lost_is_repeated(rig: Rig, workspaces: Wor
     assert lost >= 2
 
 
+@pytest.mark.parametrize("error", [FilesUnavailable("the store is away"), WorkerShort("no thread for it")])
 async def test_while_the_store_is_away_the_run_goes_on_until_redis_is_full_and_then_waits(
-    rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch, error: ContractError
 ) -> None:
     monkeypatch.setattr(archiver, "TAIL_BYTES", 40_000)
-    archive.away = True
+    archive.away = error
     rig.worker(print_lines, workspaces=workspaces)
     run_id = await rig.submit("2000")
 
@@ -202,7 +203,7 @@ async def test_while_the_store_is_away_the_run_goes_on_until_redis_is_full_and_t
     await until(stands_still, "the program waits")
     assert await in_redis(rig, run_id) < 2000
     assert not (await rig.store.get(run_id)).finished_ms
-    archive.away = False
+    archive.away = None
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     await archived(rig, run_id, lambda log: log.archived == log.seq)
     await whole(rig, workspaces, run_id)
@@ -211,7 +212,7 @@ async def test_while_the_store_is_away_the_run_goes_on_until_redis_is_full_and_t
 async def test_a_log_that_cannot_be_archived_at_its_end_stays_in_redis_and_frees_the_slot(
     rig: Rig, workspaces: Workspaces, archive: BadArchive
 ) -> None:
-    archive.away = True
+    archive.away = FilesUnavailable("the store is away")
     rig.worker(print_lines, slots=1, workspaces=workspaces)
     run_id = await rig.submit("300")
     after = await rig.submit("1")

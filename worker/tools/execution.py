@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from infra.contract.ports import Command, Execution
+from infra.shortage import shortages
 from worker.tools.base import ToolContext, ToolFailed, ToolResult
 
 LOGGED_BYTES = 256 * 1024
@@ -57,16 +58,17 @@ async def execute(
     command = Command(context.run_id, context.call, interpreter, source, timeout_s)
     ended = await context.executor.execute(command, context.files, output.line)
     context.changed(ended.changes)
-    kept = await _keep(context, ended) if output.cut() else []
-    result = ExecutionResult(
-        exit_code=ended.exit_code,
-        duration_ms=ended.duration_ms,
-        stdout_tail=_tail(ended.stdout),
-        stderr_tail=_tail(ended.stderr),
-        stdout_bytes=ended.stdout_bytes,
-        stderr_bytes=ended.stderr_bytes,
-        kept=tuple(kept),
-    )
+    with shortages():
+        kept = await _keep(context, ended) if output.cut() else []
+        result = ExecutionResult(
+            exit_code=ended.exit_code,
+            duration_ms=ended.duration_ms,
+            stdout_tail=_tail(ended.stdout),
+            stderr_tail=_tail(ended.stderr),
+            stdout_bytes=ended.stdout_bytes,
+            stderr_bytes=ended.stderr_bytes,
+            kept=tuple(kept),
+        )
     if ended.timed_out:
         raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s", result)
     if ended.exit_code != 0:

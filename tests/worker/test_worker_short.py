@@ -1,0 +1,121 @@
+"""A worker whose host is short of something gives its runs back, and fails none before its last attempt."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.contract.errors import WorkerShort
+from infra.contract.states import Status
+from infra.local_executor import LocalExecutor
+from infra.workspace import Workspaces
+from tests.support.small_disk import fill, small_disk
+from tests.support.waiting import until
+from tests.worker.rig import Rig
+from worker.tools.base import ToolContext, ToolResult
+from worker.tools.execution import execute
+
+MANY = 20
+"""Attempts; so many are not used up while a test makes room again."""
+
+
+async def run_it(context: ToolContext, command: str) -> ToolResult:
+    """As the tool `shell` does."""
+    return await execute(context, "sh", command, 60)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "1m", files=60) as folder:
+        yield folder
+
+
+@pytest.fixture
+def executor(disk: Path) -> Iterator[LocalExecutor]:
+    made = LocalExecutor(disk / "scratch")
+    yield made
+    made.close()
+
+
+async def reasons(rig: Rig, run_id: str) -> list[object]:
+    """Why it was given back."""
+    return [event.data["reason"] for event in await rig.log(run_id) if event.type == "run.requeued"]
+
+
+def take_files(disk: Path) -> list[Path]:
+    """All that the disk may hold, so that no folder can be made."""
+    made = []
+    try:
+        for number in range(100):
+            (disk / f"file-{number}").touch()
+            made.append(disk / f"file-{number}")
+    except OSError:
+        return made
+    raise AssertionError("the disk holds more than it may")
+
+
+@pytest.mark.parametrize("full_of", ["bytes", "files"])
+async def test_a_run_that_meets_a_full_disk_goes_on_when_there_is_room(
+    rig: Rig, workspaces: Workspaces, executor: LocalExecutor, disk: Path, full_of: str
+) -> None:
+    ballast = [fill(disk)] if full_of == "bytes" else take_files(disk)
+    rig.worker(run_it, workspaces=workspaces, executor=executor)
+    run_id = await rig.submit("seq 1 100; echo x > made", max_attempts=MANY)
+
+    async def given_back() -> bool:
+        return bool(await reasons(rig, run_id))
+
+    await until(given_back, "it is given back")
+    for file in ballast:
+        file.unlink()
+    run = await rig.ended(run_id)
+    assert run.status is Status.SUCCEEDED, run.error
+    assert run.attempt > 1
+    assert set(await reasons(rig, run_id)) == {"worker_short"}
+    files = workspaces.run("ada", run_id, 0, await rig.store.files(run_id))
+    assert await files.read("made") == b"x\n"
+
+
+async def test_a_run_whose_files_find_no_room_on_the_disk_is_given_back(
+    rig: Rig, workspaces: Workspaces, executor: LocalExecutor, disk: Path
+) -> None:
+    async def body(context: ToolContext, command: str) -> ToolResult | None:
+        if command == "write":
+            await context.files.write("large", b"x" * 100_000)
+            return None
+        return await run_it(context, command)
+
+    ballast = fill(disk)
+    rig.worker(body, workspaces=workspaces, executor=executor)
+    run_id = await rig.submit("write", "wc -c < large > counted", max_attempts=MANY)
+
+    async def given_back() -> bool:
+        return bool(await reasons(rig, run_id))
+
+    await until(given_back, "it is given back")
+    ballast.unlink()
+    run = await rig.ended(run_id)
+    assert (run.status, set(await reasons(rig, run_id))) == (Status.SUCCEEDED, {"worker_short"})
+    assert [event.step for event in await rig.log(run_id) if event.type == "step.finished"] == [0, 1]
+
+
+async def test_the_last_attempt_fails_with_what_was_short(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    said = "the worker's host is short of memory: Cannot allocate memory"
+
+    async def body(context: ToolContext, command: str) -> None:
+        raise WorkerShort(said)
+
+    rig.worker(body)
+    run_id = await rig.submit("x", max_attempts=2)
+    run = await rig.ended(run_id)
+    assert run.error
+    assert (run.status, run.attempt) == (Status.FAILED, 2)
+    assert (run.error.code, run.error.message) == ("worker_short", said)
+    assert await reasons(rig, run_id) == ["worker_short"]
+    (given_back,) = [event.data for event in await rig.log(run_id) if event.type == "run.requeued"]
+    assert 0 <= given_back["delay_ms"] <= 2000
+    told = [record.fields for record in caplog.records if record.message == "run.put_off"]  # type: ignore[attr-defined]
+    assert [(one["code"], one["reason"]) for one in told] == [("worker_short", said)] * 2
+    assert "run.broken" not in {record.message for record in caplog.records}
