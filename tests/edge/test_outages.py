@@ -168,10 +168,10 @@ async def test_many_streams_on_many_runs(ada: httpx.AsyncClient, worker: Simulat
     watching = [asyncio.create_task(watch(run_id)) for run_id in runs for _ in range(10)]
 
     async def all_there() -> bool:
-        return edge.streams == 100
+        return edge.streams == 100 and edge.feed.open == 10
 
     await until(all_there, "all clients are connected")
-    assert edge.feed.open == 10
+    assert edge.feed.opened == 10
     await asyncio.gather(*(worker.complete(events=10) for _ in runs))
     for seen in await asyncio.gather(*watching):
         assert seen == list(range(1, 13))
