@@ -123,6 +123,52 @@ async def test_who_leaves_takes_no_other_along(server: Server) -> None:
     assert await staying == "a 0"
 
 
+@pytest.mark.parametrize("timeout_s", [0.1, 10])
+def test_who_leaves_last_leaves_no_request_behind(run: Run, timeout_s: float) -> None:
+    """Neither after its deadline nor when it is cancelled: a process that is frozen next would keep it open."""
+    ended: list[Command] = []
+
+    async def held(commands: Sequence[Command]) -> list[Reply]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turns()  # as the end of a connection with TLS takes some
+            ended.extend(commands)
+        return []
+
+    async def test() -> None:
+        pipeline = AutoPipeline(asyncio.Semaphore(1), held, timeout_s)
+        leaving = asked(pipeline, ("GET", "a"), ("GET", "a"))
+        await turns()
+        leaving += asked(pipeline, ("GET", "b"))
+        await asyncio.sleep(1)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        assert ended == [("GET", "a")], "nobody waits for the other any more"
+        await turns()
+        assert len(asyncio.all_tasks()) == 1
+
+    run(test())
+
+
+async def test_who_leaves_does_not_end_what_goes_together(server: Server) -> None:
+    pipeline = one_at_a_time(server)
+    first = asked(pipeline, ("GET", "a"))
+    await turns()
+    leaving, staying = asked(pipeline, ("GET", "b"), ("GET", "c"))
+    await turns()
+    server.open.set()
+    server.open.clear()
+    await asyncio.gather(*first)
+    await turns()
+    assert server.requests[1:] == [[("GET", "b"), ("GET", "c")]]
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    server.open.set()
+    assert await staying == "c 1"
+
+
 def test_a_deadline_holds_also_for_those_that_wait(server: Server, run: Run) -> None:
     async def test() -> None:
         pipeline = one_at_a_time(server, timeout_s=0.05)
