@@ -135,7 +135,8 @@ def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(p
     wait_until(lambda: not children(lost.pid), "the program is dead")
     assert time.time() - cut_s < LEASE_S + 6
     events = ended(place, run_id)
-    assert holder(next(filter(is_type("run.resumed"), events))) == "b"
+    # The last: a lease this short may also have ended before the cut.
+    assert holder([*filter(is_type("run.resumed"), events)][-1]) == "b"
     way.behave(Mode.PASS)
     place.workers["b"].end()
     assert holder(ended(place, create(place, effect()))[0]) == "a"
@@ -170,7 +171,7 @@ def test_an_idle_worker_whose_connections_were_half_open_hears_again(place: Site
 
 def test_a_run_does_not_succeed_before_its_files_are_stored(place: Site) -> None:
     with faulty_s3(place.stack.site.s3) as store:
-        place.worker("a", S3_ENDPOINT_URL=str(store.settings.endpoint_url))
+        place.worker("a", lease_s=60, S3_ENDPOINT_URL=str(store.settings.endpoint_url))
         store.then("PUT", *[refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")] * 3)
         run_id = create(place, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())
         events = ended(place, run_id)

@@ -196,7 +196,7 @@ def test_data_over_several_lines_is_one_event(api: StandIn, client: Client) -> N
 def test_a_silent_connection_is_dead(
     api: StandIn, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SILENCE_S", 0.2)
+    monkeypatch.setattr(stream, "SILENCE_S", 1.0)
     api.then(sse(event(1), ends=silent), silent, sse(event(2), end(2)))
     assert told(client) == [1, 2]
     assert api.last_ids == ["0", "1", "1"]
@@ -206,14 +206,14 @@ def test_a_silent_connection_is_dead(
 def test_pings_keep_a_quiet_connection_alive(
     api: StandIn, client: Client, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SILENCE_S", 2.0)
+    monkeypatch.setattr(stream, "SILENCE_S", 5.0)
     quiet = threading.Event()
 
     def pause(_: object) -> None:
         quiet.wait(0.6)
 
     quietly: list[Piece] = [pause, b": ping\n"]
-    api.then(sse(event(1), *quietly * 5, event(2), end(2)))
+    api.then(sse(event(1), *quietly * 10, event(2), end(2)))
     assert told(client) == [1, 2]
     assert notes == []
 

@@ -83,9 +83,13 @@ async def test_all_see_the_same_whatever_happens_meanwhile(stack: Stack, ways: W
     assert not any(task.done() for task in reading.values())
     await asyncio.to_thread(HARMS[harm], stack, run_id)
     events = await check(stack, run_id, reading)
-    assert harm not in {"kill_worker", "freeze_worker"} or await stack.fence(run_id) == 2
+    assert harm not in {"kill_worker", "freeze_worker"} or await stack.fence(run_id) >= 2
     assert sum(event["type"] == "tool.output" for event in events) >= 500
-    assert await stack.archived(run_id) >= len(events) - 1
+
+    async def archived() -> bool:
+        return await stack.archived(run_id) >= len(events) - 1
+
+    await until(archived, "all but the last event is archived", 60)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -11,6 +12,9 @@ from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.ports import Reply
 from infra.redis_rest import PARALLEL, SILENCE_S, RedisRest
 from infra.settings import RedisRestSettings
+from tests.worker.leaping import LeapingLoop
+
+Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class Server:
@@ -39,6 +43,13 @@ class Server:
 @pytest.fixture
 def server() -> Server:
     return Server()
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    """Runs what is about deadlines where time passes only while everybody waits: a slow machine is late for nothing."""
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        yield runner.run
 
 
 def one_at_a_time(server: Server, timeout_s: float = 10) -> AutoPipeline:
@@ -112,19 +123,68 @@ async def test_who_leaves_takes_no_other_along(server: Server) -> None:
     assert await staying == "a 0"
 
 
-async def test_a_deadline_holds_also_for_those_that_wait(server: Server) -> None:
-    pipeline = one_at_a_time(server, timeout_s=0.05)
+@pytest.mark.parametrize("timeout_s", [0.1, 10])
+def test_who_leaves_last_leaves_no_request_behind(run: Run, timeout_s: float) -> None:
+    """Neither after its deadline nor when it is cancelled: a process that is frozen next would keep it open."""
+    ended: list[Command] = []
+
+    async def held(commands: Sequence[Command]) -> list[Reply]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await turns()  # as the end of a connection with TLS takes some
+            ended.extend(commands)
+        return []
+
+    async def test() -> None:
+        pipeline = AutoPipeline(asyncio.Semaphore(1), held, timeout_s)
+        leaving = asked(pipeline, ("GET", "a"), ("GET", "a"))
+        await turns()
+        leaving += asked(pipeline, ("GET", "b"))
+        await asyncio.sleep(1)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        assert ended == [("GET", "a")], "nobody waits for the other any more"
+        await turns()
+        assert len(asyncio.all_tasks()) == 1
+
+    run(test())
+
+
+async def test_who_leaves_does_not_end_what_goes_together(server: Server) -> None:
+    pipeline = one_at_a_time(server)
     first = asked(pipeline, ("GET", "a"))
     await turns()
-    found = await asyncio.gather(*first, *asked(pipeline, ("GET", "b")), return_exceptions=True)
-    assert [type(each) for each in found] == [StoreUnavailable] * 2
-    await asyncio.sleep(0.05)
+    leaving, staying = asked(pipeline, ("GET", "b"), ("GET", "c"))
+    await turns()
     server.open.set()
-    assert str(await pipeline.ask(("GET", "c"))).startswith("c ")
-    sent = [command for request in server.requests for command in request]
-    assert ("GET", "c") in sent
-    assert ("GET", "b") not in sent, "nobody waits for it any more"
-    await pipeline.close()
+    server.open.clear()
+    await asyncio.gather(*first)
+    await turns()
+    assert server.requests[1:] == [[("GET", "b"), ("GET", "c")]]
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    server.open.set()
+    assert await staying == "c 1"
+
+
+def test_a_deadline_holds_also_for_those_that_wait(server: Server, run: Run) -> None:
+    async def test() -> None:
+        pipeline = one_at_a_time(server, timeout_s=0.05)
+        first = asked(pipeline, ("GET", "a"))
+        await turns()
+        found = await asyncio.gather(*first, *asked(pipeline, ("GET", "b")), return_exceptions=True)
+        assert [type(each) for each in found] == [StoreUnavailable] * 2
+        await asyncio.sleep(0.05)
+        server.open.set()
+        assert str(await pipeline.ask(("GET", "c"))).startswith("c ")
+        sent = [command for request in server.requests for command in request]
+        assert ("GET", "c") in sent
+        assert ("GET", "b") not in sent, "nobody waits for it any more"
+        await pipeline.close()
+
+    run(test())
 
 
 async def test_a_crowd_on_a_real_gateway(rest_settings: RedisRestSettings) -> None:
@@ -176,16 +236,20 @@ async def test_each_goes_by_itself_while_a_request_is_free(server: Server) -> No
     assert server.requests == [[("GET", "a")], [("GET", "b")]]
 
 
-async def test_who_joins_has_its_own_time(server: Server) -> None:
-    pipeline = one_at_a_time(server, timeout_s=0.4)
-    first = asked(pipeline, ("GET", "a"))
-    await turns()
-    old = asked(pipeline, ("GET", "b"))
-    await asyncio.sleep(0.3)
-    young = asked(pipeline, ("GET", "b"))
-    await asyncio.gather(*first, *old, return_exceptions=True)
-    server.open.set()
-    assert await young[0] == "b 1"
+def test_who_joins_has_its_own_time(server: Server, run: Run) -> None:
+    async def test() -> None:
+        pipeline = one_at_a_time(server, timeout_s=0.4)
+        first = asked(pipeline, ("GET", "a"))
+        await turns()
+        old = asked(pipeline, ("GET", "b"))
+        await asyncio.sleep(0.3)
+        young = asked(pipeline, ("GET", "b"))
+        late = await asyncio.gather(*first, *old, return_exceptions=True)
+        assert [type(each) for each in late] == [StoreUnavailable] * 2
+        server.open.set()
+        assert await young[0] == "b 1"
+
+    run(test())
 
 
 async def test_closing_leaves_nobody_waiting(server: Server) -> None:

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from edge_api.settings import ApiSettings
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
-from tests.support.redis import LOADS_SLOWLY, TOKEN, free_port, gateway, save_ballast, valkey_server
+from tests.support.redis import LOADS_SLOWLY, gateway, hurry, save_ballast, valkey_server
 from tests.support.waiting import until
 
 
@@ -22,13 +24,14 @@ class Gateway:
 
     def __init__(self, tcp: RedisTcpSettings) -> None:
         self._tcp = tcp
-        self._port = free_port()
+        self._port: int | None = None
         self._running = ExitStack()
-        self.settings = RedisRestSettings(f"http://127.0.0.1:{self._port}", TOKEN, timeout_s=5)
-        self.start()
+        self.settings = replace(self.start(), timeout_s=5)
 
-    def start(self) -> None:
-        self._running.enter_context(gateway(self._tcp, self._port))
+    def start(self) -> RedisRestSettings:
+        settings = self._running.enter_context(gateway(self._tcp, self._port))
+        self._port = urlsplit(settings.url).port
+        return settings
 
     def stop(self) -> None:
         self._running.close()
@@ -75,22 +78,22 @@ async def test_a_gateway_that_has_lost_redis_is_an_outage_too(tmp_path: Path) ->
 
 
 async def test_while_redis_loads_its_data_it_is_an_outage(tmp_path: Path) -> None:
-    port = free_port()
-    with valkey_server(tmp_path, port) as tcp:
+    with valkey_server(tmp_path) as tcp:
         redis = RedisTcp(tcp)
         await save_ballast(redis)
-        await redis.close()
     with gateway(tcp) as rest:
         async with serve(rest, Files()) as edge, client(edge, "ada") as http:
-            # The last to start: it loads for two seconds only.
-            with valkey_server(tmp_path, port, *LOADS_SLOWLY):
+            # The last to start: it loads for a minute only.
+            with valkey_server(tmp_path, urlsplit(tcp.url).port, *LOADS_SLOWLY):
                 answer = await http.post("/agent/runs", json=PLAN)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+                await hurry(redis)
 
                 async def created() -> bool:
                     return (await http.post("/agent/runs", json=PLAN)).status_code == 201
 
                 await until(created, "Redis has loaded", timeout_s=60)
+    await redis.close()
 
 
 async def test_streams_outlive_the_gateway(worker: SimulatedWorker, own_gateway: Gateway) -> None:
@@ -168,10 +171,10 @@ async def test_many_streams_on_many_runs(ada: httpx.AsyncClient, worker: Simulat
     watching = [asyncio.create_task(watch(run_id)) for run_id in runs for _ in range(10)]
 
     async def all_there() -> bool:
-        return edge.streams == 100
+        return edge.streams == 100 and edge.feed.open == 10
 
     await until(all_there, "all clients are connected")
-    assert edge.feed.open == 10
+    assert edge.feed.opened == 10
     await asyncio.gather(*(worker.complete(events=10) for _ in runs))
     for seen in await asyncio.gather(*watching):
         assert seen == list(range(1, 13))

@@ -64,7 +64,14 @@ async def test_what_is_minted(ada: httpx.AsyncClient, edge: Edge) -> None:
         assert made.keys() == {"token", "expires_ms", "href"}
         assert made["href"] == f"/agent/logs/{run_id}/stream?token={made['token']}"
         assert (before + expires_s) * 1000 <= made["expires_ms"] <= (time.time() + expires_s + 1) * 1000
-        held = jwt.decode(made["token"], STREAM_KEY, ["HS256"], audience="swissbrain:stream", issuer="swissbrain")
+        held = jwt.decode(
+            made["token"],
+            STREAM_KEY,
+            ["HS256"],
+            audience="swissbrain:stream",
+            issuer="swissbrain",
+            options={"verify_exp": False},  # one of them may be over by now
+        )
         assert held.keys() == {"sub", "run", "aud", "iss", "iat", "exp"}
         assert (held["sub"], held["run"], held["exp"] * 1000) == ("ada", run_id, made["expires_ms"])
 

@@ -93,6 +93,12 @@ class Valkey:
         with self.client() as client:
             return [row["cmd"] for row in client.client_list() if row["name"] == "swissbrain-gateway"]
 
+    def subscriptions(self) -> list[int]:
+        """How many channels each connection of a gateway listens to, but for those that listen to none."""
+        with self.client() as client:
+            rows = [row for row in client.client_list() if row["name"] == "swissbrain-gateway"]
+        return [int(row["sub"]) for row in rows if row["sub"] != "0"]
+
 
 @dataclass
 class Served:

@@ -201,7 +201,7 @@ def test_an_idle_connection_that_went_silent_is_found_before_a_command_is_risked
     def answer(number: int, _: bytes) -> bytes:
         return b"" if number == 1 and script.answered else b"$1\r\nv\r\n"
 
-    with played(answer, idle_check_s=0, connect_timeout_s=0.2) as (script, served, http):
+    with played(answer, idle_check_s=0, connect_timeout_s=1) as (script, served, http):
         assert http.get("/get/a").json() == {"result": "v"}
         assert http.get("/get/b").json() == {"result": "v"}
         assert script.accepted == 2

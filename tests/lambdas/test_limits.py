@@ -130,6 +130,7 @@ async def test_warm_up_events_are_answered_at_once(start: Start) -> None:
 async def test_the_stand_in_kills_what_is_late(start: Start) -> None:
     """Without this, the tests of deadlines would show nothing."""
     async with start(POLLING, EDGE_LOG_MODE="longpoll") as function:
+        function.grace_s = 0
         call = await function.invoke({}, timeout_s=0.001)
         assert await call.ended() == "timed out"
         assert await function.exited() < 0

@@ -4,18 +4,25 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from infra.contract.ports import Redis
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.support.waiting import wait_until
 
 TOKEN = "gateway-token-of-the-tests"
-LOADS_SLOWLY = ("--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024")
-"""By these hidden settings Valkey takes 2 ms to load each key, and answers meanwhile, if there is more than 1 KB."""
+STARTS = 5
+LISTEN = "0A"
+LOADS_SLOWLY = ("--key-load-delay", "60000", "--loading-process-events-interval-bytes", "1024")
+"""By these hidden settings Valkey takes 60 ms to load each key, and answers meanwhile, if there is more than 1 KB."""
+
+
+class NotStarted(AssertionError):
+    """A server process that ended instead of listening."""
 
 
 def free_port() -> int:
@@ -39,15 +46,42 @@ def valkey_binary() -> Path:
 def running(
     command: list[str], port: int, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, up once it accepts connections, terminated in the end."""
+    """A server process, up once it accepts connections, terminated in the end. Raises NotStarted."""
     process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: process.poll() is not None or accepts(port), f"{command[0]} listens")
-        assert process.poll() is None, f"{command} ended with {process.returncode}"
+        wait_until(lambda: process.poll() is not None or listens(process.pid, port), f"{command[0]} listens")
+        if process.poll() is not None:
+            raise NotStarted(f"{command} ended with {process.returncode}")
         yield process
     finally:
         process.terminate()
         process.wait(20)
+
+
+@contextmanager
+def somewhere(run: Callable[[int], AbstractContextManager[object]], port: int | None) -> Iterator[int]:
+    """What runs on that port or, without one, where it can: somebody may take a port between pick and start."""
+    with ExitStack() as stack:
+        for left in reversed(range(1 if port else STARTS)):
+            picked = port or free_port()
+            try:
+                stack.enter_context(run(picked))
+                break
+            except NotStarted:
+                if not left:
+                    raise
+        yield picked
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether that process listens on the port: somebody else who does is not who was started."""
+    if sys.platform != "linux":
+        return accepts(port)
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == LISTEN and row[1].endswith(f":{port:04X}")}
+    with suppress(FileNotFoundError):  # closed, or ended, meanwhile
+        return any(str(descriptor.readlink()) in sockets for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def accepts(port: int) -> bool:
@@ -62,16 +96,21 @@ def accepts(port: int) -> bool:
 @contextmanager
 def valkey_server(folder: Path, port: int | None = None, *options: str) -> Iterator[RedisTcpSettings]:
     """A Valkey that keeps nothing, but begins with what lies in the folder."""
-    port = port or free_port()
-    command = [str(valkey_binary()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    with running([*command, "--save", "", "--appendonly", "no", "--loglevel", "warning", *options], port):
-        yield RedisTcpSettings(f"redis://127.0.0.1:{port}")
+    command = [str(valkey_binary()), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
+    command += ["--loglevel", "warning", *options]
+    with somewhere(lambda at: running([*command, "--port", str(at)], at), port) as taken:
+        yield RedisTcpSettings(f"redis://127.0.0.1:{taken}")
 
 
 async def save_ballast(redis: Redis) -> None:
-    """Leave in Valkey's folder what it loads for two seconds with LOADS_SLOWLY."""
+    """Leave in Valkey's folder what it loads for a minute with LOADS_SLOWLY, or until it is told to hurry."""
     await redis.pipeline([["SET", f"ballast:{number}", os.urandom(1000).hex()] for number in range(1000)])
     await redis.command("SAVE")
+
+
+async def hurry(redis: Redis) -> None:
+    """Have Valkey load the rest of its keys at once."""
+    await redis.command("CONFIG", "SET", "key-load-delay", 0)
 
 
 class OwnValkey:
@@ -79,12 +118,14 @@ class OwnValkey:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._port: int | None = None
         self._running = ExitStack()
         self.settings = self.start()
 
     def start(self, *options: str) -> RedisTcpSettings:
-        return self._running.enter_context(valkey_server(self._folder, self._port, *options))
+        settings = self._running.enter_context(valkey_server(self._folder, self._port, *options))
+        self._port = urlsplit(settings.url).port
+        return settings
 
     def stop(self) -> None:
         self._running.close()
@@ -93,7 +134,7 @@ class OwnValkey:
 @contextmanager
 def gateway(tcp: RedisTcpSettings, port: int | None = None) -> Iterator[RedisRestSettings]:
     """The Upstash REST gateway in front of a Redis."""
-    port = port or free_port()
-    environment = {"GATEWAY_REDIS_URL": tcp.url, "GATEWAY_TOKEN": TOKEN, "GATEWAY_PORT": str(port)}
-    with running([sys.executable, "-m", "infra.gateway"], port, environment):
-        yield RedisRestSettings(f"http://127.0.0.1:{port}", TOKEN)
+    command = [sys.executable, "-m", "infra.gateway"]
+    environment = {"GATEWAY_REDIS_URL": tcp.url, "GATEWAY_TOKEN": TOKEN}
+    with somewhere(lambda at: running(command, at, {**environment, "GATEWAY_PORT": str(at)}), port) as taken:
+        yield RedisRestSettings(f"http://127.0.0.1:{taken}", TOKEN)

@@ -13,7 +13,7 @@ from infra.contract.models import PlanStep
 from infra.contract.states import Status
 from infra.local_executor.sandbox import find_bwrap
 from tests.chaos.processes import Process
-from tests.support.redis import LOADS_SLOWLY, OwnValkey, save_ballast
+from tests.support.redis import LOADS_SLOWLY, OwnValkey, hurry, save_ballast
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
 from worker import loop
@@ -56,6 +56,7 @@ async def test_while_redis_loads_its_data_everything_waits(own: Rig, server: Own
         return not await refusal(own)
 
     await until(loading, "Redis loads")
+    await hurry(own.redis)
     await until(loaded, "Redis has loaded", GENEROUS_S)
     for run_id in (held, await own.submit("three"), await own.submit("four")):
         run = await own.ended(run_id)
