@@ -21,6 +21,8 @@ from worker.settings import WorkerSettings
 MAX_BLOCK_S = 240.0
 """The longest sleep without a look at the queue: bounds what a wake token lost with a dying worker can delay."""
 RECONNECT_S = 0.5
+REST_S = 30.0
+"""A worker whose host is short of something claims nothing for so long: it would use up the attempts of every run."""
 GIVE_BACK_S = 5.0
 """So long may it take to give back what the grace period has not ended. If Redis is away, leases end by themselves."""
 
@@ -54,6 +56,7 @@ class WorkerLoop:
         self._trust = settings.slots
         self._runs: set[asyncio.Task[None]] = set()
         self._token: asyncio.Task[bool] | None = None
+        self._rested = time.monotonic()
 
     def drain(self) -> None:
         """Stop claiming and let runs reach a step boundary within the grace period; a second call ends the grace."""
@@ -79,15 +82,17 @@ class WorkerLoop:
     async def _pull(self) -> None:
         await self._claim(self._settings.slots)
         while not self._draining.is_set():
-            free = self._settings.slots - len(self._runs)
-            if free > 0:
+            if self._free() > 0:
                 if not self._more:
                     await self._sleep()
-                free = self._settings.slots - len(self._runs)
                 if not self._draining.is_set():
-                    await self._claim(free)
+                    await self._claim(self._free())
             else:
                 await self._wait_for_slot()
+
+    def _free(self) -> int:
+        """How many runs may be claimed."""
+        return 0 if time.monotonic() < self._rested else self._settings.slots - len(self._runs)
 
     async def _sleep(self) -> None:
         """Until a token comes, the alarm rings, or draining begins."""
@@ -97,10 +102,12 @@ class WorkerLoop:
         await _first(self._alarm.wait(), self._draining.wait(), beside=self._token, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
-        """A token taken while all slots are busy is put back at once, for the other workers."""
+        """A token taken while all slots are busy, or this worker rests, is put back at once, for the other workers."""
         self._slot_freed.clear()
-        await _first(self._slot_freed.wait(), self._draining.wait(), beside=self._token)
-        if self._token and self._token.done() and len(self._runs) >= self._settings.slots:
+        rest_s = self._rested - time.monotonic()
+        timeout_s = rest_s if rest_s > 0 else None
+        await _first(self._slot_freed.wait(), self._draining.wait(), beside=self._token, timeout_s=timeout_s)
+        if self._token and self._token.done() and self._free() <= 0:
             await self._claim(0)
 
     async def _take_token(self) -> bool:
@@ -184,7 +191,9 @@ class WorkerLoop:
         """Work on a run once its former owner here, whose lease ended unnoticed, has let go of programs and files."""
         if former:
             await former.left.wait()
-        await self._runner.run(claim, active)
+        if await self._runner.run(claim, active):
+            log("worker.rests", seconds=REST_S)
+            self._rested = time.monotonic() + REST_S
 
     async def _leave(self) -> None:
         """Wait for the runs within the grace period, then give the rest back, or leave it behind."""

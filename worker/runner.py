@@ -56,8 +56,11 @@ class Runner:
         self._executor = executor
         self._walker = walker
 
-    async def run(self, claim: Claim, active: ActiveRun) -> None:
-        """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised."""
+    async def run(self, claim: Claim, active: ActiveRun) -> bool:
+        """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised.
+
+        Answers whether this host was too short of something to do the work: the next run would fare no better.
+        """
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.held, archiver)
@@ -82,6 +85,7 @@ class Runner:
             await emitter.abandon()
             await archiver.abandon()
             await self._executor.release(run.id)
+        return not work.cancelled() and isinstance(work.exception(), WorkerShort)
 
     async def refuse(self, lease: Lease) -> None:
         """End a run whose record cannot be read. Without an answer the next owner does, once the lease is over."""

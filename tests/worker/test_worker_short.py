@@ -1,5 +1,6 @@
 """A worker whose host is short of something gives its runs back, and fails none before its last attempt."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,17 @@ from infra.workspace import Workspaces
 from tests.support.small_disk import fill, small_disk
 from tests.support.waiting import until
 from tests.worker.rig import Rig
+from worker import loop
 from worker.tools.base import ToolContext, ToolResult
 from worker.tools.execution import execute
 
 MANY = 20
 """Attempts; so many are not used up while a test makes room again."""
+
+
+@pytest.fixture(autouse=True)
+def _short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "REST_S", 0.1)
 
 
 async def run_it(context: ToolContext, command: str) -> ToolResult:
@@ -119,3 +126,30 @@ async def test_the_last_attempt_fails_with_what_was_short(rig: Rig, caplog: pyte
     told = [record.fields for record in caplog.records if record.message == "run.put_off"]  # type: ignore[attr-defined]
     assert [(one["code"], one["reason"]) for one in told] == [("worker_short", said)] * 2
     assert "run.broken" not in {record.message for record in caplog.records}
+
+
+async def test_a_worker_that_is_short_leaves_the_queue_to_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a while: it would use up the attempts of every run there is."""
+    monkeypatch.setattr(loop, "REST_S", 600.0)
+
+    async def short(context: ToolContext, command: str) -> None:
+        raise WorkerShort("no room")
+
+    async def well(context: ToolContext, command: str) -> None:
+        return
+
+    tired = rig.worker(short)
+    first = await rig.ended(await rig.submit("a", max_attempts=1))
+    assert first.error
+    assert first.error.code == "worker_short"
+
+    async def has_left() -> bool:
+        return len(tired.keeper) == 0
+
+    await until(has_left, "the worker has left the run")
+    others = [await rig.submit("b") for _ in range(5)]
+    await asyncio.sleep(0.3)
+    rig.worker(well)
+    for run_id in others:
+        assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+        assert [attempt.worker for attempt in await rig.store.attempts(run_id)] == ["w1"]
