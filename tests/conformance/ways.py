@@ -20,6 +20,7 @@ from msgspec import json
 from swissbrain.client import Client
 from swissbrain.models import Gap
 from tests.browser.browser import Browser, Collected
+from tests.chaos.load import persistent
 from tests.chaos.processes import ROOT
 from tests.chaos.proxy import HOST, Mode, ProxyHost
 from tests.conformance.oracle import Seen
@@ -168,7 +169,7 @@ class Ways:
 
     def _wait(self, url: str, run_id: str) -> None:
         with Client(url, self.token) as client:
-            while not (run := client.get_run(run_id)).ended and run.last_seq < LATE:
+            while not (run := persistent(lambda: client.get_run(run_id))).ended and run.last_seq < LATE:
                 time.sleep(PAUSE_S)
 
     def _logs(self, url: str, run_id: str, after: int) -> "subprocess.Popen[bytes]":
