@@ -148,7 +148,7 @@ async def test_a_cancel_between_attempts_ends_the_run_before_any_work(rig: Rig) 
 
 async def test_another_worker_goes_on_at_the_first_step_without_a_result(rig: Rig) -> None:
     gate = Gate()
-    first = rig.worker(gate, lease_s=0.5)
+    first = rig.worker(gate, lease_s=2.0)
     run_id = await rig.submit("one", "two", "wait", "three")
     await gate.reached("wait")
     await first.killed()
@@ -165,7 +165,7 @@ async def test_another_worker_goes_on_at_the_first_step_without_a_result(rig: Ri
 
 async def test_a_worker_that_slept_all_along_takes_over_from_a_lost_one(rig: Rig) -> None:
     gates = [Gate(), Gate()]
-    workers = [rig.worker(gate, lease_s=0.5) for gate in gates]
+    workers = [rig.worker(gate, lease_s=2.0) for gate in gates]
 
     async def blocked() -> bool:
         return "blocked_clients:2" in str(await rig.redis.command("INFO", "clients"))
@@ -323,7 +323,7 @@ async def test_a_message_is_an_event(rig: Rig) -> None:
 
 async def test_a_tool_that_must_not_be_repeated_fails_the_run_after_a_crash_until_somebody_asks(rig: Rig) -> None:
     gate = Gate()
-    first = rig.worker(gate, lease_s=0.5, idempotent=False)
+    first = rig.worker(gate, lease_s=2.0, idempotent=False)
     run_id = await rig.submit("once", "wait", "after")
     await gate.reached("wait")
     await first.killed()
@@ -348,7 +348,7 @@ async def test_a_worker_that_stood_still_past_its_lease_begins_no_step(rig: Rig)
             (active,) = worker.keeper.runs()
             active.valid_until = 0.0
 
-    worker = rig.worker(body, lease_s=0.5)
+    worker = rig.worker(body, lease_s=2.0)
     run_id = await rig.submit("freeze", "after")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert calls == ["freeze", "after"]
