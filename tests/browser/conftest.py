@@ -1,17 +1,17 @@
 """A real browser, and what stands behind an API: the real gateway and a real Valkey."""
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisTcpSettings
 from tests.browser.browser import Browser
 from tests.edge.stack import SimulatedWorker
-from tests.support.redis import gateway, valkey_server
+from tests.support.servers import gateway_fixture, on_the_session_loop, valkey_fixture
 
 HERE = Path(__file__).parent
 
@@ -21,10 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE not in item.path.parents:
             continue
-        if pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
-            if shutil.which("chromium") is None:
-                item.add_marker(missing)
+        if on_the_session_loop(item) and shutil.which("chromium") is None:
+            item.add_marker(missing)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -33,16 +31,8 @@ async def browser() -> AsyncIterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="session")
-def tcp_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as settings:
-        yield settings
-
-
-@pytest.fixture(scope="session")
-def rest_settings(tcp_settings: RedisTcpSettings) -> Iterator[RedisRestSettings]:
-    with gateway(tcp_settings) as settings:
-        yield settings
+tcp_settings = valkey_fixture()
+rest_settings = gateway_fixture()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

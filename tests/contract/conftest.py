@@ -10,13 +10,10 @@ from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.contract.driver import Driver, keys_without_ttl
-from tests.support.redis import gateway, valkey_server
+from tests.support.redis import gateway
+from tests.support.servers import valkey_fixture
 
-
-@pytest.fixture(scope="session")
-def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as settings:
-        yield settings
+tcp = valkey_fixture()
 
 
 @pytest.fixture(scope="session")

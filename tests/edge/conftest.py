@@ -3,7 +3,8 @@
 One server and one event loop serve all tests of this folder: starting and stopping them would take most of the time.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -13,10 +14,11 @@ import pytest_asyncio
 from infra.contract.models import RunSpec
 from infra.contract.store import Lease
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings, RedisTcpSettings, S3Settings
+from infra.workspace import Workspaces
 from tests.edge.reading import RUN, ScriptedFeed
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
-from tests.support.redis import gateway, valkey_server
+from tests.support.servers import gateway_fixture, on_the_session_loop, s3_fixture, valkey_fixture
 from tests.support.waiting import until
 
 HERE = Path(__file__).parent
@@ -24,20 +26,21 @@ HERE = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+        if HERE in item.path.parents:
+            on_the_session_loop(item)
 
 
-@pytest.fixture(scope="session")
-def tcp_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as settings:
-        yield settings
+tcp_settings = valkey_fixture()
+rest_settings = gateway_fixture()
+s3_settings = s3_fixture("module")
 
 
-@pytest.fixture(scope="session")
-def rest_settings(tcp_settings: RedisTcpSettings) -> Iterator[RedisRestSettings]:
-    with gateway(tcp_settings) as settings:
-        yield settings
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def workspaces(s3_settings: S3Settings) -> AsyncIterator[Workspaces]:
+    made = Workspaces(s3_settings)
+    await made.ensure_bucket()
+    yield made
+    await asyncio.to_thread(made.close)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -156,6 +156,16 @@ async def follow(http: httpx.AsyncClient, run_id: str, after: int | None = None)
         return [event async for event in events]
 
 
+async def follow_to_the_end(http: httpx.AsyncClient, run_id: str, after: int = 0) -> list[ServerSentEvent]:
+    """What an EventSource does: come back with the last id until the end, however often the answer ends before."""
+    seen: list[ServerSentEvent] = []
+    while not seen or seen[-1].event != "end":
+        answered = await follow(http, run_id, after)
+        seen += answered
+        after = int(answered[-1].id or after) if answered else after
+    return seen
+
+
 def numbers(events: Sequence[ServerSentEvent]) -> list[int]:
     """The sequence numbers of the unnamed events."""
     return [json.decode(event.data)["seq"] for event in events if event.event == "message"]

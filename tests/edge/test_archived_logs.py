@@ -1,7 +1,7 @@
 """Logs of which a part, or all, is in the archive: read as if it were one, with every event once and in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import httpx
@@ -18,7 +18,6 @@ from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.stack import Edge, SimulatedWorker, client, create, follow, note, numbers, serve, stream
 from tests.support.logs import events_in_redis
-from tests.support.s3 import s3_server
 from tests.support.waiting import until
 
 
@@ -38,20 +37,6 @@ class ArchivingWorker(SimulatedWorker):
             await self.workspaces.logs.store(log, segment, [event for event in events if event.seq <= last])
             assert await self.store.trim(record, [*log.segments, segment]) is Outcome.OK
         return list((await self.store.log(run_id)).segments)
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
-        yield settings
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
-    made = Workspaces(s3)
-    await made.ensure_bucket()
-    yield made
-    await asyncio.to_thread(made.close)
 
 
 @pytest.fixture

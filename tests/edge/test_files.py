@@ -1,7 +1,7 @@
 """Files of a run, on a real object store."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -11,21 +11,6 @@ from infra.contract.errors import FileMissing
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.stack import TOKENS, Edge, SimulatedWorker, client, create, serve
-from tests.support.s3 import s3_server
-
-
-@pytest.fixture(scope="module")
-def s3_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
-        yield settings
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def workspaces(s3_settings: S3Settings) -> AsyncIterator[Workspaces]:
-    workspaces = Workspaces(s3_settings)
-    await workspaces.ensure_bucket()
-    yield workspaces
-    await asyncio.to_thread(workspaces.close)
 
 
 @pytest_asyncio.fixture(loop_scope="session")

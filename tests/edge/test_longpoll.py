@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from httpx_sse import ServerSentEvent, aconnect_sse
+from httpx_sse import aconnect_sse
 
 from edge_api import log_reader
 from edge_api.log_reader import Item
@@ -19,7 +19,18 @@ from infra.contract.models import Event, RunSpec
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
-from tests.edge.stack import Edge, Files, SimulatedWorker, client, create, follow, note, numbers, serve
+from tests.edge.stack import (
+    Edge,
+    Files,
+    SimulatedWorker,
+    client,
+    create,
+    follow,
+    follow_to_the_end,
+    note,
+    numbers,
+    serve,
+)
 from tests.support.waiting import until
 
 LONG = ApiSettings(log_mode="longpoll")
@@ -33,19 +44,9 @@ async def running_edge(rest_settings: RedisRestSettings) -> AsyncIterator[Edge]:
         yield edge
 
 
-async def poll_to_the_end(http: httpx.AsyncClient, run_id: str, after: int = 0) -> list[ServerSentEvent]:
-    """What an EventSource does: come back with the last id until the end."""
-    seen: list[ServerSentEvent] = []
-    while not seen or seen[-1].event != "end":
-        answered = await follow(http, run_id, after)
-        seen += answered
-        after = int(answered[-1].id or after) if answered else after
-    return seen
-
-
 async def test_polls_bring_all_events_once_and_in_order(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
-    polling = asyncio.create_task(poll_to_the_end(ada, run_id))
+    polling = asyncio.create_task(follow_to_the_end(ada, run_id))
     lease = await worker.claim()
     for number in range(2, 40):
         await worker.emit(lease, note(number))
@@ -117,7 +118,7 @@ async def test_a_retried_run_goes_on_after_its_first_end(ada: httpx.AsyncClient,
     await ada.post(f"/agent/runs/{run_id}/retry")
     assert numbers(await follow(ada, run_id)) == [1, 2, 3, 4]
     await worker.complete(events=1)
-    assert numbers(await poll_to_the_end(ada, run_id, after=4)) == [5, 6, 7]
+    assert numbers(await follow_to_the_end(ada, run_id, after=4)) == [5, 6, 7]
 
 
 async def test_a_poll_with_nothing_new_says_when_to_come_back(

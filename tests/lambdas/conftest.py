@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
@@ -17,7 +17,7 @@ from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import KEYS, SimulatedWorker
 from tests.lambdas.environment import Environment, environment
 from tests.lambdas.function_url import FunctionUrl, function_url
-from tests.support.redis import gateway, valkey_server
+from tests.support.servers import gateway_fixture, on_the_session_loop, valkey_fixture
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -35,20 +35,12 @@ class Start(Protocol):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents and pytest_asyncio.is_async_test(item):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+        if HERE in item.path.parents:
+            on_the_session_loop(item)
 
 
-@pytest.fixture(scope="session")
-def tcp_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as settings:
-        yield settings
-
-
-@pytest.fixture(scope="session")
-def rest_settings(tcp_settings: RedisTcpSettings) -> Iterator[RedisRestSettings]:
-    with gateway(tcp_settings) as settings:
-        yield settings
+tcp_settings = valkey_fixture()
+rest_settings = gateway_fixture()
 
 
 @pytest.fixture(scope="session")

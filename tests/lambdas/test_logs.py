@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
-from httpx_sse import ServerSentEvent
 from msgspec import json
 
 from infra.contract.states import Status
 from swissbrain import Client
 from swissbrain.models import Event
-from tests.edge.stack import PLAN, TOKENS, SimulatedWorker, create, follow, note, numbers, stream
+from tests.edge.stack import PLAN, TOKENS, SimulatedWorker, create, follow, follow_to_the_end, note, numbers, stream
 from tests.lambdas.function_url import FunctionUrl
 
 
@@ -20,16 +19,6 @@ async def ada(front: FunctionUrl) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {TOKENS['ada']}"}
     async with httpx.AsyncClient(base_url=front.url, headers=headers, timeout=60) as http:
         yield http
-
-
-async def watch(http: httpx.AsyncClient, run_id: str, after: int = 0) -> list[ServerSentEvent]:
-    """What an EventSource does: come back with the last id until the end, however often the answer ends before."""
-    seen: list[ServerSentEvent] = []
-    while not seen or seen[-1].event != "end":
-        answered = await follow(http, run_id, after)
-        seen += answered
-        after = int(answered[-1].id or after) if answered else after
-    return seen
 
 
 async def test_events_arrive_while_the_run_still_runs(streaming: FunctionUrl, worker: SimulatedWorker) -> None:
@@ -51,7 +40,7 @@ async def test_events_arrive_while_the_run_still_runs(streaming: FunctionUrl, wo
 async def test_a_client_sees_each_event_once_and_in_order(front: FunctionUrl, worker: SimulatedWorker) -> None:
     async with ada(front) as http:
         run_id = await create(http)
-        watching = asyncio.create_task(watch(http, run_id))
+        watching = asyncio.create_task(follow_to_the_end(http, run_id))
         lease = await worker.claim()
         for number in range(2, 30):
             await worker.emit(lease, note(number, text="ünï\ncode"))
@@ -84,10 +73,10 @@ async def test_a_late_joiner_sees_the_same(front: FunctionUrl, worker: Simulated
     async with ada(front) as http:
         run_id = await create(http)
         lease = await worker.claim()
-        early = asyncio.create_task(watch(http, run_id))
+        early = asyncio.create_task(follow_to_the_end(http, run_id))
         for number in range(2, 8):
             await worker.emit(lease, note(number))
-        late = asyncio.create_task(watch(http, run_id))
+        late = asyncio.create_task(follow_to_the_end(http, run_id))
         await worker.finish(lease)
         assert [event.data for event in await early] == [event.data for event in await late]
         assert numbers(await late) == list(range(1, 9))

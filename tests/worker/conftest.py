@@ -8,21 +8,14 @@ import pytest
 
 from infra.settings import RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
-from tests.support.redis import OwnValkey, valkey_server
-from tests.support.s3 import s3_server
+from tests.support.redis import OwnValkey
+from tests.support.servers import s3_fixture, valkey_fixture
 from tests.worker.rig import Rig
 
-
-@pytest.fixture(scope="session")
-def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as settings:
-        yield settings
+tcp = valkey_fixture()
 
 
-@pytest.fixture(scope="package")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    with s3_server(tmp_path_factory.mktemp("s3")) as settings:
-        yield settings
+s3 = s3_fixture("package")
 
 
 @pytest.fixture

@@ -13,17 +13,14 @@ from infra.contract.states import Status
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, WorkspaceLimits, Workspaces
 from infra.workspace.client import build_client
-from tests.support.s3 import s3_server
+from tests.support.servers import s3_fixture
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-@pytest.fixture(scope="package")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
-    """The server; the bucket comes with `workspaces`."""
-    with s3_server(tmp_path_factory.mktemp("seaweed")) as settings:
-        yield settings
+s3 = s3_fixture("package")
+"""The server; the bucket comes with `workspaces`."""
 
 
 @pytest.fixture(scope="package")
