@@ -125,7 +125,7 @@ class LeaseKeeper:
         if not runs:
             return True
         sent = time.monotonic()
-        left_s = min((run.valid_until for run in runs), default=sent) - sent
+        left_s = min(run.valid_until for run in runs) - sent
         try:
             async with asyncio.timeout(max(RECONNECT_S, min(left_s / 2, self._lease_s / 3))):
                 answers = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
