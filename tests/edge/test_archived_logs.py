@@ -191,9 +191,9 @@ async def test_a_run_deleted_while_its_archive_is_read_ends_the_stream(
 
 
 async def test_while_the_store_is_away_a_page_is_503_and_a_stream_waits(
-    rest_settings: RedisRestSettings, archiving: ArchivingWorker, s3: S3Settings
+    rest_settings: RedisRestSettings, archiving: ArchivingWorker, s3_settings: S3Settings
 ) -> None:
-    wrong = Workspaces(replace(s3, secret_key="wrong"))
+    wrong = Workspaces(replace(s3_settings, secret_key="wrong"))
     async with serve(rest_settings, wrong) as edge, client(edge, "ada") as http:
         run_id = await create(http)
         await archiving.complete(events=10)
