@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TypeVar
 
+from infra.shortage import shortages
 from infra.workspace.stop import Stop, look
 
 CALLS = 32
@@ -28,17 +29,27 @@ class Threads:
         A thread cannot be cancelled: if the task is, the event is set and CancelledError leaves here only after the
         function has returned. That is soon: `stop` ends transfers under way however slow they are, and leaves only the
         opening of a connection to its own timeout.
+
+        Raises WorkerShort if the host has no thread for it, or too little of what it needs.
         """
         stop = Stop()
-        future = self._pool.submit(_governed, function, stop)
-        ended = asyncio.wrap_future(future)
-        ended.add_done_callback(_retrieve)
+        with shortages():
+            future = self._submit(function, stop)
+            ended = asyncio.wrap_future(future)
+            ended.add_done_callback(_retrieve)
+            try:
+                return await asyncio.shield(ended)
+            except asyncio.CancelledError:
+                stop.set()
+                future.cancel()
+                await _outlast(ended)
+                raise
+
+    def _submit(self, function: Callable[[Stop], Result], stop: Stop) -> Future[Result]:
         try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            stop.set()
-            future.cancel()
-            await _outlast(ended)
+            return self._pool.submit(_governed, function, stop)
+        except RuntimeError:
+            stop.set()  # the pool keeps what it has been given, though it could not start a thread for it
             raise
 
     def close(self) -> None:
@@ -48,6 +59,7 @@ class Threads:
 
 def _governed(function: Callable[[Stop], Result], stop: Stop) -> Result:
     with stop.governs():
+        look()
         return function(stop)
 
 

@@ -7,12 +7,12 @@ from infra.contract.models import FileEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
-from infra.workspace.host_threads import HostThreads
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import served_as
 from infra.workspace.log_segments import LogSegments
 from infra.workspace.object_keys import run_prefix
 from infra.workspace.run_files import S3RunFiles
+from infra.workspace.threads import Threads
 
 MAX_LINK_S = 7 * 24 * 3600
 """What the signature allows at most."""
@@ -26,7 +26,7 @@ class Workspaces:
 
     def __init__(self, settings: S3Settings, limits: WorkspaceLimits | None = None) -> None:
         self._bucket = Bucket(settings)
-        self._threads = HostThreads()
+        self._threads = Threads()
         self._limits = limits or WorkspaceLimits()
         self.logs = LogSegments(self._bucket, self._threads)
 

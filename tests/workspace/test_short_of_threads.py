@@ -10,15 +10,15 @@ from threading import Event, Thread
 import pytest
 
 from infra.contract.errors import FilesUnavailable, WorkerShort
-from infra.workspace.host_threads import HostThreads
+from infra.workspace.threads import Threads
 from tests.support.waiting import until
 
 NO_THREAD = "the worker's host is short of processes or threads: Resource temporarily unavailable"
 
 
 @pytest.fixture
-async def threads() -> AsyncIterator[HostThreads]:
-    made = HostThreads()
+async def threads() -> AsyncIterator[Threads]:
+    made = Threads()
     yield made
     await asyncio.to_thread(made.close)
 
@@ -33,14 +33,14 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
-async def test_without_a_thread_a_call_is_refused(threads: HostThreads, no_more_threads: Callable[[], None]) -> None:
+async def test_without_a_thread_a_call_is_refused(threads: Threads, no_more_threads: Callable[[], None]) -> None:
     no_more_threads()
     with pytest.raises(WorkerShort, match=NO_THREAD):
         await threads.call(lambda _: 1)
 
 
 async def test_a_call_that_was_refused_is_not_made_by_a_thread_that_gets_free(
-    threads: HostThreads, no_more_threads: Callable[[], None]
+    threads: Threads, no_more_threads: Callable[[], None]
 ) -> None:
     begun, go = Event(), Event()
     made: list[str] = []
@@ -66,7 +66,7 @@ async def test_a_call_that_was_refused_is_not_made_by_a_thread_that_gets_free(
     assert made == ["a later one"]
 
 
-async def test_what_a_call_meets_is_told_apart(threads: HostThreads) -> None:
+async def test_what_a_call_meets_is_told_apart(threads: Threads) -> None:
     def meet(error: Exception) -> None:
         raise error
 
