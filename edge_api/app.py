@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edge_api import event_schema, openapi
-from edge_api.auth import Authenticate, Principal
-from edge_api.errors import HANDLERS, LastResort
-from edge_api.fanout import Fanout
-from edge_api.log_reader import LogReader
+from edge_api.auth.api_keys import Authenticate, Principal
+from edge_api.auth.stream_tokens import StreamTokens, taken_from
+from edge_api.http import event_schema, openapi
+from edge_api.http.errors import HANDLERS, LastResort
+from edge_api.logs.fanout import Fanout
+from edge_api.logs.reader import LogReader
+from edge_api.logs.sse import Streams
 from edge_api.ports import Workspaces
 from edge_api.routes.execute import ExecuteRoutes
 from edge_api.routes.files import FileRoutes
@@ -27,8 +29,6 @@ from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.runs_service import RunService
 from edge_api.settings import ApiSettings
-from edge_api.sse import Streams
-from edge_api.stream_token import StreamTokens, taken_from
 from infra.contract.ports import LogFeed
 from infra.contract.store import RunStore
 

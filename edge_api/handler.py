@@ -14,8 +14,8 @@ from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 from starlette.applications import Starlette
 
 from edge_api.app import create_app
-from edge_api.auth import ApiKeys
-from edge_api.errors import MEDIA_TYPE
+from edge_api.auth.api_keys import ApiKeys
+from edge_api.http.errors import MEDIA_TYPE
 from edge_api.lambda_events import WARM, is_request
 from edge_api.settings import EdgeSettings
 from infra.contract.store import RunStore

@@ -5,10 +5,10 @@ import re
 import uuid
 from typing import TypeVar
 
-from edge_api.errors import KeyReused
+from edge_api.http.errors import KeyReused
+from edge_api.http.request_models import ForkRun, ListQuery
+from edge_api.http.response_models import RunState
 from edge_api.ports import Workspaces
-from edge_api.requests import ForkRun, ListQuery
-from edge_api.schemas import RunState
 from infra.contract import codec
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
 from infra.contract.models import Attempt, FileEntry, ForkOf, Page, RunHead, RunLog, RunRecord, RunSpec

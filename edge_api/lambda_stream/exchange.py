@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
-from edge_api.errors import describe, respond
+from edge_api.http.errors import describe, respond
 from edge_api.lambda_stream.connection import ConnectionLost
 from edge_api.lambda_stream.runtime_api import Invocation, Reply, RuntimeApi
 from infra.logging import log

@@ -3,10 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth import Principal
-from edge_api.inputs import idempotency_key, read_json
-from edge_api.requests import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
-from edge_api.responses import created, ok
+from edge_api.auth.api_keys import Principal
+from edge_api.http.parsing import idempotency_key, read_json
+from edge_api.http.request_models import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
+from edge_api.http.responses import created, ok
 from edge_api.runs_service import RunService
 
 

@@ -5,11 +5,11 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth import Principal
+from edge_api.auth.api_keys import Principal
+from edge_api.http.response_models import File, FileList
+from edge_api.http.responses import elsewhere, ok
 from edge_api.ports import Workspaces
-from edge_api.responses import elsewhere, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import File, FileList
 from infra.contract.paths import workspace_path
 
 

@@ -5,16 +5,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from edge_api.auth import Principal
-from edge_api.inputs import last_event_id, read_query
-from edge_api.log_reader import LogReader
-from edge_api.longpoll import LongPoll
-from edge_api.requests import LogQuery, StreamQuery
-from edge_api.responses import nothing, ok
+from edge_api.auth.api_keys import Principal
+from edge_api.http.parsing import last_event_id, read_query
+from edge_api.http.request_models import LogQuery, StreamQuery
+from edge_api.http.response_models import Gap, LogEvent, LogPage
+from edge_api.http.responses import nothing, ok
+from edge_api.logs.longpoll import LongPoll
+from edge_api.logs.reader import LogReader
+from edge_api.logs.sse import EventStream, Streams
 from edge_api.runs_service import RunService
-from edge_api.schemas import Gap, LogEvent, LogPage
 from edge_api.settings import ApiSettings
-from edge_api.sse import EventStream, Streams
 from infra.contract.models import Event
 from infra.contract.states import TERMINAL
 

@@ -3,13 +3,13 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth import Principal
-from edge_api.cursor import decode_cursor, encode_cursor
-from edge_api.inputs import idempotency_key, read_json, read_nothing, read_query
-from edge_api.requests import CreateRun, ForkRun, ListQuery, ResumeRun, spec_of
-from edge_api.responses import created, nothing, ok
+from edge_api.auth.api_keys import Principal
+from edge_api.http.cursor import decode_cursor, encode_cursor
+from edge_api.http.parsing import idempotency_key, read_json, read_nothing, read_query
+from edge_api.http.request_models import CreateRun, ForkRun, ListQuery, ResumeRun, spec_of
+from edge_api.http.response_models import AttemptList, Run, RunList, RunSummary
+from edge_api.http.responses import created, nothing, ok
 from edge_api.runs_service import RunService
-from edge_api.schemas import AttemptList, Run, RunList, RunSummary
 
 
 class RunRoutes:

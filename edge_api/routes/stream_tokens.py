@@ -5,12 +5,12 @@ import time
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth import Principal
-from edge_api.inputs import read_optional
-from edge_api.requests import MintStreamToken
-from edge_api.responses import ok
+from edge_api.auth.api_keys import Principal
+from edge_api.auth.stream_tokens import StreamTokens
+from edge_api.http.parsing import read_optional
+from edge_api.http.request_models import MintStreamToken
+from edge_api.http.responses import ok
 from edge_api.runs_service import RunService
-from edge_api.stream_token import StreamTokens
 from infra.logging import log
 
 

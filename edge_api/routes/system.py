@@ -5,9 +5,9 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth import Principal
-from edge_api.responses import ok
-from edge_api.schemas import Health
+from edge_api.auth.api_keys import Principal
+from edge_api.http.response_models import Health
+from edge_api.http.responses import ok
 from infra.contract.store import RunStore
 
 

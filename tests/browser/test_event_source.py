@@ -10,9 +10,9 @@ import httpx
 import pytest
 from msgspec import json
 
-from edge_api.schemas import LogEvent
+from edge_api.auth.stream_tokens import StreamTokens
+from edge_api.http.response_models import LogEvent
 from edge_api.settings import ApiSettings
-from edge_api.stream_token import StreamTokens
 from infra.contract import codec
 from infra.contract.models import NewEvent
 from infra.settings import RedisRestSettings, RedisTcpSettings

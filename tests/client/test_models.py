@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_api import openapi, schemas
+from edge_api.http import openapi
+from edge_api.http import response_models as schemas
 from edge_api.settings import ApiSettings
 from infra.contract.models import PlanStep as TakenStep
 from infra.contract.states import Status

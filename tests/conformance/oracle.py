@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import json, to_builtins
 
-from edge_api.schemas import LogEvent
+from edge_api.http.response_models import LogEvent
 from infra.contract.models import TERMINAL_EVENT
 from infra.contract.states import TERMINAL
 from infra.contract.store import RunStore

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
-from edge_api.fanout import Fanout
-from edge_api.log_reader import Item, LogReader
+from edge_api.logs.fanout import Fanout
+from edge_api.logs.reader import Item, LogReader
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Event
 from infra.contract.store import RunStore

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from edge_api.__main__ import Server, create_server, listen
 from edge_api.app import create_app
-from edge_api.auth import ApiKeys
+from edge_api.auth.api_keys import ApiKeys
 from edge_api.ports import Workspaces
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
 from infra.contract.models import TERMINAL_EVENT, FileEntry, NewEvent, Writes

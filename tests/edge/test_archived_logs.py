@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 from msgspec import json
 
-from edge_api.fanout import Fanout
-from edge_api.log_reader import LogReader
-from edge_api.schemas import StreamEnd
+from edge_api.http.response_models import StreamEnd
+from edge_api.logs.fanout import Fanout
+from edge_api.logs.reader import LogReader
 from infra.contract.models import Event, Segment
 from infra.contract.states import Outcome, Status
 from infra.settings import RedisRestSettings, S3Settings

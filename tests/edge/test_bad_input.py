@@ -8,8 +8,8 @@ import httpx
 import pytest
 from msgspec import json
 
-from edge_api.cursor import decode_cursor, encode_cursor
-from edge_api.errors import BadCursor
+from edge_api.http.cursor import decode_cursor, encode_cursor
+from edge_api.http.errors import BadCursor
 from infra.contract.models import MAX_PLAN_STEPS
 from tests.edge.stack import PLAN, Edge, SimulatedWorker, create
 

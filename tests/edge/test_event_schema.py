@@ -10,7 +10,7 @@ import jsonschema  # type: ignore[import-untyped]
 import msgspec
 import pytest
 
-from edge_api import event_schema
+from edge_api.http import event_schema
 from infra.contract.event_parts import MAX_EVENT_BYTES
 from infra.contract.events import EVENTS
 from tests.edge.stack import Edge, SimulatedWorker, client, create

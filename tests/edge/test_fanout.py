@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from edge_api import fanout as module
-from edge_api.fanout import Fanout
+from edge_api.logs import fanout as module
+from edge_api.logs.fanout import Fanout
 
 
 class SlowFeed:

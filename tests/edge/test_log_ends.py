@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from edge_api import log_reader
-from edge_api.schemas import StreamEnd
+from edge_api.http.response_models import StreamEnd
+from edge_api.logs import reader as log_reader
 from infra.contract.models import Event, RunLog, RunSpec
 from infra.contract.states import Status
 from infra.contract.store import Lease

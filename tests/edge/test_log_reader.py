@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_api import log_reader
-from edge_api.fanout import Fanout
-from edge_api.place import Place
-from edge_api.schemas import Gap, StreamEnd
+from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.logs import reader as log_reader
+from edge_api.logs.fanout import Fanout
+from edge_api.logs.position import Place
 from infra.contract.errors import StoreUnavailable
 from infra.contract.models import Brief, Event, RunLog
 from infra.contract.states import Status

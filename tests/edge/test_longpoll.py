@@ -9,11 +9,11 @@ import pytest
 import pytest_asyncio
 from httpx_sse import aconnect_sse
 
-from edge_api import log_reader
-from edge_api.log_reader import Item
-from edge_api.longpoll import LongPoll
+from edge_api.logs import reader as log_reader
+from edge_api.logs.longpoll import LongPoll
+from edge_api.logs.reader import Item
+from edge_api.logs.sse import Streams
 from edge_api.settings import ApiSettings
-from edge_api.sse import Streams
 from infra.contract.errors import StoreRejected
 from infra.contract.models import Event, RunSpec
 from infra.contract.states import Status

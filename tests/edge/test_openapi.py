@@ -7,7 +7,7 @@ import jsonschema  # type: ignore[import-untyped]
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
-from edge_api.openapi import OPERATIONS
+from edge_api.http.openapi import OPERATIONS
 from infra.contract.tools import TOOLS
 from tests.edge.stack import PLAN, Edge, SimulatedWorker, create
 

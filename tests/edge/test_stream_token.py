@@ -13,11 +13,11 @@ import pytest
 from httpx_sse import aconnect_sse
 from starlette.requests import Request
 
-from edge_api.auth import Principal
-from edge_api.errors import EdgeError, StreamTokenInvalid
-from edge_api.openapi import OPERATIONS
+from edge_api.auth.api_keys import Principal
+from edge_api.auth.stream_tokens import StreamTokens
+from edge_api.http.errors import EdgeError, StreamTokenInvalid
+from edge_api.http.openapi import OPERATIONS
 from edge_api.settings import ApiSettings
-from edge_api.stream_token import StreamTokens
 from infra.contract.models import PlanStep, RunSpec
 from infra.settings import RedisRestSettings
 from tests.edge.stack import STREAM_KEY, Edge, Files, SimulatedWorker, client, create, note, numbers, serve

@@ -8,7 +8,7 @@ import pytest
 from httpx_sse import ServerSentEvent, aconnect_sse
 from msgspec import json
 
-from edge_api import log_reader
+from edge_api.logs import reader as log_reader
 from edge_api.settings import ApiSettings
 from infra.contract.states import Status
 from infra.settings import RedisRestSettings

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from edge_api import event_schema
-from edge_api.schemas import LogEvent
+from edge_api.http import event_schema
+from edge_api.http.response_models import LogEvent
 from infra.contract.event_parts import MAX_EVENT_BYTES
 from infra.contract.events import EVENTS
 from infra.contract.models import Event

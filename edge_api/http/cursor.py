@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from edge_api.errors import BadCursor
+from edge_api.http.errors import BadCursor
 
 _CHECK_BYTES = 6
 

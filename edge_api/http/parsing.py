@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from edge_api.errors import BadRequest, BodyTooLarge, WrongMediaType
-from edge_api.requests import MAX_SEQ, Nothing
+from edge_api.http.errors import BadRequest, BodyTooLarge, WrongMediaType
+from edge_api.http.request_models import MAX_SEQ, Nothing
 from infra.contract.errors import InvalidInput
 from infra.contract.refusals import invalid_input
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from edge_api.schemas import Gap
+from edge_api.http.response_models import Gap
 from infra.contract.models import Event, RunLog, Segment
 from infra.contract.states import TERMINAL
 

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from edge_api.auth import Principal
-from edge_api.errors import StreamTokenElsewhere, StreamTokenExpired, StreamTokenInvalid, StreamTokensOff
-from edge_api.schemas import StreamToken
+from edge_api.auth.api_keys import Principal
+from edge_api.http.errors import StreamTokenElsewhere, StreamTokenExpired, StreamTokenInvalid, StreamTokensOff
+from edge_api.http.response_models import StreamToken
 
 PARAMETER = "token"
 ALGORITHM = "HS256"

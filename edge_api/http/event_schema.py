@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from edge_api.schemas import LogEvent
+from edge_api.http.response_models import LogEvent
 from infra.contract.event_parts import MAX_EVENT_BYTES
 from infra.contract.events import EVENTS
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeAlias
 
-from edge_api.fanout import Fanout, Listener
-from edge_api.frames import frame
-from edge_api.place import Place
-from edge_api.schemas import Gap, StreamEnd
+from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.logs.fanout import Fanout, Listener
+from edge_api.logs.frames import frame
+from edge_api.logs.position import Place
 from infra.contract.errors import FileMissing, FilesUnavailable, RunGone, StoreUnavailable
 from infra.contract.models import TERMINAL_EVENT, Event, RunLog, Segment
 from infra.contract.ports import LogArchive

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import msgspec
 
-from edge_api.schemas import Gap, LogEvent, StreamEnd
+from edge_api.http.response_models import Gap, LogEvent, StreamEnd
 from infra.contract import codec
 from infra.contract.models import Event
 

@@ -10,11 +10,11 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
-from edge_api.frames import PING, RETRY, frame
-from edge_api.log_reader import ENOUGH_BYTES
-from edge_api.schemas import Gap, StreamEnd
+from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.logs.frames import PING, RETRY, frame
+from edge_api.logs.reader import ENOUGH_BYTES
+from edge_api.logs.sse import HEADERS, Streams
 from edge_api.settings import ApiSettings
-from edge_api.sse import HEADERS, Streams
 from infra.contract.models import TERMINAL_EVENT, Event, RunLog
 from infra.contract.states import TERMINAL
 from infra.logging import log

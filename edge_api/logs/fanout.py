@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge_api.frames import LiveBatch
+from edge_api.logs.frames import LiveBatch
 from infra.contract.errors import StoreUnavailable
 from infra.contract.ports import LogFeed
 from infra.logging import log

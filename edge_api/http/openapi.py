@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
-from edge_api import errors, requests, schemas
+from edge_api.http import errors
+from edge_api.http import request_models as requests
+from edge_api.http import response_models as schemas
 from edge_api.settings import ApiSettings
 from infra.contract.events import EVENTS
 from infra.contract.models import QueueDepths

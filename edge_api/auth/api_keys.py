@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from starlette.requests import Request
 
-from edge_api.errors import Forbidden, Unauthenticated
+from edge_api.http.errors import Forbidden, Unauthenticated
 from edge_api.settings import ApiKey
 
 

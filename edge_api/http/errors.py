@@ -25,7 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from edge_api.schemas import Problem
+from edge_api.http.response_models import Problem
 from infra.contract import errors as domain
 from infra.logging import log
 

@@ -8,8 +8,8 @@ from contextlib import aclosing, suppress
 
 from starlette.types import Receive, Scope, Send
 
-from edge_api.frames import PING, RETRY, chunks
-from edge_api.schemas import Gap, StreamEnd
+from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.logs.frames import PING, RETRY, chunks
 from edge_api.settings import ApiSettings
 from infra.contract.models import Event
 from infra.logging import log

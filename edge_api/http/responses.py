@@ -3,7 +3,7 @@
 import msgspec
 from starlette.responses import Response
 
-from edge_api.schemas import Run
+from edge_api.http.response_models import Run
 from infra.contract.models import RunRecord
 
 _encode = msgspec.json.Encoder().encode
