@@ -3,7 +3,7 @@
 import asyncio
 
 from bench.lab import Lab, table
-from worker.loop import MAX_BLOCK_S
+from worker.queue.loop import MAX_BLOCK_S
 
 SECONDS = 2 * MAX_BLOCK_S
 """A whole number of a worker's longest sleeps, so that their share of looks at the queue is in it."""

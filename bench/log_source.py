@@ -21,8 +21,8 @@ from infra.contract.store import Lease, RunStore
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
-from worker.archiver import Archiver
-from worker.emitter import LogEmitter, new_event
+from worker.run.archiver import Archiver
+from worker.run.emitter import LogEmitter, new_event
 
 LEASE_MS = 3_600_000
 TICK_S = 0.002

@@ -20,11 +20,11 @@ from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, Sto
 from infra.workspace import Workspaces
 from worker.health import Pulse, served
 from worker.lease import LeaseKeeper
-from worker.loop import MAX_BLOCK_S, WorkerLoop
 from worker.plan import PlanWalker
+from worker.queue.loop import MAX_BLOCK_S, WorkerLoop
+from worker.registry import REGISTRY
 from worker.runner import Runner
 from worker.settings import WorkerSettings
-from worker.tools.registry import REGISTRY
 
 
 async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:

@@ -7,10 +7,10 @@ from infra.contract.events import RunForked
 from infra.contract.models import FileEntry, ForkOf, RunError
 from infra.contract.ports import Changes
 from infra.contract.store import RunStore
-from worker.context import RunContext, files_key, whole
-from worker.emitter import new_event
 from worker.plan import StepFailed, step_key
-from worker.retrying import until_answered
+from worker.run.context import RunContext, files_key, whole
+from worker.run.emitter import new_event
+from worker.run.retrying import until_answered
 from worker.workspaces import Workspaces
 
 INHERITED = "forked"

@@ -13,9 +13,9 @@ from infra.contract.errors import ContractError, ExecutorUnavailable, FileMissin
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.models import NewEvent, PlanStep, RunError
 from infra.contract.tools import parse_args
-from worker.context import Interrupted, RunContext
-from worker.emitter import new_event
-from worker.tools.base import Tool, ToolFailed
+from worker.run.context import Interrupted, RunContext
+from worker.run.emitter import new_event
+from worker.toolkit.base import Tool, ToolFailed
 
 _CODES: dict[type[ContractError], str] = {
     ExecutorUnavailable: "executor_unavailable",

@@ -17,13 +17,13 @@ from infra.contract.ports import Executor
 from infra.contract.states import Outcome, Status
 from infra.contract.store import Lease, RunStore
 from infra.logging import log
-from worker.archiver import Archiver
-from worker.context import RunContext
-from worker.emitter import LogEmitter, new_event
 from worker.fork import inherit
 from worker.lease import ActiveRun, Stop
 from worker.plan import Drained, PlanWalker, StepFailed
-from worker.retrying import until_answered
+from worker.run.archiver import Archiver
+from worker.run.context import RunContext
+from worker.run.emitter import LogEmitter, new_event
+from worker.run.retrying import until_answered
 from worker.workspaces import Workspaces
 
 MAX_BACKOFF_S = 60.0

@@ -19,12 +19,12 @@ from unittest.mock import patch
 from infra.contract.models import PlanStep
 from infra.contract.tools import MessageArgs
 from worker import __main__ as root
-from worker import archiver
-from worker.context import RunContext
 from worker.plan import PlanWalker
+from worker.registry import REGISTRY
+from worker.run import archiver
+from worker.run.context import RunContext
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 from worker.tools import message
-from worker.tools.base import Tool, ToolContext, ToolResult
-from worker.tools.registry import REGISTRY
 
 EFFECTS_FILE = "CHAOS_EFFECTS_FILE"
 SEGMENT_EVENTS = "CHAOS_SEGMENT_EVENTS"

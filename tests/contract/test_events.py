@@ -10,7 +10,7 @@ from infra.contract.states import TERMINAL, Status
 from tests.contract.driver import END, LEASE_MS, Driver
 from tests.support import events as support
 from tests.support.logs import events_in_redis
-from worker.emitter import new_event
+from worker.run.emitter import new_event
 
 
 async def logged(driver: Driver, run_id: str, *types: str) -> None:

@@ -10,9 +10,9 @@ import msgspec
 from infra.contract.models import FileChanges
 from infra.contract.ports import Executor, RunFiles
 from infra.contract.tools import parse_args
-from worker.tools.base import ToolFailed, ToolResult
-from worker.tools.execution import ExecutionResult
-from worker.tools.registry import REGISTRY
+from worker.registry import REGISTRY
+from worker.toolkit.base import ToolFailed, ToolResult
+from worker.toolkit.execution import ExecutionResult
 
 Result = TypeVar("Result", bound=ToolResult)
 

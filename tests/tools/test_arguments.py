@@ -6,8 +6,8 @@ import pytest
 
 from infra.contract.errors import InvalidInput
 from infra.contract.tools import TOOLS, parse_args
-from worker.tools.base import ToolResult
-from worker.tools.registry import REGISTRY
+from worker.registry import REGISTRY
+from worker.toolkit.base import ToolResult
 
 GOOD: dict[str, dict[str, Any]] = {
     "code": {"language": "python", "source": "1"},

@@ -8,7 +8,7 @@ import pytest
 from infra.contract.errors import FileMissing, LimitExceeded
 from tests.tools.conftest import FILE_BYTES
 from tests.tools.kit import Kit
-from worker.tools.base import ToolResult
+from worker.toolkit.base import ToolResult
 from worker.tools.file_delete import FileDeleteResult
 from worker.tools.file_list import FileListResult
 from worker.tools.file_read import FileReadResult

@@ -7,8 +7,8 @@ import pytest
 from infra.contract.errors import ExecutorUnavailable
 from infra.local_executor import LocalExecutor, sandbox
 from tests.tools.kit import Kit
-from worker.tools.base import ToolResult
-from worker.tools.execution import LOGGED_BYTES, TAIL_BYTES, ExecutionResult
+from worker.toolkit.base import ToolResult
+from worker.toolkit.execution import LOGGED_BYTES, TAIL_BYTES, ExecutionResult
 from worker.tools.file_read import FileReadResult
 
 SOURCES = {

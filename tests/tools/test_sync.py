@@ -12,7 +12,7 @@ from tests.executor.rig import left_in
 from tests.support.small_disk import fill, small_disk
 from tests.tools.conftest import ENTRIES, FILE_BYTES, FILES
 from tests.tools.kit import Kit
-from worker.tools.execution import ExecutionResult
+from worker.toolkit.execution import ExecutionResult
 from worker.tools.file_delete import FileDeleteResult
 
 

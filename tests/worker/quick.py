@@ -13,10 +13,11 @@ from unittest.mock import patch
 
 from infra.contract.tools import MessageArgs
 from worker import __main__ as root
-from worker import health, loop
+from worker import health
+from worker.queue import loop
+from worker.registry import REGISTRY
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 from worker.tools import message
-from worker.tools.base import Tool, ToolContext, ToolResult
-from worker.tools.registry import REGISTRY
 
 FACTOR = 100
 BLOCK_S = 0.5

@@ -19,11 +19,11 @@ from tests.support.archive import NoArchive
 from tests.support.logs import events_in_redis
 from tests.support.waiting import until
 from worker.lease import LeaseKeeper
-from worker.loop import WorkerLoop
 from worker.plan import PlanWalker
+from worker.queue.loop import WorkerLoop
 from worker.runner import Runner
 from worker.settings import WorkerSettings
-from worker.tools.base import Tool, ToolContext, ToolResult
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 from worker.workspaces import Workspaces
 
 T = TypeVar("T")

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from worker import alarm as worker_alarm
-from worker.alarm import Alarm
+from worker.queue import alarm as worker_alarm
+from worker.queue.alarm import Alarm
 
 FAR_MS = 600_000
 

@@ -14,8 +14,8 @@ from infra.workspace import Workspaces
 from tests.support.logs import events_in_redis
 from tests.support.waiting import until
 from tests.worker.rig import Rig
-from worker import archiver
-from worker.tools.base import ToolContext
+from worker.run import archiver
+from worker.toolkit.base import ToolContext
 
 
 @pytest.fixture(autouse=True)

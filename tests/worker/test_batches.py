@@ -16,9 +16,9 @@ from infra.contract.models import Held, Writes
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
 from tests.worker.leaping import LeapingLoop
-from worker import emitter as module
-from worker.archiver import Archiver
-from worker.emitter import LogEmitter
+from worker.run import emitter as module
+from worker.run.archiver import Archiver
+from worker.run.emitter import LogEmitter
 
 BATCH_BYTES = 64 * 1024
 BUFFER_BYTES = 256 * 1024

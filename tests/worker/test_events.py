@@ -9,7 +9,7 @@ from infra.contract.states import Status
 from tests.support import events as support
 from tests.support.waiting import until
 from tests.worker.rig import Rig
-from worker.tools.base import ToolContext, ToolFailed, ToolResult
+from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 
 KEPT = (".run/step-0.stdout", ".run/step-0.stderr")
 HOSTILE = "\0" * 20_000 + '"\\' * 20_000 + "😀\n" * 20_000 + "x" * 20_000

@@ -7,8 +7,8 @@ import pytest
 from infra.contract.states import Status
 from infra.workspace import Workspaces
 from tests.worker.rig import Rig
-from worker import context as worker_context
-from worker.tools.base import ToolContext, ToolFailed
+from worker.run import context as worker_context
+from worker.toolkit.base import ToolContext, ToolFailed
 
 
 class Appender:

@@ -9,8 +9,8 @@ from infra.contract.states import Status
 from infra.workspace import Workspaces
 from tests.support.waiting import until
 from tests.worker.rig import Rig
-from worker import context as worker_context
-from worker.tools.base import ToolContext, ToolFailed
+from worker.run import context as worker_context
+from worker.toolkit.base import ToolContext, ToolFailed
 
 
 async def edit(context: ToolContext, command: str) -> None:

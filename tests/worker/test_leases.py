@@ -8,7 +8,7 @@ from infra.contract.states import Status
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker import lease
-from worker.tools.base import ToolContext
+from worker.toolkit.base import ToolContext
 
 
 async def test_work_stops_when_the_lease_ends_even_if_the_renewal_is_never_answered(rig: Rig) -> None:
@@ -158,7 +158,7 @@ async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) 
         nonlocal claims
         claims += script == "claim"
         if script == "claim" and claims == 1:
-            worker.loop.drain()
+            worker.queue.loop.drain()
             return True
         return False
 

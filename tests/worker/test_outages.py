@@ -16,8 +16,8 @@ from tests.chaos.processes import Process
 from tests.support.redis import LOADS_SLOWLY, OwnValkey, hurry, save_ballast
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
-from worker import loop
-from worker.tools.base import ToolContext
+from worker.queue import loop
+from worker.toolkit.base import ToolContext
 
 NAME = "redis.of.the.tests"
 GENEROUS_S = 60.0
@@ -176,7 +176,7 @@ async def test_a_worker_ends_though_redis_is_away(own: Rig, server: OwnValkey, m
     await own.submit("x")
     await asyncio.wait_for(begun.wait(), 20)
     server.stop()
-    worker.loop.drain()
+    worker.queue.loop.drain()
     await asyncio.wait_for(worker.task, GENEROUS_S)
     assert ended.is_set()
     assert not any(task.get_name().startswith(("run ", "work ", "emit ")) for task in asyncio.all_tasks())

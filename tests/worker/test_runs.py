@@ -10,7 +10,7 @@ from infra.contract.models import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
 from tests.worker.rig import Rig
-from worker.tools.base import ToolContext, ToolFailed
+from worker.toolkit.base import ToolContext, ToolFailed
 
 
 class Gate:
@@ -207,7 +207,7 @@ async def test_drain_stops_at_a_step_boundary_and_burns_no_attempt(rig: Rig) -> 
     worker = rig.worker(gate)
     run_id = await rig.submit("wait", "after")
     await gate.reached("wait")
-    worker.loop.drain()
+    worker.queue.loop.drain()
     gate.go.set()
     await asyncio.wait_for(worker.task, 20)
     record = await rig.store.get(run_id)
@@ -224,9 +224,9 @@ async def test_drain_gives_back_what_does_not_end_in_time(rig: Rig, way: str) ->
     worker = rig.worker(gate, grace_s=0.05 if way == "grace over" else 600)
     run_id = await rig.submit("wait")
     await gate.reached("wait")
-    worker.loop.drain()
+    worker.queue.loop.drain()
     if way == "second signal":
-        worker.loop.drain()
+        worker.queue.loop.drain()
     await asyncio.wait_for(worker.task, 20)
     record = await rig.store.get(run_id)
     assert (record.status, record.attempt) == (Status.QUEUED, 0)

@@ -7,7 +7,7 @@ import pytest
 from infra.contract.models import PlanStep
 from infra.contract.states import Status
 from tests.worker.rig import Rig
-from worker.tools.base import ToolContext
+from worker.toolkit.base import ToolContext
 
 LONG_S = 600.0
 

@@ -24,7 +24,7 @@ from tests.support.faulty_s3 import (
 )
 from tests.support.waiting import until
 from tests.worker.rig import Rig
-from worker.tools.base import ToolContext
+from worker.toolkit.base import ToolContext
 
 SIZE = 100_000
 SLOW_DOWN = refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")

@@ -14,9 +14,9 @@ from infra.workspace import Workspaces
 from tests.support.small_disk import fill, small_disk
 from tests.support.waiting import until
 from tests.worker.rig import Rig
-from worker import loop
-from worker.tools.base import ToolContext, ToolResult
-from worker.tools.execution import execute
+from worker.queue import loop
+from worker.toolkit.base import ToolContext, ToolResult
+from worker.toolkit.execution import execute
 
 MANY = 20
 """Attempts; so many are not used up while a test makes room again."""

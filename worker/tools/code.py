@@ -1,8 +1,8 @@
 """The tool `code`."""
 
 from infra.contract.tools import CodeArgs
-from worker.tools.base import Tool, ToolContext
-from worker.tools.execution import ExecutionResult, execute
+from worker.toolkit.base import Tool, ToolContext
+from worker.toolkit.execution import ExecutionResult, execute
 
 
 async def run(args: CodeArgs, context: ToolContext) -> ExecutionResult:

@@ -2,7 +2,7 @@
 
 from infra.contract.models import FileChanges
 from infra.contract.tools import FileDeleteArgs
-from worker.tools.base import Tool, ToolContext, ToolResult
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 
 
 class FileDeleteResult(ToolResult, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from infra.contract.models import FileInfo
 from infra.contract.tools import FileListArgs
-from worker.tools.base import Tool, ToolContext, ToolResult
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 
 MAX_LISTED = 500
 

@@ -5,7 +5,7 @@ import codecs
 from typing import Literal
 
 from infra.contract.tools import FileReadArgs
-from worker.tools.base import Tool, ToolContext, ToolResult
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 
 
 class FileReadResult(ToolResult, frozen=True, kw_only=True):

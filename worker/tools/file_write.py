@@ -4,7 +4,7 @@ import base64
 
 from infra.contract.models import FileChanges
 from infra.contract.tools import FileWriteArgs
-from worker.tools.base import Tool, ToolContext, ToolFailed, ToolResult
+from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult
 
 
 class FileWriteResult(ToolResult, frozen=True, kw_only=True):

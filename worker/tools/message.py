@@ -1,7 +1,7 @@
 """The tool `message`."""
 
 from infra.contract.tools import MessageArgs
-from worker.tools.base import Tool, ToolContext, ToolResult
+from worker.toolkit.base import Tool, ToolContext, ToolResult
 
 
 async def run(args: MessageArgs, context: ToolContext) -> ToolResult:

@@ -1,8 +1,8 @@
 """The tool `shell`."""
 
 from infra.contract.tools import ShellArgs
-from worker.tools.base import Tool, ToolContext
-from worker.tools.execution import ExecutionResult, execute
+from worker.toolkit.base import Tool, ToolContext
+from worker.toolkit.execution import ExecutionResult, execute
 
 
 async def run(args: ShellArgs, context: ToolContext) -> ExecutionResult:

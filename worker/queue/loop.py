@@ -12,9 +12,9 @@ from infra.contract.models import Claim
 from infra.contract.ports import LogFeed
 from infra.contract.store import Lease, RunStore, Turn
 from infra.logging import log
-from worker.alarm import Alarm
-from worker.control import Control
 from worker.lease import ActiveRun, LeaseKeeper, Stop
+from worker.queue.alarm import Alarm
+from worker.queue.control import Control
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 

@@ -11,7 +11,7 @@ from infra.contract.ports import LogArchive
 from infra.contract.states import Outcome
 from infra.contract.store import RunStore
 from infra.logging import log
-from worker.retrying import until_answered
+from worker.run.retrying import until_answered
 
 SEGMENT_EVENTS = 10_000
 SEGMENT_BYTES = 4 * 1024 * 1024

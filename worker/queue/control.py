@@ -5,8 +5,8 @@ import asyncio
 from infra.contract.errors import StoreUnavailable
 from infra.contract.ports import LogFeed
 from infra.logging import log
-from worker.alarm import Alarm
 from worker.lease import LeaseKeeper
+from worker.queue.alarm import Alarm
 
 RECONNECT_S = 1.0
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from worker.toolkit.base import Tool
 from worker.tools import code, file_delete, file_list, file_read, file_write, message, shell
-from worker.tools.base import Tool
 
 REGISTRY: Mapping[str, Tool] = MappingProxyType(
     {

@@ -5,7 +5,7 @@ from typing import Literal
 
 from infra.contract.ports import Command, Execution
 from infra.shortage import shortages
-from worker.tools.base import ToolContext, ToolFailed, ToolResult
+from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 
 LOGGED_BYTES = 256 * 1024
 """Of a call's output the log takes so much; if there is more, all of it is kept as files below `.run/`."""

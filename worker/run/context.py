@@ -9,8 +9,8 @@ from infra.contract import codec
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.models import Claim, FileChanges, FileEntry, NewEvent, Writes
 from infra.contract.ports import Changes, Executor, RunFiles
-from worker.emitter import LogEmitter, new_event
-from worker.tools.base import ToolContext
+from worker.run.emitter import LogEmitter, new_event
+from worker.toolkit.base import ToolContext
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from infra.contract.events import Parted, Single
 from infra.contract.models import Held, NewEvent, Writes
 from infra.contract.states import Outcome
 from infra.contract.store import Lease, RunStore
-from worker.archiver import Archiver
-from worker.retrying import until_answered
+from worker.run.archiver import Archiver
+from worker.run.retrying import until_answered
 
 FIRST_S = 0.05
 """The claim has just logged the run's start: the first events wait so long, and a shorter run costs no batch."""
