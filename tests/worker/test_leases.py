@@ -158,7 +158,7 @@ async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) 
         nonlocal claims
         claims += script == "claim"
         if script == "claim" and claims == 1:
-            worker.queue.loop.drain()
+            worker.loop.drain()
             return True
         return False
 

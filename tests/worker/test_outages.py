@@ -176,7 +176,7 @@ async def test_a_worker_ends_though_redis_is_away(own: Rig, server: OwnValkey, m
     await own.submit("x")
     await asyncio.wait_for(begun.wait(), 20)
     server.stop()
-    worker.queue.loop.drain()
+    worker.loop.drain()
     await asyncio.wait_for(worker.task, GENEROUS_S)
     assert ended.is_set()
     assert not any(task.get_name().startswith(("run ", "work ", "emit ")) for task in asyncio.all_tasks())
