@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 import uvloop
 
 from infra.contract.events import RunFinished, ToolOutput
-from infra.contract.models import Held, Writes
+from infra.contract.queue import Lease, LeaseReply, Writes
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.states import Status
-from infra.contract.store import Lease, RunStore
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
@@ -28,7 +28,7 @@ LEASE_MS = 3_600_000
 TICK_S = 0.002
 
 
-class TimedStore(RunStore):
+class TimedStore(WorkQueue):
     """Notes when each batch was handed over."""
 
     def __init__(self, redis: RedisTcp, first: int = 0) -> None:
@@ -36,7 +36,7 @@ class TimedStore(RunStore):
         self.seq = first
         self.sent: list[tuple[int, float]] = []
 
-    async def emit(self, lease: Lease, writes: Writes) -> Held:
+    async def emit(self, lease: Lease, writes: Writes) -> LeaseReply:
         self.seq += len(writes.events)
         self.sent.append((self.seq, time.time()))
         return await super().emit(lease, writes)

@@ -22,7 +22,7 @@ import msgspec
 
 from bench.lab import Lab, lab, table
 from infra.contract.keys import Keys
-from infra.contract.models import TERMINAL_EVENT
+from infra.contract.log import TERMINAL_EVENT
 from infra.devstack import parts
 from swissbrain.models import Event, Run
 

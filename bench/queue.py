@@ -19,8 +19,8 @@ from tempfile import TemporaryDirectory
 from redis import asyncio as redis
 
 from bench.lab import billed, table
-from infra.contract.models import PlanStep, RunSpec
-from infra.contract.store import RunStore
+from infra.contract.redis_store.commands import RunCommands
+from infra.contract.runs import PlanStep, RunSpec
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.support.redis import valkey_server
@@ -119,7 +119,7 @@ class System:
 
 async def _create_runs(settings: RedisTcpSettings) -> None:
     tcp = RedisTcp(settings)
-    store = RunStore(tcp)
+    store = RunCommands(tcp)
     spec = RunSpec(plan=[PlanStep(tool="message", args={"text": "noop"})])
     todo = iter(range(JOBS))
 

@@ -29,8 +29,8 @@ from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.runs_service import RunService
 from edge_api.settings import ApiSettings
-from infra.contract.ports import LogFeed
-from infra.contract.store import RunStore
+from infra.contract.log import LogFeed
+from infra.contract.redis_store.commands import RunCommands
 
 READ = "runs:read"
 WRITE = "runs:write"
@@ -54,7 +54,7 @@ class Endpoint:
 
 
 def create_app(
-    store: RunStore,
+    store: RunCommands,
     feed: LogFeed,
     files: Workspaces,
     authenticate: Authenticate,

@@ -18,7 +18,7 @@ from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE
 from edge_api.lambda_events import WARM, is_request
 from edge_api.settings import EdgeSettings
-from infra.contract.store import RunStore
+from infra.contract.redis_store.commands import RunCommands
 from infra.logging import configure
 from infra.redis_rest import RedisRest
 from infra.settings import Env
@@ -30,7 +30,7 @@ def build_app(env: Mapping[str, str]) -> Starlette:
     settings = EdgeSettings.from_env(Env(env))
     redis = RedisRest(settings.redis)
     files = Workspaces(settings.s3)
-    store = RunStore(redis, settings.store.keys, retention_s=settings.store.retention_s)
+    store = RunCommands(redis, settings.store.keys, retention_s=settings.store.retention_s)
 
     async def close() -> None:
         await redis.close()

@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from infra.contract.models import FileEntry
-from infra.contract.ports import LogArchive
+from infra.contract.files import FileEntry
+from infra.contract.log import LogArchive
 
 
 class Workspaces(Protocol):

@@ -9,11 +9,13 @@ from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
 from edge_api.ports import Workspaces
-from infra.contract import codec
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
-from infra.contract.models import Attempt, FileEntry, ForkOf, Page, RunHead, RunLog, RunRecord, RunSpec
+from infra.contract.files import FileEntry
+from infra.contract.log import RunLog
+from infra.contract.redis_store import codec
+from infra.contract.redis_store.commands import RunCommands
+from infra.contract.runs import Attempt, ForkOf, Page, RunHead, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.store import RunStore
 from infra.logging import log
 
 H = TypeVar("H", bound=RunHead)
@@ -25,7 +27,7 @@ _ID_HEX = 32
 class RunService:
     """Every method raises RunGone for a run that is missing or another user's: nobody can tell one from the other."""
 
-    def __init__(self, store: RunStore, files: Workspaces) -> None:
+    def __init__(self, store: RunCommands, files: Workspaces) -> None:
         self._store = store
         self._files = files
 
@@ -115,7 +117,7 @@ class RunService:
     async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
         """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted."""
         _lasting("retry", await self.head(user, run_id))
-        answer = await self._store.redrive(run_id, token=_derived(user, key))
+        answer = await self._store.retry(run_id, token=_derived(user, key))
         return self._state("retry", run_id, answer, allowed="a run that has failed or was cancelled")
 
     async def resume(self, user: str, run_id: str, user_input: str, *, key: str | None) -> RunState:
@@ -131,7 +133,7 @@ class RunService:
         the run is condemned: a retry in between would work on without its files.
         """
         await self.head(user, run_id)
-        outcome, status = await self._store.condemn(run_id)
+        outcome, status = await self._store.mark_deleting(run_id)
         allowed = "a run that has ended or was never started"
         if outcome is Outcome.REFUSED:
             raise _refused("delete", status, allowed)
@@ -224,7 +226,7 @@ def _owned(run: H, user: str) -> H:
 
 def _lasting(action: str, run: H) -> H:
     """What is being deleted loses its files at any moment."""
-    if run.condemned:
+    if run.deleting:
         raise TransitionRefused(
             f"cannot {action} a run that is being deleted; if its deletion was interrupted, delete it again",
             run.status.value,

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from infra.contract.errors import StoreRejected, StoreUnavailable
-from infra.contract.ports import Argument, Reply
+from infra.contract.redis import Argument, Reply
 
 Command: TypeAlias = tuple[Argument, ...]
 

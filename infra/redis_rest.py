@@ -12,8 +12,7 @@ from upstash_redis.errors import UpstashError
 
 from infra.auto_pipeline import AutoPipeline, within
 from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
-from infra.contract.ports import Argument, Reply
-from infra.contract.scripts import Script
+from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisRestSettings
 
 T = TypeVar("T")

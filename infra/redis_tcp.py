@@ -12,8 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
-from infra.contract.ports import Argument, Reply
-from infra.contract.scripts import Script
+from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisTcpSettings
 
 T = TypeVar("T")

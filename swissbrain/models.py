@@ -7,7 +7,9 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.models import Attempt, Event, QueueDepths, RunError
+from infra.contract.log import Event
+from infra.contract.queue import QueueDepths
+from infra.contract.runs import Attempt, RunError
 
 __all__ = [
     "Attempt",

@@ -12,8 +12,8 @@ from contextlib import AbstractContextManager, nullcontext
 import uvloop
 
 from infra import logging as log_lines
-from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, WorkerShort
-from infra.contract.store import RunStore
+from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, HostExhausted
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
@@ -36,13 +36,13 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     executor = LocalExecutor(settings.root / settings.name, unsafe=unsafe)
     try:
         await executor.check()
-    except (ExecutorUnavailable, WorkerShort) as exc:
+    except (ExecutorUnavailable, HostExhausted) as exc:
         log_lines.log("executor.unavailable", level=logging.WARNING, reason=str(exc))
     try:
         await workspaces.check()
-    except (FilesUnavailable, WorkerShort) as exc:
+    except (FilesUnavailable, HostExhausted) as exc:
         log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
-    store = RunStore(redis, kept.keys, retention_s=kept.retention_s)
+    store = WorkQueue(redis, kept.keys, retention_s=kept.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
     loop = WorkerLoop(settings, store, redis, keeper, runner)

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import Any
 
 from infra.contract.errors import LeaseLost, StoreUnavailable
-from infra.contract.models import Held
+from infra.contract.queue import Lease, LeaseReply
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.states import Outcome
-from infra.contract.store import Lease, RunStore
 from infra.logging import log
 from worker.health import Pulse
 
@@ -51,7 +51,7 @@ class ActiveRun:
         if first and self._work:
             self._work.cancel()
 
-    def held(self, held: Held) -> None:
+    def held(self, held: LeaseReply) -> None:
         """Act on what an emit or a renewal answered."""
         if held.outcome in {Outcome.LOST, Outcome.GONE}:
             self.stop(Stop.LOST)
@@ -72,7 +72,7 @@ class ActiveRun:
 class LeaseKeeper:
     """Knows the active runs and renews their leases."""
 
-    def __init__(self, store: RunStore, lease_s: float) -> None:
+    def __init__(self, store: WorkQueue, lease_s: float) -> None:
         self._store = store
         self._lease_s = lease_s
         self.pulse = Pulse()

@@ -1,4 +1,4 @@
-"""Walks an explicit plan: one tool call a step, each journaled, each told to the log."""
+"""Strategy for runs with an explicit plan: one tool call per step, each journaled, each with its events."""
 
 import asyncio
 import time
@@ -11,10 +11,13 @@ from msgspec import UNSET
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, FileMissing, InvalidInput, LimitExceeded
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
-from infra.contract.models import NewEvent, PlanStep, RunError
+from infra.contract.journal import call_name, step_key
+from infra.contract.log import NewEvent
+from infra.contract.runs import PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.run.context import Interrupted, RunContext
 from worker.run.emitter import new_event
+from worker.run.strategy import Drained, StepFailed
 from worker.toolkit.base import Tool, ToolFailed
 
 _CODES: dict[type[ContractError], str] = {
@@ -23,22 +26,11 @@ _CODES: dict[type[ContractError], str] = {
     InvalidInput: "invalid_input",
     LimitExceeded: "limit_exceeded",
 }
-
-
-class StepFailed(Exception):
-    """A step ended with an error that another attempt would meet again."""
-
-    def __init__(self, error: RunError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-class Drained(Exception):
-    """The worker is stopping and the run has reached a step boundary."""
+"""Error codes of failures that another attempt would meet again; other errors leave the strategy as they are."""
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the journal keeps of a completed step."""
+    """Journal value of a completed step."""
 
     tool: str
     duration_ms: int
@@ -46,18 +38,20 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlanWalker:
-    """Executes plans with the tools of a registry."""
+    """Executes plans with the tools of a registry; implements Strategy."""
 
     def __init__(self, tools: Mapping[str, Tool]) -> None:
         self._tools = tools
 
-    async def walk(
-        self, context: RunContext, plan: Sequence[PlanStep], draining: Callable[[], bool]
-    ) -> dict[str, object]:
-        """Execute the steps that the journal does not hold yet; the run's result.
+    async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
+        """Execute the steps that the journal does not hold yet; return the number of steps and the last result.
 
-        Raises StepFailed, Drained, FilesUnavailable, WorkerShort, LeaseLost.
+        Raises StepFailed, Drained, FilesUnavailable, HostExhausted, LeaseLost.
         """
+        plan = context.run.spec.plan
+        if plan is None:
+            reason = "this worker has no language model configured; give the run an explicit plan"
+            raise StepFailed(RunError(code="no_model", message=reason))
         record: StepRecord | None = None
         for index, step in enumerate(plan):
             if draining():
@@ -79,9 +73,12 @@ class PlanWalker:
                 repeatable=repeatable,
             )
         except Interrupted:
-            message = f"the tool {step.tool} was under way when its worker was lost, and must not be repeated unasked"
+            message = (
+                f"the tool {step.tool} was running when its worker was lost; it is not idempotent, so it was not "
+                "repeated; retry the run to repeat it"
+            )
             error = RunError(code="interrupted", message=message, step=index)
-            context.settle(*_failed(index, step.tool, 0, error))
+            context.commit(*_failed(index, step.tool, 0, error))
             raise StepFailed(error) from None
 
     async def _execute(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
@@ -101,21 +98,16 @@ class PlanWalker:
             if code is None:
                 raise
             error = RunError(code=code, message=str(exc), step=index)
-            known = exc.result if isinstance(exc, ToolFailed) else None
-            context.settle(*_failed(index, step.tool, duration_ms(), error, known.kept if known else ()))
+            partial = exc.result if isinstance(exc, ToolFailed) else None
+            context.commit(*_failed(index, step.tool, duration_ms(), error, partial.kept if partial else ()))
             raise StepFailed(error) from exc
         return StepRecord(tool=step.tool, duration_ms=duration_ms(), result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
-        result = await self._tools[step.tool].run(args, context.for_step(index))
+        result = await self._tools[step.tool].run(args, context.for_call(call_name(index), index))
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
-
-
-def step_key(index: int) -> str:
-    """The journal's entry of a step."""
-    return f"step:{index}"
 
 
 @asynccontextmanager
@@ -132,22 +124,22 @@ async def _within(timeout_s: float | None) -> AsyncIterator[None]:
 
 
 def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:
-    """The events of the good end of a step."""
-    took, kept = record.duration_ms, record.result.get("kept", UNSET)
+    """Return the events of a step's success."""
+    duration_ms, kept = record.duration_ms, record.result.get("kept", UNSET)
     return [
-        new_event(ToolFinished(tool=record.tool, status="succeeded", duration_ms=took, kept=kept), index),
-        new_event(StepFinished(status="succeeded", duration_ms=took), index),
+        new_event(ToolFinished(tool=record.tool, status="succeeded", duration_ms=duration_ms, kept=kept), index),
+        new_event(StepFinished(status="succeeded", duration_ms=duration_ms), index),
     ]
 
 
-def _failed(index: int, tool: str, took: int, error: RunError, kept: Sequence[str] = ()) -> list[NewEvent]:
-    """The events of the bad end of a step after `took` ms."""
-    told = ToolFinished(
+def _failed(index: int, tool: str, duration_ms: int, error: RunError, kept: Sequence[str] = ()) -> list[NewEvent]:
+    """Return the events of a step's failure."""
+    finished = ToolFinished(
         tool=tool,
         status="failed",
-        duration_ms=took,
+        duration_ms=duration_ms,
         code=error.code,
         message=error.message,
         kept=list(kept) or UNSET,
     )
-    return [new_event(told, index), new_event(StepFinished(status="failed", duration_ms=took), index)]
+    return [new_event(finished, index), new_event(StepFinished(status="failed", duration_ms=duration_ms), index)]

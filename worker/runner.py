@@ -10,20 +10,22 @@ from typing import cast
 
 from msgspec import UNSET
 
-from infra.contract.errors import FilesUnavailable, LeaseLost, StoreUnavailable, WorkerShort
+from infra.contract.errors import FilesUnavailable, HostExhausted, LeaseLost, StoreUnavailable
 from infra.contract.events import Failure, RunEnd, RunFinished, RunRequeued
-from infra.contract.models import Claim, NewEvent, RunError, RunRecord, Writes
-from infra.contract.ports import Executor
+from infra.contract.execution import Executor
+from infra.contract.log import NewEvent
+from infra.contract.queue import Claim, Lease, Writes
+from infra.contract.redis_store.work_queue import WorkQueue
+from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
-from infra.contract.store import Lease, RunStore
 from infra.logging import log
 from worker.fork import inherit
 from worker.lease import ActiveRun, Stop
-from worker.plan import Drained, PlanWalker, StepFailed
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.retrying import until_answered
+from worker.run.strategy import Drained, StepFailed, Strategy
 from worker.workspaces import Workspaces
 
 MAX_BACKOFF_S = 60.0
@@ -50,11 +52,11 @@ class GivenBack:
 class Runner:
     """Runs claimed runs; holds what all of them share."""
 
-    def __init__(self, store: RunStore, workspaces: Workspaces, executor: Executor, walker: PlanWalker) -> None:
+    def __init__(self, store: WorkQueue, workspaces: Workspaces, executor: Executor, strategy: Strategy) -> None:
         self._store = store
         self._workspaces = workspaces
         self._executor = executor
-        self._walker = walker
+        self._strategy = strategy
 
     async def run(self, claim: Claim, active: ActiveRun) -> bool:
         """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised.
@@ -85,7 +87,7 @@ class Runner:
             await emitter.abandon()
             await archiver.abandon()
             await self._executor.release(run.id)
-        return not work.cancelled() and isinstance(work.exception(), WorkerShort)
+        return not work.cancelled() and isinstance(work.exception(), HostExhausted)
 
     async def refuse(self, lease: Lease) -> None:
         """End a run whose record cannot be read. Without an answer the next owner does, once the lease is over."""
@@ -98,15 +100,12 @@ class Runner:
 
     async def _work(self, context: RunContext, active: ActiveRun) -> dict[str, object]:
         run = context.run
-        if run.spec.plan is None:
-            reason = "this worker has no language model configured; give the run an explicit plan"
-            raise StepFailed(RunError(code="no_model", message=reason))
         deadline = asyncio.timeout(run.spec.timeout_s)
         try:
             async with deadline:
                 if run.spec.fork_of:
                     await inherit(context, run.spec.fork_of, self._store, self._workspaces)
-                return await self._walker.walk(context, run.spec.plan, lambda: active.draining)
+                return await self._strategy.work(context, lambda: active.draining)
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -159,7 +158,7 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
             return Ended(Status.FAILED, error=failure.error)
         case FilesUnavailable():
             return _put_off("files_unavailable", failure, run)
-        case WorkerShort():
+        case HostExhausted():
             return _put_off("worker_short", failure, run)
         case _:
             log("run.broken", run_id=run.id, fence=run.fence, error=failure)

@@ -1,20 +1,24 @@
-"""What the worker needs of the workspaces; `infra.workspace` provides it."""
+"""Port to the object store as the worker needs it; `infra.workspace` implements it."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
-from infra.contract.models import FileEntry
-from infra.contract.ports import LogArchive, RunFiles
+from infra.contract.files import DirectoryFiles, FileEntry, JournaledFiles, ToolFiles
+from infra.contract.log import LogArchive
+
+
+class RunFiles(ToolFiles, DirectoryFiles, JournaledFiles, Protocol):
+    """Workspace of one claimed run, for tools, executor and run context."""
 
 
 class Workspaces(Protocol):
-    """Gives the workspace of a run, and the archive of logs."""
+    """Source of a run's workspace, and of the archive of logs."""
 
     @property
     def logs(self) -> LogArchive:
-        """The archive of logs."""
+        """Return the archive of logs."""
         ...
 
     def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
-        """The files of one claimed run, whose record names `files`."""
+        """Return the workspace of one claimed run, whose record names `files`."""
         ...

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from edge_api.http.response_models import LogEvent
-from infra.contract.event_parts import MAX_EVENT_BYTES
+from infra.contract.event_sizing import MAX_EVENT_BYTES
 from infra.contract.events import EVENTS
 
 REF = "#/$defs/{name}"

@@ -12,7 +12,7 @@ from edge_api.http import request_models as requests
 from edge_api.http import response_models as schemas
 from edge_api.settings import ApiSettings
 from infra.contract.events import EVENTS
-from infra.contract.models import QueueDepths
+from infra.contract.queue import QueueDepths
 from infra.contract.tools import TOOLS
 
 VERSION = "0.1.0"

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from edge_api.http.errors import BadRequest, BodyTooLarge, WrongMediaType
 from edge_api.http.request_models import MAX_SEQ, Nothing
 from infra.contract.errors import InvalidInput
-from infra.contract.refusals import invalid_input
+from infra.contract.validation import invalid_input
 
 T = TypeVar("T")
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from infra.contract.models import MAX_PLAN_STEPS, MAX_PROMPT_CHARS, PlanStep, RunSpec
+from infra.contract.runs import MAX_PLAN_STEPS, MAX_PROMPT_CHARS, PlanStep, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from infra.contract.models import Attempt, Event, ForkOf, PlanStep, RunError, RunHead, RunRecord
+from infra.contract.log import Event
+from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
 from infra.contract.states import Status
 
 

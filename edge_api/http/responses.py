@@ -4,7 +4,7 @@ import msgspec
 from starlette.responses import Response
 
 from edge_api.http.response_models import Run
-from infra.contract.models import RunRecord
+from infra.contract.runs import RunRecord
 
 _encode = msgspec.json.Encoder().encode
 _HEADERS = {"Cache-Control": "no-store"}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from edge_api.logs.frames import LiveBatch
 from infra.contract.errors import StoreUnavailable
-from infra.contract.ports import LogFeed
+from infra.contract.log import LogFeed
 from infra.logging import log
 
 SETTLE_S = 0.5

@@ -6,8 +6,8 @@ from functools import cached_property
 import msgspec
 
 from edge_api.http.response_models import Gap, LogEvent, StreamEnd
-from infra.contract import codec
-from infra.contract.models import Event
+from infra.contract.log import Event
+from infra.contract.redis_store import codec
 
 CHUNK_BYTES = 64 * 1024
 # Lines of an event to come: an empty line here would be an event without data, which some clients hand out.

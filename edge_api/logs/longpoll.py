@@ -15,7 +15,7 @@ from edge_api.logs.frames import PING, RETRY, frame
 from edge_api.logs.reader import ENOUGH_BYTES
 from edge_api.logs.sse import HEADERS, Streams
 from edge_api.settings import ApiSettings
-from infra.contract.models import TERMINAL_EVENT, Event, RunLog
+from infra.contract.log import TERMINAL_EVENT, Event, RunLog
 from infra.contract.states import TERMINAL
 from infra.logging import log
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from edge_api.http.response_models import Gap
-from infra.contract.models import Event, RunLog, Segment
+from infra.contract.log import Event, RunLog, Segment
 from infra.contract.states import TERMINAL
 
 

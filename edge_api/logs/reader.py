@@ -11,9 +11,8 @@ from edge_api.logs.fanout import Fanout, Listener
 from edge_api.logs.frames import frame
 from edge_api.logs.position import Place
 from infra.contract.errors import FileMissing, FilesUnavailable, RunGone, StoreUnavailable
-from infra.contract.models import TERMINAL_EVENT, Event, RunLog, Segment
-from infra.contract.ports import LogArchive
-from infra.contract.reader import RunReader
+from infra.contract.log import TERMINAL_EVENT, Event, LogArchive, RunLog, Segment
+from infra.contract.redis_store.reader import RunReader
 from infra.contract.states import TERMINAL
 from infra.logging import log
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from edge_api.http.response_models import Gap, StreamEnd
 from edge_api.logs.frames import PING, RETRY, chunks
 from edge_api.settings import ApiSettings
-from infra.contract.models import Event
+from infra.contract.log import Event
 from infra.logging import log
 
 HEADERS = [

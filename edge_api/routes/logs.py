@@ -15,7 +15,7 @@ from edge_api.logs.reader import LogReader
 from edge_api.logs.sse import EventStream, Streams
 from edge_api.runs_service import RunService
 from edge_api.settings import ApiSettings
-from infra.contract.models import Event
+from infra.contract.log import Event
 from infra.contract.states import TERMINAL
 
 

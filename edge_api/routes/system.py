@@ -8,13 +8,13 @@ from starlette.responses import Response
 from edge_api.auth.api_keys import Principal
 from edge_api.http.response_models import Health
 from edge_api.http.responses import ok
-from infra.contract.store import RunStore
+from infra.contract.redis_store.commands import RunCommands
 
 
 class SystemRoutes:
     """Health, readiness, queue depths and the descriptions of the API and of the events."""
 
-    def __init__(self, store: RunStore, describe: Callable[[], bytes], describe_events: Callable[[], bytes]) -> None:
+    def __init__(self, store: RunCommands, describe: Callable[[], bytes], describe_events: Callable[[], bytes]) -> None:
         self._store = store
         self._describe = describe
         self._describe_events = describe_events

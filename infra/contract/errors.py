@@ -10,7 +10,7 @@ ContractError
 ├── FilesUnavailable    the object store could not be reached or failed; may be tried again
 ├── FileMissing         no such file in the workspace
 ├── LimitExceeded       a stated limit of the workspace or the executor was passed
-├── WorkerShort         the worker's host is out of space, files, processes or memory; may be tried again
+├── HostExhausted         the worker's host is out of space, files, processes or memory; may be tried again
 └── ExecutorUnavailable the sandbox cannot run here; says what to install
 """
 
@@ -80,9 +80,9 @@ class LimitExceeded(ContractError):
     """A stated limit was passed; the message names it."""
 
 
-class WorkerShort(ContractError):
-    """The worker's host has for now too little of what all runs on it share: disk space, open files, processes and
-    threads, memory. Not the run's doing; the message names what is short. See infra/shortage.py for what means it."""
+class HostExhausted(ContractError):
+    """The worker's host lacks, for now, a resource that all of its runs share: disk space, file descriptors, processes
+    and threads, or memory. The run is not the cause. The message names the resource; `infra.host_limits` decides."""
 
 
 class ExecutorUnavailable(ContractError):

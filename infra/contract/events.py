@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from infra.contract.models import TERMINAL_EVENT
+from infra.contract.log import TERMINAL_EVENT
 
 RunEnd: TypeAlias = Literal["succeeded", "failed", "cancelled"]
 """The terminal statuses."""
@@ -30,24 +30,24 @@ Text = Annotated[str, Meta(description="The text, or a part of it.")]
 class EventData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of the data of events. A field without a value is left out.
 
-    `TYPE` is the type of the event. `MOST_CHARS`: each text in it is cut to so many characters.
+    `TYPE` is the type of the event. `MAX_TEXT_CHARS`: each text in it is cut to so many characters.
     """
 
     TYPE: ClassVar[str]
-    MOST_CHARS: ClassVar[int] = 2000
+    MAX_TEXT_CHARS: ClassVar[int] = 2000
 
 
-class Single(EventData, frozen=True, kw_only=True):
+class Truncated(EventData, frozen=True, kw_only=True):
     """Base of what is told in one event, cut if it must be."""
 
 
-class Parted(EventData, frozen=True, kw_only=True):
+class Splittable(EventData, frozen=True, kw_only=True):
     """Base of what is told whole, in several events that follow each other if it is too long for one.
 
-    `PARTED` is the field that is divided.
+    `SPLIT_FIELD` is the field that is divided.
     """
 
-    PARTED: ClassVar[str] = "text"
+    SPLIT_FIELD: ClassVar[str] = "text"
 
     more: Annotated[bool, Meta(description="It goes on in the next event of the same type, step and stream.")] = False
 
@@ -56,7 +56,7 @@ class Parted(EventData, frozen=True, kw_only=True):
         return {}
 
 
-class RunStarted(Single, frozen=True, kw_only=True):
+class RunStarted(Truncated, frozen=True, kw_only=True):
     """A worker has begun the run."""
 
     TYPE = "run.started"
@@ -66,7 +66,7 @@ class RunStarted(Single, frozen=True, kw_only=True):
     fence: Fence
 
 
-class RunResumed(Single, frozen=True, kw_only=True):
+class RunResumed(Truncated, frozen=True, kw_only=True):
     """A worker goes on with the run at the first step that is not completed."""
 
     TYPE = "run.resumed"
@@ -76,7 +76,7 @@ class RunResumed(Single, frozen=True, kw_only=True):
     fence: Fence
 
 
-class RunRequeued(Single, frozen=True, kw_only=True):
+class RunRequeued(Truncated, frozen=True, kw_only=True):
     """The run waits for a worker again: its worker gave it back, or was lost."""
 
     TYPE = "run.requeued"
@@ -93,7 +93,7 @@ class RunRequeued(Single, frozen=True, kw_only=True):
     attempt: AttemptNumber | UnsetType = UNSET
 
 
-class RunRetried(Single, frozen=True, kw_only=True):
+class RunRetried(Truncated, frozen=True, kw_only=True):
     """Somebody had a run that had ended queued again; its log goes on."""
 
     TYPE = "run.retried"
@@ -101,7 +101,7 @@ class RunRetried(Single, frozen=True, kw_only=True):
     after: Annotated[Literal["failed", "cancelled"], Meta(description="How the run had ended.")]
 
 
-class RunForked(Single, frozen=True, kw_only=True):
+class RunForked(Truncated, frozen=True, kw_only=True):
     """The run has taken over the first steps of another one, with their results and files."""
 
     TYPE = "run.forked"
@@ -110,20 +110,20 @@ class RunForked(Single, frozen=True, kw_only=True):
     from_step: Annotated[int, Meta(description="The first step to execute here, counted from 0.")]
 
 
-class RunWaiting(Single, frozen=True, kw_only=True):
+class RunWaiting(Truncated, frozen=True, kw_only=True):
     """The run waits for input; it goes on with `resume`."""
 
     TYPE = "run.waiting"
-    MOST_CHARS = 8000
+    MAX_TEXT_CHARS = 8000
 
     question: Annotated[str, Meta(description="What is asked, cut to 8000 characters.")] | UnsetType = UNSET
 
 
-class RunInput(Single, frozen=True, kw_only=True):
+class RunInput(Truncated, frozen=True, kw_only=True):
     """The run was given the input that it waited for."""
 
     TYPE = "run.input"
-    MOST_CHARS = 8000
+    MAX_TEXT_CHARS = 8000
 
     input: Annotated[str, Meta(description="The input, cut to 8000 characters; the worker gets all of it.")]
 
@@ -136,7 +136,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     step: Annotated[int | None, Meta(description="The step that failed, counted from 0.")] = None
 
 
-class RunFinished(Single, frozen=True, kw_only=True):
+class RunFinished(Truncated, frozen=True, kw_only=True):
     """The run has ended. Nothing follows unless it is retried."""
 
     TYPE = TERMINAL_EVENT
@@ -152,12 +152,12 @@ class PlannedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tool: ToolName | UnsetType = UNSET
 
 
-class PlanCreated(Parted, frozen=True, kw_only=True):
+class PlanCreated(Splittable, frozen=True, kw_only=True):
     """A planner has made a plan, or another one from a step on."""
 
     TYPE = "plan.created"
-    MOST_CHARS = 200
-    PARTED = "steps"
+    MAX_TEXT_CHARS = 200
+    SPLIT_FIELD = "steps"
 
     steps: Annotated[list[PlannedStep], Meta(description="The steps in order.")]
     first: Annotated[int, Meta(description="Index of the first of these steps; those before it stay.")] = 0
@@ -167,7 +167,7 @@ class PlanCreated(Parted, frozen=True, kw_only=True):
         return {"first": self.first + at} if self.first + at else {}
 
 
-class StepStarted(Single, frozen=True, kw_only=True):
+class StepStarted(Truncated, frozen=True, kw_only=True):
     """A step begins."""
 
     TYPE = "step.started"
@@ -176,7 +176,7 @@ class StepStarted(Single, frozen=True, kw_only=True):
     tool: ToolName | UnsetType = UNSET
 
 
-class StepFinished(Single, frozen=True, kw_only=True):
+class StepFinished(Truncated, frozen=True, kw_only=True):
     """A step has ended; its result, and what it did in the workspace, are stored together with this event."""
 
     TYPE = "step.finished"
@@ -185,17 +185,17 @@ class StepFinished(Single, frozen=True, kw_only=True):
     duration_ms: DurationMs
 
 
-class ToolStarted(Single, frozen=True, kw_only=True):
+class ToolStarted(Truncated, frozen=True, kw_only=True):
     """A tool is called."""
 
     TYPE = "tool.started"
-    MOST_CHARS = 200
+    MAX_TEXT_CHARS = 200
 
     tool: ToolName
     args: Annotated[dict[str, Any], Meta(description="Its arguments; each text is cut to 200 characters.")]
 
 
-class ToolOutput(Parted, frozen=True, kw_only=True):
+class ToolOutput(Splittable, frozen=True, kw_only=True):
     """A tool printed a line."""
 
     TYPE = "tool.output"
@@ -204,7 +204,7 @@ class ToolOutput(Parted, frozen=True, kw_only=True):
     text: Annotated[str, Meta(description="The line without its end, or a part of it.")]
 
 
-class ToolFinished(Single, frozen=True, kw_only=True):
+class ToolFinished(Truncated, frozen=True, kw_only=True):
     """A tool's call has ended."""
 
     TYPE = "tool.finished"
@@ -220,7 +220,7 @@ class ToolFinished(Single, frozen=True, kw_only=True):
     ) = UNSET
 
 
-class Artifact(Single, frozen=True, kw_only=True):
+class Artifact(Truncated, frozen=True, kw_only=True):
     """A file of the workspace was stored or deleted."""
 
     TYPE = "artifact"
@@ -230,7 +230,7 @@ class Artifact(Single, frozen=True, kw_only=True):
     deleted: Annotated[bool, Meta(description="Whether it was deleted.")] = False
 
 
-class Message(Parted, frozen=True, kw_only=True):
+class Message(Splittable, frozen=True, kw_only=True):
     """The agent says something to whoever watches."""
 
     TYPE = "message"
@@ -238,7 +238,7 @@ class Message(Parted, frozen=True, kw_only=True):
     text: Text
 
 
-class Log(Single, frozen=True, kw_only=True):
+class Log(Truncated, frozen=True, kw_only=True):
     """The platform notes something about the run."""
 
     TYPE = "log"
@@ -247,7 +247,7 @@ class Log(Single, frozen=True, kw_only=True):
     message: Annotated[str, Meta(description="For people; cut to 2000 characters.")]
 
 
-class ModelDelta(Parted, frozen=True, kw_only=True):
+class ModelDelta(Splittable, frozen=True, kw_only=True):
     """A piece of a model's reply, as it is made. `model.message` repeats all of the reply."""
 
     TYPE = "model.delta"
@@ -255,7 +255,7 @@ class ModelDelta(Parted, frozen=True, kw_only=True):
     text: Text
 
 
-class ModelMessage(Parted, frozen=True, kw_only=True):
+class ModelMessage(Splittable, frozen=True, kw_only=True):
     """The whole text of a model's reply."""
 
     TYPE = "model.message"
@@ -266,7 +266,7 @@ class ModelMessage(Parted, frozen=True, kw_only=True):
     output_tokens: Annotated[int, Meta(description="How many tokens it wrote.")] | UnsetType = UNSET
 
 
-EVENTS: Mapping[str, type[Single] | type[Parted]] = MappingProxyType(
+EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
     {
         kind.TYPE: kind
         for kind in (

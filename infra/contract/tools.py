@@ -10,7 +10,7 @@ import msgspec
 
 from infra.contract.errors import InvalidInput
 from infra.contract.paths import workspace_path, writable_path
-from infra.contract.refusals import invalid_input
+from infra.contract.validation import invalid_input
 
 MAX_CONTENT_CHARS = 1_000_000
 MAX_SOURCE_CHARS = 200_000

@@ -26,7 +26,7 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """Held while a process of the stack lives; holds the process id of the parent."""
+        """LeaseReply while a process of the stack lives; holds the process id of the parent."""
         return self.root / "lock"
 
     @property

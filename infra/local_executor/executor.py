@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra.contract.errors import ContractError, ExecutorUnavailable, WorkerShort
-from infra.contract.models import FileChanges
-from infra.contract.ports import Command, Execution, OnLine, RunFiles
+from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
+from infra.contract.execution import Command, Execution, OnLine
+from infra.contract.files import DirectoryFiles, FileChanges
+from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import guard, sandbox, seccomp
 from infra.local_executor.child import Child, start, surely
 from infra.local_executor.home import Home, remove_abandoned
 from infra.local_executor.output import Capture
 from infra.local_executor.scratch import Folders, checked, give, remove
 from infra.logging import log
-from infra.shortage import shortages, told
 
 
 class LocalExecutor:
@@ -41,10 +41,10 @@ class LocalExecutor:
     async def check(self) -> None:
         """Run a program in a sandbox.
 
-        Raises ExecutorUnavailable, saying what to install or to allow, and WorkerShort.
+        Raises ExecutorUnavailable, saying what to install or to allow, and HostExhausted.
         """
         folders = Folders(self._root / f"check-{secrets.token_hex(8)}")
-        with shortages():
+        with translate_exhaustion():
             try:
                 folders.make()
                 ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
@@ -53,11 +53,11 @@ class LocalExecutor:
         if ended.timed_out or ended.exit_code != 0:
             raise ExecutorUnavailable("a program that does nothing did not succeed in the sandbox")
 
-    async def execute(self, command: Command, files: RunFiles, on_line: OnLine) -> Execution:
+    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
         """See the port. What a killed or failed program has written is stored too; after a cancel nothing is."""
         folders = self._folders(command.run_id)
         checked(command.call, "name of a call")
-        with shortages():
+        with translate_exhaustion():
             folders.make()
             await files.materialise(folders.workspace)
             began = asyncio.get_running_loop().time()
@@ -88,12 +88,14 @@ class LocalExecutor:
     def _folders(self, run_id: str) -> Folders:
         return Folders(self._root / checked(run_id, "run id"))
 
-    async def _run_or_blame(self, command: Command, folders: Folders, files: RunFiles, on_line: OnLine) -> "Ended":
-        """Run it. Raises LimitExceeded, not WorkerShort, if the host is short because this very run took too much."""
+    async def _run_or_blame(
+        self, command: Command, folders: Folders, files: DirectoryFiles, on_line: OnLine
+    ) -> "Ended":
+        """Run it. Raises LimitExceeded, not HostExhausted, if the host is short because this very run took too much."""
         try:
-            with shortages():
+            with translate_exhaustion():
                 return await self._run(command, folders, on_line)
-        except WorkerShort:
+        except HostExhausted:
             await files.check(folders.workspace)
             raise
 
@@ -174,9 +176,9 @@ class Ended:
 def _unbuilt(said: str, exit_code: int | None) -> ContractError:
     """Why a program was not begun: the host cannot isolate, or is short of something just now."""
     if exit_code == guard.KILLED:
-        return WorkerShort("the sandbox was killed before it stood: the worker's host is short of memory, or of time")
+        return HostExhausted("the sandbox was killed before it stood: the worker's host is short of memory, or of time")
     unavailable = f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}"
-    return told(said) or ExecutorUnavailable(unavailable)
+    return exhaustion_in(said) or ExecutorUnavailable(unavailable)
 
 
 async def _ignore(stream: str, line: str, more: bool) -> None:

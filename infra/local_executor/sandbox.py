@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.ports import Command
+from infra.contract.execution import Command
 from infra.local_executor import guard
 from infra.local_executor import launcher as launcher_source
 

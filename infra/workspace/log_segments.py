@@ -10,7 +10,8 @@ from functools import partial
 import msgspec
 
 from infra.contract.errors import FileMissing
-from infra.contract.models import Event, RunHead, Segment
+from infra.contract.log import Event, Segment
+from infra.contract.runs import RunHead
 from infra.workspace.bucket import Bucket
 from infra.workspace.object_keys import run_prefix
 from infra.workspace.threads import Threads

@@ -11,9 +11,8 @@ from pathlib import Path
 from msgspec import structs
 
 from infra.contract.errors import FileMissing
-from infra.contract.models import FileChanges, FileEntry, FileInfo
+from infra.contract.files import Changes, FileChanges, FileEntry, FileInfo
 from infra.contract.paths import RESERVED, workspace_path
-from infra.contract.ports import Changes
 from infra.logging import log
 from infra.workspace.bucket import Bucket, Stored
 from infra.workspace.limits import WorkspaceLimits
@@ -110,7 +109,7 @@ class S3RunFiles:
         self._entry(path)
         self._set(path, None)
 
-    def uncommitted(self) -> dict[str, FileEntry | None]:
+    def take_uncommitted(self) -> dict[str, FileEntry | None]:
         """Take what has changed since the last call, for the run's next fenced write."""
         changed, self._uncommitted = self._uncommitted, {}
         return changed
@@ -138,13 +137,13 @@ class S3RunFiles:
             self._set(path, entry)
         return adopted
 
-    async def keep(self, data: bytes) -> str:
+    async def put_blob(self, data: bytes) -> str:
         """Store bytes that are no file of the workspace; the name they are kept under."""
         name = f"kept/{self._fence}-{next(self._numbers)}"
         await self._threads.call(lambda _: self._bucket.put(self._prefix + name, data, len(data)))
         return name
 
-    async def kept(self, name: str) -> bytes:
+    async def get_blob(self, name: str) -> bytes:
         """The bytes that were kept under a name. Raises FileMissing."""
         return await self._threads.call(lambda _: self._bucket.get(self._prefix + name, None))
 
@@ -152,7 +151,7 @@ class S3RunFiles:
         """Make `directory` hold just the workspace's files; whatever else is there, empty folders too, is removed.
 
         Fetches only what is not there yet. New files are 0644 (0755 if they were executable when stored) and belong
-        to the worker; the executor hands them to the sandbox's user. Raises FilesUnavailable, WorkerShort; what was
+        to the worker; the executor hands them to the sandbox's user. Raises FilesUnavailable, HostExhausted; what was
         fetched until then is kept and not fetched again.
         """
         await self._threads.call(lambda stop: self._materialise(directory, stop))

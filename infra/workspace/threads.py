@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TypeVar
 
-from infra.shortage import shortages
+from infra.host_limits import translate_exhaustion
 from infra.workspace.stop import Stop, look
 
 CALLS = 32
@@ -30,10 +30,10 @@ class Threads:
         function has returned. That is soon: `stop` ends transfers under way however slow they are, and leaves only the
         opening of a connection to its own timeout.
 
-        Raises WorkerShort if the host has no thread for it, or too little of what it needs.
+        Raises HostExhausted if the host has no thread for it, or too little of what it needs.
         """
         stop = Stop()
-        with shortages():
+        with translate_exhaustion():
             future = self._submit(function, stop)
             ended = asyncio.wrap_future(future)
             ended.add_done_callback(_retrieve)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from infra.contract.errors import InvalidInput
-from infra.contract.models import FileEntry
+from infra.contract.files import FileEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below

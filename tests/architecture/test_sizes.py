@@ -35,11 +35,3 @@ def too_long() -> set[str]:
 def test_nothing_is_longer_than_allowed_but_the_listed_exceptions() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert too_long() == set(settings["tool"]["swissbrain"]["size-exceptions"])
-
-
-def test_every_lua_script_names_its_keys_and_arguments() -> None:
-    for path in (ROOT / "infra/contract/scripts").glob("*.lua"):
-        if path.name != "lib.lua":
-            first, second, *_ = path.read_text().splitlines()
-            assert first.startswith("-- KEYS: "), path.name
-            assert second.startswith("-- ARGV: "), path.name

@@ -13,8 +13,8 @@ from msgspec import json
 from edge_api.auth.stream_tokens import StreamTokens
 from edge_api.http.response_models import LogEvent
 from edge_api.settings import ApiSettings
-from infra.contract import codec
-from infra.contract.models import NewEvent
+from infra.contract.log import NewEvent
+from infra.contract.redis_store import codec
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.browser.browser import CLOSED, Browser, Collected
 from tests.chaos import proxy

@@ -10,13 +10,12 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from unittest.mock import patch
 
-from infra.contract.models import PlanStep
 from infra.contract.tools import MessageArgs
 from worker import __main__ as root
 from worker.plan import PlanWalker
@@ -37,11 +36,9 @@ _fence: ContextVar[int] = ContextVar("fence")
 class FencedWalker(PlanWalker):
     """Lets the tools know under which fence they are called."""
 
-    async def walk(
-        self, context: RunContext, plan: Sequence[PlanStep], draining: Callable[[], bool]
-    ) -> dict[str, object]:
+    async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         _fence.set(context.run.fence)
-        return await super().walk(context, plan, draining)
+        return await super().work(context, draining)
 
 
 async def say(args: MessageArgs, context: ToolContext) -> ToolResult:

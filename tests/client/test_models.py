@@ -10,7 +10,7 @@ import pytest
 from edge_api.http import openapi
 from edge_api.http import response_models as schemas
 from edge_api.settings import ApiSettings
-from infra.contract.models import PlanStep as TakenStep
+from infra.contract.runs import PlanStep as TakenStep
 from infra.contract.states import Status
 from swissbrain import Client, models
 from swissbrain.models import PlanStep, Run

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from edge_api.settings import ApiSettings
-from infra.contract.models import FileEntry
+from infra.contract.files import FileEntry
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
 from swissbrain import ApiError, Client, stream

@@ -5,12 +5,12 @@ from typing import Any
 from msgspec import json, to_builtins
 
 from edge_api.http.response_models import LogEvent
-from infra.contract.models import TERMINAL_EVENT
+from infra.contract.log import TERMINAL_EVENT
 from infra.contract.states import TERMINAL
-from infra.contract.store import RunStore
 from infra.workspace import Workspaces
 from tests.chaos.site import Site
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 
 Seen = dict[str, Any]
 

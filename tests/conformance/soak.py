@@ -20,7 +20,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from infra.contract.store import RunStore
 from infra.workspace import Workspaces
 from swissbrain.client import Client
 from swissbrain.models import Event, Gap, Run
@@ -28,6 +27,7 @@ from tests.chaos import faults as chaos
 from tests.chaos.faults import Faults
 from tests.chaos.load import persistent
 from tests.conformance.stack import Stack, whole_stack
+from tests.support.run_store import RunStore
 
 LINES = 10_000
 """Of one step; a step that is interrupted prints them again."""

@@ -9,7 +9,6 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from infra.contract.store import RunStore
 from infra.devstack import parts
 from infra.devstack.probes import http_ok
 from tests.chaos.plans import shell
@@ -19,6 +18,7 @@ from tests.lambdas.conftest import POLLING, ROOT, STREAMING
 from tests.lambdas.environment import Environment, environment
 from tests.lambdas.function_url import FunctionUrl, function_url
 from tests.support.redis import free_port
+from tests.support.run_store import RunStore
 from tests.support.waiting import wait_until
 
 T = TypeVar("T")

@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from infra.contract.ports import Redis
-from infra.contract.store import RunStore
+from infra.contract.redis import Redis
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.contract.driver import Driver, keys_without_ttl
 from tests.support.redis import gateway
+from tests.support.run_store import RunStore
 from tests.support.servers import valkey_fixture
 
 tcp = valkey_fixture()

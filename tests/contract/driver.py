@@ -5,10 +5,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from infra.contract.models import TERMINAL_EVENT, Claim, NewEvent, PlanStep, RunSpec, Writes
-from infra.contract.ports import Redis, Reply
+from infra.contract.log import TERMINAL_EVENT, NewEvent
+from infra.contract.queue import Claim, Lease, Writes
+from infra.contract.redis import Redis, Reply
+from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
-from infra.contract.store import Lease, RunStore
+from tests.support.run_store import RunStore
 
 LEASE_MS = 60_000
 USER = "ada"
@@ -43,7 +45,7 @@ def strings(reply: Reply) -> list[str]:
 
 async def delete(store: RunStore, run_id: str) -> tuple[Outcome, Status | None]:
     """Both steps of a deletion."""
-    await store.condemn(run_id)
+    await store.mark_deleting(run_id)
     return await store.delete(run_id, USER)
 
 
@@ -96,7 +98,7 @@ class Driver:
             Status.CREATED: [lambda: store.create(run_id, USER, SPEC, start=False, digest="other")],
             Status.QUEUED: [
                 lambda: store.start(run_id),
-                lambda: store.redrive(run_id, token="t"),
+                lambda: store.retry(run_id, token="t"),
                 lambda: store.resume(run_id, "yes", token="t"),
                 lambda: store.release(lease, Writes(events=[event()]), delay_ms=0, burn=False),
             ],

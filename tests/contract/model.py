@@ -26,7 +26,7 @@ class Run:
     leased: bool = False
     expired: bool = False
     dead: bool = False
-    condemned: bool = False
+    deleting: bool = False
     journal: set[str] = field(default_factory=set)
     ends: int = 0
     archived: int = 0
@@ -50,7 +50,7 @@ class Model:
 
     def create(self, run_id: str, priority: int, max_attempts: int, *, start: bool) -> Outcome:
         if run_id in self.runs:
-            return REFUSED if self.runs[run_id].condemned else SAME
+            return REFUSED if self.runs[run_id].deleting else SAME
         run = self.runs[run_id] = Run(run_id, priority, max_attempts)
         self._moment += 1
         if start:
@@ -59,7 +59,7 @@ class Model:
 
     def start(self, run_id: str) -> Outcome:
         run = self.runs.get(run_id)
-        if not run or run.condemned:
+        if not run or run.deleting:
             return GONE
         if run.status in {Status.QUEUED, Status.RUNNING}:
             return SAME
@@ -84,9 +84,9 @@ class Model:
         return OK
 
     def again(self, run_id: str, token: str, *, waiting: bool) -> Outcome:
-        """`resume` of a waiting run, else `redrive` of a failed or cancelled one."""
+        """`resume` of a waiting run, else `retry` of a failed or cancelled one."""
         run = self.runs.get(run_id)
-        if not run or (run.condemned and not waiting):
+        if not run or (run.deleting and not waiting):
             return GONE
         if token in run.tokens:
             return SAME
@@ -100,22 +100,22 @@ class Model:
         self._enqueue(run)
         return OK
 
-    def condemn(self, run_id: str) -> Outcome:
+    def mark_deleting(self, run_id: str) -> Outcome:
         run = self.runs.get(run_id)
         if not run:
             return GONE
-        if run.condemned:
+        if run.deleting:
             return SAME
         if run.status is not Status.CREATED and run.status not in TERMINAL:
             return REFUSED
-        run.condemned = True
+        run.deleting = True
         return OK
 
     def delete(self, run_id: str) -> Outcome:
         run = self.runs.get(run_id)
         if not run:
             return GONE
-        if not run.condemned:
+        if not run.deleting:
             return REFUSED
         del self.runs[run_id]
         return OK
@@ -179,7 +179,7 @@ class Model:
             return GONE
         if run.fence != fence:
             return LOST
-        if last > run.archived and run.condemned:
+        if last > run.archived and run.deleting:
             return GONE
         run.archived = max(run.archived, last)
         return OK

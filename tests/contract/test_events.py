@@ -4,8 +4,10 @@ import msgspec
 import pytest
 
 from infra.contract.events import EVENTS, RunFinished
-from infra.contract.models import MAX_ERROR_CHARS, TERMINAL_EVENT, RunError, Writes
-from infra.contract.ports import Redis
+from infra.contract.log import TERMINAL_EVENT
+from infra.contract.queue import Writes
+from infra.contract.redis import Redis
+from infra.contract.runs import MAX_ERROR_CHARS, RunError
 from infra.contract.states import TERMINAL, Status
 from tests.contract.driver import END, LEASE_MS, Driver
 from tests.support import events as support
@@ -59,7 +61,7 @@ async def test_a_run_that_nobody_began_in_time(driver: Driver, redis: Redis) -> 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED])
 async def test_a_retry(driver: Driver, status: Status) -> None:
     run_id, _ = await driver.in_status(status)
-    await driver.store.redrive(run_id, token="t")
+    await driver.store.retry(run_id, token="t")
     await driver.claim()
     await logged(driver, run_id, "run.started", "run.finished", "run.retried", "run.resumed")
 

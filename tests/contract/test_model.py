@@ -14,14 +14,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from infra.contract.models import TERMINAL_EVENT, NewEvent, RunRecord, RunSpec, Segment, Writes
+from infra.contract.log import TERMINAL_EVENT, NewEvent, Segment
+from infra.contract.queue import ClaimSeq, Lease, Writes
+from infra.contract.runs import RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
-from infra.contract.store import Lease, RunStore, Turn
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.contract.driver import keys_without_ttl, strings
 from tests.contract.model import Model
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 
 T = TypeVar("T")
 EXAMPLES = os.environ.get("SWISSBRAIN_MODEL_EXAMPLES")
@@ -46,8 +48,8 @@ class Scripts(RuleBasedStateMachine):
         self.leases: list[tuple[str, int]] = []
         self.claimed: dict[tuple[str, int], RunRecord] = {}
         self.last: Callable[[], None] | None = None
-        self.turn = Turn("p")
-        self.claims: list[tuple[int, Turn]] = []
+        self.turn = ClaimSeq("p")
+        self.claims: list[tuple[int, ClaimSeq]] = []
         self.do(self.redis.command("FLUSHALL"))
 
     def do(self, call: Coroutine[Any, Any, T]) -> T:
@@ -87,7 +89,7 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "condemn", "delete"]))
+    @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "mark_deleting", "delete"]))
     def move(self, choice: int, name: str) -> None:
         run_id = self.run_id(choice)
 
@@ -104,7 +106,7 @@ class Scripts(RuleBasedStateMachine):
 
         def once() -> None:
             store = self.store
-            call = store.resume(run_id, "yes", token=token) if waiting else store.redrive(run_id, token=token)
+            call = store.resume(run_id, "yes", token=token) if waiting else store.retry(run_id, token=token)
             outcome, _ = self.do(call)
             assert outcome is self.model.again(run_id, token, waiting=waiting)
 
@@ -113,9 +115,9 @@ class Scripts(RuleBasedStateMachine):
     @rule(wanted=st.integers(0, 3), woken=st.booleans(), lost=st.booleans())
     def claim(self, wanted: int, woken: bool, lost: bool) -> None:
         """`lost`: its answer, as the worker sees it; the next turn takes back what it granted."""
-        turn = Turn("p", self.turn.number + 1, self.turn.heard)
-        heard = turn.number - 1 if turn.heard is None else turn.heard
-        self.turn = replace(turn, heard=heard if lost else None)
+        turn = ClaimSeq("p", self.turn.number + 1, self.turn.last_acked)
+        heard = turn.number - 1 if turn.last_acked is None else turn.last_acked
+        self.turn = replace(turn, last_acked=heard if lost else None)
         self.claims.append((wanted, turn))
         self.call(lambda: self.claim_once(wanted, woken, turn))
 
@@ -126,11 +128,11 @@ class Scripts(RuleBasedStateMachine):
         wanted, turn = self.claims[choice % len(self.claims)]
         self.claim_once(wanted, False, turn)
 
-    def claim_once(self, wanted: int, woken: bool, turn: Turn) -> None:
+    def claim_once(self, wanted: int, woken: bool, turn: ClaimSeq) -> None:
         taken = woken and self.do(self.redis.command("LPOP", "jobs:pending")) is not None
-        claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, taken=taken, turn=turn))
+        claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, token_taken=taken, seq=turn))
         granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
-        assert granted == self.model.claim(wanted, turn.number, turn.heard)
+        assert granted == self.model.claim(wanted, turn.number, turn.last_acked)
         for claim in claimed.claims:
             assert set(claim.journal) == self.model.runs[claim.run.id].journal
         self.leases += granted

@@ -4,12 +4,13 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.models import PlanStep, RunSpec, Writes
-from infra.contract.ports import Redis
+from infra.contract.queue import Lease, Writes
+from infra.contract.redis import Redis
+from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.store import Lease, RunStore
 from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event, strings
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 
 
 def with_priority(priority: int) -> RunSpec:
@@ -68,10 +69,10 @@ async def test_a_token_too_many_goes_with_the_next_claim_that_finds_nothing(driv
     await driver.create()
     await redis.command("LPOP", "jobs:pending")
     await redis.command("RPUSH", "jobs:pending", "stray")
-    assert len((await driver.store.claim("w", 2, lease_ms=LEASE_MS, taken=True)).claims) == 1
+    assert len((await driver.store.claim("w", 2, lease_ms=LEASE_MS, token_taken=True)).claims) == 1
     await redis.command("LPOP", "jobs:pending")
     await redis.command("RPUSH", "jobs:pending", "another")
-    assert (await driver.store.claim("w", 2, lease_ms=LEASE_MS, taken=True)).claims == []
+    assert (await driver.store.claim("w", 2, lease_ms=LEASE_MS, token_taken=True)).claims == []
     assert (await driver.store.depths()).pending == 0
 
 
@@ -193,7 +194,7 @@ async def test_a_redriven_run_starts_with_fresh_attempts_and_its_journal(driver:
     run_id, lease = await driver.in_status(Status.RUNNING)
     await driver.store.finish(lease, Status.FAILED, Writes(events=[END], journal={"step:0": "1"}))
     assert (await driver.store.depths()).dead == 1
-    assert await driver.store.redrive(run_id, token="a") == (Outcome.OK, Status.QUEUED)
+    assert await driver.store.retry(run_id, token="a") == (Outcome.OK, Status.QUEUED)
     assert (await driver.store.depths()).dead == 0
     claim, _ = await driver.claim()
     assert (claim.run.attempt, claim.run.fence, claim.journal) == (1, 2, {"step:0": b"1"})
@@ -228,7 +229,7 @@ async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redi
         before = await commands(redis)
         run_id = await driver.create(spec=RunSpec(plan=[PlanStep(tool="message", args={"text": "x"})]))
         await redis.command("LPOP", "jobs:pending")
-        claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS, taken=True)
+        claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS, token_taken=True)
         lease = Lease(run_id, claimed.claims[0].run.fence)
         await driver.store.finish(
             lease, Status.SUCCEEDED, Writes(events=[event(), END], journal={"step:0": "1"}), result={}

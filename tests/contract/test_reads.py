@@ -2,14 +2,17 @@
 
 import pytest
 
-from infra.contract import codec
 from infra.contract.errors import FileMissing
-from infra.contract.models import Brief, FileEntry, NewEvent, PlanStep, RunSpec, Writes
-from infra.contract.ports import Redis
+from infra.contract.files import FileEntry
+from infra.contract.log import NewEvent
+from infra.contract.queue import Writes
+from infra.contract.redis import Redis
+from infra.contract.redis_store import codec
+from infra.contract.runs import Brief, PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.store import RunStore
 from tests.contract.driver import END, USER, Driver, delete, event, strings
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 
 
 async def test_sequence_numbers_have_no_hole_whatever_writes_them(driver: Driver) -> None:
@@ -21,7 +24,7 @@ async def test_sequence_numbers_have_no_hole_whatever_writes_them(driver: Driver
     await driver.lapse(1)
     _, lease = await driver.claim()
     await driver.store.finish(lease, Status.FAILED, Writes(events=[event(), END]))
-    await driver.store.redrive(run_id, token="t")
+    await driver.store.retry(run_id, token="t")
     await driver.store.cancel(run_id)
     events = await events_in_redis(driver.store, run_id)
     assert [event.seq for event in events] == list(range(1, len(events) + 1))

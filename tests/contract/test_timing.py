@@ -4,14 +4,14 @@ import time
 
 import pytest
 
-from infra.contract import store
 from infra.contract.errors import InvalidInput
-from infra.contract.models import RECORD_VERSION, RunSpec
-from infra.contract.ports import Redis
+from infra.contract.redis import Redis
+from infra.contract.redis_store import work_queue
+from infra.contract.runs import RECORD_VERSION, RunSpec
 from infra.contract.states import Status
-from infra.contract.store import RunStore
 from tests.contract.driver import LEASE_MS, Driver
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 from tests.support.waiting import until
 
 
@@ -86,13 +86,13 @@ async def test_the_time_in_the_queue_is_counted_from_when_a_run_is_ready(driver:
     await redis.command("HINCRBY", f"run:{again}", "queued_ms", -61_000)
     assert await granted(driver.store) == []
     assert (await driver.store.head(again)).status is Status.FAILED
-    await driver.store.redrive(again, token="t")
+    await driver.store.retry(again, token="t")
     assert await granted(driver.store) == [again]
 
 
 def of_the_next_release(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on the store is one that knows records of the next version."""
-    monkeypatch.setattr(store, "RECORD_VERSION", RECORD_VERSION + 1)
+    monkeypatch.setattr(work_queue, "RECORD_VERSION", RECORD_VERSION + 1)
 
 
 async def test_a_run_of_a_newer_release_is_left_for_a_newer_worker(

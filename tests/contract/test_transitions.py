@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from infra.contract import scripts
 from infra.contract.errors import RunGone, StoreRejected
-from infra.contract.models import Writes
-from infra.contract.ports import Redis
+from infra.contract.queue import Lease, Writes
+from infra.contract.redis import Redis
+from infra.contract.redis_store import scripts
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
-from infra.contract.store import Lease, RunStore
 from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, delete, event
+from tests.support.run_store import RunStore
 
 PAIRS = [(source, target) for source in Status for target in Status if source is not target]
 
@@ -61,8 +61,8 @@ STEPS: dict[str, tuple[Status, Callable[[RunStore, str, Lease], Awaitable[Any]]]
     "resume": (Status.WAITING, lambda store, run_id, _: store.resume(run_id, "yes", token="t")),
     "cancel queued": (Status.QUEUED, lambda store, run_id, _: store.cancel(run_id)),
     "cancel running": (Status.RUNNING, lambda store, run_id, _: store.cancel(run_id)),
-    "redrive": (Status.FAILED, lambda store, run_id, _: store.redrive(run_id, token="t")),
-    "condemn": (Status.SUCCEEDED, lambda store, run_id, _: store.condemn(run_id)),
+    "retry": (Status.FAILED, lambda store, run_id, _: store.retry(run_id, token="t")),
+    "mark_deleting": (Status.SUCCEEDED, lambda store, run_id, _: store.mark_deleting(run_id)),
     "delete": (Status.SUCCEEDED, lambda store, run_id, _: delete(store, run_id)),
 }
 
@@ -119,9 +119,9 @@ async def test_a_missing_run_is_gone_and_nothing_appears(driver: Driver, name: s
 @pytest.mark.parametrize("status", [Status.CREATED, Status.FAILED, Status.CANCELLED])
 async def test_a_run_that_is_being_deleted_is_not_queued_again(driver: Driver, status: Status) -> None:
     run_id, _ = await driver.in_status(status)
-    assert await driver.store.condemn(run_id) == (Outcome.OK, status)
+    assert await driver.store.mark_deleting(run_id) == (Outcome.OK, status)
     before = await driver.dump()
-    answer = driver.store.start(run_id) if status is Status.CREATED else driver.store.redrive(run_id, token="t")
+    answer = driver.store.start(run_id) if status is Status.CREATED else driver.store.retry(run_id, token="t")
     assert outcome_of(await answer) is Outcome.GONE
     assert await driver.dump() == before
     assert outcome_of(await driver.store.delete(run_id, USER)) is Outcome.OK
@@ -138,7 +138,7 @@ async def test_who_deletes_late_does_not_take_a_new_run_of_the_same_id(driver: D
 
 async def test_a_run_that_is_being_deleted_is_not_the_answer_to_its_request(driver: Driver) -> None:
     run_id, _ = await driver.in_status(Status.CREATED)
-    await driver.store.condemn(run_id)
+    await driver.store.mark_deleting(run_id)
     answer = await driver.store.create(run_id, USER, SPEC, start=False, digest="d")
     assert answer == (Outcome.REFUSED, None)
 
@@ -147,7 +147,7 @@ async def test_a_run_that_is_being_deleted_is_not_the_answer_to_its_request(driv
 async def test_a_run_under_way_is_not_condemned(driver: Driver, status: Status) -> None:
     run_id, _ = await driver.in_status(status)
     before = await driver.dump()
-    assert await driver.store.condemn(run_id) == (Outcome.REFUSED, status)
+    assert await driver.store.mark_deleting(run_id) == (Outcome.REFUSED, status)
     assert await driver.dump() == before
 
 
@@ -156,10 +156,10 @@ async def test_the_record_of_a_missing_run_is_gone(store: RunStore) -> None:
         await store.get("run_none")
 
 
-SCRIPTS = ["create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "redrive"]
+SCRIPTS = ["create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "retry"]
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "condemn", "delete"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "mark_deleting", "delete"])
 async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
     driver: Driver, redis: Redis, name: str
 ) -> None:
@@ -168,7 +168,7 @@ async def test_missing_keys_or_arguments_are_refused_before_the_first_write(
     with pytest.raises(StoreRejected, match="expected"):
         await redis.script(scripts.load(name), [], [])
     with pytest.raises(StoreRejected, match="expected"):
-        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name in {"renew", "condemn"} else 1), [])
+        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name in {"renew", "mark_deleting"} else 1), [])
     assert await driver.dump() == before
 
 

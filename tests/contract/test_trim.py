@@ -1,8 +1,8 @@
 """What has gone into the archive leaves Redis, and the record says so; only the run's last owner may say it."""
 
-from infra.contract.models import Segment, Writes
+from infra.contract.log import Segment
+from infra.contract.queue import Lease, Writes
 from infra.contract.states import Outcome, Status
-from infra.contract.store import Lease
 from tests.contract.driver import END, USER, Driver, delete, event, strings
 from tests.support.logs import events_in_redis
 
@@ -63,7 +63,7 @@ async def test_a_log_that_has_ended_is_archived_and_still_expires_and_goes_on_af
     assert await driver.store.trim(claim.run, [Segment(1, 2, 1)]) is Outcome.OK
     assert await logged(driver, run_id) == [2]
     assert int(str(await driver.redis.command("TTL", f"run:{run_id}"))) > 0
-    assert (await driver.store.redrive(run_id, token="t"))[0] is Outcome.OK
+    assert (await driver.store.retry(run_id, token="t"))[0] is Outcome.OK
     assert await logged(driver, run_id) == [2, 3]
     again, _ = await driver.claim()
     assert list(again.segments) == [Segment(1, 2, 1)]
@@ -88,7 +88,7 @@ async def test_a_run_that_is_being_deleted_gets_no_more_segments(driver: Driver)
     run_id = await driver.create()
     claim, lease = await driver.claim()
     await driver.store.finish(lease, Status.SUCCEEDED, Writes(events=[END]))
-    await driver.store.condemn(run_id)
+    await driver.store.mark_deleting(run_id)
     before = await driver.dump()
     assert await driver.store.trim(claim.run, [Segment(1, 2, 1)]) is Outcome.GONE
     assert await driver.dump() == before

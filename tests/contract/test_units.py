@@ -1,14 +1,20 @@
 """The pure parts: states, keys, paths, tool arguments, models, codec."""
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.contract import codec, scripts
 from infra.contract.errors import InvalidInput
 from infra.contract.keys import Keys
-from infra.contract.models import MAX_PLAN_STEPS, NewEvent, PlanStep, RunSpec
+from infra.contract.log import NewEvent
 from infra.contract.paths import workspace_path, writable_path
+from infra.contract.redis import Argument, Reply, Script
+from infra.contract.redis_store import codec, scripts
+from infra.contract.runs import MAX_PLAN_STEPS, PlanStep, RunSpec
 from infra.contract.states import NEXT, TERMINAL, Status
 from infra.contract.tools import TOOLS, parse_args
 
@@ -22,6 +28,40 @@ def test_the_scripts_are_given_the_table_of_transitions() -> None:
     text = scripts.load("start").text
     assert "created = { cancelled = true, queued = true }" in text
     assert "succeeded = {  }" in text
+
+
+LUA = sorted(path.stem for path in Path(scripts.__file__).parent.glob("*.lua") if path.stem != "lib")
+
+
+@pytest.mark.parametrize("name", LUA)
+def test_a_script_defines_a_local_for_each_name_in_its_header(name: str) -> None:
+    script = scripts.load(name)
+    assert script.keys
+    for names, values in ((script.keys, "KEYS"), (script.args, "ARGV")):
+        for index, each in enumerate(names, 1):
+            assert re.search(rf"^local {each} = .*\b{values}\[{index}\]", script.text, re.MULTILINE), each
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"token": "t", "tokens": "t"}, {}, {"token": "t", "id": "other", "unknown": 1}],
+)
+async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict[str, str]) -> None:
+    class Nothing:
+        async def command(self, *args: Argument) -> Reply:
+            raise AssertionError("nothing may be sent")
+
+        async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+            raise AssertionError("nothing may be sent")
+
+        async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+            raise AssertionError("nothing may be sent")
+
+    caller = scripts.ScriptCaller(Nothing(), Keys())
+    with pytest.raises(TypeError, match="'retry' takes the arguments"):
+        await caller.call(scripts.load("retry"), args, run_id="r")
+    with pytest.raises(TypeError, match="no further"):
+        await caller.call(scripts.load("retry"), {"token": "t"}, run_id="r", more_args=["x"])
 
 
 def test_the_prefix_stands_before_every_key_and_channel() -> None:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from infra.contract.models import RunSpec
-from infra.contract.store import Lease
+from infra.contract.queue import Lease
+from infra.contract.runs import RunSpec
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces

@@ -7,9 +7,9 @@ from contextlib import aclosing, asynccontextmanager
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.reader import Item, LogReader
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Event
-from infra.contract.store import RunStore
+from infra.contract.log import Event
 from tests.support.archive import NoArchive
+from tests.support.run_store import RunStore
 from tests.support.waiting import until
 
 RUN = "run_1"

@@ -19,14 +19,15 @@ from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.ports import Workspaces
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
-from infra.contract.models import TERMINAL_EVENT, FileEntry, NewEvent, Writes
-from infra.contract.ports import LogFeed
+from infra.contract.files import FileEntry
+from infra.contract.log import TERMINAL_EVENT, LogFeed, NewEvent
+from infra.contract.queue import Lease, Writes
 from infra.contract.states import Outcome, Status
-from infra.contract.store import Lease, RunStore
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
 from tests.support.archive import NoArchive
+from tests.support.run_store import RunStore
 from tests.support.waiting import until
 
 TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader"}

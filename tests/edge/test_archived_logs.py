@@ -12,7 +12,7 @@ from msgspec import json
 from edge_api.http.response_models import StreamEnd
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.reader import LogReader
-from infra.contract.models import Event, Segment
+from infra.contract.log import Event, Segment
 from infra.contract.states import Outcome, Status
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces

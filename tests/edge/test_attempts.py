@@ -4,9 +4,9 @@ from typing import Any
 
 import httpx
 
-from infra.contract.models import NewEvent, Writes
+from infra.contract.log import NewEvent
+from infra.contract.queue import Lease, Writes
 from infra.contract.states import Outcome, Status
-from infra.contract.store import Lease
 from tests.edge.stack import SimulatedWorker, create
 from tests.support.waiting import until
 

@@ -9,7 +9,7 @@ import pytest
 
 from infra.auto_pipeline import BATCH, AutoPipeline, Command
 from infra.contract.errors import StoreRejected, StoreUnavailable
-from infra.contract.ports import Reply
+from infra.contract.redis import Reply
 from infra.redis_rest import PARALLEL, SILENCE_S, RedisRest
 from infra.settings import RedisRestSettings
 from tests.worker.leaping import LeapingLoop

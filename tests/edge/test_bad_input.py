@@ -10,7 +10,7 @@ from msgspec import json
 
 from edge_api.http.cursor import decode_cursor, encode_cursor
 from edge_api.http.errors import BadCursor
-from infra.contract.models import MAX_PLAN_STEPS
+from infra.contract.runs import MAX_PLAN_STEPS
 from tests.edge.stack import PLAN, Edge, SimulatedWorker, create
 
 STEP = PLAN["plan"][0]

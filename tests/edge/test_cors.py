@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from edge_api.settings import ApiSettings
-from infra.contract.models import FileEntry
+from infra.contract.files import FileEntry
 from infra.settings import RedisRestSettings
 from tests.edge.stack import PLAN, STREAM_KEY, TOKENS, Edge, Files, SimulatedWorker, client, create, serve
 from tests.support.redis import TOKEN, free_port

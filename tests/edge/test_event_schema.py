@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from edge_api.http import event_schema
-from infra.contract.event_parts import MAX_EVENT_BYTES
+from infra.contract.event_sizing import MAX_EVENT_BYTES
 from infra.contract.events import EVENTS
 from tests.edge.stack import Edge, SimulatedWorker, client, create
 from tests.support.events import validator

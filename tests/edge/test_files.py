@@ -44,7 +44,7 @@ async def test_files_are_listed_fetched_and_deleted(
         await written.write("out/chart 1?#%.svg", b"<svg/>")
         await written.write("data.csv", b"a,b\n1,2\n")
         assert (await ada.get(base)).json() == {"files": []}
-        await worker.emit(lease, files=written.uncommitted())
+        await worker.emit(lease, files=written.take_uncommitted())
         files = (await ada.get(base)).json()["files"]
         assert [(file["path"], file["size_bytes"]) for file in files] == [("data.csv", 8), ("out/chart 1?#%.svg", 6)]
         for file, content in zip(files, (b"a,b\n1,2\n", b"<svg/>"), strict=True):

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import httpx
 import pytest
 
-from infra.contract import reader
-from infra.contract.models import RunError, Writes
+from infra.contract.queue import Writes
+from infra.contract.redis_store import reader
+from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
 from tests.edge.stack import SimulatedWorker, create, finished
 from tests.edge.test_lists import pages

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from infra.contract.models import Writes
+from infra.contract.queue import Writes
 from infra.contract.states import Status
 from tests.edge.stack import Edge, SimulatedWorker, client
 
@@ -82,7 +82,7 @@ async def test_a_fork_that_is_asked_for_again_is_found_though_its_origin_is_gone
     made = await ask("once")
     assert made.status_code == 201
     if condemned:
-        await worker.store.condemn(run_id)
+        await worker.store.mark_deleting(run_id)
     else:
         assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
     again = await ask("once")

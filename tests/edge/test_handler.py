@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from edge_api import handler as root
-from infra.contract.ports import Argument, Reply
+from infra.contract.redis import Argument, Reply
 from infra.redis_rest import RedisRest
 from infra.settings import RedisRestSettings
 from tests.edge.stack import PLAN

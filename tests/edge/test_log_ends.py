@@ -5,9 +5,10 @@ import pytest
 
 from edge_api.http.response_models import StreamEnd
 from edge_api.logs import reader as log_reader
-from infra.contract.models import Event, RunLog, RunSpec
+from infra.contract.log import Event, RunLog
+from infra.contract.queue import Lease
+from infra.contract.runs import RunSpec
 from infra.contract.states import Status
-from infra.contract.store import Lease
 from tests.edge.reading import RUN, ScriptedFeed, watching
 from tests.edge.stack import SimulatedWorker, create, note
 from tests.support.waiting import until

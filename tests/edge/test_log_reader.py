@@ -11,9 +11,10 @@ from edge_api.logs import reader as log_reader
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.position import Place
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Brief, Event, RunLog
+from infra.contract.log import Event, RunLog
+from infra.contract.queue import Lease
+from infra.contract.runs import Brief
 from infra.contract.states import Status
-from infra.contract.store import Lease
 from tests.edge.reading import RUN, ScriptedFeed, batch, reading, watching
 from tests.edge.stack import SimulatedWorker, note
 
@@ -30,7 +31,7 @@ BEGUN = RunLog(
     started_ms=1,
     finished_ms=None,
     error=None,
-    condemned=False,
+    deleting=False,
 )
 
 
@@ -135,7 +136,7 @@ async def test_a_terminal_event_that_is_not_the_last_does_not_end_the_stream(
         assert await reader.seqs(1) == [1]
         await feed.subscribed()
         await worker.finish(lease, Status.FAILED)
-        await worker.store.redrive(RUN, token="t")
+        await worker.store.retry(RUN, token="t")
         feed.publish('{"first":2,"events":[{"ts":1,"type":"run.finished"}]}')
         assert await reader.seqs(1) == [2]
         feed.publish('{"first":3,"events":[{"ts":1,"type":"run.retried"}]}')

@@ -15,7 +15,8 @@ from edge_api.logs.reader import Item
 from edge_api.logs.sse import Streams
 from edge_api.settings import ApiSettings
 from infra.contract.errors import StoreRejected
-from infra.contract.models import Event, RunSpec
+from infra.contract.log import Event
+from infra.contract.runs import RunSpec
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings

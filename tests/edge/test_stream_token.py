@@ -18,7 +18,7 @@ from edge_api.auth.stream_tokens import StreamTokens
 from edge_api.http.errors import EdgeError, StreamTokenInvalid
 from edge_api.http.openapi import OPERATIONS
 from edge_api.settings import ApiSettings
-from infra.contract.models import PlanStep, RunSpec
+from infra.contract.runs import PlanStep, RunSpec
 from infra.settings import RedisRestSettings
 from tests.edge.stack import STREAM_KEY, Edge, Files, SimulatedWorker, client, create, note, numbers, serve
 from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.ports import ExecLimits
+from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor
 from tests.executor.parent import DAEMON
 from tests.executor.rig import MB, Bench, left_in

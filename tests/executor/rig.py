@@ -5,10 +5,10 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
-from infra.contract.models import FileChanges
-from infra.contract.ports import Command, ExecLimits, Execution, RunFiles
+from infra.contract.execution import Command, ExecLimits, Execution
+from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor
 from infra.local_executor.home import LOCK
 
@@ -32,11 +32,6 @@ class PlainFiles:
 
     async def check(self, directory: Path) -> None:
         return
-
-    @property
-    def port(self) -> RunFiles:
-        """As much of the port as the executor uses."""
-        return cast("RunFiles", self)
 
 
 @dataclass
@@ -96,7 +91,7 @@ class Bench:
 
         text = source.replace("MARKER", self.marker)
         command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
-        return Ran(await self.executor.execute(command, (files or self.files).port, line), lines, unfinished)
+        return Ran(await self.executor.execute(command, files or self.files, line), lines, unfinished)
 
     def left(self) -> list[str]:
         """What the executor keeps of its runs."""

@@ -132,8 +132,8 @@ def test_a_host_that_is_short_of_processes_is_not_one_that_cannot_isolate(elsewh
     *short, last = elsewhere.report(as_lonely, owner=LONELY, program="crowded")["outcomes"]
     assert last == "fine\n"
     assert len(short) > 2
-    assert all(outcome.startswith("WorkerShort: ") for outcome in short), short
-    said = "WorkerShort: the worker's host is short of processes or threads: "
+    assert all(outcome.startswith("HostExhausted: ") for outcome in short), short
+    said = "HostExhausted: the worker's host is short of processes or threads: "
     # A sandbox may also be killed by its own parts when one of them cannot be started.
     assert any(outcome.startswith(said) and outcome.endswith(" unavailable") for outcome in short), short
 

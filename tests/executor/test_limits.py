@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.contract.ports import ExecLimits
+from infra.contract.execution import ExecLimits
 from infra.local_executor import guard
 from tests.executor.rig import MB, Bench
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from infra.contract.errors import WorkerShort
+from infra.contract.errors import HostExhausted
 from tests.executor.parent import DAEMON
 from tests.executor.rig import Bench, PlainFiles, open_fds
 from tests.support.waiting import until
@@ -115,7 +115,7 @@ async def test_a_full_table_of_descriptors_is_an_error_and_leaves_nothing(bench:
             for _ in range(room):
                 os.close(filling.pop())
             outcomes.append((await bench.run("echo fine; : MARKER")).out)
-        except WorkerShort as exc:
+        except HostExhausted as exc:
             outcomes.append(str(exc))
         finally:
             for fd in filling:

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from infra.contract.ports import Command, ExecLimits
+from infra.contract.execution import Command, ExecLimits
 from tests.executor.rig import MB, Bench
 from tests.support.waiting import until
 
@@ -136,7 +136,7 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
         "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); echo $i > count; done"
     )
     command = Command("run-1", "step-1", "sh", source, 100)
-    running = asyncio.ensure_future(bench.executor.execute(command, bench.files.port, line))
+    running = asyncio.ensure_future(bench.executor.execute(command, bench.files, line))
 
     async def stuck() -> bool:
         path = bench.files.seen / "count"

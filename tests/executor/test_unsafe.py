@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from infra.contract.ports import ExecLimits
+from infra.contract.execution import ExecLimits
 from tests.executor.parent import DAEMON
 from tests.executor.rig import MB, Bench
 

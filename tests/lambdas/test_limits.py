@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.contract.models import RunSpec
+from infra.contract.runs import RunSpec
 from tests.edge.stack import TOKENS, SimulatedWorker, note
 from tests.lambdas.conftest import POLLING, STREAMING, Start
 from tests.lambdas.environment import Environment

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncGenerator, Sequence
 
-from infra.contract.models import Event, RunHead, Segment
+from infra.contract.log import Event, Segment
+from infra.contract.runs import RunHead
 
 
 class NoArchive:

@@ -8,9 +8,9 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from edge_api.http import event_schema
 from edge_api.http.response_models import LogEvent
-from infra.contract.event_parts import MAX_EVENT_BYTES
+from infra.contract.event_sizing import MAX_EVENT_BYTES
 from infra.contract.events import EVENTS
-from infra.contract.models import Event
+from infra.contract.log import Event
 
 
 @cache

@@ -1,7 +1,7 @@
 """A log as Redis has it, past the API."""
 
-from infra.contract.models import Event
-from infra.contract.reader import RunReader
+from infra.contract.log import Event
+from infra.contract.redis_store.reader import RunReader
 
 
 async def events_in_redis(store: RunReader, run_id: str, *, after: int = 0) -> list[Event]:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from infra.contract.ports import Redis
+from infra.contract.redis import Redis
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.support.waiting import wait_until
 

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from infra.contract.ports import RunFiles
 from infra.local_executor import LocalExecutor
 from infra.workspace import WorkspaceLimits, Workspaces
 from tests.support.s3 import s3_server
 from tests.tools.kit import Kit
+from worker.workspaces import RunFiles
 
 FILE_BYTES = 20_000_000
 FILES = 600

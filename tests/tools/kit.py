@@ -7,12 +7,13 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from infra.contract.models import FileChanges
-from infra.contract.ports import Executor, RunFiles
+from infra.contract.execution import Command, Execution, Executor, Interpreter, OnLine
+from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
 from worker.registry import REGISTRY
 from worker.toolkit.base import ToolFailed, ToolResult
 from worker.toolkit.execution import ExecutionResult
+from worker.workspaces import RunFiles
 
 Result = TypeVar("Result", bound=ToolResult)
 
@@ -29,6 +30,10 @@ class Told:
     unfinished: list[bool] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     changes: list[FileChanges] = field(default_factory=list)
+
+    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
+        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
+        return await self.executor.execute(command, self.files, on_line)
 
     async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
         self.lines.append((stream, text))

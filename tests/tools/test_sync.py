@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.contract.errors import LimitExceeded, WorkerShort
+from infra.contract.errors import HostExhausted, LimitExceeded
 from infra.local_executor import LocalExecutor
 from tests.executor.rig import left_in
 from tests.support.small_disk import fill, small_disk
@@ -166,10 +166,10 @@ async def test_a_run_on_a_disk_that_others_have_filled_has_not(on_disk: Kit) -> 
     await on_disk.files.write("mine", b"x" * 100)
     await on_disk.shell("true")
     ballast = fill(on_disk.scratch)
-    with pytest.raises(WorkerShort, match="disk space"):
+    with pytest.raises(HostExhausted, match="disk space"):
         await on_disk.shell(PRINTING)
     await on_disk.files.write("more", b"x" * 10_000)
-    with pytest.raises(WorkerShort, match="disk space"):
+    with pytest.raises(HostExhausted, match="disk space"):
         await on_disk.shell("true")
     ballast.unlink()
     assert (await on_disk.shell("cat mine more | wc -c")).stdout_tail == "10100\n"

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Event, FileEntry, PlanStep, RunRecord, RunSpec
-from infra.contract.ports import Argument, Command, Execution, Executor, OnLine, Redis, Reply, RunFiles
-from infra.contract.scripts import Script
+from infra.contract.execution import Command, Execution, Executor, OnLine
+from infra.contract.files import DirectoryFiles, FileEntry
+from infra.contract.log import Event
+from infra.contract.redis import Argument, Redis, Reply, Script
+from infra.contract.runs import PlanStep, RunRecord, RunSpec
 from infra.contract.states import TERMINAL
-from infra.contract.store import RunStore
 from infra.contract.tools import MessageArgs, ShellArgs
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.support.archive import NoArchive
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 from tests.support.waiting import until
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
@@ -24,7 +26,7 @@ from worker.queue.loop import WorkerLoop
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool, ToolContext, ToolResult
-from worker.workspaces import Workspaces
+from worker.workspaces import RunFiles, Workspaces
 
 T = TypeVar("T")
 ToolBody = Callable[[ToolContext, str], Awaitable[ToolResult | None]]
@@ -38,13 +40,13 @@ class NoFiles:
     def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
         return self  # type: ignore[return-value]
 
-    def uncommitted(self) -> dict[str, FileEntry | None]:
+    def take_uncommitted(self) -> dict[str, FileEntry | None]:
         return {}
 
     async def check(self) -> None:
         return
 
-    async def execute(self, command: Command, files: RunFiles, on_line: OnLine) -> Execution:
+    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
         raise AssertionError("no tool of these tests executes")
 
     async def release(self, run_id: str) -> None:

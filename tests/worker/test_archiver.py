@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from infra.contract.errors import ContractError, FilesUnavailable, StoreUnavailable, WorkerShort
-from infra.contract.models import Event, RunHead, RunLog, RunRecord, Segment
-from infra.contract.ports import LogArchive
+from infra.contract.errors import ContractError, FilesUnavailable, HostExhausted, StoreUnavailable
+from infra.contract.log import Event, LogArchive, RunLog, Segment
+from infra.contract.runs import RunHead, RunRecord
 from infra.contract.states import Outcome, Status
-from infra.contract.store import RunStore
 from infra.workspace import Workspaces
 from tests.support.logs import events_in_redis
+from tests.support.run_store import RunStore
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker.run import archiver
@@ -186,7 +186,7 @@ async def test_a_trim_whose_answer_is_lost_is_repeated(rig: Rig, workspaces: Wor
     assert lost >= 2
 
 
-@pytest.mark.parametrize("error", [FilesUnavailable("the store is away"), WorkerShort("no thread for it")])
+@pytest.mark.parametrize("error", [FilesUnavailable("the store is away"), HostExhausted("no thread for it")])
 async def test_while_the_store_is_away_the_run_goes_on_until_redis_is_full_and_then_waits(
     rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch, error: ContractError
 ) -> None:
@@ -269,7 +269,7 @@ async def test_a_deletion_before_the_last_segment_is_named_leaves_no_object(
         run_id = await rig.submit("50", "60", "1")
         await asyncio.wait_for(going.wait(), 20)
         await workspaces.delete_run("ada", run_id)
-        await rig.store.condemn(run_id)
+        await rig.store.mark_deleting(run_id)
         await rig.store.delete(run_id, "ada")
         go.set()
 

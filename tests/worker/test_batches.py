@@ -10,11 +10,11 @@ from typing import Any, cast
 import pytest
 from msgspec.json import encode as json
 
-from infra.contract import codec
 from infra.contract.events import Message
-from infra.contract.models import Held, Writes
+from infra.contract.queue import Lease, LeaseReply, Writes
+from infra.contract.redis_store import codec
 from infra.contract.states import Outcome
-from infra.contract.store import Lease, RunStore
+from tests.support.run_store import RunStore
 from tests.worker.leaping import LeapingLoop
 from worker.run import emitter as module
 from worker.run.archiver import Archiver
@@ -35,11 +35,11 @@ class SlowStore(RunStore):
         self.batches: list[tuple[float, Writes]] = []
         self.answer: asyncio.Semaphore | None = None
 
-    async def emit(self, lease: Lease, writes: Writes) -> Held:
+    async def emit(self, lease: Lease, writes: Writes) -> LeaseReply:
         self.batches.append((now(), writes))
         if self.answer:
             await self.answer.acquire()
-        return Held(outcome=Outcome.OK)
+        return LeaseReply(outcome=Outcome.OK)
 
     @property
     def times(self) -> list[float]:
@@ -204,7 +204,7 @@ def test_what_is_larger_than_a_batch_and_belongs_together_goes_alone_and_whole(r
     async def test(bench: Bench) -> None:
         await bench.pause()
         await bench.say("before")
-        bench.emitter.keep(Writes(events=[], journal={"step:0": "x" * 2 * BATCH_BYTES}))
+        bench.emitter.put(Writes(events=[], journal={"step:0": "x" * 2 * BATCH_BYTES}))
         await bench.say("after")
         await bench.emitter.flush()
         assert bench.store.texts == [["before"], [], ["after"]]

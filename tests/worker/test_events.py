@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from infra.contract.models import MAX_ERROR_CHARS, Event, PlanStep
+from infra.contract.log import Event
+from infra.contract.runs import MAX_ERROR_CHARS, PlanStep
 from infra.contract.states import Status
 from tests.support import events as support
 from tests.support.waiting import until
@@ -97,7 +98,7 @@ async def test_the_log_of_a_run_that_is_retried(rig: Rig) -> None:
     run_id = await rig.submit("x")
     assert (await rig.ended(run_id)).status is Status.FAILED
     fails = False
-    await rig.store.redrive(run_id, token="t")
+    await rig.store.retry(run_id, token="t")
 
     async def succeeded() -> bool:
         return (await rig.store.get(run_id)).status is Status.SUCCEEDED

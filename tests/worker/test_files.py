@@ -67,7 +67,7 @@ async def test_nothing_of_a_cancelled_step_counts(rig: Rig, workspaces: Workspac
 async def test_a_large_result_is_kept_beside_the_journal(
     rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_context, "LARGE_BYTES", 10)
+    monkeypatch.setattr(worker_context, "MAX_INLINE_BYTES", 10)
     tool = Appender()
     first = rig.worker(tool, lease_s=0.5, workspaces=workspaces)
     run_id = await rig.submit("one", "hold")

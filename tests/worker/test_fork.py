@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.models import ForkOf, PlanStep
+from infra.contract.runs import ForkOf, PlanStep
 from infra.contract.states import Status
 from infra.workspace import Workspaces
 from tests.support.waiting import until
@@ -36,7 +36,7 @@ async def contents(rig: Rig, workspaces: Workspaces, run_id: str) -> dict[str, b
 async def test_a_fork_has_the_steps_and_the_workspace_as_of_there(
     rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_context, "LARGE_BYTES", 60)
+    monkeypatch.setattr(worker_context, "MAX_INLINE_BYTES", 60)
     rig.worker(edit, workspaces=workspaces)
     source = await rig.submit("+a", "+b", "-a", "+c", "!")
     assert (await rig.ended(source)).status is Status.FAILED

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from infra.contract.models import PlanStep
+from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from infra.settings import RedisTcpSettings
 from tests.chaos.processes import Process

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.contract.errors import ExecutorUnavailable, StoreUnavailable
-from infra.contract.models import PlanStep
+from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from infra.local_executor.sandbox import find_bwrap
 from tests.chaos.processes import Process

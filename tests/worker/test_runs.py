@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from infra.contract.errors import FilesUnavailable
-from infra.contract.models import PlanStep, RunSpec
+from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
 from tests.worker.rig import Rig
@@ -334,7 +334,7 @@ async def test_a_tool_that_must_not_be_repeated_fails_the_run_after_a_crash_unti
     assert (record.error.code, record.error.step) == ("interrupted", 1)
     assert gate.calls == {"once": 1, "wait": 1}
     gate.go.set()
-    await rig.store.redrive(run_id, token="t")
+    await rig.store.retry(run_id, token="t")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert gate.calls == {"once": 1, "wait": 2, "after": 1}
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from infra.contract.models import PlanStep
+from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from tests.worker.rig import Rig
 from worker.toolkit.base import ToolContext
@@ -74,7 +74,7 @@ async def test_a_step_that_took_too_long_is_executed_again_by_a_retry_and_no_oth
     run_id = await rig.submit(plan=[step("quick"), step("wait", 0.5), step("after")])
     assert (await rig.ended(run_id)).status is Status.FAILED
     steps.go.set()
-    await rig.store.redrive(run_id, token="t")
+    await rig.store.retry(run_id, token="t")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert steps.called == ["quick", "wait", "wait", "after"]
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from infra.contract.models import RunRecord
+from infra.contract.runs import RunRecord
 from infra.contract.states import Status
 from infra.settings import S3Settings
 from infra.workspace import Workspaces, client
@@ -120,7 +120,7 @@ async def test_a_run_whose_files_cannot_be_stored_does_not_succeed(
     assert await rig.store.files(run.id) == {}
     assert "step.finished" not in await rig.kinds(run.id)
     store.always = passed
-    await rig.store.redrive(run.id, token="t")
+    await rig.store.retry(run.id, token="t")
     assert (await rig.ended(run.id)).status is Status.SUCCEEDED
     assert await is_complete(rig, workspaces, run)
 

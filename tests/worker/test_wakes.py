@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from infra.contract.models import NewEvent, Writes
+from infra.contract.log import NewEvent
+from infra.contract.queue import Lease, Writes
 from infra.contract.states import Status
-from infra.contract.store import Lease
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 
@@ -42,7 +42,7 @@ async def test_a_token_that_somebody_took_along_into_death_is_made_good_soon(rig
     elif way == "given back":
         await rig.store.release(lease, LAST, delay_ms=0, burn=False)
     elif way == "retried":
-        await rig.store.redrive(run_id, token="t")
+        await rig.store.retry(run_id, token="t")
     else:
         await rig.store.resume(run_id, "yes", token="t")
     assert await dying

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.contract.errors import WorkerShort
+from infra.contract.errors import HostExhausted
 from infra.contract.states import Status
 from infra.local_executor import LocalExecutor
 from infra.workspace import Workspaces
@@ -112,7 +112,7 @@ async def test_the_last_attempt_fails_with_what_was_short(rig: Rig, caplog: pyte
     said = "the worker's host is short of memory: Cannot allocate memory"
 
     async def body(context: ToolContext, command: str) -> None:
-        raise WorkerShort(said)
+        raise HostExhausted(said)
 
     rig.worker(body)
     run_id = await rig.submit("x", max_attempts=2)
@@ -133,7 +133,7 @@ async def test_a_worker_that_is_short_leaves_the_queue_to_others(rig: Rig, monke
     monkeypatch.setattr(loop, "REST_S", 600.0)
 
     async def short(context: ToolContext, command: str) -> None:
-        raise WorkerShort("no room")
+        raise HostExhausted("no room")
 
     async def well(context: ToolContext, command: str) -> None:
         return

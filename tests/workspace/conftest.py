@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from infra.contract.models import Brief, RunHead
+from infra.contract.runs import Brief, RunHead
 from infra.contract.states import Status
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, WorkspaceLimits, Workspaces
@@ -65,7 +65,7 @@ def run(user: str) -> RunHead:
         started_ms=None,
         finished_ms=None,
         error=None,
-        condemned=False,
+        deleting=False,
     )
 
 

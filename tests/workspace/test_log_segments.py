@@ -9,7 +9,8 @@ import pytest
 from msgspec import json, structs
 
 from infra.contract.errors import FileMissing
-from infra.contract.models import Event, RunHead, Segment
+from infra.contract.log import Event, Segment
+from infra.contract.runs import RunHead
 from infra.workspace import Workspaces, log_segments
 from infra.workspace.log_segments import Shelf
 

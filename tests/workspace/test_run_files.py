@@ -1,12 +1,12 @@
-"""Single files of a workspace, in a real store."""
+"""Truncated files of a workspace, in a real store."""
 
 import time
 
 import pytest
 
 from infra.contract.errors import FileMissing, InvalidInput, LimitExceeded
-from infra.contract.ports import RunFiles
 from infra.workspace import S3RunFiles, Workspaces
+from worker.workspaces import RunFiles
 
 
 def test_it_is_what_the_port_asks_for(files: S3RunFiles) -> None:
@@ -80,7 +80,7 @@ async def test_a_file_that_is_too_large_is_not_stored(files: S3RunFiles) -> None
 async def test_runs_and_users_do_not_see_each_other(workspaces: Workspaces, user: str) -> None:
     mine = workspaces.run(user, "r1", 1, {})
     await mine.write("a", b"mine")
-    entries = {path: entry for path, entry in mine.uncommitted().items() if entry}
+    entries = {path: entry for path, entry in mine.take_uncommitted().items() if entry}
     for ids in ((user, "r10"), (f"{user}0", "r1")):
         with pytest.raises(FileMissing):
             await workspaces.run(*ids, 1, entries).read("a")

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
-from infra.contract.models import FileEntry
+from infra.contract.files import FileEntry
 from infra.devstack import s3_server as weed
 from infra.workspace import Workspaces
 from tests.support.s3 import s3_server
@@ -37,7 +37,7 @@ async def test_what_was_stored_survives_a_kill_and_only_loopback_is_served(tmp_p
                 await workspaces.ensure_bucket()
                 for n in range(50):
                     await files.write(f"{n}", os.urandom(1000 * n))
-                entries = {path: entry for path, entry in files.uncommitted().items() if entry}
+                entries = {path: entry for path, entry in files.take_uncommitted().items() if entry}
             else:
                 assert len(await files.list()) == 50
                 assert [len(await files.read(f"{n}")) for n in range(50)] == [1000 * n for n in range(50)]

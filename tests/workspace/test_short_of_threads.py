@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 import pytest
 
-from infra.contract.errors import FilesUnavailable, WorkerShort
+from infra.contract.errors import FilesUnavailable, HostExhausted
 from infra.workspace.threads import Threads
 from tests.support.waiting import until
 
@@ -35,7 +35,7 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 async def test_without_a_thread_a_call_is_refused(threads: Threads, no_more_threads: Callable[[], None]) -> None:
     no_more_threads()
-    with pytest.raises(WorkerShort, match=NO_THREAD):
+    with pytest.raises(HostExhausted, match=NO_THREAD):
         await threads.call(lambda _: 1)
 
 
@@ -52,13 +52,13 @@ async def test_a_call_that_was_refused_is_not_made_by_a_thread_that_gets_free(
     held = asyncio.ensure_future(threads.call(hold))
     await asyncio.to_thread(begun.wait)
     no_more_threads()
-    with pytest.raises(WorkerShort, match=NO_THREAD):
+    with pytest.raises(HostExhausted, match=NO_THREAD):
         await threads.call(lambda _: made.append("the refused one"))
     go.set()
     await held
 
     async def later() -> bool:
-        with suppress(WorkerShort):
+        with suppress(HostExhausted):
             await threads.call(lambda _: made.append("a later one"))
         return bool(made)
 
@@ -70,7 +70,7 @@ async def test_what_a_call_meets_is_told_apart(threads: Threads) -> None:
     def meet(error: Exception) -> None:
         raise error
 
-    with pytest.raises(WorkerShort, match="disk space"):
+    with pytest.raises(HostExhausted, match="disk space"):
         await threads.call(lambda _: meet(OSError(errno.ENOSPC, "full")))
     with pytest.raises(FilesUnavailable):
         await threads.call(lambda _: meet(FilesUnavailable("away")))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.contract.models import FileEntry
+from infra.contract.files import FileEntry
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, Workspaces, client
 from infra.workspace.stop import Stop, Stopped, uses
@@ -42,7 +42,7 @@ async def entries(files: S3RunFiles) -> dict[str, FileEntry]:
     """The files of `run-1`, of several sizes."""
     for n in range(12):
         await files.write(f"{n}", DATA[: 10 ** (n % 6)])
-    return {path: entry for path, entry in files.uncommitted().items() if entry}
+    return {path: entry for path, entry in files.take_uncommitted().items() if entry}
 
 
 @pytest.fixture
@@ -102,8 +102,8 @@ async def test_many_files_that_come_slowly(
 async def test_an_upload_whose_answer_comes_slowly(store: FaultyS3, stored: S3RunFiles, fault: Fault) -> None:
     store.always = fault
     await is_given_up(store, stored.write("new", DATA))
-    await is_given_up(store, stored.keep(DATA))
-    assert stored.uncommitted() == {}
+    await is_given_up(store, stored.put_blob(DATA))
+    assert stored.take_uncommitted() == {}
     store.heal()
     await stored.write("new", DATA)
     assert await stored.read("new") == DATA
@@ -117,7 +117,7 @@ async def test_an_upload_that_is_taken_slowly(store: FaultyS3, stored: S3RunFile
         (work / f"huge {n}").write_bytes(HUGE)
     store.sips = True
     await is_given_up(store, stored.store_changes(work), requests=3)
-    assert stored.uncommitted() == {}
+    assert stored.take_uncommitted() == {}
     assert store.seen == []
 
 

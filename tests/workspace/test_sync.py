@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.contract.errors import FileMissing, LimitExceeded
-from infra.contract.models import FileChanges, FileEntry
+from infra.contract.files import FileChanges, FileEntry
 from infra.workspace import S3RunFiles, Workspaces
 
 OnDisk = Callable[[], dict[str, bytes]]
@@ -20,7 +20,7 @@ def names(changes: FileChanges) -> tuple[list[str], list[str], list[str]]:
 
 def committed(files: S3RunFiles) -> dict[str, FileEntry]:
     """What the run's record says after the next write, if it said nothing before."""
-    return {path: entry for path, entry in files.uncommitted().items() if entry}
+    return {path: entry for path, entry in files.take_uncommitted().items() if entry}
 
 
 async def in_store(files: S3RunFiles) -> dict[str, bytes]:
@@ -194,26 +194,26 @@ async def test_what_has_changed_is_told_once(files: S3RunFiles, work: Path) -> N
     await files.write("a", b"1")
     await files.write("b", b"2")
     await files.delete("b")
-    told = files.uncommitted()
+    told = files.take_uncommitted()
     assert told.keys() == {"a", "b"}
     assert told["a"]
     assert told["b"] is None
-    assert files.uncommitted() == {}
+    assert files.take_uncommitted() == {}
     await files.materialise(work)
     (work / "a").write_bytes(b"changed")
     await files.store_changes(work)
-    again = files.uncommitted()["a"]
+    again = files.take_uncommitted()["a"]
     assert again
     assert again.key != told["a"].key
     assert again.size_bytes == 7
 
 
 async def test_bytes_that_are_no_file_are_kept_by_a_name(workspaces: Workspaces, files: S3RunFiles, user: str) -> None:
-    name = await files.keep(b"large result")
+    name = await files.put_blob(b"large result")
     assert await files.list() == []
-    assert await workspaces.run(user, "run-1", 2, {}).kept(name) == b"large result"
+    assert await workspaces.run(user, "run-1", 2, {}).get_blob(name) == b"large result"
     with pytest.raises(FileMissing):
-        await files.kept("kept/9-9")
+        await files.get_blob("kept/9-9")
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,6 @@ async def test_nothing_is_stored_after_a_cancelled_store_returned(
     stored = len(puts)
     assert stored < 200
     assert await files.list() == []
-    assert files.uncommitted() == {}
+    assert files.take_uncommitted() == {}
     assert len((await files.store_changes(work)).written) == 200
     assert len(puts) == stored + 200

@@ -7,7 +7,9 @@ import pytest
 from botocore.parsers import ResponseParserError
 
 from infra.contract.errors import FilesUnavailable
-from infra.contract.models import FileEntry, RunHead, Segment
+from infra.contract.files import FileEntry
+from infra.contract.log import Segment
+from infra.contract.runs import RunHead
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, Workspaces
 from infra.workspace.client import ATTEMPTS, mapped
@@ -52,7 +54,7 @@ def behind(store: FaultyS3, workspaces: Workspaces) -> Iterator[Workspaces]:
 async def entry(files: S3RunFiles) -> FileEntry:
     """Of the file `a` of `run-1`."""
     await files.write("a", DATA)
-    entry = files.uncommitted()["a"]
+    entry = files.take_uncommitted()["a"]
     assert entry
     return entry
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from infra.contract.errors import FilesUnavailable, InvalidInput
-from infra.contract.models import FileEntry
+from infra.contract.files import FileEntry
 from infra.devstack.s3_server import pick_ports
 from infra.settings import S3Settings
 from infra.workspace import Workspaces
@@ -52,7 +52,7 @@ async def stored(workspaces: Workspaces, user: str, path: str, data: bytes) -> F
     """A file of the run `r`, as the run's record would know it."""
     files = workspaces.run(user, "r", 1, {})
     await files.write(path, data)
-    entry = files.uncommitted()[path]
+    entry = files.take_uncommitted()[path]
     assert entry
     return entry
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.ports import LogFeed
+from infra.contract.log import LogFeed
 from infra.logging import log
 from worker.lease import LeaseKeeper
 from worker.queue.alarm import Alarm

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.models import Claim
-from infra.contract.ports import LogFeed
-from infra.contract.store import Lease, RunStore, Turn
+from infra.contract.log import LogFeed
+from infra.contract.queue import Claim, ClaimSeq, Lease
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
 from worker.lease import ActiveRun, LeaseKeeper, Stop
 from worker.queue.alarm import Alarm
@@ -39,7 +39,7 @@ class WorkerLoop:
     """One worker: `run` until `drain` was called and every run has been left."""
 
     def __init__(
-        self, settings: WorkerSettings, store: RunStore, queue: Queue, keeper: LeaseKeeper, runner: Runner
+        self, settings: WorkerSettings, store: WorkQueue, queue: Queue, keeper: LeaseKeeper, runner: Runner
     ) -> None:
         self._settings = settings
         self._store = store
@@ -52,7 +52,7 @@ class WorkerLoop:
         self._hurry = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._more = False
-        self._turn = Turn(secrets.token_hex(8))
+        self._claim_seq = ClaimSeq(secrets.token_hex(8))
         self._trust = settings.slots
         self._runs: set[asyncio.Task[None]] = set()
         self._token: asyncio.Task[bool] | None = None
@@ -98,7 +98,8 @@ class WorkerLoop:
         """Until a token comes, the alarm rings, or draining begins."""
         if self._token is None:
             self._token = asyncio.create_task(self._take_token())
-        timeout_s = None if self._turn.heard is None else RECONNECT_S  # whatever the alarm has been told meanwhile
+        # After a lost reply the next claim must come soon, whatever nudges have set the alarm to.
+        timeout_s = None if self._claim_seq.last_acked is None else RECONNECT_S
         await _first(self._alarm.wait(), self._draining.wait(), beside=self._token, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
@@ -130,7 +131,7 @@ class WorkerLoop:
         if self._token:
             self._token.cancel()
             await asyncio.gather(self._token, return_exceptions=True)
-        if self._token or self._turn.heard is not None:
+        if self._token or self._claim_seq.last_acked is not None:
             await self._claim(0)
 
     async def _claim(self, wanted: int) -> None:
@@ -141,24 +142,24 @@ class WorkerLoop:
         claimed: if it is a run that no answer can carry, no other one suffers with it.
         """
         settings, taken = self._settings, self._has_taken()
-        number = self._turn.number + 1
-        self._turn = replace(self._turn, number=number)
+        number = self._claim_seq.number + 1
+        self._claim_seq = replace(self._claim_seq, number=number)
         allowed = min(wanted, self._trust)
         sent = time.monotonic()
         self._alarm.asked()
         try:
             claimed = await self._store.claim(
-                settings.name, allowed, lease_ms=settings.lease_ms, taken=taken, turn=self._turn
+                settings.name, allowed, lease_ms=settings.lease_ms, token_taken=taken, seq=self._claim_seq
             )
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
             self._alarm.hasten(int(RECONNECT_S * 1000))
             self._more = False
-            if allowed and self._turn.heard is None:
-                self._turn = replace(self._turn, heard=number - 1)
+            if allowed and self._claim_seq.last_acked is None:
+                self._claim_seq = replace(self._claim_seq, last_acked=number - 1)
                 self._trust = 0
             return
-        self._turn = replace(self._turn, heard=None)
+        self._claim_seq = replace(self._claim_seq, last_acked=None)
         self._trust = settings.slots if self._trust else 1
         self._keeper.pulse.beat()
         self._alarm.answered(claimed.next_ms)

@@ -5,11 +5,11 @@ from functools import partial
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from infra.contract.errors import ContractError, FilesUnavailable, WorkerShort
-from infra.contract.models import Claim, Event, Segment
-from infra.contract.ports import LogArchive
+from infra.contract.errors import ContractError, FilesUnavailable, HostExhausted
+from infra.contract.log import Event, LogArchive, Segment
+from infra.contract.queue import Claim
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.states import Outcome
-from infra.contract.store import RunStore
 from infra.logging import log
 from worker.run.retrying import until_answered
 
@@ -33,7 +33,7 @@ class Archiver:
     on from the record. What no record names goes with the run.
     """
 
-    def __init__(self, store: RunStore, archive: LogArchive, claim: Claim) -> None:
+    def __init__(self, store: WorkQueue, archive: LogArchive, claim: Claim) -> None:
         self._store = store
         self._archive = archive
         self._run = claim.run
@@ -98,7 +98,7 @@ class Archiver:
         """Never raises: a run whose log cannot be archived goes on until Redis has no more room for it."""
         try:
             async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type((FilesUnavailable, WorkerShort)),
+                retry=retry_if_exception_type((FilesUnavailable, HostExhausted)),
                 wait=wait_random_exponential(multiplier=0.5, max=MAX_WAIT_S),
                 stop=lambda _: self._closing,
                 reraise=True,

@@ -1,51 +1,45 @@
-"""What a run's work may use: its journal, its log, its workspace, its executor."""
+"""Context of one claimed run: journal, log and workspace for the strategy, and a narrower context for each tool call.
+
+`once` is the heart of it: a result, the changes of the workspace and the events that belong to it are stored in one
+fenced write, so a step is either completed with all of its effects, or is repeated on the workspace as it was before.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from infra.contract import codec
 from infra.contract.events import Artifact, Log, Message, ToolOutput
-from infra.contract.models import Claim, FileChanges, FileEntry, NewEvent, Writes
-from infra.contract.ports import Changes, Executor, RunFiles
+from infra.contract.execution import Command, Execution, Executor, Interpreter, OnLine, OutputStream
+from infra.contract.files import Changes, DirectoryFiles, FileChanges, FileEntry, ToolFiles
+from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, blob_ref, files_key
+from infra.contract.log import NewEvent
+from infra.contract.queue import Claim, Writes
+from infra.contract.redis_store import codec
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
+from worker.workspaces import RunFiles
 
 T = TypeVar("T")
 
 
-LARGE_BYTES = 32 * 1024
-"""A larger result is kept in the object store, and the journal names it."""
-
-
-STARTED = "started"
-"""The journal's entry that names what was begun last, of that which must not be begun twice."""
-
-
 class Interrupted(Exception):
-    """This was begun before and its worker was lost: nobody knows what it did, and it must not be repeated."""
-
-
-class Elsewhere(msgspec.Struct, frozen=True):
-    """What the journal holds instead of a large result."""
-
-    kept: str = msgspec.field(name="$kept")
+    """A non-idempotent call was started before and its worker was lost: its effects are unknown."""
 
 
 class RunContext:
-    """One claimed run, for the code that works on it."""
+    """Claimed run, for the strategy that works on it."""
 
     def __init__(
         self, claim: Claim, emitter: LogEmitter, files: RunFiles, executor: Executor, check_lease: Callable[[], None]
     ) -> None:
         self.run = claim.run
         self.emitter = emitter
-        self.files = files
-        self.executor = executor
+        self._files = files
+        self._executor = executor
         self._check_lease = check_lease
         self._journal = claim.journal
-        self._news: list[NewEvent] = []
+        self._deferred: list[NewEvent] = []
 
     async def once(
         self,
@@ -56,115 +50,121 @@ class RunContext:
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
         repeatable: bool = True,
     ) -> T:
-        """The journaled result of `key`, or that of `call`, which is journaled then.
+        """Return the journaled result of `key`; if there is none, await `call` and journal its result.
 
-        The result, what `call` changed in the workspace and the events that `done` says are stored together or not at
-        all. What was journaled before is stored before `call` begins, so a completed step is never executed again;
-        `call` itself is executed again, on the workspace as it was, if the worker dies while it runs; one that is not
-        `repeatable` is noted before it begins, and raises Interrupted instead. Raises LeaseLost, FilesUnavailable,
-        WorkerShort, and whatever `call` raises, which is not journaled.
+        The result, the changes that `call` made in the workspace, and the events that `done` returns are stored
+        together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
+        executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
+        is not `repeatable`, its start is journaled first, and Interrupted is raised instead. Raises LeaseLost,
+        FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
         """
         if key in self._journal:
             return await self._recall(self._journal[key], kind)
         if not repeatable:
-            self._begin(key)
+            self._mark_started(key)
         await self.emitter.flush()
         self._check_lease()
         value = await call()
-        changed = self.files.uncommitted()
-        journal = {key: await self._small(value)}
+        changed = self._files.take_uncommitted()
+        journal = {key: await self._inline(value)}
         if changed:
-            journal[files_key(key)] = await self._small(changed)
-        self._settle(done(value), journal, changed)
+            journal[files_key(key)] = await self._inline(changed)
+        self._commit(done(value), journal, changed)
         return value
 
     def knows(self, key: str) -> bool:
-        """Whether the journal has the key."""
+        """Return whether the journal has an entry for the key."""
         return key in self._journal
 
-    def settle(self, *events: NewEvent) -> None:
-        """Let what was done in the workspace count, together with these events."""
-        self._settle(events, {}, self.files.uncommitted())
+    def commit(self, *events: NewEvent) -> None:
+        """Store the changes made in the workspace so far, together with these events."""
+        self._commit(events, {}, self._files.take_uncommitted())
 
     async def inherit(
         self, journal: Mapping[str, bytes], changes: Mapping[str, Changes], source: RunFiles, event: NewEvent
     ) -> None:
-        """Begin with entries of another run's journal and what they say was done in its workspace, all at once."""
-        adopted = await self.files.adopt(source, list(changes.values()))
-        told = {key: codec.encode(done).encode() for key, done in zip(changes, adopted, strict=True)}
-        journal = {**journal, **told}
+        """Start with journal entries of another run and the changes of its workspace, in one write.
+
+        `changes` are by the key under which the journal holds them.
+        """
+        adopted = await self._files.adopt(source, list(changes.values()))
+        rewritten = {key: codec.encode(done).encode() for key, done in zip(changes, adopted, strict=True)}
+        journal = {**journal, **rewritten}
         self._journal = {**self._journal, **journal}
-        entries = {key: await self._small(msgspec.Raw(text)) for key, text in journal.items()}
-        self._settle([event], entries, self.files.uncommitted())
+        entries = {key: await self._inline(msgspec.Raw(text)) for key, text in journal.items()}
+        self._commit([event], entries, self._files.take_uncommitted())
         await self.emitter.flush()
 
-    def tell(self, event: NewEvent) -> None:
-        """Log an event when what was done in the workspace counts, not before."""
-        self._news.append(event)
+    def for_call(self, call: str, step: int) -> ToolContext:
+        """Return the context of one tool call, named `call`, within a step, counted from 0."""
+        return CallContext(self, self._files, self._executor, call, step)
 
-    def for_step(self, index: int) -> ToolContext:
-        """What the tool of step `index`, counted from 0, may use."""
-        return StepContext(self, index)
+    def defer(self, event: NewEvent) -> None:
+        """Log an event together with the next commit, not before: it reports a change of the workspace."""
+        self._deferred.append(event)
 
-    def _begin(self, key: str) -> None:
-        note = codec.encode(key)
-        if self._journal.get(STARTED) == note.encode():
+    def _mark_started(self, key: str) -> None:
+        mark = codec.encode(key)
+        if self._journal.get(STARTED) == mark.encode():
             raise Interrupted
-        self.emitter.keep(Writes(journal={STARTED: note}))
+        self.emitter.put(Writes(journal={STARTED: mark}))
 
-    def _settle(self, events: Sequence[NewEvent], journal: dict[str, str], files: dict[str, FileEntry | None]) -> None:
-        news, self._news = self._news, []
-        self.emitter.keep(Writes(events=[*news, *events], journal=journal, files=files))
+    def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], files: dict[str, FileEntry | None]) -> None:
+        deferred, self._deferred = self._deferred, []
+        self.emitter.put(Writes(events=[*deferred, *events], journal=journal, files=files))
 
-    async def _small(self, value: object) -> str:
-        """The JSON for the journal, of the value itself or of where it is kept."""
+    async def _inline(self, value: object) -> str:
+        """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
         text = codec.encode(value)
-        if len(text) > LARGE_BYTES:
-            text = codec.encode(Elsewhere(await self.files.keep(text.encode())))
+        if len(text) > MAX_INLINE_BYTES:
+            text = codec.encode(BlobRef(await self._files.put_blob(text.encode())))
         return text
 
     async def _recall(self, text: bytes, kind: type[T]) -> T:
-        return msgspec.json.decode(await whole(text, self.files), type=kind)
+        return msgspec.json.decode(await resolve(text, self._files), type=kind)
 
 
-def files_key(key: str) -> str:
-    """The journal's entry of what was done in the workspace under `key`."""
-    return f"{key}:files"
+async def resolve(text: bytes, files: RunFiles) -> bytes:
+    """Return the JSON of a journal value, fetched if it is a blob. Raises FileMissing, FilesUnavailable."""
+    ref = blob_ref(text)
+    return await files.get_blob(ref.name) if ref else text
 
 
-async def whole(text: bytes, files: RunFiles) -> bytes:
-    """What a journal's entry stands for, also if it is kept elsewhere. Raises FileMissing, FilesUnavailable."""
-    if not text.startswith(b'{"$kept":'):
-        return text
-    return await files.kept(msgspec.json.decode(text, type=Elsewhere).kept)
+class CallContext:
+    """Context of one tool call; implements ToolContext."""
 
+    def __init__(self, context: RunContext, files: RunFiles, executor: Executor, call: str, step: int) -> None:
+        self.call = call
+        self.files: ToolFiles = files
+        self._context = context
+        self._directory: DirectoryFiles = files
+        self._executor = executor
+        self._step = step
 
-class StepContext:
-    """The ToolContext of one step."""
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self._context.run.id
 
-    def __init__(self, context: RunContext, index: int) -> None:
-        self.run_id = context.run.id
-        self.call = f"step-{index}"
-        self.files = context.files
-        self.executor = context.executor
-        self._emitter = context.emitter
-        self._tell = context.tell
-        self._index = index
+    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
+        """Execute a program in the workspace."""
+        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
+        return await self._executor.execute(command, self._directory, on_line)
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
+    async def output(self, stream: OutputStream, text: str, *, more: bool = False) -> None:
         """Log a line of output, or a part of it."""
-        await self._emitter.emit(ToolOutput(stream=stream, text=text, more=more), step=self._index)
+        await self._context.emitter.emit(ToolOutput(stream=stream, text=text, more=more), step=self._step)
 
     async def message(self, text: str) -> None:
-        """Say something to whoever watches."""
-        await self._emitter.emit(Message(text=text), step=self._index)
+        """Log a message to the people who watch the run."""
+        await self._context.emitter.emit(Message(text=text), step=self._step)
 
     def changed(self, changes: FileChanges) -> None:
-        """Log what happened to the workspace, as soon as it counts."""
+        """Log changes of the workspace, in the write that makes them count."""
         for file in changes.written:
-            self._tell(new_event(Artifact(path=file.path, size_bytes=file.size_bytes), self._index))
+            self._context.defer(new_event(Artifact(path=file.path, size_bytes=file.size_bytes), self._step))
         for path in changes.deleted:
-            self._tell(new_event(Artifact(path=path, deleted=True), self._index))
+            self._context.defer(new_event(Artifact(path=path, deleted=True), self._step))
         for path in changes.skipped:
             note = f"not stored: '{path}' is a link, a special file, or has a name that is not allowed"
-            self._tell(new_event(Log(level="warning", message=note), self._index))
+            self._context.defer(new_event(Log(level="warning", message=note), self._step))

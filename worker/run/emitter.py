@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import msgspec
 
 from infra.contract.errors import LeaseLost
-from infra.contract.event_parts import parts, whole
-from infra.contract.events import Parted, Single
-from infra.contract.models import Held, NewEvent, Writes
+from infra.contract.event_sizing import split, truncate
+from infra.contract.events import Splittable, Truncated
+from infra.contract.log import NewEvent
+from infra.contract.queue import Lease, LeaseReply, Writes
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.states import Outcome
-from infra.contract.store import Lease, RunStore
 from worker.run.archiver import Archiver
 from worker.run.retrying import until_answered
 
@@ -34,9 +35,9 @@ class Item:
     size: int
 
 
-def new_event(data: Single, step: int | None = None) -> NewEvent:
+def new_event(data: Truncated, step: int | None = None) -> NewEvent:
     """An event that happens now."""
-    return NewEvent(ts=_now_ms(), type=data.TYPE, step=step, data=whole(data))
+    return NewEvent(ts=_now_ms(), type=data.TYPE, step=step, data=truncate(data))
 
 
 class LogEmitter:
@@ -47,10 +48,12 @@ class LogEmitter:
     batch, what it said. The claim itself has just logged `run.started`, so the first batch waits for company too.
     """
 
-    def __init__(self, store: RunStore, lease: Lease, on_held: Callable[[Held], None], archiver: Archiver) -> None:
+    def __init__(
+        self, store: WorkQueue, lease: Lease, on_reply: Callable[[LeaseReply], None], archiver: Archiver
+    ) -> None:
         self._store = store
         self._lease = lease
-        self._on_held = on_held
+        self._on_reply = on_reply
         self._archiver = archiver
         self._items: deque[Item] = deque()
         self._bytes = 0
@@ -65,14 +68,14 @@ class LogEmitter:
         self._pump: asyncio.Task[None] | None = None
         self._starter = asyncio.get_running_loop().call_later(FIRST_S, self._start)
 
-    async def emit(self, data: Single | Parted, *, step: int | None = None) -> None:
+    async def emit(self, data: Truncated | Splittable, *, step: int | None = None) -> None:
         """Log an event, or those that a long text takes.
 
         Waits only while the buffer, or Redis with what is not archived yet, is full.
         """
         ts = _now_ms()
-        for part in parts(data):
-            self.keep(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
+        for part in split(data):
+            self.put(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
         if self._bytes > BUFFER_BYTES:
             self._hurry()
             await self._until(lambda: self._bytes <= BUFFER_BYTES)
@@ -80,7 +83,7 @@ class LogEmitter:
             await self._archiver.room()
         self._raise_failure()
 
-    def keep(self, writes: Writes) -> None:
+    def put(self, writes: Writes) -> None:
         """Store this as a whole with one of the next batches; `flush` makes sure of it."""
         size = sum(_size(event) for event in writes.events) + 200 * len(writes.files)
         size += sum(64 + len(value) for value in writes.journal.values())
@@ -163,7 +166,7 @@ class LogEmitter:
             writes = _merged(items)
             held = await until_answered(lambda: self._store.emit(self._lease, writes))
             self._sent_at = time.monotonic()
-            self._on_held(held)
+            self._on_reply(held)
             if held.outcome not in {Outcome.OK, Outcome.SAME}:
                 lease = self._lease
                 raise LeaseLost(f"run {lease.run_id} is not held under fence {lease.fence}: {held.outcome}")

@@ -1,28 +1,28 @@
-"""What a tool is: a function from typed arguments and a ToolContext to a typed result."""
+"""Tool: a function from typed arguments and a ToolContext to a typed result."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from infra.contract.models import FileChanges
-from infra.contract.ports import Executor, RunFiles
+from infra.contract.execution import Execution, Interpreter, OnLine, OutputStream
+from infra.contract.files import FileChanges, ToolFiles
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all results. A result is kept in the run's journal, so it is small: large output is a file.
+    """Base of all results. A result is stored in the run's journal, so it must be small: large output is a file.
 
-    `kept` names the files with the whole output, if there was more than the log took.
+    `kept` names the files with the complete output, if the log holds only a part of it.
     """
 
     kept: tuple[str, ...] = ()
 
 
 class ToolFailed(Exception):
-    """A tool did its work and the answer is no: exit code not 0, a missing file, a timeout.
+    """Failure of a tool call, such as a non-zero exit code, a missing file, or a timeout.
 
-    `code` is stable and goes into the run's error; `result` is what is known all the same.
+    `code` is stable and goes into the run's error; `result` is the partial result, if there is one.
     """
 
     def __init__(self, code: str, message: str, result: ToolResult | None = None) -> None:
@@ -32,33 +32,46 @@ class ToolFailed(Exception):
 
 
 class ToolContext(Protocol):
-    """What a running tool may use."""
+    """Everything that a running tool may use."""
 
-    run_id: str
-    call: str
-    """Name of this call within the run, such as `step-3`: the same again if the call is repeated after a crash."""
-    files: RunFiles
-    executor: Executor
+    @property
+    def call(self) -> str:
+        """Name of this call within the run, such as `step-3`: the same when the call is repeated after a crash."""
+        ...
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
-        """Log a line of output live (event `tool.output`), or a part of it: `more` says that the line goes on."""
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        ...
+
+    @property
+    def files(self) -> ToolFiles:
+        """Files of the workspace."""
+        ...
+
+    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
+        """Execute a program in the workspace. Raises ExecutorUnavailable and others, as `Executor.execute`."""
+        ...
+
+    async def output(self, stream: OutputStream, text: str, *, more: bool = False) -> None:
+        """Log a line of output live (event `tool.output`), or a part of it: with `more`, the line continues."""
         ...
 
     async def message(self, text: str) -> None:
-        """Say something to whoever watches (event `message`)."""
+        """Log a message to the people who watch the run (event `message`)."""
         ...
 
     def changed(self, changes: FileChanges) -> None:
-        """Log stored and deleted files (events `artifact`) and report skipped ones (event `log`), once they count."""
+        """Log stored, deleted (events `artifact`) and skipped files (event `log`), in the write that commits them."""
         ...
 
 
 @dataclass(frozen=True)
 class Tool:
-    """An entry of the registry: the arguments' type and the function, and whether it needs the executor.
+    """Entry of the registry: the type of the arguments, the function, and whether it needs the executor.
 
-    `idempotent`: executing the call again after a crash does no harm, as for all that acts on nothing but the
-    workspace, where the first execution left no trace. A call of another tool that was interrupted fails the run.
+    `idempotent`: executing the call again after a crash does no harm. That holds for every tool that changes only the
+    workspace, because uncommitted changes are discarded. An interrupted call of another tool fails the run.
     """
 
     name: str

@@ -1,10 +1,9 @@
 """What the executing tools share: the log's cap on output, the kept output, the meaning of the end."""
 
 from pathlib import Path
-from typing import Literal
 
-from infra.contract.ports import Command, Execution
-from infra.shortage import shortages
+from infra.contract.execution import Execution, Interpreter, OutputStream
+from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 
 LOGGED_BYTES = 256 * 1024
@@ -37,7 +36,7 @@ class LoggedOutput:
         """Whether there was more than the log took."""
         return self._left < 0
 
-    async def line(self, stream: Literal["stdout", "stderr"], text: str, more: bool) -> None:
+    async def line(self, stream: OutputStream, text: str, more: bool) -> None:
         """Log one line of output, or a part of it if there is `more`."""
         if self.cut():
             return
@@ -47,18 +46,15 @@ class LoggedOutput:
         await self._context.output(stream, text, more=more)
 
 
-async def execute(
-    context: ToolContext, interpreter: Literal["sh", "bash", "python", "node"], source: str, timeout_s: float
-) -> ExecutionResult:
+async def execute(context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float) -> ExecutionResult:
     """Execute a program and log what it prints and changes.
 
     Raises ToolFailed with code `exit_code` or `timeout`, and what the executor raises.
     """
     output = LoggedOutput(context)
-    command = Command(context.run_id, context.call, interpreter, source, timeout_s)
-    ended = await context.executor.execute(command, context.files, output.line)
+    ended = await context.execute(interpreter, source, timeout_s, output.line)
     context.changed(ended.changes)
-    with shortages():
+    with translate_exhaustion():
         kept = await _keep(context, ended) if output.cut() else []
         result = ExecutionResult(
             exit_code=ended.exit_code,

@@ -1,6 +1,6 @@
 """The tool `file_delete`."""
 
-from infra.contract.models import FileChanges
+from infra.contract.files import FileChanges
 from infra.contract.tools import FileDeleteArgs
 from worker.toolkit.base import Tool, ToolContext, ToolResult
 

@@ -1,6 +1,6 @@
 """The tool `file_list`."""
 
-from infra.contract.models import FileInfo
+from infra.contract.files import FileInfo
 from infra.contract.tools import FileListArgs
 from worker.toolkit.base import Tool, ToolContext, ToolResult
 

@@ -2,7 +2,7 @@
 
 import base64
 
-from infra.contract.models import FileChanges
+from infra.contract.files import FileChanges
 from infra.contract.tools import FileWriteArgs
 from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult
 

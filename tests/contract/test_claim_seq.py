@@ -1,15 +1,15 @@
 """Claims whose answers are lost, or cannot be read."""
 
-from infra.contract.models import RunSpec, Writes
-from infra.contract.ports import Redis
+from infra.contract.queue import ClaimSeq, Lease, Writes
+from infra.contract.redis import Redis
+from infra.contract.runs import RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.store import Lease, Turn
 from tests.contract.driver import LEASE_MS, Driver, event
 
 
 async def turn(driver: Driver, number: int, *, heard: int | None = None, wanted: int = 1) -> list[tuple[str, int, int]]:
     """The runs that a claim of a process grants, each with its fence and attempt."""
-    claimed = await driver.store.claim("w", wanted, lease_ms=LEASE_MS, turn=Turn("p", number, heard))
+    claimed = await driver.store.claim("w", wanted, lease_ms=LEASE_MS, seq=ClaimSeq("p", number, heard))
     return [(claim.run.id, claim.run.fence, claim.run.attempt) for claim in claimed.claims]
 
 
@@ -18,7 +18,7 @@ async def test_what_an_answer_granted_that_never_came_is_granted_again_at_once(d
     known, unknown, others = [await driver.create(spec=once) for _ in range(3)]
     await turn(driver, 1)
     await turn(driver, 2)
-    await store.claim("w", 1, lease_ms=LEASE_MS, turn=Turn("q", 2))
+    await store.claim("w", 1, lease_ms=LEASE_MS, seq=ClaimSeq("q", 2))
     assert await turn(driver, 3, heard=1, wanted=2) == [(unknown, 2, 1)]
     assert [each.outcome for each in await store.attempts(unknown)] == ["unanswered", None]
     assert [(await store.get(run_id)).fence for run_id in (known, others)] == [1, 1]

@@ -1,9 +1,6 @@
 -- KEYS: run, ready, pending, delayed
 -- ARGV: id, control
--- Answers: name, status. SAME if it was started before and has not ended.
-expect(4, 2)
-local run, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, control = ARGV[1], ARGV[2]
+-- Reply: outcome, status. SAME if the run was started before and has not ended.
 
 local found = redis.call('HMGET', run, 'status', 'priority', 'start_at_ms', 'delay_ms', 'condemned')
 local status, priority = found[1], found[2]

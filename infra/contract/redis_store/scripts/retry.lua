@@ -1,10 +1,8 @@
 -- KEYS: run, log, ready, pending, dead
--- ARGV: id, channel, token (of this call: a replay answers SAME), control
--- Answers: name, status. A failed or cancelled run is queued again with fresh attempts; its journal stays, but for the note of
--- what was under way: who asks for a retry wants that repeated.
-expect(5, 4)
-local run, log, ready, pending, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, channel, token, control = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- ARGV: id, channel, token, control
+-- Reply: outcome, status. Queues a failed or cancelled run again with fresh attempts. Its journal stays, except for the
+-- mark of the call that was under way: a user who asks for a retry wants that call repeated. `token` names this request;
+-- SAME if the request was carried out before.
 
 local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'token', 'token:' .. token, 'condemned')
 local status, priority, seq = found[1], found[2], found[3]
@@ -18,7 +16,7 @@ write(run, {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
   'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
 })
-redis.call('HDEL', run, 'journal:started')
+redis.call('HDEL', run, JOURNAL_STARTED)
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)

@@ -1,9 +1,7 @@
 -- KEYS: run, log, ready, pending
--- ARGV: id, input, data (JSON of the event), channel, token (of this call: a replay answers SAME), control
--- Answers: name, status.
-expect(4, 6)
-local run, log, ready, pending = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, input, data, channel, token, control = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+-- ARGV: id, input, data, channel, token, control
+-- Reply: outcome, status. `data` is the JSON of the event. `token` names this request; SAME if the request was carried out
+-- before.
 
 local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'token', 'token:' .. token)
 local status, priority, seq = found[1], found[2], found[3]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from infra.contract.errors import WorkerShort
+from infra.contract.errors import HostExhausted
 
 _LACKS = {
     errno.ENOSPC: "disk space",
@@ -28,23 +28,23 @@ _SIGNS[errno.ENOMEM] += "|MemoryError"
 
 
 @contextmanager
-def shortages() -> Iterator[None]:
-    """Raise WorkerShort instead of an error that means it; all others pass."""
+def translate_exhaustion() -> Iterator[None]:
+    """Raise HostExhausted instead of an error that means it; all others pass."""
     try:
         yield
     except (OSError, RuntimeError, MemoryError) as exc:
         number = _number(exc)
         if number not in _LACKS:
             raise
-        raise WorkerShort(_message(number, os.strerror(number))) from exc
+        raise HostExhausted(_message(number, os.strerror(number))) from exc
 
 
-def told(text: str) -> WorkerShort | None:
+def exhaustion_in(text: str) -> HostExhausted | None:
     """What the last words of something that could not start say of the host, if they do."""
     lines = text.splitlines() or [""]
     for number, sign in _SIGNS.items():
         if re.search(sign, text):
-            return WorkerShort(_message(number, lines[-1]))
+            return HostExhausted(_message(number, lines[-1]))
     return None
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.events import Parted, Single
+from infra.contract.events import Splittable, Truncated
 
 MAX_EVENT_BYTES = 16 * 1024
 """No event is longer than this as UTF-8 JSON, in the form in which the API gives it out."""
@@ -22,34 +22,34 @@ _build = msgspec.to_builtins
 _encode = msgspec.json.Encoder().encode
 
 
-def cut(text: str, most_chars: int) -> str:
+def truncate_text(text: str, most_chars: int) -> str:
     """The text, or as much of it as fits into so many characters with an ellipsis at its end."""
     return text if len(text) <= most_chars else f"{text[: most_chars - 1]}{ELLIPSIS}"
 
 
-def whole(data: Single) -> dict[str, Any]:
+def truncate(data: Truncated) -> dict[str, Any]:
     """The data as that of one event: long texts, and what is too much in nested values, end in an ellipsis."""
     built: dict[str, Any] = _build(data)
-    if len(_encode(built)) > data.MOST_CHARS:
-        return _Shortener(data.MOST_CHARS, DATA_BYTES).fields(built)
+    if len(_encode(built)) > data.MAX_TEXT_CHARS:
+        return _Shortener(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)
     return built
 
 
-def parts(data: Single | Parted) -> list[dict[str, Any]]:
+def split(data: Truncated | Splittable) -> list[dict[str, Any]]:
     """The data as that of one event or, if it may be parted and is too long, of several that follow each other.
 
     A text is parted between characters, never cut; all parts but the last have `more`.
     """
     built: dict[str, Any] = _build(data)
-    if len(_encode(built)) <= data.MOST_CHARS:
+    if len(_encode(built)) <= data.MAX_TEXT_CHARS:
         return [built]
-    if isinstance(data, Single):
-        return [_Shortener(data.MOST_CHARS, DATA_BYTES).fields(built)]
-    name = data.PARTED
+    if isinstance(data, Truncated):
+        return [_Shortener(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)]
+    name = data.SPLIT_FIELD
     value = built.pop(name)
     if isinstance(value, list):
-        value = [_Shortener(data.MOST_CHARS, _SIDE_BYTES).fields(item) for item in value]
-    beside = _Shortener(data.MOST_CHARS, _SIDE_BYTES).fields(built)
+        value = [_Shortener(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(item) for item in value]
+    beside = _Shortener(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(built)
     found: list[dict[str, Any]] = []
     at = 0
     for piece in _pieces(value, DATA_BYTES - _size(beside)):
@@ -101,9 +101,9 @@ class _Shortener:
         return value
 
     def _text(self, text: str) -> str:
-        short = cut(text, self._most_chars)
+        short = truncate_text(text, self._most_chars)
         while (size := _size(short)) > self._left and len(short) > 1:
-            short = cut(short, max(1, len(short) * self._left // size))
+            short = truncate_text(short, max(1, len(short) * self._left // size))
         self._left -= size
         return short
 

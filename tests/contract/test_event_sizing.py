@@ -9,20 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET, inspect
 
-from infra.contract.event_parts import cut, parts, whole
+from infra.contract.event_sizing import split, truncate, truncate_text
 from infra.contract.events import (
     EVENTS,
     Message,
-    Parted,
     PlanCreated,
     PlannedStep,
     RunWaiting,
-    Single,
+    Splittable,
     ToolFinished,
     ToolOutput,
     ToolStarted,
+    Truncated,
 )
-from infra.contract.models import MAX_MS, Event
+from infra.contract.log import Event
+from infra.contract.runs import MAX_MS
 from tests.support import events as support
 
 CHARACTERS = st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\/\n\0\x1f\x7f😀é\u2028')
@@ -71,9 +72,9 @@ def given_or_not(field: inspect.Field) -> st.SearchStrategy[Any]:
     return st.just(UNSET if field.default is msgspec.NODEFAULT else field.default) | found
 
 
-def told(data: Single | Parted) -> list[dict[str, Any]]:
+def told(data: Truncated | Splittable) -> list[dict[str, Any]]:
     """The data of the events that tell it, each of them checked where it is longest."""
-    found = parts(data)
+    found = split(data)
     for part in found:
         support.check(Event(seq=MAX_MS, ts=MAX_MS, type=data.TYPE, step=MAX_MS, data=part))
     return found
@@ -81,19 +82,19 @@ def told(data: Single | Parted) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS.keys())
 @given(draw=st.data())
-def test_no_event_is_too_long_whatever_is_in_it(kind: type[Single] | type[Parted], draw: st.DataObject) -> None:
+def test_no_event_is_too_long_whatever_is_in_it(kind: type[Truncated] | type[Splittable], draw: st.DataObject) -> None:
     data = draw.draw(values(inspect.type_info(kind)))
     found = told(data)
-    if not isinstance(data, Parted):
+    if not isinstance(data, Splittable):
         assert len(found) == 1
         return
-    joined = [item for part in found for item in part[data.PARTED]]
-    if data.PARTED == "text":
+    joined = [item for part in found for item in part[data.SPLIT_FIELD]]
+    if data.SPLIT_FIELD == "text":
         assert "".join(joined) == getattr(data, "text")  # noqa: B009
     else:
-        assert [step["name"] for step in joined] == [cut(step.name, 200) for step in getattr(data, "steps")]  # noqa: B009
+        assert [step["name"] for step in joined] == [truncate_text(step.name, 200) for step in getattr(data, "steps")]  # noqa: B009
     assert [part.get("more", False) for part in found] == [True] * (len(found) - 1) + [data.more]
-    beside = [{name: part[name] for name in part if name not in {data.PARTED, "more", "first"}} for part in found]
+    beside = [{name: part[name] for name in part if name not in {data.SPLIT_FIELD, "more", "first"}} for part in found]
     assert all(fields == beside[0] for fields in beside)
 
 
@@ -130,7 +131,7 @@ def test_a_long_plan_is_told_in_several_events() -> None:
     found = told(PlanCreated(steps=steps, first=3))
     assert len(found) > 1
     names = [step["name"] for part in found for step in part["steps"]]
-    assert names == [cut(step.name, 200) for step in steps]
+    assert names == [truncate_text(step.name, 200) for step in steps]
     assert [steps[part["first"] - 3].name[:10] for part in found] == [part["steps"][0]["name"][:10] for part in found]
     assert "first" not in told(PlanCreated(steps=steps))[0]
 
@@ -157,19 +158,19 @@ def test_a_question_may_be_longer_than_an_error() -> None:
 
 def test_arguments_are_cut_where_they_are_long() -> None:
     args = {"text": "x" * 201, "short": "y", "n": 1, "in": {"list": ["z" * 300, None]}}
-    assert whole(ToolStarted(tool="t", args=args))["args"] == {
+    assert truncate(ToolStarted(tool="t", args=args))["args"] == {
         "text": "x" * 199 + "…",
         "short": "y",
         "n": 1,
         "in": {"list": ["z" * 199 + "…", None]},
     }
-    many = whole(ToolStarted(tool="t", args={"list": list(range(100_000))}))["args"]["list"]
+    many = truncate(ToolStarted(tool="t", args={"list": list(range(100_000))}))["args"]["list"]
     assert many[:3] == [0, 1, 2]
     assert many[-1] == "…"
     nested: Any = "deep"
     for _ in range(100):
         nested = [nested]
-    assert "deep" not in str(whole(ToolStarted(tool="t", args={"a": nested, "b": "x" * 200})))
-    huge = whole(ToolStarted(tool="t", args={str(number): 10**4000 for number in range(10)}))["args"]
+    assert "deep" not in str(truncate(ToolStarted(tool="t", args={"a": nested, "b": "x" * 200})))
+    huge = truncate(ToolStarted(tool="t", args={str(number): 10**4000 for number in range(10)}))["args"]
     assert huge["0"] == 10**4000
     assert huge["9"] == "…"

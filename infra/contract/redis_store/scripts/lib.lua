@@ -1,6 +1,7 @@
--- Shared by all scripts; NEXT and TERMINAL stand above. Names of KEYS and ARGV stand on top of each script.
--- The order of ready runs is one number: class of priority (0 first) times 1e15, plus microseconds since 2026-01-01.
--- It stays below 2^53, so a double holds it exactly, and is first in, first out within a class until 2057.
+-- Functions shared by all scripts. The loader puts NEXT, TERMINAL and JOURNAL_STARTED before them, and the local variables
+-- of a script's header after them.
+-- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
+-- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
 
 local EPOCH_US = 1767225600000000
 local CLASS_US = 1000000000000000
@@ -10,18 +11,24 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
--- At least so many keys and arguments.
+-- Raises an error if there are fewer keys or arguments.
 local function expect(keys, arguments)
   if #KEYS < keys or #ARGV < arguments then
     error('expected ' .. keys .. ' keys and ' .. arguments .. ' arguments, got ' .. #KEYS .. ' and ' .. #ARGV)
   end
 end
 
--- A numeric argument, checked before the first write: a script that fails half-way is not rolled back.
+-- A numeric argument, converted. It is checked before the first write: a script that fails half-way is not rolled back.
 local function number(text, name)
   local value = tonumber(text)
   if not value then error('the argument ' .. name .. ' must be a number') end
   return value
+end
+
+-- A numeric argument, checked and kept as text: it is stored, or compared to a stored field.
+local function digits(text, name)
+  number(text, name)
+  return text
 end
 
 local function now_us()
@@ -37,11 +44,11 @@ local function order(priority, us)
   return int((LOWEST_CLASS - tonumber(priority)) * CLASS_US + us - EPOCH_US)
 end
 
--- Whoever takes a wake token claims within so long, unless it dies or stands still: then the others are to look.
+-- A worker that takes a wake token claims within this time. If it dies or hangs instead, the other workers must claim.
 local CLAIMED_MS = 1000
 
--- Makes a run ready, or has it wait until `due` (ms; nil or past: now; only then `delayed` is needed). The control message
--- tells sleeping workers when to look; for a ready run the answer to the claim of whoever was woken takes that back.
+-- Makes a run ready, or delays it until `due` (ms; if nil or past, the run is ready now and `delayed` is not used). The
+-- control message sets the alarm of sleeping workers; for a ready run, the claim of the woken worker resets that alarm.
 local function enqueue(ready, pending, delayed, control, id, priority, us, due)
   local ms = math.floor(us / 1000)
   if due and due > ms then
@@ -49,12 +56,12 @@ local function enqueue(ready, pending, delayed, control, id, priority, us, due)
     redis.call('PUBLISH', control, 'due ' .. int(due - ms))
   else
     redis.call('ZADD', ready, order(priority, us), id)
-    -- More tokens than this one: nobody is asleep.
+    -- If the list held tokens before, no worker is asleep, and no alarm is needed.
     if redis.call('RPUSH', pending, id) == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
   end
 end
 
--- When a run that is started at `ms` is due: at the moment it names, or after its delay.
+-- Due time of a run that is started at `ms`: its start time, or `ms` plus its delay; nil if it has neither.
 local function due_of(ms, start_at_ms, delay_ms)
   return tonumber(start_at_ms) or (tonumber(delay_ms) and ms + tonumber(delay_ms))
 end
@@ -68,7 +75,7 @@ local function event(ms, kind, data)
   return '[{"ts":' .. int(ms) .. ',"type":"' .. kind .. '","data":' .. data .. '}]'
 end
 
--- Appends events to the stream and publishes the same bytes; answers the new last seq, which the caller must store.
+-- Appends events to the stream and publishes the same bytes; returns the new last seq, which the caller must store.
 local function append(log, channel, seq, count, events)
   local last = tonumber(seq) + tonumber(count)
   local batch = '{"first":' .. int(tonumber(seq) + 1) .. ',"events":' .. events .. '}'
@@ -77,8 +84,8 @@ local function append(log, channel, seq, count, events)
   return last
 end
 
--- What a write by a worker must pass: it holds the fence, the run is running, and the batch is the next one.
--- Answers the name of the refusal (nil if there is none) and the fields that callers need.
+-- Checks a write by a worker: it holds the fence, the run is running, and the batch is the next one.
+-- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
 local function guard(run, fence, batch)
   local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel')
   local found = { status = held[1], seq = held[4], cancel = held[5] or '0' }
@@ -90,16 +97,16 @@ local function guard(run, fence, batch)
   return nil, found
 end
 
--- HSET of the pairs in `fields`, and of the pairs (field, value) of ARGV from index `from` on; an empty value there takes
--- the field away. Lua unpacks no more than some 8,000 values at once.
+-- Stores the pairs in `fields`, and the pairs (field, value) of ARGV from index `from` on; an empty value in ARGV removes
+-- the field. Lua can unpack about 8,000 values at most, hence the chunks.
 local CHUNK = 4000
 
 local function write(run, fields, from)
-  local gone = {}
+  local removed = {}
   for index = from or #ARGV + 1, #ARGV, 2 do
     local name, value = ARGV[index], ARGV[index + 1]
     if value == '' then
-      gone[#gone + 1] = name
+      removed[#removed + 1] = name
     else
       fields[#fields + 1] = name
       fields[#fields + 1] = value
@@ -108,12 +115,12 @@ local function write(run, fields, from)
   for first = 1, #fields, CHUNK do
     redis.call('HSET', run, unpack(fields, first, math.min(first + CHUNK - 1, #fields)))
   end
-  for first = 1, #gone, CHUNK do
-    redis.call('HDEL', run, unpack(gone, first, math.min(first + CHUNK - 1, #gone)))
+  for first = 1, #removed, CHUNK do
+    redis.call('HDEL', run, unpack(removed, first, math.min(first + CHUNK - 1, #removed)))
   end
 end
 
--- Adds to `fields` that the attempt under a fence (nil: there was none) has ended, and how.
+-- Adds the end of the attempt under a fence to `fields`; nothing if the fence is nil, as for a run that was never claimed.
 local function ended(fields, fence, ms, outcome)
   if fence then
     fields[#fields + 1] = 'attempt:' .. fence .. ':end'

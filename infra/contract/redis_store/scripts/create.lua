@@ -1,20 +1,11 @@
 -- KEYS: run, user_runs, ready, pending, delayed
--- ARGV: id, user, version, spec, brief, digest, priority, max_attempts, start (0 or 1), delay_ms, start_at_ms,
---   queue_ttl_ms (each of the three may be empty), index_ttl_s, unstarted_ttl_s, control, run_prefix
--- Answers: name, created_ms. SAME if the run stands with the same digest of the request, REFUSED with another, or if it is being
--- deleted.
-expect(5, 16)
-local run, user_runs, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, user, version, spec, brief, digest = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local priority, max_attempts, start = ARGV[7], ARGV[8], ARGV[9]
-local delay_ms, start_at_ms, queue_ttl_ms = ARGV[10], ARGV[11], ARGV[12]
-local index_ttl_s, unstarted_ttl_s = number(ARGV[13], 'index_ttl_s'), number(ARGV[14], 'unstarted_ttl_s')
-local control, run_prefix = ARGV[15], ARGV[16]
--- One create in so many looks at so many of the oldest ids in the index.
-local SELDOM, SOME = 16, 32
-number(priority, 'priority')
-number(max_attempts, 'max_attempts')
-number(start, 'start')
+-- ARGV: id, user, version, spec, brief, digest, priority (digits), max_attempts (digits), start (digits), delay_ms,
+--   start_at_ms, queue_ttl_ms, index_ttl_s (number), unstarted_ttl_s (number), control, run_prefix
+-- Reply: outcome, created_ms. SAME if the run exists with the same request digest; REFUSED if it exists with another
+-- digest, or is being deleted. `start` is 0 or 1; `delay_ms`, `start_at_ms` and `queue_ttl_ms` may be empty.
+
+-- One create in TIDY_EVERY looks at the TIDY_COUNT oldest ids in the user's index.
+local TIDY_EVERY, TIDY_COUNT = 16, 32
 
 local known = redis.call('HMGET', run, 'digest', 'condemned')
 if known[1] then
@@ -41,9 +32,9 @@ write(run, fields)
 if start ~= '1' then redis.call('EXPIRE', run, unstarted_ttl_s) end
 redis.call('ZADD', user_runs, int(ms), id)
 redis.call('EXPIRE', user_runs, index_ttl_s)
--- Who lists his runs rids the index of those that have expired; of who never does, it would only grow.
-if us % SELDOM == 0 then
-  for _, oldest in ipairs(redis.call('ZRANGE', user_runs, 0, SOME - 1)) do
+-- Listing runs removes expired ids from the index. A user who never lists needs this, or the index would only grow.
+if us % TIDY_EVERY == 0 then
+  for _, oldest in ipairs(redis.call('ZRANGE', user_runs, 0, TIDY_COUNT - 1)) do
     if redis.call('EXISTS', run_prefix .. oldest) == 1 then break end
     redis.call('ZREM', user_runs, oldest)
   end

@@ -1,9 +1,6 @@
 -- KEYS: run, log, ready, pending, delayed
--- ARGV: id, channel, control, retention_s
--- Answers: name, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
-expect(5, 4)
-local run, log, ready, pending, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, channel, control, retention_s = ARGV[1], ARGV[2], ARGV[3], number(ARGV[4], 'retention_s')
+-- ARGV: id, channel, control, retention_s (number)
+-- Reply: outcome, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
 
 local found = redis.call('HMGET', run, 'status', 'seq', 'cancel')
 local status, seq, cancel = found[1], found[2], found[3]

@@ -1,15 +1,11 @@
 -- KEYS: pending, ready, delayed, leases, dead
--- ARGV: worker, wanted, lease_ms, run_prefix, channel_prefix, retention_s, control, version,
---   taken (0 or 1: whether the worker has taken a wake token since its last claim), process, turn (its number among the claims
---   of the process), heard (the turn of the last claim that was answered, if others were not since; else -1)
--- Answers: ms until the next lease expiry or due run (-1: none), then one flat record for each granted run.
--- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers all.
-expect(5, 12)
-local pending, ready, delayed, leases, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local worker, wanted, lease_ms = ARGV[1], number(ARGV[2], 'wanted'), number(ARGV[3], 'lease_ms')
-local run_prefix, channel_prefix, retention_s = ARGV[4], ARGV[5], number(ARGV[6], 'retention_s')
-local control, version, taken = ARGV[7], number(ARGV[8], 'version'), number(ARGV[9], 'taken')
-local process, turn, heard = ARGV[10], number(ARGV[11], 'turn'), number(ARGV[12], 'heard')
+-- ARGV: worker, wanted (number), lease_ms (number), run_prefix, channel_prefix, retention_s (number), control,
+--   version (number), token_taken (number), process, claim_seq (number), last_acked (number)
+-- Reply: ms until the next lease expiry or due run (-1 if there is none), then one flat record for each granted run.
+-- `token_taken` is 1 if the worker has taken a wake token since its last claim. `claim_seq` is the number of this claim
+-- within `process`; `last_acked` is the number of the last claim whose reply arrived if later replies were lost, else -1.
+-- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers them all.
+
 local NEWER_MS = 1000
 local SWEEP = 100
 local EXPIRED = '{"code":"expired","message":"no worker began it within its queue_ttl_s"}'
@@ -21,7 +17,7 @@ local function log_of(id)
   return run_prefix .. id .. ':log'
 end
 
--- Whether a record is of a newer release: it is left for a worker that knows what is in it.
+-- A record of a newer release is left to a worker that can read it.
 local function newer(held)
   return tonumber(held) > version
 end
@@ -35,7 +31,8 @@ local function finish_lost(id, run, fence, seq, outcome, status, error_json)
   if status == 'failed' then redis.call('ZADD', dead, int(ms), id) end
 end
 
--- A run that its worker does not work on: cancelled if that was asked for, dead if its attempts are used up, else ready.
+-- Recovers a run whose worker no longer works on it: it is cancelled if a cancel was requested, failed if its attempts are
+-- used up, else ready again.
 local function recover(id, outcome, counts)
   local run = run_prefix .. id
   local found =
@@ -68,15 +65,15 @@ local function expired(id)
   recover(id, 'lease_expired', true)
 end
 
--- What was granted in an answer that never came nobody has begun: it is the next of its class again, and the attempt does
--- not count. It does if that happens to a run twice in a row and it was alone the second time: its record may be what no
--- answer can carry. Just the turns between `heard` and this one are meant: this call may itself be executed late, when its
--- worker has begun what came after.
+-- Undoes claims whose replies were lost. No worker has begun their runs, so they become the first of their priority class
+-- again, and the attempt does not count. The attempt does count if this happens to a run twice in a row and the run was
+-- granted alone the second time: its record may be too large for a reply. Only the claims between `last_acked` and this one
+-- are undone: this call may itself be executed late, after its worker has begun runs of a later claim.
 local function take_back()
   for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
     local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
     local by, of, together = (held[1] or ''):match('^(.*):(%d+):(%d+)$')
-    if by == process and heard < tonumber(of) and tonumber(of) < turn then
+    if by == process and last_acked < tonumber(of) and tonumber(of) < claim_seq then
       local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
       recover(id, 'unanswered', together == '1' and before and cjson.decode(before).outcome == 'unanswered')
     end
@@ -89,7 +86,7 @@ local function promote(id)
   if priority then redis.call('ZADD', ready, order(priority, us), id) end
 end
 
--- Hands each member of the set that is due to `act`; answers the score of the first one left, or nil.
+-- Calls `act` for each due member of the set; returns the score of the first remaining member, or nil.
 local function sweep(set, act)
   local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
   if not first[2] or tonumber(first[2]) > ms then return tonumber(first[2] or nil) end
@@ -122,7 +119,7 @@ local function grant(id, together)
   local data = cjson.encode({ worker = worker, attempt = attempt, fence = fence })
   local last = append(log_of(id), channel_prefix .. id, held.seq, 1, event(ms, kind, data))
   local changed = {
-    'status', 'running', 'worker', worker, 'claim', process .. ':' .. int(turn) .. ':' .. together,
+    'status', 'running', 'worker', worker, 'claim', process .. ':' .. int(claim_seq) .. ':' .. together,
     'fence', int(fence), 'attempt', int(attempt), 'batch', '0', 'seq', int(last), 'started_ms', held.started_ms or int(ms),
     'attempt:' .. int(fence), cjson.encode({ attempt = attempt, worker = worker, started_ms = ms }),
   }
@@ -132,7 +129,7 @@ local function grant(id, together)
   return record
 end
 
-if heard >= 0 then take_back() end
+if last_acked >= 0 then take_back() end
 next_lease = sweep(leases, expired)
 next_due = sweep(delayed, promote)
 
@@ -142,11 +139,12 @@ for index = 1, #picked, 2 do
   granted[#granted + 1] = grant(picked[index], #picked / 2)
 end
 
--- As many wake tokens as ready runs: none if all were picked, else what is missing or too much is made good.
+-- Makes the number of wake tokens equal to the number of ready runs: deletes all tokens if every run was picked, else adds
+-- or removes the difference.
 if #picked < 2 * wanted then
-  -- The token of a run that is alone is the one that was taken. If one is left all the same, it wakes somebody, who finds
-  -- no run and comes by here.
-  if taken == 0 or #picked ~= 2 then redis.call('DEL', pending) end
+  -- If one run was picked, its token is the one that this worker has taken, and the DEL can be saved. Should a token be left
+  -- all the same, it wakes a worker, whose claim finds no run and deletes the token here.
+  if token_taken == 0 or #picked ~= 2 then redis.call('DEL', pending) end
 else
   local missing = redis.call('ZCARD', ready) - redis.call('LLEN', pending)
   if missing < 0 then redis.call('LPOP', pending, -missing) end
@@ -157,6 +155,6 @@ local soonest = next_lease
 if next_due and (not soonest or next_due < soonest) then soonest = next_due end
 if #granted > 0 and (not soonest or ms + lease_ms < soonest) then soonest = ms + lease_ms end
 local next_ms = soonest and math.max(0, soonest - ms) or -1
--- Workers that fell asleep before this lease was given must look when it ends: it is all that tells them of a lost worker.
+-- Workers that fell asleep before this lease was granted must wake when it expires: no other message reports a lost worker.
 if soonest then redis.call('PUBLISH', control, 'next ' .. int(next_ms)) end
 return { next_ms, unpack(granted) }

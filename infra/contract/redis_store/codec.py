@@ -1,28 +1,17 @@
-"""Between what Redis holds (text) and the models: the one place that knows the encoding of a record and of a batch."""
+"""Encoding of records, batches and journal entries as the text that Redis holds: the only place that knows it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from infra.contract.models import (
-    Attempt,
-    Batch,
-    Brief,
-    Claim,
-    Event,
-    FileEntry,
-    NewEvent,
-    RunError,
-    RunHead,
-    RunLog,
-    RunRecord,
-    RunSpec,
-    Segment,
-    Writes,
-)
-from infra.contract.ports import Reply
-from infra.contract.states import Status
+from infra.contract import journal
+from infra.contract.files import FileEntry
+from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
+from infra.contract.queue import Claim, Writes
+from infra.contract.redis import Reply
+from infra.contract.runs import Attempt, Brief, RunError, RunHead, RunRecord, RunSpec
+from infra.contract.states import Outcome, Status
 
 HEAD_FIELDS = (
     "id",
@@ -41,7 +30,6 @@ HEAD_FIELDS = (
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
 RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
-JOURNAL_PREFIX = "journal:"
 FILE_PREFIX = "file:"
 ATTEMPT_PREFIX = "attempt:"
 _END = ":end"
@@ -56,22 +44,22 @@ _segments = msgspec.json.Decoder(list[Segment])
 
 
 def encode(value: Any) -> str:
-    """Any model or plain value as JSON text, the same text for the same value."""
+    """Return a model or plain value as JSON text; equal values give equal text."""
     return _json.encode(value).decode()
 
 
 def encode_events(events: Sequence[NewEvent]) -> str:
-    """Events as the JSON array that the emit script wraps into a batch."""
+    """Return events as the JSON array that the scripts wrap into a batch."""
     return encode(events)
 
 
 def decode_batch(text: str) -> list[Event]:
-    """The numbered events of one published message or one `b` field of a stream entry."""
+    """Return the numbered events of one published message, or of the field `b` of one stream entry."""
     return _batch.decode(text).numbered()
 
 
 def decode_entries(reply: Reply) -> list[Event]:
-    """The events of an XRANGE reply: entries of `[id, [field, value]]`."""
+    """Return the events of an XRANGE reply, whose entries are `[id, [field, value]]`."""
     events: list[Event] = []
     for entry in items(reply):
         _, fields = items(entry)
@@ -80,29 +68,29 @@ def decode_entries(reply: Reply) -> list[Event]:
 
 
 def items(reply: Reply) -> list[Reply]:
-    """The items of a reply that must be a list."""
+    """Return the items of a reply. Raises TypeError if it is not a list."""
     if not isinstance(reply, list):
         raise TypeError(f"expected a list from Redis, got {type(reply).__name__}")
     return reply
 
 
 def pairs(reply: Reply) -> dict[str, str]:
-    """A flat reply of keys and values as a dict; a key that stands twice has its last value."""
+    """Return a flat reply of keys and values as a dict; the last value of a repeated key wins."""
     flat = [str(item) for item in items(reply)]
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def decode_journal(fields: Mapping[str, str]) -> dict[str, bytes]:
-    """The journal entries among the fields of a run's hash."""
+    """Return the journal entries among the fields of a run's hash."""
     return {
-        name.removeprefix(JOURNAL_PREFIX): value.encode()
+        name.removeprefix(journal.FIELD_PREFIX): value.encode()
         for name, value in fields.items()
-        if name.startswith(JOURNAL_PREFIX)
+        if name.startswith(journal.FIELD_PREFIX)
     }
 
 
 def decode_files(fields: Mapping[str, str]) -> dict[str, FileEntry]:
-    """The files among the fields of a run's hash, by path."""
+    """Return the files among the fields of a run's hash, by path."""
     return {
         name.removeprefix(FILE_PREFIX): decode_file(value)
         for name, value in fields.items()
@@ -111,7 +99,7 @@ def decode_files(fields: Mapping[str, str]) -> dict[str, FileEntry]:
 
 
 def decode_attempts(fields: Mapping[str, str]) -> list[Attempt]:
-    """The claims of a run, oldest first: each begins in the field `attempt:{fence}` and ends in one named after it."""
+    """Return the claims of a run, oldest first, from its fields `attempt:{fence}` and `attempt:{fence}:end`."""
     begun = {name: value for name, value in fields.items() if not name.endswith(_END)}
     attempts = []
     for name, value in begun.items():
@@ -121,34 +109,34 @@ def decode_attempts(fields: Mapping[str, str]) -> list[Attempt]:
 
 
 def decode_file(text: str) -> FileEntry:
-    """One file of a run's hash."""
+    """Return one file of a run's hash."""
     return _file.decode(text)
 
 
-def encode_kept(writes: Writes) -> list[str]:
-    """Fields of a run's hash and their values in turn; an empty value takes the field away."""
-    pairs = [(f"{JOURNAL_PREFIX}{key}", value) for key, value in writes.journal.items()]
+def encode_fields(writes: Writes) -> list[str]:
+    """Return hash fields and their values in turn; the scripts remove a field whose value is empty."""
+    pairs = [(f"{journal.FIELD_PREFIX}{key}", value) for key, value in writes.journal.items()]
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
     return [part for pair in pairs for part in pair]
 
 
 def decode_head(fields: Mapping[str, str | None]) -> RunHead:
-    """A run without what can be large, from the fields of its hash."""
+    """Return a run without its large fields, from the fields of its hash."""
     return RunHead(**_head(fields))
 
 
 def decode_log(fields: Mapping[str, str | None]) -> RunLog:
-    """A run and what of its log is in the archive, from the fields of its hash."""
+    """Return a run with the archived segments of its log, from the fields of its hash."""
     return RunLog(**_head(fields), segments=decode_segments(fields.get("segments")))
 
 
 def decode_segments(text: str | None) -> list[Segment]:
-    """What of a log is in the archive; nothing if the record does not say."""
+    """Return the archived segments of a log; none if the field is missing."""
     return _segments.decode(text) if text else []
 
 
 def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
-    """The record of a run from the fields of its hash."""
+    """Return the record of a run from the fields of its hash."""
     result = fields.get("result")
     return RunRecord(
         **_head(fields),
@@ -161,7 +149,7 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
 
 
 def decode_claim(fields: Mapping[str, str]) -> Claim:
-    """A granted run from all the fields of its hash. Raises DecodeError, LookupError or ValueError."""
+    """Return a granted run from all fields of its hash. Raises DecodeError, LookupError or ValueError."""
     return Claim(
         run=decode_record(fields),
         journal=decode_journal(fields),
@@ -170,8 +158,19 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
     )
 
 
+def outcome(reply: Reply) -> Outcome:
+    """Return the outcome with which a script's reply begins."""
+    return Outcome(str(items(reply)[0]))
+
+
+def outcome_and_status(reply: Reply) -> tuple[Outcome, Status | None]:
+    """Return the outcome and the run's status of a script's reply; no status if there is no such run."""
+    name, *rest = items(reply)
+    return Outcome(str(name)), Status(str(rest[0])) if rest and rest[0] else None
+
+
 def named(values: Reply, names: Iterable[str]) -> dict[str, str | None] | None:
-    """The fields of an HMGET reply that asked for `names`; None if there is no such run."""
+    """Return the fields of an HMGET reply that asked for `names`; None if there is no such run."""
     fields = {name: None if value is None else str(value) for name, value in zip(names, items(values), strict=True)}
     return fields if fields["id"] else None
 
@@ -191,7 +190,7 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "started_ms": _number(fields, "started_ms"),
         "finished_ms": _number(fields, "finished_ms"),
         "error": _error.decode(error) if error else None,
-        "condemned": fields.get("condemned") is not None,
+        "deleting": fields.get("condemned") is not None,
     }
 
 

@@ -1,0 +1,80 @@
+"""Port to an executor, which runs programs in isolation."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, TypeAlias
+
+from infra.contract.files import DirectoryFiles, FileChanges
+
+Interpreter: TypeAlias = Literal["sh", "bash", "python", "node"]
+OutputStream: TypeAlias = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True)
+class ExecLimits:
+    """Limits of one execution."""
+
+    memory_bytes: int = 1024 * 1024 * 1024
+    file_bytes: int = 256 * 1024 * 1024
+    processes: int = 256
+    output_bytes: int = 16 * 1024 * 1024
+    """Limit for stdout and for stderr each; further bytes are discarded and counted."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Program to execute in a run's workspace. `call` names it within the run, such as `step-3`.
+
+    `interpreter` names the program that the executor must find; `source` is the text it interprets.
+    """
+
+    run_id: str
+    call: str
+    interpreter: Interpreter
+    source: str
+    timeout_s: float
+    limits: ExecLimits = field(default_factory=ExecLimits)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """End of an execution.
+
+    `exit_code` is None if the program was killed at its timeout; 128 + n if signal n ended it. `stdout` and `stderr`
+    are files with the output up to the limit, `*_bytes` count all that was printed. The files live until `release`.
+    """
+
+    exit_code: int | None
+    timed_out: bool
+    duration_ms: int
+    stdout: Path
+    stderr: Path
+    stdout_bytes: int
+    stderr_bytes: int
+    changes: FileChanges
+
+
+OnLine: TypeAlias = Callable[[OutputStream, str, bool], Awaitable[None]]
+"""Callback for each line of output (without its end) as it appears. A long line comes in parts; the last argument says
+whether the line continues. It is awaited, so that a slow log slows the program down instead of losing lines."""
+
+
+class Executor(Protocol):
+    """Executor of programs."""
+
+    async def check(self) -> None:
+        """Raise ExecutorUnavailable if programs cannot be isolated here, HostExhausted if they cannot at present."""
+        ...
+
+    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
+        """Materialise the workspace, run the program, store its changes.
+
+        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
+        Raises ExecutorUnavailable, HostExhausted, FilesUnavailable, LimitExceeded.
+        """
+        ...
+
+    async def release(self, run_id: str) -> None:
+        """Free all resources that the run's executions left behind."""
+        ...

@@ -1,0 +1,112 @@
+"""Files of a run: what the record knows of them, and the three ports to a workspace.
+
+When does a file written by a tool count? Its bytes are stored at once, under an object key that is never used twice.
+The change then waits among the workspace's uncommitted changes, and counts when `take_uncommitted` hands it to the
+run's next fenced write, which stores it in the record together with the result of the step and its events, or not at
+all. Until then no reader sees the file. If the worker dies or its lease is lost before that write, the object stays
+unreferenced, and the repeated step starts on the workspace as it was.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, Self, TypeAlias
+
+import msgspec
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """File as the run's record knows it. `key` is its object key without the run's prefix.
+
+    An object is never written twice, so an entry always refers to the same bytes.
+    """
+
+    key: str
+    size_bytes: int
+    modified_ms: int
+    executable: bool = False
+
+
+class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """File of a workspace. `modified_ms` is ms since the epoch by the object store's clock."""
+
+    path: str
+    size_bytes: int
+    modified_ms: int
+
+
+class FileChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes that an executing tool made; `skipped` lists links and special files, which are never stored."""
+
+    written: list[FileInfo]
+    deleted: list[str]
+    skipped: list[str]
+
+
+Changes: TypeAlias = Mapping[str, FileEntry | None]
+"""Changes of a workspace by path; None: the file was deleted."""
+
+
+class ToolFiles(Protocol):
+    """Port for tools: single files of the workspace, uncommitted changes included.
+
+    Methods that fetch or store bytes raise FilesUnavailable if the object store fails, and HostExhausted.
+    """
+
+    async def read(self, path: str, max_bytes: int | None = None) -> bytes:
+        """Return the file's bytes, at most the first `max_bytes`. Raises FileMissing."""
+        ...
+
+    async def write(self, path: str, data: bytes) -> FileInfo:
+        """Store a whole file. Raises LimitExceeded."""
+        ...
+
+    async def list(self, folder: str = "") -> list[FileInfo]:
+        """Return all files, or those below one folder, sorted by path."""
+        ...
+
+    async def delete(self, path: str) -> None:
+        """Delete a file. Raises FileMissing."""
+        ...
+
+
+class DirectoryFiles(Protocol):
+    """Port for executors: the workspace as a directory. Errors as in ToolFiles."""
+
+    async def materialise(self, directory: Path) -> None:
+        """Make `directory` hold exactly the workspace's files; fetches only those that are not there yet."""
+        ...
+
+    async def store_changes(self, directory: Path) -> FileChanges:
+        """Store what changed in `directory` since `materialise`. Raises LimitExceeded, with nothing stored."""
+        ...
+
+    async def check(self, directory: Path) -> None:
+        """Raise LimitExceeded if `directory` holds more than could be stored; stores nothing."""
+        ...
+
+
+class JournaledFiles(Protocol):
+    """Port for the run context: changes on their way into the record, and large journal values.
+
+    Errors as in ToolFiles.
+    """
+
+    def take_uncommitted(self) -> dict[str, FileEntry | None]:
+        """Return and forget the changes since the last call (None: deleted), for the run's next fenced write."""
+        ...
+
+    async def adopt(self, source: Self, changes: Sequence[Changes]) -> Sequence[Changes]:
+        """Repeat here the changes made in another run's workspace; return them with entries of this run.
+
+        Objects are copied within the store, those included that a later change overwrites: the workspace after each
+        of the steps must remain available to a further fork.
+        """
+        ...
+
+    async def put_blob(self, data: bytes) -> str:
+        """Store bytes that are no file of the workspace; return the name for `get_blob`."""
+        ...
+
+    async def get_blob(self, name: str) -> bytes:
+        """Return the bytes of a blob. Raises FileMissing."""
+        ...

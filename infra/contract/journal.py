@@ -1,0 +1,64 @@
+"""Names of all entries in a run's journal, and of the calls whose effects the entries record.
+
+The journal is part of the run's hash: entry `KEY` is the hash field `journal:KEY`, its value is JSON.
+
+| entry | value |
+|---|---|
+| `step:{i}` | result of the completed step `i`, counted from 0 |
+| `step:{i}:files` | changes which that step made to the workspace: path → file entry, null for a deleted file |
+| `started` | key of the last non-idempotent entry that was begun; `retry` removes it |
+| `forked` | `true` once the steps of the source run have been taken over |
+
+A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the journal then holds a BlobRef.
+"""
+
+from typing import Final
+
+import msgspec
+
+FIELD_PREFIX: Final = "journal:"
+"""Prefix of the hash fields that hold journal entries."""
+
+STARTED: Final = "started"
+"""Key of the entry that names the last non-idempotent entry that was begun.
+
+If it names an entry that has no result, the worker died while the call ran: the effects of the call are unknown.
+"""
+
+FORKED: Final = "forked"
+"""Key of the entry that marks a fork as done."""
+
+MAX_INLINE_BYTES: Final = 32 * 1024
+"""Largest value, as JSON, that the journal holds itself."""
+
+_BLOB_REF_START = b'{"$kept":'
+
+
+class BlobRef(msgspec.Struct, frozen=True):
+    """Reference to a blob in the object store; stands in the journal in place of a large value."""
+
+    name: str = msgspec.field(name="$kept")
+
+
+def step_key(index: int) -> str:
+    """Key of the result of a step."""
+    return f"step:{index}"
+
+
+def files_key(key: str) -> str:
+    """Key of the workspace changes that belong to the result under `key`."""
+    return f"{key}:files"
+
+
+def call_name(step: int) -> str:
+    """Name of the tool call of a plan's step: the same again when the call is repeated after a crash.
+
+    Output files (`.run/{call}.stdout`) and executions are named after the call. A step of a plan makes one call, so
+    the name holds the step alone; a strategy that makes several calls in a step needs a number beside it.
+    """
+    return f"step-{step}"
+
+
+def blob_ref(text: bytes) -> BlobRef | None:
+    """Reference that a journal value consists of; None if it is the value itself."""
+    return msgspec.json.decode(text, type=BlobRef) if text.startswith(_BLOB_REF_START) else None

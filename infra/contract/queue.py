@@ -1,0 +1,97 @@
+"""Queue between the API and the workers: claims, leases, fenced writes, depths.
+
+How is a lost claim reply undone? A worker process numbers its claims (ClaimSeq), and each granted run keeps the number
+of its claim. After a reply was lost, the next claim carries the number of the last claim whose reply arrived
+(`last_acked`). The script then requeues the runs that this process was granted in between, before it grants anything:
+nobody has begun them, so no attempt is counted. If that happens twice in a row to a run that was granted alone, the
+attempt does count: its record may be too large for a reply, and it must not be granted for ever. Until the worker
+calls again, the lease bounds the delay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from infra.contract.files import FileEntry
+from infra.contract.log import NewEvent, Segment
+from infra.contract.runs import RunRecord
+from infra.contract.states import Outcome
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """Run granted to a worker: its record, its journal (key → JSON), its files by path, its archived log segments."""
+
+    run: RunRecord
+    journal: dict[str, bytes]
+    files: dict[str, FileEntry]
+    segments: Sequence[Segment] = ()
+
+
+class Lease:
+    """A worker's hold on a claimed run: the fence, and the number of the last batch stored under that fence."""
+
+    def __init__(self, run_id: str, fence: int) -> None:
+        self.run_id = run_id
+        self.fence = fence
+        self.batch = 0
+
+
+@dataclass(frozen=True)
+class ClaimSeq:
+    """Sequence number of a claim within one worker process.
+
+    `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None.
+    """
+
+    process: str = ""
+    number: int = 0
+    last_acked: int | None = None
+
+
+UNNUMBERED = ClaimSeq()
+"""Number of a claim whose lost reply is left to the lease."""
+
+
+@dataclass(frozen=True)
+class ClaimReply:
+    """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
+
+    `unreadable`: leases of granted runs whose records cannot be decoded; another worker could not decode them either.
+    """
+
+    claims: list[Claim]
+    unreadable: list[Lease]
+    next_ms: int | None
+
+
+class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):
+    """Reply to `renew` and `emit`: whether the lease still holds, and whether a cancel was requested."""
+
+    outcome: Outcome
+    cancel: bool = False
+
+
+class Writes(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes that one fenced call stores, all or nothing.
+
+    `events` go to the log; `journal` (key → JSON; an empty value removes the entry) and `files` (path → entry; None
+    removes the file) go into the record.
+    """
+
+    events: list[NewEvent] = []
+    journal: dict[str, str] = {}
+    files: dict[str, FileEntry | None] = {}
+
+
+class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
+    """Number of runs in each part of the queue.
+
+    `pending` counts wake tokens; it equals `ready` whenever no claim is under way.
+    """
+
+    pending: int
+    ready: int
+    delayed: int
+    running: int
+    dead: int

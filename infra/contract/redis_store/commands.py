@@ -1,0 +1,131 @@
+"""State changes that the API requests, one method per script."""
+
+from infra.contract.event_sizing import truncate
+from infra.contract.events import RunInput
+from infra.contract.keys import DEFAULT_RETENTION_S, Keys
+from infra.contract.redis import Argument, Redis
+from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.reader import RunReader
+from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
+from infra.contract.states import Outcome, Status
+
+_CREATE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE = map(
+    scripts.load, ("create", "start", "cancel", "retry", "resume", "mark_deleting", "delete")
+)
+
+
+class RunCommands(RunReader):
+    """Commands on runs, and all reads.
+
+    Every method raises StoreUnavailable if Redis did not reply in time; the command may then have been executed, and
+    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
+        super().__init__(redis, keys or Keys())
+        self._retention_s = retention_s
+        self._scripts = scripts.ScriptCaller(redis, self.keys)
+
+    async def create(
+        self, run_id: str, user: str, spec: RunSpec, *, start: bool, digest: str
+    ) -> tuple[Outcome, RunRecord | None]:
+        """Record a run and, with `start`, queue it.
+
+        OK: created. SAME: the run exists, created by a request with the same `digest`; its present record is returned.
+        REFUSED: the run exists, created by another request, or is being deleted; no record is returned.
+        """
+        spec_json, brief_json = codec.encode(spec), codec.encode(Brief.of(spec))
+        reply = await self._scripts.call(
+            _CREATE,
+            {
+                "version": RECORD_VERSION,
+                "spec": spec_json,
+                "brief": brief_json,
+                "digest": digest,
+                "priority": spec.priority,
+                "max_attempts": spec.max_attempts,
+                "start": int(start),
+                "delay_ms": int(spec.delay_s * 1000) or "",
+                "start_at_ms": _or_empty(spec.start_at_ms),
+                "queue_ttl_ms": _or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000)),
+                "index_ttl_s": 2 * self._retention_s,
+                "unstarted_ttl_s": self._retention_s,
+            },
+            run_id=run_id,
+            user=user,
+        )
+        outcome = codec.outcome(reply)
+        if outcome is Outcome.REFUSED:
+            return outcome, None
+        if outcome is Outcome.SAME:
+            return outcome, await self.get(run_id)
+        created_ms = str(codec.items(reply)[1])
+        fields = {"id": run_id, "user": user, "spec": spec_json, "brief": brief_json, "created_ms": created_ms}
+        fields |= {"status": "queued", "queued_ms": created_ms} if start else {"status": "created"}
+        return outcome, codec.decode_record(fields)
+
+    async def start(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Queue a created run. SAME: the run is queued or running already. REFUSED: it waits or has ended."""
+        return codec.outcome_and_status(await self._scripts.call(_START, run_id=run_id))
+
+    async def cancel(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Request the end of a run. The status is `cancelled`, or `running` until the worker has stopped the run.
+
+        SAME: cancel was requested before. REFUSED: the run has succeeded or failed.
+        """
+        reply = await self._scripts.call(
+            _CANCEL,
+            {
+                "retention_s": self._retention_s,
+            },
+            run_id=run_id,
+        )
+        return codec.outcome_and_status(reply)
+
+    async def retry(self, run_id: str, *, token: str) -> tuple[Outcome, Status | None]:
+        """Queue a failed or cancelled run again, with fresh attempts and its journal kept.
+
+        `token` names this request. SAME: the request was carried out before. REFUSED: the run has not ended, or has
+        succeeded.
+        """
+        return codec.outcome_and_status(
+            await self._scripts.call(
+                _RETRY,
+                {
+                    "token": token,
+                },
+                run_id=run_id,
+            )
+        )
+
+    async def resume(self, run_id: str, user_input: str, *, token: str) -> tuple[Outcome, Status | None]:
+        """Give a waiting run its input and queue it. SAME as in `retry`. REFUSED: the run does not wait.
+
+        The record keeps the whole input, the log as much of it as fits into an event.
+        """
+        data = codec.encode(truncate(RunInput(input=user_input)))
+        reply = await self._scripts.call(
+            _RESUME,
+            {
+                "input": user_input,
+                "data": data,
+                "token": token,
+            },
+            run_id=run_id,
+        )
+        return codec.outcome_and_status(reply)
+
+    async def mark_deleting(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Mark a run that has ended or was never started as being deleted.
+
+        From then on the run cannot be queued again, and its record names no further objects. REFUSED: it is active.
+        """
+        return codec.outcome_and_status(await self._scripts.call(_MARK_DELETING, run_id=run_id))
+
+    async def delete(self, run_id: str, user: str) -> tuple[Outcome, Status | None]:
+        """Delete the record and the log of a run that is marked as being deleted. REFUSED: it is not marked."""
+        return codec.outcome_and_status(await self._scripts.call(_DELETE, run_id=run_id, user=user))
+
+
+def _or_empty(value: float | None) -> Argument:
+    return "" if value is None else value

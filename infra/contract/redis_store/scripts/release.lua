@@ -1,0 +1,21 @@
+-- KEYS: run, log, leases, ready, pending, delayed
+-- ARGV: id, fence, batch (digits), count (number), events, channel, delay_ms (number), burn (number), control,
+--   then field, value
+-- Reply: outcome, seq of the last event. The run is ready again at once, or after the delay. `burn` is 1 if the attempt
+-- counts, else 0.
+
+local refusal, found = guard(run, fence, batch)
+if refusal then return { refusal, tonumber(found.seq or 0) } end
+if not allowed(found.status, 'queued') then return { 'REFUSED', tonumber(found.seq) } end
+local us = now_us()
+local ms = math.floor(us / 1000)
+local held = redis.call('HMGET', run, 'attempt', 'priority')
+local attempt = tonumber(held[1]) - (1 - burn)
+local last = append(log, channel, found.seq, count, events)
+local fields = {
+  'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
+}
+write(run, ended(fields, fence, ms, burn == 1 and 'given_back' or 'drained'), MORE)
+redis.call('ZREM', leases, id)
+enqueue(ready, pending, delayed, control, id, held[2], us, ms + delay_ms)
+return { 'OK', last }

@@ -1,0 +1,22 @@
+-- KEYS: leases, then run
+-- ARGV: lease_ms (number), then id, fence
+-- Reply for each lease in order: outcome, cancel. The outcome is OK, LOST or GONE.
+
+local expiry = int(now_ms() + lease_ms)
+local reply = {}
+for index = 2, #KEYS do
+  local at = MORE + 2 * (index - 2)
+  local id, fence = ARGV[at], ARGV[at + 1]
+  local held = redis.call('HMGET', KEYS[index], 'status', 'fence', 'cancel')
+  local outcome = 'OK'
+  if not held[1] then
+    outcome = 'GONE'
+  elseif held[1] ~= 'running' or held[2] ~= fence then
+    outcome = 'LOST'
+  else
+    redis.call('ZADD', leases, expiry, id)
+  end
+  reply[#reply + 1] = outcome
+  reply[#reply + 1] = held[3] or '0'
+end
+return reply

@@ -1,0 +1,175 @@
+"""State changes that a worker makes under its leases, one method per script."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
+from msgspec import structs
+
+from infra.contract.event_sizing import truncate_text
+from infra.contract.keys import DEFAULT_RETENTION_S, Keys
+from infra.contract.log import Segment
+from infra.contract.queue import UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
+from infra.contract.redis import Argument, Redis, Script
+from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.reader import RunReader
+from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
+from infra.contract.states import Outcome, Status
+
+_CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _TRIM = map(
+    scripts.load, ("claim", "renew", "emit", "finish", "release", "wait", "trim")
+)
+
+
+class WorkQueue(RunReader):
+    """Queue as a worker sees it, and all reads.
+
+    Every method raises StoreUnavailable if Redis did not reply in time; the write may then have been executed, and
+    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept.
+    """
+
+    def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
+        super().__init__(redis, keys or Keys())
+        self._retention_s = retention_s
+        self._scripts = scripts.ScriptCaller(redis, self.keys)
+
+    async def claim(
+        self, worker: str, wanted: int, *, lease_ms: int, token_taken: bool = False, seq: ClaimSeq = UNNUMBERED
+    ) -> ClaimReply:
+        """Recover expired leases, promote due runs, and grant up to `wanted` ready runs, each with a new fence.
+
+        `token_taken`: the worker has taken a wake token since its last claim. Runs granted by claims whose replies were
+        lost are requeued first; `infra.contract.queue` says how.
+        """
+        reply = await self._scripts.call(
+            _CLAIM,
+            {
+                "worker": worker,
+                "wanted": wanted,
+                "lease_ms": lease_ms,
+                "retention_s": self._retention_s,
+                "version": RECORD_VERSION,
+                "token_taken": int(token_taken),
+                "process": seq.process,
+                "claim_seq": seq.number,
+                "last_acked": -1 if seq.last_acked is None else seq.last_acked,
+            },
+        )
+        next_ms, *records = codec.items(reply)
+        claims, unreadable = [], []
+        for fields in map(codec.pairs, records):
+            try:
+                claims.append(codec.decode_claim(fields))
+            except (msgspec.DecodeError, LookupError, ValueError):
+                unreadable.append(Lease(fields["id"], int(fields["fence"])))
+        return ClaimReply(claims, unreadable, None if next_ms == -1 else int(str(next_ms)))
+
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
+        """Prolong the leases of all of a worker's runs in one call; return the replies in the order of `leases`."""
+        keys = [self.keys.run(lease.run_id) for lease in leases]
+        pairs = [value for lease in leases for value in (lease.run_id, lease.fence)]
+        reply = await self._scripts.call(
+            _RENEW,
+            {
+                "lease_ms": lease_ms,
+            },
+            more_keys=keys,
+            more_args=pairs,
+        )
+        flat = codec.items(reply)
+        return [
+            LeaseReply(outcome=Outcome(str(name)), cancel=cancel == "1")
+            for name, cancel in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    async def emit(self, lease: Lease, writes: Writes) -> LeaseReply:
+        """Append events to the log, publish them, and store journal and files in the record, all or nothing.
+
+        The batch's number is `lease.batch + 1`. The caller advances `lease.batch` on OK or SAME, so an emit whose reply
+        was lost is repeated under its own number.
+        """
+        reply = await self._scripts.call(
+            _EMIT,
+            {
+                "fence": lease.fence,
+                "batch": lease.batch + 1,
+                "count": len(writes.events),
+                "events": codec.encode_events(writes.events),
+            },
+            run_id=lease.run_id,
+            more_args=codec.encode_fields(writes),
+        )
+        return LeaseReply(outcome=codec.outcome(reply), cancel=codec.items(reply)[1] == "1")
+
+    async def finish(
+        self,
+        lease: Lease,
+        status: Status,
+        writes: Writes,
+        *,
+        result: Mapping[str, object] | None = None,
+        error: RunError | None = None,
+    ) -> Outcome:
+        """End a run: store its last writes (the terminal event last), status, and result or error in one step."""
+        return await self._write(
+            _FINISH,
+            lease,
+            writes,
+            {
+                "status": status.value,
+                "result": codec.encode(result) if result is not None else "",
+                "failure": _stored_error(error),
+                "retention_s": self._retention_s,
+            },
+        )
+
+    async def release(self, lease: Lease, writes: Writes, *, delay_ms: int, burn: bool) -> Outcome:
+        """Requeue a run, ready at once or after `delay_ms`. `burn`: whether the attempt counts."""
+        return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "burn": int(burn)})
+
+    async def wait(self, lease: Lease, writes: Writes) -> Outcome:
+        """Let a run wait for input: it holds no lease and no worker slot until `resume` or `cancel`."""
+        return await self._write(_WAIT, lease, writes)
+
+    async def trim(self, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+        """Store the list of all archived segments of a claimed run, then delete their events from Redis, except for
+        the stream entry that holds the last one.
+
+        Allowed after the run has ended, until another claim: LOST from then on. GONE if the run has been deleted or is
+        being deleted, even if another run has its id by now. A repeated call returns OK.
+        """
+        reply = await self._scripts.call(
+            _TRIM,
+            {
+                "fence": run.fence,
+                "created_ms": run.created_ms,
+                "segments": codec.encode(segments),
+                "last": segments[-1].last,
+            },
+            run_id=run.id,
+        )
+        return codec.outcome(reply)
+
+    async def _write(
+        self, script: Script, lease: Lease, writes: Writes, args: Mapping[str, Argument] = MappingProxyType({})
+    ) -> Outcome:
+        """Call a script that takes a run out of `running` together with its last writes."""
+        reply = await self._scripts.call(
+            script,
+            {
+                "fence": lease.fence,
+                "batch": lease.batch + 1,
+                "count": len(writes.events),
+                "events": codec.encode_events(writes.events),
+                **args,
+            },
+            run_id=lease.run_id,
+            more_args=codec.encode_fields(writes),
+        )
+        return codec.outcome(reply)
+
+
+def _stored_error(error: RunError | None) -> str:
+    if error is None:
+        return ""
+    return codec.encode(structs.replace(error, message=truncate_text(error.message, MAX_ERROR_CHARS)))

@@ -1,0 +1,174 @@
+"""Runs: the request of a user, the record in Redis, and the parts of the record that lists and attempts show."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from infra.contract.errors import InvalidInput
+from infra.contract.states import Status
+from infra.contract.tools import parse_args
+
+RECORD_VERSION = 1
+"""Version of the records that this release writes. Workers leave runs with a newer version to newer workers."""
+
+MAX_PROMPT_CHARS = 100_000
+MAX_PLAN_STEPS = 200
+MAX_METADATA_KEYS = 50
+MAX_ATTEMPTS = 20
+MAX_TIMEOUT_S = 24 * 3600.0
+MAX_DELAY_S = 30 * 24 * 3600.0
+MAX_MS = 2**53 - 1
+TITLE_CHARS = 120
+MAX_ERROR_CHARS = 5000
+
+
+class PlanStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
+    """One tool call of an explicit plan."""
+
+    tool: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    args: dict[str, Any] = {}
+    timeout_s: (
+        Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S, description="Seconds before the step fails.")] | None
+    ) = None
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+
+
+Metadata = Annotated[
+    dict[
+        Annotated[str, msgspec.Meta(min_length=1, max_length=64)],
+        Annotated[str, msgspec.Meta(max_length=512)],
+    ],
+    msgspec.Meta(max_length=MAX_METADATA_KEYS),
+]
+
+
+class ForkOf(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Source of a fork: another run of the same user. The new run starts with its first `from_step` completed steps."""
+
+    run_id: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    from_step: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_STEPS, description="Index of the first step to execute.")]
+
+
+class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Request of a user: a prompt, an explicit plan, or both."""
+
+    prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
+    plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
+    priority: Annotated[int, msgspec.Meta(ge=0, le=8, description="0 is last, 8 is first.")] = 4
+    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] = 3
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)] = 3600.0
+    metadata: Metadata = {}
+    delay_s: Annotated[
+        float, msgspec.Meta(ge=0, le=MAX_DELAY_S, description="Seconds from the start until a worker may begin.")
+    ] = 0.0
+    start_at_ms: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Earliest start, in ms since the epoch.")] | None
+    ) = None
+    queue_ttl_s: (
+        Annotated[
+            float,
+            msgspec.Meta(gt=0, le=MAX_DELAY_S, description="The run fails if it waits longer for a worker."),
+        ]
+        | None
+    ) = None
+    fork_of: ForkOf | None = None
+
+    def check(self) -> None:
+        """Raise InvalidInput for rules that the types cannot express, or that only decoding a body checks."""
+        if self.delay_s and self.start_at_ms is not None:
+            raise InvalidInput("give 'delay_s' or 'start_at_ms', not both", "$.start_at_ms")
+        if self.prompt is None and self.plan is None:
+            raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
+        if self.plan is not None and not 1 <= len(self.plan) <= MAX_PLAN_STEPS:
+            raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
+        for index, step in enumerate(self.plan or ()):
+            parse_args(step.tool, step.args, at=f"$.plan[{index}]")
+
+
+class RunError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Error of a failed run. `code` is stable, `message` is for people, `step` is the index of the failed step.
+
+    The record keeps the first MAX_ERROR_CHARS characters of the message.
+    """
+
+    code: str
+    message: str
+    step: int | None = None
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Short form of a spec for lists, stored beside the spec because prompts and plans can be large.
+
+    `title` is the first line of the prompt, or the names of the plan's steps, truncated to TITLE_CHARS; `steps` is the
+    number of steps in the plan.
+    """
+
+    title: str
+    steps: int | None = None
+    priority: int = 4
+    metadata: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> "Brief":
+        """Return the short form of a spec."""
+        if spec.prompt is not None:
+            title = spec.prompt.strip().partition("\n")[0].strip()
+        else:
+            title = ", ".join(step.name or step.tool for step in spec.plan or ())
+        if len(title) > TITLE_CHARS:
+            title = f"{title[: TITLE_CHARS - 1]}…"
+        steps = len(spec.plan) if spec.plan else None
+        return cls(title=title, steps=steps, priority=spec.priority, metadata=spec.metadata)
+
+
+class RunHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Run without its large fields. Times are ms since the epoch by Redis's clock; None until they are known.
+
+    `seq` is the sequence number of the last event in the log.
+    """
+
+    id: str
+    user: str
+    status: Status
+    brief: Brief
+    attempt: int
+    seq: int
+    cancel: bool
+    created_ms: int
+    queued_ms: int | None
+    started_ms: int | None
+    finished_ms: int | None
+    error: RunError | None
+    deleting: bool
+
+
+class RunRecord(RunHead, frozen=True, kw_only=True):
+    """Run as stored; `fence` grows with each claim."""
+
+    spec: RunSpec
+    fence: int
+    worker: str | None
+    result: dict[str, Any] | None
+    user_input: str | None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Claim of a run. `attempt` is its number since the last retry; a drained or unanswered claim is not counted.
+
+    `outcome`: a terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the
+    worker was lost) or `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    """
+
+    fence: int
+    attempt: int
+    worker: str
+    started_ms: int
+    ended_ms: int | None = None
+    outcome: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Page of a user's runs, newest first. `cursor` (creation in ms, run id) is the start of the next page, if any."""
+
+    runs: list[RunHead]
+    cursor: tuple[int, str] | None

@@ -1,0 +1,8 @@
+"""Both halves of the store in one object, for tests that act as the API and as a worker."""
+
+from infra.contract.redis_store.commands import RunCommands
+from infra.contract.redis_store.work_queue import WorkQueue
+
+
+class RunStore(RunCommands, WorkQueue):
+    """Commands of the API and the queue of the workers over one connection."""
