@@ -6,7 +6,8 @@ import signal
 import time
 
 from bench.lab import Lab, milliseconds, table
-from infra.devstack import parts, probes
+from infra.devstack import probes
+from infra.devstack import processes as parts
 from infra.devstack.process import Child
 
 ROUNDS = 13

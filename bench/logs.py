@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.lab import Lab, milliseconds, table
 from bench.log_watchers import TIMED, Watch, channel, latencies, poll, stream
-from infra.devstack import parts
+from infra.devstack import processes as parts
 
 RATES = (1, 100, 1000)
 CROWDS = (1, 100, 1000)

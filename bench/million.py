@@ -23,7 +23,7 @@ import msgspec
 from bench.lab import Lab, lab, table
 from infra.contract.keys import Keys
 from infra.contract.log import TERMINAL_EVENT
-from infra.devstack import parts
+from infra.devstack import processes as parts
 from swissbrain.models import Event, Run
 
 EVENTS = 1_000_000

@@ -17,12 +17,12 @@ from typer.exceptions import TyperException
 from swissbrain import dev as local
 from swissbrain import tables
 from swissbrain.access import AccessError, connect
+from swissbrain.bulk import each_run, named_runs
 from swissbrain.errors import ClientError
-from swissbrain.many import each_run, named_runs
-from swissbrain.moments import moment_ms
 from swissbrain.output import USAGE, follow_run, note, print_json, show_log
 from swissbrain.plan_file import PlanError, read_plan
 from swissbrain.terminal import console, plain
+from swissbrain.times import moment_ms
 
 INTERRUPTED = 128 + signal.SIGINT
 

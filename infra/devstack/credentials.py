@@ -5,8 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from infra.devstack.data_dir import write_private
 from infra.devstack.errors import StackError
-from infra.devstack.layout import write_private
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ import http.client
 import socket
 from pathlib import Path
 
-from infra.devstack.ports import HOST
+from infra.devstack.port_numbers import HOST
 
 TIMEOUT_S = 1.0
 

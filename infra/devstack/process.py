@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from infra.devstack import bound
+from infra.devstack import die_with_parent as bound
 from infra.devstack.errors import StackError
-from infra.devstack.parts import Part
+from infra.devstack.processes import Part
 
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0

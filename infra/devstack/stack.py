@@ -19,11 +19,13 @@ from typing import Any
 import msgspec
 
 from infra.contract.errors import FilesUnavailable
-from infra.devstack import credentials, parts, ports, probes, s3_server
+from infra.devstack import credentials, probes, s3_server
+from infra.devstack import port_numbers as ports
+from infra.devstack import processes as parts
+from infra.devstack.config import Site
+from infra.devstack.data_dir import FolderLock, Layout, write_private
 from infra.devstack.errors import StackError
-from infra.devstack.layout import FolderLock, Layout, write_private
 from infra.devstack.process import Child, Report
-from infra.devstack.site import Site
 from infra.workspace import Workspaces
 
 HINT = "pip install 'swissbrain[dev]'"

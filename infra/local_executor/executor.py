@@ -16,9 +16,9 @@ from infra.contract.files import DirectoryFiles, FileChanges
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import guard, sandbox, seccomp
 from infra.local_executor.child import Child, start, surely
-from infra.local_executor.home import Home, remove_abandoned
 from infra.local_executor.output import Capture
-from infra.local_executor.scratch import Folders, checked, give, remove
+from infra.local_executor.run_dirs import Folders, checked, give, remove
+from infra.local_executor.scratch_root import Home, remove_abandoned
 from infra.logging import log
 
 

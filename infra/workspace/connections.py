@@ -11,7 +11,7 @@ from botocore.awsrequest import (
 )
 from urllib3.connection import HTTPConnection
 
-from infra.workspace.stop import look, uses
+from infra.workspace.cancellation import look, uses
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

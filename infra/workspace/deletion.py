@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from infra.contract.errors import FilesUnavailable
 from infra.workspace.bucket import DELETE_BATCH, Bucket
-from infra.workspace.stop import Stop
+from infra.workspace.cancellation import Stop
 from infra.workspace.threads import each
 
 

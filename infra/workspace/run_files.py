@@ -15,8 +15,8 @@ from infra.contract.files import Changes, FileChanges, FileEntry, FileInfo
 from infra.contract.paths import RESERVED, workspace_path
 from infra.logging import log
 from infra.workspace.bucket import Bucket, Stored
+from infra.workspace.cancellation import Stop
 from infra.workspace.limits import WorkspaceLimits
-from infra.workspace.stop import Stop
 from infra.workspace.threads import Threads, each
 from infra.workspace.tree import Scan, Stamp, Tree, parents
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from infra.host_limits import translate_exhaustion
-from infra.workspace.stop import Stop, look
+from infra.workspace.cancellation import Stop, look
 
 CALLS = 32
 TRANSFERS = 8

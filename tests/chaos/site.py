@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from infra.devstack import parts, process
+from infra.devstack import process
+from infra.devstack import processes as parts
 from infra.devstack.background import BackgroundStack
 from infra.devstack.probes import http_ok
 from infra.devstack.stack import DevStack

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from infra.devstack import parts
+from infra.devstack import processes as parts
 from infra.devstack.probes import http_ok
 from tests.chaos.plans import shell
 from tests.chaos.processes import Process

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from infra.devstack.parts import Part
 from infra.devstack.process import Child
+from infra.devstack.processes import Part
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPER

@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from infra.devstack import credentials, ports, s3_server
+from infra.devstack import credentials, s3_server
+from infra.devstack import port_numbers as ports
+from infra.devstack.data_dir import FolderLock, Layout, write_private
 from infra.devstack.errors import StackError
-from infra.devstack.layout import FolderLock, Layout, write_private
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -6,11 +6,12 @@ import signal
 import sys
 from pathlib import Path
 
-from infra.devstack import parts, s3_server
+from infra.devstack import processes as parts
+from infra.devstack import s3_server
+from infra.devstack.config import Site
 from infra.devstack.credentials import Credentials
-from infra.devstack.layout import Layout
-from infra.devstack.ports import Ports
-from infra.devstack.site import Site
+from infra.devstack.data_dir import Layout
+from infra.devstack.port_numbers import Ports
 
 CREDENTIALS = Credentials(
     redis_password="redis-secret",

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.devstack import ports, s3_server, stack
+from infra.devstack import port_numbers as ports
+from infra.devstack import s3_server, stack
 from infra.devstack.background import BackgroundStack
 from infra.devstack.errors import StackError
 from infra.devstack.stack import DevStack

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from infra.auto_pipeline import BATCH, AutoPipeline, Command
 from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.redis import Reply
-from infra.redis_rest import PARALLEL, SILENCE_S, RedisRest
+from infra.redis_rest.auto_pipeline import BATCH, AutoPipeline, Command
+from infra.redis_rest.client import PARALLEL, SILENCE_S, RedisRest
 from infra.settings import RedisRestSettings
 from tests.worker.leaping import LeapingLoop
 

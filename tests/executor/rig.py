@@ -10,7 +10,7 @@ from typing import Literal
 from infra.contract.execution import Command, ExecLimits, Execution
 from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor
-from infra.local_executor.home import LOCK
+from infra.local_executor.scratch_root import LOCK
 
 MB = 1024 * 1024
 Interpreter = Literal["sh", "bash", "python", "node"]

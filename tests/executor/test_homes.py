@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.local_executor import LocalExecutor, home, scratch
-from infra.local_executor.home import LOCK, Home
+from infra.local_executor import LocalExecutor
+from infra.local_executor import run_dirs as scratch
+from infra.local_executor import scratch_root as home
+from infra.local_executor.scratch_root import LOCK, Home
 from tests.executor.rig import children_of, left_in, processes_with
 from tests.support.waiting import wait_until
 

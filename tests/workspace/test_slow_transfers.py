@@ -11,7 +11,7 @@ import pytest
 from infra.contract.files import FileEntry
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, Workspaces, client
-from infra.workspace.stop import Stop, Stopped, uses
+from infra.workspace.cancellation import Stop, Stopped, uses
 from tests.support.faulty_s3 import Fault, FaultyS3, faulty_s3, hanging, trickling
 from tests.support.waiting import until
 

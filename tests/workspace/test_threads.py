@@ -10,7 +10,7 @@ import pytest
 
 from infra.workspace import S3RunFiles
 from infra.workspace.bucket import Bucket
-from infra.workspace.stop import Stop, Stopped
+from infra.workspace.cancellation import Stop, Stopped
 from infra.workspace.threads import Threads, each
 from tests.support.waiting import until
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from infra.devstack import s3_server
 from infra.devstack.credentials import Credentials
-from infra.devstack.layout import Layout
-from infra.devstack.ports import HOST, Ports
+from infra.devstack.data_dir import Layout
+from infra.devstack.port_numbers import HOST, Ports
 from infra.settings import S3Settings
 
 BUCKET = "swissbrain-workspaces"

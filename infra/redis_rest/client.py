@@ -10,9 +10,9 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 from upstash_redis.asyncio import Redis as UpstashRedis
 from upstash_redis.errors import UpstashError
 
-from infra.auto_pipeline import AutoPipeline, within
 from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
+from infra.redis_rest.auto_pipeline import AutoPipeline, within
 from infra.settings import RedisRestSettings
 
 T = TypeVar("T")

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.devstack import s3_server
-from infra.devstack.ports import HOST
-from infra.devstack.site import SCOPES, USER, Site
+from infra.devstack.config import SCOPES, USER, Site
+from infra.devstack.port_numbers import HOST
 
 GRACE_S = 5
 """What a stopping worker leaves its runs to reach a step boundary; those that do not go on at the next start."""

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.local_executor.scratch import empty
+from infra.local_executor.run_dirs import empty
 from infra.logging import log
 
 LOCK = ".lock"
