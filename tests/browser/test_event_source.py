@@ -18,11 +18,11 @@ from infra.contract.redis_store import codec
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.browser.browser import CLOSED, Browser, Collected
 from tests.chaos import proxy
+from tests.edge.logs.test_streams import gone
 from tests.edge.stack import STREAM_KEY, TOKENS, Edge, Files, SimulatedWorker, client, create, note, serve
 from tests.edge.test_outages import Gateway
 from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS
 from tests.edge.test_process import running
-from tests.edge.test_streams import gone
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 

@@ -16,7 +16,7 @@ from infra.contract.runs import RunSpec
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
-from tests.edge.reading import RUN, ScriptedFeed
+from tests.edge.logs.reading import RUN, ScriptedFeed
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
 from tests.support.servers import gateway_fixture, on_the_session_loop, s3_fixture, valkey_fixture
 from tests.support.waiting import until

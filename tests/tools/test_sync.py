@@ -8,7 +8,7 @@ import pytest
 
 from infra.contract.errors import HostExhausted, LimitExceeded
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import left_in
+from tests.local_executor.rig import left_in
 from tests.support.small_disk import fill, small_disk
 from tests.tools.conftest import ENTRIES, FILE_BYTES, FILES
 from tests.tools.kit import Kit

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from infra.contract.execution import Command, ExecLimits
-from tests.executor.rig import MB, Bench
+from tests.local_executor.rig import MB, Bench
 from tests.support.waiting import until
 
 

@@ -1,6 +1,6 @@
 """A worker to be killed: executes programs until it is dead.
 
-`python -m tests.executor.parent ROOT MARKER MODE COUNT`
+`python -m tests.local_executor.parent ROOT MARKER MODE COUNT`
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import Bench
+from tests.local_executor.rig import Bench
 
 DAEMON = """
 import os, signal, time

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tests.executor.parent import DAEMON
-from tests.executor.rig import Bench, Ran, open_fds
+from tests.local_executor.parent import DAEMON
+from tests.local_executor.rig import Bench, Ran, open_fds
 from tests.support.waiting import until
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from infra.contract.execution import ExecLimits
 from infra.local_executor import guard
-from tests.executor.rig import MB, Bench
+from tests.local_executor.rig import MB, Bench
 
 SMALL = ExecLimits(memory_bytes=128 * MB, file_bytes=4 * MB, processes=24)
 

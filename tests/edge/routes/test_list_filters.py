@@ -9,8 +9,8 @@ from infra.contract.queue import Writes
 from infra.contract.redis_store import reader
 from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
+from tests.edge.routes.test_lists import pages
 from tests.edge.stack import SimulatedWorker, create, finished
-from tests.edge.test_lists import pages
 
 
 async def fail(http: httpx.AsyncClient, worker: SimulatedWorker, code: str) -> str:

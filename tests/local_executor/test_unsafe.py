@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from infra.contract.execution import ExecLimits
-from tests.executor.parent import DAEMON
-from tests.executor.rig import MB, Bench
+from tests.local_executor.parent import DAEMON
+from tests.local_executor.rig import MB, Bench
 
 
 async def test_every_call_warns(unsafe: Bench, caplog: pytest.LogCaptureFixture) -> None:

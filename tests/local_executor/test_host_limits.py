@@ -11,7 +11,7 @@ import pytest
 from infra.contract.errors import HostExhausted
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import Bench, open_fds
+from tests.local_executor.rig import Bench, open_fds
 from tests.support.small_disk import PAGE_BYTES, fill, give_back, small_disk
 from tests.support.waiting import wait_until
 

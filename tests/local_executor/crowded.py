@@ -1,4 +1,4 @@
-"""The executor as a user who may have few processes: `python -m tests.executor.crowded SCRATCH`; says how it went."""
+"""Executor run by a user with few processes: `python -m tests.local_executor.crowded SCRATCH` prints the outcome."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from infra.contract.errors import ContractError
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import Bench
+from tests.local_executor.rig import Bench
 
 MOST = 40
 

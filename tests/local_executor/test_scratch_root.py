@@ -19,7 +19,7 @@ from infra.local_executor import LocalExecutor
 from infra.local_executor import run_dirs as scratch
 from infra.local_executor import scratch_root as home
 from infra.local_executor.scratch_root import LOCK, Home
-from tests.executor.rig import children_of, left_in, processes_with
+from tests.local_executor.rig import children_of, left_in, processes_with
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ SANDBOX_UID = 300_000
 @contextmanager
 def other(root: Path, marker: str = "marker") -> Iterator["subprocess.Popen[bytes]"]:
     """A worker in another process, with a program under way."""
-    argv = [sys.executable, "-m", "tests.executor.parent", str(root), marker, "sandbox", "1"]
+    argv = [sys.executable, "-m", "tests.local_executor.parent", str(root), marker, "sandbox", "1"]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY)
     try:
         assert process.stdout

@@ -16,7 +16,7 @@ from infra.contract.events import EVENTS
 from tests.edge.stack import Edge, SimulatedWorker, client, create
 from tests.support.events import validator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "events.md").read_text()
 SCHEMA: dict[str, Any] = msgspec.json.decode(event_schema.build())
 DEFINITIONS: Mapping[str, Any] = SCHEMA["$defs"]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import guard as guard_source
-from tests.executor.parent import DAEMON
-from tests.executor.rig import Bench, children_of, processes_with
+from tests.local_executor.parent import DAEMON
+from tests.local_executor.rig import Bench, children_of, processes_with
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 @contextmanager
 def worker(bench: Bench, mode: str, count: int) -> Iterator["subprocess.Popen[bytes]"]:
     root = str(bench.root.with_name("worker"))
-    argv = [sys.executable, "-m", "tests.executor.parent", root, bench.marker, mode, str(count)]
+    argv = [sys.executable, "-m", "tests.local_executor.parent", root, bench.marker, mode, str(count)]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY)
     try:
         yield process

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import Bench, children_of
+from tests.local_executor.rig import Bench, children_of
 from tests.support.waiting import wait_until
 
 

@@ -1,4 +1,4 @@
-"""The executor as another user: `python -m tests.executor.elsewhere SCRATCH`; one line of JSON says how it went."""
+"""Executor run by another user: `python -m tests.local_executor.elsewhere SCRATCH` prints one line of JSON."""
 
 import asyncio
 import json
@@ -10,8 +10,8 @@ from typing import Any
 from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor
-from tests.executor.parent import DAEMON
-from tests.executor.rig import MB, Bench, left_in
+from tests.local_executor.parent import DAEMON
+from tests.local_executor.rig import MB, Bench, left_in
 
 BOMB = """
 import os, time

@@ -16,7 +16,7 @@ import pytest
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.local_executor import LocalExecutor, sandbox, seccomp
-from tests.executor.rig import Bench, left_in
+from tests.local_executor.rig import Bench, left_in
 from tests.support.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -52,7 +52,13 @@ class Elsewhere:
         mounts = "".join(f"mount --bind '{source}' '{self._base / name}' && " for name, source in self.mounts.items())
         argv = ["unshare", "-m", "sh", "-c", f'{mounts} exec "$@"', "sh"]
         argv += ["unshare", "-U", "sh", "-c", 'read go && exec "$@"', "sh"] if uid_map else []
-        argv += [*wrapper, str(self._base / "python/bin/python3"), "-m", f"tests.executor.{program}", str(scratch)]
+        argv += [
+            *wrapper,
+            str(self._base / "python/bin/python3"),
+            "-m",
+            f"tests.local_executor.{program}",
+            str(scratch),
+        ]
         path = f"{self._base / 'repository'}:{self._base / 'site'}"
         process = subprocess.Popen(
             argv,

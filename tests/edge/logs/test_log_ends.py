@@ -9,7 +9,7 @@ from infra.contract.log import Event, RunLog
 from infra.contract.queue import Lease
 from infra.contract.runs import RunSpec
 from infra.contract.states import Status
-from tests.edge.reading import RUN, ScriptedFeed, watching
+from tests.edge.logs.reading import RUN, ScriptedFeed, watching
 from tests.edge.stack import SimulatedWorker, create, note
 from tests.support.waiting import until
 

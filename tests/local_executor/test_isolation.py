@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
-from tests.executor.rig import Bench, left_in
+from tests.local_executor.rig import Bench, left_in
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,8 +10,8 @@ import pytest
 import uvloop
 
 from infra.contract.errors import HostExhausted
-from tests.executor.parent import DAEMON
-from tests.executor.rig import Bench, PlainFiles, open_fds
+from tests.local_executor.parent import DAEMON
+from tests.local_executor.rig import Bench, PlainFiles, open_fds
 from tests.support.waiting import until
 
 

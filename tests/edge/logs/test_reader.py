@@ -15,7 +15,7 @@ from infra.contract.log import Event, RunLog
 from infra.contract.queue import Lease
 from infra.contract.runs import Brief
 from infra.contract.states import Status
-from tests.edge.reading import RUN, ScriptedFeed, batch, reading, watching
+from tests.edge.logs.reading import RUN, ScriptedFeed, batch, reading, watching
 from tests.edge.stack import SimulatedWorker, note
 
 BEGUN = RunLog(
