@@ -1,0 +1,5 @@
+"""A real Valkey."""
+
+from tests.support.servers import valkey_fixture
+
+tcp = valkey_fixture()
