@@ -8,7 +8,7 @@ from typing import TypeVar
 from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
-from edge_api.ports import Workspaces
+from edge_api.ports import WorkspaceStore
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
 from infra.contract.files import FileEntry
 from infra.contract.log import RunLog
@@ -27,7 +27,7 @@ _ID_HEX = 32
 class RunService:
     """Every method raises RunGone for a run that is missing or another user's: nobody can tell one from the other."""
 
-    def __init__(self, store: RunCommands, files: Workspaces) -> None:
+    def __init__(self, store: RunCommands, files: WorkspaceStore) -> None:
         self._store = store
         self._files = files
 

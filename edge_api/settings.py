@@ -9,7 +9,9 @@ import msgspec
 
 from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError, StoreSettings
 
-SCOPES = frozenset({"runs:read", "runs:write"})
+READ_RUNS = "runs:read"
+WRITE_RUNS = "runs:write"
+SCOPES = frozenset({READ_RUNS, WRITE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")

@@ -105,7 +105,7 @@ class Fanout:
             if not topic.listeners:
                 self._close(channel, topic)
 
-    async def settle(self) -> None:
+    async def wait_closed(self) -> None:
         """Return once the subscriptions that nobody listens to any longer are closed.
 
         For a process that may be frozen next: it would keep them half open.

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from edge_api.http.response_models import Gap, StreamEnd
 from edge_api.logs.frames import PING, RETRY, frame
 from edge_api.logs.reader import ENOUGH_BYTES
-from edge_api.logs.sse import HEADERS, Streams
+from edge_api.logs.sse import HEADERS, LogStreams
 from edge_api.settings import ApiSettings
 from infra.contract.log import TERMINAL_EVENT, Event, RunLog
 from infra.contract.states import TERMINAL
@@ -37,7 +37,7 @@ class LongPoll:
         run: RunLog,
         source: AsyncGenerator[Sequence[Event | Gap | StreamEnd], None],
         settings: ApiSettings,
-        streams: Streams,
+        streams: LogStreams,
     ) -> None:
         self._run = run
         self._source = source

@@ -22,14 +22,14 @@ HEADERS = [
 _PARTING_S = 1.0
 
 
-class Streams:
+class LogStreams:
     """The streams that are open, so that a shutdown can end them instead of waiting for clients that never leave.
 
-    `settle` returns once the subscriptions of streams that have ended are closed.
+    `wait_closed` returns once the subscriptions of streams that have ended are closed.
     """
 
-    def __init__(self, settle: Callable[[], Awaitable[None]]) -> None:
-        self._settle = settle
+    def __init__(self, wait_closed: Callable[[], Awaitable[None]]) -> None:
+        self._wait_closed = wait_closed
         self._open: set[asyncio.Event] = set()
         self._ending = False
 
@@ -53,7 +53,7 @@ class Streams:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._settle()
+            await self._wait_closed()
 
     def end(self) -> None:
         """End all streams, and those to come at once. Clients reconnect elsewhere with their last id."""
@@ -75,7 +75,7 @@ class EventStream:
         run_id: str,
         source: AsyncGenerator[Sequence[Event | Gap | StreamEnd], None],
         settings: ApiSettings,
-        streams: Streams,
+        streams: LogStreams,
     ) -> None:
         self._run_id = run_id
         self._source = source

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from edge_api.__main__ import Server, create_server, listen
 from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
-from edge_api.ports import Workspaces
+from edge_api.ports import WorkspaceStore
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
 from infra.contract.files import FileEntry
 from infra.contract.log import TERMINAL_EVENT, LogFeed, NewEvent
@@ -96,7 +96,7 @@ class Edge:
 
 @asynccontextmanager
 async def serve(
-    rest: RedisRestSettings, files: Workspaces, settings: ApiSettings | None = None, feed: LogFeed | None = None
+    rest: RedisRestSettings, files: WorkspaceStore, settings: ApiSettings | None = None, feed: LogFeed | None = None
 ) -> AsyncIterator[Edge]:
     """The API on a free port; in the end nobody may still be subscribed."""
     redis = RedisRest(rest)

@@ -37,17 +37,17 @@ async def test_it_settles_when_what_was_left_is_closed_and_waits_for_nothing_els
     fanout = Fanout(feed)
     with fanout.join("kept") as kept:
         await kept.confirmed()
-        await fanout.settle()
+        await fanout.wait_closed()
         with fanout.join("left") as left:
             await left.confirmed()
-        settling = asyncio.create_task(fanout.settle())
+        settling = asyncio.create_task(fanout.wait_closed())
         while not feed.closing:
             await asyncio.sleep(0)
         assert not settling.done()
         feed.may_close.set()
         await settling
         assert feed.open == 1
-    await fanout.settle()
+    await fanout.wait_closed()
     assert feed.open == 0
 
 
@@ -57,7 +57,7 @@ async def test_a_subscription_that_does_not_close_is_not_waited_for_for_ever(mon
     fanout = Fanout(feed)
     with fanout.join("left") as left:
         await left.confirmed()
-    await fanout.settle()
+    await fanout.wait_closed()
     assert feed.open == 1
     feed.may_close.set()
     await fanout.close()

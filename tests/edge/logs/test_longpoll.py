@@ -12,7 +12,7 @@ from httpx_sse import aconnect_sse
 from edge_api.logs import reader as log_reader
 from edge_api.logs.longpoll import LongPoll
 from edge_api.logs.reader import Item
-from edge_api.logs.sse import Streams
+from edge_api.logs.sse import LogStreams
 from edge_api.settings import ApiSettings
 from infra.contract.errors import StoreRejected
 from infra.contract.log import Event
@@ -217,7 +217,7 @@ class Request:
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        poll = LongPoll(await self.store.log("run_1"), self.source.items(), LONG, Streams(settle))
+        poll = LongPoll(await self.store.log("run_1"), self.source.items(), LONG, LogStreams(settle))
         await poll({"type": "http", "method": "GET", "aws.context": Context(left_ms)}, receive, send)
         return bytes(self.sent[-1]["body"]).decode()
 
