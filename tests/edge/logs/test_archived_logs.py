@@ -16,6 +16,7 @@ from infra.contract.log import Event, Segment
 from infra.contract.states import Outcome, Status
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
+from tests.edge.logs.reading import read_all
 from tests.edge.stack import Edge, SimulatedWorker, client, create, follow, note, numbers, serve, stream
 from tests.support.logs import events_in_redis
 from tests.support.waiting import until
@@ -154,7 +155,7 @@ async def test_what_is_archived_between_the_record_and_the_stream_is_found(
     old = await archiving.store.log(run_id)
     await archiving.archive(run_id, 6)
     reader: LogReader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
-    items = [item async for some in reader.follow(old, 0) for item in some]
+    items = await read_all(reader.follow(old, 0))
     assert [item.seq for item in items if isinstance(item, Event)] == list(range(1, 13))
     assert [item.seq for item in await reader.page(old, 2, 100) if isinstance(item, Event)] == list(range(3, 13))
 
@@ -186,7 +187,7 @@ async def test_a_run_deleted_while_its_archive_is_read_ends_the_stream(
     assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
     assert await archiving.workspaces.delete_run("ada", run_id) == 0
     reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
-    assert [items async for items in reader.follow(old, 0)] == []
+    assert await read_all(reader.follow(old, 0)) == []
     assert (await ada.get(f"/agent/logs/{run_id}")).status_code == 404
 
 
@@ -235,6 +236,6 @@ async def test_a_run_that_ends_and_is_archived_while_its_watcher_subscribes(
     await archiving.archive(run_id, 4)
     reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
     async with asyncio.timeout(10):
-        items = [item async for some in reader.follow(old, 2) for item in some]
+        items = await read_all(reader.follow(old, 2))
     assert [item.seq for item in items if isinstance(item, Event)] == [3, 4]
     assert isinstance(items[-1], StreamEnd)

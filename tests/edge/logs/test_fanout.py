@@ -52,7 +52,7 @@ async def test_it_settles_when_what_was_left_is_closed_and_waits_for_nothing_els
 
 
 async def test_a_subscription_that_does_not_close_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SETTLE_S", 0.01)
+    monkeypatch.setattr(module, "CLOSE_WAIT_S", 0.01)
     feed = SlowFeed()
     fanout = Fanout(feed)
     with fanout.join("left") as left:

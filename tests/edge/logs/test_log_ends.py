@@ -1,16 +1,23 @@
 """A followed log comes to its end, though what is read lags behind what is heard, or the run is gone."""
 
+import asyncio
+
 import httpx
 import pytest
 
 from edge_api.http.response_models import StreamEnd
+from edge_api.logs import backoff
 from edge_api.logs import reader as log_reader
+from edge_api.logs.fanout import Fanout
+from edge_api.logs.reader import LogReader
+from edge_api.logs.stored import LAG_TRIES
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import Lease
 from infra.contract.runs import RunSpec
 from infra.contract.states import Status
-from tests.edge.logs.reading import RUN, ScriptedFeed, watching
+from tests.edge.logs.reading import RUN, EndOfLog, ScriptedFeed, read_all, watching
 from tests.edge.stack import SimulatedWorker, create, note
+from tests.support.archive import NoArchive
 from tests.support.waiting import until
 
 FINISHED = '{"first":%d,"events":[{"ts":1,"type":"run.finished"}]}'
@@ -18,14 +25,14 @@ FINISHED = '{"first":%d,"events":[{"ts":1,"type":"run.finished"}]}'
 
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_reader, "RETRY_FIRST_S", 0.001)
-    monkeypatch.setattr(log_reader, "RETRY_LAST_S", 0.01)
+    monkeypatch.setattr(backoff, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(backoff, "RETRY_LAST_S", 0.01)
 
 
 async def test_a_record_that_lags_behind_its_log_is_waited_for(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, lags = worker.store.log, 3 * log_reader.LAG_TRIES
+    read, lags = worker.store.log, 3 * LAG_TRIES
     stale = await read(RUN)
 
     async def lagging(run_id: str) -> RunLog:
@@ -76,7 +83,7 @@ async def test_a_run_deleted_meanwhile_ends_its_stream(
             feed.die()
         else:
             feed.publish("deleted")
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(EndOfLog):
             await reader.take(1)
 
 
@@ -96,7 +103,7 @@ async def test_another_run_of_the_same_id_is_not_followed(
 
         await until(is_made_later, "the clock has gone on")
         feed.die()
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(EndOfLog):
             await reader.take(1)
 
 
@@ -118,6 +125,20 @@ async def test_a_place_beyond_the_end_is_the_end(worker: SimulatedWorker, lease:
         await worker.finish(lease)
         feed.publish(FINISHED % 2)
         assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+
+
+async def test_a_position_beyond_the_end_of_a_run_that_ended_before_the_subscription_is_the_end(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No message comes any more; only the record shows the end."""
+    monkeypatch.setattr(log_reader, "LOOK_S", 0.0)
+    outdated = await worker.store.log(RUN)
+    await worker.finish(lease)
+    fanout = Fanout(feed)
+    async with asyncio.timeout(10):
+        items = await read_all(LogReader(worker.store, fanout, NoArchive()).follow(outdated, 1000))
+    assert items == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+    await fanout.close()
 
 
 async def test_a_page_beyond_the_end_is_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:

@@ -1,7 +1,7 @@
 """Logs live where an answer cannot stream: one poll after the other brings what a stream would."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -10,8 +10,8 @@ import pytest_asyncio
 from httpx_sse import aconnect_sse
 
 from edge_api.logs import reader as log_reader
+from edge_api.logs.items import Item
 from edge_api.logs.longpoll import LongPoll
-from edge_api.logs.reader import Item
 from edge_api.logs.sse import LogStreams
 from edge_api.settings import ApiSettings
 from infra.contract.errors import StoreRejected
@@ -207,8 +207,8 @@ class Request:
     async def answer(self, left_ms: int) -> str:
         await self.store.create("run_1", "ada", RunSpec(prompt="x"), start=True, digest="d")
 
-        async def settle() -> None:
-            self.source.settled = True
+        async def wait_closed() -> None:
+            self.source.subscriptions_closed = True
 
         async def receive() -> dict[str, str]:
             await asyncio.Event().wait()
@@ -217,29 +217,30 @@ class Request:
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        poll = LongPoll(await self.store.log("run_1"), self.source.items(), LONG, LogStreams(settle))
+        poll = LongPoll(await self.store.log("run_1"), self.source, LONG, LogStreams(wait_closed))
         await poll({"type": "http", "method": "GET", "aws.context": Context(left_ms)}, receive, send)
         return bytes(self.sent[-1]["body"]).decode()
 
 
 class Source:
-    """Gives out its batches, then fails or waits for ever."""
+    """Source that gives out its batches, then fails or waits for ever."""
 
     def __init__(self, *batches: list[Item], failure: Exception | None = None) -> None:
-        self.batches = batches
+        self.batches = [*batches]
         self.failure = failure
         self.closed = False
-        self.settled = False
+        self.subscriptions_closed = False
 
-    async def items(self) -> Any:
-        try:
-            for batch in self.batches:
-                yield batch
-            if self.failure:
-                raise self.failure
-            await asyncio.Event().wait()
-        finally:
-            self.closed = True
+    async def next_batch(self) -> Sequence[Item] | None:
+        if self.batches:
+            return self.batches.pop(0)
+        if self.failure:
+            raise self.failure
+        await asyncio.Event().wait()
+        return None
+
+    async def aclose(self) -> None:
+        self.closed = True
 
 
 async def test_the_wait_ends_in_time_for_the_end_of_the_invocation(redis: RedisTcp) -> None:
@@ -250,7 +251,7 @@ async def test_the_wait_ends_in_time_for_the_end_of_the_invocation(redis: RedisT
         async with asyncio.timeout(10):
             assert await Request(source, redis).answer(left_ms) == "retry: 1000\n: ping\n"
         assert source.closed
-        assert source.settled
+        assert source.subscriptions_closed
 
 
 async def test_an_event_that_may_be_the_last_waits_for_the_end(redis: RedisTcp) -> None:
