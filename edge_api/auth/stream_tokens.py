@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from edge_api.http.errors import StreamTokenElsewhere, StreamTokenExpired, StreamTokenInvalid, StreamTokensOff
+from edge_api.http.errors import StreamTokenExpired, StreamTokenForAnotherRun, StreamTokenInvalid, StreamTokensOff
 from edge_api.http.principal import Principal
 from edge_api.http.response_models import StreamToken
 from edge_api.settings import READ_RUNS
@@ -49,9 +49,9 @@ class StreamTokens:
         return StreamToken(token=token, expires_ms=expires * 1000, href=href)
 
     def principal(self, tokens: Sequence[str], request: Request) -> Principal:
-        """Return the principal that the stream token in the query stands for.
+        """Return the user of the stream token in the query, with the scope to read runs.
 
-        Raises StreamTokenInvalid, StreamTokenExpired, and StreamTokenElsewhere if the path names another run.
+        Raises StreamTokenInvalid, StreamTokenExpired, and StreamTokenForAnotherRun if the path names another run.
         """
         if len(tokens) > 1:
             raise StreamTokenInvalid("the token is given twice")
@@ -59,7 +59,7 @@ class StreamTokens:
             raise StreamTokenInvalid("send the header Authorization or a stream token, not both")
         claims = self._claims(tokens[0])
         if claims["run"] != request.path_params["run_id"]:
-            raise StreamTokenElsewhere("the stream token is for another run")
+            raise StreamTokenForAnotherRun("the stream token is for another run")
         return Principal(str(claims["sub"]), _SCOPES)
 
     def _claims(self, token: str) -> Mapping[str, Any]:

@@ -130,7 +130,7 @@ class LogFollower:
         """Do the next step of the current state. Return its items; empty if only the state has changed."""
         position = self._position
         if self._is_after_terminal and not position.is_end():
-            # Only the record tells whether the run has ended: a retried run has events after a terminal one.
+            # Only the record shows whether the run has ended: a retried run has events after a terminal one.
             self._is_after_terminal = False
             await self._stored.refresh()
         if position.is_end():

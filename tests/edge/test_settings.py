@@ -110,7 +110,7 @@ def test_what_no_browser_sends_as_an_origin(bad: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(EDGE_CORS_ORIGINS=f"https://good.example,{bad}")
     assert str(caught.value).startswith("EDGE_CORS_ORIGINS ")
-    assert str(caught.value).endswith(f"{bad!r} is none")
+    assert str(caught.value).endswith(f"{bad!r} is not one")
     assert "\n" not in str(caught.value)
 
 

@@ -179,7 +179,7 @@ def test_it_is_not_started_by_hand(variables: dict[str, str]) -> None:
     command = [sys.executable, "-m", "edge_api.lambda_stream"]
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "AWS_LAMBDA_RUNTIME_API is not set: this is started by AWS Lambda\n"
+    assert ended.stderr == "AWS_LAMBDA_RUNTIME_API is not set; this program is started by AWS Lambda, which sets it\n"
 
 
 class Nobody:
