@@ -31,7 +31,7 @@ ENV = {
 
 
 def start(**changes: str) -> "subprocess.CompletedProcess[str]":
-    """Start the server and wait until it has given up."""
+    """Start the server and wait until it has exited."""
     command = [sys.executable, "-m", "edge_api"]
     return subprocess.run(command, env={**ENV, **changes}, capture_output=True, text=True, timeout=30, check=False)
 
@@ -64,14 +64,14 @@ def running(
         ({"EDGE_STREAM_TOKEN_KEY": "short"}, "EDGE_STREAM_TOKEN_KEY"),
     ],
 )
-def test_a_bad_setting_is_one_line_that_names_it(changes: dict[str, str], named: str) -> None:
+def test_a_bad_setting_is_a_one_line_error_that_names_it(changes: dict[str, str], named: str) -> None:
     ended = start(**changes)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(named)
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_taken_port_is_one_line(rest_settings: RedisRestSettings) -> None:
+def test_a_port_in_use_is_a_one_line_error(rest_settings: RedisRestSettings) -> None:
     ended = start(EDGE_PORT=rest_settings.url.rsplit(":", 1)[1])
     assert ended.returncode == 1
     assert ended.stderr.startswith("cannot listen on 127.0.0.1:")

@@ -1,4 +1,4 @@
-"""A streaming function whose application does what the path says: what the API itself is made never to do."""
+"""Streaming function whose application misbehaves as the path selects, in ways in which the API never does."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ Rest = Callable[["Answer"], Awaitable[None]]
 
 
 class Answer:
-    """The answer to one request, which begins with what was asked."""
+    """Response to one request."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.receive, self.send = receive, send
@@ -40,7 +40,7 @@ class Answer:
         await self.send({"type": "http.response.body"})
 
     async def left(self) -> None:
-        """Wait until the client has left."""
+        """Wait until the client has disconnected."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -71,7 +71,7 @@ RESTS: dict[str, Rest] = {"/": Answer.end, "/fail": fail, "/half": half, "/slow"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer as the path says."""
+    """Respond as the path selects."""
     if scope["path"] == "/raise":
         raise RuntimeError("before the first byte")
     if scope["path"] == "/nothing":

@@ -13,6 +13,6 @@ from edge_api.settings import ApiSettings
 def openapi_document() -> dict[str, Any]:
     """Return the document of an application without adapters, which only requests would use."""
     absent: Any = None
-    app = create_app(absent, absent, SimpleNamespace(logs=absent), absent, ApiSettings())  # type: ignore[arg-type]
+    app = create_app(absent, absent, SimpleNamespace(logs=absent), absent, ApiSettings())
     document: dict[str, Any] = msgspec.json.decode(openapi.build(ApiSettings(), app.state.endpoints))
     return document

@@ -1,4 +1,4 @@
-"""A reader whose upstream the test writes, read step by step."""
+"""Followers that are read step by step, with an upstream whose messages the test writes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +17,7 @@ RUN = "run_1"
 
 
 class ScriptedFeed:
-    """An upstream whose messages the test writes itself."""
+    """Upstream whose messages the test writes itself."""
 
     def __init__(self) -> None:
         self.queues: list[asyncio.Queue[str | None]] = []

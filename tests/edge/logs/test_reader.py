@@ -1,4 +1,4 @@
-"""The reader against an upstream that loses, repeats, reorders, damages and dies: the client must not notice."""
+"""A follower gives out every event once, although its upstream loses, repeats, reorders or damages messages."""
 
 import asyncio
 
@@ -80,7 +80,7 @@ async def test_messages_out_of_order_come_in_order(worker: SimulatedWorker, leas
         assert await reader.seqs(2) == [2, 3]
 
 
-async def test_a_stream_that_lags_behind_its_channel_is_waited_for(
+async def test_a_follower_waits_for_a_stream_that_lags_behind_its_channel(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
 ) -> None:
     async with watching(worker.store, feed) as reader:
@@ -182,7 +182,7 @@ async def test_an_outage_between_the_terminal_event_and_the_end_only_delays_the_
     assert not outages
 
 
-async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
+async def test_a_client_that_is_too_slow_for_the_channel_continues_from_the_stream(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
 ) -> None:
     fanout = Fanout(feed, inbox_chars=200)
@@ -202,7 +202,7 @@ async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(0, 5))
-def test_whatever_arrives_is_given_out_once_and_in_order(seqs: list[int], after: int) -> None:
+def test_events_in_any_order_are_given_out_once_and_in_order(seqs: list[int], after: int) -> None:
     position = Position(BEGUN, after)
     given_out: list[int] = []
     for start in range(0, len(seqs), 3):

@@ -1,4 +1,4 @@
-"""Forking over HTTP: what a fork begins with, and which forks are refused."""
+"""Forks over HTTP: their first steps, and the forks that are rejected."""
 
 import httpx
 import pytest
@@ -11,7 +11,7 @@ PLAN = [{"tool": "message", "args": {"text": text}} for text in ("one", "two", "
 
 
 async def half_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> str:
-    """A running run of three steps of which two are completed."""
+    """Create a running run of three steps, two of which are completed."""
     run_id = str((await ada.post("/agent/runs", json={"plan": PLAN, "priority": 7})).json()["run_id"])
     lease = await worker.claim()
     await worker.store.emit(lease, Writes(journal={"step:0": "{}", "step:1": "{}"}))
@@ -45,7 +45,7 @@ async def test_a_fork_is_a_run_that_names_its_origin(ada: httpx.AsyncClient, wor
         ({"from_step": 1, "when": 1}, 422, "$.when"),
     ],
 )
-async def test_forks_that_are_refused(
+async def test_invalid_forks_are_rejected(
     ada: httpx.AsyncClient, worker: SimulatedWorker, body: dict[str, object], status: int, field: str
 ) -> None:
     run_id = await half_done(ada, worker)
@@ -55,7 +55,9 @@ async def test_forks_that_are_refused(
     assert await worker.size() == before
 
 
-async def test_only_what_was_done_just_so_can_be_begun_with(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_fork_can_begin_only_with_identical_completed_steps(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     run_id = await half_done(ada, worker)
     wanted = {"plan": [PLAN[1], PLAN[0]], "fork_of": {"run_id": run_id, "from_step": 1}}
     answer = await ada.post("/agent/runs", json=wanted)
@@ -64,10 +66,10 @@ async def test_only_what_was_done_just_so_can_be_begun_with(ada: httpx.AsyncClie
 
 @pytest.mark.parametrize("condemned", [True, False])
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_fork_that_is_asked_for_again_is_found_though_its_origin_is_gone(
+async def test_a_repeated_fork_request_finds_its_run_after_the_source_is_deleted(
     ada: httpx.AsyncClient, worker: SimulatedWorker, named: bool, condemned: bool
 ) -> None:
-    """By either route, and while the origin is being deleted."""
+    """Through either endpoint, and while the source run is being deleted."""
     run_id = str((await ada.post("/agent/runs", json={"plan": PLAN})).json()["run_id"])
     lease = await worker.claim()
     await worker.store.emit(lease, Writes(journal={"step:0": "{}"}))
@@ -92,7 +94,9 @@ async def test_a_fork_that_is_asked_for_again_is_found_though_its_origin_is_gone
     assert other.status_code == (409 if condemned else 404)
 
 
-async def test_a_foreign_run_cannot_be_forked(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
+async def test_a_run_of_another_user_cannot_be_forked(
+    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
+) -> None:
     run_id = await half_done(ada, worker)
     async with client(edge, "bob") as bob:
         assert (await bob.post(f"/agent/runs/{run_id}/fork", json={"from_step": 0})).status_code == 404
@@ -100,8 +104,8 @@ async def test_a_foreign_run_cannot_be_forked(ada: httpx.AsyncClient, edge: Edge
         assert (await bob.post("/agent/runs", json=wanted)).status_code == 404
 
 
-async def test_a_fork_is_what_a_run_can_be(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
-    """Neither without steps that are none, nor with more than a plan can have: no worker could read its record."""
+async def test_a_fork_has_the_limits_of_a_run(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    """A plan must have at least one step, and at most as many as a worker accepts in a record."""
     prompted = str((await ada.post("/agent/runs", json={"prompt": "think"})).json()["run_id"])
     await worker.complete(status=Status.FAILED)
     answer = await ada.post(f"/agent/runs/{prompted}/fork", json={"from_step": 0})
