@@ -134,8 +134,9 @@ def _route(
 async def _authorize(
     endpoint: ApiEndpoint, request: Request, authenticate: Authenticate, stream_tokens: StreamTokens
 ) -> tuple[Principal, Request]:
-    """Return the principal, and the request without stream tokens. Raises Unauthenticated, Forbidden or a StreamToken…
-    error.
+    """Return the principal, and the request without stream tokens.
+
+    Raises Unauthenticated, Forbidden, StreamTokenInvalid, StreamTokenExpired, StreamTokenForAnotherRun.
     """
     if endpoint.public:
         return ANONYMOUS, request

@@ -154,8 +154,8 @@ class Fanout:
             log("fanout.failed", error=exc, channel=channel)
             _fail(shared, StoreUnavailable("the subscription failed"))
         finally:
-            # A later client must open a new subscription. The current listeners end, and their readers subscribe again
-            # by themselves, because only a reader knows its position.
+            # A later client must open a new subscription. The current listeners end, and their readers subscribe again,
+            # because only a reader knows its position.
             if self._channels.get(channel) is shared:
                 del self._channels[channel]
             for listener in shared.listeners:

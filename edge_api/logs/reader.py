@@ -2,15 +2,16 @@
 
 How a reader passes from replay to live:
 
-1. REPLAY: it gives out the stored events that the run's record names. A run that has ended needs no more than that.
-2. It subscribes to the run's channel and waits until the subscription is confirmed. From now on each published batch
-   waits in the reader's inbox.
-3. SUBSCRIBED: it reads back from storage what was appended before the confirmation.
-4. LIVE: it takes the batches of the inbox. Events with a seq up to `position.last` are dropped, because the read-back
-   has given them out. A batch that leaves a hole was preceded by a lost message: the events in the hole are read from
-   storage, and only those that cannot be found there become a Gap.
+1. REPLAY: give out the stored events up to the last one that the run's record names. A run that has ended needs no
+   subscription, so its log ends here.
+2. Subscribe to the run's channel, and wait until the subscription is confirmed. From then on every published batch
+   arrives in the reader's inbox.
+3. SUBSCRIBED: read back from storage the events that were appended before the confirmation.
+4. LIVE: take the batches from the inbox. Drop events with a seq up to `position.last`, because the read-back has given
+   them out. If a batch leaves a hole, a message was lost: read the events in the hole from storage. Only events that
+   storage does not have become a Gap.
 
-Any failure leads to RETRY, which begins again with step 1 at the position that was reached.
+A failure of the upstream leads to RETRY, which begins again with step 1 at the position that was reached.
 """
 
 import asyncio
@@ -60,6 +61,7 @@ class LogReader:
         async with aclosing(StoredLog(self._store, self._archive, position)) as stored:
             while items := await stored.next_batch():
                 for item in items:
+                    # A page states at most one gap, in front of its events; a later one begins the next page.
                     if found and isinstance(item, Gap):
                         return found
                     found.append(item)
@@ -122,7 +124,7 @@ class LogFollower:
         return None
 
     async def aclose(self) -> None:
-        """End: leave the channel and close what is being read."""
+        """End: leave the channel, and close the segment that is being read."""
         self._state = ReadState.ENDED
         await self._release()
 
@@ -159,14 +161,14 @@ class LogFollower:
         if run.status in TERMINAL:
             self._catch_up = CatchUp(self._stored, to_end=True)
         elif run.seq > self._position.last:
-            # Read before subscribing: it can be long, and for a long poll it is all that the client waits for.
+            # Read before subscribing: the stored log can be long, and a long poll is complete without a subscription.
             self._catch_up = CatchUp(self._stored)
 
     async def _subscribe(self) -> None:
         """REPLAY → SUBSCRIBED."""
         if self._position.run.status in TERMINAL:
-            # Not the end, though everything up to the record's last event is given out: the record is outdated,
-            # because the run has been retried.
+            # All events that the record names are given out, but later ones were seen: the record is outdated, because
+            # the run has been retried.
             await self._retry()
             return
         self._listener = self._subscription.enter_context(self._fanout.join(self._channel))
@@ -205,7 +207,7 @@ class LogFollower:
     async def _retry(self) -> None:
         """Any state → RETRY."""
         await self._release()
-        # An upstream that served for a while is tried again soon; one that fails again and again is spared.
+        # The delay grows only while the upstream keeps failing soon after each attempt.
         has_lasted = time.monotonic() - self._begun_s > RETRY_LAST_S
         self._failures = 0 if has_lasted else self._failures + 1
         self._state = ReadState.RETRY
@@ -214,7 +216,7 @@ class LogFollower:
         """RETRY → REPLAY, after a delay."""
         await asyncio.sleep(backoff_s(self._failures))
         self._begun_s = time.monotonic()
-        # The run may have ended since: a reader with the old record would wait for ever.
+        # Without this a run that has ended since would be followed for ever, because its record still says `running`.
         await self._stored.refresh()
         self._begin()
 

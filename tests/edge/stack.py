@@ -192,8 +192,8 @@ class SimulatedWorker:
         return Lease(claim.run.id, claim.run.fence)
 
     async def emit(self, lease: Lease, *events: NewEvent, files: dict[str, FileEntry | None] | None = None) -> None:
-        held = await self.store.emit(lease, Writes(events=[*events], files=files or {}))
-        assert held.outcome is Outcome.OK
+        reply = await self.store.emit(lease, Writes(events=[*events], files=files or {}))
+        assert reply.outcome is Outcome.OK
         lease.batch += 1
 
     async def finish(self, lease: Lease, status: Status = Status.SUCCEEDED) -> None:

@@ -131,11 +131,11 @@ def test_a_poll_returns_the_stored_events(invoke: Invoke, monkeypatch: pytest.Mo
 def test_a_poll_that_ends_before_redis_replies_leaves_no_request_open(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    sent: list[str] = []
 
     async def slowly(self: RedisRest, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        asked.extend(str(name) for name, *_ in commands)
-        if asked[-1] == "XRANGE":
+        sent.extend(str(name) for name, *_ in commands)
+        if sent[-1] == "XRANGE":
             await asyncio.sleep(60)
         return await pipelined(self, commands)
 
@@ -145,7 +145,7 @@ def test_a_poll_that_ends_before_redis_replies_leaves_no_request_open(
     run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])
     answer = call(invoke, "GET", f"/agent/logs/{run['run_id']}/stream")
     assert answer["body"] == QUIET
-    assert "XRANGE" in asked
+    assert "XRANGE" in sent
 
 
 def test_events_that_are_not_requests_get_the_warm_up_response(invoke: Invoke) -> None:

@@ -91,6 +91,6 @@ class Call:
                 return
             await self._changed.wait()
 
-    async def whole(self) -> tuple[dict[str, Any], bytes]:
+    async def complete(self) -> tuple[dict[str, Any], bytes]:
         """Return the head and the complete body of a streamed response, whatever its outcome."""
         return await self.head(), b"".join([part async for part in self.content()])

@@ -56,7 +56,7 @@ class Environment:
         async with asyncio.timeout(60):
             return await self.process.wait()
 
-    async def settled(self) -> None:
+    async def wait_frozen(self) -> None:
         """Wait until the process has requested its next invocation and has been frozen."""
         async with asyncio.timeout(60):
             while not self.frozen:

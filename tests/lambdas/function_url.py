@@ -43,9 +43,9 @@ class FunctionUrl:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = await self._invoke(await _event(scope, receive))
         if await call.begun():
-            await self._pass_on(call, send)
+            await self._forward(call, send)
         elif await call.ended() == "answered":
-            await _answer_whole(await call.head(), send)
+            await _send_complete(await call.head(), send)
         else:
             await _answer(send, 502, {"content-type": "application/json"}, b'{"Message":null}')
 
@@ -57,16 +57,16 @@ class FunctionUrl:
         environment = self.idle.pop()
         call = await environment.invoke(event)
         self.calls.append(call)
-        task = asyncio.create_task(self._give_back(environment, call))
+        task = asyncio.create_task(self._release(environment, call))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return call
 
-    async def _give_back(self, environment: Environment, call: Call) -> None:
+    async def _release(self, environment: Environment, call: Call) -> None:
         await call.ended()
         self.idle.append(environment)
 
-    async def _pass_on(self, call: Call, send: Send) -> None:
+    async def _forward(self, call: Call, send: Send) -> None:
         head = await call.head()
         headers = [(name.encode(), value.encode()) for name, value in head["headers"].items()]
         headers += [(b"set-cookie", cookie.encode()) for cookie in head["cookies"]]
@@ -94,7 +94,7 @@ async def _event(scope: Scope, receive: Receive) -> object:
     return function_url_event(scope["method"], scope["path"] + (f"?{query}" if query else ""), headers, body)
 
 
-async def _answer_whole(answer: dict[str, object], send: Send) -> None:
+async def _send_complete(answer: dict[str, object], send: Send) -> None:
     body = str(answer["body"]).encode()
     headers = answer["headers"]
     assert isinstance(headers, dict)

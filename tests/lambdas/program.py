@@ -39,7 +39,7 @@ class Answer:
     async def end(self) -> None:
         await self.send({"type": "http.response.body"})
 
-    async def left(self) -> None:
+    async def disconnected(self) -> None:
         """Wait until the client has disconnected."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
@@ -54,16 +54,16 @@ async def half(_answer: Answer) -> None:
 
 
 async def slow(answer: Answer) -> None:
-    await answer.left()
+    await answer.disconnected()
     await answer.piece(" left")
     await answer.end()
 
 
 async def endless(answer: Answer) -> None:
-    leaving = asyncio.create_task(answer.left())
-    while not leaving.done():
+    disconnected = asyncio.create_task(answer.disconnected())
+    while not disconnected.done():
         await answer.piece("x" * 1000)
-        await asyncio.wait({leaving}, timeout=0.01)
+        await asyncio.wait({disconnected}, timeout=0.01)
     await answer.end()
 
 

@@ -16,7 +16,7 @@ HEAD_BYTES = 16 * 1024
 STREAM_TYPE = "application/vnd.awslambda.http-integration-response"
 
 
-class Gone(Exception):
+class ConnectionClosed(Exception):
     """The connection was closed, by the function or by this API."""
 
 
@@ -34,9 +34,9 @@ class Wire:
             while (event := self.http.next_event()) is h11.NEED_DATA:
                 self.http.receive_data(await self.reader.read(65536))
         except (OSError, h11.RemoteProtocolError) as exc:
-            raise Gone(str(exc)) from exc
+            raise ConnectionClosed(str(exc)) from exc
         if isinstance(event, h11.ConnectionClosed):
-            raise Gone("closed")
+            raise ConnectionClosed("closed")
         return event
 
     async def send(self, event: Any) -> None:
@@ -44,7 +44,7 @@ class Wire:
             self.writer.write(self.http.send(event) or b"")
             await self.writer.drain()
         except OSError as exc:
-            raise Gone(str(exc)) from exc
+            raise ConnectionClosed(str(exc)) from exc
 
     async def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         head = [*headers.items(), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -137,7 +137,7 @@ class RuntimeApi:
                 if wire.http.our_state is not h11.DONE or wire.http.their_state is not h11.DONE:
                     break
                 wire.http.start_next_cycle()
-        except Gone:
+        except ConnectionClosed:
             pass
         finally:
             self._wires.discard(wire)
@@ -179,7 +179,7 @@ class RuntimeApi:
         return None
 
     async def _work(self, wire: Wire) -> None:
-        """Wait for a call while the function is frozen. Raises Gone."""
+        """Wait for a call while the function is frozen. Raises ConnectionClosed."""
         self.idle, closing = wire, asyncio.create_task(wire.reader.read(1))
         try:
             while not self._waiting:
@@ -189,7 +189,7 @@ class RuntimeApi:
                 await asyncio.wait({closing, arriving}, return_when=asyncio.FIRST_COMPLETED)
                 arriving.cancel()
                 if closing.done():
-                    raise Gone("closed while it waited")
+                    raise ConnectionClosed("closed while it waited")
         finally:
             self.idle = None
             closing.cancel()
@@ -225,10 +225,10 @@ class RuntimeApi:
                 call.pieces += event.chunk_end
                 if call.pieces == self.break_after:
                     self.break_after = None
-                    raise Gone("on purpose")
+                    raise ConnectionClosed("on purpose")
                 call.changed()
                 await self.reading.wait()
-        except Gone:
+        except ConnectionClosed:
             self.current = None
             call.end("broken")
             raise

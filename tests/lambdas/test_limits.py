@@ -33,7 +33,7 @@ async def ask(function: Environment, event: object, timeout_s: float = 60) -> st
     outcome = await call.ended()
     assert outcome == "answered", function.log()
     if call.streamed:
-        return (await call.whole())[1].decode()
+        return (await call.complete())[1].decode()
     answer = await call.head()
     assert answer["isBase64Encoded"] is False
     return str(answer["body"])
@@ -70,7 +70,7 @@ async def test_a_frozen_function_has_no_open_subscription(
         assert isinstance(reply, list)
         return int(str(reply[1]))
 
-    async def nobody() -> bool:
+    async def no_follower() -> bool:
         return await followers() == 0
 
     await create(worker)
@@ -83,8 +83,8 @@ async def test_a_frozen_function_has_no_open_subscription(
 
             await until(followed, "the log is followed")
             assert await call.ended() == "answered"
-            await function.settled()
-            await until(nobody, "nobody follows the log")
+            await function.wait_frozen()
+            await until(no_follower, "nobody follows the log")
             assert function.frozen
 
 

@@ -88,12 +88,12 @@ async def test_the_log_of_an_ended_run_is_returned_immediately_from_any_event_on
     async with ada(front) as http:
         run_id = await create(http)
         await worker.complete(events=5, status=Status.FAILED)
-        whole = await follow(http, run_id)
-        assert numbers(whole) == list(range(1, 8))
-        assert whole[-1].event == "end"
+        expected = await follow(http, run_id)
+        assert numbers(expected) == list(range(1, 8))
+        assert expected[-1].event == "end"
         for after in range(7):
             seen = await follow(http, run_id, after)
-            assert [event.data for event in seen] == [event.data for event in whole[after:]]
+            assert [event.data for event in seen] == [event.data for event in expected[after:]]
         answer = await http.get(f"/agent/logs/{run_id}/stream", headers={"Last-Event-ID": "7"})
         assert (answer.status_code, answer.content) == (204, b"")
 

@@ -40,7 +40,7 @@ async def function(shared: Environment) -> AsyncIterator[Environment]:
 
 async def test_status_headers_and_cookies_arrive_at_the_client(function: Environment) -> None:
     call = await function.invoke(get("/"))
-    head, body = await call.whole()
+    head, body = await call.complete()
     assert head == {
         "statusCode": 200,
         "headers": {"vary": "Origin, Accept", "content-type": "text/plain"},
@@ -51,7 +51,7 @@ async def test_status_headers_and_cookies_arrive_at_the_client(function: Environ
 
 async def test_the_response_to_head_has_no_body(function: Environment) -> None:
     call = await function.invoke(function_url_event("HEAD", "/", {}))
-    head, body = await call.whole()
+    head, body = await call.complete()
     assert (head["statusCode"], body, call.outcome) == (200, b"", "answered")
 
 
@@ -63,14 +63,14 @@ async def test_requests_come_from_function_urls_and_from_rest_apis(function: Env
         rest_event("POST", "/", {}, b"body"),
     ):
         call = await function.invoke(event)
-        _, body = await call.whole()
+        _, body = await call.complete()
         assert body.decode() == f"POST Root=1-{call.id[:8]} body"
 
 
 async def test_an_error_before_the_first_byte_is_a_problem(function: Environment) -> None:
     for path in ("/raise", "/nothing"):
         call = await function.invoke(get(path))
-        head, body = await call.whole()
+        head, body = await call.complete()
         assert (head["statusCode"], head["headers"]["content-type"]) == (500, "application/problem+json")
         assert json.loads(body)["type"] == "urn:swissbrain:problem:internal"
         assert call.outcome == "answered"
@@ -79,7 +79,7 @@ async def test_an_error_before_the_first_byte_is_a_problem(function: Environment
 async def test_an_error_after_the_first_byte_is_reported_in_the_trailers(function: Environment) -> None:
     for path, error in (("/fail", "RuntimeError"), ("/half", "Incomplete")):
         call = await function.invoke(get(path))
-        _, body = await call.whole()
+        _, body = await call.complete()
         assert body.startswith(b"GET ")
         assert call.outcome == "failed"
         assert call.error
@@ -88,14 +88,14 @@ async def test_an_error_after_the_first_byte_is_reported_in_the_trailers(functio
 
 async def test_the_application_gets_a_disconnect_before_the_deadline(function: Environment) -> None:
     call = await function.invoke(get("/slow"), timeout_s=3)
-    _, body = await call.whole()
+    _, body = await call.complete()
     assert body.endswith(b" left")
     assert call.outcome == "answered"
 
 
 async def test_an_application_that_does_not_end_is_cancelled_before_the_deadline(function: Environment) -> None:
     call = await function.invoke(get("/deaf"), timeout_s=3)
-    head, _ = await call.whole()
+    head, _ = await call.complete()
     assert (head["statusCode"], call.outcome) == (500, "answered")
 
 
@@ -127,16 +127,16 @@ async def test_a_response_that_breaks_off_ends_the_application(function: Environ
     function.api.break_after = 5
     call = await function.invoke(get("/endless"))
     assert await call.ended() == "broken"
-    await function.settled()
+    await function.wait_frozen()
     assert f'"action":"lambda.lost","invocation":"{call.id}"' in function.log()
 
 
 async def test_a_connection_that_was_closed_while_idle_is_replaced(function: Environment) -> None:
     await (await function.invoke(get("/"))).ended()
-    await function.settled()
+    await function.wait_frozen()
     before = function.api.connections
     function.api.drop_idle()
-    await function.settled()
+    await function.wait_frozen()
     assert function.api.connections == before + 1
 
 
@@ -144,7 +144,7 @@ async def test_the_loop_continues_after_a_rejected_response(function: Environmen
     function.api.refuse_with = 410
     call = await function.invoke(get("/"))
     assert await call.ended() == "broken"
-    await function.settled()
+    await function.wait_frozen()
     assert '"lambda.refused"' in function.log()
 
 
@@ -157,7 +157,7 @@ async def test_the_loop_ends_when_the_runtime_api_fails(start: Start) -> None:
         assert await made.exited() == 1
     async with start(STREAMING) as made:
         await (await made.invoke({})).ended()
-        await made.settled()
+        await made.wait_frozen()
         await made.api.stop()
         made.thaw()
         assert await made.exited() == 1

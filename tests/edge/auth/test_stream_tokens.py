@@ -64,7 +64,7 @@ async def test_a_minted_token_has_its_claims_and_a_link(ada: httpx.AsyncClient, 
         assert made.keys() == {"token", "expires_ms", "href"}
         assert made["href"] == f"/agent/logs/{run_id}/stream?token={made['token']}"
         assert (before + expires_s) * 1000 <= made["expires_ms"] <= (time.time() + expires_s + 1) * 1000
-        held = jwt.decode(
+        decoded = jwt.decode(
             made["token"],
             STREAM_KEY,
             ["HS256"],
@@ -72,8 +72,8 @@ async def test_a_minted_token_has_its_claims_and_a_link(ada: httpx.AsyncClient, 
             issuer="swissbrain",
             options={"verify_exp": False},  # one second may have passed since
         )
-        assert held.keys() == {"sub", "run", "aud", "iss", "iat", "exp"}
-        assert (held["sub"], held["run"], held["exp"] * 1000) == ("ada", run_id, made["expires_ms"])
+        assert decoded.keys() == {"sub", "run", "aud", "iss", "iat", "exp"}
+        assert (decoded["sub"], decoded["run"], decoded["exp"] * 1000) == ("ada", run_id, made["expires_ms"])
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ async def refusal(
         assert answer.headers["content-type"] == "application/problem+json"
         for part in str(answer.url.params.get("token", "")).split("."):
             assert not part or part not in answer.text + str(answer.headers)
-    (told,) = {(answer.status_code, answer.text) for answer in answers}
+    (response,) = {(answer.status_code, answer.text) for answer in answers}
     problem = answers[0].json()
     assert problem["field"] == "token"
-    assert ('error="invalid_token"' in answers[0].headers.get("www-authenticate", "")) == (told[0] == 401)
-    return told[0], problem["type"].removeprefix(PROBLEM), problem["detail"]
+    assert ('error="invalid_token"' in answers[0].headers.get("www-authenticate", "")) == (response[0] == 401)
+    return response[0], problem["type"].removeprefix(PROBLEM), problem["detail"]
 
 
 async def test_invalid_tokens_are_rejected_with_their_reason(
@@ -270,9 +270,9 @@ def test_a_token_with_a_changed_missing_or_added_character_is_rejected() -> None
     good = tokens.mint("ada", "run_1", 300, time.time()).token
     assert tokens.principal([good], request) == Principal("ada", frozenset({"runs:read"}))
     others = {*BASE64, ".", "=", "+", "/", " ", "é", "\0"}
-    bad = {good[:place] + other + good[place + 1 :] for place in range(len(good)) for other in others}
-    bad |= {good[:place] + good[place + 1 :] for place in range(len(good))}
-    bad |= {good[:place] + other + good[place:] for place in range(len(good) + 1) for other in "A.= \n"}
+    bad = {good[:index] + other + good[index + 1 :] for index in range(len(good)) for other in others}
+    bad |= {good[:index] + good[index + 1 :] for index in range(len(good))}
+    bad |= {good[:index] + other + good[index:] for index in range(len(good) + 1) for other in "A.= \n"}
     for each in bad - {good}:
         with pytest.raises(StreamTokenInvalid):
             tokens.principal([each], request)
@@ -311,9 +311,9 @@ async def test_tokens_are_in_no_log_line_of_the_app(
             answer = await page.get(f"/agent/{path}?token={made}")
             assert answer.status_code in {401, 403, 404}
             assert made not in answer.text + str(answer.headers)
-    told = [record for record in caplog.records if record.name != "httpx"]
-    assert any(record.getMessage() == "stream_token.minted" for record in told)
-    assert made not in str([vars(record) for record in told])
+    records = [record for record in caplog.records if record.name != "httpx"]
+    assert any(record.getMessage() == "stream_token.minted" for record in records)
+    assert made not in str([vars(record) for record in records])
 
 
 def test_tokens_are_not_in_the_output_of_the_process(rest_settings: RedisRestSettings) -> None:

@@ -249,10 +249,10 @@ async def test_a_modified_cursor_is_rejected(ada: httpx.AsyncClient, bob: httpx.
 
 
 def test_a_cursor_decodes_to_the_encoded_position() -> None:
-    place = (1_700_000_000_000, "run_1")
-    assert decode_cursor(encode_cursor(place, "ada"), "ada") == place
+    position = (1_700_000_000_000, "run_1")
+    assert decode_cursor(encode_cursor(position, "ada"), "ada") == position
     with pytest.raises(BadCursor):
-        decode_cursor(encode_cursor(place, "ada"), "bob")
+        decode_cursor(encode_cursor(position, "ada"), "bob")
 
 
 async def test_an_unknown_path_gets_404_and_an_unknown_method_405(ada: httpx.AsyncClient) -> None:

@@ -24,7 +24,7 @@ class OneFile(Files):
         return "https://store.example/file"
 
     async def delete_run(self, user_id: str, run_id: str) -> int:
-        raise KeyError("unforeseen")
+        raise KeyError("unexpected")
 
 
 @asynccontextmanager
@@ -37,12 +37,12 @@ async def browser(rest: RedisRestSettings, *origins: str, origin: str = PAGE) ->
 
 
 def preflight(method: str, *headers: str) -> dict[str, str]:
-    asked = {"Access-Control-Request-Method": method}
-    return asked | ({"Access-Control-Request-Headers": ",".join(headers)} if headers else {})
+    requested = {"Access-Control-Request-Method": method}
+    return requested | ({"Access-Control-Request-Headers": ",".join(headers)} if headers else {})
 
 
 async def answers(http: httpx.AsyncClient, worker: SimulatedWorker) -> AsyncIterator[tuple[int, httpx.Response]]:
-    """Return one response of each kind, with the status that it should have."""
+    """Yield one response of each kind, with the status that it should have."""
     run_id, unstarted = await create(http), await create(http, start=False)
     lease = await worker.claim()
     await worker.emit(lease, files={"a.txt": FileEntry(key="k", size_bytes=1, modified_ms=1)})
@@ -80,8 +80,8 @@ async def test_a_page_of_an_allowed_origin_can_read_every_response(
 
 
 async def test_a_page_can_read_the_error_of_an_outage() -> None:
-    nobody = RedisRestSettings(f"http://127.0.0.1:{free_port()}", TOKEN)
-    async with browser(nobody, PAGE) as http:
+    unreachable = RedisRestSettings(f"http://127.0.0.1:{free_port()}", TOKEN)
+    async with browser(unreachable, PAGE) as http:
         answer = await http.get("/agent/runs")
         assert (answer.status_code, answer.headers[ALLOW]) == (503, PAGE)
         assert answer.headers["retry-after"] == "2"
@@ -105,8 +105,8 @@ async def test_every_page_may_call_with_a_wildcard_origin(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     async with browser(rest_settings, "*", origin=OTHER) as http:
-        asked = await http.options("/agent/runs", headers=preflight("POST", "authorization"))
-        assert (asked.status_code, asked.headers[ALLOW]) == (200, "*")
+        allowed = await http.options("/agent/runs", headers=preflight("POST", "authorization"))
+        assert (allowed.status_code, allowed.headers[ALLOW]) == (200, "*")
         async for _, answer in answers(http, worker):
             assert answer.headers[ALLOW] == "*"
             assert "access-control-allow-credentials" not in answer.headers
@@ -117,11 +117,11 @@ async def test_a_preflight_allows_the_methods_and_headers_of_the_api(rest_settin
     async with browser(rest_settings, PAGE) as http:
         del http.headers["Authorization"]
         for method in ("GET", "HEAD", "POST", "DELETE"):
-            asked = await http.options("/agent/runs", headers=preflight(method, *sent))
-            assert (asked.status_code, asked.headers[ALLOW]) == (200, PAGE)
-            assert method in asked.headers["access-control-allow-methods"]
-            assert {*sent} <= {*asked.headers["access-control-allow-headers"].lower().split(", ")}
-            assert asked.headers["access-control-max-age"] == "3600"
+            allowed = await http.options("/agent/runs", headers=preflight(method, *sent))
+            assert (allowed.status_code, allowed.headers[ALLOW]) == (200, PAGE)
+            assert method in allowed.headers["access-control-allow-methods"]
+            assert {*sent} <= {*allowed.headers["access-control-allow-headers"].lower().split(", ")}
+            assert allowed.headers["access-control-max-age"] == "3600"
         for headers in (preflight("PUT"), preflight("POST", "x-other")):
             assert (await http.options("/agent/runs", headers=headers)).status_code == 400
 

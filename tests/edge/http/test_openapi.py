@@ -23,9 +23,9 @@ async def test_the_document_is_valid_openapi(ada: httpx.AsyncClient) -> None:
     validate(document)
     assert document["openapi"] == "3.1.0"
     assert set(document["x-tools"]) == set(TOOLS)
-    ways: list[dict[str, list[str]]] = [{"bearer": []}, {"streamToken": []}]
+    either: list[dict[str, list[str]]] = [{"bearer": []}, {"streamToken": []}]
     for path in ("/agent/logs/{run_id}", "/agent/logs/{run_id}/stream"):
-        assert document["paths"][path]["get"]["security"] == ways
+        assert document["paths"][path]["get"]["security"] == either
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(names) == len(set(names))
 

@@ -42,10 +42,10 @@ class ScriptedFeed:
             yield message
 
     async def subscribed(self, times: int = 1) -> None:
-        async def so_often() -> bool:
+        async def is_subscribed() -> bool:
             return len(self.queues) >= times
 
-        await until(so_often, f"subscribed {times} times")
+        await until(is_subscribed, f"subscribed {times} times")
 
     def publish(self, message: str) -> None:
         self.queues[-1].put_nowait(message)

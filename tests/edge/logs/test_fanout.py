@@ -35,17 +35,17 @@ class SlowFeed:
 async def test_wait_closed_waits_only_for_subscriptions_without_listeners() -> None:
     feed = SlowFeed()
     fanout = Fanout(feed)
-    with fanout.join("kept") as kept:
-        await kept.confirmed()
+    with fanout.join("used") as used:
+        await used.confirmed()
         await fanout.wait_closed()
-        with fanout.join("left") as left:
-            await left.confirmed()
-        settling = asyncio.create_task(fanout.wait_closed())
+        with fanout.join("idle") as idle:
+            await idle.confirmed()
+        closing = asyncio.create_task(fanout.wait_closed())
         while not feed.closing:
             await asyncio.sleep(0)
-        assert not settling.done()
+        assert not closing.done()
         feed.may_close.set()
-        await settling
+        await closing
         assert feed.open == 1
     await fanout.wait_closed()
     assert feed.open == 0
@@ -55,8 +55,8 @@ async def test_wait_closed_gives_up_on_a_subscription_that_does_not_close(monkey
     monkeypatch.setattr(module, "CLOSE_WAIT_S", 0.01)
     feed = SlowFeed()
     fanout = Fanout(feed)
-    with fanout.join("left") as left:
-        await left.confirmed()
+    with fanout.join("idle") as idle:
+        await idle.confirmed()
     await fanout.wait_closed()
     assert feed.open == 1
     feed.may_close.set()

@@ -24,7 +24,7 @@ FINISHED = '{"first":%d,"events":[{"ts":1,"type":"run.finished"}]}'
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "RETRY_FIRST_S", 0.001)
     monkeypatch.setattr(backoff, "RETRY_LAST_S", 0.01)
 
@@ -101,7 +101,7 @@ async def test_another_run_of_the_same_id_is_not_followed(
             await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
             return (await worker.store.log(RUN)).created_ms > created_ms
 
-        await until(is_made_later, "the clock has gone on")
+        await until(is_made_later, "the run is created in a later millisecond")
         feed.die()
         with pytest.raises(EndOfLog):
             await reader.take(1)

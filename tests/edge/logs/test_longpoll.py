@@ -179,13 +179,13 @@ async def test_a_disconnect_and_a_shutdown_end_the_wait(
         run_id = await create(http)
 
         async def polls(count: int) -> None:
-            async def so_many() -> bool:
+            async def has_count() -> bool:
                 return edge.streams == count
 
-            await until(so_many, f"{count} polls are waiting")
+            await until(has_count, f"{count} polls are waiting")
 
-        async with client(edge, "ada") as hasty:
-            leaving = asyncio.create_task(hasty.get(f"/agent/logs/{run_id}/stream"))
+        async with client(edge, "ada") as leaver:
+            leaving = asyncio.create_task(leaver.get(f"/agent/logs/{run_id}/stream"))
             await polls(1)
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
@@ -222,7 +222,7 @@ class Request:
 
         async def receive() -> dict[str, str]:
             await asyncio.Event().wait()
-            raise AssertionError("nobody sets it")
+            raise AssertionError("the event is never set")
 
         async def send(message: Any) -> None:
             self.sent.append(message)

@@ -11,7 +11,7 @@ from tests.edge.stack import Edge, Files, SimulatedWorker, client, create, note,
 from tests.support.waiting import until
 
 TEXT = "x" * 60_000
-MANY = 200
+EVENTS_BEYOND_BUFFERS = 200
 """Number of events that exceeds the kernel's buffers of a connection that is not read."""
 SETTINGS = ApiSettings(stream_stall_s=0.3)
 
@@ -54,11 +54,11 @@ class Reader:
             await self.read()
 
 
-async def is_cut_off(edge: Edge) -> None:
-    async def nobody() -> bool:
+async def is_disconnected(edge: Edge) -> None:
+    async def no_stream() -> bool:
         return edge.streams == 0
 
-    await until(nobody, "the client that does not read is cut off")
+    await until(no_stream, "the client that does not read is disconnected")
 
 
 async def test_a_slow_client_that_was_disconnected_reconnects_and_gets_every_event_once(
@@ -67,27 +67,27 @@ async def test_a_slow_client_that_was_disconnected_reconnects_and_gets_every_eve
     async with serve(rest_settings, Files(), SETTINGS) as edge, client(edge, "ada") as http:
         reader = Reader(http, await create(http))
         lease = await worker.claim()
-        made = 1
+        last_seq = 1
 
         async def log(count: int) -> None:
-            nonlocal made
+            nonlocal last_seq
             for _ in range(count):
-                made += 1
-                await worker.emit(lease, note(made, text=TEXT))
+                last_seq += 1
+                await worker.emit(lease, note(last_seq, text=TEXT))
 
         for _ in range(2):
             pause, before = asyncio.Event(), reader.last
             reading = asyncio.create_task(reader.read(pause))
             await reader.reached(before + 1)
-            await log(MANY)
-            await is_cut_off(edge)
+            await log(EVENTS_BEYOND_BUFFERS)
+            await is_disconnected(edge)
             pause.set()
             await reading
-            assert before < reader.last < made
+            assert before < reader.last < last_seq
         reading = asyncio.create_task(reader.to_the_end())
-        await reader.reached(made)
+        await reader.reached(last_seq)
         await log(10)
         await worker.finish(lease)
         await reading
-        assert numbers(reader.seen) == list(range(1, made + 2))
+        assert numbers(reader.seen) == list(range(1, last_seq + 2))
         assert [event.event for event in reader.seen if event.event != "message"] == ["end"]

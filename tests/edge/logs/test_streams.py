@@ -31,7 +31,7 @@ async def take(events: AsyncIterator[ServerSentEvent], count: int) -> list[Serve
     return [await anext(events) for _ in range(count)]
 
 
-async def gone(edge: Edge) -> None:
+async def all_closed(edge: Edge) -> None:
     """Wait until no stream and no subscription is open."""
 
     async def nothing_open() -> bool:
@@ -60,7 +60,7 @@ async def test_a_client_that_follows_from_the_start_gets_all_events(
         assert json.decode(last.data)["type"] == "run.finished"
         assert (end.event, json.decode(end.data)) == ("end", {"status": "succeeded", "last_seq": 4})
         assert [event async for event in events] == []
-    await gone(edge)
+    await all_closed(edge)
 
 
 async def test_the_stream_begins_with_its_retry_time_and_headers(ada: httpx.AsyncClient) -> None:
@@ -100,15 +100,15 @@ async def test_a_reload_at_every_event_loses_and_repeats_nothing(
     lease = await worker.claim()
     await worker.emit(lease, *(note(number) for number in range(6)))
     seen: list[ServerSentEvent] = []
-    for turn in range(10):
-        if turn >= 7:
-            await worker.emit(lease, note(turn))
+    for attempt in range(10):
+        if attempt >= 7:
+            await worker.emit(lease, note(attempt))
         async with stream(ada, run_id, after=int(seen[-1].id) if seen else None) as events:
             seen += await take(events, 1)
     await worker.finish(lease)
     seen += await follow(ada, run_id, after=int(seen[-1].id))
     assert numbers(seen) == list(range(1, 12))
-    await gone(edge)
+    await all_closed(edge)
 
 
 async def test_the_header_takes_precedence_over_the_parameter(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
@@ -201,7 +201,7 @@ async def test_clients_of_one_run_share_one_subscription(
     for seen in await asyncio.gather(*tasks):
         assert numbers(seen) == list(range(1, 23))
         assert seen[-1].event == "end"
-    await gone(edge)
+    await all_closed(edge)
     assert edge.feed.opened == 3
 
 
@@ -211,10 +211,10 @@ async def test_a_client_that_disconnects_leaves_nothing_open(ada: httpx.AsyncCli
     for _ in range(3):
         async with stream(ada, run_id), stream(ada, run_id):
             pass
-        await gone(edge)
+        await all_closed(edge)
     async with client(edge, "ada") as own, stream(own, run_id):
         pass
-    await gone(edge)
+    await all_closed(edge)
 
     async def as_before() -> bool:
         return len(asyncio.all_tasks()) <= len(tasks) + 1  # the server's task for the last keep-alive connection

@@ -41,7 +41,7 @@ async def test_stop_retry_and_resume_act_on_the_run(ada: httpx.AsyncClient, work
 async def test_the_create_action_creates_the_same_run_as_the_resource(
     ada: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
-    key = {"Idempotency-Key": "both-doors"}
+    key = {"Idempotency-Key": "both-endpoints"}
     one = await ada.post("/agent/execute", json={"action": "create", **PLAN}, headers=key)
     two = await ada.post("/agent/runs", json={**PLAN, "start": False}, headers=key)
     assert (one.status_code, two.status_code) == (201, 200)

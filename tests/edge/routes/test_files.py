@@ -71,15 +71,15 @@ async def test_paths_that_leave_the_workspace_are_rejected(stored_edge: Edge) ->
         assert (answer.status_code, answer.json()["field"]) == (422, "path")
 
 
-async def test_a_download_without_the_object_store_gets_503(
+async def test_a_deletion_without_the_object_store_gets_503(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
-    nowhere = Workspaces(S3Settings("b", "r", "a", "s", "http://127.0.0.1:9"))
-    async with serve(rest_settings, nowhere) as edge, client(edge, "ada") as ada:
+    unreachable = Workspaces(S3Settings("b", "r", "a", "s", "http://127.0.0.1:9"))
+    async with serve(rest_settings, unreachable) as edge, client(edge, "ada") as ada:
         run_id = await create(ada)
         assert (await ada.get(f"/agent/runs/{run_id}/files")).status_code == 200
         await ada.post(f"/agent/runs/{run_id}/cancel")
         answer = await ada.delete(f"/agent/runs/{run_id}")
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:swissbrain:problem:files-unavailable")
         assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 200
-    await asyncio.to_thread(nowhere.close)
+    await asyncio.to_thread(unreachable.close)
