@@ -142,15 +142,12 @@ class LogFollower:
             if items := await self._catch_up.next_batch():
                 return items
             self._catch_up = None
-        match self._state, self._listener:
-            case ReadState.RETRY, _:
-                await self._begin_again()
-            case ReadState.SUBSCRIBED, Listener() as listener:
-                await self._go_live(listener)
-            case ReadState.LIVE, Listener() as listener:
-                return await self._receive(listener)
-            case _:
-                await self._subscribe()
+        if self._listener is None:
+            await (self._begin_again() if self._state is ReadState.RETRY else self._subscribe())
+        elif self._state is ReadState.SUBSCRIBED:
+            await self._go_live(self._listener)
+        else:
+            return await self._receive(self._listener)
         return []
 
     def _begin(self) -> None:
