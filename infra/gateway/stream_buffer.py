@@ -1,4 +1,4 @@
-"""What waits for one event-stream client, bounded, so that a slow one costs the others nothing."""
+"""Bounded buffer of one event-stream client, so that a slow client does not delay the others."""
 
 from __future__ import annotations
 
@@ -7,44 +7,51 @@ from collections import deque
 from enum import Enum
 
 
-class Ending(Enum):
-    ENDED = "ended"
-    """No more will come (Redis gone, shutdown): what is waiting is still delivered."""
+class CloseReason(Enum):
+    """Reason why a buffer accepts no more frames."""
+
+    SOURCE_ENDED = "ended"
+    """Redis is disconnected or the gateway shuts down. Buffered frames are still delivered."""
     OVERFLOW = "overflow"
-    """The client is too slow: it is cut off."""
+    """The client reads too slowly. Buffered frames are dropped and the client is disconnected."""
 
 
-class Mailbox:
+class StreamBuffer:
+    """Frames for one client, at most `limit_bytes` of them (a single frame may be larger)."""
+
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._frames: deque[bytes] = deque()
         self._size = 0
-        self._wake = asyncio.Event()
-        self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._changed = asyncio.Event()
+        self.closed: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
 
     def put(self, frame: bytes) -> None:
-        if self.ending.done():
+        """Append a frame, or close the buffer if it would exceed the limit. Does nothing on a closed buffer."""
+        if self.closed.done():
             return
+        # An empty buffer takes a frame of any size; otherwise no client could ever receive a large message.
         if self._frames and self._size + len(frame) > self._limit_bytes:
-            self.ending.set_result(Ending.OVERFLOW)
+            self.closed.set_result(CloseReason.OVERFLOW)
             self._frames.clear()
         else:
             self._frames.append(frame)
             self._size += len(frame)
-        self._wake.set()
+        self._changed.set()
 
-    def end(self) -> None:
-        if not self.ending.done():
-            self.ending.set_result(Ending.ENDED)
-            self._wake.set()
+    def close(self) -> None:
+        """Accept no more frames; those in the buffer can still be taken."""
+        if not self.closed.done():
+            self.closed.set_result(CloseReason.SOURCE_ENDED)
+            self._changed.set()
 
     async def take(self) -> bytes | None:
-        """Everything that waits, as one piece; None when no more will come."""
+        """Wait for frames and return all of them, joined; None if the buffer is closed and empty."""
         while not self._frames:
-            if self.ending.done():
+            if self.closed.done():
                 return None
-            self._wake.clear()
-            await self._wake.wait()
+            self._changed.clear()
+            await self._changed.wait()
         frames = b"".join(self._frames)
         self._frames.clear()
         self._size = 0
