@@ -99,7 +99,7 @@ async def test_output_beyond_the_cap_is_kept_as_a_file(kit: Kit) -> None:
     assert await kit.files.read(".run/step-0.stdout") == whole.encode()
     assert await kit.files.read(".run/step-0.stderr") == b"problem\n"
     logged = [text for stream, text in kit.told.lines if stream == "stdout"]
-    assert logged[-1] == "… the output goes on in .run/step-0.stdout"
+    assert logged[-1] == "… output truncated; complete output: .run/step-0.stdout"
     assert "\n".join(logged[:-1]) == whole[: len("\n".join(logged[:-1]))]
     assert LOGGED_BYTES - 10 < len("\n".join(logged[:-1])) <= LOGGED_BYTES
     read = await kit.call("file_read", FileReadResult, path=".run/step-0.stdout", max_bytes=2)
