@@ -26,7 +26,7 @@ from worker.queue.loop import WorkerLoop
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool, ToolContext, ToolResult
-from worker.workspaces import RunFiles, Workspaces
+from worker.workspaces import RunFiles, RunWorkspaces
 
 T = TypeVar("T")
 ToolBody = Callable[[ToolContext, str], Awaitable[ToolResult | None]]
@@ -127,7 +127,7 @@ class Rig:
         loses: Callable[[str], bool] | None = None,
         late_s: Callable[[str], float] | None = None,
         unheard: str = "no run",
-        workspaces: Workspaces | None = None,
+        workspaces: RunWorkspaces | None = None,
         executor: Executor | None = None,
         idempotent: bool = True,
     ) -> Worker:

@@ -12,24 +12,24 @@ import worker.__main__
 from infra.settings import Env, SettingsError
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
-from worker.health import Pulse, served
+from worker.health import Heartbeat, serve_health
 from worker.settings import WorkerSettings
 
 
 def test_a_worker_that_hears_nothing_is_deaf_until_it_hears_again() -> None:
-    pulse = Pulse()
-    with served(pulse, "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
+    heartbeat = Heartbeat()
+    with serve_health(heartbeat, "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
         url = f"http://127.0.0.1:{port}/health"
 
         def answers(code: int, status: str, *, beats: bool) -> bool:
             if beats:
-                pulse.beat()
+                heartbeat.record()
             answer = http.get(url)
             return (answer.status_code, answer.json()["status"]) == (code, status)
 
         for _ in range(2):
             wait_until(lambda: answers(200, "ok", beats=True), "it is alive")
-            wait_until(lambda: answers(503, "deaf", beats=False), "it is deaf")
+            wait_until(lambda: answers(503, "unresponsive", beats=False), "it is deaf")
         assert http.get(f"http://127.0.0.1:{port}/").status_code == 404
 
 
@@ -44,7 +44,7 @@ async def test_it_beats_with_claims_and_renewals(rig: Rig) -> None:
     await until(lambda: _true(len(worker.keeper) == 1), "the run has begun")
 
     def last_beat() -> float:
-        return round(time.monotonic() - worker.keeper.pulse.age_s(), 2)
+        return round(time.monotonic() - worker.keeper.heartbeat.age_s(), 2)
 
     for _ in range(3):
         before = last_beat()
@@ -62,8 +62,8 @@ def test_a_port_that_is_taken_is_a_line() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(SettingsError, match=f"WORKER_HEALTH_PORT {port} cannot be had"),
-            served(Pulse(), "127.0.0.1", port, 1),
+            pytest.raises(SettingsError, match=f"WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{port}"),
+            serve_health(Heartbeat(), "127.0.0.1", port, 1),
         ):
             pass
 
@@ -81,7 +81,7 @@ def test_a_busy_worker_is_given_the_time_between_two_renewals(
 ) -> None:
     """All it does then is to renew its leases."""
     given: list[float] = []
-    monkeypatch.setattr(worker.__main__, "served", lambda _pulse, _host, _port, age_s: given.append(age_s))
+    monkeypatch.setattr(worker.__main__, "serve_health", lambda _heartbeat, _host, _port, age_s: given.append(age_s))
     settings = WorkerSettings("w", 1, lease_s, 5.0, Path(), health_port=1)
-    worker.__main__._health(Pulse(), settings)
+    worker.__main__._health(Heartbeat(), settings)
     assert given == [max_age_s]

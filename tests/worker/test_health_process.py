@@ -50,7 +50,7 @@ class Watched:
         answer = await self._http.get("/health")
         said = answer.json()
         age_s = float(said["age_s"])
-        assert (answer.status_code, said["status"]) in {(200, "ok"), (503, "deaf")}
+        assert (answer.status_code, said["status"]) in {(200, "ok"), (503, "unresponsive")}
         if age_s != LIMIT_S:  # it is a rounded number
             assert answer.status_code == (200 if age_s < LIMIT_S else 503)
         return answer.status_code, age_s
@@ -179,5 +179,9 @@ def test_the_entrypoint_says_in_one_line_that_its_port_is_taken(server: OwnValke
         worker.start()
         wait_until(lambda: not worker.is_alive(), "it gives up", GENEROUS_S)
     assert worker.exit_code() == 2
-    assert worker.log().splitlines()[-1].startswith(f"worker: WORKER_HEALTH_PORT {port} cannot be had on 127.0.0.1: ")
+    assert (
+        worker.log()
+        .splitlines()[-1]
+        .startswith(f"swissbrain-worker: WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{port}: ")
+    )
     assert "Traceback" not in worker.log()

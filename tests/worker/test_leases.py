@@ -172,7 +172,7 @@ async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) 
 
 async def test_a_renewal_whose_answer_is_lost_costs_no_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again before the lease ends."""
-    monkeypatch.setattr(lease, "RECONNECT_S", 0.1)
+    monkeypatch.setattr(lease, "RETRY_S", 0.1)
     go = asyncio.Event()
     renewals = 0
 

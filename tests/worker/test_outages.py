@@ -162,7 +162,7 @@ async def test_a_name_that_resolves_late_or_not_for_a_while_is_asked_for_again(
 
 async def test_a_worker_ends_though_redis_is_away(own: Rig, server: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> None:
     """It cannot give back what it holds, so the lease ends by itself."""
-    monkeypatch.setattr(loop, "GIVE_BACK_S", 0.2)
+    monkeypatch.setattr(loop, "RELEASE_S", 0.2)
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def body(context: ToolContext, command: str) -> None:

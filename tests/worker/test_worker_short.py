@@ -24,7 +24,7 @@ MANY = 20
 
 @pytest.fixture(autouse=True)
 def _short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "REST_S", 0.1)
+    monkeypatch.setattr(loop, "HOST_BACKOFF_S", 0.1)
 
 
 async def run_it(context: ToolContext, command: str) -> ToolResult:
@@ -123,14 +123,14 @@ async def test_the_last_attempt_fails_with_what_was_short(rig: Rig, caplog: pyte
     assert await reasons(rig, run_id) == ["worker_short"]
     (given_back,) = [event.data for event in await rig.log(run_id) if event.type == "run.requeued"]
     assert 0 <= given_back["delay_ms"] <= 2000
-    told = [record.fields for record in caplog.records if record.message == "run.put_off"]  # type: ignore[attr-defined]
+    told = [record.fields for record in caplog.records if record.message == "run.host_failure"]  # type: ignore[attr-defined]
     assert [(one["code"], one["reason"]) for one in told] == [("worker_short", said)] * 2
     assert "run.broken" not in {record.message for record in caplog.records}
 
 
 async def test_a_worker_that_is_short_leaves_the_queue_to_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a while: it would use up the attempts of every run there is."""
-    monkeypatch.setattr(loop, "REST_S", 600.0)
+    monkeypatch.setattr(loop, "HOST_BACKOFF_S", 600.0)
 
     async def short(context: ToolContext, command: str) -> None:
         raise HostExhausted("no room")

@@ -27,14 +27,14 @@ async def rings(alarm: Alarm) -> bool:
 
 async def test_an_answer_is_heeded() -> None:
     alarm = Alarm()
-    alarm.asked()
-    alarm.answered(0)
+    alarm.claim_sent()
+    alarm.claim_answered(0)
     assert await rings(alarm)
-    alarm.asked()
-    alarm.answered(FAR_MS)
+    alarm.claim_sent()
+    alarm.claim_answered(FAR_MS)
     assert not await rings(alarm)
-    alarm.asked()
-    alarm.answered(None)
+    alarm.claim_sent()
+    alarm.claim_answered(None)
     assert not await rings(alarm)
 
 
@@ -42,24 +42,24 @@ async def test_an_answer_is_heeded() -> None:
 async def test_what_is_heard_before_an_answer_comes_is_not_forgotten_over_it(answer: int | None) -> None:
     """The answer may have been given before that was said."""
     alarm = Alarm()
-    alarm.asked()
+    alarm.claim_sent()
     alarm.hasten(0)
-    alarm.answered(answer)
+    alarm.claim_answered(answer)
     assert await rings(alarm)
-    alarm.asked()
+    alarm.claim_sent()
     alarm.set(0)
-    alarm.answered(answer)
+    alarm.claim_answered(answer)
     assert await rings(alarm)
 
 
 async def test_a_nudge_that_was_taken_back_is_not_heeded_nor_one_from_before_the_claim() -> None:
     alarm = Alarm()
-    alarm.asked()
+    alarm.claim_sent()
     alarm.hasten(0)
     alarm.set(FAR_MS)
-    alarm.answered(None)
+    alarm.claim_answered(None)
     assert not await rings(alarm)
     alarm.hasten(0)
-    alarm.asked()
-    alarm.answered(FAR_MS)
+    alarm.claim_sent()
+    alarm.claim_answered(FAR_MS)
     assert not await rings(alarm)

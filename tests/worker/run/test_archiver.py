@@ -239,7 +239,7 @@ async def test_a_segment_of_a_worker_that_has_lost_the_run_stays_where_it_is(
         raise StoreUnavailable("the answer is lost")
 
     monkeypatch.setattr(RunStore, "trim", lose)
-    monkeypatch.setattr(archiver, "REST_BYTES", 0)
+    monkeypatch.setattr(archiver, "MIN_ARCHIVE_BYTES", 0)
     worker = rig.worker(print_lines, workspaces=workspaces)
     run_id = await rig.submit("20")
     await rig.ended(run_id)
