@@ -1,6 +1,6 @@
 """Liveness endpoint of the worker: 503 once Redis has not replied for `max_age_s`.
 
-The endpoint runs in a thread of its own, so it answers even while the event loop hangs.
+A separate thread serves the endpoint, so it answers even while the event loop hangs.
 """
 
 import json

@@ -5,8 +5,8 @@ What happens when a lease is lost?
 - **Who notices.** Redis, if it can be reached: a renewal or an emit under a stale fence is answered LOST (GONE if the
   run was deleted), and `ActiveRun.apply_reply` acts on the answer. This process, if Redis cannot be reached: after a
   failed renewal LeaseKeeper stops each run whose `valid_until` has passed, and `ActiveRun.check_lease` raises LeaseLost
-  before each step, because a process that was suspended may go on before its timers fire. If this worker is granted a
-  run that it still works on, `LeaseKeeper.add` stops the earlier attempt.
+  before each step, because a process that was suspended may reach a step before its timers fire. If this worker is
+  granted a run that it still works on, `LeaseKeeper.add` stops the earlier attempt.
 - **What is cancelled.** The task that works on the run, and with it the tool call under way: its process tree is dead
   before the cancellation completes (see `Executor.execute`).
 - **What may still be written.** No event, journal entry, file or outcome. The runner drops the buffered events and
@@ -35,7 +35,7 @@ from worker.health import Heartbeat
 RETRY_S = 1.0
 """Longest pause before a failed renewal is repeated, and shortest deadline for the reply to a renewal.
 
-A fixed pause, no exponential backoff: the renewal must be repeated while the lease is still valid.
+Fixed instead of exponential, because the renewal must be repeated while the lease is still valid.
 """
 
 

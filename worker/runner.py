@@ -68,7 +68,7 @@ class Runner:
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
         context = RunContext(claim, emitter, files, self._executor, active.check_lease)
-        # A task of its own: `active.stop` cancels the work, while this method goes on and writes the outcome.
+        # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
         active.attach(work)
         # The cancel may have been requested before the claim, when the control channel had no owner to reach.

@@ -1,4 +1,4 @@
-"""Liveness: alive as long as Redis answers, deaf when it has not for too long, answered even while the loop hangs."""
+"""Liveness endpoint: 200 while Redis replies, 503 once it has not replied for too long."""
 
 import asyncio
 import socket
@@ -16,24 +16,24 @@ from worker.health import Heartbeat, serve_health
 from worker.settings import WorkerSettings
 
 
-def test_a_worker_that_hears_nothing_is_deaf_until_it_hears_again() -> None:
+def test_the_endpoint_says_unresponsive_until_redis_replies_again() -> None:
     heartbeat = Heartbeat()
     with serve_health(heartbeat, "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
         url = f"http://127.0.0.1:{port}/health"
 
-        def answers(code: int, status: str, *, beats: bool) -> bool:
-            if beats:
+        def answers(code: int, status: str, *, replies: bool) -> bool:
+            if replies:
                 heartbeat.record()
             answer = http.get(url)
             return (answer.status_code, answer.json()["status"]) == (code, status)
 
         for _ in range(2):
-            wait_until(lambda: answers(200, "ok", beats=True), "it is alive")
-            wait_until(lambda: answers(503, "unresponsive", beats=False), "it is deaf")
+            wait_until(lambda: answers(200, "ok", replies=True), "the status is ok")
+            wait_until(lambda: answers(503, "unresponsive", replies=False), "the status is unresponsive")
         assert http.get(f"http://127.0.0.1:{port}/").status_code == 404
 
 
-async def test_it_beats_with_claims_and_renewals(rig: Rig) -> None:
+async def test_claims_and_renewals_record_a_heartbeat(rig: Rig) -> None:
     go = asyncio.Event()
 
     async def body(*_: object) -> None:
@@ -48,7 +48,7 @@ async def test_it_beats_with_claims_and_renewals(rig: Rig) -> None:
 
     for _ in range(3):
         before = last_beat()
-        await until(lambda: _true(last_beat() > before), "the pulse beats while all slots are busy")  # noqa: B023
+        await until(lambda: _true(last_beat() > before), "a heartbeat is recorded while all slots are busy")  # noqa: B023
     go.set()
 
 
@@ -56,7 +56,7 @@ async def _true(value: bool) -> bool:
     return value
 
 
-def test_a_port_that_is_taken_is_a_line() -> None:
+def test_a_port_in_use_is_a_settings_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_is_a_line() -> None:
             pass
 
 
-def test_the_port_is_a_setting() -> None:
+def test_the_port_is_read_from_the_environment() -> None:
     assert WorkerSettings.from_env(Env({})).health_port is None
     assert WorkerSettings.from_env(Env({"WORKER_HEALTH_PORT": "8080"})).health_port == 8080
     with pytest.raises(SettingsError, match="WORKER_HEALTH_PORT"):
@@ -76,10 +76,10 @@ def test_the_port_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(("lease_s", "max_age_s"), [(15, 300), (720, 300), (3600, 1260)])
-def test_a_busy_worker_is_given_the_time_between_two_renewals(
+def test_the_maximum_age_exceeds_the_time_between_two_renewals(
     monkeypatch: pytest.MonkeyPatch, lease_s: float, max_age_s: float
 ) -> None:
-    """All it does then is to renew its leases."""
+    """A busy worker sends nothing but renewals."""
     given: list[float] = []
     monkeypatch.setattr(worker.__main__, "serve_health", lambda _heartbeat, _host, _port, age_s: given.append(age_s))
     settings = WorkerSettings("w", 1, lease_s, 5.0, Path(), health_port=1)

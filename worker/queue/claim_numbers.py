@@ -4,8 +4,8 @@
 
 | state | next claim | why |
 |---|---|---|
-| every reply arrived | as many runs as there are free slots | |
-| a reply was lost | no run | the claim only undoes the lost one; `last_acked` says since when |
+| every reply arrived | one run for each free slot | no restriction |
+| a reply was lost | no run | the claim only undoes the lost one: all claims after `last_acked` |
 | the lost claim is undone | one run | if no reply can carry its record, only that run is affected |
 """
 
@@ -26,7 +26,7 @@ class ClaimNumbers:
 
     @property
     def reply_lost(self) -> bool:
-        """Whether a reply was lost that may have granted runs, and no later reply has arrived."""
+        """True from the loss of a reply that may have granted runs until the next reply arrives."""
         return self._seq.last_acked is not None
 
     def limit(self, wanted: int) -> int:
@@ -44,7 +44,7 @@ class ClaimNumbers:
         self._limit = self._slots if self._limit else 1
 
     def lose_reply(self, asked_for: int) -> None:
-        """Record that the reply to the current claim, which asked for so many runs, did not arrive."""
+        """Record that the reply to the current claim, for `asked_for` runs, did not arrive."""
         # A claim for no run has granted nothing that would have to be undone. If several replies in a row are lost,
         # everything since the first of them has to be undone, so `last_acked` stays.
         if asked_for and not self.reply_lost:

@@ -40,7 +40,7 @@ MAX_BLOCK_S = 240.0
 RETRY_S = 0.5
 """Pause before Redis is called again after it could not be reached.
 
-Fixed, no exponential backoff: after a lost reply it bounds how long the runs that were granted in it have to wait.
+Fixed instead of exponential, because it bounds the delay of the runs that were granted in a lost reply.
 """
 HOST_BACKOFF_S = 30.0
 """Time without claims after this host was short of a resource: each further run would lose an attempt here."""
@@ -120,7 +120,7 @@ class WorkerLoop:
             self._token_wait = asyncio.create_task(self._take_token())
         # After a lost reply the next claim must come soon, even if control messages have moved the alarm since.
         timeout_s = RETRY_S if self._numbers.reply_lost else None
-        # The blocking pop goes on over several waits: cancelling it could lose a token that it has just taken.
+        # The blocking pop continues over several waits: cancelling it could lose a token that it has just taken.
         await _wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
@@ -223,7 +223,7 @@ class WorkerLoop:
             active.stop(StopReason.DRAIN)
         if self._runs:
             _, unreleased = await asyncio.wait(self._runs, timeout=RELEASE_S)
-            # Redis does not answer: the process must end all the same, and the leases expire.
+            # Redis does not reply: the process must end nevertheless, and the leases expire.
             for task in unreleased:
                 task.cancel()
             await asyncio.gather(*unreleased, return_exceptions=True)
@@ -234,7 +234,7 @@ async def _wait_any(
 ) -> None:
     """Wait until one of the coroutines or the task `also` is done, or `timeout_s` has passed.
 
-    The other coroutines are cancelled; `also` goes on. Raises the exception of a coroutine that failed.
+    The other coroutines are cancelled; `also` is not. Raises the exception of a coroutine that failed.
     """
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     watched = [*tasks, also] if also else tasks

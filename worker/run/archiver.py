@@ -57,7 +57,7 @@ class Archiver:
 
     @property
     def is_full(self) -> bool:
-        """Whether Redis holds as much of this log as it may."""
+        """True while Redis holds as much of this log as it may: callers must wait before they log more."""
         return not self._has_space.is_set()
 
     async def wait_for_space(self) -> None:
@@ -95,7 +95,7 @@ class Archiver:
         return not self._has_gap and (self._events >= SEGMENT_EVENTS or self._bytes >= SEGMENT_BYTES)
 
     async def _archive_while_due(self) -> None:
-        """Archive segments while they are due. Raises nothing: the run goes on without an archive."""
+        """Archive segments while they are due. Raises nothing: a run does not fail because its archive does."""
         try:
             # `finish` ends the retries: the run must not hold its slot until the object store is available again.
             async for attempt in attempts(

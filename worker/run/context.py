@@ -9,12 +9,12 @@ How does `once` execute a call only once?
    earlier calls are journaled and will never be executed again.
 4. The lease is checked by the local clock: a process that was suspended must not begin a call that the next owner of
    the run makes.
-5. The call is executed. Each event that it logs is stored as it comes; the changes that it makes in the workspace are
-   not yet committed.
+5. The call is executed. Events that it logs are stored meanwhile; its changes of the workspace are not yet committed.
 6. Result, changes and final events are buffered as one item, which one fenced script call stores, all or nothing. That
    happens at the latest before the next call begins, or together with the run's outcome.
 
-If the worker is lost before step 6 is stored, the next owner repeats the call on the workspace as it was before it.
+If the worker is lost before the write of 6, the next owner repeats the call, if it is repeatable, on the workspace as
+it was before the call.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -37,8 +37,8 @@ def attempts(
 async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
     """Repeat `call` until Redis replies, with waits of at most MAX_WAIT_S; return the reply.
 
-    Only for calls that may be sent twice. Raises any other error of `call`; has no time limit of its own, because the
-    loss of the lease cancels the caller.
+    Only for calls that may be sent twice. Raises any other error of `call`. There is no time limit, because the loss of
+    the lease cancels the caller.
     """
     async for attempt in attempts(StoreUnavailable, first_s=0.1, max_s=MAX_WAIT_S):
         with attempt:
