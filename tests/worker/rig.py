@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +88,30 @@ class Flaky:
         if self._loses(name) or (name == "claim" and self._undeliverable in str(reply)):
             raise StoreUnavailable("the reply was lost")
         return reply
+
+
+class Gate:
+    """Tool that blocks until `go` is set if its command begins with `wait`, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.cancelled: list[str] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, context: ToolContext, command: str) -> None:
+        self.calls[command] += 1
+        try:
+            if command.startswith("wait"):
+                await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(command)
+            raise
+
+    async def reached(self, command: str) -> None:
+        async def called() -> bool:
+            return self.calls[command] > 0
+
+        await until(called, f"'{command}' is executed")
 
 
 class Worker:

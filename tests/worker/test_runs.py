@@ -1,4 +1,4 @@
-"""Outcomes of a run: success, failure, cancel, timeout, takeover, drain."""
+"""Outcomes of a run: success, failure, cancel, timeout, takeover."""
 
 import asyncio
 from collections import Counter
@@ -9,32 +9,8 @@ from infra.contract.errors import FilesUnavailable
 from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
-from tests.worker.rig import Rig
+from tests.worker.rig import Gate, Rig
 from worker.toolkit.base import ToolContext, ToolFailed
-
-
-class Gate:
-    """Tool that blocks until `go` is set if its command begins with `wait`, and counts its calls."""
-
-    def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-        self.cancelled: list[str] = []
-        self.go = asyncio.Event()
-
-    async def __call__(self, context: ToolContext, command: str) -> None:
-        self.calls[command] += 1
-        try:
-            if command.startswith("wait"):
-                await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled.append(command)
-            raise
-
-    async def reached(self, command: str) -> None:
-        async def called() -> bool:
-            return self.calls[command] > 0
-
-        await until(called, f"'{command}' is executed")
 
 
 async def test_a_plan_succeeds_and_logs_its_steps(rig: Rig) -> None:
@@ -200,52 +176,6 @@ async def test_a_worker_that_lost_its_lease_stops_and_writes_nothing_more(rig: R
     await until(stopped, "the worker abandons the run")
     record = await rig.store.get(run_id)
     assert (record.status, record.seq) == (Status.RUNNING, before)
-
-
-async def test_drain_stops_at_a_step_boundary_and_burns_no_attempt(rig: Rig) -> None:
-    gate = Gate()
-    worker = rig.worker(gate)
-    run_id = await rig.submit("wait", "after")
-    await gate.reached("wait")
-    worker.loop.drain()
-    gate.go.set()
-    await asyncio.wait_for(worker.task, 20)
-    record = await rig.store.get(run_id)
-    assert (record.status, record.attempt) == (Status.QUEUED, 0)
-    assert gate.calls == {"wait": 1}
-    rig.worker(gate)
-    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
-    assert gate.calls == {"wait": 1, "after": 1}
-
-
-@pytest.mark.parametrize("way", ["grace over", "second signal"])
-async def test_drain_releases_runs_that_do_not_end_in_time(rig: Rig, way: str) -> None:
-    gate = Gate()
-    worker = rig.worker(gate, grace_s=0.05 if way == "grace over" else 600)
-    run_id = await rig.submit("wait")
-    await gate.reached("wait")
-    worker.loop.drain()
-    if way == "second signal":
-        worker.loop.drain()
-    await asyncio.wait_for(worker.task, 20)
-    record = await rig.store.get(run_id)
-    assert (record.status, record.attempt) == (Status.QUEUED, 0)
-    assert gate.cancelled == ["wait"]
-    depths = await rig.store.depths()
-    assert (depths.ready, depths.pending, depths.running) == (1, 1, 0)
-
-
-async def test_a_drained_worker_leaves_no_token_missing(rig: Rig) -> None:
-    workers = [rig.worker() for _ in range(3)]
-
-    async def blocked() -> bool:
-        return "blocked_clients:3" in str(await rig.redis.command("INFO", "clients"))
-
-    await until(blocked, "all workers sleep")
-    await asyncio.gather(*(worker.drained() for worker in workers))
-    await rig.submit("x")
-    depths = await rig.store.depths()
-    assert (depths.ready, depths.pending) == (1, 1)
 
 
 async def test_many_runs_on_two_workers_run_once_each(rig: Rig) -> None:

@@ -291,13 +291,13 @@ async def test_a_log_with_a_gap_in_redis_stays_in_redis(
 
     rig.worker(lossy, workspaces=workspaces)
     run_id = await rig.submit("2000")
-    await until(lambda: _some(rig, run_id), "the log has begun")
+
+    async def begun() -> bool:
+        return await in_redis(rig, run_id) > 1
+
+    await until(begun, "the log has begun")
     await rig.redis.command("XTRIM", f"run:{run_id}:log", "MAXLEN", "=", 0)
     lose.set()
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert not archive.stored
     assert await in_redis(rig, run_id) > 2000
-
-
-async def _some(rig: Rig, run_id: str) -> bool:
-    return await in_redis(rig, run_id) > 1
