@@ -13,7 +13,7 @@ from infra.workspace import Workspaces
 from tests.support.logs import events_in_redis
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
-from tests.worker.rig import Rig
+from tests.worker.rig import Rig, ToolBody
 from worker.run import archiver
 from worker.toolkit.base import ToolContext
 
@@ -62,6 +62,14 @@ async def print_lines(context: ToolContext, command: str) -> None:
             await asyncio.sleep(0.03)
 
 
+def print_then_wait(go: asyncio.Event) -> ToolBody:
+    async def body(context: ToolContext, command: str) -> None:
+        await print_lines(context, command)
+        await go.wait()
+
+    return body
+
+
 async def read_all(rig: Rig, workspaces: Workspaces, run_id: str) -> tuple[RunLog, list[Event]]:
     """Return a log with its events from archive and Redis, which must hold each event once and in order."""
     log = await rig.store.log(run_id)
@@ -72,8 +80,7 @@ async def read_all(rig: Rig, workspaces: Workspaces, run_id: str) -> tuple[RunLo
         for event in some
     ]
     assert [event.seq for event in events] == list(range(1, log.archived + 1))
-    kept = await events_in_redis(rig.store, run_id)
-    events += [event for event in kept if event.seq > log.archived]
+    events += [event for event in await events_in_redis(rig.store, run_id) if event.seq > log.archived]
     assert [event.seq for event in events] == list(range(1, log.seq + 1))
     return log, events
 
@@ -117,12 +124,7 @@ async def test_a_short_log_stays_in_redis(rig: Rig, workspaces: Workspaces, arch
 
 async def test_the_next_owner_continues_the_archive_of_a_killed_worker(rig: Rig, workspaces: Workspaces) -> None:
     go = asyncio.Event()
-
-    async def hang(context: ToolContext, command: str) -> None:
-        await print_lines(context, command)
-        await go.wait()
-
-    first = rig.worker(hang, lease_s=0.5, workspaces=workspaces)
+    first = rig.worker(print_then_wait(go), lease_s=0.5, workspaces=workspaces)
     run_id = await rig.submit("450")
     await archived(rig, run_id, lambda log: log.archived >= 100)
     await first.killed()
@@ -146,12 +148,7 @@ async def test_a_worker_killed_between_upload_and_trim_reply_leaves_the_log_cont
         return script == "trim"
 
     go = asyncio.Event()
-
-    async def hang(context: ToolContext, command: str) -> None:
-        await print_lines(context, command)
-        await go.wait()
-
-    first = rig.worker(hang, lease_s=0.5, loses=lose, workspaces=workspaces)
+    first = rig.worker(print_then_wait(go), lease_s=0.5, loses=lose, workspaces=workspaces)
     run_id = await rig.submit("150")
 
     async def trimmed() -> bool:
