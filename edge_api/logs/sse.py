@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from edge_api.logs.frames import PING, RETRY, chunks
 from edge_api.logs.items import ItemSource
 from edge_api.settings import ApiSettings
+from infra.asgi import wait_for_disconnect
 from infra.logging import log
 
 HEADERS = [
@@ -45,7 +46,7 @@ class LogStreams:
         self._open.add(ending)
         if self._ending:
             ending.set()
-        tasks = [asyncio.create_task(each) for each in (work, _disconnected(receive), _is_set(ending))]
+        tasks = [asyncio.create_task(each) for each in (work, wait_for_disconnect(receive), _is_set(ending))]
         try:
             await asyncio.wait(tasks, timeout=hold_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -122,11 +123,6 @@ class EventStream:
                 # The next chunk of events notices a stalled client; a ping alone does not end the stream.
                 with suppress(TimeoutError):
                     await send_chunk(PING)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _is_set(event: asyncio.Event) -> None:
