@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisTcpSettings
 
@@ -151,7 +151,7 @@ def _in_our_terms(exc: Exception) -> StoreUnavailable | StoreRejected:
     code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
     if isinstance(exc, exceptions.ConnectionError | exceptions.TimeoutError | OSError | RuntimeError):
         error = StoreUnavailable(f"no answer from Redis: {type(exc).__name__}")
-    elif code in PASSING:
+    elif code in TRANSIENT_CODES:
         error = StoreUnavailable(f"Redis cannot do that now: {code}")
     else:
         error = StoreRejected(str(exc))

@@ -10,7 +10,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 from upstash_redis.asyncio import Redis as UpstashRedis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import PASSING, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.redis_rest.auto_pipeline import AutoPipeline, within
 from infra.settings import RedisRestSettings
@@ -110,7 +110,7 @@ class RedisRest:
             async with within(self._timeout_s):
                 return await answer
         except UpstashError as exc:
-            if (code := str(exc).partition(" ")[0]) in PASSING:
+            if (code := str(exc).partition(" ")[0]) in TRANSIENT_CODES:
                 raise StoreUnavailable(f"Redis cannot do that now: {code}") from exc
             raise StoreRejected(str(exc)) from exc
         except AttributeError as exc:
