@@ -30,7 +30,7 @@ def text_of(page: Path) -> str:
 
 
 def blocks(page: Path, language: str | None = None) -> list[str]:
-    """Return the code blocks of a page, or those of one language."""
+    """Return the code blocks of a page; with `language`, only blocks of this language."""
     return [code for kind, code in _FENCE.findall(page.read_text()) if language in {None, kind}]
 
 
