@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infra.devstack import die_with_parent as bound
+from infra.devstack import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
@@ -47,7 +47,7 @@ class Process:
         self.starts += 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *self._command],
+                [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

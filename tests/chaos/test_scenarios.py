@@ -124,7 +124,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing_and_burns_no_attempt(place:
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.STALL])
 def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(place: Site, mode: Mode) -> None:
-    way = place.proxies.proxy(place.stack.site.ports.redis)
+    way = place.proxies.proxy(place.stack.config.ports.redis)
     lost = place.worker("a", proxy=way, REDIS_TIMEOUT_S="10")
     until_s = time.time() + 10
     run_id = create(place, shell(f"echo begun; while [ $(date +%s) -lt {until_s:.0f} ]; do echo x; sleep 0.2; done"))
@@ -170,7 +170,7 @@ def test_an_idle_worker_whose_connections_were_half_open_hears_again(place: Site
 
 
 def test_a_run_does_not_succeed_before_its_files_are_stored(place: Site) -> None:
-    with faulty_s3(place.stack.site.s3) as store:
+    with faulty_s3(place.stack.config.s3) as store:
         place.worker("a", lease_s=60, S3_ENDPOINT_URL=str(store.settings.endpoint_url))
         store.then("PUT", *[refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")] * 3)
         run_id = create(place, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())

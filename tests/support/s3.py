@@ -28,7 +28,7 @@ def s3_server(tmp_dir: Path) -> Iterator[S3Settings]:
         _end(process, ports)
 
 
-def _started(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.Ports]:
+def _started(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.S3Ports]:
     """Start until it stays: somebody may take a port between pick and start."""
     for _ in range(STARTS):
         ports = weed.pick_ports()
@@ -51,7 +51,7 @@ def _started(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.P
     raise AssertionError(f"the S3 server ended {STARTS} times: {(tmp_dir / 's3.log').read_text()[-2000:]}")
 
 
-def _end(process: subprocess.Popen[bytes], ports: weed.Ports) -> None:
+def _end(process: subprocess.Popen[bytes], ports: weed.S3Ports) -> None:
     process.kill()
     process.wait(20)
     for socket in weed.leftovers(ports):

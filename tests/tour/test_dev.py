@@ -16,7 +16,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from infra.contract.events import EVENTS
-from tests.devstack.processes import is_alive
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 from tests.tour.commands import start, swissbrain
 

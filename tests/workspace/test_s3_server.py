@@ -60,11 +60,11 @@ def test_the_child_finds_no_other_identity() -> None:
 def test_ports_are_all_different() -> None:
     ports = astuple(weed.pick_ports())
     assert len(set(ports)) == 8
-    assert not weed.is_ready(weed.Ports(*ports))
+    assert not weed.is_ready(weed.S3Ports(*ports))
 
 
 def test_the_command_never_puts_the_secret_where_all_can_see_it(tmp_path: Path) -> None:
-    ports = weed.Ports(1, 2, 3, 4, 5, 6, 7, 8)
+    ports = weed.S3Ports(1, 2, 3, 4, 5, 6, 7, 8)
     made = weed.command(tmp_path, ports, tmp_path / "s3.json", binary="weed")
     assert made[:3] == ["weed", "-logtostderr=true", "server"]
     assert {"-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none", "-filer.disableHttp"} <= set(made)
