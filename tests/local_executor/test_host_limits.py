@@ -12,7 +12,7 @@ from infra.contract.errors import HostExhausted
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import LocalExecutor
 from tests.local_executor.rig import Bench, open_fds
-from tests.support.small_disk import PAGE_BYTES, fill, give_back, small_disk
+from tests.support.small_disk import PAGE_BYTES, fill, free_pages, small_disk
 from tests.support.waiting import wait_until
 
 NO_SPACE = "the worker's host is short of disk space: No space left on device"
@@ -109,7 +109,7 @@ async def test_a_full_disk_is_a_shortage_wherever_it_is_met_and_goes_by(on_disk:
             outcomes.append((await on_disk.run(printing)).out)
         except HostExhausted as exc:
             outcomes.append(str(exc))
-        give_back(ballast, 1)
+        free_pages(ballast, 1)
     assert outcomes[0] == NO_SPACE
     assert {*outcomes} == {NO_SPACE, "x" * 40_000}
     assert not on_disk.alive()
@@ -146,7 +146,7 @@ async def test_what_a_program_is_told_of_a_full_disk_is_its_own_matter(on_disk: 
     ran = await on_disk.run("head -c 4M /dev/zero > big 2> said; code=$?; rm big; exit $code")
     assert ran.code == 1
     ballast = fill(disk)
-    give_back(ballast, 2)
+    free_pages(ballast, 2)
     ran = await on_disk.run(f"head -c {8 * PAGE_BYTES} /dev/zero > big 2> /dev/null", call="step-1")
     assert (ran.code, ran.err) == (1, "")
 
