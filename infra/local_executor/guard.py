@@ -6,7 +6,7 @@ process tree when the program ends, when the tree uses more memory than allowed,
 scratch folder's lock (see scratch_root.py): the guard keeps it open until it exits, the program does not inherit it.
 
 The guard is a subreaper: orphans of the tree become its children, in whatever session or process group they are. So
-killing children until none is left kills the whole tree, and the death of the worker is noticed at any instant.
+killing children until no child remains kills the whole tree, and the death of the worker is noticed at any instant.
 bwrap's own `--die-with-parent` takes effect too late for that, and a bwrap whose outer process dies earlier never ends.
 """
 
@@ -75,7 +75,7 @@ def watch(lifeline: int, program: int, memory_bytes: int) -> bool:
 
 
 def kill_tree(program: int) -> int:
-    """Kill and reap children, adopted orphans included, until none is left; return the program's exit code."""
+    """Kill and reap children, adopted orphans included, until no child remains; return the program's exit code."""
     code = None
     while True:
         children = [pid for pid, (parent, _) in processes().items() if parent == os.getpid()]

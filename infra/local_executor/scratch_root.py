@@ -1,4 +1,4 @@
-"""Scratch folder of one worker, locked so that other workers can tell whether it is still in use.
+"""Scratch folder of one worker, locked so that other workers know whether it is still in use.
 
 The lock is an `flock` on a file in the folder (see infra.folders). The worker and the guards of its programs hold the
 file open, so the lock is free as soon as no process writes into the folder any more, however the processes ended.

@@ -30,7 +30,7 @@ class Cancellation(Event):
             for sock, user in _users.items():
                 if user is self:
                     with suppress(OSError):  # already closed
-                        # Not the method of a TLS socket: it drops the TLS state, and the thread would go on
+                        # Not the method of a TLS socket: it drops the TLS state, and the thread would continue
                         # unencrypted.
                         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 

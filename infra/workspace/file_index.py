@@ -24,7 +24,7 @@ class FileIndex:
 
     @property
     def files(self) -> Mapping[str, FileEntry]:
-        """All files by path, uncommitted changes included."""
+        """Files by path, uncommitted changes included."""
         return self._files
 
     def get(self, path: str) -> FileEntry:

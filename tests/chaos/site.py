@@ -19,9 +19,10 @@ from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain.client import Client
-from tests.chaos.processes import ROOT, Process, children, orphans, orphans_come_here
+from tests.chaos.processes import ROOT, Process, orphans, orphans_come_here
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
 from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS
+from tests.support.processes import children_of
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 
@@ -51,7 +52,7 @@ class Site:
     s3_proxy: Proxy
     far_api: Process
     far_api_url: str
-    others: list[int]
+    others: set[int]
     workers: dict[str, Process] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
 
@@ -178,7 +179,7 @@ class Site:
         """Processes that lost workers, or idle ones, have left."""
         live = [worker.pid for worker in self.workers.values() if worker.is_alive()]
         left = orphans([*self.others, *self.stack.pids.values(), *live, self.far_api.pid])
-        return left | {child: "below a worker" for pid in live for child in children(pid)}
+        return left | {child: "below a worker" for pid in live for child in children_of(pid)}
 
     def queue(self) -> dict[str, int]:
         """How long each of the queue's keys is that must be empty when nothing is under way."""
@@ -193,7 +194,7 @@ class Site:
 @contextmanager
 def site(folder: Path) -> Iterator[Site]:
     """Everything but workers, up. Everything is ended with the block."""
-    others = children(os.getpid())
+    others = children_of(os.getpid())
     with ExitStack() as exits:
         exits.enter_context(orphans_come_here())
         exits.enter_context(patch.object(supervised_process, "MAX_DELAY_S", LONGEST_RESTART_S))

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from tests.chaos.plans import effect, hang, shell
-from tests.chaos.processes import children, now_ms
+from tests.chaos.processes import now_ms
 from tests.chaos.proxy import Mode
 from tests.chaos.site import LEASE_S, Site
 from tests.chaos.watching import (
@@ -24,6 +24,7 @@ from tests.chaos.watching import (
     workspace,
 )
 from tests.support.faulty_s3 import faulty_s3, refused
+from tests.support.processes import children_of
 from tests.support.waiting import wait_until
 
 
@@ -95,7 +96,7 @@ def test_a_second_signal_ends_the_grace(place: Site) -> None:
     worker.send(signal.SIGTERM)
     wait_until(lambda: "worker.draining" in worker.log(), "it drains", GENEROUS_S)
     assert worker.is_alive()
-    assert children(worker.pid)
+    assert children_of(worker.pid)
     worker.end(signal.SIGTERM, GENEROUS_S)
     assert worker.exit_code() == 0
     assert log(place, run_id)[-1].data["reason"] == "drained"
@@ -132,7 +133,7 @@ def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(p
     place.worker("b")
     cut_s = time.time()
     way.behave(mode)
-    wait_until(lambda: not children(lost.pid), "the program is dead")
+    wait_until(lambda: not children_of(lost.pid), "the program is dead")
     assert time.time() - cut_s < LEASE_S + 6
     events = ended(place, run_id)
     # The last: a lease this short may also have ended before the cut.

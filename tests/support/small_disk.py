@@ -18,7 +18,7 @@ def small_disk(folder: Path, size: str, files: int = 1000) -> Iterator[Path]:
     folder.mkdir()
     options = f"size={size},nr_inodes={files}"
     if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("needs root that may mount")
+        pytest.skip("needs root with the right to mount")
     try:
         yield folder
     finally:

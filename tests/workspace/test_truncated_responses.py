@@ -32,9 +32,8 @@ MALFORMED = {
     "a wrong time": malformed(b"<CopyObjectResult><LastModified>late</LastModified><ETag>x</ETag></CopyObjectResult>"),
     "a wrong number": malformed(b"<ListBucketResult><Name>x</Name><MaxKeys>many</MaxKeys></ListBucketResult>"),
 }
-RESPONSES = {
-    name: TRUNCATED[name] for name in ("in the head", "before the body", "after a byte of the body")
-} | MALFORMED
+IN_HEAD = ("in the head", "before the body", "after a byte of the body")
+RESPONSES = {name: TRUNCATED[name] for name in IN_HEAD} | MALFORMED
 
 
 @pytest.fixture
