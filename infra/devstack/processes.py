@@ -138,12 +138,12 @@ def base_environment(inherited: Mapping[str, str]) -> dict[str, str]:
 
     Leaves out variables that would select other credentials, and excludes the loopback interface from proxies.
     """
-    kept = {
+    variables = {
         name: value for name, value in inherited.items() if name not in FILES_OF_SECRETS and not name.startswith("AWS_")
     }
     for name in ("NO_PROXY", "no_proxy"):
-        kept[name] = ",".join(filter(None, [kept.get(name), HOST]))
-    return kept
+        variables[name] = ",".join(filter(None, [variables.get(name), HOST]))
+    return variables
 
 
 def _python(

@@ -111,7 +111,7 @@ class SupervisedProcess:
                 report(f"{self.spec.name} is up again")
 
     async def stop(self) -> None:
-        """Send the stop signal, after the stop timeout SIGKILL. Then kill all processes left in its session."""
+        """Send the stop signal, after the stop timeout SIGKILL. Then kill the rest of its process group."""
         process = self._process
         if process is None:
             return

@@ -82,7 +82,7 @@ class Tree:
     def prune(self, wanted: Collection[str]) -> dict[str, Stamp]:
         """Remove everything except the wanted files and their folders; return the wanted files that exist."""
         folders_of_wanted = {folder for path in wanted for folder in parents(path)}
-        kept: dict[str, Stamp] = {}
+        existing: dict[str, Stamp] = {}
         folders = [""]
         while folders:
             above = folders.pop()
@@ -92,12 +92,12 @@ class Tree:
                     if stat.S_ISDIR(mode) and path in folders_of_wanted:
                         folders.append(path)
                     elif stat.S_ISREG(mode) and path in wanted:
-                        kept[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                        existing[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
                     elif stat.S_ISDIR(mode):
                         remove_folder(name, fd, self._fd)
                     else:
                         os.unlink(name, dir_fd=fd)
-        return kept
+        return existing
 
     @contextmanager
     def open(self, path: str) -> Iterator[int]:

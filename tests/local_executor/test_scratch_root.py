@@ -56,7 +56,7 @@ def is_free(folder: Path) -> bool:
 
 
 def litter(folder: Path) -> None:
-    """Create files as a program may leave them: of its own uid, and locked."""
+    """Create files as a program may leave them: owned by the uid of the sandbox, and locked."""
     deep = folder / "run-1" / "workspace" / "a" / "b"
     deep.mkdir(parents=True, exist_ok=True)
     (deep / "file").write_bytes(b"x")
