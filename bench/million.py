@@ -1,9 +1,10 @@
 """One run of 1,000,000 events, followed live with the command `swissbrain logs`, then read from the archive.
 
-`python -m bench.million 20000` logs fewer events. The log takes at most 256 KB of the output of a call, so many steps
-print the lines. `events/s`: events per second, from the creation of the run (live) or the start of the command (archive)
-to the end of the command. Redis commands: all commands in that time, including the commands of archiving. Memory:
-maximum resident size of each process since its start (VmHWM) in MB; for the worker without its sandboxes.
+`python -m bench.million 20000` logs fewer events. The lines are printed by many steps, because the log takes at most
+256 KB of the output of a call. `events/s`: events per second, from the creation of the run (live) or the start of the
+command (archive) to the end of the command. Redis commands: all commands in that time, including the commands of
+archiving. Memory: maximum resident size of each process since its start (VmHWM) in MB; for the worker without its
+sandboxes.
 """
 
 import asyncio
