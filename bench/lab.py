@@ -18,9 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.devstack.stack import DevStack
+from tests.support.command_counts import UNBILLED
 
-UNBILLED = {"auth", "hello", "select", "command", "config", "info", "ping", "reset", "quit", "client"}
-"""Commands that Upstash does not bill, each with its subcommands."""
 FILE_WIDTH = 120
 """Characters of a table row when stdout is not a terminal."""
 NOOP = [{"tool": "message", "args": {"text": "noop"}}]

@@ -9,28 +9,13 @@ from infra.contract.redis import Redis
 from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event, strings
+from tests.support.command_counts import billed_commands
 from tests.support.logs import events_in_redis
 from tests.support.run_store import RunStore
 
 
 def with_priority(priority: int) -> RunSpec:
     return RunSpec(plan=SPEC.plan, priority=priority, max_attempts=2)
-
-
-UNBILLED = ("config", "info", "script", "ping", "client", "hello", "command")
-
-
-async def commands(redis: Redis) -> Counter[str]:
-    """Count the executions of each command that Upstash bills, inside scripts too."""
-    rows = [line.split(":") for line in str(await redis.command("INFO", "commandstats")).splitlines()]
-    names = {row[0].removeprefix("cmdstat_"): row[1] for row in rows if row[0].startswith("cmdstat_")}
-    return Counter(
-        {
-            name: int(text.split(",")[0].removeprefix("calls="))
-            for name, text in names.items()
-            if not name.startswith(UNBILLED)
-        }
-    )
 
 
 async def test_claims_grant_by_priority_then_first_in_first_out(driver: Driver) -> None:
@@ -233,7 +218,7 @@ async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redi
     await driver.store.claim("warm", 1, lease_ms=LEASE_MS)
 
     async def cost() -> Counter[str]:
-        before = await commands(redis)
+        before = await billed_commands(redis)
         run_id = await driver.create(spec=RunSpec(plan=[PlanStep(tool="message", args={"text": "x"})]))
         await redis.command("LPOP", "jobs:pending")
         claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS, token_taken=True)
@@ -241,7 +226,7 @@ async def test_a_one_step_run_costs_at_most_thirty_commands(driver: Driver, redi
         await driver.store.finish(
             lease, Status.SUCCEEDED, Writes(events=[event(), END], journal={"step:0": "1"}), result={}
         )
-        return await commands(redis) - before
+        return await billed_commands(redis) - before
 
     calls = min([await cost() for _ in range(6)], key=Counter.total)
 
