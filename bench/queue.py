@@ -95,7 +95,7 @@ class System:
         Our worker logs the end of a run after Redis has acknowledged it. The others add a byte to a file for each job.
         """
         if self.name == OURS:
-            return self._log.read_bytes().count(b'"action":"run.left"')
+            return self._log.read_bytes().count(b'"action":"run.outcome_written"')
         return self._done.stat().st_size
 
     async def drain_s(self) -> float:
