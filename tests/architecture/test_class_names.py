@@ -6,7 +6,7 @@ from collections import defaultdict
 from tests.architecture.sources import ROOT, product_files
 
 PORTS = {"Workspaces"}
-"""Ports of API and worker that are named as the class in infra that implements them."""
+"""Ports that are named like the class in infra that implements them."""
 API_OBJECTS = {
     "AttemptList",
     "File",
@@ -21,20 +21,7 @@ API_OBJECTS = {
     "StreamToken",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""
-STILL_DOUBLE = {
-    "BadRequest",
-    "Child",
-    "Ended",
-    "Endpoint",
-    "Executor",
-    "Interrupted",
-    "Ports",
-    "Refused",
-    "Stop",
-    "Streams",
-    "_Answer",
-    "_Topic",
-}
+STILL_DOUBLE: set[str] = {"Child", "Ports"}
 """Names to be qualified. This set may only shrink."""
 
 
