@@ -2,22 +2,11 @@
 
 import asyncio
 import time
-from pathlib import Path
 
 from bench.lab import Lab, milliseconds, table
+from tests.support.processes import processes_with
 
 RUNS = 50
-
-
-def process_exists(marker: str) -> bool:
-    """Return whether a process of this machine has the marker in its command line."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if marker.encode() in path.read_bytes():
-                return True
-        except OSError:  # the process ended meanwhile
-            continue
-    return False
 
 
 async def run(lab: Lab) -> None:
@@ -27,11 +16,11 @@ async def run(lab: Lab) -> None:
         # Each run sleeps for another number of seconds, so that its processes can be distinguished in /proc.
         marker = f"600.{number + 1:04}"
         run_id = await lab.create([{"tool": "shell", "args": {"command": f"sleep {marker} & sleep {marker}"}}])
-        while not process_exists(f"sleep\0{marker}"):
+        while not processes_with(f"sleep\0{marker}"):
             await asyncio.sleep(0.01)
         began = time.perf_counter()
         (await lab.api.post(f"/agent/runs/{run_id}/cancel")).raise_for_status()
-        while process_exists(f"sleep\0{marker}"):
+        while processes_with(f"sleep\0{marker}"):
             await asyncio.sleep(0.001)
         dead.append(time.perf_counter() - began)
         while await lab.status(run_id) != "cancelled":

@@ -71,20 +71,20 @@ async def soak(lab: Lab) -> None:
 
 async def measure(lab: Lab, system: str, rate: float, watchers: int, seconds: float) -> Measured:
     """Measure one system at one rate. All watchers are connected before the first event is logged."""
-    site = lab.stack.site
+    config = lab.stack.config
     name = await lab.create([{"tool": "message", "args": {"text": "x"}}]) if system != "pub/sub" else "bench:channel"
     source = await _source("channel" if system == "pub/sub" else "run", name, rate, seconds, lab)
     watches = [Watch(timed=number < TIMED) for number in range(watchers)]
     connected = [asyncio.Event() for _ in watches]
-    path, token = f"/agent/logs/{name}", site.credentials.api_token
+    path, token = f"/agent/logs/{name}", config.credentials.api_token
 
     async def follow(number: int) -> None:
         if system == "stream":
-            await stream(site.api_url, path, token, watches[number], connected[number])
+            await stream(config.api_url, path, token, watches[number], connected[number])
         elif system == "polling":
-            await poll(site.api_url, path, token, watches[number], connected[number], POLL_S)
+            await poll(config.api_url, path, token, watches[number], connected[number], POLL_S)
         else:
-            await channel(site.redis_url, name, watches[number], connected[number])
+            await channel(config.redis_url, name, watches[number], connected[number])
 
     following = [asyncio.create_task(follow(number)) for number in range(watchers)]
     async with asyncio.timeout(TIMEOUT_S):
@@ -111,7 +111,7 @@ def _row(found: Measured) -> list[str]:
 
 
 async def _source(kind: str, name: str, rate: float, seconds: float, lab: Lab) -> asyncio.subprocess.Process:
-    part = parts.worker(lab.stack.site, parts.base_environment(os.environ), 1)
+    part = parts.worker(lab.stack.config, parts.base_environment(os.environ), 1)
     command = [sys.executable, "-m", "bench.log_source", kind, name, str(rate), str(seconds)]
     source = await asyncio.create_subprocess_exec(
         *command,

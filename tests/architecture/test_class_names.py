@@ -5,8 +5,6 @@ from collections import defaultdict
 
 from tests.architecture.sources import ROOT, product_files
 
-PORTS = {"Workspaces"}
-"""Ports that are named like the class in infra that implements them."""
 API_OBJECTS = {
     "AttemptList",
     "File",
@@ -21,8 +19,6 @@ API_OBJECTS = {
     "StreamToken",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""
-STILL_DOUBLE: set[str] = {"Child", "Ports"}
-"""Names to be qualified. This set may only shrink."""
 
 
 def classes() -> dict[str, set[str]]:
@@ -36,12 +32,11 @@ def classes() -> dict[str, set[str]]:
 
 
 def test_each_class_name_is_defined_in_one_module() -> None:
-    allowed = PORTS | API_OBJECTS | STILL_DOUBLE
-    repeated = {name: sorted(files) for name, files in classes().items() if len(files) > 1 and name not in allowed}
+    repeated = {name: sorted(files) for name, files in classes().items() if len(files) > 1 and name not in API_OBJECTS}
     assert not repeated, "qualify one of each by its subject"
 
 
-def test_every_listed_exception_is_defined_in_several_modules() -> None:
+def test_every_listed_api_object_is_defined_in_several_modules() -> None:
     found = classes()
-    unneeded = {name for name in PORTS | API_OBJECTS | STILL_DOUBLE if len(found.get(name, set())) < 2}
-    assert not unneeded, "remove these names from the lists of exceptions"
+    unneeded = {name for name in API_OBJECTS if len(found.get(name, set())) < 2}
+    assert not unneeded, "remove these names from API_OBJECTS"

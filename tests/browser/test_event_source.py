@@ -11,7 +11,7 @@ from infra.contract.log import NewEvent
 from infra.settings import RedisRestSettings
 from tests.browser.browser import CLOSED, Browser
 from tests.browser.helpers import ADA, api, assert_complete, new_run
-from tests.edge.logs.test_streams import gone
+from tests.edge.logs.test_streams import all_closed
 from tests.edge.stack import STREAM_KEY, TOKENS, Files, SimulatedWorker, client, create, note, serve
 
 
@@ -35,7 +35,7 @@ async def test_a_page_opened_before_the_start_receives_all_events_live(
             assert (collected.sources, collected.opened, collected.mints, collected.errors) == (1, 1, 1, [])
             assert collected.delivered == ([] if bare else [1, 2, 3, 4])
             assert tab.statuses == [("stream-token", 201), ("stream", 200)]
-            await gone(edge)
+            await all_closed(edge)
 
 
 @pytest.mark.parametrize("bare", [True, False])

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.devstack import die_with_parent
+from tests.support.processes import children_of
 
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
@@ -94,19 +95,10 @@ def adopt_orphans() -> Iterator[None]:
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def children(pid: int) -> list[int]:
-    """Return the ids of the child processes of a process."""
-    found = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [int(child) for child in tasks.read_text().split()]
-    return found
-
-
 def orphans(known: Iterable[int]) -> dict[int, str]:
     """Return id and command line of each child of this process outside `known`. Ended children are reaped."""
     found: dict[int, str] = {}
-    for pid in set(children(os.getpid())) - set(known):
+    for pid in children_of(os.getpid()) - set(known):
         with suppress(OSError):
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from infra.devstack import process
 from infra.devstack import processes as parts
+from infra.devstack import supervised_process
 from infra.devstack.background import BackgroundStack
-from infra.devstack.config import Site as StackConfig
+from infra.devstack.config import StackConfig
 from infra.devstack.probes import http_ok
 from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain.client import Client
-from tests.chaos.processes import ROOT, Process, adopt_orphans, children, orphans
+from tests.chaos.processes import ROOT, Process, adopt_orphans, orphans
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
 from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS
+from tests.support.processes import children_of
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 
@@ -53,14 +54,14 @@ class ChaosSite:
     s3_proxy: Proxy
     second_api: Process
     second_api_url: str
-    other_processes: list[int]
+    other_processes: set[int]
     workers: dict[str, Process] = field(default_factory=dict)
     checked_runs: set[str] = field(default_factory=set)
 
     @property
     def config(self) -> StackConfig:
         """Addresses and credentials of the stack."""
-        return self.stack.site
+        return self.stack.config
 
     @property
     def effects_file(self) -> Path:
@@ -185,7 +186,7 @@ class ChaosSite:
         """Return processes left by killed workers, and children of live workers, with their command lines."""
         live = [worker.pid for worker in self.workers.values() if worker.is_alive()]
         found = orphans([*self.other_processes, *self.stack.pids.values(), *live, self.second_api.pid])
-        return found | {child: "child of a worker" for pid in live for child in children(pid)}
+        return found | {child: "child of a worker" for pid in live for child in children_of(pid)}
 
     def queue_lengths(self) -> dict[str, int]:
         """Return the length of each queue key that must be empty when no run is unfinished."""
@@ -193,20 +194,20 @@ class ChaosSite:
 
     def errors(self) -> set[str]:
         """Return the errors in the logs of workers and APIs, which no fault may cause."""
-        logs = [*self.folder.glob("*.log"), self.config.layout.logs / "api.log"]
+        logs = [*self.folder.glob("*.log"), self.config.data_dir.logs / "api.log"]
         return {line for log in logs for line in map(_error, log.read_text().splitlines()) if line}
 
 
 @contextmanager
 def running_site(folder: Path) -> Iterator[ChaosSite]:
     """Start a site without workers, and end all its processes with the block."""
-    other_processes = children(os.getpid())
+    other_processes = children_of(os.getpid())
     with ExitStack() as exits:
         exits.enter_context(adopt_orphans())
-        exits.enter_context(patch.object(process, "LONGEST_DELAY_S", LONGEST_RESTART_S))
+        exits.enter_context(patch.object(supervised_process, "MAX_DELAY_S", LONGEST_RESTART_S))
         stack = exits.enter_context(BackgroundStack(DevStack(folder / "data", workers=0)))
         proxies = exits.enter_context(ProxyHost())
-        config = stack.site
+        config = stack.config
         gateway_proxy = proxies.proxy(config.ports.gateway)
         second_api, url = _start_second_api(config, gateway_proxy, folder / "second-api.log")
         exits.callback(second_api.end)

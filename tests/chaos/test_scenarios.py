@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from tests.chaos.plans import effect, hang, shell
-from tests.chaos.processes import Process, children, now_ms
+from tests.chaos.processes import Process, now_ms
 from tests.chaos.proxy import Mode
 from tests.chaos.scenario_helpers import (
     TIMEOUT_S,
@@ -24,6 +24,7 @@ from tests.chaos.scenario_helpers import (
 )
 from tests.chaos.site import LEASE_S, ChaosSite
 from tests.support.faulty_s3 import faulty_s3, refused
+from tests.support.processes import children_of
 from tests.support.waiting import wait_until
 
 
@@ -109,7 +110,7 @@ def test_a_second_sigterm_ends_the_grace_period(site: ChaosSite) -> None:
     wait_until(lambda: "worker.draining" in worker.log(), "the worker drains", TIMEOUT_S)
 
     assert worker.is_alive()
-    assert children(worker.pid)
+    assert children_of(worker.pid)
 
     worker.end(signal.SIGTERM, TIMEOUT_S)
     assert worker.exit_code() == 0
@@ -154,7 +155,7 @@ def test_a_disconnected_worker_stops_its_tool_and_another_worker_continues_the_r
     disconnected_s = time.time()
     proxy.behave(mode)
 
-    wait_until(lambda: not children(disconnected.pid), "the program has been killed")
+    wait_until(lambda: not children_of(disconnected.pid), "the program has been killed")
 
     assert time.time() - disconnected_s < LEASE_S + 6
 
