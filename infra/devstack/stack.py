@@ -28,7 +28,7 @@ from infra.devstack.errors import StackError
 from infra.devstack.process import Child, Report
 from infra.workspace import Workspaces
 
-HINT = "pip install 'swissbrain[dev]'"
+HINT = "pip install 'swissbrain-server[dev]'"
 MAX_WORKERS = 64
 
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from swissbrain.client import Client
 from swissbrain.errors import ApiError, Unreachable
 from swissbrain.models import Event, Gap, Run, RunState
+from swissbrain.request import Request
 from swissbrain.transport import Transport
 from tests.chaos.plans import Kind, chooser
 from tests.chaos.processes import now_ms
@@ -105,7 +106,7 @@ class Load:
             nonlocal far
             far = not far
             with self._api(far=far) as api:
-                return api.ask(Run, "POST", "/agent/runs", json=wanted, key=key)
+                return api.ask(Request(Run, "POST", "/agent/runs", json=wanted, key=key))
 
         run = persistent(create)
         sent = Sent(run.run_id, kind, run.created_ms, delay_s, far=far)
@@ -139,8 +140,8 @@ class Load:
         """Once it has failed; as often as the API must be asked, this is one retry."""
         path = f"/agent/runs/{sent.run_id}"
         with self._api(far=sent.far) as api:
-            eventually(lambda: persistent(lambda: api.ask(Run, "GET", path)).status == "failed")
-            persistent(lambda: api.ask(RunState, "POST", f"{path}/retry", key=key))
+            eventually(lambda: persistent(lambda: api.ask(Request(Run, "GET", path))).status == "failed")
+            persistent(lambda: api.ask(Request(RunState, "POST", f"{path}/retry", key=key)))
 
     def _fork(self, sent: Sent, from_step: int, key: str) -> None:
         """As soon as it has completed those steps."""

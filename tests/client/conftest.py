@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from swissbrain import Client
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
 from swissbrain.cli import main
+from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.cli.access import URL
 from tests.client.stand_in import TOKEN, StandIn, stand_in
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from swissbrain import transport
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
+from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.cli.access import URL
 from tests.client.conftest import Command
 from tests.client.stand_in import TOKEN, Answer, StandIn, cut, ok, page, problem, reply, run
 

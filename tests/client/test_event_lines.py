@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from swissbrain.event_lines import _SHOWN, SHOWN_ARGS, SHOWN_OTHER, EventLines
+from swissbrain.cli.event_lines import _FORMATTERS, MAX_ARGS_CHARS, MAX_UNKNOWN_CHARS, EventLines
+from swissbrain.cli.tables import MAX_PROMPT_CHARS, files_table, run_table, runs_table
+from swissbrain.cli.terminal import duration, plain, truncate
 from swissbrain.models import Event, File, Gap, PlanStep, Run, RunError, RunSummary
-from swissbrain.tables import SHOWN_PROMPT, files_table, run_table, runs_table
-from swissbrain.terminal import cut, duration, plain
 from tests.client import stand_in
 
 HOSTILE = [
@@ -42,7 +42,7 @@ FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 FIELDS = ("status", "error", "name", "tool", "args", "text", "stream", "message", "path", "deleted", "size_bytes")
 MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level", "more")
 ALL = (*FIELDS, *MORE, "first", "steps", "question", "input", "after", "run_id", "from_step")
-TYPES = [*_SHOWN, "of.a.later.release"]
+TYPES = [*_FORMATTERS, "of.a.later.release"]
 
 
 def shown(*items: Any, colours: bool = False) -> str:
@@ -189,12 +189,12 @@ def test_one_event_does_not_look_like_two() -> None:
 
 
 def test_what_is_long_is_cut() -> None:
-    assert len(text("tool.started", tool="t", args={"content": "x" * 1_000_000})) < SHOWN_ARGS + 20
-    assert len(text("of.a.later.release", content="x" * 1_000_000)) == SHOWN_OTHER
+    assert len(text("tool.started", tool="t", args={"content": "x" * 1_000_000})) < MAX_ARGS_CHARS + 20
+    assert len(text("of.a.later.release", content="x" * 1_000_000)) == MAX_UNKNOWN_CHARS
     table = shown(run_table(run(prompt="x" * 100_000)))
-    assert table.count("x") == SHOWN_PROMPT - 1
-    assert cut("abc", 3) == "abc"
-    assert cut("abcd", 3) == "ab…"
+    assert table.count("x") == MAX_PROMPT_CHARS - 1
+    assert truncate("abc", 3) == "abc"
+    assert truncate("abcd", 3) == "ab…"
 
 
 def summary(**changes: Any) -> RunSummary:

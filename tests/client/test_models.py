@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -10,11 +10,12 @@ import pytest
 from edge_api.http import openapi
 from edge_api.http import response_models as schemas
 from edge_api.settings import ApiSettings
+from infra.contract import log, queue, runs
 from infra.contract.runs import PlanStep as TakenStep
 from infra.contract.states import Status
 from swissbrain import Client, models
+from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
-from swissbrain.terminal import STYLES
 from tests.client import stand_in
 
 DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.build(ApiSettings()))
@@ -30,6 +31,8 @@ ANSWERS = [
     ("GET", "/agent/logs/{run_id}", 200, models.LogPage),
     ("POST", "/agent/runs/{run_id}/stream-token", 201, models.StreamToken),
     ("GET", "/agent/runs/{run_id}/files", 200, models.FileList),
+    ("GET", "/agent/runs/{run_id}/attempts", 200, models.AttemptList),
+    ("POST", "/agent/runs/{run_id}/fork", 201, models.Run),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]
@@ -143,6 +146,50 @@ def test_what_is_sent_is_taken() -> None:
     assert {*models.TERMINAL, *STYLES} <= {*Described.of(Status).schema["enum"]}
     status = DOCUMENT["components"]["schemas"]["ResumeRun"]
     assert status["required"] == ["user_input"]
+
+
+EVERY_FIELD = {
+    models.Event: {"seq": 1, "ts": 2, "type": "log", "step": 0, "data": {"a": [1]}},
+    models.RunError: {"code": "c", "message": "m", "step": 1},
+    models.Attempt: {"fence": 1, "attempt": 2, "worker": "w", "started_ms": 3, "ended_ms": 4, "outcome": "drained"},
+    models.QueueDepths: {"pending": 1, "ready": 2, "delayed": 3, "running": 4, "dead": 5},
+    models.PlanStep: {"tool": "t", "args": {"a": None}, "timeout_s": 1.5, "name": "n"},
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "contract"),
+    [
+        (models.Event, log.Event),
+        (models.RunError, runs.RunError),
+        (models.Attempt, runs.Attempt),
+        (models.QueueDepths, queue.QueueDepths),
+        (models.PlanStep, runs.PlanStep),
+    ],
+)
+def test_types_of_the_client_equal_those_of_the_contract(
+    own: type[msgspec.Struct], contract: type[msgspec.Struct]
+) -> None:
+    assert fields_of(own) == fields_of(contract)
+    every = EVERY_FIELD[own]
+    assert every.keys() == {*own.__struct_fields__}
+    required = {name: every[name] for name, (_, default) in fields_of(own).items() if default is msgspec.NODEFAULT}
+    for values in (every, required):
+        text = msgspec.json.encode(msgspec.convert(values, contract))
+        assert msgspec.json.encode(msgspec.json.decode(text, type=own)) == text
+        assert msgspec.json.decode(msgspec.json.encode(msgspec.convert(values, own)), type=contract) == (
+            msgspec.convert(values, contract)
+        )
+
+
+def fields_of(struct: type[msgspec.Struct]) -> dict[str, tuple[Any, Any]]:
+    """Return the type, without its constraints, and the default of each field."""
+    types = get_type_hints(struct)  # removes Annotated, which holds the constraints
+    return {field.encode_name: (types[field.name], _default(field)) for field in msgspec.structs.fields(struct)}
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
 
 
 def test_the_comparison_finds_what_does_not_fit() -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
+from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.cli.access import URL
 from tests.client.stand_in import TOKEN, StandIn, event, ok, reply, run, silent, sse, stand_in, summary
 from tests.support.waiting import wait_until
 

@@ -104,7 +104,7 @@ def test_a_run_is_created_once_for_a_key(ada: Client) -> None:
 
 
 def test_runs_are_listed_over_several_pages(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swissbrain.client._PAGE", 3)
+    monkeypatch.setattr("swissbrain.endpoints.RUNS_PER_PAGE", 3)
     made = [ada.create_run(plan=PLAN, start=number > 2) for number in range(7)]
     listed = [*ada.runs()]
     assert {run.run_id for run in listed} == {run.run_id for run in made}
@@ -119,7 +119,7 @@ def test_runs_are_listed_over_several_pages(ada: Client, monkeypatch: pytest.Mon
 def test_a_log_is_read_over_several_pages(
     real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swissbrain.client._LOG_PAGE", 2)
+    monkeypatch.setattr("swissbrain.endpoints.EVENTS_PER_PAGE", 2)
     run_id = ada.create_run(plan=PLAN).run_id
     assert [*ada.logged(run_id)] == []
     lease = real.do(worker.claim())

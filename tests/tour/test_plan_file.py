@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.contract.runs import RunSpec
-from swissbrain.plan_file import PlanError, read_plan
+from swissbrain.cli.plan_file import PlanError, read_plan
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "planets"
 
