@@ -185,7 +185,7 @@ class Client:
     def events(self, run_id: str, *, after: int = 0) -> Iterator[Event | Gap]:
         """Yield the events from seq `after + 1` on, live until the run has ended: each event once and in order.
 
-        Lost connections are re-established. A Gap stands for events that the API has deleted.
+        Lost connections are re-established. A Gap replaces events that the API has deleted.
         """
         path = endpoints.log_stream_path(run_id)
         return iter(LogStream(self._api, path, after, patience_s=self._patience_s, notify=self._notify))

@@ -17,7 +17,8 @@ def download(api: Transport, run_id: str, path: str, to: BinaryIO) -> None:
     response = api.send(endpoints.get_file(run_id, path))
     if response.next_request is None:
         raise ProtocolError(f"{api.base_url} does not say where '{path}' is stored")
-    # A request of its own, not the client's next request: httpx keeps the token if both have the same address.
+    # A new request without the client's headers: following the redirect, httpx would keep the token for a store at the
+    # address of the API.
     store = response.next_request.url
     try:
         with httpx.stream("GET", store, timeout=api.http.timeout) as content:

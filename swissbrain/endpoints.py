@@ -28,7 +28,7 @@ EVENTS_PER_PAGE = 1000
 
 
 def create_run(*, start: bool, idempotency_key: str | None, **fields: Any) -> Request[Run]:
-    """Return the request that creates a run; `fields` are those of the body, None where the default applies."""
+    """Return the request that creates a run; `fields` is the body; None means the default of the API."""
     body = {**_without_none(fields), "start": start}
     return Request(Run, "POST", "/agent/runs", json=body, key=_key(idempotency_key))
 
@@ -53,7 +53,7 @@ def get_run(run_id: str) -> Request[Run]:
 
 
 def list_runs(*, status: str | None, error: str | None, cursor: str | None) -> Request[RunPage]:
-    """Return the request for one page of runs; `cursor` is that of the page before, None for the first page."""
+    """Return the request for one page of runs; `cursor` comes from the page before; None for the first page."""
     params = {"limit": str(RUNS_PER_PAGE)}
     params |= {name: value for name, value in (("status", status), ("error", error)) if value}
     if cursor is not None:

@@ -1,6 +1,6 @@
 """Errors of the client.
 
-ClientError     also raised itself, for arguments that cannot be sent
+ClientError     also raised directly, for arguments that cannot be sent
 ├── ApiError        the API refused the request; `status`, `field` and `run_status` give the details
 ├── Unreachable     no response in time, or no connection, after all attempts
 └── ProtocolError   the response does not come from this API

@@ -1,7 +1,7 @@
 """Types of the API's responses. Fields of later releases are ignored; times are ms since the epoch.
 
-The types repeat those of the API, because this package must not depend on the servers. Tests hold them equal to
-`/openapi.json` and to the types of the API's contract.
+The types repeat the contract of the API, because this package must not depend on the servers. Tests hold them equal to
+`/openapi.json` and to `infra.contract`.
 """
 
 from typing import Any

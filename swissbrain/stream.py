@@ -124,8 +124,8 @@ class LogStream:
             raise failure
         if first:
             self._notify(f"{failure}; trying again")
-        # Doubled until an event arrives, not until a connection succeeds: a connection that brings nothing and breaks
-        # at once must not be repeated at full speed.
+        # Doubled until an event arrives, not until a connection succeeds: an API that accepts connections and breaks
+        # them without an event must not be called at full speed.
         self._pause_s = min(max(2 * self._pause_s, MIN_PAUSE_S), MAX_PAUSE_S)
         retry_after_s = failure.retry_after_s if isinstance(failure, Busy) else 0.0
         # Random, so that the followers of a restarted API do not all come back at the same moment.

@@ -37,8 +37,8 @@ class Transport:
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
         try:
-            # A user name or password in the address is rejected: the address stands in error messages, which must not
-            # hold secrets, and httpx would send that password instead of the token.
+            # A user name or password in the address is rejected: error messages name the address and must not hold
+            # secrets, and httpx would send the password instead of the token.
             url = httpx.URL(self.base_url)
             if url.userinfo or not _VISIBLE_ASCII.fullmatch(token):
                 raise ValueError

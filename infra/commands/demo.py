@@ -53,7 +53,7 @@ def demo(unsafe_no_sandbox: Unsafe = False) -> None:
 
 
 def _show(*, unsafe_no_sandbox: bool) -> bool:
-    """Run the example on a stack of its own. Return True if the results are right. Raises PlanError."""
+    """Run the example on a temporary stack. Return True if the results are right. Raises PlanError."""
     out = console()
     if not EXAMPLE.is_dir():
         raise PlanError("the demo's data is not installed; it is in the folder examples/ of a clone")

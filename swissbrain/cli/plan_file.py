@@ -1,4 +1,4 @@
-"""Plans in files: steps in the format of the API, whose long texts may be in files of their own."""
+"""Plans in files: steps in the format of the API, whose long texts may be in separate files."""
 
 import json
 from pathlib import Path
@@ -47,6 +47,6 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as exc:
-        # ValueError also stands for a path with a null character.
+        # ValueError: not UTF-8, or a path with a null character.
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise PlanError(f"cannot read {path}: {reason}") from exc

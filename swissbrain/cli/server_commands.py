@@ -1,8 +1,8 @@
-"""Commands that other distributions bring, found by the entry-point group `swissbrain.commands`.
+"""Commands of other distributions, found by the entry-point group `swissbrain.commands`.
 
 The name of the entry point is the name of the command. Its object is a Typer app, or a function that Typer can turn
 into a command. It is imported only when the command runs, so that `swissbrain --help` stays fast and works whatever is
-installed. Therefore the help line of a command of swissbrain-server stands here.
+installed. Therefore this module repeats the help lines of the commands of swissbrain-server.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -27,7 +27,7 @@ class CommandMissing(CommandError):
 
 
 class LazyCommand(TyperCommand):
-    """Stand-in for a command that is imported when it runs, and not when it is listed."""
+    """Placeholder of a command that is imported when it runs, and not when it is listed."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Import the command and let it parse its arguments. Raises CommandMissing."""
@@ -38,7 +38,7 @@ class CommandGroup(TyperGroup):
     """Group of the commands of this package and of all installed distributions."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands, those of other distributions first."""
+        """Return the names of all commands, the commands of other distributions first."""
         own = super().list_commands(ctx)
         return [*(name for name in SERVER_COMMANDS | _installed() if name not in own), *own]
 

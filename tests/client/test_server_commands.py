@@ -18,7 +18,7 @@ Install = Callable[..., None]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Replace the entry points of the installed distributions by those given as name=value."""
+    """Replace the entry points of the installed distributions by the given ones."""
 
     def replace(**points: str) -> None:
         found = EntryPoints(EntryPoint(name, value, GROUP) for name, value in points.items())
@@ -59,13 +59,13 @@ def test_a_command_that_cannot_be_imported_is_one_line(swissbrain: Command, inst
 
 def test_a_function_becomes_a_command(swissbrain: Command, install: Install, plugin: ModuleType) -> None:
     def greet(name: str, times: int = 1) -> None:
-        """Greet somebody."""
+        """Greet a person."""
         typer.echo(f"hello {name} " * times)
 
     plugin.greet = greet  # type: ignore[attr-defined]
     install(greet="plugin:greet")
     assert swissbrain("greet", "Ada") == (0, "hello Ada \n", "")
-    assert "Greet somebody." in swissbrain("greet", "-h").out
+    assert "Greet a person." in swissbrain("greet", "-h").out
     assert swissbrain("greet").err == "swissbrain: Missing argument 'name'.\n"
     assert "greet" in swissbrain("--help").out
 

@@ -1,4 +1,4 @@
-"""Wheels of both distributions, and projects of users that install them."""
+"""Wheels of both distributions, and projects of users in which they are installed."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ class Wheels:
 
 @dataclass(frozen=True)
 class Project:
-    """Project of a user with an environment of its own, and with modules named as packages of the servers."""
+    """Project of a user: a folder with modules named as server packages, and a virtual environment."""
 
     folder: Path
     environment: Path
