@@ -150,7 +150,7 @@ def test_requests_of_the_client_fit_the_openapi_document() -> None:
     assert status["required"] == ["user_input"]
 
 
-EVERY_FIELD = {
+EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
     models.Event: {"seq": 1, "ts": 2, "type": "log", "step": 0, "data": {"a": [1]}},
     models.RunError: {"code": "c", "message": "m", "step": 1},
     models.Attempt: {"fence": 1, "attempt": 2, "worker": "w", "started_ms": 3, "ended_ms": 4, "outcome": "drained"},
