@@ -1,20 +1,20 @@
-"""What can go wrong, named for the domain; adapters map their vendors' errors to these.
+"""Errors of the domain, to which adapters map the errors of their libraries.
 
 ContractError
-├── InvalidInput        bad input: what was wrong, where, what is allowed
+├── InvalidInput        bad input: the value, its place, the allowed values
 ├── RunGone             no such run (or not this user's)
 ├── TransitionRefused   the run's status does not allow this
 ├── LeaseLost           the fence is stale: another worker owns the run
-├── StoreUnavailable    Redis could not be reached, did not answer in time, or cannot do it now; may be tried again
-├── StoreRejected       Redis answered with an error
-├── FilesUnavailable    the object store could not be reached or failed; may be tried again
+├── StoreUnavailable    Redis did not reply in time, or cannot execute the command at present; may be retried
+├── StoreRejected       Redis replied with an error
+├── FilesUnavailable    the object store could not be reached or failed; may be retried
 ├── FileMissing         no such file in the workspace
-├── LimitExceeded       a stated limit of the workspace or the executor was passed
-├── HostExhausted         the worker's host is out of space, files, processes or memory; may be tried again
-└── ExecutorUnavailable the sandbox cannot run here; says what to install
+├── LimitExceeded       a documented limit of the workspace or the executor was exceeded
+├── HostExhausted       the worker's host lacks disk space, files, processes or memory; may be retried
+└── ExecutorUnavailable the sandbox cannot run on this host; the message says what to install
 """
 
-PASSING = frozenset(
+TRANSIENT_CODES = frozenset(
     [
         "BUSY",
         "CLUSTERDOWN",
@@ -28,8 +28,8 @@ PASSING = frozenset(
         "UNBLOCKED",
     ]
 )
-"""Codes of errors with which Redis says that it cannot do now what it otherwise does, as during a failover or while its
-memory is full: these mean StoreUnavailable."""
+"""Codes of errors with which Redis refuses temporarily, as during a failover or while its memory is full. Adapters map
+them to StoreUnavailable."""
 
 
 class ContractError(Exception):
@@ -37,7 +37,7 @@ class ContractError(Exception):
 
 
 class InvalidInput(ContractError):
-    """Bad input. `field` is the path of the offending value, such as `$.plan[2].args.path`; empty if there is none."""
+    """Bad input. `field` is the path of the rejected value, such as `$.plan[2].args.path`; empty if there is none."""
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
@@ -49,7 +49,7 @@ class RunGone(ContractError):
 
 
 class TransitionRefused(ContractError):
-    """The run's status does not allow what was asked, or it is being deleted; `status` is that status."""
+    """Request that the run's `status` does not allow, or that came while the run is being deleted."""
 
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
@@ -57,19 +57,19 @@ class TransitionRefused(ContractError):
 
 
 class LeaseLost(ContractError):
-    """A write was refused because its fence is stale: stop working on this run at once."""
+    """Write with a stale fence: another worker may own the run, so all work on it must stop."""
 
 
 class StoreUnavailable(ContractError):
-    """Redis could not be reached, did not answer in time, or cannot do it now: it may or may not have been done."""
+    """Redis did not reply in time, or cannot execute the command at present. It may have been executed."""
 
 
 class StoreRejected(ContractError):
-    """Redis answered with an error; its text is the message."""
+    """Redis replied with an error, whose text is the message."""
 
 
 class FilesUnavailable(ContractError):
-    """The object store could not be reached or answered with a server error."""
+    """The object store could not be reached, or replied with a server error."""
 
 
 class FileMissing(ContractError):
@@ -77,7 +77,7 @@ class FileMissing(ContractError):
 
 
 class LimitExceeded(ContractError):
-    """A stated limit was passed; the message names it."""
+    """A documented limit was exceeded; the message names it."""
 
 
 class HostExhausted(ContractError):

@@ -1,4 +1,4 @@
-"""How data becomes that of events which are never longer than MAX_EVENT_BYTES: cut, or told in several."""
+"""Fits event data into MAX_EVENT_BYTES: truncates texts, or splits one event into several."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,12 +8,12 @@ import msgspec
 from infra.contract.events import Splittable, Truncated
 
 MAX_EVENT_BYTES = 16 * 1024
-"""No event is longer than this as UTF-8 JSON, in the form in which the API gives it out."""
+"""Maximum size of an event as UTF-8 JSON, in the form in which the API sends it."""
 DATA_BYTES = MAX_EVENT_BYTES - 512
-"""What is left for the data, with room for `seq`, `ts`, `type`, `step` and for the marks of what was cut."""
+"""Maximum size of the data; the rest is room for `seq`, `ts`, `type`, `step` and the ellipses of truncated texts."""
 ELLIPSIS = "…"
 _SIDE_BYTES = DATA_BYTES // 4
-"""What may be taken beside the text that is divided."""
+"""Maximum size of the fields beside the text that is split."""
 _DEPTH = 8
 _PUNCTUATION_BYTES = 4
 _SCALAR_BYTES = 24
@@ -22,46 +22,46 @@ _build = msgspec.to_builtins
 _encode = msgspec.json.Encoder().encode
 
 
-def truncate_text(text: str, most_chars: int) -> str:
-    """The text, or as much of it as fits into so many characters with an ellipsis at its end."""
-    return text if len(text) <= most_chars else f"{text[: most_chars - 1]}{ELLIPSIS}"
+def truncate_text(text: str, max_chars: int) -> str:
+    """Return the text; a longer one is truncated to `max_chars` characters, the last of them an ellipsis."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}{ELLIPSIS}"
 
 
 def truncate(data: Truncated) -> dict[str, Any]:
-    """The data as that of one event: long texts, and what is too much in nested values, end in an ellipsis."""
+    """Return the data of one event; long texts and oversized nested values end in an ellipsis."""
     built: dict[str, Any] = _build(data)
     if len(_encode(built)) > data.MAX_TEXT_CHARS:
-        return _Shortener(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)
+        return _Truncator(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)
     return built
 
 
 def split(data: Truncated | Splittable) -> list[dict[str, Any]]:
-    """The data as that of one event or, if it may be parted and is too long, of several that follow each other.
+    """Return the data of one event or, if it is Splittable and too long, of several consecutive events.
 
-    A text is parted between characters, never cut; all parts but the last have `more`.
+    A text is split between characters, and nothing of it is lost; all parts but the last have `more`.
     """
     built: dict[str, Any] = _build(data)
     if len(_encode(built)) <= data.MAX_TEXT_CHARS:
         return [built]
     if isinstance(data, Truncated):
-        return [_Shortener(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)]
+        return [_Truncator(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)]
     name = data.SPLIT_FIELD
     value = built.pop(name)
     if isinstance(value, list):
-        value = [_Shortener(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(item) for item in value]
-    beside = _Shortener(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(built)
-    found: list[dict[str, Any]] = []
+        value = [_Truncator(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(item) for item in value]
+    beside = _Truncator(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(built)
+    parts: list[dict[str, Any]] = []
     at = 0
     for piece in _pieces(value, DATA_BYTES - _size(beside)):
-        found.append({**beside, **data.place(at), name: piece, "more": True})
+        parts.append({**beside, **data.position(at), name: piece, "more": True})
         at += len(piece)
     if not data.more:
-        del found[-1]["more"]
-    return found
+        del parts[-1]["more"]
+    return parts
 
 
 def _pieces(value: Sequence[Any], room_bytes: int) -> Iterator[Sequence[Any]]:
-    """The value in pieces that fit, halved until they do; an item is not divided."""
+    """Yield the value in pieces that fit, by halving; a single item is never divided."""
     if len(value) < 2 or _size(value) <= room_bytes:
         yield value
     else:
@@ -70,15 +70,15 @@ def _pieces(value: Sequence[Any], room_bytes: int) -> Iterator[Sequence[Any]]:
         yield from _pieces(value[middle:], room_bytes)
 
 
-class _Shortener:
-    """Copies values, with texts cut to `most_chars` and no more than some `left` bytes of JSON in all."""
+class _Truncator:
+    """Copies values with texts truncated to `max_chars`, and with about `left` bytes of JSON in total."""
 
-    def __init__(self, most_chars: int, left: int) -> None:
-        self._most_chars = most_chars
+    def __init__(self, max_chars: int, left: int) -> None:
+        self._max_chars = max_chars
         self._left = left
 
     def fields(self, built: dict[str, Any]) -> dict[str, Any]:
-        """An object whose names are ours: all of them stay."""
+        """Return a copy of an event's data: its field names are part of the contract, so every name is kept."""
         return {name: self._value(value, 0) for name, value in built.items()}
 
     def _value(self, value: Any, depth: int) -> Any:
@@ -95,34 +95,35 @@ class _Shortener:
 
     def _scalar(self, value: Any) -> Any:
         size = _size(value)
-        if size > max(self._left, _SCALAR_BYTES):  # an integer of many digits
+        # Only an integer with many digits is longer than _SCALAR_BYTES.
+        if size > max(self._left, _SCALAR_BYTES):
             return ELLIPSIS
         self._left -= size
         return value
 
     def _text(self, text: str) -> str:
-        short = truncate_text(text, self._most_chars)
+        short = truncate_text(text, self._max_chars)
         while (size := _size(short)) > self._left and len(short) > 1:
             short = truncate_text(short, max(1, len(short) * self._left // size))
         self._left -= size
         return short
 
     def _object(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
-        short: dict[str, Any] = {}
+        copy: dict[str, Any] = {}
         for name, item in value.items():
             if self._left <= 0:
-                return {**short, ELLIPSIS: ELLIPSIS}
+                return {**copy, ELLIPSIS: ELLIPSIS}
             shown = self._text(name)
-            short[shown] = self._value(item, depth)
-        return short
+            copy[shown] = self._value(item, depth)
+        return copy
 
     def _list(self, value: Sequence[Any], depth: int) -> list[Any]:
-        short: list[Any] = []
+        copy: list[Any] = []
         for item in value:
             if self._left <= 0:
-                return [*short, ELLIPSIS]
-            short.append(self._value(item, depth))
-        return short
+                return [*copy, ELLIPSIS]
+            copy.append(self._value(item, depth))
+        return copy
 
 
 def _size(value: object) -> int:

@@ -1,6 +1,6 @@
-"""Files of a run: what the record knows of them, and the three ports to a workspace.
+"""Files of a run: their entries in the record, and the three ports to a workspace.
 
-When does a file written by a tool count? Its bytes are stored at once, under an object key that is never used twice.
+When does a file written by a tool count? The tool's write stores its bytes under a new object key.
 The change then waits among the workspace's uncommitted changes, and counts when `take_uncommitted` hands it to the
 run's next fenced write, which stores it in the record together with the result of the step and its events, or not at
 all. Until then no reader sees the file. If the worker dies or its lease is lost before that write, the object stays

@@ -35,7 +35,7 @@ _BLOB_REF_START = b'{"$kept":'
 
 
 class BlobRef(msgspec.Struct, frozen=True):
-    """Reference to a blob in the object store; stands in the journal in place of a large value."""
+    """Reference to a blob in the object store; the journal holds it in place of a large value."""
 
     name: str = msgspec.field(name="$kept")
 

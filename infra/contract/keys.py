@@ -1,7 +1,7 @@
-"""Every Redis key and channel, each with its time-to-live rule beside it.
+"""Redis keys and channels, each with its time-to-live rule.
 
-Rules: a run that is neither finished nor abandoned never expires, so nothing acknowledged can be lost; all that
-belongs to one run expires `retention_s` after it finished.
+A run that has been started and has not ended never expires, so no acknowledged run can be lost. The keys of a run
+expire `retention_s` after its end, or after its creation if it was never started.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ DEFAULT_RETENTION_S = 30 * 24 * 3600
 
 @dataclass(frozen=True)
 class Keys:
-    """Builds key names. `prefix` is empty by default; on Redis Cluster it is a hash tag such as `{sb}:`."""
+    """Builder of key names. `prefix` is empty by default; on Redis Cluster it is a hash tag such as `{sb}:`."""
 
     prefix: str = ""
 
@@ -37,24 +37,27 @@ class Keys:
 
     @property
     def dead(self) -> str:
-        """Sorted set: dead letters, score = when in ms. No TTL: members leave with redrive, deletion or expiry."""
+        """Sorted set: dead letters, score = when in ms. No TTL: members leave with retry, deletion or expiry."""
         return f"{self.prefix}jobs:dead"
 
     @property
     def run_prefix(self) -> str:
-        """What `claim` puts before the run ids that it picks itself."""
+        """Prefix of run keys: `claim` picks run ids itself and derives their keys."""
         return f"{self.prefix}run:"
 
     @property
     def channel_prefix(self) -> str:
-        """What `claim` puts before a run id to get the channel of its log."""
+        """Prefix of log channels, for the runs that `claim` picks."""
         return f"{self.prefix}agent:logs:"
 
     @property
     def control(self) -> str:
-        """Channel: nudges for workers. `cancel <run id>`: stop that run. `next <ms>`: the soonest lease expiry or due
-        run is so far away. `due <ms>`: a run is due then, or is ready and should be claimed by then. Hints only: what
-        is missed comes with the next look."""
+        """Channel: nudges for workers, as text.
+
+        `cancel <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due run. `due <ms>`: time
+        until a run is due, or until a ready run should have been claimed. Nudges are hints: a worker that misses one
+        finds the same fact at its next claim or renewal.
+        """
         return f"{self.prefix}agent:control"
 
     def run(self, run_id: str) -> str:
@@ -66,7 +69,7 @@ class Keys:
         return f"{self.run_prefix}{run_id}:log"
 
     def channel(self, run_id: str) -> str:
-        """Channel: the same batches, published as they are appended."""
+        """Channel: the batches of the log stream, published as they are appended."""
         return f"{self.channel_prefix}{run_id}"
 
     def user_runs(self, user_id: str) -> str:

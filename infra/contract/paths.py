@@ -1,4 +1,4 @@
-"""The rule for a path inside a workspace, shared by the API and the worker."""
+"""Rules for paths inside a workspace, shared by the API and the worker."""
 
 import unicodedata
 
@@ -7,14 +7,15 @@ from infra.contract.errors import InvalidInput
 MAX_PATH_BYTES = 512
 MAX_NAME_BYTES = 255
 RESERVED = ".run"
-"""Top folder that the worker itself fills (full outputs of tools); tools may read but not write it."""
+"""Top folder for the worker's own files (complete outputs of tools); tools may read it but not write to it."""
 
 
 def workspace_path(path: str, *, field: str = "path") -> str:
-    """Return `path` if it is a plain relative POSIX path, else raise InvalidInput.
+    """Return `path` if it is a plain relative POSIX path; raise InvalidInput if not.
 
     Allowed: segments of 1 to 255 bytes joined by `/`, 512 bytes in all, no `.` or `..` segment, no control
-    character, no backslash. Object stores disagree on what `..` in a key means, so it is refused, never resolved.
+    character, no backslash. `..` is rejected, never resolved, because object stores
+    disagree on its meaning in a key.
     """
     problem = _problem(path)
     if problem:
@@ -23,7 +24,7 @@ def workspace_path(path: str, *, field: str = "path") -> str:
 
 
 def writable_path(path: str, *, field: str = "path") -> str:
-    """Like `workspace_path`, and refuses the reserved folder `.run`."""
+    """Return `path` as `workspace_path` does; raise InvalidInput for the reserved folder `.run` as well."""
     if workspace_path(path, field=field).split("/", 1)[0] == RESERVED:
         raise InvalidInput(f"the folder '{RESERVED}' is reserved for the platform's own files", field)
     return path

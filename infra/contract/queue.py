@@ -3,7 +3,7 @@
 How is a lost claim reply undone? A worker process numbers its claims (ClaimSeq), and each granted run keeps the number
 of its claim. After a reply was lost, the next claim carries the number of the last claim whose reply arrived
 (`last_acked`). The script then requeues the runs that this process was granted in between, before it grants anything:
-nobody has begun them, so no attempt is counted. If that happens twice in a row to a run that was granted alone, the
+no worker has begun them, so no attempt is counted. If that happens twice in a row to a run that was granted alone, the
 attempt does count: its record may be too large for a reply, and it must not be granted for ever. Until the worker
 calls again, the lease bounds the delay.
 """

@@ -1,4 +1,4 @@
-"""The states of a run and the one table of the transitions that are allowed."""
+"""Statuses of a run, the table of allowed transitions, and the outcomes of a guarded script."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 
 class Status(StrEnum):
-    """Where a run stands. `waiting` holds neither a lease nor a worker's slot."""
+    """Status of a run. A `waiting` run holds neither a lease nor a worker slot."""
 
     CREATED = "created"
     QUEUED = "queued"
@@ -18,11 +18,11 @@ class Status(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a guarded script answered.
+    """Outcome of a guarded script.
 
-    OK: done now. SAME: this very call was done before (a replay); nothing changed.
-    LOST: the fence is stale, another worker owns the run. REFUSED: the transition is not allowed from
-    the run's status. GONE: there is no such run.
+    OK: executed. SAME: the same call was executed before (a replay); nothing changed. LOST: the fence is stale, because
+    another worker has claimed the run. REFUSED: the run's status does not allow the transition. GONE: there is no such
+    run, or it is being deleted.
     """
 
     OK = "OK"

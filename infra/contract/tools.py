@@ -1,4 +1,4 @@
-"""What each tool takes: the typed arguments that the API validates and the worker executes.
+"""Typed arguments of each tool, which the API validates and the worker executes.
 
 The worker's registry has one implementation for each entry of TOOLS; a test holds the two together.
 """
@@ -17,21 +17,23 @@ MAX_SOURCE_CHARS = 200_000
 MAX_TOOL_TIMEOUT_S = 3600.0
 
 Path = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="Relative path inside the workspace.")]
-TimeoutS = Annotated[float, msgspec.Meta(gt=0, le=MAX_TOOL_TIMEOUT_S, description="Seconds before it is killed.")]
+TimeoutS = Annotated[
+    float, msgspec.Meta(gt=0, le=MAX_TOOL_TIMEOUT_S, description="Seconds until the program is killed.")
+]
 
 
 class ToolArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Base of all tool arguments: unknown fields are refused by name."""
+    """Base of all tool arguments; an unknown field is rejected by name."""
 
     def check(self, at: str) -> None:
-        """Raise InvalidInput for what a type cannot say; `at` is the path of the arguments."""
+        """Raise InvalidInput for rules that the types cannot express; `at` is the path of the arguments."""
 
 
 class FileReadArgs(ToolArgs, frozen=True):
     """Read a text file of the workspace."""
 
     path: Path
-    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="Read at most so many bytes.")] = 65_536
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="Number of bytes to read at most.")] = 65_536
 
     def check(self, at: str) -> None:
         workspace_path(self.path, field=f"{at}.path")
@@ -83,7 +85,7 @@ class CodeArgs(ToolArgs, frozen=True):
 
 
 class MessageArgs(ToolArgs, frozen=True):
-    """Say something to whoever watches the run."""
+    """Log a message for the people who watch the run."""
 
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
 
@@ -102,7 +104,7 @@ TOOLS: Mapping[str, type[ToolArgs]] = {
 def parse_args(tool: str, args: Mapping[str, Any], *, at: str) -> ToolArgs:
     """Validate the arguments of a tool; `at` is the path of the step, such as `$.plan[2]`.
 
-    Raises InvalidInput for an unknown tool, a missing, unknown or badly typed field, or a refused path.
+    Raises InvalidInput for an unknown tool, a missing, unknown or badly typed field, or a path that is not allowed.
     """
     kind = TOOLS.get(tool)
     if kind is None:

@@ -1,4 +1,4 @@
-"""What a type refuses, in words for whoever sent it: what was wrong, where, what is allowed."""
+"""Error messages for values that msgspec rejects: the rejected value, its place, the allowed values."""
 
 import re
 from collections.abc import Iterator
@@ -15,9 +15,12 @@ _SEGMENT = re.compile(r"\.(?P<name>\w+)|\[[^\]]*\]")
 
 
 def invalid_input(exc: msgspec.ValidationError, kind: Any, *, at: str) -> InvalidInput:
-    """What msgspec refused of a `kind`, with the path of the field below `at`; an unknown or missing one is named."""
-    message, _, place = str(exc).partition(" - at ")
-    path = place.removeprefix("`key` in ").strip("`").removeprefix("$")
+    """Return the error for a value of type `kind` that msgspec rejected; its field is the path below `at`.
+
+    An unknown or missing field is named in the path; for an invalid choice the message lists the allowed values.
+    """
+    message, _, where = str(exc).partition(" - at ")
+    path = where.removeprefix("`key` in ").strip("`").removeprefix("$")
     allowed = list(dict.fromkeys(_allowed(inspect.type_info(kind), path))) if _CHOICE.fullmatch(message) else []
     member = _MEMBER.fullmatch(message)
     field = f"{at}{path}.{member['name']}" if member else f"{at}{path}"
@@ -25,12 +28,12 @@ def invalid_input(exc: msgspec.ValidationError, kind: Any, *, at: str) -> Invali
 
 
 def _allowed(info: inspect.Type, path: str) -> Iterator[str]:
-    """The values, or the names of the fields, that a type allows at a path."""
+    """Yield the values, or the names of the fields, that a type allows at a path."""
     if isinstance(info, inspect.Metadata):
         yield from _allowed(info.type, path)
     elif isinstance(info, inspect.UnionType):
         structs = [member for member in info.types if isinstance(member, inspect.StructType)]
-        # Which of several structs was meant is not known here, so their fields are not mixed.
+        # With several structs the intended one is unknown, so their fields are not listed together.
         for member in info.types if path or len(structs) < 2 else ():
             yield from _allowed(member, path)
     elif segment := _SEGMENT.match(path):

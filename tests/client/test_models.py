@@ -7,9 +7,7 @@ from typing import Any, get_type_hints
 import msgspec
 import pytest
 
-from edge_api.http import openapi
 from edge_api.http import response_models as schemas
-from edge_api.settings import ApiSettings
 from infra.contract import log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
@@ -17,8 +15,9 @@ from swissbrain import Client, models
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
+from tests.support.openapi import openapi_document
 
-DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.build(ApiSettings()))
+DOCUMENT = openapi_document()
 ANSWERS = [
     ("POST", "/agent/runs", 200, models.Run),
     ("POST", "/agent/runs", 201, models.Run),

@@ -124,7 +124,7 @@ class WorkQueue(RunReader):
         )
 
     async def release(self, lease: Lease, writes: Writes, *, delay_ms: int, burn: bool) -> Outcome:
-        """Requeue a run, ready at once or after `delay_ms`. `burn`: whether the attempt counts."""
+        """Requeue a run, ready now or after `delay_ms`. `burn`: whether the attempt counts."""
         return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "burn": int(burn)})
 
     async def wait(self, lease: Lease, writes: Writes) -> Outcome:

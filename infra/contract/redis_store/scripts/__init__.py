@@ -8,7 +8,7 @@ Each file begins with two header lines, which a continuation line (`--   …`) m
 `load` turns them into Lua: it checks how many keys and arguments came, and defines a local variable for each name. A
 `(number)` is converted, `(digits)` is checked and stays text; both are checked before the script's first write, because
 a script that fails half-way is not rolled back. After `then`, further values follow in groups; they start at index
-`MORE`. Before the header stand the table of states, the names of journal fields, and `lib.lua`.
+`MORE`. The table of states, the names of journal fields and `lib.lua` precede the header.
 
 `ScriptCaller` looks up keys by the same names in `Keys`, and raises TypeError for a missing or unknown argument before
 anything is sent.

@@ -1,0 +1,105 @@
+"""Events of plans, steps, tools and files: `plan.created`, `step.*`, `tool.*`, `artifact`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from infra.contract.events.base import Splittable, Truncated
+
+ToolName = Annotated[str, Meta(description="The tool's name.")]
+StepName = Annotated[str, Meta(description="Name of the step for people; the name of the tool if the step has none.")]
+StepStatus = Annotated[Literal["succeeded", "failed"], Meta(description="Outcome.")]
+DurationMs = Annotated[int, Meta(description="Duration in ms.")]
+
+
+class PlannedStep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Step of a plan."""
+
+    name: StepName
+    tool: ToolName | UnsetType = UNSET
+
+
+class PlanCreated(Splittable, frozen=True, kw_only=True):
+    """A planner has made a plan, or has replaced the steps of a plan from an index on."""
+
+    TYPE = "plan.created"
+    MAX_TEXT_CHARS = 200
+    SPLIT_FIELD = "steps"
+
+    steps: Annotated[list[PlannedStep], Meta(description="Steps in order.")]
+    first: Annotated[int, Meta(description="Index of the first of these steps; earlier steps stay as they are.")] = 0
+
+    def position(self, at: int) -> dict[str, int]:
+        """Return the index of the part's first step."""
+        return {"first": self.first + at} if self.first + at else {}
+
+
+class StepStarted(Truncated, frozen=True, kw_only=True):
+    """A step has started."""
+
+    TYPE = "step.started"
+
+    name: StepName
+    tool: ToolName | UnsetType = UNSET
+
+
+class StepFinished(Truncated, frozen=True, kw_only=True):
+    """A step has ended; its result and its changes of the workspace are stored together with this event."""
+
+    TYPE = "step.finished"
+
+    status: StepStatus
+    duration_ms: DurationMs
+
+
+class ToolStarted(Truncated, frozen=True, kw_only=True):
+    """A tool has been called."""
+
+    TYPE = "tool.started"
+    MAX_TEXT_CHARS = 200
+
+    tool: ToolName
+    args: Annotated[dict[str, Any], Meta(description="Arguments; each text is truncated to 200 characters.")]
+
+
+class ToolOutput(Splittable, frozen=True, kw_only=True):
+    """A tool has printed a line."""
+
+    TYPE = "tool.output"
+
+    stream: Annotated[Literal["stdout", "stderr"], Meta(description="Output stream.")]
+    text: Annotated[str, Meta(description="Line without its line end, or a part of it.")]
+
+
+class ToolFinished(Truncated, frozen=True, kw_only=True):
+    """A tool call has ended."""
+
+    TYPE = "tool.finished"
+
+    tool: ToolName
+    status: StepStatus
+    duration_ms: DurationMs
+    code: (
+        Annotated[str, Meta(description="Error code of a failure, for programs, such as `exit_code`.")] | UnsetType
+    ) = UNSET
+    message: (
+        Annotated[str, Meta(description="Message of a failure, for people; truncated to 2000 characters.")] | UnsetType
+    ) = UNSET
+    kept: (
+        Annotated[
+            Sequence[str], Meta(description="Files with the complete output, if the log holds only a part of it.")
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class Artifact(Truncated, frozen=True, kw_only=True):
+    """A file of the workspace has been stored or deleted."""
+
+    TYPE = "artifact"
+
+    path: Annotated[str, Meta(description="Path relative to the workspace.")]
+    size_bytes: Annotated[int, Meta(description="Size of a stored file.")] | UnsetType = UNSET
+    deleted: Annotated[bool, Meta(description="Whether the file was deleted.")] = False
