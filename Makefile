@@ -4,17 +4,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint types arrows pytest coverage chaos soak bench clean
+.PHONY: help setup demo dev test test-fast lint types arrows pytest coverage chaos soak bench clean
 
 help: ## show the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with everything installed
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml distributions/server/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . -e './distributions/server[dev,test]'
 	@touch $@
 
 demo: setup ## run one real agent run through the whole stack, then stop it
@@ -24,6 +24,9 @@ dev: setup ## the same stack, staying up; data in .swissbrain/
 	$(BIN)/swissbrain dev
 
 test: lint types arrows pytest ## lint, types, import arrows, all tests
+
+test-fast: setup ## the tests that need no server, no worker and no sandbox, in less than a minute
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder @tests/fast.txt
 
 lint: setup
 	$(BIN)/ruff check .

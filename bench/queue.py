@@ -142,7 +142,7 @@ def _install_peers() -> None:
         print(f"installing {', '.join(PEERS)} into {ENVIRONMENT.relative_to(ROOT)}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
         pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, f"{ROOT}[peers]"], check=True)
+        subprocess.run([*pip, "-r", str(PEERS_FOLDER / "requirements.txt")], check=True)
         stamp.touch()
 
 

@@ -1,25 +1,26 @@
-"""What can go wrong between a client and the API.
+"""Errors of the client.
 
-ClientError
-├── ApiError        the API refused the request; `status`, `field` and `run_status` say more
-├── Unreachable     no answer in time, or none at all, after all tries
-└── ProtocolError   something answered that is not this API
+ClientError     also raised directly, for arguments that cannot be sent
+├── ApiError        the API refused the request; `status`, `field` and `run_status` give the details
+├── Unreachable     no response in time, or no connection, after all attempts
+└── ProtocolError   the response does not come from this API
 """
 
 
 class ClientError(Exception):
-    """Base of all errors of the client; the message is one line without secrets."""
+    """Base of all errors of the client; the message is one line and holds no secrets."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
 
 
 class ApiError(ClientError):
-    """The API refused the request (RFC 9457).
+    """Refusal of a request by the API (RFC 9457).
 
-    `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the bad value, `run_status` that
-    of a run which refused a transition; the last two are None where they say nothing. `tries` is how often it was
-    asked; what a lost answer has done may be what refuses the next.
+    `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the invalid value, `run_status` the
+    status of a run that refused a transition; the last two are None where they do not apply. `tries` is the number of
+    times the request was sent. With more than one, an earlier try whose response was lost may be the reason for the
+    refusal.
     """
 
     def __init__(
@@ -35,8 +36,8 @@ class ApiError(ClientError):
 
 
 class Unreachable(ClientError):
-    """The API did not answer. What was asked may have been done all the same; it is safe to ask again."""
+    """Missing response of the API. The request may have taken effect; sending it again is safe."""
 
 
 class ProtocolError(ClientError):
-    """The answer is not one that this API gives."""
+    """Response that this API does not give."""

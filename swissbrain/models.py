@@ -1,39 +1,22 @@
-"""What the API answers. Fields of later releases are ignored; times are ms since the epoch.
+"""Types of the API's responses. Fields of later releases are ignored; times are ms since the epoch.
 
-A test holds these types to `/openapi.json`.
+The types repeat the contract of the API, because this package must not depend on the servers. Tests hold them equal to
+`/openapi.json` and to `infra.contract`.
 """
 
 from typing import Any
 
 import msgspec
 
-from infra.contract.log import Event
-from infra.contract.queue import QueueDepths
-from infra.contract.runs import Attempt, RunError
-
-__all__ = [
-    "Attempt",
-    "Event",
-    "File",
-    "Gap",
-    "PlanStep",
-    "QueueDepths",
-    "Run",
-    "RunError",
-    "RunState",
-    "RunSummary",
-    "StreamToken",
-]
-
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of answers."""
+class _Response(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of responses and of their parts."""
 
 
-class PlanStep(_Answer, frozen=True, omit_defaults=True):
-    """One tool call of a plan."""
+class PlanStep(_Response, frozen=True, omit_defaults=True):
+    """Tool call of a plan."""
 
     tool: str
     args: dict[str, Any] = {}
@@ -41,16 +24,24 @@ class PlanStep(_Answer, frozen=True, omit_defaults=True):
     name: str | None = None
 
 
-class RunState(_Answer, frozen=True):
-    """Where a run stands after a transition. A running run that is cancelled stays `running` until it has stopped."""
+class RunError(_Response, frozen=True, omit_defaults=True):
+    """Error of a failed run. `code` is stable, `message` is for people, `step` is the index of the failed step."""
+
+    code: str
+    message: str
+    step: int | None = None
+
+
+class RunState(_Response, frozen=True):
+    """State of a run after a transition. A cancelled run stays `running` until its worker has stopped it."""
 
     run_id: str
     status: str
     cancel_requested: bool
 
 
-class RunSummary(_Answer, frozen=True):
-    """A run in a list. `steps` is None without an explicit plan; `last_seq` is that of the last event of its log."""
+class RunSummary(_Response, frozen=True):
+    """Run in a list. `steps` is None without an explicit plan; `last_seq` is the number of the last log event."""
 
     run_id: str
     status: str
@@ -68,8 +59,8 @@ class RunSummary(_Answer, frozen=True):
     error: RunError | None
 
 
-class Run(_Answer, frozen=True):
-    """A run. `links` holds the paths `self`, `logs`, `stream`, `files`."""
+class Run(_Response, frozen=True):
+    """Run. `links` holds the paths `self`, `logs`, `stream`, `files`."""
 
     run_id: str
     status: str
@@ -93,38 +84,64 @@ class Run(_Answer, frozen=True):
 
     @property
     def ended(self) -> bool:
-        """Whether it has succeeded, failed or been cancelled."""
+        """True if the run has succeeded, failed or been cancelled."""
         return self.status in TERMINAL
 
 
-class AttemptList(_Answer, frozen=True):
-    """Who worked on a run, oldest first."""
+class Attempt(_Response, frozen=True):
+    """Claim of a run by a worker.
+
+    `attempt` is its number since the last retry; a drained or unanswered claim is not counted. `outcome`: a terminal
+    status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost) or
+    `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    """
+
+    fence: int
+    attempt: int
+    worker: str
+    started_ms: int
+    ended_ms: int | None = None
+    outcome: str | None = None
+
+
+class AttemptList(_Response, frozen=True):
+    """Attempts of a run, oldest first."""
 
     attempts: list[Attempt]
 
 
-class RunPage(_Answer, frozen=True):
-    """A page of runs, newest first."""
+class RunPage(_Response, frozen=True):
+    """Page of runs, newest first."""
 
     runs: list[RunSummary]
     next_cursor: str | None
 
 
-class Gap(_Answer, frozen=True):
-    """Events that are no longer there, from seq `first` to seq `last`."""
+class Event(_Response, frozen=True, omit_defaults=True):
+    """Event of a run's log. `seq` is 1, 2, 3 … without a gap; `ts` is ms since the epoch; `step` counts from 0."""
+
+    seq: int
+    ts: int
+    type: str
+    step: int | None = None
+    data: dict[str, Any] = {}
+
+
+class Gap(_Response, frozen=True):
+    """Deleted events of a log, from seq `first` to seq `last`."""
 
     first: int
     last: int
 
 
-class End(_Answer, frozen=True):
-    """The end of a stream: the run has ended, its last event is `last_seq`."""
+class End(_Response, frozen=True):
+    """End of a stream: the run has ended with event `last_seq`."""
 
     last_seq: int
 
 
-class LogPage(_Answer, frozen=True):
-    """A page of a log. `done`: the run has ended and its log ends here."""
+class LogPage(_Response, frozen=True):
+    """Page of a log. `done`: the run has ended and its log ends with this page."""
 
     events: list[Event]
     next_after: int
@@ -132,8 +149,8 @@ class LogPage(_Answer, frozen=True):
     gap: Gap | None = None
 
 
-class StreamToken(_Answer, frozen=True):
-    """Leave for a browser to read the log of one run until `expires_ms`. `href`: the stream's path with the token."""
+class StreamToken(_Response, frozen=True):
+    """Token for a browser to read the log of one run until `expires_ms`. `href`: path of the stream with it."""
 
     token: str
     expires_ms: int
@@ -143,22 +160,35 @@ class StreamToken(_Answer, frozen=True):
         return f"StreamToken(expires_ms={self.expires_ms})"
 
 
-class File(_Answer, frozen=True):
-    """A file of a run's workspace."""
+class File(_Response, frozen=True):
+    """File in the workspace of a run."""
 
     path: str
     size_bytes: int
     modified_ms: int
 
 
-class FileList(_Answer, frozen=True):
-    """The files of a workspace, sorted by path."""
+class FileList(_Response, frozen=True):
+    """Files of a workspace, sorted by path."""
 
     files: list[File]
 
 
-class Problem(_Answer, frozen=True):
-    """The body of an error."""
+class QueueDepths(_Response, frozen=True):
+    """Number of runs in each part of the queue, of all users.
+
+    `pending` counts wake tokens; it equals `ready` whenever no claim is under way.
+    """
+
+    pending: int
+    ready: int
+    delayed: int
+    running: int
+    dead: int
+
+
+class Problem(_Response, frozen=True):
+    """Body of an error response."""
 
     detail: str
     type: str = ""

@@ -1,7 +1,6 @@
-"""HTTP to the API: one request, tried again while that may help, and one typed answer."""
+"""HTTP to the API: send one request, retry it where that may help, decode the response."""
 
 import re
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -11,21 +10,21 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import Problem
+from swissbrain.request import Request
 
 T = TypeVar("T")
 
 ATTEMPTS = 5
 MAX_RETRY_AFTER_S = 30.0
-KEPT = 20
-"""So many idle connections are kept. There is no limit to those in use: each log that is followed has one."""
+MAX_IDLE_CONNECTIONS = 20
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
-_VISIBLE = re.compile("[!-~]+")
+_VISIBLE_ASCII = re.compile("[!-~]+")
 _backoff = wait_random_exponential(multiplier=0.2, max=5.0)
 
 
 class Busy(Unreachable):
-    """The API asks to come back later, after `retry_after_s` seconds if it says so."""
+    """Response of an API that is overloaded or restarting; `retry_after_s` is the wait it asks for in seconds, or 0."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -33,84 +32,76 @@ class Busy(Unreachable):
 
 
 class Transport:
-    """Sends requests with the token. All that this API offers may be sent twice, so all of it is tried again."""
+    """Sender of requests with the bearer token. Retries every request, because each endpoint allows a repetition."""
 
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
         try:
-            # With a password the address would be a secret, and go before the token.
+            # A user name or password in the address is rejected: error messages name the address and must not hold
+            # secrets, and httpx would send the password instead of the token.
             url = httpx.URL(self.base_url)
-            if url.userinfo or not _VISIBLE.fullmatch(token):
+            if url.userinfo or not _VISIBLE_ASCII.fullmatch(token):
                 raise ValueError
-            url.host.encode("idna")  # as whoever looks it up does, if it has such labels
+            url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
             self.http = httpx.Client(
                 base_url=self.base_url,
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=timeout_s,
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT),
+                # Connections in use are not limited, because each followed log holds one.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
             )
         except (httpx.InvalidURL, ValueError):
             raise ClientError("the API's address or token is malformed") from None
         except ImportError as exc:
             raise ClientError(f"the proxy that the environment names cannot be used: {exc}") from None
 
-    def ask(
-        self,
-        kind: type[T],
-        method: str,
-        path: str,
-        *,
-        json: object = None,
-        params: Mapping[str, str] | None = None,
-        key: str | None = None,
-    ) -> T:
-        """The answer to a request. Raises as `send` does."""
-        response = self.send(method, path, json=json, params=params, key=key)
+    def ask(self, request: Request[T]) -> T:
+        """Send a request and return the decoded response. Raises the errors of `send`."""
+        response = self.send(request)
         try:
-            return msgspec.json.decode(response.content, type=kind)
+            return msgspec.json.decode(response.content, type=request.response)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise ProtocolError(f"{self.base_url} does not answer as this API does: {exc}") from exc
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        json: object = None,
-        params: Mapping[str, str] | None = None,
-        key: str | None = None,
-    ) -> httpx.Response:
-        """The response, which is no error; redirects are not followed.
+    def send(self, request: Request[Any]) -> httpx.Response:
+        """Send a request and return the response, which is no error. Redirects are not followed.
 
-        Raises ApiError, Unreachable, ProtocolError, and ClientError for what cannot be sent.
+        Raises ApiError, Unreachable, ProtocolError; ClientError for a request that cannot be sent.
         """
-        headers = {"Content-Type": "application/json"} if json is not None else {}
-        if key is not None:
-            if not _VISIBLE.fullmatch(key):
-                raise ClientError("an idempotency key is made of visible ASCII characters")
-            headers["Idempotency-Key"] = key
-        try:
-            # Mappings of other kinds than dict go as one.
-            content = None if json is None else msgspec.json.encode(json, enc_hook=dict)
-            request = self.http.build_request(method, path, content=content, params=params, headers=headers)
-        except (httpx.InvalidURL, UnicodeEncodeError, RecursionError) as exc:
-            raise unsendable(exc) from exc
         retrying = Retrying(
             retry=retry_if_exception_type(Unreachable), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True
         )
         try:
-            response: httpx.Response = retrying(self._once, request)
+            response: httpx.Response = retrying(self._send_once, self._encode(request))
         except ApiError as exc:
             exc.tries = retrying.statistics["attempt_number"]
             raise
         return response
 
-    def _once(self, request: httpx.Request) -> httpx.Response:
+    def _encode(self, request: Request[Any]) -> httpx.Request:
+        headers = {}
+        content = None
+        try:
+            if request.json is not None:
+                headers["Content-Type"] = "application/json"
+                # msgspec encodes only dict; the hook converts other mappings.
+                content = msgspec.json.encode(request.json, enc_hook=dict)
+            if request.key is not None:
+                if not _VISIBLE_ASCII.fullmatch(request.key):
+                    raise ClientError("an idempotency key consists of visible ASCII characters")
+                headers["Idempotency-Key"] = request.key
+            return self.http.build_request(
+                request.method, request.path, content=content, params=request.params, headers=headers
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError, RecursionError) as exc:
+            raise unsendable(exc) from exc
+
+    def _send_once(self, request: httpx.Request) -> httpx.Response:
         try:
             response = self.http.send(request)
         except httpx.RequestError as exc:
-            raise failed(self.base_url, exc) from exc
-        refuse(response, self.base_url)
+            raise connection_error(self.base_url, exc) from exc
+        raise_for_error(response, self.base_url)
         return response
 
     def close(self) -> None:
@@ -119,12 +110,13 @@ class Transport:
 
 
 def unsendable(exc: Exception) -> ClientError:
-    """What it means that no request can be made of something."""
-    return ClientError(f"this cannot be sent: {'it is not Unicode text' if isinstance(exc, UnicodeError) else exc}")
+    """Return the error for arguments that no request can be built from."""
+    reason = "it is not Unicode text" if isinstance(exc, UnicodeError) else exc
+    return ClientError(f"the request cannot be sent: {reason}")
 
 
-def failed(base_url: str, exc: httpx.RequestError) -> ClientError:
-    """What it means that there is no whole response."""
+def connection_error(base_url: str, exc: httpx.RequestError) -> ClientError:
+    """Return the error for a response that is missing or incomplete."""
     if isinstance(exc, httpx.DecodingError):
         return ProtocolError(f"{base_url} does not answer as this API does: {exc}")
     if isinstance(exc, httpx.UnsupportedProtocol):
@@ -133,14 +125,15 @@ def failed(base_url: str, exc: httpx.RequestError) -> ClientError:
     return Unreachable(f"cannot reach the API at {base_url}: {reason}")
 
 
-def refuse(response: httpx.Response, base_url: str) -> None:
-    """Raise what an error response means; its body must have been read."""
+def raise_for_error(response: httpx.Response, base_url: str) -> None:
+    """Raise Busy or ApiError for an error response, whose body must have been read."""
     status = response.status_code
     if status < HTTPStatus.BAD_REQUEST:
         return
     try:
         problem = msgspec.json.decode(response.content, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        # A proxy between the client and the API answers in its own format.
         problem = Problem(detail=f"{base_url} answered with HTTP status {status}")
     if status in BUSY:
         raise Busy(problem.detail, _retry_after_s(response))
@@ -149,10 +142,11 @@ def refuse(response: httpx.Response, base_url: str) -> None:
 
 def _retry_after_s(response: httpx.Response) -> float:
     text: Any = response.headers.get("retry-after", "")
+    # The header may also be a date, or garbage: then the backoff alone applies.
     return min(MAX_RETRY_AFTER_S, float(text)) if text.isdecimal() else 0.0
 
 
 def _wait(state: RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome else None
-    asked = failure.retry_after_s if isinstance(failure, Busy) else 0.0
-    return max(asked, _backoff(state))
+    retry_after_s = failure.retry_after_s if isinstance(failure, Busy) else 0.0
+    return max(retry_after_s, _backoff(state))

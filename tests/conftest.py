@@ -1,10 +1,14 @@
 """Settings of all tests. Examples of Hypothesis have no deadline, because a busy host would exceed any."""
 
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support.fast import is_fast, listed_paths, no_stack
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -13,6 +17,16 @@ settings.load_profile("patient")
 # 27 ms of processor time; certificates in a directory are read only when one is needed.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
+
+
+_FAST = listed_paths()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Hold tests/fast.txt true in every run, and not only in that of `make test-fast`."""
+    with no_stack() if is_fast(item.path, _FAST) else nullcontext():
+        return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -26,7 +26,7 @@ from infra.devstack.supervised_process import Report, SupervisedProcess
 from infra.folders import remove_tree
 from infra.workspace import Workspaces
 
-HINT = "pip install 'swissbrain[dev]'"
+HINT = "pip install 'swissbrain-server[dev]'"
 MAX_WORKERS = 64
 
 

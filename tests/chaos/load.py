@@ -12,6 +12,7 @@ from typing import TypeVar
 from swissbrain.client import Client
 from swissbrain.errors import ApiError, Unreachable
 from swissbrain.models import Event, Gap, Run, RunState
+from swissbrain.request import Request
 from swissbrain.transport import Transport
 from tests.chaos.plans import Kind, chooser
 from tests.chaos.processes import now_ms
@@ -105,7 +106,7 @@ class Load:
             nonlocal second
             second = not second  # a repeat goes to the other API: the idempotency key must hold across both
             with self._api(second=second) as api:
-                return api.ask(Run, "POST", "/agent/runs", json=body, key=key)
+                return api.ask(Request(Run, "POST", "/agent/runs", json=body, key=key))
 
         run = persistent(create)
         sent = SentRun(run.run_id, kind, run.created_ms, delay_s, second=second)
@@ -139,8 +140,8 @@ class Load:
         """Retry the run once it has failed. All repeats of the request carry one key, so they are one retry."""
         path = f"/agent/runs/{sent.run_id}"
         with self._api(second=sent.second) as api:
-            eventually(lambda: persistent(lambda: api.ask(Run, "GET", path)).status == "failed")
-            persistent(lambda: api.ask(RunState, "POST", f"{path}/retry", key=key))
+            eventually(lambda: persistent(lambda: api.ask(Request(Run, "GET", path))).status == "failed")
+            persistent(lambda: api.ask(Request(RunState, "POST", f"{path}/retry", key=key)))
 
     def _fork(self, sent: SentRun, from_step: int, key: str) -> None:
         """Fork the run as soon as it has completed the steps before `from_step`."""

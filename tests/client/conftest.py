@@ -1,4 +1,4 @@
-"""A client, and the command, in front of a server that does as it is told."""
+"""Client and command in front of a scripted server."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,57 +8,57 @@ from typing import NamedTuple
 import pytest
 
 from swissbrain import Client
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
 from swissbrain.cli import main
-from tests.client.stand_in import TOKEN, StandIn, stand_in
+from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.cli.access import URL
+from tests.client.scripted_server import TOKEN, ScriptedServer, scripted_server
 
 
-class Said(NamedTuple):
-    """What a command said, and its exit code."""
+class CommandResult(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
     err: str
 
 
-Command = Callable[..., Said]
+Command = Callable[..., CommandResult]
 
 
 @pytest.fixture
-def api() -> Iterator[StandIn]:
-    with stand_in() as server:
+def api() -> Iterator[ScriptedServer]:
+    with scripted_server() as server:
         yield server
 
 
 @pytest.fixture
-def client(api: StandIn) -> Iterator[Client]:
+def client(api: ScriptedServer) -> Iterator[Client]:
     with Client(api.url, TOKEN, timeout_s=20) as made:
         yield made
 
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between tries, which are noted down and not waited for."""
-    noted: list[float] = []
-    monkeypatch.setattr("time.sleep", noted.append)
-    return noted
+    """Replace the pauses between attempts by entries of a list, in seconds."""
+    recorded: list[float] = []
+    monkeypatch.setattr("time.sleep", recorded.append)
+    return recorded
 
 
 @pytest.fixture
 def swissbrain(
-    api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    api: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """The command in this process, in an empty folder, and told where the API is."""
+    """Run the command in this process, in an empty folder, with the address of the scripted server."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(URL, api.url)
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
 
-    def run(*words: str) -> Said:
+    def run(*words: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["swissbrain", *words])
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as caught:
             main()
-        assert isinstance(left.value.code, int)
-        return Said(left.value.code, *capsys.readouterr())
+        assert isinstance(caught.value.code, int)
+        return CommandResult(caught.value.code, *capsys.readouterr())
 
     return run

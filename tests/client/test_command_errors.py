@@ -1,14 +1,14 @@
-"""What goes wrong with a command is one line, exit code 2, and no secret."""
+"""Errors of commands: one line on stderr, exit code 2, no secret."""
 
 from pathlib import Path
 
 import pytest
 
 from swissbrain import transport
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
+from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.cli.access import URL
 from tests.client.conftest import Command
-from tests.client.stand_in import TOKEN, Answer, StandIn, cut, ok, page, problem, reply, run
+from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, ok, page, problem, reply, reset, run
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,18 @@ from tests.client.stand_in import TOKEN, Answer, StandIn, cut, ok, page, problem
         ("dev", "--port", "0"),
     ],
 )
-def test_bad_input_is_one_line(api: StandIn, swissbrain: Command, tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_bad_input_is_one_line(
+    api: ScriptedServer, swissbrain: Command, tmp_path: Path, words: tuple[str, ...]
+) -> None:
     (tmp_path / "bad.json").write_text("{\n\n}]")
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     (tmp_path / "nul.json").write_text('[{"args": {"$file": "a\\u0000b"}}]')
     (tmp_path / "half.json").write_text('[{"tool": "message", "args": {"text": "\\ud800"}}]')
     api.always = reply(307, location="/")
-    said = swissbrain(*words)
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("swissbrain: ")
-    assert said.err.count("\n") == 1
+    result = swissbrain(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("swissbrain: ")
+    assert result.err.count("\n") == 1
     assert all(request.method == "GET" for request in api.requests)
 
 
@@ -63,7 +65,7 @@ def test_bad_input_is_one_line(api: StandIn, swissbrain: Command, tmp_path: Path
         page(401),
         page(),
         page(503),
-        cut,
+        reset,
         reply(302, location="/login"),
         ok([]),
         ok({**run(), "status": 1}),
@@ -71,23 +73,23 @@ def test_bad_input_is_one_line(api: StandIn, swissbrain: Command, tmp_path: Path
         reply(200, b"x", content_encoding="gzip"),
     ],
 )
-def test_what_the_api_cannot_do_is_one_line(
-    api: StandIn, swissbrain: Command, pauses: list[float], answer: Answer
+def test_errors_of_the_api_are_one_line(
+    api: ScriptedServer, swissbrain: Command, pauses: list[float], answer: Answer
 ) -> None:
     api.always = answer
     for words in (("show", "a"), ("runs",), ("logs", "a"), ("logs", "a", "-f"), ("cancel", "a"), ("files", "a")):
         if words[-1] == "-f":
             api.then(*[answer] * 3, problem(400, "enough"))
-        said = swissbrain(*words)
-        assert (said.code, said.out) == (2, "")
-        assert said.err.startswith("swissbrain: ")
-        assert said.err.count("\n") == 1 or words[-1] == "-f"
-        assert "\x1b" not in said.err
-        assert TOKEN not in said.err
+        result = swissbrain(*words)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("swissbrain: ")
+        assert result.err.count("\n") == 1 or words[-1] == "-f"
+        assert "\x1b" not in result.err
+        assert TOKEN not in result.err
 
 
-def test_where_the_api_is_comes_from_the_environment_or_this_folder(
-    api: StandIn, swissbrain: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_address_of_the_api_comes_from_the_environment_or_the_current_folder(
+    api: ScriptedServer, swissbrain: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.always = problem(418, "here")
     here, away = f"{URL}={api.url}\n{TOKEN_VARIABLE}=of-the-file==\nS3=x\n", f"{URL}=http://127.0.0.1:1\n"
@@ -107,15 +109,17 @@ def test_where_the_api_is_comes_from_the_environment_or_this_folder(
     (tmp_path / ".swissbrain" / "dev.env").write_bytes(b"\xff")
     assert f"{URL} and {TOKEN_VARIABLE} are not set" in swissbrain("queue").err
     (tmp_path / ".swissbrain" / "dev.env").unlink()
-    said = swissbrain("queue")
-    assert said.code == 2
-    assert f"{URL} and {TOKEN_VARIABLE} are not set" in said.err
+    result = swissbrain("queue")
+    assert result.code == 2
+    assert f"{URL} and {TOKEN_VARIABLE} are not set" in result.err
 
 
-def test_nobody_there(swissbrain: Command, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+def test_an_unreachable_api_is_one_line(
+    swissbrain: Command, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
     monkeypatch.setenv(URL, "http://127.0.0.1:1")
-    said = swissbrain("queue")
-    assert said.code == 2
-    assert said.err.startswith("swissbrain: cannot reach the API at http://127.0.0.1:1: ")
-    assert said.err.endswith("Connection refused\n")
+    result = swissbrain("queue")
+    assert result.code == 2
+    assert result.err.startswith("swissbrain: cannot reach the API at http://127.0.0.1:1: ")
+    assert result.err.endswith("Connection refused\n")
     assert len(pauses) == transport.ATTEMPTS - 1

@@ -1,4 +1,4 @@
-"""What comes in parts is shown as one line, and nothing else is."""
+"""Joining of events: parts of one text are one line, other events are not joined."""
 
 import pytest
 
@@ -7,27 +7,27 @@ from tests.client.test_event_lines import FORBIDDEN, event, shown
 
 
 def lines(*items: Event | Gap) -> list[str]:
-    """The lines without their times, which stand at the first line of an event."""
+    """Return the lines without the times in front of them."""
     return [line[14:] for line in shown(*items).splitlines()]
 
 
-def output(said: str, *, more: bool = False, step: int = 0, stream: str = "stdout") -> Event:
-    return event("tool.output", step, stream=stream, text=said, **({"more": True} if more else {}))
+def output(text: str, *, more: bool = False, step: int = 0, stream: str = "stdout") -> Event:
+    return event("tool.output", step, stream=stream, text=text, **({"more": True} if more else {}))
 
 
-def delta(said: str, step: int = 0) -> Event:
-    return event("model.delta", step, text=said)
+def delta(text: str, step: int = 0) -> Event:
+    return event("model.delta", step, text=text)
 
 
-def reply(said: str, *, more: bool = False, step: int = 0) -> Event:
-    return event("model.message", step, text=said, **({"more": True} if more else {}))
+def reply(text: str, *, more: bool = False, step: int = 0) -> Event:
+    return event("model.message", step, text=text, **({"more": True} if more else {}))
 
 
-def test_the_parts_of_a_text_are_one_line() -> None:
+def test_parts_of_a_text_are_joined_into_one_line() -> None:
     parts = [output("a" * 3000, more=True), output("", more=True), output("b" * 3000, more=True), output("c")]
     assert lines(*parts, output("d")) == [f"        │ {'a' * 3000}{'b' * 3000}c", "        │ d"]
-    said = [event("message", text="one\n", more=True), event("message", text="\ntwo")]
-    assert lines(*said, output("x")) == ["        one", "", "two", "        │ x"]
+    messages = [event("message", text="one\n", more=True), event("message", text="\ntwo")]
+    assert lines(*messages, output("x")) == ["        one", "", "two", "        │ x"]
 
 
 @pytest.mark.parametrize(
@@ -42,29 +42,29 @@ def test_the_parts_of_a_text_are_one_line() -> None:
         Gap(first=2, last=3),
     ],
 )
-def test_nothing_else_is_joined(other: Event | Gap) -> None:
+def test_other_events_are_not_joined_to_an_open_line(other: Event | Gap) -> None:
     found = lines(output("a", more=True), other, output("c"))
     assert found[0] == "        │ a"
     assert found[-1] == "        │ c"
 
 
-def test_what_does_not_go_on_is_ended() -> None:
+def test_a_line_without_a_next_part_is_ended() -> None:
     assert lines(output("a"), output("b")) == ["        │ a", "        │ b"]
     assert shown(output("a", more=True)).endswith("│ a\n")
     assert shown(delta("a")).endswith("a\n")
     assert lines(event("message", text="a", more="yes"), event("message", text="b")) == ["        a", "        b"]
 
 
-def test_the_pieces_of_a_reply_are_one_line_and_not_shown_again() -> None:
+def test_deltas_of_a_reply_are_joined_and_the_reply_is_not_repeated() -> None:
     pieces = [delta("He"), delta("llo"), delta("\n"), delta("all")]
-    said = ["        Hello", "all"]
-    assert lines(*pieces, reply("Hello\nall"), output("x")) == [*said, "        │ x"]
-    assert lines(*pieces, reply("Hello", more=True), reply("\nall"), output("x")) == [*said, "        │ x"]
-    assert lines(*pieces, reply("Hello\nall"), delta("next")) == [*said, "        next"]
-    assert lines(*pieces, reply("Hello"), delta("next")) == [*said, "        next"]
+    expected = ["        Hello", "all"]
+    assert lines(*pieces, reply("Hello\nall"), output("x")) == [*expected, "        │ x"]
+    assert lines(*pieces, reply("Hello", more=True), reply("\nall"), output("x")) == [*expected, "        │ x"]
+    assert lines(*pieces, reply("Hello\nall"), delta("next")) == [*expected, "        next"]
+    assert lines(*pieces, reply("Hello"), delta("next")) == [*expected, "        next"]
 
 
-def test_a_reply_that_was_not_shown_piece_by_piece_is_shown_whole() -> None:
+def test_a_reply_that_differs_from_the_deltas_is_shown_whole() -> None:
     assert lines(delta("lo"), reply("Hello")) == ["        lo", "        Hello"]
     assert lines(delta("Hello"), reply("Hello", step=1)) == ["        Hello", "        Hello"]
     assert lines(delta("Hello"), output("x"), reply("Hello")) == ["        Hello", "        │ x", "        Hello"]
@@ -72,7 +72,7 @@ def test_a_reply_that_was_not_shown_piece_by_piece_is_shown_whole() -> None:
     assert lines(delta("x", step=1), delta("y")) == ["        x", "        y"]
 
 
-def test_a_command_to_the_terminal_does_not_come_together_from_parts() -> None:
+def test_an_escape_sequence_split_over_parts_is_removed() -> None:
     for split in range(1, 4):
         pieces = ["\x1b[31m"[:split], "\x1b[31m"[split:]]
         for items in ([delta(piece) for piece in pieces], [output(piece, more=True) for piece in pieces]):

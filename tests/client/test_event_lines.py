@@ -1,4 +1,4 @@
-"""What people see of logs and runs: readable whatever is in it, and never a command to the terminal."""
+"""Logs and runs as text for people: readable for any content, without foreign escape sequences."""
 
 import io
 import re
@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from swissbrain.event_lines import _SHOWN, SHOWN_ARGS, SHOWN_OTHER, EventLines
+from swissbrain.cli.event_lines import _FORMATTERS, MAX_ARGS_CHARS, MAX_UNKNOWN_CHARS, EventLines
+from swissbrain.cli.tables import MAX_PROMPT_CHARS, files_table, run_table, runs_table
+from swissbrain.cli.terminal import duration, plain, truncate
 from swissbrain.models import Event, File, Gap, PlanStep, Run, RunError, RunSummary
-from swissbrain.tables import SHOWN_PROMPT, files_table, run_table, runs_table
-from swissbrain.terminal import cut, duration, plain
-from tests.client import stand_in
+from tests.client import scripted_server
 
 HOSTILE = [
     "\x1b[31mred\x1b[0m",
@@ -42,11 +42,11 @@ FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 FIELDS = ("status", "error", "name", "tool", "args", "text", "stream", "message", "path", "deleted", "size_bytes")
 MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level", "more")
 ALL = (*FIELDS, *MORE, "first", "steps", "question", "input", "after", "run_id", "from_step")
-TYPES = [*_SHOWN, "of.a.later.release"]
+TYPES = [*_FORMATTERS, "of.a.later.release"]
 
 
 def shown(*items: Any, colours: bool = False) -> str:
-    """What is printed; without escapes, as into a file, or as on a terminal."""
+    """Return the printed text: without colours as for a file, or with colours as for a terminal."""
     out = Console(
         file=io.StringIO(),
         force_terminal=colours,
@@ -69,13 +69,13 @@ def event(kind: str, step: int | None = 0, ts: int = 1_790_000_000_123, **data: 
 
 
 def text(kind: str, step: int | None = 0, **data: Any) -> str:
-    """The line without its time."""
+    """Return the line without its time."""
     line = shown(event(kind, step, **data))
     assert re.match(r"\d\d:\d\d:\d\d\.123  ", line)
     return line[14:].rstrip("\n")
 
 
-def test_each_event_is_a_line() -> None:
+def test_each_event_is_one_line() -> None:
     assert text("run.started", worker="w-1", attempt=1) == "run started on w-1, attempt 1"
     assert text("run.resumed", worker="w-1", attempt=2) == "run goes on on w-1, attempt 2"
     assert text("run.requeued", reason="lost", delay_ms=1500) == "run given back: lost, goes on in 1.5 s"
@@ -135,12 +135,12 @@ def test_each_event_is_a_line() -> None:
         ("model.message", {"model": "x"}),
     ],
 )
-def test_what_is_not_as_it_should_be_is_shown_as_it_is(kind: str, data: dict[str, Any]) -> None:
+def test_events_with_unexpected_fields_are_shown_raw(kind: str, data: dict[str, Any]) -> None:
     assert text(kind, **data) == (f"{kind} {data}" if data else kind)
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_nothing_in_an_event_is_a_command_or_too_much(kind: str) -> None:
+def test_no_field_of_an_event_reaches_the_terminal_as_an_escape_sequence(kind: str) -> None:
     for value in [*HOSTILE, *JUNK]:
         for field in ALL:
             base = {
@@ -157,7 +157,7 @@ def test_nothing_in_an_event_is_a_command_or_too_much(kind: str) -> None:
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_on_a_terminal_only_our_own_colours_reach_it(value: str) -> None:
+def test_only_colours_of_the_command_reach_a_terminal(value: str) -> None:
     items = [Event(seq=1, ts=1, type=kind, data=dict.fromkeys(ALL, value)) for kind in (*TYPES, value)]
     items += [event(kind, text=value, message=value, level=value, path=value, deleted=1) for kind in TYPES]
     painted = shown(*items, colours=True)
@@ -182,31 +182,31 @@ def test_any_time_is_shown(ts: int) -> None:
     assert "x" in shown(runs_table([summary(created_ms=ts, started_ms=-ts, finished_ms=ts)]))
 
 
-def test_one_event_does_not_look_like_two() -> None:
+def test_a_text_of_several_lines_cannot_forge_an_event() -> None:
     forged = shown(event("tool.output", stream="stdout", text="a\r\n12:00:00.000  run succeeded\n"))
     assert forged.splitlines()[1] == f"{'':14}12:00:00.000  run succeeded"
     assert len(forged.splitlines()) == 2
 
 
-def test_what_is_long_is_cut() -> None:
-    assert len(text("tool.started", tool="t", args={"content": "x" * 1_000_000})) < SHOWN_ARGS + 20
-    assert len(text("of.a.later.release", content="x" * 1_000_000)) == SHOWN_OTHER
+def test_long_texts_are_truncated() -> None:
+    assert len(text("tool.started", tool="t", args={"content": "x" * 1_000_000})) < MAX_ARGS_CHARS + 20
+    assert len(text("of.a.later.release", content="x" * 1_000_000)) == MAX_UNKNOWN_CHARS
     table = shown(run_table(run(prompt="x" * 100_000)))
-    assert table.count("x") == SHOWN_PROMPT - 1
-    assert cut("abc", 3) == "abc"
-    assert cut("abcd", 3) == "ab…"
+    assert table.count("x") == MAX_PROMPT_CHARS - 1
+    assert truncate("abc", 3) == "abc"
+    assert truncate("abcd", 3) == "ab…"
 
 
 def summary(**changes: Any) -> RunSummary:
-    return msgspec.convert(stand_in.summary(**changes), RunSummary)
+    return msgspec.convert(scripted_server.summary(**changes), RunSummary)
 
 
 def run(**changes: Any) -> Run:
-    return msgspec.convert(stand_in.run(**changes), Run)
+    return msgspec.convert(scripted_server.run(**changes), Run)
 
 
 @pytest.mark.parametrize("value", HOSTILE)
-def test_tables_are_as_safe(value: str) -> None:
+def test_tables_contain_no_escape_sequences(value: str) -> None:
     plan = [PlanStep(tool=value or "x", name=value or None)]
     whole = run(run_id=value, status=value, prompt=value, metadata={value: value})
     failed = run_table(
@@ -226,7 +226,7 @@ def test_tables_are_as_safe(value: str) -> None:
         assert value in shown(files)
 
 
-def test_durations_are_said_as_a_person_does() -> None:
+def test_durations_have_a_suitable_unit() -> None:
     assert [duration(ms) for ms in (0, 999, 1000, 59_900, 60_000, 3_600_000)] == [
         "0 ms",
         "999 ms",

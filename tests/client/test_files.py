@@ -1,4 +1,4 @@
-"""Files: fetched whole or not at all, under the names that they have."""
+"""Files: downloaded completely or not at all, under unchanged names."""
 
 import io
 import os
@@ -9,18 +9,30 @@ from pathlib import Path
 import pytest
 
 from swissbrain import ApiError, Client, ClientError, ProtocolError, Unreachable
-from tests.client.stand_in import Answer, StandIn, cut, half, hang_up, ok, page, problem, reply, run, stand_in
+from tests.client.scripted_server import (
+    Answer,
+    ScriptedServer,
+    close_early,
+    ok,
+    page,
+    partial,
+    problem,
+    reply,
+    reset,
+    run,
+    scripted_server,
+)
 
 
 @pytest.fixture
-def store(api: StandIn) -> Iterator[StandIn]:
-    """The object store, to which the API sends everyone."""
-    with stand_in() as made:
+def store(api: ScriptedServer) -> Iterator[ScriptedServer]:
+    """Run an object store to which the API redirects every request."""
+    with scripted_server() as made:
         api.always = reply(307, location=f"{made.url}/object")
         yield made
 
 
-def test_files_are_listed(api: StandIn, client: Client) -> None:
+def test_files_are_listed(api: ScriptedServer, client: Client) -> None:
     api.then(ok({"files": [{"path": "ä/b", "size_bytes": 2**40, "modified_ms": 1, "href": "/x"}]}))
     (file,) = client.files("run_1")
     assert (file.path, file.size_bytes, file.modified_ms) == ("ä/b", 2**40, 1)
@@ -28,7 +40,7 @@ def test_files_are_listed(api: StandIn, client: Client) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff" * 500_000], ids=["empty", "large"])
 def test_a_file_is_saved_and_replaces_the_old_one(
-    store: StandIn, client: Client, tmp_path: Path, content: bytes
+    store: ScriptedServer, client: Client, tmp_path: Path, content: bytes
 ) -> None:
     store.always = reply(200, content, "application/octet-stream")
     to = tmp_path / ("n" * 250)
@@ -42,9 +54,9 @@ def test_a_file_is_saved_and_replaces_the_old_one(
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (cut, Unreachable),
-        (hang_up, Unreachable),
-        (half(b"the beginning"), Unreachable),
+        (reset, Unreachable),
+        (close_early, Unreachable),
+        (partial(b"the beginning"), Unreachable),
         (page(403), ApiError),
         (page(503), ApiError),
         (reply(302, b"moved", location="/other"), ProtocolError),
@@ -53,8 +65,8 @@ def test_a_file_is_saved_and_replaces_the_old_one(
         (reply(200, b"no gzip", content_encoding="gzip"), Unreachable),
     ],
 )
-def test_a_file_that_does_not_come_whole_leaves_everything_as_it_was(
-    store: StandIn, client: Client, tmp_path: Path, answer: Answer, error: type[Exception]
+def test_an_incomplete_download_leaves_the_old_file(
+    store: ScriptedServer, client: Client, tmp_path: Path, answer: Answer, error: type[Exception]
 ) -> None:
     store.always = answer
     old = tmp_path / "old"
@@ -78,8 +90,8 @@ def test_a_file_that_does_not_come_whole_leaves_everything_as_it_was(
         (reply(307, location="http://127.0.0.1:1/"), Unreachable),
     ],
 )
-def test_an_api_that_does_not_say_where_it_is(
-    api: StandIn, client: Client, pauses: list[float], tmp_path: Path, answer: Answer, error: type[Exception]
+def test_a_download_without_a_usable_redirect_is_an_error(
+    api: ScriptedServer, client: Client, pauses: list[float], tmp_path: Path, answer: Answer, error: type[Exception]
 ) -> None:
     api.always = answer
     with pytest.raises(error) as caught:
@@ -88,7 +100,7 @@ def test_an_api_that_does_not_say_where_it_is(
     assert [*tmp_path.iterdir()] == []
 
 
-def test_where_it_cannot_be_saved(store: StandIn, client: Client, tmp_path: Path) -> None:
+def test_an_unwritable_target_raises_oserror(store: ScriptedServer, client: Client, tmp_path: Path) -> None:
     store.always = reply(200, b"x")
     (tmp_path / "folder").mkdir()
     for to in (tmp_path / "none" / "a", tmp_path / "folder", tmp_path / "folder" / "..", Path(), Path("/")):
@@ -97,7 +109,7 @@ def test_where_it_cannot_be_saved(store: StandIn, client: Client, tmp_path: Path
     assert [*tmp_path.rglob("*")] == [tmp_path / "folder"]
 
 
-def test_what_is_no_file_is_written_to_and_not_replaced(store: StandIn, client: Client, tmp_path: Path) -> None:
+def test_a_pipe_is_written_to_and_not_replaced(store: ScriptedServer, client: Client, tmp_path: Path) -> None:
     store.always = reply(200, b"content")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -110,7 +122,7 @@ def test_what_is_no_file_is_written_to_and_not_replaced(store: StandIn, client: 
     assert pipe.is_fifo()
 
 
-def test_a_link_is_replaced_and_not_followed(store: StandIn, client: Client, tmp_path: Path) -> None:
+def test_a_link_is_replaced_and_not_followed(store: ScriptedServer, client: Client, tmp_path: Path) -> None:
     store.always = reply(200, b"new")
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"old")
@@ -134,7 +146,7 @@ def test_a_link_is_replaced_and_not_followed(store: StandIn, client: Client, tmp
         ("\udcff", "%ED%B3%BF"),
     ],
 )
-def test_no_id_of_a_run_changes_what_is_asked_for(api: StandIn, client: Client, name: str, quoted: str) -> None:
+def test_no_run_id_changes_the_endpoint(api: ScriptedServer, client: Client, name: str, quoted: str) -> None:
     api.always = ok(run())
     client.get_run(name)
     for ask in (
@@ -170,14 +182,14 @@ def test_no_id_of_a_run_changes_what_is_asked_for(api: StandIn, client: Client, 
         ("é/😀", "%C3%A9/%F0%9F%98%80"),
     ],
 )
-def test_a_path_reaches_the_api_as_it_is(api: StandIn, client: Client, path: str, quoted: str) -> None:
+def test_a_file_path_reaches_the_api_unchanged(api: ScriptedServer, client: Client, path: str, quoted: str) -> None:
     api.always = problem(422, "refused")
     with pytest.raises(ApiError, match=r"^refused$"):
         client.download("run_1", path, io.BytesIO())
     assert api.targets == [f"/agent/runs/run_1/files/{quoted}"]
 
 
-def test_an_empty_name_asks_for_nothing(api: StandIn, client: Client) -> None:
+def test_an_empty_name_is_rejected_without_a_request(api: ScriptedServer, client: Client) -> None:
     for ask in (
         lambda: client.get_run(""),
         lambda: client.delete(""),

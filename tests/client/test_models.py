@@ -1,19 +1,20 @@
-"""The client's types say what the API's own description says, and go on when that grows."""
+"""Types of the client: equal to the API description and to the contract, and open to later releases."""
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
 
 from edge_api.http import response_models as schemas
-from infra.contract.runs import PlanStep as TakenStep
+from infra.contract import log, queue, runs
+from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
 from swissbrain import Client, models
+from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
-from swissbrain.terminal import STYLES
-from tests.client import stand_in
+from tests.client import scripted_server
 from tests.support.openapi import openapi_document
 
 DOCUMENT = openapi_document()
@@ -29,13 +30,15 @@ ANSWERS = [
     ("GET", "/agent/logs/{run_id}", 200, models.LogPage),
     ("POST", "/agent/runs/{run_id}/stream-token", 201, models.StreamToken),
     ("GET", "/agent/runs/{run_id}/files", 200, models.FileList),
+    ("GET", "/agent/runs/{run_id}/attempts", 200, models.AttemptList),
+    ("POST", "/agent/runs/{run_id}/fork", 201, models.Run),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]
 
 
 class Described:
-    """A JSON schema with the schemas that it refers to."""
+    """JSON schema with the schemas that it refers to."""
 
     def __init__(self, schema: Schema, known: Mapping[str, Schema]) -> None:
         while "$ref" in schema:
@@ -66,63 +69,65 @@ class Described:
         return str(self.schema["type"])
 
 
-def misfits(said: Described, taken: Described, at: str = "$") -> Iterator[str]:
-    """Where a value that is as `said` would not be one that is `taken`; or where `taken` has what is not said."""
-    if not taken.schema.keys() - {"title", "description", "default"}:
+def mismatches(sent: Described, accepted: Described, at: str = "$") -> Iterator[str]:
+    """Yield the places where a value of the schema `sent` would not be valid for the schema `accepted`."""
+    if not accepted.schema.keys() - {"title", "description", "default"}:
         return
-    for one in said.alternatives():
+    for one in sent.alternatives():
         if one.schema.keys() - {"title", "description", "default"}:
-            tries = [[*_misfits(one, other, at)] for other in taken.alternatives()]
+            tries = [[*_mismatches(one, other, at)] for other in accepted.alternatives()]
             yield from min(tries, key=len)
         else:
             yield f"{at} may be anything"
 
 
-def _misfits(said: Described, taken: Described, at: str) -> Iterator[str]:
-    if (said.type, taken.type) == ("integer", "number"):
+def _mismatches(sent: Described, accepted: Described, at: str) -> Iterator[str]:
+    if (sent.type, accepted.type) == ("integer", "number"):
         return
-    if said.type != taken.type or ("enum" in taken.schema and "enum" not in said.schema):
-        yield f"{at} is {said.type}, not {taken.type}"
-    elif said.type == "array":
-        yield from misfits(said.part(said.schema["items"]), taken.part(taken.schema["items"]), f"{at}[]")
-    elif said.type == "object":
-        yield from _misfits_of_fields(said, taken, at)
-        yield from _misfits_of_the_rest(said, taken, at)
+    if sent.type != accepted.type or ("enum" in accepted.schema and "enum" not in sent.schema):
+        yield f"{at} is {sent.type}, not {accepted.type}"
+    elif sent.type == "array":
+        yield from mismatches(sent.part(sent.schema["items"]), accepted.part(accepted.schema["items"]), f"{at}[]")
+    elif sent.type == "object":
+        yield from _mismatches_of_fields(sent, accepted, at)
+        yield from _mismatches_of_other_fields(sent, accepted, at)
 
 
-def _misfits_of_fields(said: Described, taken: Described, at: str) -> Iterator[str]:
-    properties = said.schema.get("properties", {})
-    for name, schema in taken.schema.get("properties", {}).items():
+def _mismatches_of_fields(sent: Described, accepted: Described, at: str) -> Iterator[str]:
+    properties = sent.schema.get("properties", {})
+    for name, schema in accepted.schema.get("properties", {}).items():
         if name not in properties:
             yield f"{at}.{name} is not there"
-        elif name in taken.schema.get("required", ()) and name not in said.schema.get("required", ()):
+        elif name in accepted.schema.get("required", ()) and name not in sent.schema.get("required", ()):
             yield f"{at}.{name} may be left out"
         else:
-            yield from misfits(said.part(properties[name]), taken.part(schema), f"{at}.{name}")
+            yield from mismatches(sent.part(properties[name]), accepted.part(schema), f"{at}.{name}")
 
 
-def _misfits_of_the_rest(said: Described, taken: Described, at: str) -> Iterator[str]:
-    properties = said.schema.get("properties", {})
-    rest = taken.schema.get("additionalProperties", True)
-    more = said.schema.get("additionalProperties", False if properties else {})
+def _mismatches_of_other_fields(sent: Described, accepted: Described, at: str) -> Iterator[str]:
+    properties = sent.schema.get("properties", {})
+    rest = accepted.schema.get("additionalProperties", True)
+    more = sent.schema.get("additionalProperties", False if properties else {})
     if rest is False:
         yield f"{at} may grow"
     elif isinstance(rest, dict):
         for value in [*properties.values(), *([more] if isinstance(more, dict) else [])]:
-            yield from misfits(said.part(value), taken.part(rest), f"{at}.*")
+            yield from mismatches(sent.part(value), accepted.part(rest), f"{at}.*")
 
 
 @pytest.mark.parametrize(("method", "path", "status", "model"), ANSWERS)
-def test_the_answers_are_as_described(method: str, path: str, status: int, model: type[msgspec.Struct]) -> None:
+def test_responses_in_the_openapi_document_fit_the_client_types(
+    method: str, path: str, status: int, model: type[msgspec.Struct]
+) -> None:
     described = DOCUMENT["paths"][path][method.lower()]["responses"][str(status)]["content"]["application/json"][
         "schema"
     ]
-    said = Described(described, DOCUMENT["components"]["schemas"])
-    assert [*misfits(said, Described.of(model))] == []
+    sent = Described(described, DOCUMENT["components"]["schemas"])
+    assert [*mismatches(sent, Described.of(model))] == []
 
 
 @pytest.mark.parametrize(
-    ("said", "taken"),
+    ("sent", "accepted"),
     [
         (schemas.LogEvent, models.Event),
         (schemas.Gap, models.Gap),
@@ -131,46 +136,90 @@ def test_the_answers_are_as_described(method: str, path: str, status: int, model
         (schemas.Links, dict[str, str]),
     ],
 )
-def test_so_is_what_streams_and_errors_hold(said: object, taken: object) -> None:
-    assert [*misfits(Described.of(said), Described.of(taken))] == []
+def test_events_and_errors_of_the_api_fit_the_client_types(sent: object, accepted: object) -> None:
+    assert [*mismatches(Described.of(sent), Described.of(accepted))] == []
 
 
-def test_what_is_sent_is_taken() -> None:
+def test_requests_of_the_client_fit_the_openapi_document() -> None:
     fields = DOCUMENT["components"]["schemas"]["CreateRun"]["properties"].keys()
     assert inspect.signature(Client.create_run).parameters.keys() - {"self", "idempotency_key"} <= fields
-    assert [*misfits(Described.of(models.PlanStep), Described.of(TakenStep))] == ["$ may grow"]
+    assert [*mismatches(Described.of(models.PlanStep), Described.of(ContractStep))] == ["$ may grow"]
     assert {*models.TERMINAL, *STYLES} <= {*Described.of(Status).schema["enum"]}
     status = DOCUMENT["components"]["schemas"]["ResumeRun"]
     assert status["required"] == ["user_input"]
 
 
-def test_the_comparison_finds_what_does_not_fit() -> None:
-    class Said(msgspec.Struct):
+EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
+    models.Event: {"seq": 1, "ts": 2, "type": "log", "step": 0, "data": {"a": [1]}},
+    models.RunError: {"code": "c", "message": "m", "step": 1},
+    models.Attempt: {"fence": 1, "attempt": 2, "worker": "w", "started_ms": 3, "ended_ms": 4, "outcome": "drained"},
+    models.QueueDepths: {"pending": 1, "ready": 2, "delayed": 3, "running": 4, "dead": 5},
+    models.PlanStep: {"tool": "t", "args": {"a": None}, "timeout_s": 1.5, "name": "n"},
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "contract"),
+    [
+        (models.Event, log.Event),
+        (models.RunError, runs.RunError),
+        (models.Attempt, runs.Attempt),
+        (models.QueueDepths, queue.QueueDepths),
+        (models.PlanStep, runs.PlanStep),
+    ],
+)
+def test_types_of_the_client_equal_the_types_of_the_contract(
+    own: type[msgspec.Struct], contract: type[msgspec.Struct]
+) -> None:
+    assert fields_of(own) == fields_of(contract)
+    every = EVERY_FIELD[own]
+    assert every.keys() == {*own.__struct_fields__}
+    required = {name: every[name] for name, (_, default) in fields_of(own).items() if default is msgspec.NODEFAULT}
+    for values in (every, required):
+        text = msgspec.json.encode(msgspec.convert(values, contract))
+        assert msgspec.json.encode(msgspec.json.decode(text, type=own)) == text
+        assert msgspec.json.decode(msgspec.json.encode(msgspec.convert(values, own)), type=contract) == (
+            msgspec.convert(values, contract)
+        )
+
+
+def fields_of(struct: type[msgspec.Struct]) -> dict[str, tuple[Any, Any]]:
+    """Return the type, without its constraints, and the default of each field."""
+    types = get_type_hints(struct)  # removes Annotated, which holds the constraints
+    return {field.encode_name: (types[field.name], _default(field)) for field in msgspec.structs.fields(struct)}
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def test_the_comparison_finds_every_mismatch() -> None:
+    class Sent(msgspec.Struct):
         a: int | None
         b: list[str]
         c: dict[str, int]
         d: int = 1
 
-    class Taken(msgspec.Struct):
+    class Accepted(msgspec.Struct):
         a: int
         b: list[int]
         c: dict[str, str]
         d: int
         e: str
 
-    assert [*misfits(Described.of(Said), Described.of(Taken))] == [
+    assert [*mismatches(Described.of(Sent), Described.of(Accepted))] == [
         "$.a is null, not integer",
         "$.b[] is string, not integer",
         "$.c.* is integer, not string",
         "$.d may be left out",
         "$.e is not there",
     ]
-    assert [*misfits(Described.of(Said), Described.of(Said))] == []
+    assert [*mismatches(Described.of(Sent), Described.of(Sent))] == []
 
 
-def test_a_later_release_may_say_more() -> None:
+def test_fields_of_later_releases_are_ignored() -> None:
     step = {"tool": "t" * 100, "args": {}, "new": 1}
-    later = stand_in.run(plan=[step], status="paused", error={"code": "c", "message": "m", "new": [1]})
+    later = scripted_server.run(plan=[step], status="paused", error={"code": "c", "message": "m", "new": [1]})
     run = msgspec.convert(later, Run)
     assert run.plan == [PlanStep(tool="t" * 100)]
     assert (run.status, run.ended) == ("paused", False)

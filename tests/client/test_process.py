@@ -1,4 +1,4 @@
-"""The command as a process: pipes, signals, and nothing that Python itself would say."""
+"""The command as a process: pipes, signals, encodings, no traceback."""
 
 import os
 import signal
@@ -11,26 +11,37 @@ from typing import Any
 
 import pytest
 
-from swissbrain.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.access import URL
-from tests.client.stand_in import TOKEN, StandIn, event, ok, reply, run, silent, sse, stand_in, summary
+from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.cli.access import URL
+from tests.client.scripted_server import (
+    TOKEN,
+    ScriptedServer,
+    event,
+    ok,
+    reply,
+    run,
+    scripted_server,
+    silent,
+    sse,
+    summary,
+)
 from tests.support.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "swissbrain"]
 
 
-def environment(api: StandIn, **more: str) -> dict[str, str]:
+def environment(api: ScriptedServer, **more: str) -> dict[str, str]:
     return {**os.environ, URL: api.url, TOKEN_VARIABLE: TOKEN, **more}
 
 
-def swissbrain(api: StandIn, *words: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+def swissbrain(api: ScriptedServer, *words: str, **more: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [*COMMAND, *words], env=environment(api, **more), capture_output=True, timeout=60, check=False
     )
 
 
-def into(api: StandIn, shell: str, *words: str) -> subprocess.CompletedProcess[bytes]:
-    """Its output goes where the shell says; the exit code is the command's."""
+def into(api: ScriptedServer, shell: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the command with a redirection of the shell; return its own exit code."""
     line = ["bash", "-c", f'"$@" {shell}', "bash", *COMMAND, *words]
     return subprocess.run(line, env=environment(api), capture_output=True, timeout=60, check=False)
 
@@ -38,30 +49,30 @@ def into(api: StandIn, shell: str, *words: str) -> subprocess.CompletedProcess[b
 @pytest.mark.parametrize(
     "words", [("runs", "--limit", "1000"), ("runs", "--json", "--limit", "1000"), ("files", "r", "f")]
 )
-def test_a_reader_may_leave(api: StandIn, words: tuple[str, ...]) -> None:
-    with stand_in() as store:
+def test_a_closed_pipe_ends_the_command_silently(api: ScriptedServer, words: tuple[str, ...]) -> None:
+    with scripted_server() as store:
         store.always = reply(200, b"run_0\n" * 1_000_000)
         runs: dict[str, Any] = {"runs": [summary("run_0", title="t" * 100)] * 1000, "next_cursor": None}
         api.always = reply(307, location=store.url) if words[0] == "files" else ok(runs)
-        said = into(api, "| head -2 | tail -1; exit ${PIPESTATUS[0]}", *words)
-    assert b"run_0" in said.stdout
-    assert said.stdout.count(b"\n") == 1
-    assert said.stderr == b""
-    assert said.returncode in {0, 1}
+        result = into(api, "| head -2 | tail -1; exit ${PIPESTATUS[0]}", *words)
+    assert b"run_0" in result.stdout
+    assert result.stdout.count(b"\n") == 1
+    assert result.stderr == b""
+    assert result.returncode in {0, 1}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 @pytest.mark.parametrize("words", [("show", "a"), ("files", "a", "b")])
-def test_a_full_disk_is_a_line(api: StandIn, words: tuple[str, ...]) -> None:
+def test_a_full_disk_is_one_line(api: ScriptedServer, words: tuple[str, ...]) -> None:
     api.always = ok(run())
     if words[0] == "files":
         api.then(reply(307, location="/store"), reply(200, "x"))
-    said = into(api, "> /dev/full", *words)
-    assert (said.returncode, said.stderr) == (2, b"swissbrain: cannot go on: No space left on device\n")
+    result = into(api, "> /dev/full", *words)
+    assert (result.returncode, result.stderr) == (2, b"swissbrain: cannot go on: No space left on device\n")
 
 
 @pytest.mark.parametrize(("words", "code"), [(("logs", "run_7", "-f"), 130), (("show", "run_7"), 130)])
-def test_ctrl_c_says_what_to_do(api: StandIn, words: tuple[str, ...], code: int) -> None:
+def test_ctrl_c_exits_with_130_and_a_hint(api: ScriptedServer, words: tuple[str, ...], code: int) -> None:
     follows = words[-1] == "-f"
     api.always = sse(event(1, "message", text="hello"), ends=silent) if follows else silent
     with subprocess.Popen(
@@ -83,16 +94,16 @@ def test_ctrl_c_says_what_to_do(api: StandIn, words: tuple[str, ...], code: int)
     assert err == (hint if follows else "")
 
 
-def test_any_encoding_will_do(api: StandIn) -> None:
+def test_output_works_in_any_encoding(api: ScriptedServer) -> None:
     api.always = ok(run(prompt="é│😀"))
-    said = swissbrain(api, "show", "a", PYTHONIOENCODING="ascii")
-    assert (said.returncode, said.stderr) == (0, b"")
-    assert b"prompt    ???" in said.stdout
-    said = swissbrain(api, "show", "a", "--json", PYTHONIOENCODING="ascii")
-    assert "é│😀".encode() in said.stdout
+    result = swissbrain(api, "show", "a", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"prompt    ???" in result.stdout
+    result = swissbrain(api, "show", "a", "--json", PYTHONIOENCODING="ascii")
+    assert "é│😀".encode() in result.stdout
 
 
-def test_lines_come_as_they_are_logged(api: StandIn) -> None:
+def test_followed_lines_are_not_buffered(api: ScriptedServer) -> None:
     seen = threading.Event()
     api.always = sse(event(1), lambda _: (seen.wait(60), None)[1], event(2), ends=silent)
     with subprocess.Popen(
@@ -105,20 +116,22 @@ def test_lines_come_as_they_are_logged(api: StandIn) -> None:
         process.kill()
 
 
-def test_the_folder_of_a_dev_stack(api: StandIn, tmp_path: Path) -> None:
+def test_the_command_finds_the_dev_stack_of_the_folder(api: ScriptedServer, tmp_path: Path) -> None:
     (tmp_path / ".swissbrain").mkdir()
     (tmp_path / ".swissbrain" / "dev.env").write_text(f"{URL}={api.url}\n{TOKEN_VARIABLE}=t\n")
     api.always = ok(run())
     bare = {name: value for name, value in os.environ.items() if not name.startswith("SWISSBRAIN_")}
-    said = subprocess.run([*COMMAND, "show", "a"], cwd=tmp_path, env=bare, capture_output=True, timeout=60, check=False)
-    assert (said.returncode, said.stderr) == (0, b"")
+    result = subprocess.run(
+        [*COMMAND, "show", "a"], cwd=tmp_path, env=bare, capture_output=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
     assert api.requests[0].headers["authorization"] == "Bearer t"
 
 
-def test_on_a_terminal_it_is_coloured_and_still_safe(api: StandIn) -> None:
+def test_terminal_output_is_coloured_and_free_of_foreign_escapes(api: ScriptedServer) -> None:
     api.always = ok(run(status="failed", prompt="\x1b]0;evil\x07\x1b[5mblink"))
-    said = swissbrain(api, "show", "a", FORCE_COLOR="1", TERM="xterm")
-    assert b"\x1b[31mfailed" in said.stdout
-    assert b"\x1b]" not in said.stdout
-    assert b"\x1b[5m" not in said.stdout
-    assert b"blink" in said.stdout
+    result = swissbrain(api, "show", "a", FORCE_COLOR="1", TERM="xterm")
+    assert b"\x1b[31mfailed" in result.stdout
+    assert b"\x1b]" not in result.stdout
+    assert b"\x1b[5m" not in result.stdout
+    assert b"blink" in result.stdout

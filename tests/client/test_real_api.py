@@ -1,4 +1,4 @@
-"""The client and the real API, over real Valkey and the real gateway."""
+"""The client against the real API, over a real Valkey and the real gateway."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
 from swissbrain import ApiError, Client, stream
 from swissbrain.models import Event, Gap, PlanStep
-from tests.client.stand_in import StandIn, reply
+from tests.client.scripted_server import ScriptedServer, reply
 from tests.edge.stack import STREAM_KEY, TOKENS, Files, SimulatedWorker, note, serve
 from tests.support.redis import gateway, valkey_server
 from tests.support.waiting import wait_until
@@ -30,7 +30,7 @@ PLAN = [PlanStep(tool="message", args={"text": "hello"})]
 
 @dataclass
 class LinkedFiles(Files):
-    """All files are at one address."""
+    """Workspace files that are all stored at one address."""
 
     url: str = ""
 
@@ -39,7 +39,7 @@ class LinkedFiles(Files):
 
 
 class Real:
-    """The API, and what a worker does, in an event loop of another thread."""
+    """API and simulated worker in the event loop of another thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -60,7 +60,7 @@ class Real:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    """Its streams end often."""
+    """Run an API whose streams end every 0.3 s."""
     made, stack = Real(), AsyncExitStack()
     settings = ApiSettings(stream_ping_s=0.05, stream_hold_s=0.3, stream_token_keys=(STREAM_KEY,))
     with valkey_server(tmp_path_factory.mktemp("valkey")) as tcp, gateway(tcp) as rest:
@@ -77,7 +77,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
 
 @pytest.fixture
 def worker(real: Real) -> SimulatedWorker:
-    """It begins with an empty database."""
+    """Return the simulated worker, over an empty database."""
     real.do(real.worker.redis.command("FLUSHALL"))
     return real.worker
 
@@ -104,7 +104,7 @@ def test_a_run_is_created_once_for_a_key(ada: Client) -> None:
 
 
 def test_runs_are_listed_over_several_pages(ada: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swissbrain.client._PAGE", 3)
+    monkeypatch.setattr("swissbrain.endpoints.RUNS_PER_PAGE", 3)
     made = [ada.create_run(plan=PLAN, start=number > 2) for number in range(7)]
     listed = [*ada.runs()]
     assert {run.run_id for run in listed} == {run.run_id for run in made}
@@ -119,7 +119,7 @@ def test_runs_are_listed_over_several_pages(ada: Client, monkeypatch: pytest.Mon
 def test_a_log_is_read_over_several_pages(
     real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("swissbrain.client._LOG_PAGE", 2)
+    monkeypatch.setattr("swissbrain.endpoints.EVENTS_PER_PAGE", 2)
     run_id = ada.create_run(plan=PLAN).run_id
     assert [*ada.logged(run_id)] == []
     lease = real.do(worker.claim())
@@ -161,7 +161,7 @@ def test_a_log_is_followed_to_its_end_over_streams_that_end_early(
     assert [*ada.logged(run_id)] == seen
 
 
-def test_a_run_is_moved_along(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+def test_a_run_passes_through_its_transitions(real: Real, worker: SimulatedWorker, ada: Client) -> None:
     run_id = ada.create_run(plan=PLAN, start=False).run_id
     assert ada.start(run_id).status == "queued"
     assert ada.start(run_id).status == "queued"
@@ -181,7 +181,7 @@ def test_a_run_is_moved_along(real: Real, worker: SimulatedWorker, ada: Client) 
         ada.delete(run_id)
 
 
-def test_a_deleted_run_is_gone(real: Real, ada: Client) -> None:
+def test_a_deleted_run_is_not_found(real: Real, ada: Client) -> None:
     run_id = ada.create_run(plan=PLAN).run_id
     assert ada.cancel(run_id).status == "cancelled"
     ada.delete(run_id)
@@ -199,8 +199,8 @@ def test_a_deleted_run_is_gone(real: Real, ada: Client) -> None:
         assert (caught.value.status, caught.value.kind) == (404, "urn:swissbrain:problem:run-not-found")
 
 
-def test_files_are_fetched_and_strange_paths_refused(
-    real: Real, worker: SimulatedWorker, ada: Client, api: StandIn, tmp_path: Path
+def test_files_are_fetched_and_invalid_paths_rejected(
+    real: Real, worker: SimulatedWorker, ada: Client, api: ScriptedServer, tmp_path: Path
 ) -> None:
     real.files.url, api.always = api.url, reply(200, b"content")
     path = "é #?%2e%2e.txt"
@@ -225,21 +225,21 @@ def test_files_are_fetched_and_strange_paths_refused(
 
 
 @pytest.mark.parametrize("run_id", ["..", ".", "../queue", "run_x/files", "x?y#z", "é\0", "\udcff", "a" * 10_000])
-def test_strange_ids_are_of_no_run(ada: Client, run_id: str) -> None:
+def test_malformed_run_ids_are_not_found(ada: Client, run_id: str) -> None:
     for ask in (ada.cancel, ada.start, ada.delete, lambda run_id: [*ada.logged(run_id)]):
         with pytest.raises(ApiError) as caught:
             ask(run_id)
         assert caught.value.status in {404, 405}
 
 
-def test_the_wrong_token_and_too_few_scopes(real: Real, worker: SimulatedWorker) -> None:
+def test_wrong_tokens_and_missing_scopes_are_rejected(real: Real, worker: SimulatedWorker) -> None:
     for token, status in [("unknown", 401), (TOKENS["reader"], 403)]:
         with Client(real.url, token) as client, pytest.raises(ApiError) as caught:
             client.create_run(prompt="x")
         assert caught.value.status == status
 
 
-def test_a_follower_that_leaves_leaves_nothing(real: Real, ada: Client, worker: SimulatedWorker) -> None:
+def test_a_follower_that_stops_leaves_no_subscription(real: Real, ada: Client, worker: SimulatedWorker) -> None:
     run_id = ada.create_run(plan=PLAN).run_id
     lease = real.do(worker.claim())
     items = ada.events(run_id)

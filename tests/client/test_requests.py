@@ -1,4 +1,4 @@
-"""Requests: what is sent, what is tried again, and what an answer means."""
+"""Requests: content, retries, and the meaning of responses."""
 
 import re
 import threading
@@ -10,19 +10,19 @@ import pytest
 from swissbrain import ApiError, Client, ClientError, Unreachable
 from swissbrain.models import PlanStep
 from swissbrain.transport import ATTEMPTS
-from tests.client.stand_in import (
+from tests.client.scripted_server import (
     TOKEN,
-    StandIn,
+    ScriptedServer,
     Wire,
-    cut,
+    close_early,
     end,
     event,
-    half,
-    hang_up,
     ok,
     page,
+    partial,
     problem,
     reply,
+    reset,
     run,
     silent,
     sse,
@@ -30,11 +30,11 @@ from tests.client.stand_in import (
 )
 
 
-def keys(api: StandIn) -> list[str | None]:
+def keys(api: ScriptedServer) -> list[str | None]:
     return [request.headers.get("idempotency-key") for request in api.requests]
 
 
-def test_a_new_run_is_sent_as_it_was_wanted_and_nothing_else(api: StandIn, client: Client) -> None:
+def test_create_run_sends_only_the_given_fields(api: ScriptedServer, client: Client) -> None:
     api.then(ok(run(), 201), ok(run(), 201))
     assert client.create_run(prompt="x").run_id == "run_1"
     client.create_run(plan=[{"tool": "message", "args": {"text": "é"}}], start=False, priority=0, metadata={"a": "b"})
@@ -50,9 +50,11 @@ def test_a_new_run_is_sent_as_it_was_wanted_and_nothing_else(api: StandIn, clien
     }
 
 
-@pytest.mark.parametrize("lost", [cut, hang_up, half(), problem(503, "later"), page(502), page(504), page(429)])
-def test_a_lost_answer_is_asked_for_again_with_the_same_key(
-    api: StandIn, client: Client, pauses: list[float], lost: object
+@pytest.mark.parametrize(
+    "lost", [reset, close_early, partial(), problem(503, "later"), page(502), page(504), page(429)]
+)
+def test_a_lost_response_is_retried_with_the_same_key(
+    api: ScriptedServer, client: Client, pauses: list[float], lost: object
 ) -> None:
     api.then(lost, lost, ok(run(), 201), ok(run(), 201))  # type: ignore[arg-type]
     client.create_run(prompt="x")
@@ -66,7 +68,7 @@ def test_a_lost_answer_is_asked_for_again_with_the_same_key(
     assert len(pauses) == 2
 
 
-def test_every_action_that_must_not_be_done_twice_has_a_key(api: StandIn, client: Client) -> None:
+def test_actions_that_must_not_be_repeated_have_an_idempotency_key(api: ScriptedServer, client: Client) -> None:
     api.always = ok(state())
     client.retry("a")
     client.retry("a")
@@ -78,14 +80,16 @@ def test_every_action_that_must_not_be_done_twice_has_a_key(api: StandIn, client
     assert api.targets[-2:] == ["/agent/runs/a/start", "/agent/runs/a/cancel"]
 
 
-def test_the_callers_key_is_taken(api: StandIn, client: Client) -> None:
+def test_a_given_idempotency_key_is_sent(api: ScriptedServer, client: Client) -> None:
     api.always = ok(run())
     client.create_run(prompt="x", idempotency_key="report-2026")
     assert keys(api) == ["report-2026"]
 
 
-@pytest.mark.parametrize("lost", [cut, problem(503, "the store is away"), page(502)])
-def test_it_gives_up_in_the_end(api: StandIn, client: Client, pauses: list[float], lost: object) -> None:
+@pytest.mark.parametrize("lost", [reset, problem(503, "the store is away"), page(502)])
+def test_the_client_gives_up_after_the_last_attempt(
+    api: ScriptedServer, client: Client, pauses: list[float], lost: object
+) -> None:
     api.always = lost  # type: ignore[assignment]
     with pytest.raises(Unreachable):
         client.queue()
@@ -94,19 +98,20 @@ def test_it_gives_up_in_the_end(api: StandIn, client: Client, pauses: list[float
 
 
 @pytest.mark.parametrize(
-    ("said", "least"), [("1", 1), ("7", 7), ("100000", 30), ("9" * 5000, 30), ("soon", 0), ("²", 0), ("-1", 0), ("", 0)]
+    ("header", "min_pause_s"),
+    [("1", 1), ("7", 7), ("100000", 30), ("9" * 5000, 30), ("soon", 0), ("²", 0), ("-1", 0), ("", 0)],
 )
-def test_the_api_may_say_when_to_come_back(
-    api: StandIn, client: Client, pauses: list[float], said: str, least: float
+def test_retry_after_delays_the_next_attempt(
+    api: ScriptedServer, client: Client, pauses: list[float], header: str, min_pause_s: float
 ) -> None:
-    api.then(page(503, retry_after=said), ok(run()))
+    api.then(page(503, retry_after=header), ok(run()))
     client.get_run("a")
     (pause,) = pauses
-    assert least <= pause <= max(least, 5)
+    assert min_pause_s <= pause <= max(min_pause_s, 5)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 501])
-def test_a_refusal_is_final(api: StandIn, client: Client, status: int) -> None:
+def test_a_refusal_is_not_retried(api: ScriptedServer, client: Client, status: int) -> None:
     api.then(problem(status, "it may not be", field="$.plan[0]", run_status="running"))
     with pytest.raises(ApiError) as caught:
         client.start("a")
@@ -118,7 +123,7 @@ def test_a_refusal_is_final(api: StandIn, client: Client, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [422, 503])
-def test_every_error_is_a_line(api: StandIn, client: Client, pauses: list[float], status: int) -> None:
+def test_every_error_message_is_one_line(api: ScriptedServer, client: Client, pauses: list[float], status: int) -> None:
     api.always = problem(status, "first\r\nsecond\u2028third", field="$.a\nb")
     with pytest.raises((ApiError, Unreachable), match=r"^first second third"):
         client.queue()
@@ -128,16 +133,14 @@ def test_every_error_is_a_line(api: StandIn, client: Client, pauses: list[float]
 
 
 @pytest.mark.parametrize("answer", [page(404), reply(403, b"\xff\xfe"), ok({"message": "Forbidden"}, 403), ok([], 400)])
-def test_a_refusal_in_other_words_is_one_too(api: StandIn, client: Client, answer: object) -> None:
+def test_an_error_response_of_a_proxy_is_an_api_error(api: ScriptedServer, client: Client, answer: object) -> None:
     api.then(answer)  # type: ignore[arg-type]
     with pytest.raises(ApiError, match=f"^{re.escape(api.url)} answered with HTTP status 40[034]$") as caught:
         client.queue()
     assert (caught.value.kind, caught.value.field, caught.value.run_status) == ("", None, None)
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_forever(
-    api: StandIn, pauses: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_times_out(api: ScriptedServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("swissbrain.transport.ATTEMPTS", 2)
     api.always = silent
     with (
@@ -148,14 +151,14 @@ def test_a_server_that_says_nothing_is_not_waited_for_forever(
     assert len(api.requests) == 2
 
 
-def test_an_address_may_have_a_path(api: StandIn) -> None:
+def test_the_base_url_may_have_a_path(api: ScriptedServer) -> None:
     api.always = ok(run())
     with Client(f"{api.url}/of/the/api/", TOKEN) as client:
         client.get_run("a")
     assert api.targets == ["/of/the/api/agent/runs/a"]
 
 
-def test_it_may_be_shared_between_threads(api: StandIn, client: Client) -> None:
+def test_a_client_may_be_shared_between_threads(api: ScriptedServer, client: Client) -> None:
     api.always = ok(run())
     with ThreadPoolExecutor(8) as pool:
         made = [*pool.map(lambda number: client.create_run(prompt=str(number)).run_id, range(40))]
@@ -164,8 +167,8 @@ def test_it_may_be_shared_between_threads(api: StandIn, client: Client) -> None:
     assert {request.json["prompt"] for request in api.requests} == {str(number) for number in range(40)}
 
 
-def test_any_number_of_logs_may_be_followed_with_one(api: StandIn) -> None:
-    """More than the HTTP library's own limit, and there is a connection left for something else."""
+def test_one_client_follows_any_number_of_logs(api: ScriptedServer) -> None:
+    """Follow more logs than httpx allows connections by default, and still send another request."""
     count = 120
     following = threading.Barrier(count + 1)
 
@@ -192,13 +195,13 @@ def test_any_number_of_logs_may_be_followed_with_one(api: StandIn) -> None:
         assert [each.result() for each in followers] == [0] * count
 
 
-def test_a_proxy_that_cannot_be_used_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_proxy_is_a_client_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     with pytest.raises(ClientError, match=r"^the proxy that the environment names cannot be used: .*SOCKS"):
         Client("http://h", TOKEN)
 
 
-def test_what_cannot_be_sent_is_not(api: StandIn, client: Client) -> None:
+def test_unsendable_arguments_are_rejected_without_a_request(api: ScriptedServer, client: Client) -> None:
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -218,7 +221,7 @@ def test_what_cannot_be_sent_is_not(api: StandIn, client: Client) -> None:
     assert api.requests == []
 
 
-def test_any_mapping_will_do(api: StandIn, client: Client) -> None:
+def test_plans_may_be_any_mappings(api: ScriptedServer, client: Client) -> None:
     api.always = ok(run(), 201)
     step = MappingProxyType({"tool": "message", "args": MappingProxyType({"text": "x"})})
     client.create_run(plan=(step, PlanStep(tool="shell")), metadata=MappingProxyType({"a": "b"}))

@@ -1,4 +1,4 @@
-"""The token goes to the API and nowhere else, whatever goes wrong."""
+"""The token reaches the API only, and no error, log or other server."""
 
 import io
 import logging
@@ -8,18 +8,39 @@ import pytest
 
 from swissbrain import Client, ClientError
 from swissbrain.errors import ApiError
-from tests.client.stand_in import TOKEN, StandIn, cut, half, hang_up, page, problem, reply, sse, stand_in
+from tests.client.scripted_server import (
+    TOKEN,
+    ScriptedServer,
+    close_early,
+    page,
+    partial,
+    problem,
+    reply,
+    reset,
+    scripted_server,
+    sse,
+)
 
-ANSWERS = [cut, hang_up, half(), page(), page(401), page(502), problem(403, "no"), reply(200, "[]"), sse(ends=cut)]
+ANSWERS = [
+    reset,
+    close_early,
+    partial(),
+    page(),
+    page(401),
+    page(502),
+    problem(403, "no"),
+    reply(200, "[]"),
+    sse(ends=reset),
+]
 
 
-def told(error: BaseException) -> str:
+def everything_in(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(getattr(error, "__dict__", ""))
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
 def test_no_error_and_no_log_holds_the_token(
-    api: StandIn, pauses: list[float], caplog: pytest.LogCaptureFixture, answer: object
+    api: ScriptedServer, pauses: list[float], caplog: pytest.LogCaptureFixture, answer: object
 ) -> None:
     caplog.set_level(logging.DEBUG)
     api.always = answer  # type: ignore[assignment]
@@ -33,7 +54,7 @@ def test_no_error_and_no_log_holds_the_token(
         ):
             with pytest.raises((ClientError, AttributeError)) as caught:
                 ask()
-            assert TOKEN not in told(caught.value)
+            assert TOKEN not in everything_in(caught.value)
         assert TOKEN not in repr(client) + repr(vars(client))
     assert TOKEN not in caplog.text
     assert all(request.headers["authorization"] == f"Bearer {TOKEN}" for request in api.requests)
@@ -42,7 +63,7 @@ def test_no_error_and_no_log_holds_the_token(
 @pytest.mark.parametrize(
     "token", [f"{TOKEN}\n", f" {TOKEN}", f"{TOKEN}é", f"{TOKEN}\r\nX: y", f"{TOKEN}\0", "", "\udcff"]
 )
-def test_a_token_that_cannot_be_sent_is_refused_without_saying_it(token: str) -> None:
+def test_a_malformed_token_is_rejected_without_printing_it(token: str) -> None:
     with pytest.raises(ClientError, match=r"^the API's address or token is malformed$") as caught:
         Client("http://127.0.0.1:1", token)
     assert TOKEN not in repr(caught.value)
@@ -59,14 +80,14 @@ def test_a_token_that_cannot_be_sent_is_refused_without_saying_it(token: str) ->
         "http://a..b",
     ],
 )
-def test_an_address_that_is_none_or_holds_a_password_is_refused(url: str) -> None:
+def test_a_malformed_address_or_one_with_a_password_is_rejected(url: str) -> None:
     with pytest.raises(ClientError, match=r"^the API's address or token is malformed$") as caught:
         Client(url, TOKEN)
     assert "secret" not in repr(caught.value)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8787", "ftp://127.0.0.1", "/path"])
-def test_an_address_of_something_else_is_refused_at_once(url: str, pauses: list[float]) -> None:
+def test_an_address_without_http_is_rejected_without_retries(url: str, pauses: list[float]) -> None:
     with Client(url, TOKEN) as client:
         for ask in (client.queue, lambda: next(client.events("a"))):
             with pytest.raises(ClientError, match="must begin with http:// or https://"):
@@ -74,8 +95,8 @@ def test_an_address_of_something_else_is_refused_at_once(url: str, pauses: list[
     assert pauses == []
 
 
-def test_the_object_store_never_sees_the_token(api: StandIn, client: Client) -> None:
-    with stand_in() as store:
+def test_the_token_is_not_sent_to_the_object_store(api: ScriptedServer, client: Client) -> None:
+    with scripted_server() as store:
         store.always = reply(200, b"content", "text/plain")
         api.always = reply(307, location=f"{store.url}/bucket/a%20b?X-Amz-Signature=s%2Fs&x=1")
         to = io.BytesIO()
@@ -87,15 +108,17 @@ def test_the_object_store_never_sees_the_token(api: StandIn, client: Client) -> 
     assert not any(TOKEN in value for value in asked.headers.values())
 
 
-def test_neither_does_a_store_at_the_same_address(api: StandIn, client: Client) -> None:
+def test_the_token_is_not_sent_to_an_object_store_at_the_address_of_the_api(
+    api: ScriptedServer, client: Client
+) -> None:
     api.then(reply(307, location="/store/b.txt"), reply(200, b"content"))
     client.download("run_1", "b.txt", io.BytesIO())
     assert api.targets[1] == "/store/b.txt"
     assert "authorization" not in api.requests[1].headers
 
 
-def test_what_the_api_redirects_is_not_followed(api: StandIn, client: Client) -> None:
-    with stand_in() as elsewhere:
+def test_redirects_of_the_api_are_not_followed(api: ScriptedServer, client: Client) -> None:
+    with scripted_server() as elsewhere:
         api.always = reply(307, location=elsewhere.url)
         for ask in (
             client.queue,

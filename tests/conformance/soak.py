@@ -20,6 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from infra.contract.log import Event as StoredEvent
 from infra.workspace import Workspaces
 from swissbrain.client import Client
 from swissbrain.models import Event, Gap, Run
@@ -53,7 +54,7 @@ class LogDigest:
     reordered: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def add(self, items: Iterable[Event | Gap]) -> "LogDigest":
+    def add(self, items: Iterable[Event | StoredEvent | Gap]) -> "LogDigest":
         """Add all items; return the digest itself."""
         for item in items:
             if isinstance(item, Gap):

@@ -1,4 +1,4 @@
-"""The command `swissbrain` as a user starts it: a process of its own, in a folder of its own."""
+"""The command `swissbrain` as a user starts it: a separate process in a separate folder."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ALONE = {name: value for name, value in os.environ.items() if not name.startswit
 
 
 def swissbrain(folder: Path, *words: str, timeout_s: float = 100) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
+    """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "swissbrain", *words],
         cwd=folder,
@@ -22,6 +22,6 @@ def swissbrain(folder: Path, *words: str, timeout_s: float = 100) -> subprocess.
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start it; it ends when it is told to."""
+    """Start the command and return its process."""
     command = [sys.executable, "-m", "swissbrain", *words]
     return subprocess.Popen(command, cwd=folder, env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

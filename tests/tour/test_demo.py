@@ -1,4 +1,4 @@
-"""What a stranger sees first."""
+"""The demo: the first thing that a new user sees."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.tour.commands import swissbrain
 
 
-def test_the_demo_shows_a_real_run_and_leaves_its_files(tmp_path: Path) -> None:
+def test_the_demo_shows_a_real_run_and_keeps_its_files(tmp_path: Path) -> None:
     shown = swissbrain(tmp_path, "demo")
     assert (shown.returncode, shown.stderr) == (0, "")
     lines = shown.stdout.splitlines()
@@ -21,7 +21,7 @@ def test_the_demo_shows_a_real_run_and_leaves_its_files(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / ".swissbrain").iterdir()] == ["demo"]
 
 
-def test_what_keeps_the_demo_from_starting_is_one_line(tmp_path: Path) -> None:
+def test_a_demo_that_cannot_start_is_one_line(tmp_path: Path) -> None:
     (tmp_path / ".swissbrain").write_text("not a folder")
     shown = swissbrain(tmp_path, "demo")
     assert shown.returncode == 2

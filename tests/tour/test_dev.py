@@ -1,4 +1,4 @@
-"""A day with `swissbrain dev`: start, run, look, stop, be killed, find everything again."""
+"""Use of `swissbrain dev`: start, run, inspect, stop, kill, restart over the same data."""
 
 import json
 import os
@@ -26,7 +26,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "planets" / "plan.json"
 
 @contextmanager
 def dev(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    """A stack that has said that it is up."""
+    """Start a dev stack and wait until it reports that it is up."""
     with start(folder, "dev", "--port", str(port), "--workers", "2") as process:
         try:
             assert process.stdout
@@ -42,7 +42,7 @@ def dev(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
 
 
 def fetch(folder: Path, path: str) -> Any:
-    """What the API of the folder's stack answers."""
+    """Return the response of the API of the folder's dev stack."""
     lines = (folder / ".swissbrain" / "dev.env").read_text().splitlines()
     env = {name: value for name, _, value in (line.partition("=") for line in lines)}
     headers = {"Authorization": f"Bearer {env['SWISSBRAIN_TOKEN']}"}
@@ -57,7 +57,7 @@ def plan(folder: Path, *steps: dict[str, object]) -> Path:
     return path
 
 
-def test_start_run_look_stop_be_killed_and_find_everything_again(tmp_path: Path) -> None:
+def test_runs_logs_and_files_survive_a_kill_of_the_dev_stack(tmp_path: Path) -> None:
     port = free_port()
     with dev(tmp_path, port) as process:
         made = swissbrain(tmp_path, "run", "--plan", str(EXAMPLE), "--follow")
@@ -88,7 +88,7 @@ def test_start_run_look_stop_be_killed_and_find_everything_again(tmp_path: Path)
     assert not any(map(is_alive, parts))
 
 
-def test_outcomes_are_exit_codes_and_bad_input_is_a_line(tmp_path: Path) -> None:
+def test_outcomes_are_exit_codes_and_bad_input_is_one_line(tmp_path: Path) -> None:
     with dev(tmp_path, free_port()) as process:
         failing = plan(tmp_path, {"tool": "shell", "args": {"command": "echo almost >&2; exit 7"}})
         failed = swissbrain(tmp_path, "run", "--plan", str(failing), "-f")
@@ -101,7 +101,7 @@ def test_outcomes_are_exit_codes_and_bad_input_is_a_line(tmp_path: Path) -> None
             assert swissbrain(tmp_path, "cancel", run_id).returncode == 0
             assert watching.wait(timeout=60) == 3
 
-        for words, said in [
+        for words, message in [
             (("run", "--plan", "none.json"), "cannot read none.json"),
             (("run",), "a run needs a 'prompt', a 'plan', or both"),
             (("run", "x", "--priority", "9"), "$.priority"),
@@ -114,14 +114,14 @@ def test_outcomes_are_exit_codes_and_bad_input_is_a_line(tmp_path: Path) -> None
         ]:
             refused = swissbrain(tmp_path, *words)
             assert (refused.returncode, refused.stdout) == (2, ""), words
-            assert said in refused.stderr
+            assert message in refused.stderr
             assert refused.stderr.count("\n") == 1
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_while_it_starts_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_during_the_start_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path, "dev", "--port", str(free_port())) as process:
         wait_until(lambda: len(children_of(process.pid)) >= 2, "the first parts have started", timeout_s=30)
         parts = children_of(process.pid)
@@ -130,7 +130,7 @@ def test_a_signal_while_it_starts_leaves_nothing(tmp_path: Path, number: signal.
     assert not any(map(is_alive, parts))
 
 
-def test_a_taken_port_is_a_line(tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

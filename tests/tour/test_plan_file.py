@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from infra.contract.runs import RunSpec
-from swissbrain.plan_file import PlanError, read_plan
+from swissbrain.cli.plan_file import PlanError, read_plan
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "planets"
 
 
-def test_the_shipped_plan_is_one_that_the_api_takes() -> None:
+def test_the_shipped_plan_is_valid() -> None:
     import msgspec
 
     plan = read_plan(EXAMPLE / "plan.json")
@@ -20,14 +20,14 @@ def test_the_shipped_plan_is_one_that_the_api_takes() -> None:
     assert [step["tool"] for step in plan] == ["file_write", "code", "code", "code", "shell", "file_list"]
 
 
-def test_a_file_stands_for_its_text_wherever_it_is_named(tmp_path: Path) -> None:
+def test_a_file_reference_is_replaced_at_any_depth(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text of a\n")
     (tmp_path / "plan.json").write_text(json.dumps({"plan": [{"tool": "x", "args": {"deep": [{"$file": "a.txt"}]}}]}))
     assert read_plan(tmp_path / "plan.json") == [{"tool": "x", "args": {"deep": ["text of a\n"]}}]
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "is not JSON"),
         ('"x"', "holds no list of steps"),
@@ -36,13 +36,13 @@ def test_a_file_stands_for_its_text_wherever_it_is_named(tmp_path: Path) -> None
         ('[{"args": {"$file": "none"}}]', "none: No such file or directory"),
     ],
 )
-def test_what_is_no_plan_is_said_in_a_line(tmp_path: Path, content: str, said: str) -> None:
+def test_a_malformed_plan_is_one_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(PlanError, match=said) as caught:
+    with pytest.raises(PlanError, match=message) as caught:
         read_plan(tmp_path / "plan.json")
     assert "\n" not in str(caught.value)
 
 
-def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_plan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"cannot read .*plan.json: No such file or directory"):
         read_plan(tmp_path / "plan.json")

@@ -1,4 +1,4 @@
-"""Events of a log as lines for people. Nothing that an agent printed reaches the terminal as a command."""
+"""Events of a log as lines for people. Escape sequences in the output of agents never reach the terminal."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -7,29 +7,28 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
+from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, truncate
 from swissbrain.models import Event, Gap
-from swissbrain.terminal import STYLES, clock, cut, duration, plain, status
 
-SHOWN_ARGS = 100
-"""A tool's arguments are cut to so many characters."""
-SHOWN_OTHER = 1000
-"""So are events that are not known."""
+MAX_ARGS_CHARS = 100
+MAX_UNKNOWN_CHARS = 1000
+"""Limit for events of an unknown type, or with unexpected fields."""
 _INDENT = "        "
 _TIME_WIDTH = 12
 
 
 class EventLines:
-    """Prints events as they come, a line each; leave it as a context, for the last line may lack its end.
+    """Printer of events, one line each. A context manager: its exit ends the last line, which may still be open.
 
-    A text that comes in parts, and the pieces of a model's reply, go on in the line where they began: but only the
-    next part of that very text, never anything else. That a tool succeeded is left to the end of its step, and a reply
-    that was shown piece by piece is not shown again. An event that is not as it should be is shown as it is.
+    The parts of a long text, and the deltas of a model's reply, continue the line of the first part, as long as no
+    other event comes between. A reply that was shown delta by delta is not shown again as a message. The success of a
+    tool is not shown, because the end of its step shows it. An event with unexpected fields is shown raw.
     """
 
-    def __init__(self, to: Console) -> None:
-        self._to = to
-        self._open: tuple[object, ...] | None = None
-        self._pieces = ""
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._open_text: tuple[object, ...] | None = None
+        self._deltas = ""
 
     def __enter__(self) -> Self:
         return self
@@ -38,60 +37,61 @@ class EventLines:
         self._end_line()
 
     def show(self, item: Event | Gap) -> None:
-        """Print an event, or that some are missing."""
+        """Print an event or a gap."""
         if isinstance(item, Gap):
             self._end_line()
             missing = f"{'':{_TIME_WIDTH}}  events {item.first} to {item.last} are no longer kept"
-            self._to.print(Text(missing, "yellow"), soft_wrap=True)
-        elif item.type in _PARTED and isinstance(item.data.get("text"), str):
+            self._console.print(Text(missing, "yellow"), soft_wrap=True)
+        elif item.type in _TEXT_STYLES and isinstance(item.data.get("text"), str):
             self._show_text(item, item.data["text"])
         else:
             self._end_line()
             if item.type != "tool.finished" or item.data.get("status") != "succeeded":
-                self._print(_line(item))
+                self._print(_format(item))
 
     def _show_text(self, item: Event, text: str) -> None:
         more = item.data.get("more") is True
-        if item.type == "model.message" and self._repeats(item, text):
-            self._pieces = self._pieces[len(text) :]
+        if item.type == "model.message" and self._was_shown(item, text):
+            # A long reply is split into several messages: this one covers the next part of the deltas.
+            self._deltas = self._deltas[len(text) :]
             if not more:
                 self._end_line()
             return
-        whose = (item.type, item.step, item.data.get("stream"))
-        shown = Text(plain(text), _PARTED[item.type])
-        if self._open != whose:
+        text_id = (item.type, item.step, item.data.get("stream"))
+        line = Text(plain(text), _TEXT_STYLES[item.type])
+        if self._open_text != text_id:
             self._end_line()
-            shown = _line(item)
+            line = _format(item)
         more = more or item.type == "model.delta"
-        self._print(shown, end="" if more else "\n")
-        self._open = whose if more else None
-        self._pieces = self._pieces + text if item.type == "model.delta" else ""
+        self._print(line, end="" if more else "\n")
+        self._open_text = text_id if more else None
+        self._deltas = self._deltas + text if item.type == "model.delta" else ""
 
-    def _repeats(self, message: Event, text: str) -> bool:
-        """Whether the text is what the line just shows, piece by piece."""
-        return self._open == ("model.delta", message.step, None) and bool(text) and self._pieces.startswith(text)
+    def _was_shown(self, message: Event, text: str) -> bool:
+        """Return True if the open line shows this text already, as deltas."""
+        return self._open_text == ("model.delta", message.step, None) and bool(text) and self._deltas.startswith(text)
 
     def _end_line(self) -> None:
-        if self._open is not None:
-            self._to.print()
-        self._open, self._pieces = None, ""
+        if self._open_text is not None:
+            self._console.print()
+        self._open_text, self._deltas = None, ""
 
     def _print(self, line: Text, end: str = "\n") -> None:
-        if "\n" in line.plain:  # a text of several lines must not look like several events
+        if "\n" in line.plain:  # indented, so that a text of several lines cannot forge other events
             line = Text(f"\n{'':{_TIME_WIDTH + 2}}").join(line.split("\n", allow_blank=not end))
-        if self._to.color_system is None:
-            # What rich does where nothing is to be coloured, in a tenth of the time: logs can be long.
-            self._to.file.write(line.plain + end)
-            self._to.file.flush()
+        if self._console.color_system is None:
+            # Without colours, writing directly gives the same output as rich in a tenth of the time; logs can be long.
+            self._console.file.write(line.plain + end)
+            self._console.file.flush()
         else:
-            self._to.print(line, soft_wrap=True, end=end)
+            self._console.print(line, soft_wrap=True, end=end)
 
 
-def _line(event: Event) -> Text:
+def _format(event: Event) -> Text:
     try:
-        shown = _SHOWN.get(event.type, _other)(event, event.data)
+        shown = _FORMATTERS.get(event.type, _unknown)(event, event.data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        shown = _other(event, event.data)
+        shown = _unknown(event, event.data)
     return Text.assemble((clock(event.ts), "dim"), "  ", shown)
 
 
@@ -109,7 +109,7 @@ def _run_requeued(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _run_retried(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run queued again after it {_ENDED.get(data['after'], data['after'])}"), "bold")
+    return Text(plain(f"run queued again after it {_END_PHRASES.get(data['after'], data['after'])}"), "bold")
 
 
 def _run_forked(_: Event, data: Mapping[str, Any]) -> Text:
@@ -150,12 +150,12 @@ def _step_finished(event: Event, data: Mapping[str, Any]) -> Text:
 
 def _tool_started(_: Event, data: Mapping[str, Any]) -> Text:
     args = ", ".join(f"{name}={value!r}" for name, value in data["args"].items())
-    return Text(f"{_INDENT}{plain(data['tool'])}({cut(plain(args), SHOWN_ARGS)})", "dim")
+    return Text(f"{_INDENT}{plain(data['tool'])}({truncate(plain(args), MAX_ARGS_CHARS)})", "dim")
 
 
 def _tool_output(_: Event, data: Mapping[str, Any]) -> Text:
     bar = (f"{_INDENT}│ ", "red" if data.get("stream") == "stderr" else "dim")
-    return Text.assemble(bar, (plain(data["text"]), _PARTED["tool.output"]))
+    return Text.assemble(bar, (plain(data["text"]), _TEXT_STYLES["tool.output"]))
 
 
 def _tool_finished(_: Event, data: Mapping[str, Any]) -> Text:
@@ -170,15 +170,15 @@ def _artifact(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _text(event: Event, data: Mapping[str, Any]) -> Text:
-    return Text(f"{_INDENT}{plain(data['text'])}", _PARTED[event.type])
+    return Text(f"{_INDENT}{plain(data['text'])}", _TEXT_STYLES[event.type])
 
 
 def _log(_: Event, data: Mapping[str, Any]) -> Text:
     return Text(f"{_INDENT}{plain(data['level'])}: {plain(data['message'])}", "yellow")
 
 
-def _other(event: Event, data: Mapping[str, Any]) -> Text:
-    return Text(cut(plain(f"{event.type} {data}" if data else event.type), SHOWN_OTHER), "dim")
+def _unknown(event: Event, data: Mapping[str, Any]) -> Text:
+    return Text(truncate(plain(f"{event.type} {data}" if data else event.type), MAX_UNKNOWN_CHARS), "dim")
 
 
 def _outcome(data: Mapping[str, Any]) -> Text:
@@ -186,10 +186,10 @@ def _outcome(data: Mapping[str, Any]) -> Text:
     return status(str(data["status"])).append(took, "dim")
 
 
-_ENDED = {"failed": "failed", "cancelled": "was cancelled"}
-_PARTED: Mapping[str, str] = {"tool.output": "", "message": "bold", "model.delta": "", "model.message": ""}
-"""The types whose text may come in parts, and the style of it."""
-_SHOWN: Mapping[str, Callable[[Event, Mapping[str, Any]], Text]] = {
+_END_PHRASES = {"failed": "failed", "cancelled": "was cancelled"}
+_TEXT_STYLES: Mapping[str, str] = {"tool.output": "", "message": "bold", "model.delta": "", "model.message": ""}
+"""Types whose text may be split into several events, and the style of the text."""
+_FORMATTERS: Mapping[str, Callable[[Event, Mapping[str, Any]], Text]] = {
     "run.started": _run_started,
     "run.resumed": _run_resumed,
     "run.requeued": _run_requeued,

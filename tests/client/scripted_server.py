@@ -1,4 +1,4 @@
-"""A server that answers what a test tells it to, also what no sane server would: real sockets, one request each."""
+"""Scripted HTTP server on real sockets, one request per connection: it can break every rule of the protocol."""
 
 import json
 import socket
@@ -18,7 +18,7 @@ Piece = bytes | Callable[["Wire"], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What came in; `target` is as it was on the wire, the names of headers are in lower case."""
+    """Received request. `target` is the raw request target; header names are in lower case."""
 
     method: str
     target: str
@@ -31,7 +31,7 @@ class Request:
 
 
 class Wire:
-    """One connection, with a request read from it."""
+    """Connection whose request has been read."""
 
     def __init__(self, connection: socket.socket, ending: threading.Event) -> None:
         self._connection = connection
@@ -41,12 +41,12 @@ class Wire:
         self._connection.sendall(data)
 
     def reset(self) -> None:
-        """Cut it so that the other side sees an error and not an end."""
+        """Reset the connection, so that the client sees an error and not the end of the stream."""
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._connection.close()
 
     def silence(self) -> None:
-        """Say nothing until the client goes away or the server ends."""
+        """Send nothing until the client closes the connection or the server stops."""
         self._connection.settimeout(0.05)
         while not self._ending.is_set():
             try:
@@ -62,8 +62,8 @@ Answer = Callable[[Wire], None]
 
 
 @dataclass
-class StandIn:
-    """The server: `answers` are given in turn, `always` when there are none left; `requests` is what was asked."""
+class ScriptedServer:
+    """Server that sends `answers` in order, then `always`; `requests` are the requests received."""
 
     url: str
     always: Answer
@@ -83,8 +83,8 @@ class StandIn:
 
 
 @contextmanager
-def stand_in() -> Iterator[StandIn]:
-    """One on a free port, gone in the end with all its connections."""
+def scripted_server() -> Iterator[ScriptedServer]:
+    """Run a server on a free port; close it and all connections at the exit of the context."""
     ending = threading.Event()
 
     class Handler(StreamRequestHandler):
@@ -108,7 +108,7 @@ def stand_in() -> Iterator[StandIn]:
 
     lock = threading.Lock()
     with Server(("127.0.0.1", 0), Handler) as server:
-        made = StandIn(f"http://127.0.0.1:{server.server_address[1]}", problem(418, "no answer was made up"))
+        made = ScriptedServer(f"http://127.0.0.1:{server.server_address[1]}", problem(418, "no answer was made up"))
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -137,7 +137,7 @@ def _head(status: int, headers: dict[str, str]) -> bytes:
 
 
 def reply(status: int = 200, body: bytes | str = b"", kind: str = "application/json", **headers: str) -> Answer:
-    """A response; `retry_after="1"` becomes the header `retry-after`."""
+    """Return an answer that sends a response; `retry_after="1"` becomes the header `retry-after`."""
     content = body.encode() if isinstance(body, str) else body
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     sized = {"Content-Length": str(len(content)), "Content-Type": kind} if status != 204 else {}
@@ -145,42 +145,42 @@ def reply(status: int = 200, body: bytes | str = b"", kind: str = "application/j
 
 
 def ok(value: object, status: int = 200) -> Answer:
-    """A JSON value."""
+    """Return an answer that sends a JSON value."""
     return reply(status, json.dumps(value))
 
 
 def problem(status: int, detail: str, **more: str) -> Answer:
-    """An error as the API says it."""
+    """Return an answer that sends an error in the format of the API."""
     body = {"type": "urn:swissbrain:problem:test", "title": "t", "status": status, "detail": detail, **more}
     return reply(status, json.dumps(body), "application/problem+json")
 
 
 def page(status: int = 200, **headers: str) -> Answer:
-    """What is between the client and the API talks HTML."""
+    """Return an answer that sends HTML, as a proxy in front of the API does."""
     return reply(status, "<html><body><h1>nginx\n</h1></body></html>", "text/html", **headers)
 
 
-def cut(wire: Wire) -> None:
-    """No answer: the connection is reset."""
+def reset(wire: Wire) -> None:
+    """Reset the connection without a response."""
     wire.reset()
 
 
-def hang_up(_: Wire) -> None:
-    """No answer: the connection is closed."""
+def close_early(_: Wire) -> None:
+    """Close the connection without a response."""
 
 
 def silent(wire: Wire) -> None:
-    """No answer, ever."""
+    """Keep the connection open without a response."""
     wire.silence()
 
 
-def half(body: bytes = b'{"run_id": "', kind: str = "application/json") -> Answer:
-    """The beginning of a response."""
+def partial(body: bytes = b'{"run_id": "', kind: str = "application/json") -> Answer:
+    """Return an answer that sends a truncated response."""
     return lambda wire: wire.send(_head(200, {"Content-Type": kind, "Content-Length": str(len(body) + 1000)}) + body)
 
 
 def event(seq: int, kind: str = "log", **data: Any) -> bytes:
-    """An event of a log, framed as the API does."""
+    """Return an event of a log as an SSE frame."""
     value = {"seq": seq, "ts": 1_790_000_000_000 + seq, "type": kind, "step": None, "data": data}
     return f"id: {seq}\ndata: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
 
@@ -194,7 +194,7 @@ def end(last_seq: int, status: str = "succeeded") -> bytes:
 
 
 def sse(*pieces: Piece, ends: Answer | None = None, kind: str = "text/event-stream; charset=utf-8") -> Answer:
-    """A stream in these chunks, each sent by itself; then it ends well, or as `ends` does.
+    """Return an answer that streams the pieces as separate chunks; then ends regularly, or with `ends`.
 
     A piece may be a call instead, such as `Wire.silence`.
     """
@@ -215,12 +215,12 @@ def sse(*pieces: Piece, ends: Answer | None = None, kind: str = "text/event-stre
 
 
 def bytewise(*pieces: bytes) -> list[bytes]:
-    """Each byte as a chunk of its own."""
+    """Return the pieces as chunks of one byte."""
     return [bytes([byte]) for byte in b"".join(pieces)]
 
 
 def run(run_id: str = "run_1", status: str = "queued", **changes: Any) -> dict[str, Any]:
-    """A run as the API shows it, with a field of a later release."""
+    """Return a run in the format of the API, with a field of a later release."""
     return {
         "run_id": run_id,
         "status": status,
@@ -246,12 +246,12 @@ def run(run_id: str = "run_1", status: str = "queued", **changes: Any) -> dict[s
 
 
 def summary(run_id: str = "run_1", **changes: Any) -> dict[str, Any]:
-    """A run in a list."""
+    """Return a run in the format of a list."""
     left_out = ("prompt", "plan", "max_attempts", "timeout_s", "result", "links")
     kept = {name: value for name, value in run(run_id).items() if name not in left_out}
     return {**kept, "title": "x", "steps": None, **changes}
 
 
 def state(status: str = "queued") -> dict[str, Any]:
-    """The answer to a transition."""
+    """Return the response to a transition."""
     return {"run_id": "run_1", "status": status, "cancel_requested": False}

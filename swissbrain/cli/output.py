@@ -1,4 +1,4 @@
-"""What commands print, and the exit codes that tell how it went."""
+"""Output of commands, and the exit codes for the outcome of a run."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,29 +6,29 @@ from typing import Any
 import msgspec
 import typer
 
+from swissbrain.cli.event_lines import EventLines
+from swissbrain.cli.terminal import console, plain
 from swissbrain.client import Client
-from swissbrain.event_lines import EventLines
 from swissbrain.models import Event, Gap
-from swissbrain.terminal import console, plain
 
 FAILED, USAGE, CANCELLED = 1, 2, 3
 EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
 
 
 def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> None:
-    """Show the log to its end and leave with the exit code of the outcome."""
+    """Show the log until the run has ended, then exit with the code of its outcome."""
     try:
         last = show_log(client.events(run_id, after=after), as_json=as_json)
     except KeyboardInterrupt:
         note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
-    # What the log said: by now the run may have been retried or deleted.
-    said = last.data.get("status") if isinstance(last, Event) and last.type == "run.finished" else None
-    raise typer.Exit(EXIT_CODES.get(str(said or client.get_run(run_id).status), 0))
+    # The outcome comes from the log where possible: the run may have been retried or deleted since.
+    outcome = last.data.get("status") if isinstance(last, Event) and last.type == "run.finished" else None
+    raise typer.Exit(EXIT_CODES.get(str(outcome or client.get_run(run_id).status), 0))
 
 
 def show_log(items: Iterable[Event | Gap], *, as_json: bool) -> Event | Gap | None:
-    """Show events as they come; the last of them."""
+    """Show events as they arrive. Return the last one, or None if there was none."""
     item = None
     with EventLines(console()) as lines:
         for item in items:
@@ -40,11 +40,11 @@ def show_log(items: Iterable[Event | Gap], *, as_json: bool) -> Event | Gap | No
 
 
 def print_json(*items: Any) -> None:
-    """One value a line."""
+    """Print each value as one line of JSON."""
     for item in items:
         typer.echo(msgspec.json.encode(item))
 
 
 def note(line: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     typer.echo(" ".join(f"swissbrain: {plain(line)}".split()), err=True)

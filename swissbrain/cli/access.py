@@ -1,25 +1,27 @@
-"""Where the API is and who we are: from the environment, or from the stack that `swissbrain dev` runs here."""
+"""Address of the API and token of the user: from the environment, or from the dev stack of the current folder."""
 
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from swissbrain.cli.errors import CommandError
 from swissbrain.client import Client
 
 URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
 DEV_ENV = Path(".swissbrain") / "dev.env"
 
 
-class AccessError(Exception):
-    """It is not said where the API is; the message is one line that says what to do."""
+class AccessError(CommandError):
+    """Missing address of the API or missing token."""
 
 
 def connect(notify: Callable[[str], None]) -> Client:
-    """A client for the API that the variables name; without them, for the dev stack of this folder.
+    """Return a client for the API that the environment names, else for the dev stack of the current folder.
 
     Raises AccessError.
     """
     variables: Mapping[str, str] = os.environ
+    # Both values come from one source: a token must not be sent to an API that it does not belong to.
     if not variables.get(URL):
         variables = _dev_env()
     missing = [name for name in (URL, TOKEN) if not variables.get(name)]

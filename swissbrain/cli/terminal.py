@@ -1,4 +1,4 @@
-"""What is safe and readable on a terminal."""
+"""Text that is safe and readable on a terminal."""
 
 import re
 from datetime import datetime
@@ -13,33 +13,38 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u
 
 
 def plain(text: object) -> str:
-    """The text without terminal escapes; other control characters, and those that turn the writing around, become �."""
+    """Return the text without terminal escapes; replace other control and text-direction characters by �.
+
+    Texts of agents and programs pass through here, because a terminal obeys what it is sent: an escape sequence could
+    forge lines, set the clipboard or hide text.
+    """
     return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
 
 
-def cut(text: str, most: int) -> str:
-    """The text, or as much of it as fits into `most` characters."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def truncate(text: str, max_chars: int) -> str:
+    """Return the text, truncated to `max_chars` characters."""
+    return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where to print: in colours on a terminal, and as wide as it takes where there is none."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=1000)
+    """Return the console to print to, with colours on a terminal."""
+    created = Console(stderr=stderr, highlight=False)
+    # In a file or a pipe, a table wrapped at 80 columns could not be searched line by line.
+    return created if created.is_terminal else Console(stderr=stderr, highlight=False, width=1000)
 
 
 def cell(text: object) -> Text:
-    """The text for a table, where a str would be read as markup."""
+    """Return the text for a cell of a table, where rich would read a str as markup."""
     return Text(plain(text))
 
 
 def status(name: str) -> Text:
-    """A status in its colour."""
+    """Return a status in its colour."""
     return Text(plain(name), STYLES.get(name, ""))
 
 
 def duration(ms: float) -> str:
-    """Milliseconds as a person says them."""
+    """Return milliseconds in a unit that suits people."""
     if ms < 1000:
         return f"{ms:.0f} ms"
     if ms < 60_000:
@@ -48,13 +53,13 @@ def duration(ms: float) -> str:
     return f"{minutes} min {seconds} s"
 
 
-def moment(ms: int) -> str:
-    """Milliseconds since the epoch as local date and time."""
+def date_time(ms: int) -> str:
+    """Return milliseconds since the epoch as local date and time."""
     return _local(ms // 1000, "%Y-%m-%d %H:%M:%S")
 
 
 def clock(ms: int) -> str:
-    """Milliseconds since the epoch as local time of the day."""
+    """Return milliseconds since the epoch as local time of day."""
     return f"{_local(ms // 1000, '%H:%M:%S')}.{ms % 1000:03}"
 
 
@@ -62,5 +67,5 @@ def clock(ms: int) -> str:
 def _local(seconds: int, form: str) -> str:
     try:
         return datetime.fromtimestamp(seconds).astimezone().strftime(form)
-    except (OverflowError, ValueError, OSError):  # no year that there is
+    except (OverflowError, ValueError, OSError):  # a year that datetime cannot convert
         return f"{seconds}"

@@ -1,0 +1,1 @@
+"""Commands of the client, one module for each group of commands."""
