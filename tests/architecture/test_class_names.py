@@ -6,14 +6,18 @@ from collections import defaultdict
 from tests.architecture.sources import ROOT, product_files
 
 API_OBJECTS = {
+    "Attempt",
     "AttemptList",
+    "Event",
     "File",
     "FileList",
     "Gap",
     "LogPage",
     "PlanStep",
     "Problem",
+    "QueueDepths",
     "Run",
+    "RunError",
     "RunState",
     "RunSummary",
     "StreamToken",
