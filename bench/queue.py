@@ -92,7 +92,7 @@ class System:
     def done(self) -> int:
         """How many jobs are done; Redis is not asked. Ours says so in its log, once Redis has acknowledged the end."""
         if self.name == OURS:
-            return self._log.read_bytes().count(b'"action":"run.left"')
+            return self._log.read_bytes().count(b'"action":"run.outcome_written"')
         return self._done.stat().st_size
 
     async def drain_s(self) -> float:

@@ -2,73 +2,28 @@
 
 import os
 import signal
-import socket
 import sys
 
-import uvicorn
 from starlette.applications import Starlette
 
 from edge_api.app import end_streams
 from edge_api.handler import build_app
 from edge_api.settings import ServerSettings
+from infra.asgi_server import StreamServer, listen, server_config
 from infra.logging import configure, log
 from infra.settings import Env, SettingsError
 
-SHUTDOWN_S = 5
-STALL_MS = 60_000
+SHUTDOWN_TIMEOUT_S = 5
 
 
-class Server(uvicorn.Server):
-    """Ends the log streams before it waits for the requests under way, which would last as long as their runs."""
-
-    def __init__(self, config: uvicorn.Config, app: Starlette) -> None:
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, end the streams, answer what is under way within SHUTDOWN_S."""
-        end_streams(self._app)
-        await super().shutdown(sockets)
-
-
-def create_server(app: Starlette, settings: ServerSettings) -> Server:
-    """A server without an access log: query strings and paths are the users' business."""
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        lifespan="on",
-        ws="none",
-        timeout_graceful_shutdown=SHUTDOWN_S,
-    )
-    return Server(config, app)
-
-
-def listen(settings: ServerSettings) -> socket.socket:
-    """The listening socket. Raises OSError.
-
-    A client that stops reading is cut off by the kernel: a server cannot close a connection that still has data to
-    send, and the option is inherited by what is accepted. The protocol is named because asyncio sets TCP_NODELAY
-    only where it is; without, each answer waits 40 ms for a delayed acknowledgement.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALL_MS)
-        listener.bind((settings.host, settings.port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
+def create_server(app: Starlette, settings: ServerSettings) -> StreamServer:
+    """Return a server for the application. At shutdown, requests under way have SHUTDOWN_TIMEOUT_S to complete."""
+    config = server_config(app, settings.host, settings.port, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
+    return StreamServer(config, app, end_streams)
 
 
 def main() -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; return the exit code."""
     try:
         settings = ServerSettings.from_env(Env(os.environ))
         app = build_app(os.environ)
@@ -76,7 +31,7 @@ def main() -> int:
         sys.stderr.write(f"{exc}\n")
         return 2
     try:
-        listener = listen(settings)
+        listener = listen(settings.host, settings.port)
     except OSError as exc:
         sys.stderr.write(f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}\n")
         return 1
@@ -85,13 +40,14 @@ def main() -> int:
     log("edge.listening", host=host, port=port)
     server = create_server(app, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        # The server raises the signal again once it has shut down in order; that is no failure.
-        signal.signal(number, _leave)
+        # uvicorn restores these handlers and raises the signal again after an orderly shutdown. The default handler
+        # would turn that into a failure; this one exits with 0.
+        signal.signal(number, _exit_normally)
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
-def _leave(_number: int, _frame: object) -> None:
+def _exit_normally(_number: int, _frame: object) -> None:
     sys.exit(0)
 
 

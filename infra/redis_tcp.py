@@ -1,4 +1,4 @@
-"""The worker's Redis: TCP through redis-py, with a connection of its own for blocking."""
+"""Redis of the worker: TCP through redis-py, with separate connections for blocking calls."""
 
 import asyncio
 import socket
@@ -16,45 +16,41 @@ from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisTcpSettings
 
 T = TypeVar("T")
-_Asked = tuple[Sequence[Argument], "asyncio.Future[Reply]"]
+_PendingCommand = tuple[Sequence[Argument], "asyncio.Future[Reply]"]
 
 BLOCK_MARGIN_S = 5.0
-"""How long after its timeout a blocking call may answer before its connection is taken for dead."""
+"""A blocking call without a reply this long after its timeout is considered to be on a dead connection."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 60_000}
-"""By these the kernel finds out within a minute that the other end has vanished without a word, at no command. By
-itself it would take two hours, during which a worker hears neither tokens nor nudges."""
-
+"""Socket options with which the kernel notices within a minute that the other end has vanished silently, even while no
+command is sent. The default takes two hours, during which a worker would receive neither wake tokens nor cancellations.
+"""
 
 FAILURES = (exceptions.RedisError, OSError, RuntimeError)
-"""What a call may end with. RuntimeError is uvloop's, for a connection that was reset while nobody used it: to redis-py
-it looks as if it were open."""
+"""Errors of a call. uvloop raises RuntimeError for a write to a connection that was reset while idle, because redis-py
+still takes the connection for open."""
 
 
 class RedisTcp:
-    """Implements the ports `Redis` and `LogFeed`, and the blocking wait for a wake token.
-
-    redis-py's own retries are off: whether a step may be repeated is for the caller to say. Its response callbacks
-    are cleared because the port promises raw RESP2 shapes.
-    """
+    """Implements the ports `Redis` and `LogFeed`, and the blocking wait for a wake token."""
 
     def __init__(self, settings: RedisTcpSettings) -> None:
         self._timeout_s = settings.timeout_s
         self._redis = self._client(settings, settings.timeout_s)
         self._blocking = self._client(settings, None)
-        self._asked: list[_Asked] = []
-        self._exchanges: set[asyncio.Task[None]] = set()
+        self._pending: list[_PendingCommand] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command, in one round trip with all others that are asked for in the same turn of the event loop."""
-        return await self._ask(args)
+        """Run one command, in one round trip with all others submitted in the same turn of the event loop."""
+        return await self._submit(args)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run commands in one round trip."""
-        return await asyncio.gather(*[self._ask(command) for command in commands])
+        return await asyncio.gather(*[self._submit(command) for command in commands])
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        """Run a script by its digest, or by its text if the server does not know it."""
+        """Run a script by its digest, or by its text if the server does not know the digest."""
         tail = (len(keys), *keys, *args)
         try:
             return await self.command("EVALSHA", script.sha1, *tail)
@@ -64,14 +60,15 @@ class RedisTcp:
             return await self.command("EVAL", script.text, *tail)
 
     async def wait_token(self, key: str, timeout_s: float) -> bool:
-        """Block until the list has an element and take it; False after `timeout_s`. Raises StoreUnavailable."""
+        """Block until the list has an element and remove it; False after `timeout_s`. Raises StoreUnavailable."""
         popped = self._blocking.execute_command("BLPOP", key, timeout_s)  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(timeout_s + BLOCK_MARGIN_S):
                 return await self._call(popped) is not None
         except TimeoutError:
+            # Closes every blocking connection, because the others lead to the same silent server.
             await self._blocking.connection_pool.disconnect()
-            raise StoreUnavailable("Redis did not end a blocking call in time") from None
+            raise StoreUnavailable(f"Redis did not end a blocking call within {timeout_s + BLOCK_MARGIN_S} s") from None
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -80,46 +77,47 @@ class RedisTcp:
             await self._call(pubsub.subscribe(channel))
             confirmation = await self._call(pubsub.get_message(timeout=self._timeout_s))
             if not confirmation:
-                raise StoreUnavailable(f"no confirmation of the subscription within {self._timeout_s} s")
+                raise StoreUnavailable(f"Redis did not confirm the subscription within {self._timeout_s} s")
             yield _messages(pubsub)
 
     async def close(self) -> None:
-        """Close all connections."""
-        await asyncio.gather(*self._exchanges)
+        """Wait for the commands under way, then close all connections."""
+        await asyncio.gather(*self._tasks)
         await self._redis.aclose()
         await self._blocking.aclose()
 
-    def _ask(self, command: Sequence[Argument]) -> "asyncio.Future[Reply]":
+    def _submit(self, command: Sequence[Argument]) -> "asyncio.Future[Reply]":
         loop = asyncio.get_running_loop()
-        if not self._asked:
-            loop.call_soon(self._send)
-        answer: asyncio.Future[Reply] = loop.create_future()
-        self._asked.append((command, answer))
-        return answer
+        # The first command of a turn schedules the round trip; the others of the turn join it.
+        if not self._pending:
+            loop.call_soon(self._start_batch)
+        reply: asyncio.Future[Reply] = loop.create_future()
+        self._pending.append((command, reply))
+        return reply
 
-    def _send(self) -> None:
-        asked, self._asked = self._asked, []
-        exchange = asyncio.create_task(self._exchange(asked))
-        self._exchanges.add(exchange)
-        exchange.add_done_callback(self._exchanges.discard)
+    def _start_batch(self) -> None:
+        batch, self._pending = self._pending, []
+        task = asyncio.create_task(self._send_batch(batch))
+        self._tasks.add(task)  # the event loop holds only a weak reference to a task
+        task.add_done_callback(self._tasks.discard)
 
-    async def _exchange(self, asked: Sequence[_Asked]) -> None:
-        """One write and as many replies. Who was cancelled meanwhile does not hear of the reply; the others do."""
+    async def _send_batch(self, batch: Sequence[_PendingCommand]) -> None:
+        """Send commands in one write; give each caller that was not cancelled its reply or error."""
         pipeline = self._redis.pipeline(transaction=False)
-        for command, _ in asked:
+        for command, _ in batch:
             pipeline.execute_command(*command)
         try:
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        except Exception as exc:  # noqa: BLE001 whatever it is: who asked would wait for ever
-            replies = [exc] * len(asked)
-        for (_, answer), reply in zip(asked, replies, strict=True):
-            if answer.done():
+        except Exception as exc:  # noqa: BLE001 whatever it is: without a reply, the callers would wait for ever
+            replies = [exc] * len(batch)
+        for (_, future), reply in zip(batch, replies, strict=True):
+            if future.done():
                 continue
             if isinstance(reply, Exception):
-                answer.set_exception(_in_our_terms(reply))
-                answer.exception()  # whoever asked may be cancelled before it looks: that is no error to report
+                future.set_exception(_to_contract_error(reply))
+                future.exception()  # mark it as retrieved: asyncio would log it if the caller is cancelled now
             else:
-                answer.set_result(reply)
+                future.set_result(reply)
 
     @staticmethod
     def _client(settings: RedisTcpSettings, socket_timeout: float | None) -> "redis.Redis":
@@ -131,28 +129,30 @@ class RedisTcp:
             socket_timeout=socket_timeout,
             socket_connect_timeout=settings.timeout_s,
             **({} if settings.url.startswith("unix:") else over_tcp),
+            # No retries, because only the caller knows whether a command is safe to repeat.
             retry=Retry(NoBackoff(), 0),
         )
+        # The callbacks would reshape replies, but the port promises their RESP2 shape.
         client.response_callbacks.clear()
         return client
 
     @staticmethod
-    async def _call(answer: Awaitable[T]) -> T:
-        """Await an answer; map redis-py's errors to the domain's."""
+    async def _call(reply: Awaitable[T]) -> T:
+        """Await a reply; raise the contract's errors instead of the errors of redis-py."""
         try:
-            return await answer
+            return await reply
         except FAILURES as exc:
-            raise _in_our_terms(exc) from exc
+            raise _to_contract_error(exc) from exc
 
 
-def _in_our_terms(exc: Exception) -> StoreUnavailable | StoreRejected:
-    """The domain's error for one of redis-py or of the system."""
+def _to_contract_error(exc: Exception) -> StoreUnavailable | StoreRejected:
+    """Return the contract's error for an error of redis-py or of the operating system."""
     error: StoreUnavailable | StoreRejected
     code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
     if isinstance(exc, exceptions.ConnectionError | exceptions.TimeoutError | OSError | RuntimeError):
-        error = StoreUnavailable(f"no answer from Redis: {type(exc).__name__}")
+        error = StoreUnavailable(f"no reply from Redis: {type(exc).__name__}")
     elif code in TRANSIENT_CODES:
-        error = StoreUnavailable(f"Redis cannot do that now: {code}")
+        error = StoreUnavailable(f"Redis cannot execute the command now: {code}")
     else:
         error = StoreRejected(str(exc))
     error.__cause__ = exc
@@ -160,7 +160,7 @@ def _in_our_terms(exc: Exception) -> StoreUnavailable | StoreRejected:
 
 
 def _keepalive_options() -> dict[int, int]:
-    """Those that this platform has."""
+    """Return the options of _KEEPALIVE that this platform has."""
     return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 

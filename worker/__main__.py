@@ -1,4 +1,7 @@
-"""The worker's root: `python -m worker`. Builds the adapters from the environment and runs until SIGTERM."""
+"""Composition root of the worker, run as `swissbrain-worker` or `python -m worker`.
+
+Builds the adapters from environment variables and works until SIGTERM.
+"""
 
 import argparse
 import asyncio
@@ -18,7 +21,7 @@ from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
-from worker.health import Pulse, served
+from worker.health import Heartbeat, serve_health
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
 from worker.queue.loop import MAX_BLOCK_S, WorkerLoop
@@ -26,14 +29,18 @@ from worker.registry import REGISTRY
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 
+PROGRAM = "swissbrain-worker"
+
 
 async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
-    """Build everything and work until drained. Raises SettingsError."""
+    """Build all parts and work until drained. Raises SettingsError."""
     env = Env(variables)
-    settings, kept = WorkerSettings.from_env(env), StoreSettings.from_env(env)
+    settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
     executor = LocalExecutor(settings.root / settings.name, unsafe=unsafe)
+    # A missing sandbox or object store is logged and does not end the worker: the object store may come back, and runs
+    # without programs need no sandbox.
     try:
         await executor.check()
     except (ExecutorUnavailable, HostExhausted) as exc:
@@ -42,33 +49,36 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         await workspaces.check()
     except (FilesUnavailable, HostExhausted) as exc:
         log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
-    store = WorkQueue(redis, kept.keys, retention_s=kept.retention_s)
+    store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
     loop = WorkerLoop(settings, store, redis, keeper, runner)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
-        with _health(keeper.pulse, settings):
+        with _health(keeper.heartbeat, settings):
             log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
             await loop.run()
     finally:
         await redis.close()
         workspaces.close()
-    executor.close()  # not after an error: programs may still run then
+    # Skipped after an error: programs may still be running then, and the next worker removes the folder.
+    executor.close()
     log_lines.log("worker.stopped", worker=settings.name)
 
 
-def _health(pulse: Pulse, settings: WorkerSettings) -> AbstractContextManager[object]:
-    """An idle worker has a turn every MAX_BLOCK_S, a busy one renews its leases at a third."""
+def _health(heartbeat: Heartbeat, settings: WorkerSettings) -> AbstractContextManager[object]:
+    """Return the context of the liveness endpoint; it does nothing if no port is set."""
     if settings.health_port is None:
         return nullcontext()
-    return served(pulse, settings.health_host, settings.health_port, max(MAX_BLOCK_S, settings.lease_s / 3) + 60)
+    # Redis replies to an idle worker at least every MAX_BLOCK_S, to a busy one every third of the lease.
+    max_age_s = max(MAX_BLOCK_S, settings.lease_s / 3) + 60
+    return serve_health(heartbeat, settings.health_host, settings.health_port, max_age_s)
 
 
 def main() -> int:
-    """Parse the command line and run; exit code 2 for bad settings."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description="Works on runs until SIGTERM.")
+    """Parse the command line and work until SIGTERM. Returns the exit code: 2 for bad settings, 1 for other errors."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description="Works on runs until SIGTERM.")
     parser.add_argument(
         "--unsafe-no-sandbox",
         action="store_true",
@@ -79,10 +89,10 @@ def main() -> int:
     try:
         uvloop.run(work(os.environ, unsafe=options.unsafe_no_sandbox))
     except SettingsError as exc:
-        print(f"worker: {exc}", file=sys.stderr)  # noqa: T201
+        print(f"{PROGRAM}: {exc}", file=sys.stderr)  # noqa: T201
         return 2
     except ContractError as exc:
-        print(f"worker: {exc}", file=sys.stderr)  # noqa: T201
+        print(f"{PROGRAM}: {exc}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -1,4 +1,7 @@
-"""Whether this worker is alive and not deaf, for whoever restarts it; answered by a thread, even if the loop hangs."""
+"""Liveness endpoint of the worker: 503 once Redis has not replied for `max_age_s`.
+
+A separate thread serves the endpoint, so it answers even while the event loop hangs.
+"""
 
 import json
 import time
@@ -11,26 +14,31 @@ from threading import Thread
 from infra.settings import SettingsError
 
 
-class Pulse:
-    """Beats with every turn of the worker that Redis has answered: a claim, or a renewal of the leases."""
+class Heartbeat:
+    """Time of the last reply of Redis to a claim or to a renewal of the leases.
+
+    These two calls prove that the event loop, the connection and Redis work. An idle worker makes one at least every
+    `loop.MAX_BLOCK_S`, a busy one every third of the lease.
+    """
 
     def __init__(self) -> None:
-        self._at = time.monotonic()
+        self._replied_at = time.monotonic()
 
-    def beat(self) -> None:
-        """Redis has just answered."""
-        self._at = time.monotonic()
+    def record(self) -> None:
+        """Record that Redis has just replied."""
+        self._replied_at = time.monotonic()
 
     def age_s(self) -> float:
-        """Seconds since the last beat."""
-        return time.monotonic() - self._at
+        """Return the seconds since the last reply."""
+        return time.monotonic() - self._replied_at
 
 
 @contextmanager
-def served(pulse: Pulse, host: str, port: int, max_age_s: float) -> Iterator[int]:
-    """`GET /health` answers 200, or 503 if the last beat is older than `max_age_s`; yields the port.
+def serve_health(heartbeat: Heartbeat, host: str, port: int, max_age_s: float) -> Iterator[int]:
+    """Serve `GET /health` within the context; yield the port.
 
-    Raises SettingsError if the port cannot be had.
+    The answer is 200 with status `ok`, or 503 with status `unresponsive` if the last reply of Redis is older than
+    `max_age_s`. Raises SettingsError if the worker cannot listen on the port.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,21 +46,22 @@ def served(pulse: Pulse, host: str, port: int, max_age_s: float) -> Iterator[int
             if self.path != "/health":
                 self.send_error(HTTPStatus.NOT_FOUND)
                 return
-            age_s = pulse.age_s()
-            body = json.dumps({"status": "ok" if age_s <= max_age_s else "deaf", "age_s": round(age_s, 1)}).encode()
-            self.send_response(HTTPStatus.OK if age_s <= max_age_s else HTTPStatus.SERVICE_UNAVAILABLE)
+            age_s = heartbeat.age_s()
+            alive = age_s <= max_age_s
+            body = json.dumps({"status": "ok" if alive else "unresponsive", "age_s": round(age_s, 1)}).encode()
+            self.send_response(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class calls it so
-            """Probes are not news."""
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
+            """Log nothing: probes arrive every few seconds."""
 
     try:
         server = ThreadingHTTPServer((host, port), Handler)
     except OSError as exc:
-        raise SettingsError(f"WORKER_HEALTH_PORT {port} cannot be had on {host}: {exc.strerror}") from None
+        raise SettingsError(f"WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {exc.strerror}") from None
     thread = Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
     try:

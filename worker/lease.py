@@ -1,4 +1,23 @@
-"""The runs that this worker holds: their leases renewed together, their tasks stopped when a lease is lost."""
+"""Leases of the runs that this worker works on: renewed together in one call; a run stops when its lease is lost.
+
+What happens when a lease is lost?
+
+- **Who notices.** Redis, if it can be reached: a renewal or an emit under a stale fence is answered LOST (GONE if the
+  run was deleted), and `ActiveRun.apply_reply` acts on the answer. This process, if Redis cannot be reached: after a
+  failed renewal LeaseKeeper stops each run whose `valid_until` has passed, and `ActiveRun.check_lease` raises LeaseLost
+  before each step, because a process that was suspended may reach a step before its timers fire. If this worker is
+  granted a run that it still works on, `LeaseKeeper.add` stops the earlier attempt.
+- **What is cancelled.** The task that works on the run, and with it the tool call under way: its process tree is dead
+  before the cancellation completes (see `Executor.execute`).
+- **What may still be written.** No event, journal entry, file or outcome. The runner drops the buffered events and
+  writes no outcome (it logs `run.abandoned`). A call under way carries the old fence, so Redis rejects it once the run
+  has been requeued; only `trim` is accepted until the next claim, and it moves events that are stored already. Objects
+  uploaded for an uncommitted change, or for a log segment that no record names, stay unreferenced.
+- **What the next owner does.** The next claim of any worker finds the expired lease and requeues the run
+  (`run.requeued` with `lease_expired`). The attempt counts: after the last one the run fails with `worker_lost`. The
+  new owner has a higher fence and continues after the last journaled step, on the workspace that the record names. If
+  the next owner is this worker, WorkerLoop begins the new attempt only after the earlier one has ended (`finished`).
+"""
 
 import asyncio
 import time
@@ -11,14 +30,17 @@ from infra.contract.queue import Lease, LeaseReply
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.states import Outcome
 from infra.logging import log
-from worker.health import Pulse
+from worker.health import Heartbeat
 
-RECONNECT_S = 1.0
-"""A renewal that failed is sent again after so long at most, and has at least so long to be answered."""
+RETRY_S = 1.0
+"""Longest pause before a failed renewal is repeated, and shortest deadline for the reply to a renewal.
+
+Fixed instead of exponential, because the renewal must be repeated while the lease is still valid.
+"""
 
 
-class Stop(StrEnum):
-    """Why the work on a run was stopped from outside."""
+class StopReason(StrEnum):
+    """Reason for which the work on a run is stopped from outside."""
 
     CANCEL = "cancel"
     LOST = "lost"
@@ -26,123 +48,139 @@ class Stop(StrEnum):
 
 
 class ActiveRun:
-    """A run held by this worker. `draining` asks it to stop at the next step boundary; `left` says that it is over."""
+    """Run that this worker works on, from claim to outcome.
+
+    `draining` asks the work to stop at the next step boundary. `stop_reason` is set once the work has been stopped.
+    `valid_until` is the end of the lease, in seconds of the monotonic clock. `finished` is set when the worker has
+    released all resources of the run.
+    """
 
     def __init__(self, lease: Lease, lease_s: float) -> None:
         self.lease = lease
-        self.stopped: Stop | None = None
+        self.stop_reason: StopReason | None = None
         self.draining = False
-        self.left = asyncio.Event()
+        self.finished = asyncio.Event()
         self._lease_s = lease_s
         self._work: asyncio.Task[Any] | None = None
         self.valid_until = time.monotonic() + lease_s
 
     def attach(self, work: asyncio.Task[Any]) -> None:
-        """Name the task that `stop` cancels; at once if the stop came first."""
+        """Set the task that `stop` cancels. Cancel the task immediately if `stop` was called before."""
         self._work = work
-        if self.stopped:
+        if self.stop_reason:
             work.cancel()
 
-    def stop(self, reason: Stop) -> None:
-        """Cancel the work. A lost lease overrides other reasons: then nothing more may be written."""
-        first = self.stopped is None
-        if first or reason is Stop.LOST:
-            self.stopped = reason
+    def stop(self, reason: StopReason) -> None:
+        """Cancel the work. A lost lease overrides any other reason, because it forbids all further writes."""
+        first = self.stop_reason is None
+        if first or reason is StopReason.LOST:
+            self.stop_reason = reason
+        # A second cancellation would interrupt the clean-up that the first one started.
         if first and self._work:
             self._work.cancel()
 
-    def held(self, held: LeaseReply) -> None:
-        """Act on what an emit or a renewal answered."""
-        if held.outcome in {Outcome.LOST, Outcome.GONE}:
-            self.stop(Stop.LOST)
-        elif held.cancel:
-            self.stop(Stop.CANCEL)
+    def apply_reply(self, reply: LeaseReply) -> None:
+        """Stop the work if the reply to an emit or a renewal says that the lease is lost or a cancel was requested."""
+        if reply.outcome in {Outcome.LOST, Outcome.GONE}:
+            self.stop(StopReason.LOST)
+        elif reply.cancel:
+            self.stop(StopReason.CANCEL)
 
-    def check(self) -> None:
-        """Raise LeaseLost if the lease has ended for all that is known here: this process may have stood still."""
+    def check_lease(self) -> None:
+        """Raise LeaseLost if the lease has expired by the local clock."""
+        # The process may have been suspended past its lease: then this code runs before the renewal notices.
         if time.monotonic() >= self.valid_until:
-            self.stop(Stop.LOST)
-            raise LeaseLost(f"the lease of run {self.lease.run_id} was not renewed in time")
+            self.stop(StopReason.LOST)
+            raise LeaseLost(f"the lease of run {self.lease.run_id} expired before it could be renewed")
 
-    def renewed(self, at: float) -> None:
-        """The lease was renewed by a call that was sent at `at`, seconds of the monotonic clock."""
-        self.valid_until = at + self._lease_s
+    def extend(self, sent_at: float) -> None:
+        """Extend the lease after a renewal that was sent at `sent_at`, in seconds of the monotonic clock."""
+        # Redis counts from the execution of the call, which is later, so the lease never ends in Redis first.
+        self.valid_until = sent_at + self._lease_s
 
 
 class LeaseKeeper:
-    """Knows the active runs and renews their leases."""
+    """Holds the active runs and renews their leases.
+
+    `heartbeat` records each reply of Redis; WorkerLoop records the replies to claims in it as well.
+    """
 
     def __init__(self, store: WorkQueue, lease_s: float) -> None:
         self._store = store
         self._lease_s = lease_s
-        self.pulse = Pulse()
+        self.heartbeat = Heartbeat()
         self._active: dict[str, ActiveRun] = {}
-        self._some = asyncio.Event()
+        self._has_runs = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._active)
 
     def runs(self) -> Iterable[ActiveRun]:
-        """The active runs, safe against changes while iterating."""
+        """Return a copy of the active runs, so that runs may be added or removed during the iteration."""
         return list(self._active.values())
 
     def add(self, active: ActiveRun) -> ActiveRun | None:
-        """Keep the lease of a run from now on; its former owner, if that was this worker too, which is stopped."""
-        former = self._active.get(active.lease.run_id)
-        if former:
-            former.stop(Stop.LOST)
+        """Renew the lease of the run from now on.
+
+        If this worker still works on an earlier claim of the same run, whose lease expired unnoticed, stop and return
+        the earlier attempt.
+        """
+        previous = self._active.get(active.lease.run_id)
+        if previous:
+            previous.stop(StopReason.LOST)
         self._active[active.lease.run_id] = active
-        self._some.set()
-        return former
+        self._has_runs.set()
+        return previous
 
     def remove(self, active: ActiveRun) -> None:
-        """The run is not ours any more."""
-        active.left.set()
+        """Stop renewing the lease of a run and mark the run as finished here."""
+        active.finished.set()
+        # By now the entry may belong to a later claim of the same run, which must stay.
         if self._active.get(active.lease.run_id) is active:
             del self._active[active.lease.run_id]
         if not self._active:
-            self._some.clear()
+            self._has_runs.clear()
 
     async def renew_forever(self) -> None:
-        """Renew all leases at a third of their length; costs nothing while there is no run."""
+        """Renew all leases every third of their length. Without an active run no command is sent."""
         pause = self._lease_s / 3
         while True:
-            await self._some.wait()
+            await self._has_runs.wait()
             await asyncio.sleep(pause)
-            pause = self._lease_s / 3 if await self._renew() else min(RECONNECT_S, self._lease_s / 10)
+            pause = self._lease_s / 3 if await self._renew() else min(RETRY_S, self._lease_s / 10)
 
     def cancel(self, run_id: str) -> None:
-        """Stop a run if it is one of ours."""
+        """Cancel a run if it is active here."""
         if active := self._active.get(run_id):
-            active.stop(Stop.CANCEL)
+            active.stop(StopReason.CANCEL)
 
     async def _renew(self) -> bool:
-        """Whether there was an answer. It is awaited so long that there is time to ask again before a lease ends.
-
-        What is lost already is left to its next owner.
-        """
-        runs = [run for run in self.runs() if run.stopped is not Stop.LOST]
+        """Renew the leases of all active runs; return False if no reply arrived in time."""
+        # A run whose lease is lost belongs to its next owner: its work is only being cleaned up here.
+        runs = [run for run in self.runs() if run.stop_reason is not StopReason.LOST]
         if not runs:
             return True
-        sent = time.monotonic()
-        left_s = min(run.valid_until for run in runs) - sent
+        sent_at = time.monotonic()
+        remaining_s = min(run.valid_until for run in runs) - sent_at
+        # The deadline leaves time for another renewal before the first lease expires.
+        timeout_s = max(RETRY_S, min(remaining_s / 2, self._lease_s / 3))
         try:
-            async with asyncio.timeout(max(RECONNECT_S, min(left_s / 2, self._lease_s / 3))):
-                answers = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
+            async with asyncio.timeout(timeout_s):
+                replies = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
         except (StoreUnavailable, TimeoutError) as exc:
-            log("lease.unrenewed", runs=len(runs), reason=str(exc) or "no answer in time")
+            log("lease.renew_failed", runs=len(runs), reason=str(exc) or f"no reply within {timeout_s:.1f} s")
             self._stop_expired()
             return False
-        self.pulse.beat()
-        for run, held in zip(runs, answers, strict=True):
-            if held.outcome is Outcome.OK:
-                run.renewed(sent)
-            run.held(held)
+        self.heartbeat.record()
+        for run, reply in zip(runs, replies, strict=True):
+            if reply.outcome is Outcome.OK:
+                run.extend(sent_at)
+            run.apply_reply(reply)
         return True
 
     def _stop_expired(self) -> None:
-        """Another worker may own a run whose lease could not be renewed in time: stop working on it."""
+        """Stop the runs whose leases have expired by the local clock: another worker may own them already."""
         now = time.monotonic()
         for run in self.runs():
             if now >= run.valid_until:
-                run.stop(Stop.LOST)
+                run.stop(StopReason.LOST)

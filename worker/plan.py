@@ -15,7 +15,7 @@ from infra.contract.journal import call_name, step_key
 from infra.contract.log import NewEvent
 from infra.contract.runs import PlanStep, RunError
 from infra.contract.tools import parse_args
-from worker.run.context import Interrupted, RunContext
+from worker.run.context import CallInterrupted, RunContext
 from worker.run.emitter import new_event
 from worker.run.strategy import Drained, StepFailed
 from worker.toolkit.base import Tool, ToolFailed
@@ -50,8 +50,8 @@ class PlanWalker:
         """
         plan = context.run.spec.plan
         if plan is None:
-            reason = "this worker has no language model configured; give the run an explicit plan"
-            raise StepFailed(RunError(code="no_model", message=reason))
+            message = "this worker has no language model configured; give the run an explicit plan"
+            raise StepFailed(RunError(code="no_model", message=message))
         record: StepRecord | None = None
         for index, step in enumerate(plan):
             if draining():
@@ -60,22 +60,19 @@ class PlanWalker:
         return {"steps": len(plan), "last": record.result if record else None}
 
     async def _once(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
-        def done(record: StepRecord) -> list[NewEvent]:
-            return _succeeded(index, record)
-
         repeatable = self._tools[step.tool].idempotent
         try:
             return await context.once(
                 step_key(index),
                 StepRecord,
                 lambda: self._execute(context, index, step),
-                done=done,
+                done=lambda record: _succeeded(index, record),
                 repeatable=repeatable,
             )
-        except Interrupted:
+        except CallInterrupted:
             message = (
-                f"the tool {step.tool} was running when its worker was lost; it is not idempotent, so it was not "
-                "repeated; retry the run to repeat it"
+                f"the worker was lost while the tool '{step.tool}' was running; the tool is not idempotent, so the "
+                "call was not repeated; retry the run to repeat it"
             )
             error = RunError(code="interrupted", message=message, step=index)
             context.commit(*_failed(index, step.tool, 0, error))
@@ -91,14 +88,16 @@ class PlanWalker:
             return int((time.monotonic() - began) * 1000)
 
         try:
-            async with _within(step.timeout_s):
+            async with _step_timeout(step.timeout_s):
                 result = await self._call(context, index, step)
         except (ToolFailed, ContractError) as exc:
             code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
+            # Transient failures and a lost lease are not failures of the step: the runner handles them.
             if code is None:
                 raise
             error = RunError(code=code, message=str(exc), step=index)
             partial = exc.result if isinstance(exc, ToolFailed) else None
+            # The files that a failed call wrote are kept, so that its user can look at them.
             context.commit(*_failed(index, step.tool, duration_ms(), error, partial.kept if partial else ()))
             raise StepFailed(error) from exc
         return StepRecord(tool=step.tool, duration_ms=duration_ms(), result=result)
@@ -111,13 +110,14 @@ class PlanWalker:
 
 
 @asynccontextmanager
-async def _within(timeout_s: float | None) -> AsyncIterator[None]:
-    """Raise ToolFailed with code `timeout` when the time is over."""
+async def _step_timeout(timeout_s: float | None) -> AsyncIterator[None]:
+    """Raise ToolFailed with code `timeout` once `timeout_s` has passed; None sets no limit."""
     deadline = asyncio.timeout(timeout_s)
     try:
         async with deadline:
             yield
     except TimeoutError:
+        # A TimeoutError of the tool itself, or of the run's deadline, is not the timeout of the step.
         if not deadline.expired():
             raise
         raise ToolFailed("timeout", f"the step took longer than its timeout of {timeout_s:g} s") from None

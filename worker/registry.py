@@ -1,4 +1,4 @@
-"""The tools that a worker has, an explicit list."""
+"""Explicit list of the tools of a worker."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,12 +1,11 @@
-"""Takes one claimed run to an outcome: ended, given back, or left to its new owner."""
+"""Takes one claimed run to an outcome: finished, released to the queue, or abandoned because the lease is lost."""
 
 import asyncio
 import logging
-import random
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 from msgspec import UNSET
 
@@ -20,20 +19,18 @@ from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.logging import log
 from worker.fork import inherit
-from worker.lease import ActiveRun, Stop
+from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
-from worker.run.retrying import until_answered
+from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.strategy import Drained, StepFailed, Strategy
-from worker.workspaces import Workspaces
-
-MAX_BACKOFF_S = 60.0
+from worker.workspaces import RunWorkspaces
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The run is over."""
+class Finish:
+    """Outcome: the run ends with a terminal status."""
 
     status: Status
     result: Mapping[str, object] | None = None
@@ -41,37 +38,42 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class GivenBack:
-    """Somebody shall go on with the run, at once or after a delay. `burn`: the attempt counts."""
+class Release:
+    """Outcome: the run returns to the queue, ready after `delay_ms`. `burn`: whether the attempt counts."""
 
     reason: str
     delay_ms: int
     burn: bool
 
 
-class Runner:
-    """Runs claimed runs; holds what all of them share."""
+Verdict: TypeAlias = Finish | Release
 
-    def __init__(self, store: WorkQueue, workspaces: Workspaces, executor: Executor, strategy: Strategy) -> None:
+
+class Runner:
+    """Works on claimed runs with one strategy, one executor and one source of workspaces."""
+
+    def __init__(self, store: WorkQueue, workspaces: RunWorkspaces, executor: Executor, strategy: Strategy) -> None:
         self._store = store
         self._workspaces = workspaces
         self._executor = executor
         self._strategy = strategy
 
     async def run(self, claim: Claim, active: ActiveRun) -> bool:
-        """Work on the run until it has an outcome, and write that outcome. Never raises what the work raised.
+        """Work on the run until it has an outcome, and write that outcome. Never raises an error of the work.
 
-        Answers whether this host was too short of something to do the work: the next run would fare no better.
+        Returns True if this host lacked a resource for the work: the next run would fail the same way.
         """
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
-        emitter = LogEmitter(self._store, active.lease, active.held, archiver)
+        emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
-        context = RunContext(claim, emitter, files, self._executor, active.check)
+        context = RunContext(claim, emitter, files, self._executor, active.check_lease)
+        # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
         active.attach(work)
+        # The cancel may have been requested before the claim, when the control channel had no owner to reach.
         if run.cancel:
-            active.stop(Stop.CANCEL)
+            active.stop(StopReason.CANCEL)
         try:
             await asyncio.wait({work})
             verdict = _verdict(work, active, run)
@@ -80,7 +82,7 @@ class Runner:
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
                 events = await self._write(active, emitter, run, verdict)
-                if isinstance(verdict, Ended):
+                if isinstance(verdict, Finish):
                     await archiver.finish(events)
         finally:
             work.cancel()
@@ -89,11 +91,11 @@ class Runner:
             await self._executor.release(run.id)
         return not work.cancelled() and isinstance(work.exception(), HostExhausted)
 
-    async def refuse(self, lease: Lease) -> None:
-        """End a run whose record cannot be read. Without an answer the next owner does, once the lease is over."""
+    async def fail_unreadable(self, lease: Lease) -> None:
+        """Fail a run whose record cannot be decoded. If Redis does not reply, its next owner does so."""
         log("run.unreadable", run_id=lease.run_id, fence=lease.fence)
-        message = "the record of the run cannot be read; this is a bug"
-        verdict = Ended(Status.FAILED, error=RunError(code="unreadable_record", message=message))
+        message = "the stored record of the run cannot be decoded by this worker; this is a bug"
+        verdict = Finish(Status.FAILED, error=RunError(code="unreadable_record", message=message))
         writes = Writes(events=[_last_event(verdict)])
         with suppress(StoreUnavailable):
             await self._store.finish(lease, verdict.status, writes, error=verdict.error)
@@ -107,73 +109,71 @@ class Runner:
                     await inherit(context, run.spec.fork_of, self._store, self._workspaces)
                 return await self._strategy.work(context, lambda: active.draining)
         except TimeoutError:
+            # A TimeoutError of a tool is not the timeout of the run.
             if not deadline.expired():
                 raise
             message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s"
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
-    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Ended | GivenBack) -> int:
-        """Write the outcome, with what is left of the log; so many events that was."""
+    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict) -> int:
+        """Write the outcome together with the buffered events; return the number of these events."""
         writes = await emitter.close()
         lease = active.lease
         writes.events.append(_last_event(verdict))
 
         async def write() -> Outcome:
-            if isinstance(verdict, GivenBack):
+            if isinstance(verdict, Release):
                 delay_ms, burn = verdict.delay_ms, verdict.burn
                 return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)
             return await self._store.finish(lease, verdict.status, writes, result=verdict.result, error=verdict.error)
 
         outcome = await until_answered(write)
-        name = verdict.reason if isinstance(verdict, GivenBack) else verdict.status.value
-        log("run.left", run_id=run.id, fence=run.fence, verdict=name, outcome=outcome.value)
+        name = verdict.reason if isinstance(verdict, Release) else verdict.status.value
+        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=name, outcome=outcome.value)
         return len(writes.events)
 
 
-def _last_event(verdict: Ended | GivenBack) -> NewEvent:
-    if isinstance(verdict, GivenBack):
+def _last_event(verdict: Verdict) -> NewEvent:
+    if isinstance(verdict, Release):
         return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms))
     error = verdict.error
     failure = Failure(code=error.code, message=error.message, step=error.step) if error else UNSET
     return new_event(RunFinished(status=cast("RunEnd", verdict.status.value), error=failure))
 
 
-def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord) -> Ended | GivenBack | None:
-    """What the end of the work means; None if the run is not ours any more."""
-    if active.stopped is Stop.LOST:
+def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord) -> Verdict | None:
+    """Return the outcome that follows from the end of the work; None if the lease is lost, so none may be written."""
+    if active.stop_reason is StopReason.LOST:
         return None
     failure = None if work.cancelled() else work.exception()
-    if active.stopped is Stop.CANCEL and (work.cancelled() or failure):
-        return Ended(Status.CANCELLED)
+    # Work that succeeded before the cancel reached it stays succeeded.
+    if active.stop_reason is StopReason.CANCEL and (work.cancelled() or failure):
+        return Finish(Status.CANCELLED)
     if work.cancelled():
-        return GivenBack("drained", 0, burn=False)
+        return Release("drained", 0, burn=False)
     match failure:
         case None:
-            return Ended(Status.SUCCEEDED, result=work.result())
+            return Finish(Status.SUCCEEDED, result=work.result())
         case LeaseLost():
             return None
         case Drained():
-            return GivenBack("drained", 0, burn=False)
+            return Release("drained", 0, burn=False)
         case StepFailed():
-            return Ended(Status.FAILED, error=failure.error)
+            return Finish(Status.FAILED, error=failure.error)
         case FilesUnavailable():
-            return _put_off("files_unavailable", failure, run)
+            return _retry_or_fail("files_unavailable", failure, run)
         case HostExhausted():
-            return _put_off("worker_short", failure, run)
+            return _retry_or_fail("worker_short", failure, run)
         case _:
             log("run.broken", run_id=run.id, fence=run.fence, error=failure)
-            message = f"the worker met an unexpected {type(failure).__name__}; its log tells more"
-            return Ended(Status.FAILED, error=RunError(code="internal_error", message=message))
+            # The message of an unknown exception may hold internals, so the client is given its type alone.
+            message = f"unexpected {type(failure).__name__} in the worker; its log has the details (action run.broken)"
+            return Finish(Status.FAILED, error=RunError(code="internal_error", message=message))
 
 
-def _put_off(code: str, failure: Exception, run: RunRecord) -> Ended | GivenBack:
-    """What passes by itself: the run is tried again later, unless this was its last attempt."""
-    log("run.put_off", level=logging.WARNING, run_id=run.id, fence=run.fence, code=code, reason=str(failure))
+def _retry_or_fail(code: str, failure: Exception, run: RunRecord) -> Verdict:
+    """Release the run with a delay after a transient failure that the run did not cause; fail its last attempt."""
+    log("run.host_failure", level=logging.WARNING, run_id=run.id, fence=run.fence, code=code, reason=str(failure))
     if run.attempt < run.spec.max_attempts:
-        return GivenBack(code, _backoff_ms(run.attempt), burn=True)
-    return Ended(Status.FAILED, error=RunError(code=code, message=str(failure)))
-
-
-def _backoff_ms(attempt: int) -> int:
-    """Exponential backoff with full jitter, in ms."""
-    return int(random.uniform(0, min(MAX_BACKOFF_S, 2.0**attempt)) * 1000)  # noqa: S311
+        return Release(code, requeue_delay_ms(run.attempt), burn=True)
+    return Finish(Status.FAILED, error=RunError(code=code, message=str(failure)))

@@ -1,4 +1,4 @@
-"""What a worker is told, once, at its start."""
+"""Settings of a worker, read once from environment variables at its start."""
 
 import os
 import re
@@ -15,10 +15,13 @@ _PORT = "WORKER_HEALTH_PORT"
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """`name`: unique among the live workers; its scratch directory below `root` is this worker's alone.
-    `slots`: runs at a time. `lease_s`: how long a run stays ours without renewal. `grace_s`: what SIGTERM leaves
-    a run to reach a step boundary. `root`: scratch space of the workers of this host. `health_port`: where
-    `GET /health` is answered; None: nowhere."""
+    """Settings of a worker.
+
+    `name`: unique among the live workers. `slots`: number of concurrent runs. `lease_s`: length of a lease; a run
+    whose lease is not renewed for that time is given to another worker. `grace_s`: time after SIGTERM in which runs
+    may reach a step boundary. `root`: scratch space shared by the workers of this host; the sub-folder `name` belongs
+    to this worker. `health_port`: port of `GET /health`; None: there is no such endpoint.
+    """
 
     name: str
     slots: int
@@ -30,16 +33,16 @@ class WorkerSettings:
 
     @property
     def lease_ms(self) -> int:
-        """The lease in milliseconds."""
+        """Length of a lease in milliseconds."""
         return int(self.lease_s * 1000)
 
     @classmethod
     def from_env(cls, env: Env) -> "WorkerSettings":
-        """From `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT`
-        and `WORKER_HEALTH_HOST WORKER_HEALTH_PORT`."""
-        fallback = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        """Read `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT`
+        and `WORKER_HEALTH_HOST WORKER_HEALTH_PORT`. Raises SettingsError."""
+        default_name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         return cls(
-            name=_name(env.text("WORKER_NAME", fallback)),
+            name=_name(env.text("WORKER_NAME", default_name)),
             slots=env.integer("WORKER_SLOTS", 4, low=1, high=1000),
             lease_s=env.number("WORKER_LEASE_S", 15.0, low=0.5, high=3600.0),
             grace_s=env.number("WORKER_GRACE_S", 25.0, low=0.0, high=86_400.0),
@@ -50,6 +53,9 @@ class WorkerSettings:
 
 
 def _name(text: str) -> str:
+    # The name becomes the name of a folder.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", text):
-        raise SettingsError("WORKER_NAME must be 1 to 100 letters, digits, dots, underscores or hyphens")
+        raise SettingsError(
+            "WORKER_NAME must be 1 to 100 letters, digits, dots, underscores or hyphens, the first a letter or digit"
+        )
     return text

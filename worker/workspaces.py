@@ -11,8 +11,8 @@ class RunFiles(ToolFiles, DirectoryFiles, JournaledFiles, Protocol):
     """Workspace of one claimed run, for tools, executor and run context."""
 
 
-class Workspaces(Protocol):
-    """Source of a run's workspace, and of the archive of logs."""
+class RunWorkspaces(Protocol):
+    """Source of the workspaces of claimed runs, and of the archive of their logs."""
 
     @property
     def logs(self) -> LogArchive:

@@ -12,6 +12,7 @@ from infra.settings import Env, SettingsError
 
 
 def main() -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
     try:
         settings = GatewaySettings.from_env(Env(os.environ))
     except SettingsError as exc:

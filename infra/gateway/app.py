@@ -1,4 +1,4 @@
-"""The gateway as an application: `create_gateway(settings)`."""
+"""The gateway as an ASGI application: `create_gateway(settings)`."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
 from infra.gateway.encoding import error_body
-from infra.gateway.endpoint import Endpoint
-from infra.gateway.execute import Executor
+from infra.gateway.endpoint import GatewayEndpoint
+from infra.gateway.execute import CommandExecutor
 from infra.gateway.pool import Pool
 from infra.gateway.raw import RawReader
 from infra.gateway.settings import GatewaySettings
-from infra.gateway.streams import Streams
+from infra.gateway.streams import StreamEndpoints
 
 
 class Gateway:
-    """What a running gateway consists of; made and closed by the application's lifespan."""
+    """Parts of a running gateway; created and closed by the application's lifespan."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         target = settings.target()
         self.pool = Pool(target, settings, size=settings.pool_size)
         self.raw_pool = Pool(target, settings, size=1, reader=RawReader)
-        self.streams = Streams(target, settings)
-        self.endpoint = Endpoint(settings, Executor(self.pool, self.raw_pool), self.streams)
+        self.streams = StreamEndpoints(target, settings)
+        self.endpoint = GatewayEndpoint(settings, CommandExecutor(self.pool, self.raw_pool), self.streams)
 
     async def close(self) -> None:
+        """Close all streams and connections."""
         await self.streams.close()
         await self.pool.close()
         await self.raw_pool.close()
 
 
-class _EveryPath(BaseRoute):
-    """A path is a command with arguments of any bytes, line feeds included, which path patterns do not match."""
+class _CatchAllRoute(BaseRoute):
+    """Route of every path."""
+
+    # Starlette's path patterns do not match line feeds, but a path is a command whose arguments may be any bytes.
 
     def __init__(self, app: Starlette) -> None:
         self._app = app
@@ -51,10 +54,11 @@ class _EveryPath(BaseRoute):
 
 
 def create_gateway(settings: GatewaySettings) -> Starlette:
-    """Serves the Upstash Redis REST protocol; connects to Redis when the first command needs it.
+    """Return an application that serves the Upstash Redis REST protocol.
 
-    Needs its lifespan run. While it runs, `app.state.gateway` is the `Gateway`; `end_streams(app)` lets a server
-    shut down without waiting for subscribers. Raises `SettingsError` for a Redis URL it cannot use.
+    Its lifespan must run: `app.state.gateway` is then the `Gateway`, which connects to Redis for the first command.
+    Before a shutdown, a server calls `end_streams(app)`, so that it need not wait for subscribers.
+    Raises `SettingsError` for an unusable Redis URL.
     """
     settings.target()
 
@@ -67,26 +71,26 @@ def create_gateway(settings: GatewaySettings) -> Starlette:
             await gateway.close()
 
     app = Starlette(lifespan=lifespan, exception_handlers={Exception: _internal_error})
-    app.router.routes.append(_EveryPath(app))
+    app.router.routes.append(_CatchAllRoute(app))
     return app
 
 
 async def _internal_error(_request: Request, _exc: Exception) -> Response:
-    """The server logs the error with its traceback; the client is not told more than that there was one."""
+    # The server logs the error with its traceback; details are none of the client's business.
     return Response(error_body("ERR internal error"), 500, media_type="application/json")
 
 
 def end_streams(app: Starlette) -> None:
-    """Ends every event stream and accepts no new one: the first step of a shutdown."""
+    """End every event stream and reject new ones: the first step of a shutdown."""
     if gateway := _running(app):
-        gateway.streams.end()
+        gateway.streams.end_all()
 
 
-def give_up(app: Starlette) -> None:
-    """Answers every command still waiting for Redis with an error: the last step before a shutdown is forced."""
+def abort_commands(app: Starlette) -> None:
+    """Respond with an error to every command that still waits for Redis: the last step before a forced shutdown."""
     if gateway := _running(app):
-        gateway.pool.give_up()
-        gateway.raw_pool.give_up()
+        gateway.pool.abort()
+        gateway.raw_pool.abort()
 
 
 def _running(app: Starlette) -> Gateway | None:

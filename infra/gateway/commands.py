@@ -1,4 +1,4 @@
-"""From an HTTP request to commands: the JSON form and the path form."""
+"""Parse an HTTP request into commands: the JSON form and the path form."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from infra.gateway.errors import BadRequest
+from infra.gateway.errors import MalformedRequest
 
 Command = list[bytes]
 
 
-def _literal(text: str) -> msgspec.Raw:
-    """A fraction keeps the digits the client wrote: 1.10 stays 1.10."""
+def _float_text(text: str) -> msgspec.Raw:
+    # Keep the digits as sent: a conversion to float would turn 1.10 into 1.1.
     return msgspec.Raw(text.encode())
 
 
-_decoder = msgspec.json.Decoder(float_hook=_literal)
+_decoder = msgspec.json.Decoder(float_hook=_float_text)
 
 
 def from_json(body: bytes) -> Command:
-    """`["SET", "key", 1]`. Raises `BadRequest`."""
+    """Parse `["SET", "key", 1]`. Raises `MalformedRequest`."""
     return _command(_decode(body), "the request body")
 
 
-def many_from_json(body: bytes) -> list[Command]:
-    """`[["SET", "key", 1], ["GET", "key"]]`. Raises `BadRequest`."""
+def batch_from_json(body: bytes) -> list[Command]:
+    """Parse `[["SET", "key", 1], ["GET", "key"]]`. Raises `MalformedRequest`."""
     rows = _decode(body)
     if not isinstance(rows, list) or not rows:
-        raise BadRequest("ERR the request body must be a non-empty JSON array of commands")
+        raise MalformedRequest("ERR the request body must be a non-empty JSON array of commands")
     return [_command(row, f"command {number}") for number, row in enumerate(rows, 1)]
 
 
@@ -37,35 +37,38 @@ def _decode(body: bytes) -> object:
     try:
         return _decoder.decode(body)
     except (ValueError, RecursionError) as exc:
-        raise BadRequest("ERR the request body is not valid JSON") from exc
+        raise MalformedRequest("ERR the request body is not valid JSON") from exc
 
 
 def _command(value: object, where: str) -> Command:
     if not isinstance(value, list) or not value:
-        raise BadRequest(f"ERR {where} must be a non-empty JSON array: a command name and its arguments")
+        raise MalformedRequest(f"ERR {where} must be a non-empty JSON array: a command name and its arguments")
     if not isinstance(value[0], str) or not value[0]:
-        raise BadRequest(f"ERR {where} must begin with the name of a command")
+        raise MalformedRequest(f"ERR {where} must begin with the name of a command")
     return [_argument(element) for element in value]
 
 
 def _argument(value: object) -> bytes:
-    """Strings as they are; everything else as its JSON text, so numbers are decimal and null is `null`."""
+    """Return a string as it is, anything else as its JSON text: numbers are decimal, null is `null`."""
     if isinstance(value, str):
         return value.encode()
     return msgspec.json.encode(value)
 
 
 def split_path(raw_path: bytes) -> list[bytes]:
-    """Segments of a path, still percent-encoded; `/` itself has none."""
+    """Return the segments of a path, still percent-encoded; `/` has none."""
     path = raw_path.lstrip(b"/")
     return path.split(b"/") if path else []
 
 
 def from_path(segments: Sequence[bytes], body: bytes, query: Sequence[tuple[bytes, bytes]]) -> Command:
-    """`/set/key?EX=100` with the body as the value: path, then body, then query parameters."""
+    """Parse `/set/key?EX=100` with the value as body: path segments, then body, then query parameters.
+
+    Raises `MalformedRequest`.
+    """
     command = [unquote_to_bytes(segment) for segment in segments]
     if not command or not command[0]:
-        raise BadRequest("ERR the path names no command")
+        raise MalformedRequest("ERR the path names no command")
     if body:
         command.append(body)
     for name, value in query:
@@ -76,7 +79,7 @@ def from_path(segments: Sequence[bytes], body: bytes, query: Sequence[tuple[byte
 
 
 def split_query(query_string: bytes) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-    """The parameters in order, and the value of `_token`, which is never one of them."""
+    """Return the parameters in order without `_token`, and the value of `_token` (None if it is absent)."""
     token: bytes | None = None
     parameters: list[tuple[bytes, bytes]] = []
     for part in query_string.split(b"&"):

@@ -1,22 +1,24 @@
-"""What the gateway can answer instead of a result.
+"""Errors that the gateway responds with instead of a result.
 
     GatewayError                    status, text
-    ├── BadRequest            400   the request is not of the protocol's form
-    ├── Refused               400   a command that is not served, or not with this token
+    ├── MalformedRequest      400   the request does not have the form of the protocol
+    ├── CommandRejected       400   the command is not served, or not with this token
     ├── Unauthorized          401
-    ├── NotAllowed            405   the HTTP method
-    ├── TooLarge              413
-    └── RedisUnavailable      503   Redis did not answer
-        ├── NotSent                 nothing was sent: the command certainly did not run
-        └── OutcomeUnknown          it was sent and no answer came: it may have run
+    ├── MethodNotAllowed      405   the HTTP method
+    ├── RequestTooLarge       413
+    └── RedisUnavailable      503   Redis did not reply
+        ├── NotSent                 nothing was sent: the command has not run
+        └── OutcomeUnknown          it was sent and no reply came: it may have run
 
-Every answer's body is `{"error": text}`; a text starts with an upper-case code, as in Redis.
+The response body is `{"error": text}`; a text starts with an upper-case code, as in Redis.
 """
 
 from __future__ import annotations
 
 
 class GatewayError(Exception):
+    """Base of the gateway's errors; `status` is the HTTP status code."""
+
     status = 500
 
     @property
@@ -24,27 +26,39 @@ class GatewayError(Exception):
         return str(self)
 
 
-class BadRequest(GatewayError):
+class MalformedRequest(GatewayError):
+    """The request does not have the form of the protocol."""
+
     status = 400
 
 
-class Refused(GatewayError):
+class CommandRejected(GatewayError):
+    """The command is not served, or not with this token."""
+
     status = 400
 
 
 class Unauthorized(GatewayError):
+    """The token is missing or wrong."""
+
     status = 401
 
 
-class NotAllowed(GatewayError):
+class MethodNotAllowed(GatewayError):
+    """The HTTP method is not served, or not for this path."""
+
     status = 405
 
 
-class TooLarge(GatewayError):
+class RequestTooLarge(GatewayError):
+    """The request body exceeds the limit."""
+
     status = 413
 
 
 class RedisUnavailable(GatewayError):
+    """Redis did not reply."""
+
     status = 503
 
 
@@ -53,7 +67,7 @@ class NotSent(RedisUnavailable):
 
 
 class OutcomeUnknown(RedisUnavailable):
-    """Never repeated by the gateway. `replies` holds the answers that came before the connection broke."""
+    """The command was sent, so the gateway never repeats it. `replies`: those received before the connection broke."""
 
     def __init__(self, text: str, replies: list[object]) -> None:
         super().__init__(text)

@@ -1,13 +1,17 @@
-"""Which commands are served: not those that block, change a connection all requests share, or run the server."""
+"""Decide which commands are served.
+
+Rejected are commands that block, that change the state of a connection (requests share connections), or that
+administer the server.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 
-from infra.gateway.errors import Refused
+from infra.gateway.errors import CommandRejected
 from infra.gateway.pool import Pool
-from infra.gateway.resp import ErrorReply, Reply, pack
+from infra.gateway.resp import ErrorReply, RespReply, pack
 
 _BLOCKING = "it would block the connection"
 _STATE = "it changes the state of a connection, and requests share connections"
@@ -15,7 +19,7 @@ _TRANSACTION = "send the whole transaction to /multi-exec"
 _PUBSUB = "use /subscribe/{channel} or /psubscribe/{pattern}"
 _ADMIN = "it administers the server"
 
-_REFUSED: dict[bytes, str] = {
+_REJECTED: dict[bytes, str] = {
     name.encode(): reason
     for reason, names in {
         _BLOCKING: "BLPOP BRPOP BLMOVE BLMPOP BRPOPLPUSH BZPOPMIN BZPOPMAX BZMPOP WAIT WAITAOF",
@@ -31,34 +35,36 @@ _REFUSED: dict[bytes, str] = {
     for name in names.split()
 }
 
-# Containers of which only some subcommands are served.
-_ONLY: dict[bytes, frozenset[bytes]] = {
+# Commands of which only these subcommands are served.
+_SUBCOMMANDS: dict[bytes, frozenset[bytes]] = {
     b"CLIENT": frozenset({b"SETINFO"}),
     b"SCRIPT": frozenset({b"LOAD", b"EXISTS", b"FLUSH", b"SHOW", b"KILL", b"HELP"}),
 }
 
-# How many arguments each option of XREAD and XREADGROUP takes along, itself included.
+# Length in words of each option of XREAD and XREADGROUP, the option's name included.
 _XREAD_OPTIONS = {b"COUNT": 2, b"NOACK": 1, b"CLAIM": 2}
 
-# Redis flags these as reads; Upstash's read-only token may not run them because they walk the whole keyspace.
-_TOO_POWERFUL = frozenset({b"KEYS", b"SCAN", b"RANDOMKEY"})
+# Redis flags these as reads, but Upstash denies them to its read-only token, because they walk the whole keyspace.
+_KEYSPACE_READS = frozenset({b"KEYS", b"SCAN", b"RANDOMKEY"})
 
 _COMMAND = pack((b"COMMAND",))
 
 
 def check(command: Sequence[bytes]) -> None:
-    """Raises `Refused` for a command the gateway serves to nobody."""
+    """Raise `CommandRejected` for a command that no token may run."""
     name = command[0].upper()
-    reason = _REFUSED.get(name)
+    reason = _REJECTED.get(name)
     if reason is None and name in (b"XREAD", b"XREADGROUP") and _blocks(command):
         reason = _BLOCKING
-    if reason is None and name in _ONLY and (len(command) < 2 or command[1].upper() not in _ONLY[name]):
+    if reason is None and name in _SUBCOMMANDS and (len(command) < 2 or command[1].upper() not in _SUBCOMMANDS[name]):
         reason = _STATE
     if reason is not None:
-        raise Refused(f"ERR Command is not available: '{_shown(name)}': {reason}")
+        raise CommandRejected(f"ERR Command is not available: '{_printable(name)}': {reason}")
 
 
 def _blocks(command: Sequence[bytes]) -> bool:
+    """Return True if an XREAD or XREADGROUP has the option BLOCK."""
+    # The options are walked, because a key, a group or a consumer may also be named BLOCK.
     position = 1
     while position < len(command):
         option = command[position].upper()
@@ -70,17 +76,18 @@ def _blocks(command: Sequence[bytes]) -> bool:
     return False
 
 
-def no_permission(command: bytes) -> Refused:
-    text = f"NOPERM this user has no permissions to run the '{_shown(command.lower())}' command or its subcommand"
-    return Refused(text)
+def no_permission(command: bytes) -> CommandRejected:
+    """Return the error of Redis for a command that the token may not run."""
+    text = f"NOPERM this user has no permissions to run the '{_printable(command.lower())}' command or its subcommand"
+    return CommandRejected(text)
 
 
-def _shown(name: bytes) -> str:
+def _printable(name: bytes) -> str:
     return name[:64].decode("ascii", "backslashreplace")
 
 
 class ReadOnlyPolicy:
-    """What the read-only token may run: PING, and what this Redis itself flags `readonly` in COMMAND."""
+    """Commands of the read-only token: PING, and the commands that this Redis flags `readonly` in COMMAND."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -89,7 +96,8 @@ class ReadOnlyPolicy:
         self._lock = asyncio.Lock()
 
     async def check(self, command: Sequence[bytes]) -> None:
-        """Raises `Refused` (NOPERM), or `RedisUnavailable` when Redis cannot be asked."""
+        """Raise `CommandRejected` (NOPERM), or `RedisUnavailable` if the list of commands cannot be read."""
+        # A new connection may lead to a restarted Redis of another version, with other commands.
         if self._generation != self._pool.generation:
             await self._load()
         name = command[0].upper()
@@ -100,16 +108,19 @@ class ReadOnlyPolicy:
     async def _load(self) -> None:
         async with self._lock:
             if self._generation == self._pool.generation:
-                return
+                return  # another request has loaded the list while this one waited for the lock
             [table] = await self._pool.execute(_COMMAND, 1)
             if isinstance(table, ErrorReply):
-                raise Refused(str(table))
-            self._allowed = frozenset(_readonly(table)) - _TOO_POWERFUL | {b"PING"}
+                raise CommandRejected(str(table))
+            self._allowed = frozenset(_readonly(table)) - _KEYSPACE_READS | {b"PING"}
             self._generation = self._pool.generation
 
 
-def _readonly(table: list[Reply]) -> list[bytes]:
-    """Names in upper case, `CONTAINER|SUBCOMMAND` for subcommands, from the rows of COMMAND."""
+def _readonly(table: list[RespReply]) -> list[bytes]:
+    """Return the names of read-only commands in upper case, subcommands as `COMMAND|SUBCOMMAND`.
+
+    `table` is the reply to COMMAND: in each row, index 0 is the name, 2 the flags, 9 the rows of the subcommands.
+    """
     names: list[bytes] = []
     for row in table:
         if b"readonly" in row[2]:

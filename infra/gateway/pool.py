@@ -1,7 +1,7 @@
-"""A bounded set of pipelined connections for ordinary commands and transactions.
+"""Bounded set of pipelined connections for ordinary commands and transactions.
 
-Requests share connections. That is safe because a request's bytes go out in one write: nothing of another request
-can land between its MULTI and its EXEC, and no command that changes a connection's state is let through (`policy`).
+Requests share connections. That is safe, because a request's bytes go out in one write: no bytes of another request
+can come between its MULTI and its EXEC. The policy rejects commands that change a connection's state.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from infra.gateway.errors import NotSent, OutcomeUnknown, RedisUnavailable
-from infra.gateway.resp import Reply, ReplyReader, RespConnection, connect, pack, value_reader
+from infra.gateway.resp import ReplyReader, RespConnection, RespReply, connect, pack, value_reader
 from infra.gateway.settings import GatewaySettings, RedisTarget
 
 REQUESTS_PER_CONNECTION = 64
@@ -19,6 +19,8 @@ _PING = pack((b"PING",))
 
 
 class Pool:
+    """Spreads requests over `size` connections, at most REQUESTS_PER_CONNECTION times `size` at a time."""
+
     def __init__(
         self,
         target: RedisTarget,
@@ -29,66 +31,70 @@ class Pool:
     ) -> None:
         self._pool_timeout_s = settings.pool_timeout_s
         self._command_timeout_s = settings.command_timeout_s
-        self._slots = asyncio.Semaphore(size * REQUESTS_PER_CONNECTION)
-        self._lanes = [_Lane(target, settings, reader) for _ in range(size)]
+        self._capacity = asyncio.Semaphore(size * REQUESTS_PER_CONNECTION)
+        self._slots = [_ConnectionSlot(target, settings, reader) for _ in range(size)]
 
     @property
     def connections(self) -> int:
-        return sum(lane.open for lane in self._lanes)
+        """Number of open connections."""
+        return sum(slot.open for slot in self._slots)
 
     @property
     def generation(self) -> int:
-        """Grows with every connection made, so it changes when Redis was restarted."""
-        return sum(lane.generation for lane in self._lanes)
+        """Number of connections made so far. It changes whenever Redis was restarted."""
+        return sum(slot.generation for slot in self._slots)
 
-    async def execute(self, payload: bytes, want: int) -> list[Reply]:
-        """Sends `payload` as one write and gives its `want` replies.
+    async def execute(self, payload: bytes, reply_count: int) -> list[RespReply]:
+        """Send `payload` in one write and return its `reply_count` replies.
 
-        Raises `NotSent` (busy or unreachable: it did not run) or `OutcomeUnknown` (it may have run).
+        Raises `NotSent` (pool exhausted or Redis unreachable: it did not run) or `OutcomeUnknown` (it may have run).
         """
-        if self._slots.locked():
+        if self._capacity.locked():
             try:
                 async with asyncio.timeout(self._pool_timeout_s):
-                    await self._slots.acquire()
+                    await self._capacity.acquire()
             except TimeoutError as exc:
                 raise NotSent("ERR gateway is busy: no connection to Redis became free in time") from exc
         else:
-            await self._slots.acquire()
-        lane = min(self._lanes, key=_load)
-        lane.load += 1
+            await self._capacity.acquire()  # does not wait, so it needs no timer
+        slot = min(self._slots, key=_load)
+        slot.load += 1
         try:
-            return await self._on_lane(lane, payload, want)
+            return await self._execute_on(slot, payload, reply_count)
         finally:
-            lane.load -= 1
-            self._slots.release()
+            slot.load -= 1
+            self._capacity.release()
 
-    async def _on_lane(self, lane: _Lane, payload: bytes, want: int) -> list[Reply]:
-        connection = lane.ready() or await lane.fresh()
+    async def _execute_on(self, slot: _ConnectionSlot, payload: bytes, reply_count: int) -> list[RespReply]:
+        connection = slot.ready_connection() or await slot.checked_connection()
         try:
-            answer = connection.send(payload, want)
-        except NotSent:  # it closed while this request waited for it; nothing was sent, so once more is safe
-            connection = await lane.fresh()
-            answer = connection.send(payload, want)
+            replies = connection.send(payload, reply_count)
+        except NotSent:
+            # The connection closed between the check and the write. Nothing was sent, so one more attempt is safe.
+            connection = await slot.checked_connection()
+            replies = connection.send(payload, reply_count)
         try:
             async with asyncio.timeout(self._command_timeout_s):
-                return await answer
+                return await replies
         except TimeoutError as exc:
+            # Later replies would come behind the missing one, so no other request can use the connection either.
             connection.abort()
             text = f"ERR no answer from Redis within {self._command_timeout_s:g} s; the command may have been executed"
             raise OutcomeUnknown(text, []) from exc
 
-    def give_up(self) -> None:
-        """Breaks the connections, so that every request under way is answered now, with an error."""
-        for lane in self._lanes:
-            lane.give_up()
+    def abort(self) -> None:
+        """Break the connections, so that every request under way ends now with an error; accept no more requests."""
+        for slot in self._slots:
+            slot.abort()
 
     async def close(self) -> None:
-        for lane in self._lanes:
-            await lane.close()
+        """Close the connections."""
+        for slot in self._slots:
+            await slot.close()
 
 
-class _Lane:
-    """One place for a connection, filled when first needed and again when it broke."""
+class _ConnectionSlot:
+    """Holder of one connection, which is made when it is first needed and made again after it broke."""
 
     def __init__(self, target: RedisTarget, settings: GatewaySettings, reader: Callable[[], ReplyReader]) -> None:
         self._target = target
@@ -105,31 +111,33 @@ class _Lane:
     def open(self) -> bool:
         return self._connection is not None and self._connection.usable
 
-    def ready(self) -> RespConnection | None:
-        """The connection if it can be used at once: open, and heard of recently or busy right now."""
+    def ready_connection(self) -> RespConnection | None:
+        """Return the connection if it can be used without a check: it is open, and recently active or busy now."""
         connection = self._connection
         if connection is None or not connection.usable or self._opening is not None:
             return None
-        idle_s = asyncio.get_running_loop().time() - connection.last_heard
+        idle_s = asyncio.get_running_loop().time() - connection.last_received_at
+        # The load includes the caller: above 1, another request is using the connection, so it is not idle.
         return connection if idle_s < self._idle_check_s or self.load > 1 else None
 
-    async def fresh(self) -> RespConnection:
-        """A checked or new connection; all who wait share one attempt, so an outage costs each one timeout."""
+    async def checked_connection(self) -> RespConnection:
+        """Return the open connection after a PING, or a new one. Raises `NotSent`."""
         if self._closed:
             raise NotSent("ERR gateway is shutting down")
+        # All waiting requests share one attempt, so that an outage costs each of them a single timeout.
         if self._opening is None:
-            self._opening = asyncio.create_task(self._refresh())
+            self._opening = asyncio.create_task(self._open())
             self._opening.add_done_callback(self._opened)
         return await asyncio.shield(self._opening)
 
     def _opened(self, task: asyncio.Task[RespConnection]) -> None:
         self._opening = None
         if not task.cancelled():
-            task.exception()  # those who wait see it; if nobody waits any more, nobody has to
+            task.exception()  # mark it as retrieved: asyncio would log it if no request waits for it any more
 
-    async def _refresh(self) -> RespConnection:
+    async def _open(self) -> RespConnection:
         old = self._connection
-        if old is not None and old.usable and await self._alive(old):
+        if old is not None and old.usable and await self._answers_ping(old):
             return old
         if old is not None:
             old.abort()
@@ -137,7 +145,7 @@ class _Lane:
         self.generation += 1
         return self._connection
 
-    async def _alive(self, connection: RespConnection) -> bool:
+    async def _answers_ping(self, connection: RespConnection) -> bool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 await connection.send(_PING, 1)
@@ -145,7 +153,7 @@ class _Lane:
             return False
         return True
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         self._closed = True
         if self._connection is not None:
             self._connection.abort()
@@ -159,5 +167,5 @@ class _Lane:
             await self._connection.close()
 
 
-def _load(lane: _Lane) -> int:
-    return lane.load
+def _load(slot: _ConnectionSlot) -> int:
+    return slot.load

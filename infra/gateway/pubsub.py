@@ -1,4 +1,4 @@
-"""Pub/sub for every client of the process over one Redis connection."""
+"""Pub/sub for all clients of the process over one Redis connection."""
 
 from __future__ import annotations
 
@@ -8,109 +8,118 @@ from collections.abc import Sequence
 
 from infra.gateway.encoding import as_text
 from infra.gateway.errors import NotSent, RedisUnavailable
-from infra.gateway.mailbox import Mailbox
-from infra.gateway.resp import Reply, RespConnection, connect, pack
+from infra.gateway.resp import RespConnection, RespReply, connect, pack
 from infra.gateway.settings import GatewaySettings, RedisTarget
 from infra.gateway.sse import frame
+from infra.gateway.stream_buffer import StreamBuffer
 
-Key = tuple[bool, bytes]
-"""Whether it is a pattern, and the name of the channel or the pattern itself."""
+TopicKey = tuple[bool, bytes]
+"""True for a pattern, False for a channel; and the pattern or the channel's name."""
 
 _PING = pack((b"PING",))
 
 
-class _Topic:
-    """A subscription at Redis and those who share it. Messages before its confirmation belong to nobody."""
+class _RedisSubscription:
+    """One subscription at Redis and the clients that share it."""
 
     def __init__(self, confirmed: asyncio.Future[None]) -> None:
         self.confirmed = confirmed
-        self.mailboxes: set[Mailbox] = set()
+        self.buffers: set[StreamBuffer] = set()
 
 
 class Hub:
+    """Subscribes to each channel or pattern once, and copies its messages to all clients that joined it."""
+
     def __init__(self, target: RedisTarget, settings: GatewaySettings) -> None:
         self._target = target
         self._settings = settings
         self._connection: RespConnection | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
-        self._topics: dict[Key, _Topic] = {}
-        # One entry for each SUBSCRIBE under way, in order; Redis confirms those of a channel in the same order.
-        self._unconfirmed: dict[Key, deque[asyncio.Future[None]]] = {}
+        self._subscriptions: dict[TopicKey, _RedisSubscription] = {}
+        # One future for each SUBSCRIBE under way, oldest first. Redis confirms several for one channel in this order.
+        # There are several if the last client leaves and a new one joins before the first confirmation.
+        self._unconfirmed: dict[TopicKey, deque[asyncio.Future[None]]] = {}
         self._closed = False
 
     @property
     def topics(self) -> int:
-        return len(self._topics)
+        """Number of channels and patterns that are subscribed to."""
+        return len(self._subscriptions)
 
     @property
     def clients(self) -> int:
-        return len({mailbox for topic in self._topics.values() for mailbox in topic.mailboxes})
+        """Number of clients that have joined at least one channel or pattern."""
+        return len({buffer for subscription in self._subscriptions.values() for buffer in subscription.buffers})
 
-    async def join(self, mailbox: Mailbox, keys: Sequence[Key]) -> None:
-        """Returns once Redis has confirmed all of `keys`; from then on the mailbox misses nothing.
+    async def join(self, buffer: StreamBuffer, keys: Sequence[TopicKey]) -> None:
+        """Add a client; return once Redis has confirmed all of `keys`. From then on the buffer gets every message.
 
-        Raises `RedisUnavailable`; the caller calls `leave` in every case.
+        The caller must call `leave` in every case. Raises `RedisUnavailable`.
         """
-        connection = await self._connected()
-        waits = [self._enter(connection, mailbox, key) for key in keys]
+        connection = await self._connect()
+        confirmations = [self._subscribe(connection, buffer, key) for key in keys]
         try:
             async with asyncio.timeout(self._settings.command_timeout_s):
-                for confirmed in waits:
+                for confirmed in confirmations:
                     await asyncio.shield(confirmed)
         except TimeoutError as exc:
             connection.abort()
             raise RedisUnavailable("ERR Redis did not confirm the subscription") from exc
 
-    def leave(self, mailbox: Mailbox, keys: Sequence[Key]) -> None:
+    def leave(self, buffer: StreamBuffer, keys: Sequence[TopicKey]) -> None:
+        """Remove a client; unsubscribe from what no client has joined any more."""
         for key in keys:
-            topic = self._topics.get(key)
-            if topic is None or mailbox not in topic.mailboxes:
+            subscription = self._subscriptions.get(key)
+            if subscription is None or buffer not in subscription.buffers:
                 continue
-            topic.mailboxes.discard(mailbox)
-            if not topic.mailboxes:
-                del self._topics[key]
+            subscription.buffers.discard(buffer)
+            if not subscription.buffers:
+                del self._subscriptions[key]
                 if self._connection is not None and self._connection.usable:
                     self._connection.write(pack((b"PUNSUBSCRIBE" if key[0] else b"UNSUBSCRIBE", key[1])))
 
-    def end_streams(self) -> None:
-        """For shutdown: every stream ends now and no new one begins."""
+    def end_all(self) -> None:
+        """End every stream and reject new ones, for a shutdown."""
         self._closed = True
-        self._forget_all(RedisUnavailable("ERR gateway is shutting down"))
+        self._drop_subscriptions(RedisUnavailable("ERR gateway is shutting down"))
 
     async def close(self) -> None:
-        self.end_streams()
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+        """End every stream and close the connection."""
+        self.end_all()
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
         if self._connection is not None:
             await self._connection.close()
 
-    async def _connected(self) -> RespConnection:
+    async def _connect(self) -> RespConnection:
         async with self._connecting:
             if self._closed:
                 raise NotSent("ERR gateway is shutting down")
             if self._connection is None or not self._connection.usable:
-                if self._keeper is not None:
-                    await self._keeper  # it ends with its connection, after the old topics are gone
+                if self._watcher is not None:
+                    # The watcher drops all subscriptions when its connection ends. A new subscription must come after
+                    # that, or the watcher would drop it, too.
+                    await self._watcher
                 self._connection = await connect(self._target, self._settings.connect_timeout_s, on_push=self._received)
-                self._keeper = asyncio.create_task(self._keep(self._connection))
+                self._watcher = asyncio.create_task(self._watch(self._connection))
             return self._connection
 
-    def _enter(self, connection: RespConnection, mailbox: Mailbox, key: Key) -> asyncio.Future[None]:
-        topic = self._topics.get(key)
-        if topic is None:
+    def _subscribe(self, connection: RespConnection, buffer: StreamBuffer, key: TopicKey) -> asyncio.Future[None]:
+        subscription = self._subscriptions.get(key)
+        if subscription is None:
             connection.write(pack((b"PSUBSCRIBE" if key[0] else b"SUBSCRIBE", key[1])))
             confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            confirmed.add_done_callback(_seen)
+            confirmed.add_done_callback(_mark_retrieved)
             self._unconfirmed.setdefault(key, deque()).append(confirmed)
-            topic = self._topics[key] = _Topic(confirmed)
-        topic.mailboxes.add(mailbox)
-        return topic.confirmed
+            subscription = self._subscriptions[key] = _RedisSubscription(confirmed)
+        subscription.buffers.add(buffer)
+        return subscription.confirmed
 
-    def _received(self, reply: Reply) -> None:
+    def _received(self, reply: RespReply) -> None:
         if not isinstance(reply, list) or len(reply) < 3:
-            return  # an answer to the keeper's PING
+            return  # the reply to a PING of the watcher
         kind, name = reply[0], reply[1]
         if kind == b"message":
             self._deliver((False, name), reply)
@@ -119,7 +128,7 @@ class Hub:
         elif kind in (b"subscribe", b"psubscribe"):
             self._confirm((kind == b"psubscribe", name))
 
-    def _confirm(self, key: Key) -> None:
+    def _confirm(self, key: TopicKey) -> None:
         waiting = self._unconfirmed.get(key)
         if not waiting:
             return
@@ -127,41 +136,44 @@ class Hub:
         if not waiting:
             del self._unconfirmed[key]
 
-    def _deliver(self, key: Key, event: list[bytes]) -> None:
-        topic = self._topics.get(key)
-        if topic is None or not topic.confirmed.done():
+    def _deliver(self, key: TopicKey, event: list[bytes]) -> None:
+        subscription = self._subscriptions.get(key)
+        # A message before the confirmation belongs to an earlier subscription that was left. The new clients do not
+        # expect it before their own confirmation.
+        if subscription is None or not subscription.confirmed.done():
             return
         framed = frame(",".join(as_text(part) for part in event))
-        for mailbox in topic.mailboxes:
-            mailbox.put(framed)
+        for buffer in subscription.buffers:
+            buffer.put(framed)
 
-    def _forget_all(self, reason: Exception) -> None:
-        topics, self._topics = self._topics, {}
+    def _drop_subscriptions(self, reason: Exception) -> None:
+        subscriptions, self._subscriptions = self._subscriptions, {}
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
-        for topic in topics.values():
-            for mailbox in topic.mailboxes:
-                mailbox.end()
+        for subscription in subscriptions.values():
+            for buffer in subscription.buffers:
+                buffer.close()
         for waiting in unconfirmed.values():
             for confirmed in waiting:
                 if not confirmed.done():
                     confirmed.set_exception(reason)
-                    confirmed.exception()  # whoever waited may have gone: that is no error to report
+                    _mark_retrieved(confirmed)
 
-    async def _keep(self, connection: RespConnection) -> None:
-        """Notices a dead connection and ends all streams with it: their clients reconnect and read what they missed."""
+    async def _watch(self, connection: RespConnection) -> None:
+        """Send a PING every heartbeat; end all streams when the connection is lost or does not answer."""
+        # The clients of ended streams reconnect and read from the log what they missed; a silent stream would not.
         heartbeat_s = self._settings.heartbeat_s
-        asked_at = 0.0
+        ping_sent_at = 0.0
         while not connection.lost.done():
             await asyncio.wait({connection.lost}, timeout=heartbeat_s)
-            if connection.last_heard < asked_at:
+            if connection.last_received_at < ping_sent_at:
                 connection.abort()
             elif connection.usable:
-                asked_at = asyncio.get_running_loop().time()
+                ping_sent_at = asyncio.get_running_loop().time()
                 connection.write(_PING)
-        self._forget_all(RedisUnavailable("ERR connection to Redis lost before the subscription was confirmed"))
+        self._drop_subscriptions(RedisUnavailable("ERR connection to Redis lost before the subscription was confirmed"))
 
 
-def _seen(confirmed: asyncio.Future[None]) -> None:
-    """A failed subscription whose client has left is nobody's error."""
+def _mark_retrieved(confirmed: asyncio.Future[None]) -> None:
+    """Mark the exception as retrieved; otherwise asyncio logs it if all clients have left."""
     if not confirmed.cancelled():
         confirmed.exception()

@@ -1,4 +1,4 @@
-"""Cuts a RESP2 byte stream into whole replies without decoding them, for `Upstash-Response-Format: resp2`."""
+"""Split a RESP2 byte stream into whole replies without decoding them, for `Upstash-Response-Format: resp2`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _LINE_TYPES = frozenset(b"+-:")
 
 
 class RawReader:
-    """Same two verbs as `hiredis.Reader`; `gets` gives the bytes of one reply, or False."""
+    """Parser with the methods of `hiredis.Reader`. `gets` returns the bytes of one reply, False if it is incomplete."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -20,28 +20,29 @@ class RawReader:
 
     def gets(self) -> bytes | bool:
         while self._missing:
-            if not self._step():
+            if not self._skip_element():
                 return False
         reply = bytes(self._buffer[: self._position])
         del self._buffer[: self._position]
         self._position, self._missing = 0, 1
         return reply
 
-    def _step(self) -> bool:
-        """Moves over one element (for an array: over its header); False when more bytes are needed."""
+    def _skip_element(self) -> bool:
+        """Advance over one element (for an array: over its header). Return False if more bytes are needed."""
         end = self._buffer.find(b"\r\n", self._position)
         if end < 0:
             return False
         kind = self._buffer[self._position]
         after = end + 2
-        more = 0
+        elements = 0
         if kind not in _LINE_TYPES:
             try:
                 length = int(self._buffer[self._position + 1 : end])
             except ValueError as exc:
                 raise hiredis.ProtocolError("bad length in a reply") from exc
+            # A length of -1 is a null array or a null string: nothing follows.
             if kind == ord("*"):
-                more = max(length, 0)
+                elements = max(length, 0)
             elif kind == ord("$"):
                 after += length + 2 if length >= 0 else 0
             else:
@@ -49,5 +50,5 @@ class RawReader:
         if after > len(self._buffer):
             return False
         self._position = after
-        self._missing += more - 1
+        self._missing += elements - 1
         return True

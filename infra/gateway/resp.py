@@ -1,4 +1,4 @@
-"""One connection to Redis: RESP2, pipelined, errors kept word for word."""
+"""One connection to Redis: RESP2, pipelined, with the exact text of errors."""
 
 from __future__ import annotations
 
@@ -14,81 +14,88 @@ import hiredis
 from infra.gateway.errors import NotSent, OutcomeUnknown, RedisUnavailable
 from infra.gateway.settings import RedisTarget
 
-Reply = Any
-"""bytes, int, None, ErrorReply, or a list of replies; from a raw reader always bytes."""
+RespReply = Any
+"""bytes, int, None, ErrorReply, or a list of these; from a raw reader always bytes."""
 
 CLIENT_NAME = b"swissbrain-gateway"
 
 
 class ErrorReply(Exception):
-    """An error Redis answered with, as a value: its text is exactly what was on the wire."""
+    """Error reply of Redis, as a value. Its text is exactly the text on the wire."""
 
 
-# The stub of hiredis knows only commands of one word.
+# The type stub of hiredis declares only commands of one word.
 _pack = cast("Callable[[tuple[bytes | str, ...]], bytes]", hiredis.pack_command)
 
 
 def pack(command: Sequence[bytes | str]) -> bytes:
+    """Encode a command for the wire."""
     return _pack(tuple(command))
 
 
 class ReplyReader(Protocol):
+    """Incremental parser of replies. `gets` returns the next reply, False if it is incomplete."""
+
     def feed(self, data: bytes, /) -> object: ...
-    def gets(self) -> Reply: ...
+    def gets(self) -> RespReply: ...
 
 
 def value_reader() -> ReplyReader:
+    """Return a parser of replies as Python values."""
     return hiredis.Reader(replyError=ErrorReply)
 
 
 class _Batch:
-    __slots__ = ("future", "replies", "want")
+    """Commands that were sent together, and the replies received for them so far."""
 
-    def __init__(self, future: asyncio.Future[list[Reply]], want: int) -> None:
+    __slots__ = ("future", "replies", "reply_count")
+
+    def __init__(self, future: asyncio.Future[list[RespReply]], reply_count: int) -> None:
         self.future = future
-        self.want = want
-        self.replies: list[Reply] = []
+        self.reply_count = reply_count
+        self.replies: list[RespReply] = []
 
 
 class RespConnection(asyncio.Protocol):
-    """Batches are answered in order; replies nobody asked for (pub/sub, MONITOR) go to `on_push`."""
+    """Matches replies to batches in order. Replies without a batch (pub/sub, MONITOR) go to `on_push`."""
 
-    def __init__(self, reader: ReplyReader, on_push: Callable[[Reply], None] | None = None) -> None:
+    def __init__(self, reader: ReplyReader, on_push: Callable[[RespReply], None] | None = None) -> None:
         self._reader = reader
         self._on_push = on_push
         self._batches: deque[_Batch] = deque()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self._loop.create_future()
-        self.last_heard = self._loop.time()
+        self.last_received_at = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
+            # The kernel finds out that the other end vanished, even if nothing is sent.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        self.last_heard = self._loop.time()
+        self.last_received_at = self._loop.time()
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
-                self._take(reply)
+                self._assign(reply)
         except hiredis.HiredisError:
             self.abort()
 
-    def _take(self, reply: Reply) -> None:
+    def _assign(self, reply: RespReply) -> None:
         if not self._batches:
             if self._on_push is None:
-                self.abort()
+                self.abort()  # an unexpected reply: from here on, replies would go to the wrong commands
             else:
                 self._on_push(reply)
             return
         batch = self._batches[0]
         batch.replies.append(reply)
-        if len(batch.replies) == batch.want:
+        if len(batch.replies) == batch.reply_count:
             self._batches.popleft()
-            if not batch.future.done():
+            if not batch.future.done():  # the caller may have been cancelled; its replies still had to be read
                 batch.future.set_result(batch.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -106,23 +113,29 @@ class RespConnection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def write(self, payload: bytes) -> None:
-        """Raises `NotSent` when the connection is known to be gone."""
+        """Send bytes. Raises `NotSent` if the connection is already closed."""
         if self._transport is None or self._transport.is_closing():
             raise NotSent("ERR connection to Redis lost before the command was sent")
         self._transport.write(payload)
 
-    def send(self, payload: bytes, want: int) -> asyncio.Future[list[Reply]]:
-        """The future gives `want` replies or raises `OutcomeUnknown`; cancelling it drops the replies."""
+    def send(self, payload: bytes, reply_count: int) -> asyncio.Future[list[RespReply]]:
+        """Send commands; return a future of their `reply_count` replies.
+
+        The future raises `OutcomeUnknown` if the connection breaks; cancelling it discards the replies.
+        Raises `NotSent` if the connection is already closed.
+        """
         self.write(payload)
-        batch = _Batch(self._loop.create_future(), want)
+        batch = _Batch(self._loop.create_future(), reply_count)
         self._batches.append(batch)
         return batch.future
 
     def abort(self) -> None:
+        """Break the connection now; every batch under way fails with `OutcomeUnknown`."""
         if self._transport is not None:
             self._transport.abort()
 
     async def close(self) -> None:
+        """Break the connection and wait until it is closed."""
         if self._transport is not None:
             self._transport.abort()
             await self.lost
@@ -133,9 +146,9 @@ async def connect(
     timeout_s: float,
     *,
     reader: Callable[[], ReplyReader] = value_reader,
-    on_push: Callable[[Reply], None] | None = None,
+    on_push: Callable[[RespReply], None] | None = None,
 ) -> RespConnection:
-    """A connection that is logged in and on its database; raises `NotSent` when there is none to be had."""
+    """Return a connection that is authenticated and has its database selected. Raises `NotSent`."""
     connection: RespConnection | None = None
     try:
         async with asyncio.timeout(timeout_s):
@@ -147,7 +160,7 @@ async def connect(
         if isinstance(exc, NotSent):
             raise
         raise NotSent("ERR Redis is not reachable; the command was not sent") from exc
-    except BaseException:
+    except BaseException:  # cancelled: without this the half-open connection would stay
         if connection is not None:
             connection.abort()
         raise
@@ -172,12 +185,13 @@ async def _log_in(connection: RespConnection, target: RedisTarget) -> None:
         commands.append(("AUTH", target.user, target.password) if target.user else ("AUTH", target.password))
     if target.db:
         commands.append(("SELECT", str(target.db)))
-    needed = len(commands)
-    # Only a help to operators who read CLIENT LIST, so a refusal by an ACL does not matter.
+    required = len(commands)
+    # The name only helps operators who read CLIENT LIST, so its reply is not checked: an ACL may forbid the command.
     commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
     payload = b"".join(pack(command) for command in commands)
-    for reply in (await connection.send(payload, len(commands)))[:needed]:
+    for reply in (await connection.send(payload, len(commands)))[:required]:
         text = str(reply).encode() if isinstance(reply, ErrorReply) else bytes(reply).removeprefix(b"-")
-        if isinstance(reply, ErrorReply) or reply.startswith(b"-"):
+        if isinstance(reply, ErrorReply) or reply.startswith(b"-"):  # the second is how a raw reader shows an error
+            # Only the code: the text of an error may quote the arguments, and one of them is the password.
             code = text.split(b" ", 1)[0].decode("ascii", "replace")
             raise NotSent(f"ERR Redis did not accept the gateway's login ({code}); the command was not sent")

@@ -1,4 +1,4 @@
-"""The gateway under uvicorn: no access log (URLs may carry `_token`), a shutdown that does not wait for subscribers."""
+"""The gateway under uvicorn."""
 
 from __future__ import annotations
 
@@ -9,43 +9,41 @@ import socket
 import uvicorn
 from starlette.applications import Starlette
 
-from infra.gateway.app import create_gateway, end_streams, give_up
+from infra.asgi_server import StreamServer, server_config
+from infra.gateway.app import abort_commands, create_gateway, end_streams
 from infra.gateway.settings import GatewaySettings
 
+KEEP_ALIVE_S = 75
+"""Longer than clients keep an idle connection; otherwise a client may send a request just as the server closes it."""
 
-class GatewayServer(uvicorn.Server):
-    """`serve()` on a running loop, or `run()`; stops on SIGTERM, SIGINT or `should_exit = True`."""
+
+class GatewayServer(StreamServer):
+    """Server that answers every command with an error if Redis has not replied within `shutdown_timeout_s`."""
 
     def __init__(self, config: uvicorn.Config, app: Starlette, shutdown_timeout_s: float) -> None:
-        super().__init__(config)
-        self.app = app
+        super().__init__(config, app, end_streams)
         self._shutdown_timeout_s = shutdown_timeout_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        end_streams(self.app)
-        last_call = asyncio.get_running_loop().call_later(self._shutdown_timeout_s, give_up, self.app)
+        """End the streams, wait for commands under way, abort those that take too long."""
+        # A client whose connection is cut without a response would send its command again, and it may have run.
+        timer = asyncio.get_running_loop().call_later(self._shutdown_timeout_s, abort_commands, self.app)
         try:
             await super().shutdown(sockets)
         finally:
-            last_call.cancel()
+            timer.cancel()
 
 
 def create_server(settings: GatewaySettings) -> GatewayServer:
-    """Raises `SettingsError` for a Redis URL it cannot use."""
+    """Return the gateway's server. Raises SettingsError for an unusable Redis URL."""
     app = create_gateway(settings)
-    config = uvicorn.Config(
+    config = server_config(
         app,
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_config=None,
-        server_header=False,
+        settings.host,
+        settings.port,
         proxy_headers=False,
-        lifespan="on",
-        ws="none",
-        # Longer than clients keep an idle connection, or they would meet it just as it closes.
-        timeout_keep_alive=75,
-        # One second more than `give_up` is given, for its answers to go out.
+        timeout_keep_alive=KEEP_ALIVE_S,
+        # One second more than the commands have, for the error responses to be sent.
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s) + 1,
     )
     return GatewayServer(config, app, settings.shutdown_timeout_s)

@@ -1,4 +1,4 @@
-"""Settings, read once; a missing or bad variable is one line that names it and never shows a secret."""
+"""Settings of the gateway, read once. The error for a bad variable names the variable and never shows its value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMES = (
 
 @dataclass(frozen=True)
 class RedisTarget:
-    """Where Redis is; either `path` (unix socket) or `host` and `port`."""
+    """Address of Redis: either `path` (unix socket) or `host` and `port`."""
 
     host: str = ""
     port: int = 0
@@ -36,6 +36,8 @@ class RedisTarget:
 
 @dataclass(frozen=True)
 class GatewaySettings:
+    """Settings of the gateway; `docs/gateway.md` explains each of them."""
+
     redis_url: str = field(repr=False)
     token: str = field(repr=False)
     readonly_token: str | None = field(default=None, repr=False)
@@ -53,12 +55,12 @@ class GatewaySettings:
     redis_ca_file: str | None = None
 
     def target(self) -> RedisTarget:
-        """Raises `SettingsError` when the URL is not one this gateway can connect to."""
+        """Return the address in `redis_url`. Raises `SettingsError` for an unusable URL."""
         return parse_target(self.redis_url, self.redis_ca_file)
 
     @classmethod
     def from_env(cls, env: Env) -> GatewaySettings:
-        """From `GATEWAY_*`; raises `SettingsError`."""
+        """Read the variables `GATEWAY_*`. Raises `SettingsError`."""
         settings = cls(
             redis_url=env.text("GATEWAY_REDIS_URL"),
             token=env.text("GATEWAY_TOKEN"),
@@ -76,13 +78,16 @@ class GatewaySettings:
         if settings.token == settings.readonly_token:
             raise SettingsError("GATEWAY_READONLY_TOKEN must differ from GATEWAY_TOKEN")
         if settings.redis_ca_file is not None and not Path(settings.redis_ca_file).is_file():
-            raise SettingsError("GATEWAY_REDIS_CA_FILE names no file")
+            raise SettingsError("GATEWAY_REDIS_CA_FILE is not the path of a file")
         settings.target()
         return settings
 
 
 def parse_target(url: str, ca_file: str | None = None) -> RedisTarget:
-    """`redis://[user:password@]host[:port][/db]`, `rediss://…` or `unix://[user:password@]/path[?db=n]`."""
+    """Parse a URL: `redis://[user:password@]host[:port][/db]`, `rediss://…` or `unix://[user:password@]/path[?db=n]`.
+
+    Raises `SettingsError`, without showing the URL, because it may hold a password.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -101,6 +106,7 @@ def parse_target(url: str, ca_file: str | None = None) -> RedisTarget:
         raise SettingsError("GATEWAY_REDIS_URL must start with redis://, rediss:// or unix://")
     if not parts.hostname:
         raise SettingsError("GATEWAY_REDIS_URL names no host")
+    # An unescaped ? or # in the password ends the URL's path early, so that the error has to mention both.
     if parts.query or parts.fragment:
         raise SettingsError("GATEWAY_REDIS_URL takes no options; percent-encode ? and # in the password")
     return RedisTarget(

@@ -7,77 +7,89 @@ from collections.abc import Sequence
 from starlette.types import Receive, Send
 
 from infra.gateway.encoding import as_text
-from infra.gateway.errors import NotSent, Refused
-from infra.gateway.mailbox import Ending, Mailbox
+from infra.gateway.errors import CommandRejected, NotSent
 from infra.gateway.pubsub import Hub
-from infra.gateway.resp import ErrorReply, Reply, connect, pack
+from infra.gateway.resp import ErrorReply, RespReply, connect, pack
 from infra.gateway.settings import GatewaySettings, RedisTarget
 from infra.gateway.sse import frame, serve
+from infra.gateway.stream_buffer import CloseReason, StreamBuffer
 
-# A monitor is a debugging aid that slows Redis down, and each one holds a connection of its own.
+# A monitor is a debugging aid that slows Redis down, and each one holds its own connection.
 MAX_MONITORS = 4
 
 _MONITOR = pack((b"MONITOR",))
 
 
-class Streams:
+class StreamEndpoints:
+    """Event streams of subscriptions and monitors, and the way to end them all."""
+
     def __init__(self, target: RedisTarget, settings: GatewaySettings) -> None:
         self.hub = Hub(target, settings)
         self._target = target
         self._settings = settings
-        self._monitors: set[Mailbox] = set()
+        self._monitors: set[StreamBuffer] = set()
         self._closed = False
 
     @property
     def monitors(self) -> int:
+        """Number of open monitors."""
         return len(self._monitors)
 
-    async def subscribe(self, names: Sequence[bytes], pattern: bool, receive: Receive, send: Send) -> Ending | None:
-        """Raises `RedisUnavailable` before anything was sent to the client."""
+    async def subscribe(
+        self, names: Sequence[bytes], pattern: bool, receive: Receive, send: Send
+    ) -> CloseReason | None:
+        """Stream messages; return why the stream was closed, None if the client left.
+
+        Raises `RedisUnavailable` before anything was sent to the client.
+        """
         keys = [(pattern, name) for name in dict.fromkeys(names)]
         kind = "psubscribe" if pattern else "subscribe"
-        mailbox = Mailbox(self._settings.subscriber_buffer_bytes)
+        buffer = StreamBuffer(self._settings.subscriber_buffer_bytes)
         try:
-            await self.hub.join(mailbox, keys)
+            await self.hub.join(buffer, keys)
             greeting = [frame(f"{kind},{as_text(name)},{count}") for count, (_, name) in enumerate(keys, 1)]
-            return await serve(mailbox, greeting, self._settings.heartbeat_s, receive, send)
+            return await serve(buffer, greeting, self._settings.heartbeat_s, receive, send)
         finally:
-            self.hub.leave(mailbox, keys)
+            self.hub.leave(buffer, keys)
 
-    async def monitor(self, receive: Receive, send: Send) -> Ending | None:
-        """Raises `Refused` or `RedisUnavailable` before anything was sent to the client."""
+    async def monitor(self, receive: Receive, send: Send) -> CloseReason | None:
+        """Stream the commands that Redis executes; return why the stream was closed, None if the client left.
+
+        Raises `CommandRejected` or `RedisUnavailable` before anything was sent to the client.
+        """
         if self._closed:
             raise NotSent("ERR gateway is shutting down")
         if len(self._monitors) >= MAX_MONITORS:
-            raise Refused(f"ERR no more than {MAX_MONITORS} monitors at a time")
-        mailbox = Mailbox(self._settings.subscriber_buffer_bytes)
-        self._monitors.add(mailbox)
+            raise CommandRejected(f"ERR no more than {MAX_MONITORS} monitors at a time")
+        buffer = StreamBuffer(self._settings.subscriber_buffer_bytes)
+        self._monitors.add(buffer)
         try:
-            return await self._monitor(mailbox, receive, send)
+            return await self._monitor(buffer, receive, send)
         finally:
-            self._monitors.discard(mailbox)
+            self._monitors.discard(buffer)
 
-    async def _monitor(self, mailbox: Mailbox, receive: Receive, send: Send) -> Ending | None:
-        def push(reply: Reply) -> None:
-            mailbox.put(frame(as_text(reply)))
+    async def _monitor(self, buffer: StreamBuffer, receive: Receive, send: Send) -> CloseReason | None:
+        def push(reply: RespReply) -> None:
+            buffer.put(frame(as_text(reply)))
 
         connection = await connect(self._target, self._settings.connect_timeout_s, on_push=push)
         try:
             [reply] = await connection.send(_MONITOR, 1)
             if isinstance(reply, ErrorReply):
-                raise Refused(str(reply))
-            connection.lost.add_done_callback(lambda _: mailbox.end())
-            return await serve(mailbox, [frame('"OK"')], self._settings.heartbeat_s, receive, send)
+                raise CommandRejected(str(reply))
+            connection.lost.add_done_callback(lambda _: buffer.close())
+            return await serve(buffer, [frame('"OK"')], self._settings.heartbeat_s, receive, send)
         finally:
             await connection.close()
 
-    def end(self) -> None:
-        """For shutdown: every stream ends now and no new one begins."""
+    def end_all(self) -> None:
+        """End every stream and reject new ones, for a shutdown."""
         self._closed = True
-        self.hub.end_streams()
-        for mailbox in self._monitors:
-            mailbox.end()
+        self.hub.end_all()
+        for buffer in self._monitors:
+            buffer.close()
 
     async def close(self) -> None:
-        self.end()
+        """End every stream and close the pub/sub connection."""
+        self.end_all()
         await self.hub.close()

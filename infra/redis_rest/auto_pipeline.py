@@ -1,4 +1,4 @@
-"""Commands that have to wait for a free request go together in the next one: auto-pipelining."""
+"""Auto-pipelining: commands that have to wait for a free request share the next one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -10,142 +10,147 @@ from infra.contract.redis import Argument, Reply
 
 Command: TypeAlias = tuple[Argument, ...]
 
-BATCH = 32
-"""So many commands in one request: a slow one among them holds up no more than these."""
-LARGE = frozenset({"XRANGE", "HSCAN"})
-"""Commands whose answer may take up a request's answer, which has a bound: one in a request."""
-SETTLE_S = 0.5
-"""How long is waited for the end of a request that was given up: some turns of the loop, unless something hangs."""
+MAX_BATCH = 32
+"""Commands in one request. A slow command delays at most this many others."""
+LARGE_REPLY_COMMANDS = frozenset({"XRANGE", "HSCAN"})
+"""Commands whose reply may fill a response up to its size limit: at most one of them in a request."""
+ABORT_TIMEOUT_S = 0.5
+"""Time for a cancelled request to end: a few turns of the event loop, unless something hangs."""
 
 
-class _Question:
-    """A command, how many wait for its answer, and the task that has taken it, if one has."""
+class _PendingCommand:
+    """A command without a reply yet. `callers`: how many wait for it. `task`: sends it, once it has been taken."""
 
-    def __init__(self, command: Command, answer: "asyncio.Future[Reply]") -> None:
+    def __init__(self, command: Command, reply: "asyncio.Future[Reply]") -> None:
         self.command = command
-        self.answer = answer
-        self.asking = 0
-        self.exchange: asyncio.Task[None] | None = None
+        self.reply = reply
+        self.callers = 0
+        self.task: asyncio.Task[None] | None = None
 
 
 class AutoPipeline:
-    """Sends commands that may be repeated, over no more than so many requests at once.
+    """Sends commands that are safe to repeat, in as many concurrent requests as `request_slots` allows.
 
-    While a request is free a command goes by itself, at once. Those that have to wait go together, and those that are
-    the same go once: many who open one log at the same moment cost little more than one. An answer is never older
-    than its question, since who comes while a command is under way waits for the next.
+    While a request is free, each command has its own. Commands that have to wait share a request, and equal ones are
+    sent once: many clients that open one log at the same moment cost little more than one client. A reply is never
+    older than its call, because a call that comes while an equal command is under way waits for the next request.
 
-    What nobody waits for any more is given up, and has ended when the last one leaves: a process that may be frozen
-    next would keep the request open.
+    A request whose callers have all left is cancelled, and has ended when the last of them returns: on Lambda, the
+    process may be frozen next, and a frozen process would keep the connection open.
     """
 
     def __init__(
         self,
-        free: asyncio.Semaphore,
+        request_slots: asyncio.Semaphore,
         send: Callable[[Sequence[Command]], Awaitable[list[Reply]]],
         timeout_s: float,
     ) -> None:
-        self._free = free
+        self._request_slots = request_slots
         self._send = send
         self._timeout_s = timeout_s
-        self._waiting: dict[Command, _Question] = {}
-        self._exchanges: dict[asyncio.Task[None], Sequence[_Question]] = {}
+        self._queue: dict[Command, _PendingCommand] = {}
+        self._tasks: dict[asyncio.Task[None], Sequence[_PendingCommand]] = {}
 
-    async def ask(self, command: Command) -> Reply:
+    async def submit(self, command: Command) -> Reply:
         """Run one command. Raises StoreUnavailable, soon after the timeout at the latest, and StoreRejected."""
-        question = self._waiting.get(command) or self._begin(command)
-        question.asking += 1
+        pending = self._queue.get(command) or self._enqueue(command)
+        pending.callers += 1
         try:
-            async with within(self._timeout_s):
-                return await asyncio.shield(question.answer)
+            async with deadline(self._timeout_s):
+                # Shielded, because other callers may wait for the same reply.
+                return await asyncio.shield(pending.reply)
         finally:
-            question.asking -= 1
-            await self._leave(question)
+            pending.callers -= 1
+            await self._abort_if_unused(pending)
 
     async def close(self) -> None:
-        """Give up what is under way, and what waits."""
-        waiting = list(self._waiting.values())
-        self._waiting.clear()
-        for task in self._exchanges:
+        """Cancel the requests under way; commands without a reply fail with StoreUnavailable."""
+        queued = list(self._queue.values())
+        self._queue.clear()
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._exchanges, return_exceptions=True)
-        _settle(waiting, StoreUnavailable("Redis was not waited for"))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        _fail(queued, StoreUnavailable("the request to Redis was cancelled"))
 
-    def _begin(self, command: Command) -> _Question:
+    def _enqueue(self, command: Command) -> _PendingCommand:
         loop = asyncio.get_running_loop()
-        question = self._waiting[command] = _Question(command, loop.create_future())
-        task = loop.create_task(self._exchange())
-        self._exchanges[task] = ()
-        task.add_done_callback(self._exchanges.pop)
-        return question
+        pending = self._queue[command] = _PendingCommand(command, loop.create_future())
+        # One task for each command. A task takes several if it can, and the tasks that are left find the queue empty.
+        # So no command stays in the queue without a task, even if other tasks are cancelled.
+        task = loop.create_task(self._send_batch())
+        self._tasks[task] = ()
+        task.add_done_callback(self._tasks.pop)
+        return pending
 
-    async def _leave(self, question: _Question) -> None:
-        """Give up the exchange that has taken it if nobody waits for any of its answers."""
-        task = question.exchange
-        if task and not task.done() and not any(each.asking for each in self._exchanges[task]):
+    async def _abort_if_unused(self, pending: _PendingCommand) -> None:
+        """Cancel the request that carries the command, if no caller waits for any command in it."""
+        task = pending.task
+        if task and not task.done() and not any(each.callers for each in self._tasks[task]):
             task.cancel()
-            await asyncio.wait({task}, timeout=SETTLE_S)
+            await asyncio.wait({task}, timeout=ABORT_TIMEOUT_S)
 
-    async def _exchange(self) -> None:
-        """Send what waits as soon as a request is free. There is a task for each command: none is left waiting."""
-        async with self._free:
-            asked = self._take()
+    async def _send_batch(self) -> None:
+        """Send queued commands as soon as a request is free."""
+        async with self._request_slots:
+            batch = self._take_batch()
             if task := asyncio.current_task():
-                self._exchanges[task] = asked
-            for each in asked:
-                each.exchange = task
+                self._tasks[task] = batch
+            for each in batch:
+                each.task = task
             try:
-                if asked:
-                    await self._answer(asked)
-            except Exception as exc:  # noqa: BLE001
-                _settle(asked, exc)
+                if batch:
+                    await self._execute(batch)
+            except Exception as exc:  # noqa: BLE001 whatever it is: without a reply, the callers wait for their timeout
+                _fail(batch, exc)
             finally:
-                _settle(asked, StoreUnavailable("Redis was not waited for"))
+                _fail(batch, StoreUnavailable("the request to Redis was cancelled"))
 
-    async def _answer(self, asked: Sequence[_Question]) -> None:
-        """Send commands together; if they are refused as a whole, which does not say for whose sake, one by one."""
+    async def _execute(self, batch: Sequence[_PendingCommand]) -> None:
+        """Send commands together, and one by one if they are rejected as a whole."""
         try:
-            replies = await self._send([each.command for each in asked])
+            replies = await self._send([each.command for each in batch])
         except StoreRejected:
-            if len(asked) == 1:
+            if len(batch) == 1:
                 raise
-            for each in asked:
+            # The error does not show which command was rejected. All of them are safe to repeat.
+            for each in batch:
                 try:
-                    await self._answer([each])
+                    await self._execute([each])
                 except StoreRejected as exc:
-                    _settle([each], exc)
+                    _fail([each], exc)
         else:
-            for each, reply in zip(asked, replies, strict=True):
-                each.answer.set_result(reply)
+            for each, reply in zip(batch, replies, strict=True):
+                each.reply.set_result(reply)
 
-    def _take(self) -> list[_Question]:
-        """The oldest commands that wait and that somebody still waits for; one alone if another can go as well."""
-        room, large = BATCH if self._free.locked() else 1, 0
-        asked: list[_Question] = []
-        while self._waiting and len(asked) < room:
-            command = next(iter(self._waiting))
-            large += command[0] in LARGE
+    def _take_batch(self) -> list[_PendingCommand]:
+        """Remove the oldest commands from the queue and return those that a caller still waits for."""
+        # While another request is free, one command at a time: each of them is then sent without delay.
+        size, large = MAX_BATCH if self._request_slots.locked() else 1, 0
+        batch: list[_PendingCommand] = []
+        while self._queue and len(batch) < size:
+            command = next(iter(self._queue))
+            large += command[0] in LARGE_REPLY_COMMANDS
             if large > 1:
                 break
-            question = self._waiting.pop(command)
-            if question.asking:
-                asked.append(question)
-        return asked
+            pending = self._queue.pop(command)
+            if pending.callers:
+                batch.append(pending)
+        return batch
 
 
 @asynccontextmanager
-async def within(timeout_s: float) -> AsyncIterator[None]:
-    """Raise StoreUnavailable if what is done inside takes longer."""
+async def deadline(timeout_s: float) -> AsyncIterator[None]:
+    """Raise StoreUnavailable if the body takes longer."""
     try:
         async with asyncio.timeout(timeout_s):
             yield
     except TimeoutError:
-        raise StoreUnavailable(f"no answer from Redis within {timeout_s} s") from None
+        raise StoreUnavailable(f"no reply from Redis within {timeout_s} s") from None
 
 
-def _settle(asked: Sequence[_Question], exc: Exception) -> None:
-    """Tell those that have no answer yet."""
-    for each in asked:
-        if not each.answer.done():
-            each.answer.set_exception(exc)
-            each.answer.exception()  # whoever asked may have gone: that is no error to report
+def _fail(batch: Sequence[_PendingCommand], exc: Exception) -> None:
+    """Raise the error for the callers of those commands that have no reply yet."""
+    for each in batch:
+        if not each.reply.done():
+            each.reply.set_exception(exc)
+            each.reply.exception()  # mark it as retrieved: asyncio would log it if all callers have left

@@ -1,67 +1,56 @@
-"""The edge's Redis: the Upstash REST API through `upstash-redis`, and its subscriptions over SSE."""
+"""Redis of the API: commands through the Upstash REST API, subscriptions over SSE."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar, cast
 
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
-from upstash_redis.asyncio import Redis as UpstashRedis
-from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
+from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
-from infra.redis_rest.auto_pipeline import AutoPipeline, within
+from infra.redis_rest.auto_pipeline import AutoPipeline, deadline
+from infra.redis_rest.upstash import UpstashClient
 from infra.settings import RedisRestSettings
 
-T = TypeVar("T")
-
-PARALLEL = 16
-"""Requests at once. The HTTP client looks through all that wait at each turn, so that a thousand would cost it more
-than their answers."""
-SILENCE_S = 60.0
-"""A subscription that brings neither message nor heartbeat for so long is taken for dead."""
+MAX_REQUESTS = 16
+"""Concurrent requests. The limit is kept here rather than by the HTTP client, which scans all waiting requests in each
+turn of the event loop: with a thousand of them, the scans would cost more than the replies."""
+SUBSCRIPTION_TIMEOUT_S = 60.0
+"""A subscription that brings neither a message nor a heartbeat for this time is considered dead."""
 
 
 class RedisRest:
-    """Implements the ports `Redis` and `LogFeed`.
-
-    The SDK's own silent retry is off and each call has a deadline: whether a step may be repeated is for the caller
-    to say. Command names go out in lower case because the SDK reshapes the replies of those that it knows in upper
-    case, and the port promises RESP2 shapes.
-    """
+    """Implements the ports `Redis` and `LogFeed`. Each call has the deadline `settings.timeout_s`."""
 
     def __init__(self, settings: RedisRestSettings) -> None:
         self._timeout_s = settings.timeout_s
-        self._redis = UpstashRedis(settings.url, settings.token, rest_retries=0, allow_telemetry=False)
-        # The SDK looks at the body alone; its `error` does not tell an outage from a refused command.
-        self._redis._http._client.event_hooks = {"response": [_refuse_outage]}
-        self._free = asyncio.Semaphore(PARALLEL)
-        self._commands = AutoPipeline(self._free, self._pipeline, settings.timeout_s)
+        self._upstash = UpstashClient(settings.url, settings.token)
+        self._request_slots = asyncio.Semaphore(MAX_REQUESTS)
+        self._commands = AutoPipeline(self._request_slots, self._pipeline, settings.timeout_s)
+        # A subscription occupies its connection until it ends, so the number of connections has no limit here.
         self._http = httpx.AsyncClient(
             base_url=settings.url,
             headers={"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"},
-            timeout=httpx.Timeout(settings.timeout_s, read=SILENCE_S),
+            timeout=httpx.Timeout(settings.timeout_s, read=SUBSCRIPTION_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
         )
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command, in one request with others if it has to wait for one."""
-        return await self._commands.ask(args)
+        """Run one command. If all requests are in use, the next free one carries it together with others."""
+        return await self._commands.submit(args)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run commands in one request."""
-        async with self._turn():
+        async with self._request_slot():
             return await self._pipeline(commands)
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        """Run a script by its digest, or by its text if the server does not know it.
-
-        By itself: of a refused request with several in it, the SDK does not tell what became of the others.
-        """
+        """Run a script by its digest, or by its text if the server does not know the digest."""
+        # A script has its own request, because the SDK does not show the replies of the others if one command of a
+        # request is rejected.
         tail = [len(keys), *keys, *args]
-        async with self._turn():
+        async with self._request_slot():
             try:
                 return await self._execute(["EVALSHA", script.sha1, *tail])
             except StoreRejected as exc:
@@ -73,79 +62,54 @@ class RedisRest:
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
         """Enter once the subscription is confirmed; iterate over messages until the upstream ends."""
         try:
-            async with AsyncExitStack() as open_until_then:
-                async with within(self._timeout_s):
+            async with AsyncExitStack() as stack:
+                # The deadline covers the connection and the confirmation, not the messages after them.
+                async with deadline(self._timeout_s):
                     connecting = aconnect_sse(self._http, "POST", f"/subscribe/{channel}")
-                    lines = await _confirmed(await open_until_then.enter_async_context(connecting))
-                yield _messages(lines, f"message,{channel},")
+                    events = await _confirmed(await stack.enter_async_context(connecting))
+                yield _messages(events, f"message,{channel},")
         except (httpx.HTTPError, SSEError) as exc:
             raise StoreUnavailable(f"the subscription failed: {type(exc).__name__}") from exc
 
     async def close(self) -> None:
         """Close all connections."""
         await self._commands.close()
-        await self._redis.close()
+        await self._upstash.close()
         await self._http.aclose()
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """One of the requests that may be under way at once, within the deadline."""
-        async with within(self._timeout_s), self._free:
+    async def _request_slot(self) -> AsyncIterator[None]:
+        """Hold one of MAX_REQUESTS. The deadline includes the wait for it."""
+        async with deadline(self._timeout_s), self._request_slots:
             yield
 
     async def _execute(self, command: Sequence[Argument]) -> Reply:
-        return await self._call(cast("Awaitable[Reply]", self._redis.execute(_lower(command))))
+        async with deadline(self._timeout_s):
+            return await self._upstash.execute(command)
 
     async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         if len(commands) == 1:
             return [await self._execute(commands[0])]
-        pipeline = self._redis.pipeline()
-        for command in commands:
-            pipeline.execute(_lower(command))
-        return await self._call(cast("Awaitable[list[Reply]]", pipeline.exec()))
-
-    async def _call(self, answer: Awaitable[T]) -> T:
-        """Await an answer within the deadline; map what the SDK raises to the domain's errors."""
-        try:
-            async with within(self._timeout_s):
-                return await answer
-        except UpstashError as exc:
-            if (code := str(exc).partition(" ")[0]) in TRANSIENT_CODES:
-                raise StoreUnavailable(f"Redis cannot do that now: {code}") from exc
-            raise StoreRejected(str(exc)) from exc
-        except AttributeError as exc:
-            # The SDK reads a pipeline's answer as a list, so an error for the whole request surfaces like this.
-            raise StoreRejected("the pipeline was refused as a whole") from exc
-        except (httpx.HTTPError, ValueError, KeyError) as exc:
-            raise StoreUnavailable(f"no answer from Redis: {type(exc).__name__}") from exc
-
-
-async def _refuse_outage(response: httpx.Response) -> None:
-    if response.is_server_error:
-        response.raise_for_status()
+        async with deadline(self._timeout_s):
+            return await self._upstash.pipeline(commands)
 
 
 async def _confirmed(source: EventSource) -> AsyncIterator[ServerSentEvent]:
-    """What comes after the confirmation of a subscription."""
+    """Wait for the confirmation of a subscription; return the events after it. Raises StoreUnavailable."""
     if source.response.is_error:
-        raise StoreUnavailable(f"the subscription was refused with status {source.response.status_code}")
-    lines = aiter(source.aiter_sse())
-    async for line in lines:
-        if line.data.startswith("subscribe,"):
-            return lines
+        raise StoreUnavailable(f"the subscription was rejected with status {source.response.status_code}")
+    events = aiter(source.aiter_sse())
+    async for event in events:
+        if event.data.startswith("subscribe,"):
+            return events
     raise StoreUnavailable("the subscription ended before it was confirmed")
 
 
-def _lower(command: Sequence[Argument]) -> list[Argument]:
-    name, *args = command
-    return [str(name).lower(), *args]
-
-
-async def _messages(lines: AsyncIterator[ServerSentEvent], prefix: str) -> AsyncIterator[str]:
-    """The payloads of the channel's messages; ends with the upstream, however that ends."""
+async def _messages(events: AsyncIterator[ServerSentEvent], prefix: str) -> AsyncIterator[str]:
+    """Yield the payloads of the channel's messages; end with the upstream, whether it was closed or broken."""
     try:
-        async for line in lines:
-            if line.data.startswith(prefix):
-                yield line.data.removeprefix(prefix)
+        async for event in events:
+            if event.data.startswith(prefix):
+                yield event.data.removeprefix(prefix)
     except (httpx.HTTPError, SSEError):
         return

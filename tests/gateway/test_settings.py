@@ -1,4 +1,4 @@
-"""Settings, and the gateway as a process."""
+"""Settings of the gateway, and the gateway as a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pytest
 from infra.gateway.app import create_gateway
 from infra.gateway.settings import GatewaySettings, RedisTarget, parse_target
 from infra.settings import Env, SettingsError
-from tests.gateway.support import Served, Subscriber, Valkey, free_port, wait_until
+from tests.gateway.support import Served, Subscriber, Valkey
+from tests.support.redis import free_port
+from tests.support.waiting import wait_until
 
 GOOD = {"GATEWAY_REDIS_URL": "redis://h", "GATEWAY_TOKEN": "t"}
 
@@ -31,7 +33,7 @@ GOOD = {"GATEWAY_REDIS_URL": "redis://h", "GATEWAY_TOKEN": "t"}
         ("unix://u:p@/run/r.sock?db=2", RedisTarget(path="/run/r.sock", user="u", password="p", db=2)),
     ],
 )
-def test_urls(url: str, target: RedisTarget) -> None:
+def test_a_url_is_parsed(url: str, target: RedisTarget) -> None:
     assert parse_target(url) == target
 
 
@@ -40,7 +42,7 @@ def test_urls(url: str, target: RedisTarget) -> None:
     ["http://h", "h:6379", "redis://", "redis://h/x", "redis://h:x", "redis://h:99999", "redis://h?a=b", "unix://",
      "unix://run/redis.sock", "unix:///s?db=x", "unix:///s?a=b", "redis://[h", "redis://u:secret#x@h"],
 )  # fmt: skip
-def test_bad_urls_are_named_and_not_shown(url: str) -> None:
+def test_the_error_for_a_bad_url_names_the_variable_but_not_the_value(url: str) -> None:
     with pytest.raises(SettingsError, match=r"^GATEWAY_REDIS_URL ") as caught:
         GatewaySettings.from_env(Env(GOOD | {"GATEWAY_REDIS_URL": url}))
     assert "secret" not in str(caught.value)
@@ -54,7 +56,7 @@ def test_bad_urls_are_named_and_not_shown(url: str) -> None:
      ("GATEWAY_POOL_SIZE", "0"), ("GATEWAY_MAX_REQUEST_BYTES", "-1"), ("GATEWAY_POOL_TIMEOUT_S", "nan"),
      ("GATEWAY_COMMAND_TIMEOUT_S", "soon"), ("GATEWAY_READONLY_TOKEN", "t"), ("GATEWAY_REDIS_CA_FILE", "/none")],
 )  # fmt: skip
-def test_a_bad_variable_is_named(name: str, value: str) -> None:
+def test_the_error_for_a_bad_variable_names_it(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=rf"^{name} ") as caught:
         GatewaySettings.from_env(Env(GOOD | {name: value}))
     assert "\n" not in str(caught.value)
@@ -81,7 +83,7 @@ def test_every_variable_is_read() -> None:
     assert GatewaySettings.from_env(Env(GOOD)) == GatewaySettings(redis_url="redis://h", token="t")
 
 
-def test_secrets_are_not_shown() -> None:
+def test_secrets_are_not_in_the_repr() -> None:
     settings = GatewaySettings(redis_url="redis://:secret@h", token="secret", readonly_token="secret")
     assert "secret" not in repr(settings)
     assert "secret" not in repr(settings.target())
@@ -95,7 +97,7 @@ def command(**variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, cwd=root, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_the_command_refuses_bad_settings_with_one_line() -> None:
+def test_the_command_rejects_bad_settings_with_one_line() -> None:
     with command(GATEWAY_REDIS_URL="redis://h") as process:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (2, "", "GATEWAY_TOKEN is not set\n")

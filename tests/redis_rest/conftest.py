@@ -1,4 +1,4 @@
-"""A real Valkey behind the real gateway."""
+"""Fixtures: a Valkey, and a gateway in front of it."""
 
 from tests.support.servers import gateway_fixture, valkey_fixture
 

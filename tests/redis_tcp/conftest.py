@@ -1,4 +1,4 @@
-"""A real Valkey."""
+"""Fixture: a Valkey."""
 
 from tests.support.servers import valkey_fixture
 

@@ -1,4 +1,4 @@
-"""How the worker reaches Redis."""
+"""The worker's connections to Redis over TCP and unix sockets."""
 
 import asyncio
 import sys
@@ -24,6 +24,7 @@ KEEPALIVE_TIMER = "02"
 
 @asynccontextmanager
 async def connected(settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
+    """Open a client whose two kinds of connections are established."""
     redis = RedisTcp(settings)
     try:
         assert await redis.command("PING") == "PONG"
@@ -33,7 +34,7 @@ async def connected(settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
         await redis.close()
 
 
-async def test_it_reaches_redis_through_a_unix_socket(tmp_path: Path) -> None:
+async def test_the_client_connects_through_a_unix_socket(tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "redis.sock"
     command = [str(valkey_binary()), "--port", str(port), "--unixsocket", str(path), "--dir", str(tmp_path)]
     with running([*command, "--save", "", "--loglevel", "warning"], port):
@@ -41,29 +42,31 @@ async def test_it_reaches_redis_through_a_unix_socket(tmp_path: Path) -> None:
             assert await redis.command("GET", "none") is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel is asked for its timers")
-async def test_the_kernel_looks_soon_whether_redis_is_still_there(tcp: RedisTcpSettings) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/net/tcp")
+async def test_every_connection_has_a_keepalive_timer_below_a_minute(tcp: RedisTcpSettings) -> None:
     async with connected(tcp):
         port = urlsplit(tcp.url).port
         rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
         own = [row for row in rows if row[2].endswith(f":{port:04X}") and row[3] == ESTABLISHED]
         assert len(own) >= 2
         for row in own:
-            timer, _, left = row[5].partition(":")
+            timer, _, remaining = row[5].partition(":")
             assert timer == KEEPALIVE_TIMER
-            assert int(left, 16) / 100 < 60
+            assert int(remaining, 16) / 100 < 60
 
 
-async def test_what_is_asked_in_one_turn_shares_a_connection(tcp: RedisTcpSettings) -> None:
+async def test_commands_of_one_turn_share_a_connection(tcp: RedisTcpSettings) -> None:
     async with connected(tcp) as redis:
         ids = await asyncio.gather(*(redis.command("CLIENT", "ID") for _ in range(10)))
         assert len(set(ids)) == 1
 
 
-async def test_each_of_those_who_ask_together_gets_its_own_reply_or_refusal(tcp: RedisTcpSettings) -> None:
+async def test_each_command_of_a_shared_round_trip_gets_its_own_reply_or_error(tcp: RedisTcpSettings) -> None:
     async with connected(tcp) as redis:
-        asked = [("ECHO", "a"), ("LPOP", "list", "secret"), ("NOPE",), ("ECHO", "b")]
-        first, wrong, unknown, last = await asyncio.gather(*(redis.command(*a) for a in asked), return_exceptions=True)
+        commands = [("ECHO", "a"), ("LPOP", "list", "secret"), ("NOPE",), ("ECHO", "b")]
+        first, wrong, unknown, last = await asyncio.gather(
+            *(redis.command(*c) for c in commands), return_exceptions=True
+        )
         assert (first, last) == ("a", "b")
         assert isinstance(wrong, StoreRejected)
         assert isinstance(unknown, StoreRejected)
@@ -71,18 +74,18 @@ async def test_each_of_those_who_ask_together_gets_its_own_reply_or_refusal(tcp:
         assert "secret" not in str(wrong)
 
 
-async def test_who_gives_up_disturbs_nobody_who_asked_with_it(tcp: RedisTcpSettings) -> None:
+async def test_a_cancelled_caller_does_not_affect_others_of_its_round_trip(tcp: RedisTcpSettings) -> None:
     async with connected(tcp) as redis:
-        impatient = asyncio.create_task(redis.command("INCR", "given-up"))
-        patient = asyncio.create_task(redis.command("ECHO", "still here"))
+        cancelled = asyncio.create_task(redis.command("INCR", "cancelled"))
+        waiting = asyncio.create_task(redis.command("ECHO", "reply"))
         await asyncio.sleep(0)
-        impatient.cancel()
-        assert await patient == "still here"
-        assert impatient.cancelled()
-        await redis.command("DEL", "given-up")
+        cancelled.cancel()
+        assert await waiting == "reply"
+        assert cancelled.cancelled()
+        await redis.command("DEL", "cancelled")
 
 
-async def test_all_who_asked_together_hear_that_redis_is_gone(tmp_path: Path) -> None:
+async def test_all_commands_of_a_round_trip_fail_when_redis_is_down(tmp_path: Path) -> None:
     port = free_port()
     with valkey_server(tmp_path, port) as settings:
         redis = RedisTcp(settings)
@@ -93,31 +96,31 @@ async def test_all_who_asked_together_hear_that_redis_is_gone(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_a_connection_that_was_reset_while_nobody_used_it_is_replaced(
+def test_a_connection_that_was_reset_while_idle_is_replaced(
     tcp: RedisTcpSettings, run: Callable[[Coroutine[Any, Any, None]], None]
 ) -> None:
-    """To redis-py it looks as if it were open, and uvloop has an error of its own for whoever writes to it."""
+    """redis-py takes the connection for open, and uvloop raises an unusual error for a write to it."""
 
-    async def asked(call: Callable[[], Awaitable[object]]) -> object:
+    async def retried_once(call: Callable[[], Awaitable[object]]) -> object:
         async with asyncio.timeout(20):
             try:
                 return await call()
             except StoreUnavailable:
                 return await call()
 
-    async def check(redis: RedisTcp, way: Proxy) -> None:
+    async def check(redis: RedisTcp, proxy: Proxy) -> None:
         for _ in range(3):
             assert await redis.command("PING") == "PONG"
             assert await redis.wait_token("no tokens", 0.01) is False
-            await asyncio.to_thread(way.behave, Mode.RESET)
-            assert await asked(lambda: redis.command("PING")) == "PONG"
-            assert await asked(lambda: redis.wait_token("no tokens", 0.01)) is False
+            await asyncio.to_thread(proxy.behave, Mode.RESET)
+            assert await retried_once(lambda: redis.command("PING")) == "PONG"
+            assert await retried_once(lambda: redis.wait_token("no tokens", 0.01)) is False
         async with redis.subscribe("channel") as messages:
-            await asyncio.to_thread(way.behave, Mode.RESET)
+            await asyncio.to_thread(proxy.behave, Mode.RESET)
             assert [message async for message in messages] == []
         await redis.close()
 
     with ProxyHost() as host:
-        way = host.proxy(urlsplit(tcp.url).port or 0)
-        settings = replace(tcp, url=f"redis://{urlsplit(tcp.url).netloc.rpartition(':')[0]}:{way.port}")
-        run(check(RedisTcp(settings), way))
+        proxy = host.proxy(urlsplit(tcp.url).port or 0)
+        settings = replace(tcp, url=f"redis://{urlsplit(tcp.url).netloc.rpartition(':')[0]}:{proxy.port}")
+        run(check(RedisTcp(settings), proxy))

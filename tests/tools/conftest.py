@@ -1,4 +1,4 @@
-"""One real S3 server for all tests of the folder; each test has a run of its own."""
+"""Fixtures: one real S3 server for all tests of the folder, one run for each test."""
 
 import asyncio
 import subprocess

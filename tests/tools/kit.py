@@ -1,4 +1,4 @@
-"""Tools as a run calls them: arguments from JSON, the real workspace and sandbox, and what the log was told."""
+"""Kit for calling tools as a run does: arguments from JSON, real workspace and sandbox, recorded log."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ Result = TypeVar("Result", bound=ToolResult)
 
 
 @dataclass
-class Told:
-    """A ToolContext that remembers what it was told."""
+class RecordingContext:
+    """ToolContext that records all lines, messages and changes."""
 
     run_id: str
     call: str
@@ -47,59 +47,59 @@ class Told:
 
     @property
     def written(self) -> list[str]:
-        """The paths that were reported as stored."""
+        """Paths that were reported as stored."""
         return [info.path for changes in self.changes for info in changes.written]
 
     @property
     def deleted(self) -> list[str]:
-        """The paths that were reported as deleted."""
+        """Paths that were reported as deleted."""
         return [path for changes in self.changes for path in changes.deleted]
 
     @property
     def skipped(self) -> list[str]:
-        """The paths that were reported as never stored."""
+        """Paths that were reported as skipped."""
         return [path for changes in self.changes for path in changes.skipped]
 
 
 @dataclass
 class Kit:
-    """One run with its workspace. `told` is the context of the last call."""
+    """Run with its workspace. `context` is the context of the last call."""
 
     files: RunFiles
     executor: Executor
     scratch: Path
     run_id: str = field(default_factory=lambda: f"run_{uuid.uuid4().hex}")
     calls: int = 0
-    told: Told = field(init=False)
+    context: RecordingContext = field(init=False)
 
     async def call(self, tool: str, kind: type[Result], **args: Any) -> Result:
-        """Call a tool; its result is of the kind that it promises, and fit for the journal."""
-        self.told = Told(self.run_id, f"step-{self.calls}", self.files, self.executor)
+        """Call a tool and return its result, which must have the type `kind` and survive the journal's encoding."""
+        self.context = RecordingContext(self.run_id, f"step-{self.calls}", self.files, self.executor)
         self.calls += 1
         through_json = msgspec.json.decode(msgspec.json.encode(args))
-        result = await REGISTRY[tool].run(parse_args(tool, through_json, at="$"), self.told)
+        result = await REGISTRY[tool].run(parse_args(tool, through_json, at="$"), self.context)
         assert type(result) is kind
-        _fit_for_the_journal(result)
+        _check_journal_encoding(result)
         return result
 
     async def failed(self, tool: str, **args: Any) -> tuple[str, str, ExecutionResult | None]:
-        """Call a tool that fails: the code, the message, and what is known all the same."""
+        """Call a tool that must fail; return the code, the message and the partial result."""
         try:
             await self.call(tool, ToolResult, **args)
         except ToolFailed as exc:
             result = exc.result
             if result is not None:
                 assert isinstance(result, ExecutionResult)
-                _fit_for_the_journal(result)
+                _check_journal_encoding(result)
             return exc.code, str(exc), result
         raise AssertionError(f"{tool} did not fail")
 
     async def shell(self, command: str, **more: Any) -> ExecutionResult:
-        """Run a command line."""
+        """Call the tool `shell`."""
         return await self.call("shell", ExecutionResult, command=command, **more)
 
 
-def _fit_for_the_journal(result: ToolResult) -> None:
+def _check_journal_encoding(result: ToolResult) -> None:
     encoded = msgspec.json.encode(result)
     assert msgspec.json.decode(encoded, type=type(result)) == result
     assert len(encoded) < 2_000_000

@@ -1,4 +1,4 @@
-"""Each tool refuses what it does not take, and says which field it was."""
+"""Validation of tool arguments: invalid ones are rejected under the name of the field."""
 
 from typing import Any
 
@@ -65,14 +65,14 @@ PATHS = [
 
 
 def field_of(tool: str, args: Any) -> str:
-    with pytest.raises(InvalidInput) as refused:
+    with pytest.raises(InvalidInput) as raised:
         parse_args(tool, args, at="$.plan[3]")
-    assert str(refused.value)
-    return refused.value.field
+    assert str(raised.value)
+    return raised.value.field
 
 
 @pytest.mark.parametrize("tool", sorted(TOOLS))
-def test_least_and_most(tool: str) -> None:
+def test_minimal_and_maximal_arguments_are_accepted(tool: str) -> None:
     for args in (GOOD[tool], FULL[tool]):
         assert type(parse_args(tool, args, at="$")) is TOOLS[tool]
 
@@ -112,28 +112,28 @@ def test_a_path_stays_in_the_workspace(tool: str, path: str) -> None:
 
 @pytest.mark.parametrize("tool", ["file_delete", "file_write"])
 @pytest.mark.parametrize("path", [".run", ".run/x", ".run/a/b"])
-def test_the_platforms_own_folder_is_not_written(tool: str, path: str) -> None:
+def test_a_path_in_the_reserved_folder_is_rejected_for_writing(tool: str, path: str) -> None:
     assert field_of(tool, {**GOOD[tool], "path": path}) == "$.plan[3].args.path"
 
 
 @pytest.mark.parametrize("path", ["\ud800", "a/\udcff"])
-def test_a_path_is_unicode(path: str) -> None:
+def test_a_path_with_a_lone_surrogate_is_rejected(path: str) -> None:
     assert field_of("file_read", {"path": path}) == "$.plan[3].args.path"
 
 
 @pytest.mark.parametrize("tool", ["rm", "Shell", "", "file", "shell "])
-def test_an_unknown_tool_is_answered_with_those_there_are(tool: str) -> None:
-    with pytest.raises(InvalidInput, match="allowed are code, file_delete, file_list") as refused:
+def test_an_unknown_tool_is_rejected_with_the_list_of_tools(tool: str) -> None:
+    with pytest.raises(InvalidInput, match="allowed are code, file_delete, file_list") as raised:
         parse_args(tool, {}, at="$.plan[0]")
-    assert refused.value.field == "$.plan[0].tool"
+    assert raised.value.field == "$.plan[0].tool"
 
 
-def test_the_registry_has_just_the_tools_of_the_contract() -> None:
+def test_the_registry_has_exactly_the_tools_of_the_contract() -> None:
     assert {name: tool.args for name, tool in REGISTRY.items()} == TOOLS
     assert {name for name, tool in REGISTRY.items() if tool.executes} == {"code", "shell"}
 
 
-def test_results_are_typed() -> None:
+def test_every_tool_returns_a_tool_result() -> None:
     for tool in REGISTRY.values():
         returned = tool.run.__annotations__["return"]
         assert issubclass(returned, ToolResult), tool.name

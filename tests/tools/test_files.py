@@ -1,4 +1,4 @@
-"""The file tools on the real store."""
+"""File tools on a real object store."""
 
 import asyncio
 import base64
@@ -18,17 +18,17 @@ NAMES = ["a", "data/table.csv", "ü/日本/😀 x.txt", "a b+c%20&=?#.txt", "~",
 
 
 @pytest.mark.parametrize("path", NAMES)
-async def test_written_is_read_listed_and_deleted(kit: Kit, path: str) -> None:
+async def test_a_file_is_written_read_listed_and_deleted(kit: Kit, path: str) -> None:
     stored = await kit.call("file_write", FileWriteResult, path=path, content="ünï\n")
     assert (stored.path, stored.size_bytes) == (path, 6)
-    assert (kit.told.written, kit.told.deleted) == ([path], [])
+    assert (kit.context.written, kit.context.deleted) == ([path], [])
     read = await kit.call("file_read", FileReadResult, path=path)
     assert read == FileReadResult(path=path, content="ünï\n", encoding="utf-8", size_bytes=6, truncated=False)
     listed = await kit.call("file_list", FileListResult)
     assert ([info.path for info in listed.files], listed.count) == ([path], 1)
-    assert kit.told.lines == [("stdout", f"{6:>12}  {path}")]
+    assert kit.context.lines == [("stdout", f"{6:>12}  {path}")]
     assert (await kit.call("file_delete", FileDeleteResult, path=path)).path == path
-    assert kit.told.deleted == [path]
+    assert kit.context.deleted == [path]
     assert (await kit.call("file_list", FileListResult)).count == 0
 
 
@@ -36,22 +36,22 @@ async def test_written_is_read_listed_and_deleted(kit: Kit, path: str) -> None:
 async def test_a_missing_file_is_named(kit: Kit, tool: str) -> None:
     with pytest.raises(FileMissing, match="no/such"):
         await kit.call(tool, ToolResult, path="no/such")
-    assert not kit.told.changes
+    assert not kit.context.changes
 
 
-async def test_an_empty_file(kit: Kit) -> None:
+async def test_an_empty_file_is_written_and_read(kit: Kit) -> None:
     assert (await kit.call("file_write", FileWriteResult, path="empty", content="")).size_bytes == 0
     read = await kit.call("file_read", FileReadResult, path="empty", max_bytes=1)
     assert (read.content, read.size_bytes, read.truncated) == ("", 0, False)
 
 
-async def test_writing_replaces_the_whole(kit: Kit) -> None:
+async def test_writing_replaces_the_whole_file(kit: Kit) -> None:
     for content in ("a long first content", "short"):
         await kit.call("file_write", FileWriteResult, path="a", content=content)
     assert (await kit.call("file_read", FileReadResult, path="a")).content == "short"
 
 
-async def test_bytes_go_in_and_out_as_base64(kit: Kit) -> None:
+async def test_bytes_are_written_and_read_as_base64(kit: Kit) -> None:
     data = bytes(range(256)) * 3
     text = base64.b64encode(data).decode()
     assert (await kit.call("file_write", FileWriteResult, path="b", content=text, encoding="base64")).size_bytes == 768
@@ -62,7 +62,7 @@ async def test_bytes_go_in_and_out_as_base64(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("content", ["no base64!", "YQ", "YQ==YQ==", "ü", "YQ==\n"])
-async def test_what_is_no_base64_is_refused(kit: Kit, content: str) -> None:
+async def test_invalid_base64_is_rejected(kit: Kit, content: str) -> None:
     code, message, _ = await kit.failed("file_write", path="b", content=content, encoding="base64")
     assert code == "invalid_input"
     assert "not base64" in message
@@ -70,7 +70,7 @@ async def test_what_is_no_base64_is_refused(kit: Kit, content: str) -> None:
 
 
 @pytest.mark.parametrize("character", ["é", "日", "😀"])
-async def test_a_cut_through_a_character_leaves_text(kit: Kit, character: str) -> None:
+async def test_truncation_within_a_character_still_returns_text(kit: Kit, character: str) -> None:
     await kit.call("file_write", FileWriteResult, path="t", content=character * 10)
     size = len(character.encode())
     for cut in range(1, size * 3 + 1):
@@ -79,13 +79,13 @@ async def test_a_cut_through_a_character_leaves_text(kit: Kit, character: str) -
         assert read.size_bytes == len(read.content.encode())
 
 
-async def test_a_file_that_ends_within_a_character_is_no_text(kit: Kit) -> None:
+async def test_a_file_that_ends_within_a_character_is_returned_as_base64(kit: Kit) -> None:
     text = base64.b64encode("é".encode()[:1]).decode()
     await kit.call("file_write", FileWriteResult, path="t", content=text, encoding="base64")
     assert (await kit.call("file_read", FileReadResult, path="t")).encoding == "base64"
 
 
-async def test_a_cut_does_not_hide_what_is_no_text(kit: Kit) -> None:
+async def test_truncation_does_not_hide_bytes_that_are_not_text(kit: Kit) -> None:
     await kit.files.write("t", b"abcdef\xff" + b"x" * 10)
     for cut in (7, 8, 9):
         assert (await kit.call("file_read", FileReadResult, path="t", max_bytes=cut)).encoding == "base64"
@@ -99,7 +99,7 @@ async def test_a_large_file_is_read_in_part(kit: Kit) -> None:
     assert len(read.content) == 1_000_000
 
 
-async def test_a_folder_is_listed_without_its_neighbours(kit: Kit) -> None:
+async def test_a_listed_folder_excludes_files_outside(kit: Kit) -> None:
     for path in ("a/1", "a/b/2", "ab/3", "a.txt", "z"):
         await kit.call("file_write", FileWriteResult, path=path, content="x")
     listed = await kit.call("file_list", FileListResult, path="a")
@@ -108,18 +108,18 @@ async def test_a_folder_is_listed_without_its_neighbours(kit: Kit) -> None:
     assert (await kit.call("file_list", FileListResult)).count == 5
 
 
-async def test_a_long_list_is_cut_and_counted(kit: Kit) -> None:
+async def test_a_long_list_is_truncated_and_counted(kit: Kit) -> None:
     await asyncio.gather(*(kit.files.write(f"n/{number:04}", b"") for number in range(520)))
     listed = await kit.call("file_list", FileListResult, path="n")
-    assert (len(listed.files), listed.count, len(kit.told.lines)) == (500, 520, 500)
+    assert (len(listed.files), listed.count, len(kit.context.lines)) == (500, 520, 500)
     assert listed.files[-1].path == "n/0499"
 
 
-async def test_a_file_too_large_is_refused(kit: Kit) -> None:
+async def test_a_file_over_the_limit_is_rejected(kit: Kit) -> None:
     with pytest.raises(LimitExceeded, match=f"'big' has {FILE_BYTES + 1} bytes, a file may have at most {FILE_BYTES}"):
         await kit.files.write("big", b"x" * (FILE_BYTES + 1))
 
 
-async def test_a_message_is_said(kit: Kit) -> None:
+async def test_a_message_is_logged(kit: Kit) -> None:
     assert await kit.call("message", ToolResult, text="ünï\0\n") == ToolResult()
-    assert kit.told.messages == ["ünï\0\n"]
+    assert kit.context.messages == ["ünï\0\n"]

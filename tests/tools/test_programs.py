@@ -1,4 +1,4 @@
-"""The tools `shell` and `code` in the real sandbox."""
+"""Tools `shell` and `code` in the real sandbox."""
 
 import shutil
 
@@ -30,25 +30,25 @@ async def test_code_runs_in_its_language(kit: Kit, language: str) -> None:
     result = await kit.call("code", ExecutionResult, language=language, source=good)
     assert (result.exit_code, result.stdout_tail, result.stderr_tail) == (0, "out ü\n", "err\n")
     assert (result.stdout_bytes, result.stderr_bytes, result.kept) == (7, 4, ())
-    assert sorted(kit.told.lines) == [("stderr", "err"), ("stdout", "out ü")]
-    code, message, known = await kit.failed("code", language=language, source=bad)
+    assert sorted(kit.context.lines) == [("stderr", "err"), ("stdout", "out ü")]
+    code, message, partial = await kit.failed("code", language=language, source=bad)
     assert (code, message) == ("exit_code", "exit code 7")
-    assert known
-    assert known.exit_code == 7
+    assert partial
+    assert partial.exit_code == 7
 
 
 @pytest.mark.parametrize("language", sorted(SOURCES))
-async def test_code_that_is_none(kit: Kit, language: str) -> None:
+async def test_a_syntax_error_fails_the_call_with_its_message(kit: Kit, language: str) -> None:
     needs(language)
-    code, message, known = await kit.failed("code", language=language, source="this is (((\0 no program")
+    code, message, partial = await kit.failed("code", language=language, source="this is (((\0 no program")
     assert code == "exit_code"
-    assert known
-    assert known.stderr_tail
-    assert message.startswith(f"exit code {known.exit_code}: ")
+    assert partial
+    assert partial.stderr_tail
+    assert message.startswith(f"exit code {partial.exit_code}: ")
 
 
 @pytest.mark.parametrize("language", sorted(SOURCES))
-async def test_the_longest_source(kit: Kit, language: str) -> None:
+async def test_the_longest_source_is_executed(kit: Kit, language: str) -> None:
     needs(language)
     comment = "//" if language == "node" else "#"
     source = f"{comment}{'x' * 199_950}\n{'console.log(1)' if language == 'node' else 'echo 1'}"
@@ -57,7 +57,7 @@ async def test_the_longest_source(kit: Kit, language: str) -> None:
 
 
 @pytest.mark.parametrize("language", ["node", "bash"])
-async def test_a_language_that_is_missing_is_named(kit: Kit, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_language_is_named(kit: Kit, language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SYSTEM_PATH", "/nowhere")
     with pytest.raises(ExecutorUnavailable, match=f"'{language}' is not installed on this worker's host"):
         await kit.call("code", ToolResult, language=language, source="1")
@@ -73,23 +73,23 @@ async def test_modules_of_the_workspace_can_be_imported(kit: Kit) -> None:
     assert (await kit.call("code", ExecutionResult, language="python", source=source)).stdout_tail == "42\n"
 
 
-async def test_a_program_killed_by_a_signal(kit: Kit) -> None:
-    code, message, known = await kit.failed("shell", command="echo dying >&2; kill -9 $$")
+async def test_a_program_killed_by_a_signal_fails_with_128_plus_its_number(kit: Kit) -> None:
+    code, message, partial = await kit.failed("shell", command="echo dying >&2; kill -9 $$")
     assert (code, message) == ("exit_code", "exit code 137: dying")
-    assert known
+    assert partial
 
 
-async def test_a_timeout_keeps_what_there_was(kit: Kit) -> None:
-    code, message, known = await kit.failed("shell", command="echo begun; echo x > half; sleep 1000", timeout_s=0.7)
+async def test_a_timeout_keeps_output_and_files_so_far(kit: Kit) -> None:
+    code, message, partial = await kit.failed("shell", command="echo begun; echo x > half; sleep 1000", timeout_s=0.7)
     assert (code, message) == ("timeout", "killed after its timeout of 0.7 s")
-    assert known
-    assert (known.exit_code, known.stdout_tail) == (None, "begun\n")
-    assert kit.told.lines == [("stdout", "begun")]
-    assert kit.told.written == ["half"]
+    assert partial
+    assert (partial.exit_code, partial.stdout_tail) == (None, "begun\n")
+    assert kit.context.lines == [("stdout", "begun")]
+    assert kit.context.written == ["half"]
     assert await kit.files.read("half") == b"x\n"
 
 
-async def test_output_beyond_the_cap_is_kept_as_a_file(kit: Kit) -> None:
+async def test_output_beyond_the_limit_is_stored_as_a_file(kit: Kit) -> None:
     result = await kit.shell("seq 1 100000; echo problem >&2")
     assert result.stdout_bytes == 588_895
     assert result.kept == (".run/step-0.stdout", ".run/step-0.stderr")
@@ -98,8 +98,8 @@ async def test_output_beyond_the_cap_is_kept_as_a_file(kit: Kit) -> None:
     whole = "".join(f"{number}\n" for number in range(1, 100_001))
     assert await kit.files.read(".run/step-0.stdout") == whole.encode()
     assert await kit.files.read(".run/step-0.stderr") == b"problem\n"
-    logged = [text for stream, text in kit.told.lines if stream == "stdout"]
-    assert logged[-1] == "… the output goes on in .run/step-0.stdout"
+    logged = [text for stream, text in kit.context.lines if stream == "stdout"]
+    assert logged[-1] == "… output truncated; complete output: .run/step-0.stdout"
     assert "\n".join(logged[:-1]) == whole[: len("\n".join(logged[:-1]))]
     assert LOGGED_BYTES - 10 < len("\n".join(logged[:-1])) <= LOGGED_BYTES
     read = await kit.call("file_read", FileReadResult, path=".run/step-0.stdout", max_bytes=2)
@@ -108,30 +108,30 @@ async def test_output_beyond_the_cap_is_kept_as_a_file(kit: Kit) -> None:
 
 async def test_a_long_line_is_logged_in_parts(kit: Kit) -> None:
     await kit.shell("head -c 10000 /dev/zero | tr '\\0' x; echo; echo y")
-    assert "".join(text for _, text in kit.told.lines[:3]) == "x" * 10_000
-    assert kit.told.lines[3:] == [("stdout", "y")]
-    assert kit.told.unfinished == [True, True, False, False]
+    assert "".join(text for _, text in kit.context.lines[:3]) == "x" * 10_000
+    assert kit.context.lines[3:] == [("stdout", "y")]
+    assert kit.context.unfinished == [True, True, False, False]
 
 
-async def test_the_kept_output_of_earlier_calls_stays(kit: Kit) -> None:
+async def test_the_stored_output_of_earlier_calls_cannot_be_changed(kit: Kit) -> None:
     await kit.shell("seq 1 100000")
     await kit.shell("cat .run/step-0.stdout | tail -n 1; echo mine > .run/step-0.stdout; echo new > .run/planted")
-    assert kit.told.lines == [("stdout", "100000")]
-    assert kit.told.written == []
+    assert kit.context.lines == [("stdout", "100000")]
+    assert kit.context.written == []
     await kit.shell("ls .run")
-    assert kit.told.lines == [("stdout", "step-0.stdout")]
+    assert kit.context.lines == [("stdout", "step-0.stdout")]
     assert len(await kit.files.read(".run/step-0.stdout")) == 588_895
 
 
-async def test_a_failed_program_keeps_its_output_too(kit: Kit) -> None:
-    code, _, known = await kit.failed("shell", command="seq 1 100000 >&2; exit 9")
+async def test_the_output_of_a_failed_program_is_stored(kit: Kit) -> None:
+    code, _, partial = await kit.failed("shell", command="seq 1 100000 >&2; exit 9")
     assert code == "exit_code"
-    assert known
-    assert known.kept == (".run/step-0.stderr",)
+    assert partial
+    assert partial.kept == (".run/step-0.stderr",)
     assert (await kit.files.read(".run/step-0.stderr")).endswith(b"\n100000\n")
 
 
-async def test_a_flood_is_kept_up_to_its_bound(kit: Kit) -> None:
+async def test_a_flood_of_output_is_stored_up_to_the_limit(kit: Kit) -> None:
     line = "a line of some length, as most are in the output of programs"
     result = await kit.shell(f"yes '{line}' | head -c 100M")
     assert result.stdout_bytes == 100 * 1024 * 1024
@@ -140,13 +140,13 @@ async def test_a_flood_is_kept_up_to_its_bound(kit: Kit) -> None:
     assert kept.startswith(line.encode())
 
 
-async def test_bytes_that_are_no_text(kit: Kit) -> None:
+async def test_output_that_is_not_text_is_shown_with_replacement_characters(kit: Kit) -> None:
     result = await kit.shell("printf 'a\\377\\0b'; printf '\\303' >&2")
     assert (result.stdout_tail, result.stderr_tail) == ("a�\0b", "�")
-    assert sorted(kit.told.lines) == [("stderr", "�"), ("stdout", "a�\0b")]
+    assert sorted(kit.context.lines) == [("stderr", "�"), ("stdout", "a�\0b")]
 
 
-async def test_without_a_sandbox_by_request(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+async def test_tools_run_without_a_sandbox_on_request(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
     kit.executor = LocalExecutor(kit.scratch.with_name("unsafe"), unsafe=True)
     await kit.files.write("in.txt", b"content")
     assert (await kit.shell("cat in.txt; echo more > out.txt")).stdout_tail == "content"
@@ -154,7 +154,7 @@ async def test_without_a_sandbox_by_request(kit: Kit, caplog: pytest.LogCaptureF
     assert [record.message for record in caplog.records] == ["tool.unsandboxed"]
 
 
-async def test_a_sandbox_that_cannot_be_built_is_said(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_sandbox_is_reported_with_how_to_install_it(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
         raise ExecutorUnavailable(f"there is no bwrap on this host; {sandbox.INSTALL}")
 

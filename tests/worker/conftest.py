@@ -1,4 +1,4 @@
-"""A real Valkey, a real S3 server, and workers in this process, with tools that the tests hold in their hands."""
+"""Fixtures: a real Valkey, a real S3 server, and workers in this process, with tools controlled by the tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -43,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[OwnValkey]:
 
 @pytest.fixture
 async def own(server: OwnValkey) -> AsyncIterator[Rig]:
-    """A rig on a Valkey of its own."""
+    """Rig on a separate Valkey, which the test may stop."""
     made = Rig(server.settings)
     yield made
     await made.close()

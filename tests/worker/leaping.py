@@ -1,11 +1,11 @@
-"""An event loop whose clock leaps to the next thing that is due as soon as nothing is left to do before it."""
+"""Event loop with a virtual clock: if nothing is ready, the clock advances to the next timer instead of waiting."""
 
 import asyncio
 import selectors
 
 
 class _Leaping(selectors.SelectSelector):
-    """Does not wait for the time that it is given, but lets it pass."""
+    """Selector that adds its timeout to the virtual clock instead of waiting for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -14,13 +14,13 @@ class _Leaping(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready:
-            assert timeout is not None, "nothing is due any more: all of it waits for ever"
+            assert timeout is not None, "no timer is due: every task waits forever"
             self.now += max(0.0, timeout)
         return ready
 
 
 class LeapingLoop(asyncio.SelectorEventLoop):
-    """Its seconds take no time, and what happens in one of its turns happens at one moment."""
+    """Event loop on the virtual clock. Its timers take no real time; the clock is constant within one iteration."""
 
     def __init__(self) -> None:
         self._leaping = _Leaping()

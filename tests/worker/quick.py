@@ -1,8 +1,8 @@
-"""The product's worker for whom a second is a hundred: `python -m tests.worker.quick`.
+"""The product's worker with a health clock 100 times as fast: `python -m tests.worker.quick`.
 
-Only how long Redis has been silent is told by that clock, and an idle worker looks at its queue each half second of
-ours; the limit is the product's. Its tool `message` takes `hang PATH` for an order to stop the event loop until that
-file is there.
+Only the age of the last reply of Redis is measured by that clock; the limit is the product's. An idle worker claims
+every half second of real time. With the text `hang PATH`, the tool `message` blocks the event loop until that file
+exists.
 """
 
 import sys
@@ -25,15 +25,15 @@ HANG = "hang "
 
 
 async def say(args: MessageArgs, context: ToolContext) -> ToolResult:
-    """Hang if that is the text, then say it."""
+    """Block the event loop if the text asks for it, then log the message."""
     if args.text.startswith(HANG):
         while not Path(args.text.removeprefix(HANG)).exists():
-            time.sleep(0.01)  # noqa: ASYNC251 - that is the fault
+            time.sleep(0.01)  # noqa: ASYNC251 - the injected fault
     return await message.run(args, context)
 
 
 def main() -> int:
-    """What the product's worker does, with this clock and this tool."""
+    """Run the product's worker with this clock and this tool."""
     tools = {**REGISTRY, "message": Tool("message", MessageArgs, say, idempotent=True)}
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() * FACTOR)
     with (

@@ -1,7 +1,8 @@
-"""Builds workers from their real parts, with tools and faults that the tests choose."""
+"""Rig of the worker tests: workers built from their real parts, with tools and faults chosen by the tests."""
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,14 +27,14 @@ from worker.queue.loop import WorkerLoop
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool, ToolContext, ToolResult
-from worker.workspaces import RunFiles, Workspaces
+from worker.workspaces import RunFiles, RunWorkspaces
 
 T = TypeVar("T")
 ToolBody = Callable[[ToolContext, str], Awaitable[ToolResult | None]]
 
 
 class NoFiles:
-    """The workspaces and the executor of runs that use neither."""
+    """Workspaces and executor for runs that use neither."""
 
     logs = NoArchive()
 
@@ -54,35 +55,63 @@ class NoFiles:
 
 
 class Flaky:
-    """A Redis that executes everything; `loses` picks what has its answer lost, `late_s` says how late one comes.
+    """Redis that executes every call, but loses or delays replies.
 
-    Both are asked with the name of the script or of the command. No answer to a claim
-    comes that has the run `unheard` in it.
+    `loses(name)` decides whether the reply to a script or command is lost, `late_s(name)` by how many seconds it is
+    delayed. A claim reply that contains the run `undeliverable` is always lost.
     """
 
     def __init__(
-        self, inner: Redis, loses: Callable[[str], bool] | None, late_s: Callable[[str], float] | None, unheard: str
+        self,
+        inner: Redis,
+        loses: Callable[[str], bool] | None,
+        late_s: Callable[[str], float] | None,
+        undeliverable: str,
     ) -> None:
         self._inner = inner
-        self._unheard = unheard
+        self._undeliverable = undeliverable
         self._loses = loses or (lambda _: False)
         self._late_s = late_s or (lambda _: 0.0)
 
     async def command(self, *args: Argument) -> Reply:
-        return await self._heard(str(args[0]), self._inner.command(*args))
+        return await self._reply(str(args[0]), self._inner.command(*args))
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        return await self._heard("pipeline", self._inner.pipeline(commands))
+        return await self._reply("pipeline", self._inner.pipeline(commands))
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-        return await self._heard(script.name, self._inner.script(script, keys, args))
+        return await self._reply(script.name, self._inner.script(script, keys, args))
 
-    async def _heard(self, name: str, answer: Awaitable[T]) -> T:
-        reply = await answer
+    async def _reply(self, name: str, call: Awaitable[T]) -> T:
+        reply = await call
         await asyncio.sleep(self._late_s(name))
-        if self._loses(name) or (name == "claim" and self._unheard in str(reply)):
-            raise StoreUnavailable("the answer was lost")
+        if self._loses(name) or (name == "claim" and self._undeliverable in str(reply)):
+            raise StoreUnavailable("the reply was lost")
         return reply
+
+
+class Gate:
+    """Tool that blocks until `go` is set if its command begins with `wait`, and counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.cancelled: list[str] = []
+        self.go = asyncio.Event()
+
+    async def __call__(self, context: ToolContext, command: str) -> None:
+        self.calls[command] += 1
+        try:
+            if command.startswith("wait"):
+                await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(command)
+            raise
+
+    async def reached(self, command: str) -> None:
+        async def called() -> bool:
+            return self.calls[command] > 0
+
+        await until(called, f"'{command}' is executed")
 
 
 class Worker:
@@ -100,7 +129,7 @@ class Worker:
         await self._redis.close()
 
     async def killed(self) -> None:
-        """As after `kill -9`: nothing more is written, nothing is given back."""
+        """Stop as after `kill -9`: nothing more is written, no run is released."""
         doomed = [task for task in asyncio.all_tasks() if task.get_name().startswith(("run ", "work ", "emit "))]
         for task in [self.task, *doomed]:
             task.cancel()
@@ -109,7 +138,7 @@ class Worker:
 
 
 class Rig:
-    """One queue, its store, and the workers on it."""
+    """One queue and the workers on it."""
 
     def __init__(self, tcp: RedisTcpSettings) -> None:
         self._tcp = tcp
@@ -126,14 +155,14 @@ class Rig:
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
         late_s: Callable[[str], float] | None = None,
-        unheard: str = "no run",
-        workspaces: Workspaces | None = None,
+        undeliverable: str = "no run",
+        workspaces: RunWorkspaces | None = None,
         executor: Executor | None = None,
         idempotent: bool = True,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
-        store = RunStore(Flaky(redis, loses, late_s, unheard))
+        store = RunStore(Flaky(redis, loses, late_s, undeliverable))
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
@@ -143,7 +172,7 @@ class Rig:
         return worker
 
     async def submit(self, *commands: str, **spec: Any) -> str:
-        """A run with one `shell` step for each command, or what `spec` says."""
+        """Create a run with one `shell` step for each command, or as `spec` says; return its id."""
         if commands:
             spec["plan"] = [PlanStep(tool="shell", args={"command": command}) for command in commands]
         run_id = f"run_{uuid.uuid4().hex}"
@@ -151,7 +180,7 @@ class Rig:
         return run_id
 
     async def ended(self, run_id: str) -> RunRecord:
-        """The record once the run has ended."""
+        """Return the record once the run has ended."""
 
         async def terminal() -> bool:
             return (await self.store.get(run_id)).status in TERMINAL
@@ -160,13 +189,13 @@ class Rig:
         return await self.store.get(run_id)
 
     async def log(self, run_id: str) -> list[Event]:
-        """The whole log, checked to be without a hole."""
+        """Return the whole log; its sequence numbers must be contiguous."""
         events = await events_in_redis(self.store, run_id)
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
         return events
 
     async def kinds(self, run_id: str) -> list[str]:
-        """The types of the log's events."""
+        """Return the types of the log's events."""
         return [event.type for event in await self.log(run_id)]
 
     async def close(self) -> None:

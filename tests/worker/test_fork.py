@@ -1,4 +1,4 @@
-"""A run that begins with the first steps of another one."""
+"""Forks: runs that begin with the first steps of another run."""
 
 from collections import Counter
 
@@ -33,7 +33,7 @@ async def contents(rig: Rig, workspaces: Workspaces, run_id: str) -> dict[str, b
     return {file.path: await files.read(file.path) for file in await files.list()}
 
 
-async def test_a_fork_has_the_steps_and_the_workspace_as_of_there(
+async def test_a_fork_has_the_first_steps_and_their_workspace(
     rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_context, "MAX_INLINE_BYTES", 60)
@@ -61,13 +61,13 @@ async def test_a_fork_has_the_steps_and_the_workspace_as_of_there(
     assert (await contents(rig, workspaces, again)).keys() == {"b", "e"}
 
 
-async def test_a_fork_is_whole_though_every_other_answer_of_redis_is_lost(rig: Rig, workspaces: Workspaces) -> None:
-    """The first one of each kind, too: nothing that a worker asks about a run may end the run by being lost."""
-    asked: Counter[str] = Counter()
+async def test_a_fork_is_complete_although_every_other_reply_is_lost(rig: Rig, workspaces: Workspaces) -> None:
+    """The first reply of each kind is lost, too: no lost reply of a read or write may fail the run."""
+    calls: Counter[str] = Counter()
 
     def loses(name: str) -> bool:
-        asked[name] += 1
-        return asked[name] % 2 == 1 and name != "claim"
+        calls[name] += 1
+        return calls[name] % 2 == 1 and name != "claim"
 
     async def talk(context: ToolContext, command: str) -> None:
         await context.output("stdout", "x" * 100_000)
@@ -84,14 +84,14 @@ async def test_a_fork_is_whole_though_every_other_answer_of_redis_is_lost(rig: R
 
     async def archived() -> bool:
         log = await rig.store.log(fork)
-        return log.archived == log.seq and asked["trim"] > 1
+        return log.archived == log.seq and calls["trim"] > 1
 
-    await until(archived, "the log is in the archive, and the worker knows")
+    await until(archived, "the log is archived, and the reply to the last trim has arrived")
     assert (await contents(rig, workspaces, fork)).keys() == {"a", "b", "d"}
-    assert all(asked[name] > 1 for name in ("HSCAN", "emit", "finish", "XRANGE"))
+    assert all(calls[name] > 1 for name in ("HSCAN", "emit", "finish", "XRANGE"))
 
 
-async def test_a_fork_of_a_run_that_is_gone_fails_and_says_so(rig: Rig, workspaces: Workspaces) -> None:
+async def test_a_fork_of_a_deleted_run_fails_with_the_reason(rig: Rig, workspaces: Workspaces) -> None:
     rig.worker(edit, workspaces=workspaces)
     fork = await rig.submit(plan=steps("+a", "+b"), fork_of=ForkOf(run_id="run_gone", from_step=1))
     record = await rig.ended(fork)

@@ -1,4 +1,4 @@
-"""Liveness: alive as long as Redis answers, deaf when it has not for too long, answered even while the loop hangs."""
+"""Liveness endpoint: 200 while Redis replies, 503 once it has not replied for too long."""
 
 import asyncio
 import socket
@@ -12,28 +12,28 @@ import worker.__main__
 from infra.settings import Env, SettingsError
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
-from worker.health import Pulse, served
+from worker.health import Heartbeat, serve_health
 from worker.settings import WorkerSettings
 
 
-def test_a_worker_that_hears_nothing_is_deaf_until_it_hears_again() -> None:
-    pulse = Pulse()
-    with served(pulse, "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
+def test_the_endpoint_says_unresponsive_until_redis_replies_again() -> None:
+    heartbeat = Heartbeat()
+    with serve_health(heartbeat, "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
         url = f"http://127.0.0.1:{port}/health"
 
-        def answers(code: int, status: str, *, beats: bool) -> bool:
-            if beats:
-                pulse.beat()
+        def answers(code: int, status: str, *, replies: bool) -> bool:
+            if replies:
+                heartbeat.record()
             answer = http.get(url)
             return (answer.status_code, answer.json()["status"]) == (code, status)
 
         for _ in range(2):
-            wait_until(lambda: answers(200, "ok", beats=True), "it is alive")
-            wait_until(lambda: answers(503, "deaf", beats=False), "it is deaf")
+            wait_until(lambda: answers(200, "ok", replies=True), "the status is ok")
+            wait_until(lambda: answers(503, "unresponsive", replies=False), "the status is unresponsive")
         assert http.get(f"http://127.0.0.1:{port}/").status_code == 404
 
 
-async def test_it_beats_with_claims_and_renewals(rig: Rig) -> None:
+async def test_claims_and_renewals_record_a_heartbeat(rig: Rig) -> None:
     go = asyncio.Event()
 
     async def body(*_: object) -> None:
@@ -44,11 +44,11 @@ async def test_it_beats_with_claims_and_renewals(rig: Rig) -> None:
     await until(lambda: _true(len(worker.keeper) == 1), "the run has begun")
 
     def last_beat() -> float:
-        return round(time.monotonic() - worker.keeper.pulse.age_s(), 2)
+        return round(time.monotonic() - worker.keeper.heartbeat.age_s(), 2)
 
     for _ in range(3):
         before = last_beat()
-        await until(lambda: _true(last_beat() > before), "the pulse beats while all slots are busy")  # noqa: B023
+        await until(lambda: _true(last_beat() > before), "a heartbeat is recorded while all slots are busy")  # noqa: B023
     go.set()
 
 
@@ -56,19 +56,19 @@ async def _true(value: bool) -> bool:
     return value
 
 
-def test_a_port_that_is_taken_is_a_line() -> None:
+def test_a_port_in_use_is_a_settings_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         with (
-            pytest.raises(SettingsError, match=f"WORKER_HEALTH_PORT {port} cannot be had"),
-            served(Pulse(), "127.0.0.1", port, 1),
+            pytest.raises(SettingsError, match=f"WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{port}"),
+            serve_health(Heartbeat(), "127.0.0.1", port, 1),
         ):
             pass
 
 
-def test_the_port_is_a_setting() -> None:
+def test_the_port_is_read_from_the_environment() -> None:
     assert WorkerSettings.from_env(Env({})).health_port is None
     assert WorkerSettings.from_env(Env({"WORKER_HEALTH_PORT": "8080"})).health_port == 8080
     with pytest.raises(SettingsError, match="WORKER_HEALTH_PORT"):
@@ -76,12 +76,12 @@ def test_the_port_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(("lease_s", "max_age_s"), [(15, 300), (720, 300), (3600, 1260)])
-def test_a_busy_worker_is_given_the_time_between_two_renewals(
+def test_the_maximum_age_exceeds_the_time_between_two_renewals(
     monkeypatch: pytest.MonkeyPatch, lease_s: float, max_age_s: float
 ) -> None:
-    """All it does then is to renew its leases."""
+    """A busy worker sends nothing but renewals."""
     given: list[float] = []
-    monkeypatch.setattr(worker.__main__, "served", lambda _pulse, _host, _port, age_s: given.append(age_s))
+    monkeypatch.setattr(worker.__main__, "serve_health", lambda _heartbeat, _host, _port, age_s: given.append(age_s))
     settings = WorkerSettings("w", 1, lease_s, 5.0, Path(), health_port=1)
-    worker.__main__._health(Pulse(), settings)
+    worker.__main__._health(Heartbeat(), settings)
     assert given == [max_age_s]

@@ -1,4 +1,4 @@
-"""`GET /health` of the worker as a process: while Redis says nothing, while its loop hangs, and at its end."""
+"""`GET /health` of the worker as a process: while Redis is silent, while the event loop hangs, and at the exit."""
 
 import os
 import signal
@@ -20,13 +20,13 @@ from tests.worker.quick import HANG
 from tests.worker.rig import Rig
 
 LIMIT_S = 300
-"""As docs/configuration.md has it."""
+"""The limit that docs/configuration.md states."""
 GENEROUS_S = 60.0
 QUICK = "tests.worker.quick"
 
 
 class Watched:
-    """A worker process and what its port says of it."""
+    """Worker process with a client of its health endpoint."""
 
     def __init__(self, module: str, redis: RedisTcpSettings, folder: Path, **changes: str) -> None:
         self.port = free_port()
@@ -46,20 +46,20 @@ class Watched:
         self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=GENEROUS_S)
 
     async def ask(self) -> tuple[int, float]:
-        """The status code, and how long ago Redis answered; the one has to follow from the other."""
+        """Return the status code and the age of the last reply; the code must follow from the age."""
         answer = await self._http.get("/health")
-        said = answer.json()
-        age_s = float(said["age_s"])
-        assert (answer.status_code, said["status"]) in {(200, "ok"), (503, "deaf")}
-        if age_s != LIMIT_S:  # it is a rounded number
+        health = answer.json()
+        age_s = float(health["age_s"])
+        assert (answer.status_code, health["status"]) in {(200, "ok"), (503, "unresponsive")}
+        if age_s != LIMIT_S:  # the age is rounded
             assert answer.status_code == (200 if age_s < LIMIT_S else 503)
         return answer.status_code, age_s
 
-    async def says(self, code: int) -> None:
-        async def said() -> bool:
+    async def wait_for(self, code: int) -> None:
+        async def reached() -> bool:
             return (await self.ask())[0] == code
 
-        await until(said, f"the port says {code}", GENEROUS_S)
+        await until(reached, f"the health endpoint returns {code}", GENEROUS_S)
 
     async def status_of(self, path: str) -> int:
         return (await self._http.get(path)).status_code
@@ -71,7 +71,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(module: str, redis: RedisTcpSettings, folder: Path, **changes: str) -> AsyncIterator[Watched]:
-    """A worker that has started."""
+    """Start a worker process; kill it at the end."""
     worker = Watched(module, redis, folder, **changes)
     try:
         worker.process.start()
@@ -86,7 +86,7 @@ async def watched(module: str, redis: RedisTcpSettings, folder: Path, **changes:
         await worker.close()
 
 
-async def is_of_use(rig: Rig) -> None:
+async def assert_works(rig: Rig) -> None:
     run_id = await rig.submit(plan=[say("x")])
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
 
@@ -95,7 +95,7 @@ def say(text: str) -> PlanStep:
     return PlanStep(tool="message", args={"text": text})
 
 
-async def test_an_idle_worker_hears_of_redis_again_and_again(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
+async def test_an_idle_worker_calls_redis_regularly(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
     async with watched(QUICK, server.settings, tmp_path) as worker:
         for _ in range(3):
             before = (await worker.ask())[1]
@@ -108,60 +108,58 @@ async def test_an_idle_worker_hears_of_redis_again_and_again(own: Rig, server: O
             await until(younger, "Redis has answered again", GENEROUS_S)
 
 
-async def test_the_port_says_503_while_redis_stands_still_and_200_after_that(
+async def test_health_is_503_while_redis_is_suspended_and_200_afterwards(
     own: Rig, server: OwnValkey, tmp_path: Path
 ) -> None:
     found = str(await own.redis.command("INFO", "server")).partition("process_id:")[2].split()[0]
     async with watched(QUICK, server.settings, tmp_path) as worker:
         for _ in range(2):
-            await worker.says(200)
+            await worker.wait_for(200)
             os.kill(int(found), signal.SIGSTOP)
             try:
-                await worker.says(503)
+                await worker.wait_for(503)
             finally:
                 os.kill(int(found), signal.SIGCONT)
-            await worker.says(200)
-            await is_of_use(own)
+            await worker.wait_for(200)
+            await assert_works(own)
         assert worker.process.is_alive()
 
 
-async def test_the_port_says_503_while_there_is_no_redis_and_200_after_that(
+async def test_health_is_503_while_redis_is_down_and_200_afterwards(
     own: Rig, server: OwnValkey, tmp_path: Path
 ) -> None:
     async with watched(QUICK, server.settings, tmp_path) as worker:
-        await worker.says(200)
+        await worker.wait_for(200)
         server.stop()
-        await worker.says(503)
+        await worker.wait_for(503)
         server.start()
-        await worker.says(200)
-        await is_of_use(own)
+        await worker.wait_for(200)
+        await assert_works(own)
         assert worker.process.is_alive()
 
 
-async def test_the_port_says_503_while_the_loop_hangs_and_200_after_that(
+async def test_health_is_503_while_the_event_loop_hangs_and_200_afterwards(
     own: Rig, server: OwnValkey, tmp_path: Path
 ) -> None:
     go = tmp_path / "go"
     async with watched(QUICK, server.settings, tmp_path) as worker:
-        await worker.says(200)
+        await worker.wait_for(200)
         hung = await own.submit(plan=[say(f"{HANG}{go}")])
-        await worker.says(503)
+        await worker.wait_for(503)
         other = await own.submit(plan=[say("x")])
-        await worker.says(503)
+        await worker.wait_for(503)
         assert (await own.store.get(hung)).status is Status.RUNNING
         assert (await own.store.get(other)).status is Status.QUEUED
         go.touch()
-        await worker.says(200)
+        await worker.wait_for(200)
         for run_id in (hung, other):
             run = await own.ended(run_id)
             assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
 
 
-async def test_the_entrypoint_itself_answers_at_its_port_and_ends_in_order(
-    own: Rig, server: OwnValkey, tmp_path: Path
-) -> None:
+async def test_the_product_serves_health_and_exits_cleanly(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
     async with watched("worker", server.settings, tmp_path) as worker:
-        await is_of_use(own)
+        await assert_works(own)
         assert (await worker.ask())[0] == 200
         assert await worker.status_of("/") == 404
         worker.process.end(signal.SIGTERM, GENEROUS_S)
@@ -170,14 +168,18 @@ async def test_the_entrypoint_itself_answers_at_its_port_and_ends_in_order(
         assert not accepts(worker.port)
 
 
-def test_the_entrypoint_says_in_one_line_that_its_port_is_taken(server: OwnValkey, tmp_path: Path) -> None:
+def test_the_product_reports_a_port_in_use_in_one_line(server: OwnValkey, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         worker = Watched("worker", server.settings, tmp_path, WORKER_HEALTH_PORT=port).process
         worker.start()
-        wait_until(lambda: not worker.is_alive(), "it gives up", GENEROUS_S)
+        wait_until(lambda: not worker.is_alive(), "the worker exits", GENEROUS_S)
     assert worker.exit_code() == 2
-    assert worker.log().splitlines()[-1].startswith(f"worker: WORKER_HEALTH_PORT {port} cannot be had on 127.0.0.1: ")
+    assert (
+        worker.log()
+        .splitlines()[-1]
+        .startswith(f"swissbrain-worker: WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{port}: ")
+    )
     assert "Traceback" not in worker.log()

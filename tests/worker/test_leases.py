@@ -1,4 +1,4 @@
-"""Leases that end while the worker does not know it."""
+"""Leases that expire unnoticed, and lost replies to claims and renewals."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from worker import lease
 from worker.toolkit.base import ToolContext
 
 
-async def test_work_stops_when_the_lease_ends_even_if_the_renewal_is_never_answered(rig: Rig) -> None:
+async def test_work_stops_when_the_lease_expires_and_no_renewal_is_answered(rig: Rig) -> None:
     stopped = asyncio.Event()
     begun = asyncio.Event()
 
@@ -29,7 +29,7 @@ async def test_work_stops_when_the_lease_ends_even_if_the_renewal_is_never_answe
     await asyncio.wait_for(stopped.wait(), 20)
 
 
-async def test_a_claim_that_comes_later_than_its_lease_ends_begins_nothing(rig: Rig) -> None:
+async def test_a_claim_reply_that_arrives_after_the_lease_expired_begins_no_step(rig: Rig) -> None:
     calls: list[str] = []
     claims = 0
 
@@ -53,14 +53,14 @@ async def test_a_claim_that_comes_later_than_its_lease_ends_begins_nothing(rig: 
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert calls == ["one", "two"]
 
-    async def has_left_it() -> bool:
+    async def has_abandoned_it() -> bool:
         return claims > 0 and len(late.keeper) == 0
 
-    await until(has_left_it, "the answer reaches the first worker, which leaves the run")
+    await until(has_abandoned_it, "the reply reaches the first worker, which abandons the run")
     assert calls == ["one", "two"]
 
 
-async def test_a_run_that_comes_back_to_its_worker_begins_once_the_old_attempt_is_over(rig: Rig) -> None:
+async def test_a_run_reclaimed_by_its_worker_begins_after_the_earlier_attempt_has_ended(rig: Rig) -> None:
     seen: list[str] = []
 
     async def body(context: ToolContext, command: str) -> None:
@@ -69,7 +69,7 @@ async def test_a_run_that_comes_back_to_its_worker_begins_once_the_old_attempt_i
             await asyncio.sleep(600 if len(seen) == 1 else 0)
         except asyncio.CancelledError:
             await asyncio.sleep(0.2)
-            seen.append("is dead")
+            seen.append("ends")
             raise
 
     rig.worker(body, lease_s=600)
@@ -78,15 +78,15 @@ async def test_a_run_that_comes_back_to_its_worker_begins_once_the_old_attempt_i
     async def begun() -> bool:
         return bool(seen)
 
-    await until(begun, "it begins")
+    await until(begun, "the run begins")
     await rig.redis.command("ZADD", rig.store.keys.leases, 1, run_id)
     await rig.redis.command("RPUSH", rig.store.keys.pending, "wake")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
-    assert seen == ["begins", "is dead", "begins"]
+    assert seen == ["begins", "ends", "begins"]
 
 
-async def test_a_claim_whose_answer_is_lost_costs_neither_an_attempt_nor_a_lease(rig: Rig) -> None:
-    """No token wakes the worker, and others say meanwhile that there is nothing to be done."""
+async def test_a_lost_claim_reply_costs_neither_an_attempt_nor_a_lease(rig: Rig) -> None:
+    """No token wakes the worker, and control messages meanwhile move its alarm to later."""
     calls: list[str] = []
     claims = 0
 
@@ -100,17 +100,17 @@ async def test_a_claim_whose_answer_is_lost_costs_neither_an_attempt_nor_a_lease
 
     rig.worker(record, lease_s=600, loses=loses)
 
-    async def looked() -> bool:
+    async def claimed_once() -> bool:
         return claims == 1
 
-    await until(looked, "it has looked at the queue")
+    await until(claimed_once, "the worker has claimed once")
     run_id = await rig.submit("one", max_attempts=1)
 
-    async def told_to_wait() -> bool:
+    async def succeeded_although_told_to_wait() -> bool:
         await rig.redis.command("PUBLISH", rig.store.keys.control, "next 600000")
         return (await rig.store.get(run_id)).status is Status.SUCCEEDED
 
-    await until(told_to_wait, "the run is done")
+    await until(succeeded_although_told_to_wait, "the run is done")
     assert calls == ["one"]
     assert [(each.attempt, each.outcome) for each in await rig.store.attempts(run_id)] == [
         (1, "unanswered"),
@@ -118,21 +118,21 @@ async def test_a_claim_whose_answer_is_lost_costs_neither_an_attempt_nor_a_lease
     ]
 
 
-async def test_of_a_run_that_no_answer_can_carry_no_other_run_suffers(rig: Rig) -> None:
+async def test_a_run_too_large_for_any_reply_affects_no_other_run(rig: Rig) -> None:
     doomed = await rig.submit("doomed", max_attempts=2)
     others = [await rig.submit(f"run {number}", max_attempts=1) for number in range(3)]
 
     async def nothing(context: ToolContext, command: str) -> None:
         return
 
-    rig.worker(nothing, lease_s=600, unheard=doomed)
+    rig.worker(nothing, lease_s=600, undeliverable=doomed)
     assert [(await rig.ended(run_id)).status for run_id in others] == [Status.SUCCEEDED] * 3
     ended = await rig.ended(doomed)
     assert ended.error
     assert (ended.status, ended.error.code) == (Status.FAILED, "worker_lost")
 
 
-async def test_a_record_that_cannot_be_read_ends_its_run_and_not_its_worker(rig: Rig) -> None:
+async def test_an_undecodable_record_fails_its_run_and_not_its_worker(rig: Rig) -> None:
     async def nothing(context: ToolContext, command: str) -> None:
         return
 
@@ -146,8 +146,8 @@ async def test_a_record_that_cannot_be_read_ends_its_run_and_not_its_worker(rig:
     assert not worker.task.done()
 
 
-async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) -> None:
-    """Draining begins right after a claim whose answer was lost."""
+async def test_a_draining_worker_releases_the_runs_of_a_lost_claim_reply(rig: Rig) -> None:
+    """Draining begins right after the lost reply."""
 
     async def nothing(context: ToolContext, command: str) -> None:
         return
@@ -170,9 +170,9 @@ async def test_a_worker_that_drains_gives_back_what_it_never_heard_of(rig: Rig) 
     assert ((await rig.ended(run_id)).status, (await rig.store.get(run_id)).attempt) == (Status.SUCCEEDED, 1)
 
 
-async def test_a_renewal_whose_answer_is_lost_costs_no_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked again before the lease ends."""
-    monkeypatch.setattr(lease, "RECONNECT_S", 0.1)
+async def test_a_lost_renewal_reply_costs_no_lease(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The renewal is repeated before the lease expires."""
+    monkeypatch.setattr(lease, "RETRY_S", 0.1)
     go = asyncio.Event()
     renewals = 0
 
@@ -203,7 +203,7 @@ async def test_a_renewal_whose_answer_is_lost_costs_no_lease(rig: Rig, monkeypat
     assert (run.status, run.fence) == (Status.SUCCEEDED, 1)
 
 
-async def test_a_delayed_run_is_begun_in_time_though_it_was_made_while_a_claim_was_not_yet_answered(rig: Rig) -> None:
+async def test_a_delayed_run_created_during_a_claim_begins_in_time(rig: Rig) -> None:
     claims = 0
 
     def late_s(script: str) -> float:
@@ -216,10 +216,10 @@ async def test_a_delayed_run_is_begun_in_time_though_it_was_made_while_a_claim_w
 
     rig.worker(nothing, late_s=late_s)
 
-    async def has_asked_again() -> bool:
+    async def has_claimed_again() -> bool:
         await rig.redis.command("PUBLISH", rig.store.keys.control, "due 0")
         return claims >= 2
 
-    await until(has_asked_again, "it has looked, and waits for an answer that knows of nothing")
+    await until(has_claimed_again, "a second claim waits for its reply, which does not include the run")
     run_id = await rig.submit("soon", delay_s=0.5)
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED

@@ -1,4 +1,4 @@
-"""Redis away, loading, or not to be found: the worker comes back by itself and has lost nothing."""
+"""Redis unreachable, loading, or with a name that does not resolve: the worker recovers without loss."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ async def refusal(rig: Rig) -> str:
     return ""
 
 
-async def test_while_redis_loads_its_data_everything_waits(own: Rig, server: OwnValkey) -> None:
+async def test_runs_wait_while_redis_loads_its_data(own: Rig, server: OwnValkey) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def body(context: ToolContext, command: str) -> None:
@@ -43,7 +43,7 @@ async def test_while_redis_loads_its_data_everything_waits(own: Rig, server: Own
     held = await own.submit("one", "two")
     await asyncio.wait_for(begun.wait(), 20)
     own.worker(body, slots=1, lease_s=600)
-    await until(lambda: _is_quiet(own, held), "nothing is under way that Redis could forget")
+    await until(lambda: _is_quiet(own, held), "no write is pending that a restart of Redis could lose")
     await save_ballast(own.redis)
     server.stop()
     go.set()
@@ -55,7 +55,7 @@ async def test_while_redis_loads_its_data_everything_waits(own: Rig, server: Own
     async def loaded() -> bool:
         return not await refusal(own)
 
-    await until(loading, "Redis loads")
+    await until(loading, "Redis is loading")
     await hurry(own.redis)
     await until(loaded, "Redis has loaded", GENEROUS_S)
     for run_id in (held, await own.submit("three"), await own.submit("four")):
@@ -65,32 +65,32 @@ async def test_while_redis_loads_its_data_everything_waits(own: Rig, server: Own
     assert texts == ["one", "two"]
 
 
-async def test_a_tool_that_logs_while_redis_is_away_is_slowed_and_nothing_is_dropped(rig: Rig) -> None:
-    lines, told = 4000, 0
+async def test_a_tool_that_logs_waits_while_redis_is_away_and_no_line_is_dropped(rig: Rig) -> None:
+    lines, logged = 4000, 0
     begun = asyncio.Event()
 
     async def body(context: ToolContext, command: str) -> None:
-        nonlocal told
+        nonlocal logged
         await begun.wait()
         for number in range(lines):
             await context.output("stdout", f"{number} {'x' * 200}")
-            told = number
+            logged = number
 
     rig.worker(body, lease_s=600)
     run_id = await rig.submit("flood")
-    await until(lambda: _is_running(rig, run_id), "it has begun")
+    await until(lambda: _is_running(rig, run_id), "the run has begun")
     await rig.redis.command("CLIENT", "PAUSE", 60_000, "WRITE")
     begun.set()
     before = -1
 
     async def stands_still() -> bool:
         nonlocal before
-        last, before = before, told
+        last, before = before, logged
         await asyncio.sleep(0.3)
         return last == before > 0
 
     await until(stands_still, "the tool waits")
-    assert told < lines / 2
+    assert logged < lines / 2
     await rig.redis.command("CLIENT", "UNPAUSE")
     await rig.ended(run_id)
     texts = [str(event.data["text"]) for event in await rig.log(run_id) if event.type == "tool.output"]
@@ -108,7 +108,7 @@ async def _is_running(rig: Rig, run_id: str) -> bool:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Path:
-    """The names that the worker below can resolve; to ask for others takes no time and fails for now."""
+    """Hosts file of the worker below: any name that it lacks fails to resolve immediately, with a temporary error."""
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
     (tmp_path / "nsswitch.conf").write_text("hosts: files dns\n")
     (tmp_path / "hosts").write_text("")
@@ -117,7 +117,7 @@ def hosts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lonely(hosts: Path, server: OwnValkey, tmp_path: Path) -> Iterator[Process]:
-    """The worker as a process that has to resolve the name of its Redis."""
+    """Worker process that must resolve the name of its Redis."""
     try:
         bwrap = str(find_bwrap())
     except ExecutorUnavailable as exc:
@@ -142,7 +142,7 @@ def _bound(path: Path) -> list[str]:
     return ["--bind", str(path), f"/etc/{path.name}"]
 
 
-async def test_a_name_that_resolves_late_or_not_for_a_while_is_asked_for_again(
+async def test_the_worker_resolves_the_name_of_redis_again_after_a_failure(
     own: Rig, server: OwnValkey, lonely: Process, hosts: Path
 ) -> None:
     def misses() -> int:
@@ -150,7 +150,7 @@ async def test_a_name_that_resolves_late_or_not_for_a_while_is_asked_for_again(
 
     for _ in range(2):
         known = misses()
-        await asyncio.to_thread(wait_until, lambda: misses() > known + 1, "it cannot find Redis", GENEROUS_S)  # noqa: B023
+        await asyncio.to_thread(wait_until, lambda: misses() > known + 1, "Redis is not found", GENEROUS_S)  # noqa: B023
         hosts.write_text(f"127.0.0.1 {NAME}\n")
         run_id = await own.submit(plan=[PlanStep(tool="message", args={"text": "x"})])
         assert (await own.ended(run_id)).status is Status.SUCCEEDED
@@ -160,9 +160,11 @@ async def test_a_name_that_resolves_late_or_not_for_a_while_is_asked_for_again(
     assert lonely.is_alive()
 
 
-async def test_a_worker_ends_though_redis_is_away(own: Rig, server: OwnValkey, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot give back what it holds, so the lease ends by itself."""
-    monkeypatch.setattr(loop, "GIVE_BACK_S", 0.2)
+async def test_a_drained_worker_exits_without_redis(
+    own: Rig, server: OwnValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker cannot release its run, so the lease must expire."""
+    monkeypatch.setattr(loop, "RELEASE_S", 0.2)
     begun, ended = asyncio.Event(), asyncio.Event()
 
     async def body(context: ToolContext, command: str) -> None:

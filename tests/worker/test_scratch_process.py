@@ -1,4 +1,4 @@
-"""What the worker as a process leaves on its host: nothing if it ends in order, else nothing for long."""
+"""Scratch folders of worker processes: removed at a clean exit, or by the next worker after a kill."""
 
 import signal
 from pathlib import Path
@@ -13,7 +13,7 @@ def folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
 
 
-async def test_a_worker_that_ends_in_order_leaves_no_folder(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
+async def test_a_worker_that_exits_cleanly_leaves_no_folder(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
     async with watched("worker", server.settings, tmp_path, WORKER_NAME="w-1") as worker:
         assert folders(tmp_path / "work") == ["w-1"]
         worker.process.end(signal.SIGTERM, GENEROUS_S)
@@ -21,14 +21,14 @@ async def test_a_worker_that_ends_in_order_leaves_no_folder(own: Rig, server: Ow
     assert folders(tmp_path / "work") == []
 
 
-async def test_the_next_worker_removes_the_folders_of_killed_ones_and_no_others(
+async def test_the_next_worker_removes_only_the_folders_of_killed_workers(
     own: Rig, server: OwnValkey, tmp_path: Path
 ) -> None:
     root = tmp_path / "work"
-    places = [tmp_path / name for name in ("killed", "living", "next")]
-    for place in places:
-        place.mkdir()
-    killed, living, last = places
+    cwds = [tmp_path / name for name in ("killed", "living", "next")]
+    for cwd in cwds:
+        cwd.mkdir()
+    killed, living, last = cwds
     async with watched("worker", server.settings, living, WORKER_ROOT=str(root)):
         (lives,) = folders(root)
         for _ in range(2):
@@ -43,4 +43,4 @@ async def test_the_next_worker_removes_the_folders_of_killed_ones_and_no_others(
             assert len(found) == 2
             assert "scratch.removed" in worker.process.log()
             worker.process.end(signal.SIGTERM, GENEROUS_S)
-        wait_until(lambda: folders(root) == [lives], "only that of the living worker is left")
+        wait_until(lambda: folders(root) == [lives], "only the folder of the living worker remains")

@@ -1,4 +1,4 @@
-"""The time that a plan gives one of its steps: when it is over the step is stopped, and the run says which it was."""
+"""Timeout of a step: the step is stopped, and the run fails under its index."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ LONG_S = 600.0
 
 
 class Steps:
-    """A tool that waits for ever if it is told so, until `go`, and knows what was called and what was cancelled."""
+    """Tool that records its calls and cancellations; with the command `wait` it blocks until `go` is set."""
 
     def __init__(self) -> None:
         self.called: list[str] = []
@@ -36,7 +36,7 @@ def step(command: str, timeout_s: float | None = None) -> PlanStep:
     return PlanStep(tool="shell", args={"command": command}, timeout_s=timeout_s)
 
 
-async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_number(rig: Rig) -> None:
+async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_index(rig: Rig) -> None:
     steps = Steps()
     rig.worker(steps)
     run_id = await rig.submit(plan=[step("quick"), step("wait", 0.05), step("never")])
@@ -49,7 +49,7 @@ async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_numb
     assert (steps.called, steps.cancelled) == (["quick", "wait"], ["wait"])
 
 
-async def test_the_log_tells_of_the_step_that_took_too_long(rig: Rig) -> None:
+async def test_the_log_names_the_step_that_timed_out(rig: Rig) -> None:
     rig.worker(Steps())
     run_id = await rig.submit(plan=[step("quick"), step("wait", 0.05)])
     await rig.ended(run_id)
@@ -60,7 +60,7 @@ async def test_the_log_tells_of_the_step_that_took_too_long(rig: Rig) -> None:
     assert (last.type, last.data["error"]["code"], last.data["error"]["step"]) == ("run.finished", "timeout", 1)
 
 
-async def test_steps_that_are_faster_than_their_timeouts_succeed(rig: Rig) -> None:
+async def test_steps_faster_than_their_timeouts_succeed(rig: Rig) -> None:
     steps = Steps()
     rig.worker(steps)
     record = await rig.ended(await rig.submit(plan=[step("one", LONG_S), step("two", LONG_S)]))
@@ -68,7 +68,7 @@ async def test_steps_that_are_faster_than_their_timeouts_succeed(rig: Rig) -> No
     assert (steps.called, steps.cancelled) == (["one", "two"], [])
 
 
-async def test_a_step_that_took_too_long_is_executed_again_by_a_retry_and_no_other(rig: Rig) -> None:
+async def test_a_retry_repeats_only_the_step_that_timed_out(rig: Rig) -> None:
     steps = Steps()
     rig.worker(steps)
     run_id = await rig.submit(plan=[step("quick"), step("wait", 0.5), step("after")])
@@ -80,7 +80,7 @@ async def test_a_step_that_took_too_long_is_executed_again_by_a_retry_and_no_oth
 
 
 @pytest.mark.parametrize("run_s", [0.05, LONG_S])
-async def test_of_two_times_the_shorter_one_counts_and_is_the_one_that_is_named(rig: Rig, run_s: float) -> None:
+async def test_the_shorter_of_step_and_run_timeout_ends_the_run_and_is_named(rig: Rig, run_s: float) -> None:
     steps = Steps()
     rig.worker(steps)
     step_s = LONG_S if run_s < LONG_S else 0.05
@@ -88,10 +88,10 @@ async def test_of_two_times_the_shorter_one_counts_and_is_the_one_that_is_named(
     assert record.error
     assert (record.error.code, record.error.step) == ("timeout", 0 if step_s < run_s else None)
     assert ("the step took" in record.error.message) == (step_s < run_s)
-    assert steps.cancelled == steps.called  # a run may be out of time before its first step
+    assert steps.cancelled == steps.called  # a run may time out before its first step
 
 
-async def test_a_tool_that_itself_gave_up_waiting_is_not_taken_for_a_step_out_of_time(rig: Rig) -> None:
+async def test_a_timeout_error_of_a_tool_is_not_the_timeout_of_its_step(rig: Rig) -> None:
     rig.worker(Steps())
     record = await rig.ended(await rig.submit(plan=[step("bad", LONG_S)]))
     assert record.error

@@ -1,4 +1,4 @@
-"""An object store that refuses, breaks, hangs or crawls: tried again, and never taken for one that has stored."""
+"""Faults of the object store: calls are retried, and no run succeeds without its files."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,14 +37,14 @@ FAULTS = {
 }
 LEASE_S = 2.0
 LONG_S = 60.0
-"""A lease that does not end because a machine is busy: only the store makes another attempt necessary."""
+"""Lease that does not expire on a busy machine, so only the store can cause another attempt."""
 TRIES = 3
-"""How often one call is sent."""
+"""Number of times that the S3 client sends a call."""
 
 
 @pytest.fixture
 def fault(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fault:
-    """One of FAULTS. The one that hangs is given up soon, as are all calls beside it, so a test asks for it first."""
+    """Return one of FAULTS. For the hanging one all read timeouts are short, so tests request this fixture first."""
     made: Fault = FAULTS[request.param]
     if made is hanging:
         monkeypatch.setattr(client, "READ_TIMEOUT_S", 3)
@@ -80,7 +80,7 @@ async def is_complete(rig: Rig, workspaces: Workspaces, run: RunRecord) -> bool:
 
 @pytest.mark.parametrize("method", ["PUT", "GET"])
 @pytest.mark.parametrize("fault", FAULTS, indirect=True)
-async def test_a_call_that_fails_is_sent_again(
+async def test_a_failed_call_is_sent_again(
     fault: Fault, rig: Rig, store: FaultyS3, workspaces: Workspaces, method: str
 ) -> None:
     store.then(method, *[fault] * (TRIES - 1))
@@ -94,7 +94,7 @@ async def test_a_call_that_fails_is_sent_again(
 
 @pytest.mark.parametrize("method", ["PUT", "GET"])
 @pytest.mark.parametrize("fault", FAULTS, indirect=True)
-async def test_a_store_that_goes_on_failing_is_tried_again_later(
+async def test_a_run_is_requeued_if_the_store_keeps_failing(
     fault: Fault, rig: Rig, store: FaultyS3, workspaces: Workspaces, method: str
 ) -> None:
     store.then(method, *[passed] * (method == "PUT"), *[fault] * TRIES)
@@ -102,8 +102,8 @@ async def test_a_store_that_goes_on_failing_is_tried_again_later(
     run = await rig.ended(await rig.submit("write", "copy"))
     assert (run.status, run.attempt) == (Status.SUCCEEDED, 2)
     log = await rig.log(run.id)
-    (given_back,) = [event.data for event in log if event.type == "run.requeued"]
-    assert given_back["reason"] == "files_unavailable"
+    (requeued,) = [event.data for event in log if event.type == "run.requeued"]
+    assert requeued["reason"] == "files_unavailable"
     assert [event.step for event in log if event.type == "step.finished"] == [0, 1]
     assert await is_complete(rig, workspaces, run)
 
@@ -134,12 +134,12 @@ async def test_a_transfer_may_take_longer_than_the_lease(rig: Rig, store: Faulty
     assert await is_complete(rig, workspaces, run)
 
 
-async def is_left(store: FaultyS3) -> bool:
-    """Whether nobody talks to it."""
+async def is_idle(store: FaultyS3) -> bool:
+    """Return whether no connection is open."""
     return store.open == 0
 
 
-async def test_a_run_ends_at_its_timeout_though_its_transfer_does_not(
+async def test_a_run_ends_at_its_timeout_although_its_transfer_does_not_end(
     rig: Rig, store: FaultyS3, workspaces: Workspaces
 ) -> None:
     store.then("GET", *[trickling(b"\r\n\r\n")] * TRIES)
@@ -147,10 +147,10 @@ async def test_a_run_ends_at_its_timeout_though_its_transfer_does_not(
     run = await rig.ended(await rig.submit("write", "copy", timeout_s=2))
     assert run.error
     assert (run.status, run.error.code) == (Status.FAILED, "timeout")
-    await until(lambda: is_left(store), "the connection is closed")
+    await until(lambda: is_idle(store), "the connection is closed")
 
 
-async def test_a_worker_is_drained_though_its_transfer_does_not_end(
+async def test_a_worker_drains_although_a_transfer_does_not_end(
     rig: Rig, store: FaultyS3, workspaces: Workspaces
 ) -> None:
     async def reads() -> bool:
@@ -161,7 +161,7 @@ async def test_a_worker_is_drained_though_its_transfer_does_not_end(
     run_id = await rig.submit("write", "copy")
     await until(reads, "the transfer is under way")
     await worker.drained()
-    await until(lambda: is_left(store), "the connection is closed")
+    await until(lambda: is_idle(store), "the connection is closed")
     rig.worker(copy, workspaces=workspaces, lease_s=LONG_S)
     run = await rig.ended(run_id)
     assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)

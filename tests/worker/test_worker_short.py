@@ -1,4 +1,4 @@
-"""A worker whose host is short of something gives its runs back, and fails none before its last attempt."""
+"""Exhausted host: the worker releases its runs, and fails none of them before its last attempt."""
 
 import asyncio
 import logging
@@ -19,16 +19,16 @@ from worker.toolkit.base import ToolContext, ToolResult
 from worker.toolkit.execution import execute
 
 MANY = 20
-"""Attempts; so many are not used up while a test makes room again."""
+"""More attempts than are used while a test frees space."""
 
 
 @pytest.fixture(autouse=True)
-def _short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "REST_S", 0.1)
+def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "HOST_BACKOFF_S", 0.1)
 
 
 async def run_it(context: ToolContext, command: str) -> ToolResult:
-    """As the tool `shell` does."""
+    """Execute the command as the tool `shell` does."""
     return await execute(context, "sh", command, 60)
 
 
@@ -46,12 +46,12 @@ def executor(disk: Path) -> Iterator[LocalExecutor]:
 
 
 async def reasons(rig: Rig, run_id: str) -> list[object]:
-    """Why it was given back."""
+    """Return the reasons for which the run was requeued."""
     return [event.data["reason"] for event in await rig.log(run_id) if event.type == "run.requeued"]
 
 
 def take_files(disk: Path) -> list[Path]:
-    """All that the disk may hold, so that no folder can be made."""
+    """Use up all inodes of the disk, so that no folder can be created; return the files."""
     made = []
     try:
         for number in range(100):
@@ -59,21 +59,21 @@ def take_files(disk: Path) -> list[Path]:
             made.append(disk / f"file-{number}")
     except OSError:
         return made
-    raise AssertionError("the disk holds more than it may")
+    raise AssertionError("the disk has more inodes than its limit")
 
 
 @pytest.mark.parametrize("full_of", ["bytes", "files"])
-async def test_a_run_that_meets_a_full_disk_goes_on_when_there_is_room(
+async def test_a_run_that_meets_a_full_disk_succeeds_once_there_is_space(
     rig: Rig, workspaces: Workspaces, executor: LocalExecutor, disk: Path, full_of: str
 ) -> None:
     ballast = [fill(disk)] if full_of == "bytes" else take_files(disk)
     rig.worker(run_it, workspaces=workspaces, executor=executor)
     run_id = await rig.submit("seq 1 5; echo x > made", max_attempts=MANY)
 
-    async def given_back() -> bool:
+    async def requeued() -> bool:
         return bool(await reasons(rig, run_id))
 
-    await until(given_back, "it is given back")
+    await until(requeued, "the run is requeued")
     for file in ballast:
         file.unlink()
     run = await rig.ended(run_id)
@@ -84,7 +84,7 @@ async def test_a_run_that_meets_a_full_disk_goes_on_when_there_is_room(
     assert await files.read("made") == b"x\n"
 
 
-async def test_a_run_whose_files_find_no_room_on_the_disk_is_given_back(
+async def test_a_run_whose_files_do_not_fit_on_the_disk_is_requeued(
     rig: Rig, workspaces: Workspaces, executor: LocalExecutor, disk: Path
 ) -> None:
     async def body(context: ToolContext, command: str) -> ToolResult | None:
@@ -97,40 +97,40 @@ async def test_a_run_whose_files_find_no_room_on_the_disk_is_given_back(
     rig.worker(body, workspaces=workspaces, executor=executor)
     run_id = await rig.submit("write", "wc -c < large > counted", max_attempts=MANY)
 
-    async def given_back() -> bool:
+    async def requeued() -> bool:
         return bool(await reasons(rig, run_id))
 
-    await until(given_back, "it is given back")
+    await until(requeued, "the run is requeued")
     ballast.unlink()
     run = await rig.ended(run_id)
     assert (run.status, set(await reasons(rig, run_id))) == (Status.SUCCEEDED, {"worker_short"})
     assert [event.step for event in await rig.log(run_id) if event.type == "step.finished"] == [0, 1]
 
 
-async def test_the_last_attempt_fails_with_what_was_short(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_last_attempt_fails_with_the_missing_resource(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-    said = "the worker's host is short of memory: Cannot allocate memory"
+    message = "the worker's host is short of memory: Cannot allocate memory"
 
     async def body(context: ToolContext, command: str) -> None:
-        raise HostExhausted(said)
+        raise HostExhausted(message)
 
     rig.worker(body)
     run_id = await rig.submit("x", max_attempts=2)
     run = await rig.ended(run_id)
     assert run.error
     assert (run.status, run.attempt) == (Status.FAILED, 2)
-    assert (run.error.code, run.error.message) == ("worker_short", said)
+    assert (run.error.code, run.error.message) == ("worker_short", message)
     assert await reasons(rig, run_id) == ["worker_short"]
-    (given_back,) = [event.data for event in await rig.log(run_id) if event.type == "run.requeued"]
-    assert 0 <= given_back["delay_ms"] <= 2000
-    told = [record.fields for record in caplog.records if record.message == "run.put_off"]  # type: ignore[attr-defined]
-    assert [(one["code"], one["reason"]) for one in told] == [("worker_short", said)] * 2
+    (event,) = [event.data for event in await rig.log(run_id) if event.type == "run.requeued"]
+    assert 0 <= event["delay_ms"] <= 2000
+    logged = [record.fields for record in caplog.records if record.message == "run.host_failure"]  # type: ignore[attr-defined]
+    assert [(one["code"], one["reason"]) for one in logged] == [("worker_short", message)] * 2
     assert "run.broken" not in {record.message for record in caplog.records}
 
 
-async def test_a_worker_that_is_short_leaves_the_queue_to_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a while: it would use up the attempts of every run there is."""
-    monkeypatch.setattr(loop, "REST_S", 600.0)
+async def test_a_worker_without_resources_leaves_the_queue_to_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the worker would use up the attempts of every run in the queue."""
+    monkeypatch.setattr(loop, "HOST_BACKOFF_S", 600.0)
 
     async def short(context: ToolContext, command: str) -> None:
         raise HostExhausted("no room")
@@ -138,15 +138,15 @@ async def test_a_worker_that_is_short_leaves_the_queue_to_others(rig: Rig, monke
     async def well(context: ToolContext, command: str) -> None:
         return
 
-    tired = rig.worker(short)
+    exhausted = rig.worker(short)
     first = await rig.ended(await rig.submit("a", max_attempts=1))
     assert first.error
     assert first.error.code == "worker_short"
 
-    async def has_left() -> bool:
-        return len(tired.keeper) == 0
+    async def is_idle() -> bool:
+        return len(exhausted.keeper) == 0
 
-    await until(has_left, "the worker has left the run")
+    await until(is_idle, "the worker has no run")
     others = [await rig.submit("b") for _ in range(5)]
     await asyncio.sleep(0.3)
     rig.worker(well)

@@ -1,63 +1,65 @@
-"""When to look at the queue without having been woken by a token."""
+"""Timer for the next claim of a worker that no wake token has woken: a lease expires or a delayed run is due."""
 
 import asyncio
 import random
 import time
 
 JITTER_S = 0.3
-"""Workers that wait for the same moment spread over so long; the first one's look tells the others to wait on."""
+"""Spread of the workers that wait for the same moment: the claim of the first one resets the alarms of the others."""
 
 
 class Alarm:
-    """A moment that can be moved while somebody waits for it.
+    """Deadline that can be moved while a task waits for it.
 
-    Nudges come in the order in which they were sent, but the answer to a claim comes on another connection: what was
-    heard since the claim was `asked` may be later than what the answer knows, so it counts beside it.
+    Two sources set it. Replies to claims (`claim_answered`) say when the next lease expires or the next run is due.
+    Control messages (`set`, `hasten`) report changes made by other processes since then.
     """
 
     def __init__(self) -> None:
-        self._at: float | None = None
-        self._heard: float | None = None
-        self._moved = asyncio.Event()
+        self._deadline: float | None = None
+        self._announced: float | None = None
+        self._changed = asyncio.Event()
 
     def set(self, after_ms: int) -> None:
-        """A nudge: ring after so many milliseconds, whatever was set before."""
-        self._heard = _moment(after_ms)
-        self._move(self._heard)
+        """Move the deadline to `after_ms` from now, earlier or later (control message `next`)."""
+        self._announced = _deadline_in(after_ms)
+        self._move(self._announced)
 
     def hasten(self, after_ms: int) -> None:
-        """A nudge: ring after so many milliseconds unless that is later than what was set before."""
-        at = _moment(after_ms)
-        self._heard = _earlier(self._heard, at)
-        self._move(_earlier(self._at, at))
+        """Move the deadline to `after_ms` from now, unless it is earlier already (control message `due`)."""
+        deadline = _deadline_in(after_ms)
+        self._announced = _earliest(self._announced, deadline)
+        self._move(_earliest(self._deadline, deadline))
 
-    def asked(self) -> None:
-        """A claim is sent now."""
-        self._heard = None
+    def claim_sent(self) -> None:
+        """Forget the announcements so far: the reply to the claim sent now will take them into account."""
+        self._announced = None
 
-    def answered(self, after_ms: int | None) -> None:
-        """It was answered: ring after so many milliseconds, or not at all, but for what was heard since."""
-        self._move(_earlier(self._heard, None if after_ms is None else _moment(after_ms)))
+    def claim_answered(self, after_ms: int | None) -> None:
+        """Move the deadline to what the reply to the claim says (None: nothing is expected)."""
+        # Control messages arrive on another connection than the reply. One that arrived since the claim was sent may
+        # report a change that the reply does not include, so the earlier of the two counts.
+        self._move(_earliest(self._announced, None if after_ms is None else _deadline_in(after_ms)))
 
     async def wait(self) -> None:
-        """Return when it rings; it is silent then until it is set again."""
-        while self._at is None or (left := self._at - time.monotonic()) > 0:
-            self._moved.clear()
+        """Return at the deadline and clear it."""
+        while self._deadline is None or (remaining_s := self._deadline - time.monotonic()) > 0:
+            self._changed.clear()
             try:
-                async with asyncio.timeout(None if self._at is None else left):
-                    await self._moved.wait()
+                async with asyncio.timeout(None if self._deadline is None else remaining_s):
+                    await self._changed.wait()
             except TimeoutError:
                 break
-        self._at = None
+        self._deadline = None
 
-    def _move(self, at: float | None) -> None:
-        self._at = at
-        self._moved.set()
-
-
-def _earlier(one: float | None, other: float | None) -> float | None:
-    return min((at for at in (one, other) if at is not None), default=None)
+    def _move(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self._changed.set()
 
 
-def _moment(after_ms: int) -> float:
+def _earliest(*deadlines: float | None) -> float | None:
+    return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+
+def _deadline_in(after_ms: int) -> float:
     return time.monotonic() + after_ms / 1000 + random.uniform(0, JITTER_S)  # noqa: S311

@@ -1,4 +1,4 @@
-"""Hears the nudges of the control channel: cancels for this worker's runs, and when to look at the queue."""
+"""Listener to the control channel: cancels of this worker's runs, and the time of the next claim."""
 
 import asyncio
 
@@ -8,11 +8,16 @@ from infra.logging import log
 from worker.lease import LeaseKeeper
 from worker.queue.alarm import Alarm
 
-RECONNECT_S = 1.0
+RESUBSCRIBE_S = 1.0
+"""Pause before the next subscription. Fixed: nothing is lost meanwhile, and each worker has one such connection."""
 
 
 class Control:
-    """Listens for as long as the worker lives. What is missed while away comes with the next renewal or look."""
+    """Subscription to the control channel for the life of the worker.
+
+    A message that is missed while the connection is down does no harm: a cancel comes with the next lease renewal, and
+    the time of the next claim with the next claim.
+    """
 
     def __init__(self, feed: LogFeed, channel: str, keeper: LeaseKeeper, alarm: Alarm) -> None:
         self._feed = feed
@@ -21,18 +26,19 @@ class Control:
         self._alarm = alarm
 
     async def listen_forever(self) -> None:
-        """Subscribe, look once (something may have been missed), act on each nudge; again when the connection ends."""
+        """Subscribe and handle each message; subscribe again when the connection ends."""
         while True:
             try:
                 async with self._feed.subscribe(self._channel) as messages:
+                    # A message may have been missed before the subscription was confirmed: claim now.
                     self._alarm.hasten(0)
                     async for message in messages:
-                        self._heard(message)
+                        self._handle(message)
             except StoreUnavailable as exc:
                 log("control.lost", reason=str(exc))
-            await asyncio.sleep(RECONNECT_S)
+            await asyncio.sleep(RESUBSCRIBE_S)
 
-    def _heard(self, message: str) -> None:
+    def _handle(self, message: str) -> None:
         match message.split():
             case ["cancel", run_id]:
                 self._keeper.cancel(run_id)
@@ -41,4 +47,5 @@ class Control:
             case ["due", ms] if ms.isdecimal():
                 self._alarm.hasten(int(ms))
             case _:
+                # A newer release may send messages that this one does not know.
                 log("control.unknown", message=message[:100])

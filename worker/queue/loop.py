@@ -1,221 +1,243 @@
-"""Pulls runs and drains: sleeps until a wake token or the alarm, claims what is ready, starts it."""
+"""Loop of one worker: waits for work, claims ready runs, starts a task for each, and drains at the end.
+
+**Claim.** `WorkQueue.claim` is one atomic script call and the only source of truth: it recovers expired leases,
+promotes due runs and grants ready runs. Everything else here only decides when to send the next claim, and for how many
+runs. If all runs asked for were granted, more may be ready, so the next claim follows without waiting. After a lost
+reply the next claims are limited (see `claim_numbers`).
+
+**Wake tokens.** The list `jobs:pending` holds one token for each ready run. A worker with a free slot blocks on it. A
+token is only a hint that wakes one worker; the claim that follows makes the number of tokens equal to the number of
+ready runs again. A token that this worker has taken but cannot use (all slots busy, backing off, draining) is returned
+by a claim for no run, so that another worker wakes.
+
+**Alarm.** Some runs become ready without a token: a lease expires, a delayed run is due. The reply to a claim and the
+control channel say when that happens next; `Alarm` wakes this loop then.
+
+**Drain.** `drain` stops claiming and asks all runs to stop at the next step boundary. Runs that are still working after
+the grace period are stopped and released to the queue; the attempt does not count. If Redis cannot be reached for that,
+the worker ends after RELEASE_S, and the leases expire.
+"""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any, Protocol
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.log import LogFeed
-from infra.contract.queue import Claim, ClaimSeq, Lease
+from infra.contract.queue import Claim, Lease
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
-from worker.lease import ActiveRun, LeaseKeeper, Stop
+from worker.lease import ActiveRun, LeaseKeeper, StopReason
 from worker.queue.alarm import Alarm
+from worker.queue.claim_numbers import ClaimNumbers
 from worker.queue.control import Control
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 
 MAX_BLOCK_S = 240.0
-"""The longest sleep without a look at the queue: bounds what a wake token lost with a dying worker can delay."""
-RECONNECT_S = 0.5
-REST_S = 30.0
-"""A worker whose host is short of something claims nothing for so long: it would use up the attempts of every run."""
-GIVE_BACK_S = 5.0
-"""So long may it take to give back what the grace period has not ended. If Redis is away, leases end by themselves."""
+"""Longest wait without a claim. Bounds the delay of a run whose wake token was lost together with a worker."""
+RETRY_S = 0.5
+"""Pause before Redis is called again after it could not be reached.
+
+Fixed instead of exponential, because it bounds the delay of the runs that were granted in a lost reply.
+"""
+HOST_BACKOFF_S = 30.0
+"""Time without claims after this host was short of a resource: each further run would lose an attempt here."""
+RELEASE_S = 5.0
+"""Longest wait at the end of a drain for the remaining runs to be released."""
 
 
-class Queue(LogFeed, Protocol):
-    """Where wake tokens and nudges come from."""
+class WakeFeed(LogFeed, Protocol):
+    """Port to wake tokens and to the control channel."""
 
     async def wait_token(self, key: str, timeout_s: float) -> bool:
-        """Take a token of the list, waiting at most `timeout_s`. Raises StoreUnavailable."""
+        """Take a token of the list; return False if there was none for `timeout_s`. Raises StoreUnavailable."""
         ...
 
 
 class WorkerLoop:
-    """One worker: `run` until `drain` was called and every run has been left."""
+    """Loop of one worker: `run` returns after `drain` was called and every run has finished or was released."""
 
     def __init__(
-        self, settings: WorkerSettings, store: WorkQueue, queue: Queue, keeper: LeaseKeeper, runner: Runner
+        self, settings: WorkerSettings, store: WorkQueue, wakes: WakeFeed, keeper: LeaseKeeper, runner: Runner
     ) -> None:
         self._settings = settings
         self._store = store
-        self._queue = queue
+        self._wakes = wakes
         self._keeper = keeper
         self._runner = runner
         self._alarm = Alarm()
-        self._control = Control(queue, store.keys.control, keeper, self._alarm)
+        self._control = Control(wakes, store.keys.control, keeper, self._alarm)
         self._draining = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._grace_ended = asyncio.Event()
         self._slot_freed = asyncio.Event()
-        self._more = False
-        self._claim_seq = ClaimSeq(secrets.token_hex(8))
-        self._trust = settings.slots
+        self._numbers = ClaimNumbers(settings.slots)
+        self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
-        self._token: asyncio.Task[bool] | None = None
-        self._rested = time.monotonic()
+        self._token_wait: asyncio.Task[bool] | None = None
+        self._backoff_until = time.monotonic()
 
     def drain(self) -> None:
-        """Stop claiming and let runs reach a step boundary within the grace period; a second call ends the grace."""
+        """Stop claiming and let runs reach a step boundary within the grace period. A second call ends the grace."""
         if self._draining.is_set():
-            self._hurry.set()
+            self._grace_ended.set()
         self._draining.set()
         for active in self._keeper.runs():
             active.draining = True
 
     async def run(self) -> None:
-        """Work until drained. If a side task dies, all of it stops with that error."""
+        """Work until drained. If the lease keeper or the control listener fails, stop everything with its error."""
         async with asyncio.TaskGroup() as group:
             sides = [self._keeper.renew_forever(), self._control.listen_forever()]
             tasks = [group.create_task(side) for side in sides]
             try:
-                await self._pull()
+                await self._claim_until_draining()
             finally:
-                await self._let_go_of_token()
-            await self._leave()
+                await self._return_unused()
+            await self._finish_runs()
             for task in tasks:
                 task.cancel()
 
-    async def _pull(self) -> None:
+    async def _claim_until_draining(self) -> None:
         await self._claim(self._settings.slots)
         while not self._draining.is_set():
-            if self._free() > 0:
-                if not self._more:
-                    await self._sleep()
+            if self._free_slots() > 0:
+                if not self._more_ready:
+                    await self._wait_for_work()
                 if not self._draining.is_set():
-                    await self._claim(self._free())
+                    await self._claim(self._free_slots())
             else:
                 await self._wait_for_slot()
 
-    def _free(self) -> int:
-        """How many runs may be claimed."""
-        return 0 if time.monotonic() < self._rested else self._settings.slots - len(self._runs)
+    def _free_slots(self) -> int:
+        """Return how many further runs this worker can take; 0 while it backs off."""
+        return 0 if time.monotonic() < self._backoff_until else self._settings.slots - len(self._runs)
 
-    async def _sleep(self) -> None:
-        """Until a token comes, the alarm rings, or draining begins."""
-        if self._token is None:
-            self._token = asyncio.create_task(self._take_token())
-        # After a lost reply the next claim must come soon, whatever nudges have set the alarm to.
-        timeout_s = None if self._claim_seq.last_acked is None else RECONNECT_S
-        await _first(self._alarm.wait(), self._draining.wait(), beside=self._token, timeout_s=timeout_s)
+    async def _wait_for_work(self) -> None:
+        """Return when a token was taken, the alarm rings, or draining begins."""
+        if self._token_wait is None:
+            self._token_wait = asyncio.create_task(self._take_token())
+        # After a lost reply the next claim must come soon, even if control messages have moved the alarm since.
+        timeout_s = RETRY_S if self._numbers.reply_lost else None
+        # The blocking pop continues over several waits: cancelling it could lose a token that it has just taken.
+        await _wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
-        """A token taken while all slots are busy, or this worker rests, is put back at once, for the other workers."""
+        """Return when a slot is free, the backoff is over, or draining begins; return a token taken meanwhile."""
         self._slot_freed.clear()
-        rest_s = self._rested - time.monotonic()
-        timeout_s = rest_s if rest_s > 0 else None
-        await _first(self._slot_freed.wait(), self._draining.wait(), beside=self._token, timeout_s=timeout_s)
-        if self._token and self._token.done() and self._free() <= 0:
+        backoff_s = self._backoff_until - time.monotonic()
+        timeout_s = backoff_s if backoff_s > 0 else None
+        await _wait_any(self._slot_freed.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
+        # This worker cannot take the run of the token now. A claim for no run issues the token again, for the others.
+        if self._token_wait and self._token_wait.done() and self._free_slots() <= 0:
             await self._claim(0)
 
     async def _take_token(self) -> bool:
         try:
-            return await self._queue.wait_token(self._store.keys.pending, MAX_BLOCK_S)
+            return await self._wakes.wait_token(self._store.keys.pending, MAX_BLOCK_S)
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
-            await asyncio.sleep(RECONNECT_S)
+            # The wait ends as if without a token, and a claim follows: the pause keeps the two from spinning.
+            await asyncio.sleep(RETRY_S)
             return False
 
-    def _has_taken(self) -> bool:
-        """Whether a token has come since the last claim."""
-        if self._token is None or not self._token.done():
+    def _collect_token(self) -> bool:
+        """Return whether a token was taken since the last claim, and forget it."""
+        if self._token_wait is None or not self._token_wait.done():
             return False
-        token, self._token = self._token, None
-        return not token.cancelled() and token.result()
+        wait, self._token_wait = self._token_wait, None
+        return not wait.cancelled() and wait.result()
 
-    async def _let_go_of_token(self) -> None:
-        """End the blocking pop. A claim of nothing puts back what was taken in vain: a token, runs of a lost answer."""
-        if self._token:
-            self._token.cancel()
-            await asyncio.gather(self._token, return_exceptions=True)
-        if self._token or self._claim_seq.last_acked is not None:
+    async def _return_unused(self) -> None:
+        """Stop waiting for tokens; return a token, and runs granted in a lost reply, by a claim for no run."""
+        if self._token_wait:
+            self._token_wait.cancel()
+            await asyncio.gather(self._token_wait, return_exceptions=True)
+        if self._token_wait or self._numbers.reply_lost:
             await self._claim(0)
 
     async def _claim(self, wanted: int) -> None:
-        """Claim and start what was granted; set the alarm to what the answer says.
-
-        If all that was wanted was granted, there may be more: the next claim does not wait for a token. It puts right
-        how many of them there are. After a lost answer what it granted is taken back first, and then one run is
-        claimed: if it is a run that no answer can carry, no other one suffers with it.
-        """
-        settings, taken = self._settings, self._has_taken()
-        number = self._claim_seq.number + 1
-        self._claim_seq = replace(self._claim_seq, number=number)
-        allowed = min(wanted, self._trust)
-        sent = time.monotonic()
-        self._alarm.asked()
+        """Claim up to `wanted` runs, start those that were granted, and set the alarm for the next claim."""
+        settings, token_taken = self._settings, self._collect_token()
+        asked_for = self._numbers.limit(wanted)
+        seq = self._numbers.start()
+        sent_at = time.monotonic()
+        self._alarm.claim_sent()
         try:
-            claimed = await self._store.claim(
-                settings.name, allowed, lease_ms=settings.lease_ms, token_taken=taken, seq=self._claim_seq
+            reply = await self._store.claim(
+                settings.name, asked_for, lease_ms=settings.lease_ms, token_taken=token_taken, seq=seq
             )
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
-            self._alarm.hasten(int(RECONNECT_S * 1000))
-            self._more = False
-            if allowed and self._claim_seq.last_acked is None:
-                self._claim_seq = replace(self._claim_seq, last_acked=number - 1)
-                self._trust = 0
+            self._numbers.lose_reply(asked_for)
+            self._alarm.hasten(int(RETRY_S * 1000))
+            self._more_ready = False
             return
-        self._claim_seq = replace(self._claim_seq, last_acked=None)
-        self._trust = settings.slots if self._trust else 1
-        self._keeper.pulse.beat()
-        self._alarm.answered(claimed.next_ms)
-        self._more = wanted > 0 and len(claimed.claims) == allowed
-        for claim in claimed.claims:
-            self._start(claim, sent)
-        for lease in claimed.unreadable:
-            await self._runner.refuse(lease)
+        self._numbers.acknowledge()
+        self._keeper.heartbeat.record()
+        self._alarm.claim_answered(reply.next_ms)
+        # Also true if the claim was limited to no run: the next one may follow immediately.
+        self._more_ready = wanted > 0 and len(reply.claims) == asked_for
+        for claim in reply.claims:
+            self._start(claim, sent_at)
+        for lease in reply.unreadable:
+            await self._runner.fail_unreadable(lease)
 
-    def _start(self, claim: Claim, sent: float) -> None:
+    def _start(self, claim: Claim, sent_at: float) -> None:
         run = claim.run
         log("run.claimed", run_id=run.id, fence=run.fence, attempt=run.attempt)
         active = ActiveRun(Lease(run.id, run.fence), self._settings.lease_s)
-        active.renewed(sent)  # the answer may have come late
+        # If the reply was late, part of the lease, or all of it, is over already.
+        active.extend(sent_at)
+        # Draining may have begun while the claim was under way.
         active.draining = self._draining.is_set()
-        former = self._keeper.add(active)
-        task = asyncio.create_task(self._run(claim, active, former), name=f"run {run.id}")
+        previous = self._keeper.add(active)
+        task = asyncio.create_task(self._run(claim, active, previous), name=f"run {run.id}")
         self._runs.add(task)
 
-        def left(done: "asyncio.Task[None]") -> None:
+        def on_done(done: "asyncio.Task[None]") -> None:
             self._keeper.remove(active)
             self._runs.discard(done)
             self._slot_freed.set()
             if not done.cancelled() and (error := done.exception()):
                 log("run.dropped", run_id=run.id, fence=run.fence, error=error)
 
-        task.add_done_callback(left)
+        task.add_done_callback(on_done)
 
-    async def _run(self, claim: Claim, active: ActiveRun, former: ActiveRun | None) -> None:
-        """Work on a run once its former owner here, whose lease ended unnoticed, has let go of programs and files."""
-        if former:
-            await former.left.wait()
+    async def _run(self, claim: Claim, active: ActiveRun, previous: ActiveRun | None) -> None:
+        """Work on a run; if this host turns out to be short of a resource, claim nothing for HOST_BACKOFF_S."""
+        # An earlier attempt of this worker, whose lease expired unnoticed, may still use the run's folder and programs.
+        if previous:
+            await previous.finished.wait()
         if await self._runner.run(claim, active):
-            log("worker.rests", seconds=REST_S)
-            self._rested = time.monotonic() + REST_S
+            log("worker.backoff", seconds=HOST_BACKOFF_S)
+            self._backoff_until = time.monotonic() + HOST_BACKOFF_S
 
-    async def _leave(self) -> None:
-        """Wait for the runs within the grace period, then give the rest back, or leave it behind."""
+    async def _finish_runs(self) -> None:
+        """Wait for the runs within the grace period, then release the rest to the queue."""
         log("worker.draining", runs=len(self._runs))
         if self._runs:
-            await _first(asyncio.wait(self._runs), self._hurry.wait(), timeout_s=self._settings.grace_s)
+            await _wait_any(asyncio.wait(self._runs), self._grace_ended.wait(), timeout_s=self._settings.grace_s)
         for active in self._keeper.runs():
-            active.stop(Stop.DRAIN)
+            active.stop(StopReason.DRAIN)
         if self._runs:
-            _, left = await asyncio.wait(self._runs, timeout=GIVE_BACK_S)
-            for task in left:
+            _, unreleased = await asyncio.wait(self._runs, timeout=RELEASE_S)
+            # Redis does not reply: the process must end nevertheless, and the leases expire.
+            for task in unreleased:
                 task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
+            await asyncio.gather(*unreleased, return_exceptions=True)
 
 
-async def _first(
-    *waits: Coroutine[Any, Any, Any], beside: asyncio.Task[Any] | None = None, timeout_s: float | None = None
+async def _wait_any(
+    *waits: Coroutine[Any, Any, Any], also: asyncio.Task[Any] | None = None, timeout_s: float | None = None
 ) -> None:
-    """Wait until one of these is done, and end the others but the task `beside`. Raises what a finished one raised."""
+    """Wait until one of the coroutines or the task `also` is done, or `timeout_s` has passed.
+
+    The other coroutines are cancelled; `also` is not. Raises the exception of a coroutine that failed.
+    """
     tasks = [asyncio.ensure_future(wait) for wait in waits]
-    watched = [*tasks, beside] if beside else tasks
+    watched = [*tasks, also] if also else tasks
     try:
         await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -1,7 +1,20 @@
 """Context of one claimed run: journal, log and workspace for the strategy, and a narrower context for each tool call.
 
-`once` is the heart of it: a result, the changes of the workspace and the events that belong to it are stored in one
-fenced write, so a step is either completed with all of its effects, or is repeated on the workspace as it was before.
+How does `once` execute a call only once?
+
+1. If the journal has the key, its value is the result, and the call is not executed.
+2. If the call is not repeatable, the entry `started` is set to its key. If it is set already and there is no result, an
+   earlier worker was lost during the call: CallInterrupted is raised, because the effects of the call are unknown.
+3. Everything buffered so far is stored (`flush`), the results of earlier calls included. So when a call begins, all
+   earlier calls are journaled and will never be executed again.
+4. The lease is checked by the local clock: a process that was suspended must not begin a call that the next owner of
+   the run makes.
+5. The call is executed. Events that it logs are stored meanwhile; its changes of the workspace are not yet committed.
+6. Result, changes and final events are buffered as one item, which one fenced script call stores, all or nothing. That
+   happens at the latest before the next call begins, or together with the run's outcome.
+
+If the worker is lost before the write of 6, the next owner repeats the call, if it is repeatable, on the workspace as
+it was before the call.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,7 +36,7 @@ from worker.workspaces import RunFiles
 T = TypeVar("T")
 
 
-class Interrupted(Exception):
+class CallInterrupted(Exception):
     """A non-idempotent call was started before and its worker was lost: its effects are unknown."""
 
 
@@ -55,7 +68,7 @@ class RunContext:
         The result, the changes that `call` made in the workspace, and the events that `done` returns are stored
         together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
         executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
-        is not `repeatable`, its start is journaled first, and Interrupted is raised instead. Raises LeaseLost,
+        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. Raises LeaseLost,
         FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
         """
         if key in self._journal:
@@ -63,6 +76,7 @@ class RunContext:
         if not repeatable:
             self._mark_started(key)
         await self.emitter.flush()
+        # `flush` may have sent nothing, and the process may have been suspended since the last renewal.
         self._check_lease()
         value = await call()
         changed = self._files.take_uncommitted()
@@ -90,6 +104,7 @@ class RunContext:
         adopted = await self._files.adopt(source, list(changes.values()))
         rewritten = {key: codec.encode(done).encode() for key, done in zip(changes, adopted, strict=True)}
         journal = {**journal, **rewritten}
+        # The strategy looks up these entries in the same attempt.
         self._journal = {**self._journal, **journal}
         entries = {key: await self._inline(msgspec.Raw(text)) for key, text in journal.items()}
         self._commit([event], entries, self._files.take_uncommitted())
@@ -106,7 +121,7 @@ class RunContext:
     def _mark_started(self, key: str) -> None:
         mark = codec.encode(key)
         if self._journal.get(STARTED) == mark.encode():
-            raise Interrupted
+            raise CallInterrupted
         self.emitter.put(Writes(journal={STARTED: mark}))
 
     def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], files: dict[str, FileEntry | None]) -> None:

@@ -1,4 +1,4 @@
-"""The log of one claimed run on its way to Redis: buffered, coalesced, in order, under the run's fence."""
+"""Write path of one claimed run: events, journal and file entries, buffered and stored in order under the fence."""
 
 import asyncio
 import time
@@ -19,33 +19,32 @@ from worker.run.archiver import Archiver
 from worker.run.retrying import until_answered
 
 FIRST_S = 0.05
-"""The claim has just logged the run's start: the first events wait so long, and a shorter run costs no batch."""
+"""Delay of the first batch. The claim itself has logged the run's start, and a run that is shorter needs no batch."""
 COALESCE_S = 0.1
-"""Events that follow a batch wait so long for company."""
+"""Shortest time between two batches, unless a caller waits for one: events that follow a batch are sent together."""
 BATCH_BYTES = 64 * 1024
 BUFFER_BYTES = 256 * 1024
-"""Beyond this a tool that logs has to wait: it is slowed, its log is not dropped."""
+"""Limit of the buffer. A tool that logs faster than Redis stores has to wait; its log is not dropped."""
 
 
 @dataclass(frozen=True)
-class Item:
-    """What is stored together or not at all, such as an event, or all that the end of a step brings."""
+class BufferedWrites:
+    """Writes that must be stored together, such as one event, or the result, files and events of a step."""
 
     writes: Writes
     size: int
 
 
 def new_event(data: Truncated, step: int | None = None) -> NewEvent:
-    """An event that happens now."""
+    """Build an event with the current time; long texts in `data` are truncated."""
     return NewEvent(ts=_now_ms(), type=data.TYPE, step=step, data=truncate(data))
 
 
 class LogEmitter:
-    """Takes events, journal entries and file entries and stores them in order, in batches, each in one atomic call.
+    """Buffer between the work on a run and Redis: stores writes in order, in batches, each in one atomic call.
 
-    While Redis does not answer, the batch under way is sent again under its own number until it is stored, so that
-    nothing is lost or doubled. When the fence turns out stale, every method raises LeaseLost; when Redis refuses a
-    batch, what it said. The claim itself has just logged `run.started`, so the first batch waits for company too.
+    While Redis does not reply, the current batch is sent again under its own number, so nothing is lost or stored
+    twice. If Redis rejects a batch, `emit` and `flush` raise the reason from then on: LeaseLost for a stale fence.
     """
 
     def __init__(
@@ -55,82 +54,84 @@ class LogEmitter:
         self._lease = lease
         self._on_reply = on_reply
         self._archiver = archiver
-        self._items: deque[Item] = deque()
+        self._items: deque[BufferedWrites] = deque()
         self._bytes = 0
-        self._taken = 0
+        self._accepted = 0
         self._stored = 0
+        # Makes the first batch due after FIRST_S.
         self._sent_at = time.monotonic() + FIRST_S - COALESCE_S
         self._failure: Exception | None = None
-        self._dirty = asyncio.Event()
+        self._pending = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sending = asyncio.Lock()
         self._progress = asyncio.Condition()
-        self._pump: asyncio.Task[None] | None = None
-        self._starter = asyncio.get_running_loop().call_later(FIRST_S, self._start)
+        self._sender: asyncio.Task[None] | None = None
+        self._start_timer = asyncio.get_running_loop().call_later(FIRST_S, self._start)
 
     async def emit(self, data: Truncated | Splittable, *, step: int | None = None) -> None:
-        """Log an event, or those that a long text takes.
+        """Log an event; a text that is too long for one is split into several events.
 
-        Waits only while the buffer, or Redis with what is not archived yet, is full.
+        Waits only while the buffer is full, or while Redis holds as much of the log as it may before it is archived.
         """
         ts = _now_ms()
         for part in split(data):
             self.put(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
         if self._bytes > BUFFER_BYTES:
-            self._hurry()
-            await self._until(lambda: self._bytes <= BUFFER_BYTES)
-        if self._archiver.is_behind:
-            await self._archiver.room()
+            self._send_now()
+            await self._wait_until(lambda: self._bytes <= BUFFER_BYTES)
+        if self._archiver.is_full:
+            await self._archiver.wait_for_space()
         self._raise_failure()
 
     def put(self, writes: Writes) -> None:
-        """Store this as a whole with one of the next batches; `flush` makes sure of it."""
+        """Store these writes together, in one of the next batches; `flush` waits until they are stored."""
         size = sum(_size(event) for event in writes.events) + 200 * len(writes.files)
         size += sum(64 + len(value) for value in writes.journal.values())
-        self._items.append(Item(writes, size))
+        self._items.append(BufferedWrites(writes, size))
         self._bytes += size
-        self._taken += 1
-        self._dirty.set()
+        self._accepted += 1
+        self._pending.set()
         if self._bytes >= BATCH_BYTES:
-            self._hurry()
+            self._send_now()
 
     async def flush(self) -> None:
-        """Return once everything taken so far is stored."""
+        """Return once everything put so far is stored."""
         self._raise_failure()
-        if self._stored == self._taken:
+        if self._stored == self._accepted:
             return
-        target = self._taken
-        self._hurry()
-        await self._until(lambda: self._stored >= target)
+        target = self._accepted
+        self._send_now()
+        await self._wait_until(lambda: self._stored >= target)
         self._raise_failure()
 
     async def close(self) -> Writes:
-        """Stop sending; what is left goes with the run's last write. Waits for the batch under way."""
+        """Stop sending, after the batch under way; return the buffered rest for the run's last write."""
+        # Holding the lock means that no batch is under way: cancelling one would leave unknown whether it was stored.
         async with self._sending:
             await self.abandon()
-        return _merged(self._take(None))
+        return _merge(self._take(None))
 
     async def abandon(self) -> None:
-        """Stop at once: the run is not ours any more, or the batch under way is done."""
-        self._starter.cancel()
-        if self._pump:
-            self._pump.cancel()
-            await asyncio.gather(self._pump, return_exceptions=True)
+        """Stop sending immediately; the buffered rest is dropped unless `close` takes it."""
+        self._start_timer.cancel()
+        if self._sender:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
 
     def _start(self) -> None:
-        """Begin to send. A run that is over before has one write for all, and no task for its log."""
-        self._starter.cancel()
-        if not self._pump:
-            self._pump = asyncio.create_task(self._pump_forever(), name=f"emit {self._lease.run_id}")
+        # Deferred until the first batch is due: a shorter run is stored in one write, without a task for its log.
+        self._start_timer.cancel()
+        if not self._sender:
+            self._sender = asyncio.create_task(self._send_forever(), name=f"emit {self._lease.run_id}")
 
-    def _hurry(self) -> None:
-        """Somebody waits: send now, not when the batch is due."""
+    def _send_now(self) -> None:
+        """Send the next batch without waiting for COALESCE_S, because a caller waits or the batch is full."""
         self._urgent.set()
         self._start()
 
-    def _take(self, limit: int | None) -> list[Item]:
-        """The first items, up to `limit` bytes but at least one."""
-        items: list[Item] = []
+    def _take(self, limit: int | None) -> list[BufferedWrites]:
+        """Remove and return the oldest items, up to `limit` bytes but at least one."""
+        items: list[BufferedWrites] = []
         size = 0
         while self._items and (limit is None or not items or size + self._items[0].size <= limit):
             items.append(self._items.popleft())
@@ -138,40 +139,41 @@ class LogEmitter:
         self._bytes -= size
         return items
 
-    async def _pump_forever(self) -> None:
+    async def _send_forever(self) -> None:
         try:
             while not self._failure:
-                await self._dirty.wait()
+                await self._pending.wait()
                 await self._coalesce()
                 async with self._sending:
-                    await self._send()
+                    await self._send_batch()
         except Exception as exc:
             await self._fail(exc)
             raise
 
     async def _coalesce(self) -> None:
-        """Wait until the next batch is due, or somebody waits for it."""
+        """Wait until the next batch is due or urgent."""
         try:
             async with asyncio.timeout(self._sent_at + COALESCE_S - time.monotonic()):
                 await self._urgent.wait()
         except TimeoutError:
             pass
 
-    async def _send(self) -> None:
+    async def _send_batch(self) -> None:
         items = self._take(BATCH_BYTES)
         if not self._items:
-            self._dirty.clear()
+            self._pending.clear()
             self._urgent.clear()
         if items:
-            writes = _merged(items)
-            held = await until_answered(lambda: self._store.emit(self._lease, writes))
+            writes = _merge(items)
+            reply = await until_answered(lambda: self._store.emit(self._lease, writes))
             self._sent_at = time.monotonic()
-            self._on_reply(held)
-            if held.outcome not in {Outcome.OK, Outcome.SAME}:
+            self._on_reply(reply)
+            # SAME: an earlier attempt was stored, and only its reply was lost.
+            if reply.outcome not in {Outcome.OK, Outcome.SAME}:
                 lease = self._lease
-                raise LeaseLost(f"run {lease.run_id} is not held under fence {lease.fence}: {held.outcome}")
+                raise LeaseLost(f"the lease of run {lease.run_id} under fence {lease.fence} is lost: {reply.outcome}")
             self._lease.batch += 1
-            self._archiver.stored(len(writes.events), sum(item.size for item in items))
+            self._archiver.count_stored(len(writes.events), sum(item.size for item in items))
         async with self._progress:
             self._stored += len(items)
             self._progress.notify_all()
@@ -181,7 +183,7 @@ class LogEmitter:
             self._failure = failure
             self._progress.notify_all()
 
-    async def _until(self, reached: Callable[[], bool]) -> None:
+    async def _wait_until(self, reached: Callable[[], bool]) -> None:
         async with self._progress:
             await self._progress.wait_for(lambda: self._failure is not None or reached())
 
@@ -190,8 +192,8 @@ class LogEmitter:
             raise self._failure
 
 
-def _merged(items: list[Item]) -> Writes:
-    """All in one, in order: of two values for one key the later one holds."""
+def _merge(items: list[BufferedWrites]) -> Writes:
+    """Merge writes in order; the last value of a key wins."""
     merged = Writes(events=[], journal={}, files={})
     for item in items:
         merged.events.extend(item.writes.events)
@@ -205,5 +207,5 @@ def _now_ms() -> int:
 
 
 def _size(event: NewEvent) -> int:
-    """Bytes in a batch, about: what the stream's readers fetch at once is counted in batches."""
+    """Estimate the bytes of an event in a batch. Readers of the stream limit a read by the number of batches."""
     return 64 + len(msgspec.json.encode(event.data))

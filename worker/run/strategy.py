@@ -25,7 +25,7 @@ class Strategy(Protocol):
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         """Do all steps whose results the journal does not hold yet; return the run's result.
 
-        `draining` is asked at each step boundary. Raises StepFailed, Drained, FilesUnavailable, HostExhausted,
-        LeaseLost; any other exception is a bug and fails the run.
+        `draining` is called at each step boundary; if it returns True, raise Drained. Raises StepFailed, Drained,
+        FilesUnavailable, HostExhausted, LeaseLost; any other exception is a bug and fails the run.
         """
         ...

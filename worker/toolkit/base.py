@@ -36,7 +36,7 @@ class ToolContext(Protocol):
 
     @property
     def call(self) -> str:
-        """Name of this call within the run, such as `step-3`: the same when the call is repeated after a crash."""
+        """Name of this call within the run, such as `step-3`; a repetition after a crash has the same name."""
         ...
 
     @property

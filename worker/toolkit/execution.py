@@ -1,4 +1,4 @@
-"""What the executing tools share: the log's cap on output, the kept output, the meaning of the end."""
+"""Shared part of the tools that execute programs: limited output in the log, complete output in files, result."""
 
 from pathlib import Path
 
@@ -7,14 +7,15 @@ from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 
 LOGGED_BYTES = 256 * 1024
-"""Of a call's output the log takes so much; if there is more, all of it is kept as files below `.run/`."""
+"""Limit for the output of one call in the log; if there is more, all of it is stored in files below `.run/`."""
 TAIL_BYTES = 4096
 
 
 class ExecutionResult(ToolResult, frozen=True, kw_only=True):
-    """How a program ended; the tails are the last 4 KB of its output.
+    """Result of a program; the tails are the last 4 KB of its output.
 
-    The executor keeps output up to its limit; `*_bytes` count all that was printed.
+    `*_bytes` count all that was printed; the executor stores it only up to its limit. `exit_code` is None after a
+    timeout.
     """
 
     exit_code: int | None
@@ -26,36 +27,36 @@ class ExecutionResult(ToolResult, frozen=True, kw_only=True):
 
 
 class LoggedOutput:
-    """Logs lines until the cap is reached, and says so once."""
+    """Logger for lines of output that stops at LOGGED_BYTES, with one line that names the file to read."""
 
     def __init__(self, context: ToolContext) -> None:
         self._context = context
-        self._left = LOGGED_BYTES
+        self._remaining = LOGGED_BYTES
 
-    def cut(self) -> bool:
-        """Whether there was more than the log took."""
-        return self._left < 0
+    def is_truncated(self) -> bool:
+        """Return whether the log holds only a part of the output."""
+        return self._remaining < 0
 
-    async def line(self, stream: OutputStream, text: str, more: bool) -> None:
-        """Log one line of output, or a part of it if there is `more`."""
-        if self.cut():
+    async def log_line(self, stream: OutputStream, text: str, more: bool) -> None:
+        """Log one line of output; with `more`, a part of a line that continues."""
+        if self.is_truncated():
             return
-        self._left -= len(text.encode()) + 1
-        if self.cut():
-            text, more = f"… the output goes on in {_kept(self._context, stream)}", False
+        self._remaining -= len(text.encode()) + 1
+        if self.is_truncated():
+            text, more = f"… output truncated; complete output: {_output_path(self._context, stream)}", False
         await self._context.output(stream, text, more=more)
 
 
 async def execute(context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float) -> ExecutionResult:
-    """Execute a program and log what it prints and changes.
+    """Execute a program; log its output and the files that it changed.
 
-    Raises ToolFailed with code `exit_code` or `timeout`, and what the executor raises.
+    Raises ToolFailed with code `exit_code` or `timeout`, and the errors of the executor.
     """
     output = LoggedOutput(context)
-    ended = await context.execute(interpreter, source, timeout_s, output.line)
+    ended = await context.execute(interpreter, source, timeout_s, output.log_line)
     context.changed(ended.changes)
     with translate_exhaustion():
-        kept = await _keep(context, ended) if output.cut() else []
+        paths = await _store_output(context, ended) if output.is_truncated() else []
         result = ExecutionResult(
             exit_code=ended.exit_code,
             duration_ms=ended.duration_ms,
@@ -63,27 +64,29 @@ async def execute(context: ToolContext, interpreter: Interpreter, source: str, t
             stderr_tail=_tail(ended.stderr),
             stdout_bytes=ended.stdout_bytes,
             stderr_bytes=ended.stderr_bytes,
-            kept=tuple(kept),
+            kept=tuple(paths),
         )
     if ended.timed_out:
         raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s", result)
     if ended.exit_code != 0:
+        # The last line of stderr is, for most programs, the error itself.
         lines = result.stderr_tail.strip().splitlines()
         raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {lines[-1]}' if lines else ''}", result)
     return result
 
 
-async def _keep(context: ToolContext, ended: Execution) -> list[str]:
-    """Store the whole output (up to the executor's limit) in the workspace."""
-    kept = []
-    for stream, path in (("stdout", ended.stdout), ("stderr", ended.stderr)):
-        if data := path.read_bytes():
-            await context.files.write(_kept(context, stream), data)
-            kept.append(_kept(context, stream))
-    return kept
+async def _store_output(context: ToolContext, ended: Execution) -> list[str]:
+    """Store the output, up to the executor's limit, in the workspace; return the paths."""
+    paths = []
+    for stream, file in (("stdout", ended.stdout), ("stderr", ended.stderr)):
+        if data := file.read_bytes():
+            path = _output_path(context, stream)
+            await context.files.write(path, data)
+            paths.append(path)
+    return paths
 
 
-def _kept(context: ToolContext, stream: str) -> str:
+def _output_path(context: ToolContext, stream: str) -> str:
     return f".run/{context.call}.{stream}"
 
 

@@ -1,4 +1,4 @@
-"""The tool `code`."""
+"""Tool `code`: executes a program in Python, Bash or Node."""
 
 from infra.contract.tools import CodeArgs
 from worker.toolkit.base import Tool, ToolContext
@@ -6,7 +6,7 @@ from worker.toolkit.execution import ExecutionResult, execute
 
 
 async def run(args: CodeArgs, context: ToolContext) -> ExecutionResult:
-    """Execute a program in its language."""
+    """Execute `source` with the interpreter of its language."""
     return await execute(context, args.language, args.source, args.timeout_s)
 
 

@@ -1,4 +1,4 @@
-"""The tool `file_list`."""
+"""Tool `file_list`: lists the files of the workspace."""
 
 from infra.contract.files import FileInfo
 from infra.contract.tools import FileListArgs
@@ -8,14 +8,14 @@ MAX_LISTED = 500
 
 
 class FileListResult(ToolResult, frozen=True, kw_only=True):
-    """The first 500 files by path, and how many there are in all."""
+    """First MAX_LISTED files by path, and the number of all files."""
 
     files: list[FileInfo]
     count: int
 
 
 async def run(args: FileListArgs, context: ToolContext) -> FileListResult:
-    """List the files of the workspace."""
+    """List all files, or those below one folder, and log the list."""
     files = await context.files.list(args.path)
     for file in files[:MAX_LISTED]:
         await context.output("stdout", f"{file.size_bytes:>12}  {file.path}")

@@ -1,4 +1,4 @@
-"""The tool `file_read`."""
+"""Tool `file_read`: returns the content of a file of the workspace."""
 
 import base64
 import codecs
@@ -9,9 +9,9 @@ from worker.toolkit.base import Tool, ToolContext, ToolResult
 
 
 class FileReadResult(ToolResult, frozen=True, kw_only=True):
-    """The file's content, cut after `max_bytes`. What is not UTF-8 text is given as base64.
+    """Content of a file, truncated after `max_bytes`: as text if it is UTF-8, else as base64.
 
-    `size_bytes` is that of the content given here.
+    `size_bytes` is the number of bytes returned, not the size of the file.
     """
 
     path: str
@@ -22,7 +22,8 @@ class FileReadResult(ToolResult, frozen=True, kw_only=True):
 
 
 async def run(args: FileReadArgs, context: ToolContext) -> FileReadResult:
-    """Read a file of the workspace."""
+    """Read a file. Raises FileMissing."""
+    # One byte more than is returned shows whether the file is longer.
     data = await context.files.read(args.path, args.max_bytes + 1)
     truncated = len(data) > args.max_bytes
     shown = data[: args.max_bytes]
@@ -37,8 +38,9 @@ async def run(args: FileReadArgs, context: ToolContext) -> FileReadResult:
 
 
 def _text(data: bytes, *, truncated: bool) -> str | None:
-    """The data as text if it is text, without a character that the cut went through."""
+    """Return the data as text, or None if it is not UTF-8."""
     try:
+        # With `final=False` the decoder drops an incomplete character at the end, which the truncation has split.
         return codecs.getincrementaldecoder("utf-8")().decode(data, final=not truncated)
     except UnicodeDecodeError:
         return None

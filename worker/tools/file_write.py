@@ -1,4 +1,4 @@
-"""The tool `file_write`."""
+"""Tool `file_write`: stores a file in the workspace."""
 
 import base64
 
@@ -8,14 +8,14 @@ from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult
 
 
 class FileWriteResult(ToolResult, frozen=True, kw_only=True):
-    """What was stored."""
+    """Path and size of the stored file."""
 
     path: str
     size_bytes: int
 
 
 async def run(args: FileWriteArgs, context: ToolContext) -> FileWriteResult:
-    """Write a file of the workspace."""
+    """Store a whole file; an existing one is replaced. Raises LimitExceeded."""
     stored = await context.files.write(args.path, _data(args))
     context.changed(FileChanges(written=[stored], deleted=[], skipped=[]))
     return FileWriteResult(path=stored.path, size_bytes=stored.size_bytes)
@@ -27,7 +27,7 @@ def _data(args: FileWriteArgs) -> bytes:
     try:
         return base64.b64decode(args.content, validate=True)
     except ValueError as exc:
-        raise ToolFailed("invalid_input", f"the content is not base64: {exc}") from exc
+        raise ToolFailed("invalid_input", f"content is not base64, although encoding is 'base64': {exc}") from exc
 
 
 TOOL = Tool("file_write", FileWriteArgs, run, idempotent=True)

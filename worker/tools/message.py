@@ -1,11 +1,11 @@
-"""The tool `message`."""
+"""Tool `message`: sends a message to the people who watch the run."""
 
 from infra.contract.tools import MessageArgs
 from worker.toolkit.base import Tool, ToolContext, ToolResult
 
 
 async def run(args: MessageArgs, context: ToolContext) -> ToolResult:
-    """Say something to whoever watches the run."""
+    """Log the text as an event `message`."""
     await context.message(args.text)
     return ToolResult()
 

@@ -1,4 +1,4 @@
-"""The tool `shell`."""
+"""Tool `shell`: executes a command line."""
 
 from infra.contract.tools import ShellArgs
 from worker.toolkit.base import Tool, ToolContext

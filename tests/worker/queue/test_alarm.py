@@ -1,4 +1,4 @@
-"""When a worker looks at the queue: by what it was told last, whichever way that came."""
+"""Alarm of the worker loop: claim replies and control messages move the deadline."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ def _without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def rings(alarm: Alarm) -> bool:
-    """Whether it rings before it would if it were set to FAR_MS."""
+    """Return whether the alarm rings soon, not only after FAR_MS."""
     try:
         async with asyncio.timeout(0.2):
             await alarm.wait()
@@ -25,41 +25,41 @@ async def rings(alarm: Alarm) -> bool:
     return True
 
 
-async def test_an_answer_is_heeded() -> None:
+async def test_a_claim_reply_sets_the_alarm() -> None:
     alarm = Alarm()
-    alarm.asked()
-    alarm.answered(0)
+    alarm.claim_sent()
+    alarm.claim_answered(0)
     assert await rings(alarm)
-    alarm.asked()
-    alarm.answered(FAR_MS)
+    alarm.claim_sent()
+    alarm.claim_answered(FAR_MS)
     assert not await rings(alarm)
-    alarm.asked()
-    alarm.answered(None)
+    alarm.claim_sent()
+    alarm.claim_answered(None)
     assert not await rings(alarm)
 
 
-@pytest.mark.parametrize("answer", [None, FAR_MS])
-async def test_what_is_heard_before_an_answer_comes_is_not_forgotten_over_it(answer: int | None) -> None:
-    """The answer may have been given before that was said."""
+@pytest.mark.parametrize("next_ms", [None, FAR_MS])
+async def test_a_control_message_received_during_a_claim_outlives_its_reply(next_ms: int | None) -> None:
+    """The reply may have been computed before the message was sent."""
     alarm = Alarm()
-    alarm.asked()
+    alarm.claim_sent()
     alarm.hasten(0)
-    alarm.answered(answer)
+    alarm.claim_answered(next_ms)
     assert await rings(alarm)
-    alarm.asked()
+    alarm.claim_sent()
     alarm.set(0)
-    alarm.answered(answer)
+    alarm.claim_answered(next_ms)
     assert await rings(alarm)
 
 
-async def test_a_nudge_that_was_taken_back_is_not_heeded_nor_one_from_before_the_claim() -> None:
+async def test_a_superseded_control_message_does_not_ring() -> None:
     alarm = Alarm()
-    alarm.asked()
+    alarm.claim_sent()
     alarm.hasten(0)
     alarm.set(FAR_MS)
-    alarm.answered(None)
+    alarm.claim_answered(None)
     assert not await rings(alarm)
     alarm.hasten(0)
-    alarm.asked()
-    alarm.answered(FAR_MS)
+    alarm.claim_sent()
+    alarm.claim_answered(FAR_MS)
     assert not await rings(alarm)

@@ -1,4 +1,4 @@
-"""What wakes a worker that sleeps: a token, and what makes good a token that is lost."""
+"""Wake tokens: a sleeping worker claims a run although another worker died with its token."""
 
 import asyncio
 
@@ -14,16 +14,16 @@ LAST = Writes(events=[NewEvent(ts=1, type="log")])
 
 
 async def waiting(rig: Rig, number: int) -> None:
-    """Return once so many wait for a token."""
+    """Return once `number` connections wait for a token."""
 
     async def blocked() -> bool:
         return f"blocked_clients:{number}" in str(await rig.redis.command("INFO", "clients"))
 
-    await until(blocked, f"{number} wait for a token")
+    await until(blocked, f"{number} connections wait for a token")
 
 
 @pytest.mark.parametrize("way", ["created", "given back", "retried", "resumed"])
-async def test_a_token_that_somebody_took_along_into_death_is_made_good_soon(rig: Rig, way: str) -> None:
+async def test_a_token_taken_by_a_dying_worker_is_replaced_soon(rig: Rig, way: str) -> None:
     run_id = "run_1"
     if way != "created":
         run_id = await rig.submit("x")

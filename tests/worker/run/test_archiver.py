@@ -1,4 +1,4 @@
-"""The log on its way into the archive: whatever fails or dies, archive and Redis together hold all of it."""
+"""Archiving of logs: after any failure, archive and Redis together hold every event once."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from infra.workspace import Workspaces
 from tests.support.logs import events_in_redis
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
-from tests.worker.rig import Rig
+from tests.worker.rig import Rig, ToolBody
 from worker.run import archiver
 from worker.toolkit.base import ToolContext
 
@@ -25,11 +25,11 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class BadArchive:
-    """The real archive, but for what the test does to it."""
+    """The real archive, with faults injected by the test."""
 
     def __init__(self, archive: LogArchive) -> None:
         self.inner = archive
-        self.away: ContractError | None = None
+        self.failure: ContractError | None = None
         self.before_store: Callable[[], None] = lambda: None
         self.stored: list[Segment] = []
         self.discarded: list[Segment] = []
@@ -37,8 +37,8 @@ class BadArchive:
 
     async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
         self.before_store()
-        if self.away:
-            raise self.away
+        if self.failure:
+            raise self.failure
         await self.inner.store(run, segment, events)
         self.stored.append(segment)
 
@@ -55,15 +55,23 @@ def archive(workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch) -> BadArchi
 
 
 async def print_lines(context: ToolContext, command: str) -> None:
-    """`COUNT`: so many lines of output."""
+    """Log as many lines of output as the command says."""
     for number in range(int(command)):
         await context.output("stdout", f"line {number}")
         if number % 50 == 49:
             await asyncio.sleep(0.03)
 
 
-async def whole(rig: Rig, workspaces: Workspaces, run_id: str) -> tuple[RunLog, list[Event]]:
-    """All of a log, from the archive and from Redis, which together hold each event once and in order."""
+def print_then_wait(go: asyncio.Event) -> ToolBody:
+    async def body(context: ToolContext, command: str) -> None:
+        await print_lines(context, command)
+        await go.wait()
+
+    return body
+
+
+async def read_all(rig: Rig, workspaces: Workspaces, run_id: str) -> tuple[RunLog, list[Event]]:
+    """Return a log with its events from archive and Redis, which must hold each event once and in order."""
     log = await rig.store.log(run_id)
     events = [
         event
@@ -72,8 +80,7 @@ async def whole(rig: Rig, workspaces: Workspaces, run_id: str) -> tuple[RunLog, 
         for event in some
     ]
     assert [event.seq for event in events] == list(range(1, log.archived + 1))
-    kept = await events_in_redis(rig.store, run_id)
-    events += [event for event in kept if event.seq > log.archived]
+    events += [event for event in await events_in_redis(rig.store, run_id) if event.seq > log.archived]
     assert [event.seq for event in events] == list(range(1, log.seq + 1))
     return log, events
 
@@ -89,14 +96,12 @@ async def archived(rig: Rig, run_id: str, wanted: Callable[[RunLog], bool]) -> N
     await until(enough, "the log is archived")
 
 
-async def test_a_long_log_is_in_the_archive_when_it_has_ended_and_redis_has_forgotten_it(
-    rig: Rig, workspaces: Workspaces
-) -> None:
+async def test_a_long_log_moves_from_redis_into_the_archive_by_its_end(rig: Rig, workspaces: Workspaces) -> None:
     rig.worker(print_lines, workspaces=workspaces)
     run_id = await rig.submit("1000", "3")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     await archived(rig, run_id, lambda log: log.archived == log.seq)
-    log, events = await whole(rig, workspaces, run_id)
+    log, events = await read_all(rig, workspaces, run_id)
     assert [event.data["text"] for event in events if event.type == "tool.output"][:1000] == [
         f"line {number}" for number in range(1000)
     ]
@@ -112,21 +117,14 @@ async def test_a_short_log_stays_in_redis(rig: Rig, workspaces: Workspaces, arch
     worker_is_free = await rig.submit("1")
     await rig.ended(run_id)
     await rig.ended(worker_is_free)
-    log, events = await whole(rig, workspaces, run_id)
+    log, events = await read_all(rig, workspaces, run_id)
     assert (log.archived, archive.stored) == (0, [])
     assert len(events) == await in_redis(rig, run_id) == log.seq
 
 
-async def test_the_next_owner_goes_on_where_the_archive_of_a_killed_worker_ends(
-    rig: Rig, workspaces: Workspaces
-) -> None:
+async def test_the_next_owner_continues_the_archive_of_a_killed_worker(rig: Rig, workspaces: Workspaces) -> None:
     go = asyncio.Event()
-
-    async def hang(context: ToolContext, command: str) -> None:
-        await print_lines(context, command)
-        await go.wait()
-
-    first = rig.worker(hang, lease_s=0.5, workspaces=workspaces)
+    first = rig.worker(print_then_wait(go), lease_s=0.5, workspaces=workspaces)
     run_id = await rig.submit("450")
     await archived(rig, run_id, lambda log: log.archived >= 100)
     await first.killed()
@@ -134,12 +132,12 @@ async def test_the_next_owner_goes_on_where_the_archive_of_a_killed_worker_ends(
     rig.worker(print_lines, workspaces=workspaces)
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     await archived(rig, run_id, lambda log: log.archived == log.seq)
-    log, events = await whole(rig, workspaces, run_id)
+    log, events = await read_all(rig, workspaces, run_id)
     assert {segment.fence for segment in log.segments} == {1, 2}
     assert [event.type for event in events].count("run.resumed") == 1
 
 
-async def test_a_worker_killed_between_the_store_and_the_record_leaves_nothing_that_counts(
+async def test_a_worker_killed_between_upload_and_trim_reply_leaves_the_log_contiguous(
     rig: Rig, workspaces: Workspaces, archive: BadArchive
 ) -> None:
     lost = False
@@ -150,27 +148,22 @@ async def test_a_worker_killed_between_the_store_and_the_record_leaves_nothing_t
         return script == "trim"
 
     go = asyncio.Event()
-
-    async def hang(context: ToolContext, command: str) -> None:
-        await print_lines(context, command)
-        await go.wait()
-
-    first = rig.worker(hang, lease_s=0.5, loses=lose, workspaces=workspaces)
+    first = rig.worker(print_then_wait(go), lease_s=0.5, loses=lose, workspaces=workspaces)
     run_id = await rig.submit("150")
 
     async def trimmed() -> bool:
         return lost
 
-    await until(trimmed, "a segment is named in the record, and the worker does not know")
+    await until(trimmed, "a segment is named in the record, and the reply is lost")
     await first.killed()
     go.set()
     rig.worker(print_lines, workspaces=workspaces)
     await rig.ended(run_id)
     await archived(rig, run_id, lambda log: log.archived == log.seq)
-    await whole(rig, workspaces, run_id)
+    await read_all(rig, workspaces, run_id)
 
 
-async def test_a_trim_whose_answer_is_lost_is_repeated(rig: Rig, workspaces: Workspaces) -> None:
+async def test_a_trim_whose_reply_is_lost_is_repeated(rig: Rig, workspaces: Workspaces) -> None:
     lost = 0
 
     def lose(script: str) -> bool:
@@ -182,50 +175,50 @@ async def test_a_trim_whose_answer_is_lost_is_repeated(rig: Rig, workspaces: Wor
     run_id = await rig.submit("500")
     await rig.ended(run_id)
     await archived(rig, run_id, lambda log: log.archived == log.seq)
-    await whole(rig, workspaces, run_id)
+    await read_all(rig, workspaces, run_id)
     assert lost >= 2
 
 
 @pytest.mark.parametrize("error", [FilesUnavailable("the store is away"), HostExhausted("no thread for it")])
-async def test_while_the_store_is_away_the_run_goes_on_until_redis_is_full_and_then_waits(
+async def test_a_run_waits_once_redis_is_full_while_the_store_is_away(
     rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch, error: ContractError
 ) -> None:
     monkeypatch.setattr(archiver, "TAIL_BYTES", 40_000)
-    archive.away = error
+    archive.failure = error
     rig.worker(print_lines, workspaces=workspaces)
     run_id = await rig.submit("2000")
 
-    async def stands_still() -> bool:
+    async def is_blocked() -> bool:
         before = await in_redis(rig, run_id)
         await asyncio.sleep(0.5)
         return before > 100 and await in_redis(rig, run_id) == before
 
-    await until(stands_still, "the program waits")
+    await until(is_blocked, "the tool waits")
     assert await in_redis(rig, run_id) < 2000
     assert not (await rig.store.get(run_id)).finished_ms
-    archive.away = None
+    archive.failure = None
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     await archived(rig, run_id, lambda log: log.archived == log.seq)
-    await whole(rig, workspaces, run_id)
+    await read_all(rig, workspaces, run_id)
 
 
 async def test_a_log_that_cannot_be_archived_at_its_end_stays_in_redis_and_frees_the_slot(
     rig: Rig, workspaces: Workspaces, archive: BadArchive
 ) -> None:
-    archive.away = FilesUnavailable("the store is away")
+    archive.failure = FilesUnavailable("the store is away")
     rig.worker(print_lines, slots=1, workspaces=workspaces)
     run_id = await rig.submit("300")
     after = await rig.submit("1")
     assert (await rig.ended(after)).status is Status.SUCCEEDED
-    log, _ = await whole(rig, workspaces, run_id)
+    log, _ = await read_all(rig, workspaces, run_id)
     assert (log.status, log.archived) == (Status.SUCCEEDED, 0)
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_segment_of_a_worker_that_has_lost_the_run_stays_where_it_is(
+async def test_a_segment_uploaded_after_the_lease_was_lost_is_not_deleted(
     rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    """The record may name it: of what Redis did before the run was lost, the answer can be lost as well."""
+    """The record may name the segment: the reply to a `trim` before the loss can be lost as well."""
     trim, tries = RunStore.trim, 0
 
     async def lose(store: RunStore, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
@@ -236,22 +229,22 @@ async def test_a_segment_of_a_worker_that_has_lost_the_run_stays_where_it_is(
         if named:
             assert await trim(store, run, segments) is Outcome.OK
         await rig.redis.command("HINCRBY", f"run:{run_id}", "fence", 1)
-        raise StoreUnavailable("the answer is lost")
+        raise StoreUnavailable("the reply was lost")
 
     monkeypatch.setattr(RunStore, "trim", lose)
-    monkeypatch.setattr(archiver, "REST_BYTES", 0)
+    monkeypatch.setattr(archiver, "MIN_ARCHIVE_BYTES", 0)
     worker = rig.worker(print_lines, workspaces=workspaces)
     run_id = await rig.submit("20")
     await rig.ended(run_id)
     await worker.drained()
     assert tries == 2
-    log, events = await whole(rig, workspaces, run_id)
+    log, events = await read_all(rig, workspaces, run_id)
     assert (log.segments == archive.stored) is named
     assert len(events) == log.seq
     assert not archive.discarded
 
 
-async def test_a_deletion_before_the_last_segment_is_named_leaves_no_object(
+async def test_a_run_deleted_before_the_last_trim_leaves_no_object(
     rig: Rig, workspaces: Workspaces, archive: BadArchive
 ) -> None:
     going, go = asyncio.Event(), asyncio.Event()
@@ -282,7 +275,7 @@ async def test_a_deletion_before_the_last_segment_is_named_leaves_no_object(
     assert await workspaces.delete_run("ada", run_id) == 0
 
 
-async def test_a_log_of_which_redis_has_lost_a_part_goes_on_in_redis(
+async def test_a_log_with_a_gap_in_redis_stays_in_redis(
     rig: Rig, workspaces: Workspaces, archive: BadArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archiver, "TAIL_BYTES", 40_000)
@@ -295,13 +288,13 @@ async def test_a_log_of_which_redis_has_lost_a_part_goes_on_in_redis(
 
     rig.worker(lossy, workspaces=workspaces)
     run_id = await rig.submit("2000")
-    await until(lambda: _some(rig, run_id), "the log has begun")
+
+    async def begun() -> bool:
+        return await in_redis(rig, run_id) > 1
+
+    await until(begun, "the log has begun")
     await rig.redis.command("XTRIM", f"run:{run_id}:log", "MAXLEN", "=", 0)
     lose.set()
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     assert not archive.stored
     assert await in_redis(rig, run_id) > 2000
-
-
-async def _some(rig: Rig, run_id: str) -> bool:
-    return await in_redis(rig, run_id) > 1

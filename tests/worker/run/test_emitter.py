@@ -1,4 +1,4 @@
-"""Which events of a log go together and when, by a clock that only leaps; how Redis is slow, the tests decide."""
+"""Batching of the emitter, on a virtual clock and with a store whose replies the tests control."""
 
 import asyncio
 import time
@@ -25,11 +25,11 @@ BUFFER_BYTES = 256 * 1024
 FIRST_S = 0.05
 COALESCE_S = 0.1
 OVERHEAD_BYTES = 100
-"""What an event may count for beside its text."""
+"""Upper bound of the size that is counted for an event besides its text."""
 
 
 class SlowStore(RunStore):
-    """Notes each batch and when it came; answers at once, or each time that `answer` is released."""
+    """Store that records each batch with its time; replies immediately, or once for each release of `answer`."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[float, Writes]] = []
@@ -47,33 +47,33 @@ class SlowStore(RunStore):
 
     @property
     def texts(self) -> list[list[str]]:
-        """What the events of each batch say."""
+        """Texts of the events of each batch."""
         return [[str(event.data["text"]) for event in writes.events] for _, writes in self.batches]
 
 
-class Room:
-    """An archiver that is never behind."""
+class EndlessArchiver:
+    """Archiver that never makes a caller wait."""
 
-    is_behind = False
+    is_full = False
 
-    def stored(self, events: int, size_bytes: int) -> None:
+    def count_stored(self, events: int, size_bytes: int) -> None:
         return
 
 
 class Bench:
-    """An emitter and its store."""
+    """Emitter with its store."""
 
     def __init__(self) -> None:
         self.store = SlowStore()
         self.began = now()
-        self.emitter = LogEmitter(self.store, Lease("run_1", 1), lambda _: None, cast("Archiver", Room()))
+        self.emitter = LogEmitter(self.store, Lease("run_1", 1), lambda _: None, cast("Archiver", EndlessArchiver()))
 
     async def say(self, *texts: str) -> None:
         for text in texts:
             await self.emitter.emit(Message(text=text))
 
     async def pause(self) -> float:
-        """Let the first batch go, and then a long time; the time then."""
+        """Send the first batch, then let a long time pass; return the current time."""
         await self.say("first")
         await asyncio.sleep(60)
         assert self.store.texts == [["first"]]
@@ -86,7 +86,7 @@ Run = Callable[[Callable[[Bench], Coroutine[Any, Any, None]]], None]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Runs a test in a loop that leaps, with the emitter's clock that of the loop."""
+    """Run a test in an event loop with a virtual clock, which the emitter uses as well."""
     clock = SimpleNamespace(monotonic=lambda: now(), time_ns=time.time_ns)
     monkeypatch.setattr(module, "time", clock)
 
@@ -109,7 +109,7 @@ def numbered(count: int, size: int = 1000) -> list[str]:
     return [f"{number} {'x' * size}" for number in range(count)]
 
 
-def test_the_first_event_after_a_pause_goes_at_once_and_those_that_follow_go_together(run: Run) -> None:
+def test_the_first_event_after_a_pause_is_sent_immediately_and_the_next_ones_together(run: Run) -> None:
     async def test(bench: Bench) -> None:
         began = await bench.pause()
         await bench.say("alone")
@@ -128,7 +128,7 @@ def test_the_first_event_after_a_pause_goes_at_once_and_those_that_follow_go_tog
     run(test)
 
 
-def test_a_steady_log_goes_in_a_batch_each_tenth_of_a_second(run: Run) -> None:
+def test_a_steady_log_is_sent_in_one_batch_per_100_ms(run: Run) -> None:
     async def test(bench: Bench) -> None:
         began = await bench.pause()
         for number in range(1000):
@@ -142,7 +142,7 @@ def test_a_steady_log_goes_in_a_batch_each_tenth_of_a_second(run: Run) -> None:
     run(test)
 
 
-def test_the_first_events_under_a_claim_wait_a_little_for_each_other(run: Run) -> None:
+def test_the_first_events_of_a_claim_are_sent_together_after_50_ms(run: Run) -> None:
     async def test(bench: Bench) -> None:
         await bench.say("one")
         await asyncio.sleep(FIRST_S / 2)
@@ -159,15 +159,15 @@ def test_the_log_of_a_short_run_costs_no_batch(run: Run) -> None:
         await bench.say("one")
         await asyncio.sleep(FIRST_S / 2)
         await bench.say("two")
-        left = await bench.emitter.close()
-        assert [event.data["text"] for event in left.events] == ["one", "two"]
+        rest = await bench.emitter.close()
+        assert [event.data["text"] for event in rest.events] == ["one", "two"]
         await asyncio.sleep(60)
         assert bench.store.batches == []
 
     run(test)
 
 
-def test_who_needs_his_events_stored_waits_for_no_company(run: Run) -> None:
+def test_flush_does_not_wait_for_further_events(run: Run) -> None:
     async def test(bench: Bench) -> None:
         began = await bench.pause()
         for text in ("one", "two", "three"):
@@ -180,7 +180,7 @@ def test_who_needs_his_events_stored_waits_for_no_company(run: Run) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é", "😀", '"', "\0"])
-def test_a_full_batch_does_not_wait_and_none_is_larger_than_64_kb(run: Run, character: str) -> None:
+def test_a_full_batch_is_sent_immediately_and_no_batch_exceeds_64_kb(run: Run, character: str) -> None:
     texts = [text + character * 500 for text in numbered(60)]
 
     async def test(bench: Bench) -> None:
@@ -200,7 +200,7 @@ def test_a_full_batch_does_not_wait_and_none_is_larger_than_64_kb(run: Run, char
     run(test)
 
 
-def test_what_is_larger_than_a_batch_and_belongs_together_goes_alone_and_whole(run: Run) -> None:
+def test_writes_larger_than_a_batch_are_sent_alone_and_undivided(run: Run) -> None:
     async def test(bench: Bench) -> None:
         await bench.pause()
         await bench.say("before")
@@ -213,19 +213,19 @@ def test_what_is_larger_than_a_batch_and_belongs_together_goes_alone_and_whole(r
     run(test)
 
 
-def test_while_redis_is_slow_whoever_logs_waits_once_the_buffer_is_full_and_goes_on_batch_by_batch(run: Run) -> None:
-    texts, told = numbered(1500), 0
+def test_a_caller_that_logs_waits_for_space_in_a_full_buffer_while_redis_is_slow(run: Run) -> None:
+    texts, logged = numbered(1500), 0
 
     async def test(bench: Bench) -> None:
-        nonlocal told
+        nonlocal logged
         await bench.pause()
         bench.store.answer = asyncio.Semaphore(0)
 
         async def make() -> None:
-            nonlocal told
+            nonlocal logged
             for text in texts:
                 await bench.say(text)
-                told += 1
+                logged += 1
 
         making = asyncio.create_task(make())
         size = len(texts[0])
@@ -233,7 +233,7 @@ def test_while_redis_is_slow_whoever_logs_waits_once_the_buffer_is_full_and_goes
             await asyncio.sleep(60)
             assert len(bench.store.batches) == answered + 1
             least = BUFFER_BYTES + answered * BATCH_BYTES
-            assert least * 0.9 < told * size <= least + BATCH_BYTES
+            assert least * 0.9 < logged * size <= least + BATCH_BYTES
             bench.store.answer.release()
         for _ in texts:
             bench.store.answer.release()

@@ -1,4 +1,4 @@
-"""What a worker logs: as the schema says, never too long, and nothing of a text lost."""
+"""Events of a worker: valid by the schema, within the size limit, long texts split without loss."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ HOSTILE = "\0" * 20_000 + '"\\' * 20_000 + "😀\n" * 20_000 + "x" * 20_000
 
 
 async def checked(rig: Rig, run_id: str) -> list[Event]:
-    """The whole log, each event as it has to be."""
+    """Return the whole log; each event must be valid."""
     events = await rig.log(run_id)
     for event in events:
         support.check(event)
@@ -29,7 +29,7 @@ def of_type(events: list[Event], kind: str) -> list[dict[str, Any]]:
 
 
 def joined(events: list[dict[str, Any]]) -> list[str]:
-    """The texts of events with their parts put together."""
+    """Return the texts of events, with split texts joined."""
     texts, begun = [], ""
     for data in events:
         begun += data["text"]
@@ -40,7 +40,7 @@ def joined(events: list[dict[str, Any]]) -> list[str]:
     return texts
 
 
-async def test_long_texts_are_told_in_parts_and_lose_nothing(rig: Rig) -> None:
+async def test_long_texts_are_split_without_loss(rig: Rig) -> None:
     async def body(context: ToolContext, command: str) -> None:
         await context.output("stdout", HOSTILE)
         await context.message(HOSTILE)
@@ -58,7 +58,7 @@ async def test_long_texts_are_told_in_parts_and_lose_nothing(rig: Rig) -> None:
     assert joined([data for data in output if data["stream"] == "stderr"]) == ["short", HOSTILE + "end"]
 
 
-async def test_arguments_and_errors_are_cut(rig: Rig) -> None:
+async def test_arguments_and_errors_are_truncated(rig: Rig) -> None:
     async def body(context: ToolContext, command: str) -> None:
         raise ToolFailed("exit_code", HOSTILE, ToolResult(kept=KEPT))
 
@@ -76,7 +76,7 @@ async def test_arguments_and_errors_are_cut(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("kept", [(), KEPT])
-async def test_the_files_with_the_whole_output_are_named(rig: Rig, kept: tuple[str, ...]) -> None:
+async def test_the_event_names_the_files_with_the_complete_output(rig: Rig, kept: tuple[str, ...]) -> None:
     async def body(context: ToolContext, command: str) -> ToolResult:
         return ToolResult(kept=kept)
 
@@ -87,7 +87,7 @@ async def test_the_files_with_the_whole_output_are_named(rig: Rig, kept: tuple[s
     assert finished.get("kept") == (list(kept) or None)
 
 
-async def test_the_log_of_a_run_that_is_retried(rig: Rig) -> None:
+async def test_the_log_of_a_retried_run_fits_the_schema(rig: Rig) -> None:
     fails = True
 
     async def body(context: ToolContext, command: str) -> None:

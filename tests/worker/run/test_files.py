@@ -1,4 +1,4 @@
-"""The workspace of a run: what a step changes in it counts with the step's end, or not at all."""
+"""Workspace of a run: the changes of a step are committed with the end of the step, or discarded."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ from worker.toolkit.base import ToolContext, ToolFailed
 
 
 class Appender:
-    """A tool that appends a line to a file; `hold` makes it wait after that, inside the step."""
+    """Tool that appends its command to a file, and then blocks within the step if the command begins with `hold`."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -34,7 +34,7 @@ async def content(rig: Rig, workspaces: Workspaces, run_id: str) -> bytes:
     return await files.read("log.txt")
 
 
-async def test_a_step_that_was_cut_off_is_repeated_on_the_workspace_as_it_was(rig: Rig, workspaces: Workspaces) -> None:
+async def test_an_interrupted_step_is_repeated_on_the_workspace_before_it(rig: Rig, workspaces: Workspaces) -> None:
     tool = Appender()
     first = rig.worker(tool, lease_s=0.5, workspaces=workspaces)
     run_id = await rig.submit("one", "hold", "three")
@@ -47,14 +47,14 @@ async def test_a_step_that_was_cut_off_is_repeated_on_the_workspace_as_it_was(ri
     assert await content(rig, workspaces, run_id) == b"one\nhold\nthree\n"
 
 
-async def test_what_a_failing_step_left_is_kept_for_a_look(rig: Rig, workspaces: Workspaces) -> None:
+async def test_files_written_by_a_failed_step_are_kept(rig: Rig, workspaces: Workspaces) -> None:
     rig.worker(Appender(), workspaces=workspaces)
     run_id = await rig.submit("one", "fail")
     assert (await rig.ended(run_id)).status is Status.FAILED
     assert await content(rig, workspaces, run_id) == b"one\nfail\n"
 
 
-async def test_nothing_of_a_cancelled_step_counts(rig: Rig, workspaces: Workspaces) -> None:
+async def test_files_written_by_a_cancelled_step_are_discarded(rig: Rig, workspaces: Workspaces) -> None:
     tool = Appender()
     rig.worker(tool, workspaces=workspaces)
     run_id = await rig.submit("one", "hold")
@@ -64,7 +64,7 @@ async def test_nothing_of_a_cancelled_step_counts(rig: Rig, workspaces: Workspac
     assert await content(rig, workspaces, run_id) == b"one\n"
 
 
-async def test_a_large_result_is_kept_beside_the_journal(
+async def test_a_large_result_is_stored_outside_the_journal(
     rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_context, "MAX_INLINE_BYTES", 10)

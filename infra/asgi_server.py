@@ -1,0 +1,68 @@
+"""uvicorn server of the API and the gateway.
+
+Separate from `infra.asgi`, because a Lambda function imports that module and must not load uvicorn.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+WRITE_TIMEOUT_MS = 60_000
+"""The kernel closes a connection whose client has acknowledged none of the sent data for this time."""
+
+
+class StreamServer(uvicorn.Server):
+    """Server of an application with event streams; stops on SIGTERM, SIGINT or `should_exit = True`.
+
+    `end_streams` ends the open event streams of `app` and rejects new ones.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, end_streams: Callable[[Starlette], None]) -> None:
+        super().__init__(config)
+        self.app = app
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, end the streams, then wait for the other requests until the graceful timeout."""
+        # uvicorn waits for every request under way. An event stream would last as long as its run or its subscriber,
+        # so that each shutdown would take the whole graceful timeout and then cut the streams.
+        self._end_streams(self.app)
+        await super().shutdown(sockets)
+
+
+def server_config(app: Starlette, host: str, port: int, **options: Any) -> uvicorn.Config:
+    """Return the uvicorn settings that the API and the gateway share. `options` are further settings of uvicorn."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        access_log=False,  # paths and query strings hold tokens and data of users
+        log_config=None,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        **options,
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound TCP socket for the server to listen on. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named because asyncio sets TCP_NODELAY only on sockets whose protocol is IPPROTO_TCP. Without
+    # TCP_NODELAY each response waits 40 ms for a delayed acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # Without this option a restarted server cannot bind while connections of the previous one are in TIME_WAIT.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A server cannot close a connection that still has data to send, so the kernel has to drop a client that
+            # stops reading. Accepted connections inherit the option.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, WRITE_TIMEOUT_MS)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener

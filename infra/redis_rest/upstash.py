@@ -1,0 +1,74 @@
+"""Client of the Upstash SDK that behaves as the port `Redis` promises."""
+
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar, cast
+
+import httpx
+from upstash_redis.asyncio import Redis
+from upstash_redis.errors import UpstashError
+
+from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
+from infra.contract.redis import Argument, Reply
+
+T = TypeVar("T")
+
+
+class UpstashClient:
+    """Sends commands and pipelines through `upstash-redis`, with work-arounds for four of its habits.
+
+    1. Command names are sent in lower case. The SDK reshapes the replies of the commands that it knows, and it knows
+       them in upper case; the port promises replies in their RESP2 shape.
+    2. A response with status 5xx raises before the SDK reads it. The SDK reads the body alone, whose `error` looks the
+       same for an outage and for a command that Redis rejected.
+    3. AttributeError means that a pipeline was rejected as a whole. The SDK reads the response to a pipeline as a list
+       and trips over the single error object.
+    4. The SDK's retries are off: it would repeat any command silently, but only the caller knows whether a command is
+       safe to repeat. Its telemetry is off, too: it would send the versions and the platform of this host.
+
+    Has no deadline: the caller sets one. Errors: StoreUnavailable (there was no reply, or Redis cannot execute
+    commands now) and StoreRejected (Redis replied with an error).
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._sdk = Redis(url, token, rest_retries=0, allow_telemetry=False)
+        self._sdk._http._client.event_hooks = {"response": [_raise_for_outage]}
+
+    async def execute(self, command: Sequence[Argument]) -> Reply:
+        """Execute one command in one request."""
+        return await _translate_errors(cast("Awaitable[Reply]", self._sdk.execute(_lower_name(command))))
+
+    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        """Execute commands in one request. If one of them fails, the replies of the others are lost."""
+        pipeline = self._sdk.pipeline()
+        for command in commands:
+            pipeline.execute(_lower_name(command))
+        return await _translate_errors(cast("Awaitable[list[Reply]]", pipeline.exec()))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._sdk.close()
+
+
+async def _raise_for_outage(response: httpx.Response) -> None:
+    if response.is_server_error:
+        response.raise_for_status()
+
+
+def _lower_name(command: Sequence[Argument]) -> list[Argument]:
+    name, *args = command
+    return [str(name).lower(), *args]
+
+
+async def _translate_errors(reply: Awaitable[T]) -> T:
+    """Await a reply of the SDK; raise the contract's errors instead of the SDK's."""
+    try:
+        return await reply
+    except UpstashError as exc:
+        if (code := str(exc).partition(" ")[0]) in TRANSIENT_CODES:
+            raise StoreUnavailable(f"Redis cannot execute the command now: {code}") from exc
+        raise StoreRejected(str(exc)) from exc
+    except AttributeError as exc:
+        raise StoreRejected("the pipeline was rejected as a whole") from exc
+    except (httpx.HTTPError, ValueError, KeyError) as exc:
+        # ValueError and KeyError: the body is not JSON, or not an object of the protocol, so it came from a proxy.
+        raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from exc
