@@ -8,7 +8,7 @@ import time
 from bench.lab import Lab, milliseconds, table
 from infra.devstack import probes
 from infra.devstack import processes as parts
-from infra.devstack.process import Child
+from infra.devstack.supervised_process import SupervisedProcess
 
 ROUNDS = 13
 RUNS = 4
@@ -49,11 +49,11 @@ async def _rounds(lab: Lab, number: signal.Signals, plan: list[dict[str, object]
     return delays
 
 
-async def _worker(lab: Lab, number: int) -> Child:
+async def _worker(lab: Lab, number: int) -> SupervisedProcess:
     """One more worker, ready."""
-    part = parts.worker(lab.stack.site, parts.base_environment(os.environ), number)
+    part = parts.worker(lab.stack.config, parts.base_environment(os.environ), number)
     log = part.folder / f"{part.name}.log"
-    worker = Child(part, log, lambda begin: probes.log_says(log, begin, '"action":"worker.started"'))
+    worker = SupervisedProcess(part, log, lambda begin: probes.log_contains(log, begin, '"action":"worker.started"'))
     await worker.start()
     return worker
 

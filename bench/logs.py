@@ -89,7 +89,7 @@ async def soak(lab: Lab) -> None:
 
 async def measure(lab: Lab, system: str, rate: float, crowd: int, seconds: float) -> Measured:
     """One system at one rate with so many watchers, who are all there before the first event is made."""
-    site = lab.stack.site
+    site = lab.stack.config
     name = await lab.create([{"tool": "message", "args": {"text": "x"}}]) if system != "pub/sub" else "bench:channel"
     source = await _source("channel" if system == "pub/sub" else "run", name, rate, seconds, lab)
     watches = [Watch(timed=number < TIMED) for number in range(crowd)]
@@ -129,7 +129,7 @@ def _row(found: Measured) -> list[str]:
 
 
 async def _source(kind: str, name: str, rate: float, seconds: float, lab: Lab) -> asyncio.subprocess.Process:
-    part = parts.worker(lab.stack.site, parts.base_environment(os.environ), 1)
+    part = parts.worker(lab.stack.config, parts.base_environment(os.environ), 1)
     command = [sys.executable, "-m", "bench.log_source", kind, name, str(rate), str(seconds)]
     source = await asyncio.create_subprocess_exec(
         *command,

@@ -1,10 +1,8 @@
-"""The application: `create_app(...)`, with the one table of its routes."""
+"""The application: `create_app` builds routes, access checks and the API description from the endpoint rows."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import cache, partial
-from itertools import groupby
+from functools import cache
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,17 +11,19 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edge_api.auth.api_keys import Authenticate, Principal
-from edge_api.auth.stream_tokens import StreamTokens, taken_from
+from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
 from edge_api.http import event_schema, openapi
+from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import HANDLERS, LastResort
+from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.reader import LogReader
-from edge_api.logs.sse import Streams
-from edge_api.ports import Workspaces
+from edge_api.logs.sse import LogStreams
+from edge_api.ports import WorkspaceStore
 from edge_api.routes.execute import ExecuteRoutes
 from edge_api.routes.files import FileRoutes
 from edge_api.routes.logs import LogRoutes
+from edge_api.routes.run_actions import RunActionRoutes
 from edge_api.routes.runs import RunRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
@@ -32,48 +32,42 @@ from edge_api.settings import ApiSettings
 from infra.contract.log import LogFeed
 from infra.contract.redis_store.commands import RunCommands
 
-READ = "runs:read"
-WRITE = "runs:write"
 CORS_MAX_AGE_S = 3600
-
-Guarded = Callable[[Request, Principal], Awaitable[ASGIApp]]
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One line of the route table. `scope` None: any known principal may.
-
-    `stream_token`: a stream token of the run in the path will do instead of a bearer token.
-    """
-
-    method: str
-    path: str
-    handler: Guarded
-    scope: str | None = None
-    stream_token: bool = False
 
 
 def create_app(
     store: RunCommands,
     feed: LogFeed,
-    files: Workspaces,
+    workspaces: WorkspaceStore,
     authenticate: Authenticate,
     settings: ApiSettings,
     *,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
-    """The API over its adapters. `close` is called when the server's lifespan ends.
+    """Return the API over its adapters. `close` is called when the server's lifespan ends.
 
-    Nothing connects before the first request. `end_streams(app)` lets a server shut down without waiting for those
-    who follow a log.
+    Nothing connects before the first request. Call `end_streams(app)` to shut down without waiting for clients that
+    follow a log. `app.state.endpoints` lists the endpoint rows.
     """
     fanout = Fanout(feed)
-    streams = Streams(fanout.settle)
-    runs = RunService(store, files)
+    streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
-    system = SystemRoutes(store, cache(partial(openapi.build, settings)), cache(event_schema.build))
-    logs = LogRoutes(runs, LogReader(store, fanout, files.logs), streams, settings)
-    table = _table(runs, logs, tokens, files, system, settings)
+    runs = RunService(store, workspaces)
+    limit = settings.max_body_bytes
+
+    def description() -> bytes:
+        return openapi.build(settings, endpoints)
+
+    endpoints: Sequence[ApiEndpoint] = [
+        *ExecuteRoutes(runs, max_body_bytes=limit).endpoints(),
+        *RunRoutes(runs, max_body_bytes=limit).endpoints(),
+        *RunActionRoutes(runs, max_body_bytes=limit).endpoints(),
+        *StreamTokenRoutes(runs, tokens, max_body_bytes=limit).endpoints(),
+        *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
+        *LogRoutes(runs, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
+        # Both descriptions are built by the first request for them: a cold start need not pay for them.
+        *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
+    ]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -84,13 +78,7 @@ def create_app(
             await close()
 
     app = Starlette(
-        routes=[
-            Route("/health", system.health, methods=["GET"]),
-            *(
-                _resource(path, list(endpoints), authenticate, tokens)
-                for path, endpoints in groupby(table, lambda endpoint: endpoint.path)
-            ),
-        ],
+        routes=_routes(endpoints, authenticate, tokens),
         middleware=_middleware(settings),
         exception_handlers=dict(HANDLERS),
         lifespan=lifespan,
@@ -98,54 +86,17 @@ def create_app(
     # A redirect would be built from the Host header, and no path here ends in a slash.
     app.router.redirect_slashes = False
     app.state.streams = streams
+    app.state.endpoints = endpoints
     return app
 
 
-def _table(
-    runs: RunService,
-    logs: LogRoutes,
-    tokens: StreamTokens,
-    files: Workspaces,
-    system: SystemRoutes,
-    settings: ApiSettings,
-) -> Sequence[Endpoint]:
-    """Every route but the open one; those of one path stand together."""
-    execute = ExecuteRoutes(runs, max_body_bytes=settings.max_body_bytes)
-    run = RunRoutes(runs, max_body_bytes=settings.max_body_bytes)
-    file = FileRoutes(runs, files, presign_expiry_s=settings.presign_expiry_s)
-    token = StreamTokenRoutes(runs, tokens, max_body_bytes=settings.max_body_bytes)
-    return [
-        Endpoint("POST", "/agent/execute", execute.execute, WRITE),
-        Endpoint("POST", "/agent/runs", run.create, WRITE),
-        Endpoint("GET", "/agent/runs", run.list, READ),
-        Endpoint("GET", "/agent/runs/{run_id}", run.show, READ),
-        Endpoint("DELETE", "/agent/runs/{run_id}", run.delete, WRITE),
-        Endpoint("GET", "/agent/runs/{run_id}/attempts", run.attempts, READ),
-        Endpoint("POST", "/agent/runs/{run_id}/start", run.start, WRITE),
-        Endpoint("POST", "/agent/runs/{run_id}/cancel", run.cancel, WRITE),
-        Endpoint("POST", "/agent/runs/{run_id}/retry", run.retry, WRITE),
-        Endpoint("POST", "/agent/runs/{run_id}/fork", run.fork, WRITE),
-        Endpoint("POST", "/agent/runs/{run_id}/resume", run.resume, WRITE),
-        Endpoint("POST", "/agent/runs/{run_id}/stream-token", token.mint, READ),
-        Endpoint("GET", "/agent/runs/{run_id}/files", file.list, READ),
-        Endpoint("GET", "/agent/runs/{run_id}/files/{path:path}", file.fetch, READ),
-        Endpoint("GET", "/agent/logs/{run_id}", logs.page, READ, stream_token=True),
-        Endpoint("GET", "/agent/logs/{run_id}/stream", logs.stream, READ, stream_token=True),
-        Endpoint("GET", "/agent/queue", system.queue, READ),
-        Endpoint("GET", "/ready", system.ready),
-        Endpoint("GET", "/openapi.json", system.openapi),
-        Endpoint("GET", "/events.schema.json", system.event_schema),
-    ]
-
-
 def end_streams(app: Starlette) -> None:
-    """End every log stream and those to come: the first step of a shutdown."""
-    streams: Streams = app.state.streams
+    """End every open log stream, and every later one as soon as it opens. The first step of a shutdown."""
+    streams: LogStreams = app.state.streams
     streams.end()
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
-    """Outermost first: a page can only read an error, also one that nobody foresaw, if it has the CORS headers."""
     last_resort = Middleware(LastResort)
     if not settings.cors_origins:
         return [last_resort]
@@ -157,21 +108,40 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,
     )
+    # CORS is outermost: a page can read an error, also an unexpected one, only if it has the CORS headers.
     return [cors, last_resort]
 
 
-def _resource(
-    path: str, endpoints: Sequence[Endpoint], authenticate: Authenticate, stream_tokens: StreamTokens
-) -> Route:
-    """All methods of one path as one route, so that a refused method is told about all that are allowed."""
-    by_method = {endpoint.method: endpoint for endpoint in endpoints}
+def _routes(endpoints: Sequence[ApiEndpoint], authenticate: Authenticate, stream_tokens: StreamTokens) -> list[Route]:
+    """Return one route for each path, with all of its methods, so that the header `Allow` of a 405 lists them all."""
+    by_path: dict[str, dict[str, ApiEndpoint]] = {}
+    for endpoint in endpoints:
+        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+    return [_route(path, by_method, authenticate, stream_tokens) for path, by_method in by_path.items()]
 
+
+def _route(
+    path: str, by_method: dict[str, ApiEndpoint], authenticate: Authenticate, stream_tokens: StreamTokens
+) -> Route:
     async def dispatch(request: Request) -> ASGIApp:
         endpoint = by_method["GET" if request.method == "HEAD" else request.method]
-        tokens, request = taken_from(request) if endpoint.stream_token else ([], request)
-        principal = stream_tokens.principal(tokens, request) if tokens else await authenticate(request)
-        if endpoint.scope is not None:
-            principal.require(endpoint.scope)
+        principal, request = await _authorize(endpoint, request, authenticate, stream_tokens)
         return await endpoint.handler(request, principal)
 
     return Route(path, dispatch, methods=list(by_method))
+
+
+async def _authorize(
+    endpoint: ApiEndpoint, request: Request, authenticate: Authenticate, stream_tokens: StreamTokens
+) -> tuple[Principal, Request]:
+    """Return the principal, and the request without stream tokens.
+
+    Raises Unauthenticated, Forbidden, StreamTokenInvalid, StreamTokenExpired, StreamTokenForAnotherRun.
+    """
+    if endpoint.public:
+        return ANONYMOUS, request
+    tokens, request = extract_tokens(request) if endpoint.stream_token else ([], request)
+    principal = stream_tokens.principal(tokens, request) if tokens else await authenticate(request)
+    if endpoint.scope is not None:
+        principal.require(endpoint.scope)
+    return principal, request

@@ -1,7 +1,7 @@
-"""The composition root: builds the application from the environment, and serves it to AWS Lambda through Mangum.
+"""Composition root: builds the application from the environment, and serves it to AWS Lambda through Mangum.
 
-Clients are built once for each process, which on Lambda is once for each cold start; they connect with the first
-request, on the one event loop that Mangum keeps.
+The clients are built once for each process, on Lambda at a cold start. They connect with the first request, on the
+event loop that Mangum uses for all requests.
 """
 
 import functools
@@ -26,29 +26,29 @@ from infra.workspace import Workspaces
 
 
 def build_app(env: Mapping[str, str]) -> Starlette:
-    """The application over its real adapters. Raises SettingsError."""
+    """Return the application with its adapters. Raises SettingsError."""
     settings = EdgeSettings.from_env(Env(env))
     redis = RedisRest(settings.redis)
-    files = Workspaces(settings.s3)
+    workspaces = Workspaces(settings.s3)
     store = RunCommands(redis, settings.store.keys, retention_s=settings.store.retention_s)
 
     async def close() -> None:
         await redis.close()
-        files.close()
+        workspaces.close()
 
-    return create_app(store, redis, files, ApiKeys(settings.api_keys), settings.api, close=close)
+    return create_app(store, redis, workspaces, ApiKeys(settings.api_keys), settings.api, close=close)
 
 
 @functools.cache
 def _mangum() -> Mangum:
     configure()
-    # Mangum encodes what it does not know to be text as base64.
+    # Mangum encodes a body as base64 unless its media type is one of these.
     text = [*DEFAULT_TEXT_MIME_TYPES, MEDIA_TYPE, "application/x-ndjson"]
     return Mangum(build_app(os.environ), lifespan="off", text_mime_types=text)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
-    """The Lambda function."""
+    """Handle an event of AWS Lambda: an HTTP request, or a warm-up."""
     serve = _mangum()
     if not is_request(event):
         return dict(WARM)

@@ -1,9 +1,9 @@
-"""Which of the events that reach a Lambda function are HTTP requests, and the answer to the others."""
+"""Events that reach a Lambda function: HTTP requests, and warm-ups."""
 
 WARM = {"warm": True}
-"""The answer to an event that is no request, such as a scheduled warm-up."""
+"""Response to an event that is not an HTTP request, such as a scheduled warm-up."""
 
 
 def is_request(event: object) -> bool:
-    """Whether an event comes from a function URL, an API gateway or a load balancer."""
+    """Return whether an event comes from a function URL, an API gateway or a load balancer."""
     return isinstance(event, dict) and "requestContext" in event

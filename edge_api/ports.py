@@ -1,4 +1,4 @@
-"""What the edge needs of the workspaces; `infra.workspace` provides it."""
+"""Port to the object store, as the edge needs it; `infra.workspace` provides it."""
 
 from typing import Protocol
 
@@ -6,18 +6,18 @@ from infra.contract.files import FileEntry
 from infra.contract.log import LogArchive
 
 
-class Workspaces(Protocol):
-    """All that runs keep in the object store. Everything raises FilesUnavailable if that fails."""
+class WorkspaceStore(Protocol):
+    """Files and archived logs of runs. Every method raises FilesUnavailable if the object store fails."""
 
     @property
     def logs(self) -> LogArchive:
-        """The archive of logs."""
+        """Archive of logs."""
         ...
 
     async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
-        """A URL by which whoever has it can fetch the file until it expires."""
+        """Return a URL with which anybody can fetch the file for `expires_s`."""
         ...
 
     async def delete_run(self, user_id: str, run_id: str) -> int:
-        """Delete all files of a run; returns how many objects that were."""
+        """Delete all files of a run. Return the number of deleted objects."""
         ...

@@ -1,4 +1,4 @@
-"""What can be done with runs, on behalf of a user: the one place that both the actions and the resources call."""
+"""Operations on runs on behalf of a user. Both `POST /agent/execute` and the resource endpoints call them."""
 
 import hashlib
 import re
@@ -8,7 +8,8 @@ from typing import TypeVar
 from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
-from edge_api.ports import Workspaces
+from edge_api.ports import WorkspaceStore
+from infra.contract import journal
 from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
 from infra.contract.files import FileEntry
 from infra.contract.log import RunLog
@@ -25,36 +26,41 @@ _ID_HEX = 32
 
 
 class RunService:
-    """Every method raises RunGone for a run that is missing or another user's: nobody can tell one from the other."""
+    """Operations on the runs of a user.
 
-    def __init__(self, store: RunCommands, files: Workspaces) -> None:
+    Every method raises RunGone both for a missing run and for a run of another user, so that a client cannot find out
+    which ids exist.
+    """
+
+    def __init__(self, store: RunCommands, workspaces: WorkspaceStore) -> None:
         self._store = store
-        self._files = files
+        self._workspaces = workspaces
 
     async def create(self, user: str, spec: RunSpec, *, start: bool, key: str | None) -> tuple[RunRecord, bool]:
-        """Record a run, and whether this call created it.
+        """Create a run. Return its record, and whether this call created it.
 
-        With an idempotency key the run's id follows from it, so a repeated request finds the run that it made.
+        The idempotency key determines the run's id, so a repeated request finds the run that it created before.
         Raises InvalidInput, and KeyReused if the key was used for another request.
         """
         spec.check()
-        asked = _digest(spec, start)
+        digest = _digest(spec, start)
         if spec.fork_of:
-            if known := await self._known(user, key, asked):
-                return known, False
+            # A repeated request must succeed even if the source run has been deleted or retried since.
+            if earlier := await self._created_before(user, key, digest):
+                return earlier, False
             await self._check_fork(user, spec, spec.fork_of)
-        return await self._make(user, spec, start=start, key=key, asked=asked)
+        return await self._create(user, spec, start=start, key=key, digest=digest)
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
-        """Record a run that goes its own way after the first steps of another one; as `create`.
+        """Create a run that begins with the results of the first steps of another run; see `create`.
 
-        A repeated request finds the run that it made even if the other one has been deleted. Raises TransitionRefused
-        if that is just happening.
+        A repeated request finds the run that it created before, even if the source run has been deleted. Raises
+        TransitionRefused if the source run is being deleted.
         """
-        asked = _digest(run_id, wanted)
-        if known := await self._known(user, key, asked):
-            return known, False
-        source = _lasting("fork", await self.get(user, run_id)).spec
+        digest = _digest(run_id, wanted)
+        if earlier := await self._created_before(user, key, digest):
+            return earlier, False
+        source = _not_deleting("fork", await self.get(user, run_id)).spec
         plan = source.plan or []
         plan = plan[: wanted.from_step] + (plan[wanted.from_step :] if wanted.plan is None else wanted.plan)
         fork_of = ForkOf(run_id=run_id, from_step=wanted.from_step)
@@ -69,94 +75,92 @@ class RunService:
         )
         spec.check()
         await self._check_fork(user, spec, fork_of)
-        return await self._make(user, spec, start=wanted.start, key=key, asked=asked)
+        return await self._create(user, spec, start=wanted.start, key=key, digest=digest)
 
     async def get(self, user: str, run_id: str) -> RunRecord:
-        """The user's run with all that is known of it."""
+        """Return the complete record of the user's run."""
         return _owned(await self._store.get(_checked(run_id)), user)
 
     async def head(self, user: str, run_id: str) -> RunHead:
-        """The user's run without what can be large."""
+        """Return the user's run without its large fields."""
         return _owned(await self._store.head(_checked(run_id)), user)
 
     async def log(self, user: str, run_id: str) -> RunLog:
-        """The user's run for a reader of its log."""
+        """Return the user's run with the archived segments of its log."""
         return _owned(await self._store.log(_checked(run_id)), user)
 
     async def files(self, user: str, run_id: str) -> dict[str, FileEntry]:
-        """The files of the user's run, by path."""
+        """Return the files of the user's run by path."""
         await self.head(user, run_id)
         return await self._store.files(run_id)
 
     async def file(self, user: str, run_id: str, path: str) -> FileEntry:
-        """One file of the user's run. Raises FileMissing."""
+        """Return one file of the user's run. Raises FileMissing."""
         await self.head(user, run_id)
         return await self._store.file(run_id, path)
 
     async def attempts(self, user: str, run_id: str) -> list[Attempt]:
-        """The claims of the user's run, oldest first."""
+        """Return the claims of the user's run, oldest first."""
         await self.head(user, run_id)
         return await self._store.attempts(run_id)
 
     async def page(self, user: str, query: ListQuery, before: tuple[int, str] | None) -> Page:
-        """The user's runs, newest first."""
+        """Return a page of the user's runs, newest first, that begins after the cursor `before`."""
         return await self._store.page(user, limit=query.limit, before=before, status=query.status, error=query.error)
 
     async def start(self, user: str, run_id: str) -> RunState:
         """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted."""
-        _lasting("start", await self.head(user, run_id))
-        answer = await self._store.start(run_id)
-        return self._state("start", run_id, answer, allowed="a run that was created but not started")
+        _not_deleting("start", await self.head(user, run_id))
+        reply = await self._store.start(run_id)
+        return self._state("start", run_id, reply, allowed="a run that was created but not started")
 
     async def cancel(self, user: str, run_id: str) -> RunState:
-        """Ask for the end of a run. Raises TransitionRefused if it has succeeded or failed."""
+        """Request the cancellation of a run. Raises TransitionRefused if it has succeeded or failed."""
         await self.head(user, run_id)
-        answer = await self._store.cancel(run_id)
-        return self._state("cancel", run_id, answer, allowed="a run that has not ended", cancelling=True)
+        reply = await self._store.cancel(run_id)
+        return self._state("cancel", run_id, reply, allowed="a run that has not ended", cancelling=True)
 
     async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
         """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted."""
-        _lasting("retry", await self.head(user, run_id))
-        answer = await self._store.retry(run_id, token=_derived(user, key))
-        return self._state("retry", run_id, answer, allowed="a run that has failed or was cancelled")
+        _not_deleting("retry", await self.head(user, run_id))
+        reply = await self._store.retry(run_id, token=_derived(user, key))
+        return self._state("retry", run_id, reply, allowed="a run that has failed or was cancelled")
 
     async def resume(self, user: str, run_id: str, user_input: str, *, key: str | None) -> RunState:
         """Give a waiting run its input. Raises TransitionRefused if it does not wait."""
         await self.head(user, run_id)
-        answer = await self._store.resume(run_id, user_input, token=_derived(user, key))
-        return self._state("resume", run_id, answer, allowed="a run that waits for input")
+        reply = await self._store.resume(run_id, user_input, token=_derived(user, key))
+        return self._state("resume", run_id, reply, allowed="a run that waits for input")
 
     async def delete(self, user: str, run_id: str) -> None:
-        """Delete a run that has ended or was never started: its files first, then its record and log.
-
-        In this order a deletion that is interrupted can be repeated: the record is still there to ask for it. Before,
-        the run is condemned: a retry in between would work on without its files.
-        """
+        """Delete a run that has ended or was never started. Raises TransitionRefused for any other."""
         await self.head(user, run_id)
+        # Marked first: a retry between the deletion of the files and of the record would run without its files.
         outcome, status = await self._store.mark_deleting(run_id)
         allowed = "a run that has ended or was never started"
         if outcome is Outcome.REFUSED:
             raise _refused("delete", status, allowed)
         if outcome is Outcome.GONE:
             raise _gone(run_id)
-        await self._files.delete_run(user, run_id)
+        # Files before record: an interrupted deletion can be repeated, because the record still proves the ownership.
+        await self._workspaces.delete_run(user, run_id)
         outcome, status = await self._store.delete(run_id, user)
         if outcome is Outcome.REFUSED:
             raise _refused("delete", status, allowed)
         log("run.deleted", run_id=run_id, user=user)
 
-    async def _known(self, user: str, key: str | None, asked: str) -> RunRecord | None:
-        """What this very request has made before."""
+    async def _created_before(self, user: str, key: str | None, digest: str) -> RunRecord | None:
+        """Return the run that an identical request with the same key has created; None if there is none."""
         run_id = _new_id(user, key)
-        if key is None or not await self._store.is_made_by(run_id, asked):
+        if key is None or not await self._store.is_made_by(run_id, digest):
             return None
         return await self._store.get(run_id)
 
-    async def _make(
-        self, user: str, spec: RunSpec, *, start: bool, key: str | None, asked: str
+    async def _create(
+        self, user: str, spec: RunSpec, *, start: bool, key: str | None, digest: str
     ) -> tuple[RunRecord, bool]:
         run_id = _new_id(user, key)
-        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=asked)
+        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest)
         if record is None:
             raise KeyReused(
                 "this Idempotency-Key was used for a request with other content, or its run is being deleted"
@@ -166,10 +170,14 @@ class RunService:
         return record, outcome is Outcome.OK
 
     async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> None:
-        """Raise RunGone, TransitionRefused, or InvalidInput if the other run has not done just the first steps."""
-        source = _lasting("fork", await self.get(user, fork.run_id)).spec.plan or []
+        """Raise RunGone or TransitionRefused if the source run cannot be forked.
+
+        Raises InvalidInput if the source run has not completed the first steps, or if the new plan has other ones.
+        """
+        source = _not_deleting("fork", await self.get(user, fork.run_id)).spec.plan or []
         done = await self._store.journal(fork.run_id)
-        completed = next((index for index in range(len(source)) if f"step:{index}" not in done), len(source))
+        # Steps are executed in order, so the first step without a journal entry ends the completed ones.
+        completed = next((index for index in range(len(source)) if journal.step_key(index) not in done), len(source))
         if fork.from_step > completed:
             raise InvalidInput(
                 f"the run {fork.run_id} has completed {completed} steps; allowed are 0 to {completed}",
@@ -182,12 +190,12 @@ class RunService:
         self,
         action: str,
         run_id: str,
-        answer: tuple[Outcome, Status | None],
+        reply: tuple[Outcome, Status | None],
         *,
         allowed: str,
         cancelling: bool = False,
     ) -> RunState:
-        outcome, status = answer
+        outcome, status = reply
         if outcome is Outcome.GONE or status is None:
             raise _gone(run_id)
         if outcome is Outcome.REFUSED:
@@ -197,7 +205,7 @@ class RunService:
 
 
 def _derived(user: str, key: str | None) -> str:
-    """What names a request: derived from the user and the key, or random without a key."""
+    """Return the token of a request: derived from the user and the key, or random without a key."""
     if key is None:
         return uuid.uuid4().hex
     return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()[:_ID_HEX]
@@ -212,7 +220,7 @@ def _digest(*request: object) -> str:
 
 
 def _checked(run_id: str) -> str:
-    """What cannot be an id is not looked up: it would become part of a key and of a channel's URL."""
+    # An id becomes part of a Redis key and of a channel's URL, so a malformed one must not reach the store.
     if not _RUN_ID.fullmatch(run_id):
         raise _gone(run_id)
     return run_id
@@ -224,8 +232,8 @@ def _owned(run: H, user: str) -> H:
     return run
 
 
-def _lasting(action: str, run: H) -> H:
-    """What is being deleted loses its files at any moment."""
+def _not_deleting(action: str, run: H) -> H:
+    """Return the run. Raises TransitionRefused if it is being deleted, because its files can vanish at any moment."""
     if run.deleting:
         raise TransitionRefused(
             f"cannot {action} a run that is being deleted; if its deletion was interrupted, delete it again",

@@ -1,4 +1,4 @@
-"""The edge's settings, read once at its composition root; a missing or bad variable is one line that names it."""
+"""Settings of the edge, read once at its composition root. An error is one line that names the variable."""
 
 import re
 from dataclasses import dataclass, field
@@ -9,7 +9,9 @@ import msgspec
 
 from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError, StoreSettings
 
-SCOPES = frozenset({"runs:read", "runs:write"})
+READ_RUNS = "runs:read"
+WRITE_RUNS = "runs:write"
+SCOPES = frozenset({READ_RUNS, WRITE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -17,11 +19,9 @@ _STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A static API key: whose it is, what it allows, and the SHA-256 (hex) of the token, which itself is kept nowhere.
+    """Static API key: user, scopes, and the SHA-256 (hex) of the token. The token itself is stored nowhere."""
 
-    The user id becomes part of Redis keys and of object keys, so it is kept to characters that are plain in both.
-    """
-
+    # The user id becomes part of Redis keys and of object keys, so it has only characters that need no quoting in both.
     user: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}$")]
     scopes: Annotated[list[str], msgspec.Meta(min_length=1)]
     sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
@@ -29,10 +29,10 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class ApiSettings:
-    """What the application itself needs. `stream_hold_s` 0 means that a log stream is held without a bound.
+    """Settings of the application. `stream_hold_s` 0: a log stream has no time limit.
 
-    `cors_origins`: the pages of which origins may call, `*` for all. `stream_token_keys`: the first one signs, all
-    verify; without one there are no stream tokens.
+    `cors_origins`: origins of the pages that may call the API, `*` for all. `stream_token_keys`: the first key signs,
+    every key verifies; without keys there are no stream tokens.
     """
 
     log_mode: str = "stream"
@@ -47,7 +47,7 @@ class ApiSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "ApiSettings":
-        """From `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_LONGPOLL_WAIT_S
+        """Read `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_LONGPOLL_WAIT_S
         EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE]`.
         """
         log_mode = env.text("EDGE_LOG_MODE", cls.log_mode)
@@ -67,7 +67,7 @@ class ApiSettings:
 
 @dataclass(frozen=True)
 class EdgeSettings:
-    """Everything that the composition root needs."""
+    """Settings of the API with its adapters."""
 
     redis: RedisRestSettings
     s3: S3Settings
@@ -77,7 +77,7 @@ class EdgeSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "EdgeSettings":
-        """From the variables of its parts, and `SWISSBRAIN_API_KEYS[_FILE]`."""
+        """Read the variables of the parts, and `SWISSBRAIN_API_KEYS[_FILE]`."""
         return cls(
             redis=RedisRestSettings.from_env(env),
             s3=S3Settings.from_env(env),
@@ -89,14 +89,14 @@ class EdgeSettings:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Where the server listens when the edge runs under uvicorn."""
+    """Address on which the server listens when the edge runs under uvicorn."""
 
     host: str
     port: int
 
     @classmethod
     def from_env(cls, env: Env) -> "ServerSettings":
-        """From `EDGE_HOST EDGE_PORT`."""
+        """Read `EDGE_HOST EDGE_PORT`."""
         return cls(
             host=env.text("EDGE_HOST", "127.0.0.1"),
             port=env.integer("EDGE_PORT", 8787, low=0, high=65535),
@@ -124,7 +124,7 @@ def _api_keys(env: Env) -> tuple[ApiKey, ...]:
 def _stream_token_keys(env: Env) -> tuple[str, ...]:
     name, text = _text_or_file(env, "EDGE_STREAM_TOKEN_KEY")
     keys = () if text is None else tuple(part.strip() for part in text.split(","))
-    # Visible characters only: what looks like the file of an asymmetric key cannot sign.
+    # Only visible characters: the content of a PEM file is rejected, because an asymmetric key cannot sign with HS256.
     if not all(_STREAM_TOKEN_KEY.fullmatch(key) for key in keys):
         raise SettingsError(f"{name} must hold keys of at least 32 visible ASCII characters, separated by commas")
     return keys
@@ -137,20 +137,20 @@ def _cors_origins(env: Env) -> tuple[str, ...]:
         return origins
     for origin in origins:
         found = _ORIGIN.fullmatch(origin)
-        # Browsers leave the scheme's own port out, so with it an origin would never be met.
+        # Browsers omit the default port of the scheme, so an origin with it would never match.
         if not found or found.group(1, 3) in {("http", ":80"), ("https", ":443")}:
             raise SettingsError(
                 f"EDGE_CORS_ORIGINS must be '*', or origins as browsers send them, such as 'https://app.example.ch', "
-                f"separated by commas; {origin[:100]!r} is none"
+                f"separated by commas; {origin[:100]!r} is not one"
             )
     return origins
 
 
 def _text_or_file(env: Env, name: str) -> tuple[str, str | None]:
-    """The variable that holds the text or names its file, and the text; None if neither is set."""
+    """Return the name of the variable that is set, `name` or `name_FILE`, and its text; None if neither is set."""
     inline, path = env.optional(name), env.optional(f"{name}_FILE")
     if inline and path:
-        raise SettingsError(f"{name} and {name}_FILE are both set")
+        raise SettingsError(f"{name} and {name}_FILE are both set; set one of them")
     if path is None:
         return name, inline
     try:

@@ -1,7 +1,7 @@
-"""Errors of this host that pass: it is short of what all runs on it share. Told from all others here and nowhere else.
+"""Recognise transient resource exhaustion of the host (disk, file descriptors, processes, memory). The only place.
 
-By their numbers, or, of a sandbox that did not come about, by what guard, bubblewrap and launcher have said. What a
-program is told once it runs is its own matter: it may be a limit of its sandbox, and it ends with an exit code.
+Errors are recognised by errno; the failed start of a sandbox by the messages of guard, bubblewrap and launcher. Errors
+inside a running program are not looked at: the cause may be a limit of its sandbox, and its exit code reports them.
 """
 
 import errno
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from infra.contract.errors import HostExhausted
 
-_LACKS = {
+_RESOURCES = {
     errno.ENOSPC: "disk space",
     errno.EDQUOT: "disk space",
     errno.EMFILE: "open files",
@@ -21,29 +21,29 @@ _LACKS = {
     errno.ENOMEM: "memory",
 }
 _NO_THREAD = "can't start new thread"
-"""Python has no number for this, but a RuntimeError."""
-_SIGNS = {number: rf"{re.escape(os.strerror(number))}|\bError {number}\b" for number in _LACKS}
-"""The dynamic linker knows few texts and gives the number: `cannot open shared object file: Error 23`."""
-_SIGNS[errno.ENOMEM] += "|MemoryError"
+"""Message of the RuntimeError that Python raises without an errno."""
+_PATTERNS = {number: rf"{re.escape(os.strerror(number))}|\bError {number}\b" for number in _RESOURCES}
+"""The dynamic linker knows few texts and prints the number: `cannot open shared object file: Error 23`."""
+_PATTERNS[errno.ENOMEM] += "|MemoryError"
 
 
 @contextmanager
 def translate_exhaustion() -> Iterator[None]:
-    """Raise HostExhausted instead of an error that means it; all others pass."""
+    """Raise HostExhausted instead of an error that reports exhaustion. Other errors are raised unchanged."""
     try:
         yield
     except (OSError, RuntimeError, MemoryError) as exc:
         number = _number(exc)
-        if number not in _LACKS:
+        if number not in _RESOURCES:
             raise
         raise HostExhausted(_message(number, os.strerror(number))) from exc
 
 
 def exhaustion_in(text: str) -> HostExhausted | None:
-    """What the last words of something that could not start say of the host, if they do."""
+    """Return the exhaustion that a failed program's error output reports, or None."""
     lines = text.splitlines() or [""]
-    for number, sign in _SIGNS.items():
-        if re.search(sign, text):
+    for number, pattern in _PATTERNS.items():
+        if re.search(pattern, text):
             return HostExhausted(_message(number, lines[-1]))
     return None
 
@@ -56,5 +56,5 @@ def _number(error: Exception) -> int:
     return errno.EAGAIN if str(error) == _NO_THREAD else 0
 
 
-def _message(number: int, said: str) -> str:
-    return f"the worker's host is short of {_LACKS[number]}: {said}"
+def _message(number: int, detail: str) -> str:
+    return f"the worker's host is short of {_RESOURCES[number]}: {detail}"

@@ -1,4 +1,4 @@
-"""Log lines as JSON, one object a line on standard error, each with a stable `action`."""
+"""Log lines as JSON: one object per line on standard error, each with a stable `action`."""
 
 import logging
 import sys
@@ -11,10 +11,10 @@ LOGGER_NAME = "swissbrain"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, action, the fields given to `log`, and the error if there is one."""
+    """Formats a record as one JSON object: time, level, action, the fields passed to `log`, and a traceback if any."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render a record; what JSON cannot hold is shown by its `str`."""
+        """Return the record as JSON. Values that JSON cannot represent are converted by `str`."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
             "time": f"{when}.{int(record.msecs):03d}Z",
@@ -28,7 +28,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str = "INFO") -> None:
-    """Send everything from INFO up to standard error as JSON; chatty libraries from WARNING up."""
+    """Send log records of `level` and above to standard error as JSON; those of chatty libraries from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
@@ -37,5 +37,5 @@ def configure(level: str = "INFO") -> None:
 
 
 def log(action: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
-    """Write one log line. Never give it a token, a secret, or a URL that may hold one."""
+    """Write one log line. Never pass a token, a secret, or a URL that may contain one."""
     logging.getLogger(LOGGER_NAME).log(level, action, exc_info=error, extra={"fields": fields})

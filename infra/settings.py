@@ -1,4 +1,4 @@
-"""Reading settings from the environment, once, at a composition root: frozen dataclasses, clear one-line errors."""
+"""Settings read from the environment once, at a composition root: frozen dataclasses and one-line errors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,28 +8,28 @@ from infra.contract.keys import Keys
 
 
 class SettingsError(Exception):
-    """A variable is missing or bad; the message is one line that names it and never shows a secret's value."""
+    """Missing or invalid variable. The message is one line, names the variable, and never contains a secret."""
 
 
 class Env:
-    """Typed access to environment variables. Every method raises SettingsError, naming the variable."""
+    """Typed access to environment variables. Every method may raise SettingsError."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._variables = variables
 
     def optional(self, name: str) -> str | None:
-        """The variable, or None if it is unset or blank."""
+        """Return the variable, or None if it is unset or blank."""
         return self._variables.get(name, "").strip() or None
 
     def text(self, name: str, default: str | None = None) -> str:
-        """The variable, or the default; without a default it must be set."""
+        """Return the variable or the default. Raises SettingsError if there is neither."""
         value = self.optional(name) or default
         if value is None:
             raise SettingsError(f"{name} is not set")
         return value
 
     def url(self, name: str, *schemes: str, default: str | None = None) -> str:
-        """An absolute URL of one of the schemes."""
+        """Return an absolute URL with one of the schemes, an HTTP URL without its trailing slashes."""
         value = self.text(name, default)
         try:
             parts = urlsplit(value)
@@ -40,11 +40,11 @@ class Env:
         return value.rstrip("/") if parts.scheme in {"http", "https"} else value
 
     def integer(self, name: str, default: int, *, low: int, high: int) -> int:
-        """A whole number within bounds."""
+        """Return an integer within the bounds, which are inclusive."""
         return int(self._number(name, default, int, low, high))
 
     def number(self, name: str, default: float, *, low: float, high: float) -> float:
-        """A number within bounds."""
+        """Return a number within the bounds, which are inclusive."""
         return float(self._number(name, default, float, low, high))
 
     def _number(self, name: str, default: float, kind: type[int] | type[float], low: float, high: float) -> float:
@@ -60,21 +60,21 @@ class Env:
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What the API and the workers must agree on: the names of the keys, and how long a finished run is kept."""
+    """Settings that the API and the workers must share: key names, and the retention of finished runs."""
 
     keys: Keys
     retention_s: int
 
     @classmethod
     def from_env(cls, env: Env) -> "StoreSettings":
-        """From `REDIS_KEY_PREFIX RETENTION_DAYS`; a day may be a fraction of one."""
+        """Read `REDIS_KEY_PREFIX RETENTION_DAYS`; the days may be a fraction."""
         days = env.number("RETENTION_DAYS", 30.0, low=0.001, high=3650.0)
         return cls(keys=Keys(env.optional("REDIS_KEY_PREFIX") or ""), retention_s=int(days * 24 * 3600))
 
 
 @dataclass(frozen=True)
 class S3Settings:
-    """Where the workspaces are kept. `endpoint_url` None means AWS's own endpoint."""
+    """Bucket of the workspaces. `endpoint_url` None: the AWS endpoint of the region."""
 
     bucket: str
     region: str
@@ -84,7 +84,7 @@ class S3Settings:
 
     @classmethod
     def from_env(cls, env: Env) -> "S3Settings":
-        """From `S3_BUCKET S3_REGION S3_ACCESS_KEY S3_SECRET_KEY S3_ENDPOINT_URL`."""
+        """Read `S3_BUCKET S3_REGION S3_ACCESS_KEY S3_SECRET_KEY S3_ENDPOINT_URL`."""
         return cls(
             bucket=env.text("S3_BUCKET", "swissbrain-workspaces"),
             region=env.text("S3_REGION", "ch-gva-2"),
@@ -96,7 +96,7 @@ class S3Settings:
 
 @dataclass(frozen=True)
 class RedisRestSettings:
-    """The Upstash REST endpoint, the edge's only way to Redis. `timeout_s` bounds each call."""
+    """Upstash REST endpoint, through which the API reaches Redis. `timeout_s` limits each call."""
 
     url: str
     token: str = field(repr=False)
@@ -104,7 +104,7 @@ class RedisRestSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "RedisRestSettings":
-        """From `UPSTASH_REDIS_REST_URL UPSTASH_REDIS_REST_TOKEN UPSTASH_REDIS_REST_TIMEOUT_S`."""
+        """Read `UPSTASH_REDIS_REST_URL UPSTASH_REDIS_REST_TOKEN UPSTASH_REDIS_REST_TIMEOUT_S`."""
         return cls(
             url=env.url("UPSTASH_REDIS_REST_URL", "https", "http"),
             token=env.text("UPSTASH_REDIS_REST_TOKEN"),
@@ -114,14 +114,14 @@ class RedisRestSettings:
 
 @dataclass(frozen=True)
 class RedisTcpSettings:
-    """The TCP endpoint, the worker's only way to Redis; the URL may hold a password, so it is never shown."""
+    """TCP endpoint, through which the worker reaches Redis. The URL is hidden in `repr`: it may contain a password."""
 
     url: str = field(repr=False)
     timeout_s: float = 10.0
 
     @classmethod
     def from_env(cls, env: Env) -> "RedisTcpSettings":
-        """From `REDIS_URL REDIS_TIMEOUT_S`."""
+        """Read `REDIS_URL REDIS_TIMEOUT_S`."""
         return cls(
             url=env.url("REDIS_URL", "rediss", "redis", "unix"),
             timeout_s=env.number("REDIS_TIMEOUT_S", 10.0, low=0.1, high=60.0),

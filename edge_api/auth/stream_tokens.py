@@ -1,6 +1,7 @@
-"""Stream tokens: leave to read the log of one run for some minutes, for browsers, whose EventSource sends no headers.
+"""Stream tokens: JWTs that allow reading the log of one run for some minutes.
 
-A token stands in a URL, where others may come to see it. So it is good for one run, for reading its log, and not long.
+Browsers need them, because an `EventSource` cannot send an Authorization header. A token is part of a URL, which can
+show up in histories and logs of proxies, so a token is limited to one run, to its log, and to a short time.
 """
 
 import math
@@ -11,9 +12,10 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 
-from edge_api.auth.api_keys import Principal
-from edge_api.http.errors import StreamTokenElsewhere, StreamTokenExpired, StreamTokenInvalid, StreamTokensOff
+from edge_api.http.errors import StreamTokenExpired, StreamTokenForAnotherRun, StreamTokenInvalid, StreamTokensOff
+from edge_api.http.principal import Principal
 from edge_api.http.response_models import StreamToken
+from edge_api.settings import READ_RUNS
 
 PARAMETER = "token"
 ALGORITHM = "HS256"
@@ -21,21 +23,24 @@ ISSUER = "swissbrain"
 AUDIENCE = "swissbrain:stream"
 CLAIMS = ("sub", "run", "aud", "iss", "iat", "exp")
 
-_SCOPES = frozenset({"runs:read"})
+_SCOPES = frozenset({READ_RUNS})
 _FORM = re.compile(r"[A-Za-z0-9_-]{1,100}\.[A-Za-z0-9_-]{1,800}\.[A-Za-z0-9_-]{43}")
 
 
 class StreamTokens:
-    """Signs with the first key and knows the signatures of all, so that a new key can go before the old one."""
+    """Signs tokens with the first key and verifies them with every key, so that keys can be rotated."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = tuple(keys)
 
     def mint(self, user: str, run_id: str, expires_s: int, now_s: float) -> StreamToken:
-        """A token for the user's run, good for `expires_s` and at most a second more. Raises StreamTokensOff."""
+        """Return a token for the user's run, valid for `expires_s` to `expires_s + 1` seconds.
+
+        Raises StreamTokensOff if no key is configured.
+        """
         if not self._keys:
             raise StreamTokensOff("this API makes no stream tokens: EDGE_STREAM_TOKEN_KEY is not set")
-        import jwt  # 7 ms that a cold start need not pay for
+        import jwt  # 7 ms that a cold start without stream tokens saves
 
         expires = math.ceil(now_s + expires_s)
         claims = {"sub": user, "run": run_id, "aud": AUDIENCE, "iss": ISSUER, "iat": int(now_s), "exp": expires}
@@ -44,9 +49,9 @@ class StreamTokens:
         return StreamToken(token=token, expires_ms=expires * 1000, href=href)
 
     def principal(self, tokens: Sequence[str], request: Request) -> Principal:
-        """Who may read the log of the run in the path, by the tokens that came in the query.
+        """Return the user of the stream token in the query, with the scope to read runs.
 
-        Raises StreamTokenInvalid, StreamTokenExpired, StreamTokenElsewhere.
+        Raises StreamTokenInvalid, StreamTokenExpired, and StreamTokenForAnotherRun if the path names another run.
         """
         if len(tokens) > 1:
             raise StreamTokenInvalid("the token is given twice")
@@ -54,7 +59,7 @@ class StreamTokens:
             raise StreamTokenInvalid("send the header Authorization or a stream token, not both")
         claims = self._claims(tokens[0])
         if claims["run"] != request.path_params["run_id"]:
-            raise StreamTokenElsewhere("the stream token is for another run")
+            raise StreamTokenForAnotherRun("the stream token is for another run")
         return Principal(str(claims["sub"]), _SCOPES)
 
     def _claims(self, token: str) -> Mapping[str, Any]:
@@ -67,22 +72,25 @@ class StreamTokens:
                     token,
                     key,
                     [ALGORITHM],
-                    # That of another machine may be ahead of this one's clock.
+                    # `iat` is not compared: the clock of the machine that signed may be ahead of this one.
                     {"require": [*CLAIMS], "strict_aud": True, "verify_iat": False},
                     audience=AUDIENCE,
                     issuer=ISSUER,
                 )
             except jwt.InvalidSignatureError:
+                # The token may be signed with another key of the rotation.
                 continue
             except jwt.ExpiredSignatureError:
-                raise StreamTokenExpired("the stream token has expired; get a new one and go on with ?after=") from None
+                raise StreamTokenExpired(
+                    "the stream token has expired; get a new one and continue with ?after="
+                ) from None
             except jwt.InvalidTokenError:
                 break
         raise StreamTokenInvalid("the stream token was not made by this API, or is damaged")
 
 
-def taken_from(request: Request) -> tuple[list[str], Request]:
-    """The stream tokens in a request's query, and the request without them: nothing after this can show one."""
+def extract_tokens(request: Request) -> tuple[list[str], Request]:
+    """Return the stream tokens in the query, and the request without them, so that no later code can log a token."""
     given = request.query_params.multi_items()
     tokens = [value for name, value in given if name == PARAMETER]
     if not tokens:

@@ -1,17 +1,17 @@
-"""What the edge itself refuses, and the one place where any error gets its HTTP status.
+"""Errors that the edge raises itself, and the one place where an error gets its HTTP status.
 
 EdgeError
-├── Unauthenticated     no token, or none that is known
-├── StreamTokenInvalid  the stream token was not made by this API, or does not come alone
-├── StreamTokenExpired  the stream token was good until a moment ago
-├── StreamTokenElsewhere  the stream token is for another run
-├── StreamTokensOff     this API has no key to sign stream tokens with
-├── Forbidden           the token lacks a scope
-├── BadRequest          the request cannot be read: no body, not JSON
-├── BadCursor           the cursor is not one that this API gave
-├── BodyTooLarge        the body is larger than the limit
-├── WrongMediaType      the body is not said to be JSON
-└── KeyReused           the idempotency key belongs to another request
+├── Unauthenticated            the bearer token is missing or unknown
+├── StreamTokenInvalid         the stream token was not made by this API, or is not the only credential
+├── StreamTokenExpired         the stream token has expired
+├── StreamTokenForAnotherRun   the stream token is for another run
+├── StreamTokensOff            this API has no key to sign stream tokens with
+├── Forbidden                  the token lacks a scope
+├── BadRequest                 the request cannot be read: no body, or not JSON
+├── BadCursor                  the cursor was not issued by this API to this user
+├── BodyTooLarge               the body is larger than the limit
+├── WrongMediaType             the Content-Type is not JSON
+└── KeyReused                  the idempotency key belongs to another request
 """
 
 import logging
@@ -35,28 +35,28 @@ RETRY_AFTER_S = 2
 
 
 class EdgeError(Exception):
-    """Base of what the edge refuses by itself."""
+    """Base of the edge's own errors. `field` names the offending parameter, header or field, if there is one."""
 
     field = ""
 
 
 class Unauthenticated(EdgeError):
-    """No token, or none that is known."""
+    """The bearer token is missing or unknown."""
 
 
 class StreamTokenInvalid(EdgeError):
-    """The stream token was not made by this API, or does not come alone."""
+    """The stream token was not made by this API, or is not the only credential of the request."""
 
     field = "token"
 
 
 class StreamTokenExpired(EdgeError):
-    """The stream token was good until a moment ago: a new one will do."""
+    """The stream token has expired; the client can continue with a new one."""
 
     field = "token"
 
 
-class StreamTokenElsewhere(EdgeError):
+class StreamTokenForAnotherRun(EdgeError):
     """The stream token is for another run."""
 
     field = "token"
@@ -67,7 +67,7 @@ class StreamTokensOff(EdgeError):
 
 
 class Forbidden(EdgeError):
-    """The token does not have the scope `scope`."""
+    """The token lacks the scope `scope`."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"this needs the scope '{scope}'")
@@ -75,11 +75,11 @@ class Forbidden(EdgeError):
 
 
 class BadRequest(EdgeError):
-    """The request cannot be read."""
+    """The request cannot be read: it has no body, or the body is not JSON."""
 
 
 class BadCursor(EdgeError):
-    """The cursor is not one that this API gave to this user."""
+    """The cursor was not issued by this API to this user."""
 
     field = "cursor"
 
@@ -89,7 +89,7 @@ class BodyTooLarge(EdgeError):
 
 
 class WrongMediaType(EdgeError):
-    """The body is not said to be JSON."""
+    """The Content-Type is not JSON."""
 
 
 class KeyReused(EdgeError):
@@ -119,7 +119,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     StreamTokenExpired: _Kind(
         HTTPStatus.UNAUTHORIZED, "stream-token-expired", "The stream token has expired", headers=_BAD_TOKEN
     ),
-    StreamTokenElsewhere: _Kind(
+    StreamTokenForAnotherRun: _Kind(
         HTTPStatus.FORBIDDEN, "stream-token-of-another-run", "The stream token is for another run"
     ),
     StreamTokensOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "stream-tokens-off", "There are no stream tokens here"),
@@ -152,12 +152,16 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     ),
 }
 _UNEXPECTED = _Kind(
-    HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Internal error", "something went wrong; it has been logged"
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    "internal",
+    "Internal error",
+    "the request failed unexpectedly; the error has been logged",
 )
 
 
 def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
-    """The problem document of an error, and the headers that go with it."""
+    """Return the problem document of an error (RFC 9457) and its headers."""
+    # The most specific class wins, so a subclass can override the status of its base.
     kind = next((_KINDS[base] for base in type(exc).__mro__ if base in _KINDS), _UNEXPECTED)
     problem = Problem(
         type=f"{TYPE_PREFIX}{kind.slug}",
@@ -174,7 +178,7 @@ def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """A problem as the response."""
+    """Return a problem as a response."""
     body = json.encode(problem)
     return Response(body, problem.status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
 
@@ -188,7 +192,7 @@ async def _on_error(request: Request, exc: Exception) -> Response:
 
 
 async def _on_http_exception(_request: Request, exc: Exception) -> Response:
-    """Starlette's own refusals: no such path, no such method."""
+    """Respond to an error of Starlette: no such path, no such method."""
     if not isinstance(exc, HTTPException):
         raise exc
     title = HTTPStatus(exc.status_code).phrase
@@ -204,32 +208,32 @@ HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
 
 
 class LastResort:
-    """Answers what nobody foresaw with a problem that shows nothing of the inside, and logs it once.
+    """Middleware that responds to an unexpected exception with a problem without internal details, and logs it once."""
 
-    As a middleware, because Starlette's own handler for `Exception` raises again after it has answered, and then the
-    server logs the same error a second time.
-    """
+    # Not an exception handler of Starlette: the one for `Exception` raises again after it has responded, and then the
+    # server logs the same error a second time.
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application; answer for it if it failed before it had begun to."""
+        """Run the application; respond for it if it fails before its response has started."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        begun = False
+        has_started = False
 
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def watched_send(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, watched_send)
         except ClientDisconnect:
+            # The client disconnected while its body was read: no error, and no response is possible.
             return None
         except Exception as exc:  # noqa: BLE001
             log("request.crashed", level=logging.ERROR, error=exc, method=scope["method"], path=scope["path"])
-            if not begun:
+            if not has_started:
                 problem, headers = describe(exc)
                 await respond(problem, headers)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""`/events.schema.json`: the JSON Schema of one event of a log, made from the types that the workers log with."""
+"""`/events.schema.json`: the JSON Schema of a log event, built from the types with which the workers log."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ REF = "#/$defs/{name}"
 
 
 def build() -> bytes:
-    """The schema as JSON: one branch for each type, and one for the types of later releases."""
+    """Return the schema as JSON: one branch for each event type, and one for the types of later releases."""
     data, definitions = msgspec.json.schema_components(EVENTS.values(), ref_template=REF)
     branches = [_branch(name, schema) for name, schema in zip(EVENTS, data, strict=True)]
     event = msgspec.json.schema_components([LogEvent])[1]["LogEvent"]
@@ -21,7 +21,7 @@ def build() -> bytes:
         **event,
         "description": f"{event['description']} Its JSON has at most {MAX_EVENT_BYTES} bytes.",
         "required": list(event["properties"]),
-        "oneOf": [*branches, _later()],
+        "oneOf": [*branches, _unknown_type()],
         "$defs": definitions,
     }
     return msgspec.json.encode(document)
@@ -31,9 +31,9 @@ def _branch(name: str, data: dict[str, Any]) -> dict[str, Any]:
     return {"title": name, "properties": {"type": {"const": name}, "data": data}}
 
 
-def _later() -> dict[str, Any]:
+def _unknown_type() -> dict[str, Any]:
     return {
         "title": "of a later release",
-        "description": "Clients pass over what they do not know.",
+        "description": "Clients ignore event types that they do not know.",
         "properties": {"type": {"not": {"enum": list(EVENTS)}}},
     }

@@ -1,18 +1,17 @@
-"""`/openapi.json`, made from the very types that validate requests and shape answers."""
+"""`/openapi.json`, built from the endpoint rows and from the types that validate requests and encode responses."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 
 from edge_api.http import errors
-from edge_api.http import request_models as requests
 from edge_api.http import response_models as schemas
+from edge_api.http.endpoint import ApiEndpoint
 from edge_api.settings import ApiSettings
 from infra.contract.events import EVENTS
-from infra.contract.queue import QueueDepths
 from infra.contract.tools import TOOLS
 
 VERSION = "0.1.0"
@@ -22,163 +21,25 @@ _PATH = {
     "name": "path",
     "in": "path",
     "required": True,
-    "description": "A relative path; it may hold slashes.",
+    "description": "Path relative to the workspace; it may contain slashes.",
     "schema": {"type": "string"},
 }
-_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "The same key and request: the same run. The same key and another request: 409.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-}
-_LAST_EVENT_ID = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "description": "The last sequence number already known.",
-    "schema": {"type": "integer", "minimum": 0},
-}
-
 _STREAM_TOKEN = {
     "type": "apiKey",
     "in": "query",
     "name": "token",
-    "description": "A stream token of the run in the path, without the header Authorization.",
+    "description": "A stream token of the run in the path, instead of the header Authorization.",
 }
+# Starlette writes the type of a path parameter into the path, `{path:path}`; OpenAPI does not.
+_CONVERTOR = re.compile(r":\w+}")
 
 
-@dataclass(frozen=True)
-class Operation:
-    """One operation: what it is called, what it takes, what it answers when all is well, and what it refuses.
-
-    An answer is a type, several of them, a media type, or None for an empty one. `body_optional`: all of the body's
-    fields have defaults. `stream_token`: the run's stream token will do.
-    """
-
-    name: str
-    summary: str
-    answers: Mapping[int, object]
-    refuses: Sequence[int] = ()
-    body: object = None
-    body_optional: bool = False
-    query: type[msgspec.Struct] | None = None
-    headers: Sequence[Mapping[str, Any]] = ()
-    public: bool = False
-    stream_token: bool = False
-
-
-_INPUT = (400, 413, 415, 422)
-_MOVE = (400, 404, 409, 413, 422)
-
-OPERATIONS: Mapping[tuple[str, str], Operation] = {
-    ("POST", "/agent/execute"): Operation(
-        "execute",
-        "Create, start, stop, retry or resume a run.",
-        {201: schemas.Run, 200: (schemas.Run, schemas.RunState)},
-        (*_INPUT, 404, 409),
-        requests.Execute,
-        headers=[_KEY],
-    ),
-    ("POST", "/agent/runs"): Operation(
-        "createRun",
-        "Create a run, and start it unless told otherwise.",
-        {201: schemas.Run, 200: schemas.Run},
-        (*_INPUT, 409),
-        requests.CreateRun,
-        headers=[_KEY],
-    ),
-    ("GET", "/agent/runs"): Operation(
-        "listRuns", "List your runs, newest first.", {200: schemas.RunList}, (400, 422), query=requests.ListQuery
-    ),
-    ("GET", "/agent/runs/{run_id}"): Operation("getRun", "Look at a run.", {200: schemas.Run}, (404,)),
-    ("GET", "/agent/runs/{run_id}/attempts"): Operation(
-        "listAttempts", "See who worked on a run.", {200: schemas.AttemptList}, (404,)
-    ),
-    ("DELETE", "/agent/runs/{run_id}"): Operation(
-        "deleteRun", "Delete a run that has ended or was never started: record, log, files.", {204: None}, (404, 409)
-    ),
-    ("POST", "/agent/runs/{run_id}/start"): Operation(
-        "startRun", "Queue a created run.", {200: schemas.RunState}, _MOVE
-    ),
-    ("POST", "/agent/runs/{run_id}/cancel"): Operation("cancelRun", "Cancel a run.", {200: schemas.RunState}, _MOVE),
-    ("POST", "/agent/runs/{run_id}/retry"): Operation(
-        "retryRun",
-        "Queue a failed or cancelled run again; completed steps are not repeated.",
-        {200: schemas.RunState},
-        _MOVE,
-        headers=[_KEY],
-    ),
-    ("POST", "/agent/runs/{run_id}/fork"): Operation(
-        "forkRun",
-        "Create a run that begins with the first steps of this one, as it did them.",
-        {201: schemas.Run, 200: schemas.Run},
-        (*_INPUT, 404, 409),
-        requests.ForkRun,
-        headers=[_KEY],
-    ),
-    ("POST", "/agent/runs/{run_id}/resume"): Operation(
-        "resumeRun",
-        "Give a waiting run its input.",
-        {200: schemas.RunState},
-        (*_INPUT, 404, 409),
-        requests.ResumeRun,
-        headers=[_KEY],
-    ),
-    ("POST", "/agent/runs/{run_id}/stream-token"): Operation(
-        "mintStreamToken",
-        "Get a short-lived token with which a browser can read the log of this run, and nothing else.",
-        {201: schemas.StreamToken},
-        (*_INPUT, 404, 501),
-        requests.MintStreamToken,
-        body_optional=True,
-    ),
-    ("GET", "/agent/runs/{run_id}/files"): Operation(
-        "listFiles", "List the files of a run's workspace.", {200: schemas.FileList}, (404,)
-    ),
-    ("GET", "/agent/runs/{run_id}/files/{path}"): Operation(
-        "getFile", "Redirects to the file's content, at a URL that expires soon.", {307: None}, (404, 422)
-    ),
-    ("GET", "/agent/logs/{run_id}"): Operation(
-        "readLog",
-        "Read a page of a run's log.",
-        {200: schemas.LogPage},
-        (404, 422),
-        query=requests.LogQuery,
-        stream_token=True,
-    ),
-    ("GET", "/agent/logs/{run_id}/stream"): Operation(
-        "streamLog",
-        "Follow a run's log: unnamed events with a LogEvent as data and its seq as id; `gap` for events that are no "
-        "longer there; `end` after the last event of an ended run. 204: the client has them all.",
-        {200: "text/event-stream", 204: None},
-        (404, 422),
-        query=requests.StreamQuery,
-        headers=[_LAST_EVENT_ID],
-        stream_token=True,
-    ),
-    ("GET", "/agent/queue"): Operation("getQueue", "How many runs stand where.", {200: QueueDepths}),
-    ("GET", "/health"): Operation("health", "The process is up.", {200: schemas.Health}, public=True),
-    ("GET", "/ready"): Operation("ready", "Redis can be reached.", {200: schemas.Health}),
-    ("GET", "/openapi.json"): Operation("openapi", "This description.", {200: dict[str, Any]}),
-    ("GET", "/events.schema.json"): Operation(
-        "eventSchema",
-        "The JSON Schema of one event of a log; `x-events` has the data of each type.",
-        {200: dict[str, Any]},
-    ),
-}
-
-
-def build(settings: ApiSettings) -> bytes:
-    """The description as JSON."""
-    kinds: list[object] = [schemas.Problem, schemas.LogEvent, schemas.Gap, schemas.StreamEnd]
-    kinds += [*TOOLS.values(), *EVENTS.values()]
-    for operation in OPERATIONS.values():
-        for kind in (*operation.answers.values(), operation.body):
-            kinds += kind if isinstance(kind, tuple) else [kind]
-    types = [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
-    components = msgspec.json.schema_components(types, ref_template=REF)[1]
+def build(settings: ApiSettings, endpoints: Sequence[ApiEndpoint]) -> bytes:
+    """Return the OpenAPI 3.1 document of the endpoints as JSON."""
     paths: dict[str, dict[str, Any]] = {}
-    for (method, path), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method.lower()] = _operation(path, operation)
+    for endpoint in endpoints:
+        path = _CONVERTOR.sub("}", endpoint.path)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(path, endpoint)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -189,7 +50,7 @@ def build(settings: ApiSettings) -> bytes:
         "security": [{"bearer": []}],
         "paths": paths,
         "components": {
-            "schemas": components,
+            "schemas": _components(endpoints),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}, "streamToken": _STREAM_TOKEN},
         },
         "x-tools": {name: {"$ref": REF.format(name=kind.__name__)} for name, kind in TOOLS.items()},
@@ -198,28 +59,39 @@ def build(settings: ApiSettings) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _operation(path: str, operation: Operation) -> dict[str, Any]:
+def _components(endpoints: Sequence[ApiEndpoint]) -> dict[str, Any]:
+    kinds: list[object] = [schemas.Problem, schemas.LogEvent, schemas.Gap, schemas.StreamEnd]
+    kinds += [*TOOLS.values(), *EVENTS.values()]
+    for endpoint in endpoints:
+        for kind in (*endpoint.success.values(), endpoint.body):
+            kinds += kind if isinstance(kind, tuple) else [kind]
+    types = [kind for kind in kinds if kind is not None and not isinstance(kind, str)]
+    return msgspec.json.schema_components(types, ref_template=REF)[1]
+
+
+def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
     parameters = [parameter for parameter in (_RUN_ID, _PATH) if f"{{{parameter['name']}}}" in path]
-    parameters += [dict(header) for header in operation.headers]
-    if operation.query is not None:
-        parameters += _query_parameters(operation.query)
-    refused = {*operation.refuses, 500} if operation.public else {*operation.refuses, 401, 403, 500, 502, 503}
+    parameters += [dict(header) for header in endpoint.headers]
+    if endpoint.query is not None:
+        parameters += _query_parameters(endpoint.query)
+    # Authentication and Redis can fail before and behind every endpoint that is not public.
+    errors_of_all = {500} if endpoint.public else {401, 403, 500, 502, 503}
     described: dict[str, Any] = {
-        "operationId": operation.name,
-        "summary": operation.summary,
+        "operationId": endpoint.operation_id,
+        "summary": endpoint.summary,
         "responses": {
-            **{str(status): _answer(status, kind) for status, kind in operation.answers.items()},
-            **{str(status): _problem(status) for status in sorted(refused)},
+            **{str(status): _success(status, kind) for status, kind in endpoint.success.items()},
+            **{str(status): _problem(status) for status in sorted({*endpoint.errors, *errors_of_all})},
         },
     }
     if parameters:
         described["parameters"] = parameters
-    if operation.body is not None:
-        content = _content("application/json", _schema(operation.body))
-        described["requestBody"] = {"required": not operation.body_optional, "content": content}
-    if operation.public:
+    if endpoint.body is not None:
+        content = _content("application/json", _schema(endpoint.body))
+        described["requestBody"] = {"required": not endpoint.body_optional, "content": content}
+    if endpoint.public:
         described["security"] = []
-    if operation.stream_token:
+    if endpoint.stream_token:
         described["security"] = [{"bearer": []}, {"streamToken": []}]
     return described
 
@@ -230,7 +102,7 @@ def _query_parameters(kind: type[msgspec.Struct]) -> list[dict[str, Any]]:
     return [{"name": name, "in": "query", "schema": schema} for name, schema in described.items()]
 
 
-def _answer(status: int, kind: object) -> dict[str, Any]:
+def _success(status: int, kind: object) -> dict[str, Any]:
     described: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if isinstance(kind, str):
         described["content"] = _content(kind, {"type": "string"})

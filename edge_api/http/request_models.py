@@ -1,4 +1,4 @@
-"""What clients send. The same types validate and make up `/openapi.json`."""
+"""Requests. The same types validate the requests and describe them in `/openapi.json`."""
 
 from typing import Annotated
 
@@ -16,22 +16,22 @@ RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 UserInput = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_INPUT_CHARS)]
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Base of requests: unknown fields are refused by name."""
+class RequestModel(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Base of requests. Unknown fields are rejected by name."""
 
 
-class Nothing(Request, frozen=True):
-    """A request without fields; its body may be left out."""
+class Nothing(RequestModel, frozen=True):
+    """Request without fields; its body may be left out."""
 
 
 class CreateRun(RunSpec, frozen=True, kw_only=True):
-    """Create a run from a prompt, an explicit plan, or both; `start` queues it at once."""
+    """Create a run from a prompt, an explicit plan, or both; `start` queues it immediately."""
 
     start: bool = True
 
 
-class ForkRun(Request, frozen=True):
-    """A new run with the first `from_step` steps of this one, as it did them. `plan`: other steps from there on."""
+class ForkRun(RequestModel, frozen=True):
+    """New run that begins with the results of the first `from_step` steps of this one. `plan` replaces later steps."""
 
     from_step: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_STEPS)]
     plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
@@ -39,14 +39,14 @@ class ForkRun(Request, frozen=True):
     start: bool = True
 
 
-class ResumeRun(Request, frozen=True):
-    """The input that a waiting run asks for."""
+class ResumeRun(RequestModel, frozen=True):
+    """Input that a waiting run asks for."""
 
     user_input: UserInput
 
 
-class MintStreamToken(Request, frozen=True):
-    """A token to read the log of one run with; it is good for `expires_s`."""
+class MintStreamToken(RequestModel, frozen=True):
+    """Token for reading the log of one run, valid for `expires_s` seconds."""
 
     expires_s: Annotated[int, msgspec.Meta(ge=1, le=MAX_STREAM_TOKEN_S)] = 300
 
@@ -55,25 +55,25 @@ class ExecuteCreate(RunSpec, frozen=True, tag_field="action", tag="create"):
     """Record a run without starting it."""
 
 
-class ExecuteStart(Request, frozen=True, tag_field="action", tag="start"):
+class ExecuteStart(RequestModel, frozen=True, tag_field="action", tag="start"):
     """Queue a created run."""
 
     run_id: RunId
 
 
-class ExecuteStop(Request, frozen=True, tag_field="action", tag="stop"):
+class ExecuteStop(RequestModel, frozen=True, tag_field="action", tag="stop"):
     """Cancel a run."""
 
     run_id: RunId
 
 
-class ExecuteRetry(Request, frozen=True, tag_field="action", tag="retry"):
+class ExecuteRetry(RequestModel, frozen=True, tag_field="action", tag="retry"):
     """Queue a failed or cancelled run again; completed steps are not repeated."""
 
     run_id: RunId
 
 
-class ExecuteResume(Request, frozen=True, tag_field="action", tag="resume"):
+class ExecuteResume(RequestModel, frozen=True, tag_field="action", tag="resume"):
     """Give a waiting run its input."""
 
     run_id: RunId
@@ -83,30 +83,31 @@ class ExecuteResume(Request, frozen=True, tag_field="action", tag="resume"):
 Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteResume
 
 
-class ListQuery(Request, frozen=True):
-    """Which runs to list."""
+class ListQuery(RequestModel, frozen=True):
+    """Selection of the runs to list."""
 
     status: Annotated[Status | None, msgspec.Meta(description="Only runs of this status.")] = None
-    error: Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Only runs that failed so.")] | None = (
-        None
-    )
+    error: (
+        Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Only runs that failed with this code.")]
+        | None
+    ) = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: Annotated[str, msgspec.Meta(max_length=500)] | None = None
 
 
-class LogQuery(Request, frozen=True):
-    """Which part of a log to read."""
+class LogQuery(RequestModel, frozen=True):
+    """Part of a log to read."""
 
-    after: Annotated[Seq, msgspec.Meta(description="The last sequence number already known.")] = 0
+    after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
 
 
-class StreamQuery(Request, frozen=True):
-    """Where a stream begins; the header `Last-Event-ID` goes before it."""
+class StreamQuery(RequestModel, frozen=True):
+    """Start of a stream. The header `Last-Event-ID` takes precedence."""
 
-    after: Annotated[Seq, msgspec.Meta(description="The last sequence number already known.")] = 0
+    after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
 
 
 def spec_of(wanted: RunSpec) -> RunSpec:
-    """The plain spec of a request that has more to it than a spec."""
+    """Return the plain spec of a request that extends RunSpec with further fields."""
     return RunSpec(**{name: getattr(wanted, name) for name in RunSpec.__struct_fields__})

@@ -1,4 +1,4 @@
-"""What the API answers. The same types shape the answers and make up `/openapi.json`."""
+"""Responses. The same types encode the responses and describe them in `/openapi.json`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from infra.contract.states import Status
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to go from a run."""
+    """Paths of a run's resources."""
 
     self: str
     logs: str
@@ -47,7 +47,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, record: RunRecord) -> "Run":
-        """What its owner sees of a record."""
+        """Return the parts of a record that its owner may see."""
         spec, base = record.spec, f"/agent/runs/{record.id}"
         logs = f"/agent/logs/{record.id}"
         return cls(
@@ -77,7 +77,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in a list: without its plan and result, which can be large. `steps` is None without an explicit plan."""
+    """A run in a list, without its plan and result, which can be large. `steps` is null without an explicit plan."""
 
     run_id: str
     status: Status
@@ -96,7 +96,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, run: RunHead) -> "RunSummary":
-        """What its owner sees of a run in a list."""
+        """Return the parts of a listed run that its owner may see."""
         return cls(
             run_id=run.id,
             status=run.status,
@@ -116,14 +116,14 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of runs, newest first. `next_cursor` asks for the next page; None at the end."""
+    """A page of runs, newest first. `next_cursor` requests the next page; null at the end."""
 
     runs: list[RunSummary]
     next_cursor: str | None
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run stands after a transition. A running run that is cancelled stays `running` until it has stopped."""
+    """Status of a run after an action. A running run that is cancelled stays `running` until it has stopped."""
 
     run_id: str
     status: Status
@@ -131,31 +131,31 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
-    """Who worked on a run, and when; oldest first."""
+    """Attempts of a run: the workers that claimed it, and when; oldest first."""
 
     attempts: list[Attempt]
 
 
 class LogEvent(Event, frozen=True, kw_only=True, omit_defaults=False):
-    """One event of a run's log: `seq` is 1, 2, 3 … without a hole, `ts` is ms since the epoch, `step` counts from 0."""
+    """One event of a run's log: `seq` is 1, 2, 3 … without a gap, `ts` is ms since the epoch, `step` counts from 0."""
 
     @classmethod
     def of(cls, event: Event) -> "LogEvent":
-        """The event with all its fields, also those that have no value."""
+        """Return the event with all fields, also those without a value."""
         return cls(seq=event.seq, ts=event.ts, type=event.type, step=event.step, data=event.data)
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """Events that are no longer there, from seq `first` to seq `last`."""
+    """Events that no longer exist, from seq `first` to seq `last`."""
 
     first: int
     last: int
 
 
 class LogPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of a log. `next_after` asks for the next page; `done`: the run has ended and its log ends here.
+    """A page of a log. `next_after` requests the next page; `done`: the run has ended and its log ends here.
 
-    `gap` stands only where events before the first one of this page are no longer there.
+    `gap` is present only if events before the first event of this page no longer exist.
     """
 
     events: list[LogEvent]
@@ -173,7 +173,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamToken(msgspec.Struct, frozen=True, kw_only=True):
-    """Leave to read the log of one run until `expires_ms`; `href` is the path of its stream with the token in it."""
+    """Token for reading the log of one run until `expires_ms`; `href` is the path of its stream with the token."""
 
     token: str
     expires_ms: int
@@ -196,13 +196,13 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """That the process is up, or ready."""
+    """State of the process: up, or ready."""
 
     status: str
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An error (RFC 9457). `field` is the path of the bad value, `run_status` that of a run which refuses an action."""
+    """An error (RFC 9457). `field`: path of the bad value; `run_status`: status of a run that rejects an action."""
 
     type: str
     title: str

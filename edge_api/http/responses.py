@@ -1,4 +1,4 @@
-"""Answers that are not errors."""
+"""Responses of successful requests. No response may be cached: runs change, and files are private."""
 
 import msgspec
 from starlette.responses import Response
@@ -11,21 +11,22 @@ _HEADERS = {"Cache-Control": "no-store"}
 
 
 def ok(value: object, status: int = 200) -> Response:
-    """A value as JSON."""
+    """Return the value as JSON."""
     return Response(_encode(value), status, _HEADERS, "application/json")
 
 
-def created(record: RunRecord, *, now: bool) -> Response:
-    """A run that this request created, or found as it was created by an equal one."""
+def created(record: RunRecord, *, is_new: bool) -> Response:
+    """Return the run: with 201 if this request created it, with 200 if an earlier request with the same key did."""
     run = Run.of(record)
-    return Response(_encode(run), 201 if now else 200, {**_HEADERS, "Location": run.links.self}, "application/json")
+    headers = {**_HEADERS, "Location": run.links.self}
+    return Response(_encode(run), 201 if is_new else 200, headers, "application/json")
 
 
-def nothing() -> Response:
-    """Done, or nothing to say."""
+def no_content() -> Response:
+    """Return 204 without a body."""
     return Response(status_code=204, headers=_HEADERS)
 
 
-def elsewhere(url: str) -> Response:
-    """The content is at `url`, for this request only."""
+def redirect(url: str) -> Response:
+    """Return 307 to the URL of the content, which must not become the referrer of another request."""
     return Response(status_code=307, headers={**_HEADERS, "Location": url, "Referrer-Policy": "no-referrer"})

@@ -1,8 +1,8 @@
-"""`python -m edge_api.lambda_stream`: the application as a Lambda function whose answers stream.
+"""`python -m edge_api.lambda_stream`: the application as a Lambda function whose responses stream.
 
-Lambda's own Python runtime sends an answer only when it is whole. This takes its place: Lambda starts it by
-`edge_api/stream-wrapper`, named in `AWS_LAMBDA_EXEC_WRAPPER`. All invocations of the process share one event loop and
-one set of clients.
+Lambda's own Python runtime sends a response only when it is complete, so this program replaces it: Lambda starts it
+through `edge_api/stream-wrapper`, named in `AWS_LAMBDA_EXEC_WRAPPER`. All invocations of the process share one event
+loop and one set of clients.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ import sys
 from edge_api.handler import build_app
 from edge_api.lambda_stream.connection import ConnectionLost
 from edge_api.lambda_stream.loop import serve
-from edge_api.lambda_stream.runtime_api import Refused, RuntimeApi
+from edge_api.lambda_stream.runtime_api import RuntimeApi, RuntimeApiRejected
 from infra.logging import configure, log
 from infra.settings import Env, SettingsError
 
 
 async def run(api: RuntimeApi) -> int:
-    """Build the application and serve it; the exit code of the process."""
+    """Build the application and serve it until the Runtime API fails; return the exit code of the process."""
     try:
         try:
             app = build_app(os.environ)
@@ -28,7 +28,7 @@ async def run(api: RuntimeApi) -> int:
             await api.fail_init(exc)
             return 1
         await serve(app, api)
-    except (ConnectionLost, Refused) as exc:
+    except (ConnectionLost, RuntimeApiRejected) as exc:
         log("lambda.ended", level=logging.ERROR, reason=str(exc))
     finally:
         api.close()
@@ -41,7 +41,7 @@ def main() -> int:
     try:
         address = Env(os.environ).text("AWS_LAMBDA_RUNTIME_API")
     except SettingsError as exc:
-        sys.stderr.write(f"{exc}: this is started by AWS Lambda\n")
+        sys.stderr.write(f"{exc}; this program is started by AWS Lambda, which sets it\n")
         return 2
     return asyncio.run(run(RuntimeApi(address)))
 

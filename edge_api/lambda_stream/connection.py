@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection as a client, one request at a time, whose body may be sent while it comes into being."""
+"""Client side of one HTTP/1.1 connection: one request at a time, with a body that can be sent in parts."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ _READ_BYTES = 64 * 1024
 
 
 class ConnectionLost(Exception):
-    """The other side cannot be reached, has closed the connection, or does not speak HTTP."""
+    """The server cannot be reached, has closed the connection, or does not speak HTTP."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A response, whole. The names of its headers are in lower case."""
+class CompleteResponse:
+    """Complete response. The names of its headers are in lower case."""
 
     status: int
     headers: Headers
@@ -25,9 +25,9 @@ class Answer:
 
 
 class Connection:
-    """An open connection. Every method raises ConnectionLost; after that, or a request that was not ended, close it.
+    """Open connection. Every method raises ConnectionLost. Close it after that, and after a request without an end.
 
-    Whatever is sent has been written when a call is cancelled; only the wait until it was taken is cut short.
+    A cancelled call has written its data completely; only the wait for the server to take it is cancelled.
     """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
@@ -38,7 +38,7 @@ class Connection:
 
     @classmethod
     async def open(cls, host: str, port: int) -> "Connection":
-        """Connect. Raises ConnectionLost."""
+        """Connect to a server. Raises ConnectionLost."""
         try:
             return cls(*await asyncio.open_connection(host, port), f"{host}:{port}")
         except OSError as exc:
@@ -49,15 +49,15 @@ class Connection:
         await self._send(h11.Request(method=method, target=path, headers=[("Host", self._host), *headers.items()]))
 
     async def send(self, data: bytes) -> None:
-        """Send a part of the request's body; returns when the other side takes more."""
+        """Send a part of the request's body; return when the server takes more."""
         await self._send(h11.Data(data=data))
 
     async def end(self, trailers: Headers) -> None:
-        """End the request; trailers can only follow a chunked body."""
+        """End the request. Trailers require a chunked body."""
         await self._send(h11.EndOfMessage(headers=[*trailers.items()]))
 
-    async def answer(self) -> Answer:
-        """The response to the request that was sent last, however long it takes."""
+    async def response(self) -> CompleteResponse:
+        """Wait for the response to the last request, without a timeout, and return it."""
         head: h11.Response | None = None
         body = bytearray()
         while True:
@@ -68,19 +68,19 @@ class Connection:
                 body += event.data
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-                return Answer(head.status_code, headers, bytes(body))
+                return CompleteResponse(head.status_code, headers, bytes(body))
             elif not isinstance(event, h11.InformationalResponse):
                 raise ConnectionLost(f"{self._host} closed the connection")
 
-    def renew(self) -> bool:
-        """Make ready for the next request; False if there can be none on this connection."""
+    def reuse(self) -> bool:
+        """Prepare the connection for the next request. Return False if it cannot be reused."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
         return True
 
     def close(self) -> None:
-        """Let go of the connection at once."""
+        """Close the connection immediately, without sending what is still buffered."""
         self._writer.transport.abort()
 
     async def _send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
@@ -95,5 +95,5 @@ class Connection:
             while (event := self._http.next_event()) is h11.NEED_DATA:
                 self._http.receive_data(await self._reader.read(_READ_BYTES))
         except (OSError, h11.RemoteProtocolError) as exc:
-            raise ConnectionLost(f"{self._host} broke the connection off: {exc}") from exc
+            raise ConnectionLost(f"{self._host} closed or garbled the connection: {exc}") from exc
         return event

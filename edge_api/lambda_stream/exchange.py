@@ -1,4 +1,4 @@
-"""One invocation's way through the application: ASGI on one side, an answer that streams to Lambda on the other."""
+"""One invocation: the application over ASGI on one side, a streaming response to Lambda on the other."""
 
 import asyncio
 import logging
@@ -10,94 +10,99 @@ from starlette.types import ASGIApp, Message, Scope
 
 from edge_api.http.errors import describe, respond
 from edge_api.lambda_stream.connection import ConnectionLost
-from edge_api.lambda_stream.runtime_api import Invocation, Reply, RuntimeApi
+from edge_api.lambda_stream.runtime_api import Invocation, ResponseStream, RuntimeApi
 from infra.logging import log
 
 MEDIA_TYPE = "application/vnd.awslambda.http-integration-response"
-"""A body of this type begins with its status and headers as JSON, and a delimiter."""
+"""Media type of a body that begins with its status and headers as JSON, followed by the delimiter."""
 DELIMITER = bytes(8)
-LEAVE_S = 1.0
-"""So long before Lambda kills the process the application hears that its client has left, and ends in order."""
-GIVE_UP_S = 0.5
-"""So long before it is killed an application that has not ended is cancelled, and the client told of an error."""
+DISCONNECT_S = 1.0
+"""Time before Lambda kills the process at which the application receives a disconnect, so that it ends in order."""
+CANCEL_S = 0.5
+"""Time before Lambda kills the process at which an application that has not ended is cancelled, with an error."""
 
 
 class Incomplete(Exception):
-    """The application returned without having answered, or in the middle of its answer."""
+    """The application returned before its response was complete. Clients see the class name as the error type."""
 
 
 class Exchange:
-    """Runs the application once, for one request. The answer is sent as it comes, and waits for Lambda to take it."""
+    """Runs the application for one request. Sends each part of the response once Lambda has taken the previous part."""
 
     def __init__(self, api: RuntimeApi, invocation: Invocation, scope: Scope, body: bytes) -> None:
         self._api = api
         self._invocation = invocation
         self._scope = scope
         self._request: Message | None = {"type": "http.request", "body": body, "more_body": False}
-        self._answer = AsyncExitStack()
-        self._reply: Reply | None = None
+        self._open_stream = AsyncExitStack()
+        self._response: ResponseStream | None = None
         self._complete = False
         self._lost: ConnectionLost | None = None
-        self._left = asyncio.Event()
+        self._disconnected = asyncio.Event()
 
     async def run(self, app: ASGIApp) -> None:
-        """Answer the invocation, with an error if the application fails. Raises ConnectionLost and Refused."""
-        async with self._answer:
+        """Respond to the invocation, with an error if the application fails.
+
+        Raises ConnectionLost and RuntimeApiRejected.
+        """
+        async with self._open_stream:
             failure = await self._call(app)
-            if self._lost is None and self._reply is None:
+            if self._lost is None and self._response is None:
                 await respond(*describe(failure))(self._scope, self._receive, self._send)
             if self._lost is not None:
                 raise self._lost
-            if self._reply is not None and not self._complete:
-                await self._reply.end(failure)
+            if self._response is not None and not self._complete:
+                await self._response.end(failure)
 
     async def _call(self, app: ASGIApp) -> Exception:
-        """Run the application within the time there is; how it failed, if its answer is not complete."""
-        left_s = self._invocation.get_remaining_time_in_millis() / 1000
-        leaving = asyncio.get_running_loop().call_later(left_s - LEAVE_S, self._left.set)
+        """Run the application within the remaining time. Return its failure, used if the response is not complete."""
+        remaining_s = self._invocation.get_remaining_time_in_millis() / 1000
+        disconnect_timer = asyncio.get_running_loop().call_later(remaining_s - DISCONNECT_S, self._disconnected.set)
         try:
-            async with asyncio.timeout(left_s - GIVE_UP_S):
+            async with asyncio.timeout(remaining_s - CANCEL_S):
                 await app(self._scope, self._receive, self._send)
         except Exception as exc:  # noqa: BLE001
             log("request.crashed", level=logging.ERROR, error=exc, path=self._scope["path"])
             return exc
         finally:
-            leaving.cancel()
-        return Incomplete("the application did not complete its answer")
+            disconnect_timer.cancel()
+        return Incomplete("the application did not complete its response")
 
     async def _receive(self) -> Message:
         if self._request is not None:
             request, self._request = self._request, None
             return request
-        await self._left.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        """As servers do, take and drop what the application sends when nobody is there any longer."""
+        # After a lost connection, messages are dropped silently, as servers do when the client has left.
         if self._lost is not None:
             return
         try:
-            await self._pass_on(message)
+            await self._forward(message)
         except ConnectionLost as exc:
             self._lost = exc
-            self._left.set()
+            self._disconnected.set()
 
-    async def _pass_on(self, message: Message) -> None:
+    async def _forward(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._reply = await self._answer.enter_async_context(self._api.streaming(self._invocation, MEDIA_TYPE))
-            await self._reply.write(_prelude(message["status"], message.get("headers", [])))
-        elif self._reply is not None:
-            # As servers do: the application answers HEAD as it answers GET.
+            self._response = await self._open_stream.enter_async_context(
+                self._api.streaming(self._invocation, MEDIA_TYPE)
+            )
+            await self._response.write(_prelude(message["status"], message.get("headers", [])))
+        elif self._response is not None:
+            # As servers do, drop the body of a response to HEAD: the application responds to HEAD as to GET.
             if self._scope["method"] != "HEAD":
-                await self._reply.write(message.get("body", b""))
+                await self._response.write(message.get("body", b""))
             if not message.get("more_body", False):
                 self._complete = True
-                self._left.set()
-                await self._reply.end()
+                self._disconnected.set()
+                await self._response.end()
 
 
 def _prelude(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Status and headers as Lambda wants them: a header that comes several times is one list, but for cookies."""
+    """Return status and headers as Lambda expects them: repeated headers are joined, except for cookies."""
     plain: dict[str, str] = {}
     cookies: list[str] = []
     for name, value in headers:

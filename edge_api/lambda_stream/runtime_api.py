@@ -1,7 +1,7 @@
-"""The Lambda Runtime API: a function gets its invocations from it and answers them, also bit by bit.
+"""Client of the Lambda Runtime API, from which a function receives invocations and to which it sends responses.
 
-Described in AWS's "Using the Lambda runtime API for custom runtimes" and, for answers that stream, in "Building a
-custom runtime". One connection is kept from request to request.
+Described in AWS's "Using the Lambda runtime API for custom runtimes" and, for streaming responses, in "Building a
+custom runtime". One connection is reused from request to request.
 """
 
 import base64
@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from edge_api.lambda_stream.connection import Answer, Connection, ConnectionLost, Headers
+from edge_api.lambda_stream.connection import CompleteResponse, Connection, ConnectionLost, Headers
 
 _ROOT = "/2018-06-01/runtime"
 _ERROR_TYPE = "Lambda-Runtime-Function-Error-Type"
@@ -26,17 +26,17 @@ _STREAMING = {
 }
 
 
-class Refused(Exception):
-    """The API does not take a request: an answer that comes too late, or it is itself at its end (`fatal`)."""
+class RuntimeApiRejected(Exception):
+    """The API rejected a request, for example a response after the deadline. `fatal`: the API itself has failed."""
 
-    def __init__(self, path: str, answer: Answer) -> None:
-        super().__init__(f"{path}: {answer.status} {answer.body[:200].decode('utf-8', 'replace')}")
-        self.fatal = answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    def __init__(self, path: str, response: CompleteResponse) -> None:
+        super().__init__(f"{path}: {response.status} {response.body[:200].decode('utf-8', 'replace')}")
+        self.fatal = response.status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call of the function. Its `marker`, if it has one, goes back with the answer: an id can come twice."""
+    """One call of the function. `marker`, if present, is sent back with the response, because an id can occur twice."""
 
     id: str
     deadline_ms: int
@@ -45,121 +45,125 @@ class Invocation:
     trace_id: str | None = None
 
     def get_remaining_time_in_millis(self) -> int:
-        """What is left until Lambda kills the process, as the contexts of Lambda's own runtimes say it."""
+        """Return the time until Lambda kills the process. Named as in the context objects of Lambda's own runtimes."""
         return max(0, self.deadline_ms - int(time.time() * 1000))
 
 
-class Reply:
-    """An answer under way. Every method raises ConnectionLost."""
+class ResponseStream:
+    """Streaming response. Every method raises ConnectionLost."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def write(self, data: bytes) -> None:
-        """Send a part; returns when Lambda takes more."""
+        """Send a part of the body; return when Lambda takes more."""
         await self._connection.send(data)
 
     async def end(self, failure: Exception | None = None) -> None:
-        """That was all, or all there will be because of a failure."""
+        """End the response. `failure` marks it as incomplete."""
         trailers = {}
         if failure is not None:
-            body = base64.b64encode(_described(failure)).decode()
+            body = base64.b64encode(_error_body(failure)).decode()
             trailers = {_ERROR_TYPE: type(failure).__name__, _ERROR_BODY: body}
         await self._connection.end(trailers)
 
 
 class RuntimeApi:
-    """Every method raises ConnectionLost or Refused."""
+    """The Runtime API at one address. Every method raises ConnectionLost or RuntimeApiRejected."""
 
     def __init__(self, address: str) -> None:
-        """`address` is `host:port`."""
+        """Set the address, `host:port`."""
         host, _, port = address.rpartition(":")
-        self._place = host or address, int(port) if host else 80
+        self._address = host or address, int(port) if host else 80
         self._idle: Connection | None = None
 
     async def next(self) -> Invocation:
-        """Wait for the next invocation, for hours if need be; the process may be frozen meanwhile."""
-        kept = self._idle is not None
+        """Wait for the next invocation, without a timeout: Lambda freezes the process in between."""
+        is_reused = self._idle is not None
         try:
-            answer = await self._ask("GET", f"{_ROOT}/invocation/next", {}, b"")
+            response = await self._request("GET", f"{_ROOT}/invocation/next", {}, b"")
         except ConnectionLost:
-            # That a kept connection has been closed can show as late as when it is used again.
-            if not kept:
+            # A reused connection may have been closed while it was idle, which shows only now. A new one must work.
+            if not is_reused:
                 raise
-            answer = await self._ask("GET", f"{_ROOT}/invocation/next", {}, b"")
-        headers = answer.headers
+            response = await self._request("GET", f"{_ROOT}/invocation/next", {}, b"")
+        headers = response.headers
         return Invocation(
             id=headers["lambda-runtime-aws-request-id"],
             deadline_ms=int(headers["lambda-runtime-deadline-ms"]),
-            event=answer.body,
+            event=response.body,
             marker=headers.get(_MARKER.lower()),
             trace_id=headers.get("lambda-runtime-trace-id"),
         )
 
-    async def reply(self, invocation: Invocation, value: object) -> None:
-        """Answer with a JSON value, as a whole."""
+    async def respond(self, invocation: Invocation, value: object) -> None:
+        """Send a JSON value as the complete response."""
         path = f"{_ROOT}/invocation/{invocation.id}/response"
-        await self._post(path, _marked(invocation), msgspec.json.encode(value))
+        await self._post(path, _marker_header(invocation), msgspec.json.encode(value))
 
     async def fail(self, invocation: Invocation, failure: Exception) -> None:
-        """Answer that there is no answer."""
+        """Report that the invocation has failed."""
         path = f"{_ROOT}/invocation/{invocation.id}/error"
-        await self._post(path, {**_marked(invocation), _ERROR_TYPE: type(failure).__name__}, _described(failure))
+        await self._post(
+            path, {**_marker_header(invocation), _ERROR_TYPE: type(failure).__name__}, _error_body(failure)
+        )
 
     async def fail_init(self, failure: Exception) -> None:
-        """The function cannot be started."""
-        await self._post(f"{_ROOT}/init/error", {_ERROR_TYPE: type(failure).__name__}, _described(failure))
+        """Report that the function cannot be started."""
+        await self._post(f"{_ROOT}/init/error", {_ERROR_TYPE: type(failure).__name__}, _error_body(failure))
 
     @asynccontextmanager
-    async def streaming(self, invocation: Invocation, media_type: str) -> AsyncIterator[Reply]:
-        """Answer bit by bit. The reply must have been ended on leaving, which waits until Lambda has all of it."""
+    async def streaming(self, invocation: Invocation, media_type: str) -> AsyncIterator[ResponseStream]:
+        """Send a response in parts. End it before leaving the block; leaving waits until Lambda has received it."""
         path = f"{_ROOT}/invocation/{invocation.id}/response"
         async with self._connected() as connection:
-            await connection.begin("POST", path, {**_marked(invocation), **_STREAMING, "Content-Type": media_type})
-            yield Reply(connection)
-            _check(path, await connection.answer())
+            await connection.begin(
+                "POST", path, {**_marker_header(invocation), **_STREAMING, "Content-Type": media_type}
+            )
+            yield ResponseStream(connection)
+            _check(path, await connection.response())
 
     def close(self) -> None:
-        """Let go of the connection that is kept."""
+        """Close the idle connection."""
         if self._idle is not None:
             self._idle.close()
 
     async def _post(self, path: str, headers: Headers, body: bytes) -> None:
-        await self._ask("POST", path, {**headers, "Content-Type": "application/json"}, body)
+        await self._request("POST", path, {**headers, "Content-Type": "application/json"}, body)
 
-    async def _ask(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+    async def _request(self, method: str, path: str, headers: Headers, body: bytes) -> CompleteResponse:
         async with self._connected() as connection:
             await connection.begin(method, path, {**headers, "Content-Length": str(len(body))} if body else headers)
             if body:
                 await connection.send(body)
             await connection.end({})
-            return _check(path, await connection.answer())
+            return _check(path, await connection.response())
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
-        """The connection, kept for the next request if this one went all the way."""
-        connection = self._idle or await Connection.open(*self._place)
+        """Lend the connection, and keep it for the next request if this one has been completed."""
+        connection = self._idle or await Connection.open(*self._address)
         self._idle = None
         try:
             yield connection
         finally:
-            if connection.renew():
+            if connection.reuse():
                 self._idle = connection
             else:
                 connection.close()
 
 
-def _check(path: str, answer: Answer) -> Answer:
-    if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
-        raise Refused(path, answer)
-    return answer
+def _check(path: str, response: CompleteResponse) -> CompleteResponse:
+    if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+        raise RuntimeApiRejected(path, response)
+    return response
 
 
-def _marked(invocation: Invocation) -> Headers:
+def _marker_header(invocation: Invocation) -> Headers:
     return {} if invocation.marker is None else {_MARKER: invocation.marker}
 
 
-def _described(failure: Exception) -> bytes:
+def _error_body(failure: Exception) -> bytes:
     return msgspec.json.encode(
         {"errorMessage": str(failure), "errorType": type(failure).__name__, "stackTrace": list[str]()}
     )

@@ -1,4 +1,4 @@
-"""One upstream subscription for each channel of the process, however many clients listen to it."""
+"""Fan-out of live logs: one upstream subscription for each channel of the process, shared by all of its listeners."""
 
 import asyncio
 from collections import deque
@@ -10,71 +10,70 @@ from infra.contract.errors import StoreUnavailable
 from infra.contract.log import LogFeed
 from infra.logging import log
 
-SETTLE_S = 0.5
-"""How long is waited for subscriptions to close. It takes two turns of the loop, unless something hangs."""
+CLOSE_WAIT_S = 0.5
+"""Longest wait for subscriptions to close. Closing takes two iterations of the event loop unless the upstream hangs."""
 INBOX_CHARS = 1024 * 1024
-"""What may wait for one client. One that falls further behind is let go and reads on from the stream, which has all."""
+"""Most text that waits for one listener. A slower listener is dropped; its reader continues from the Redis stream."""
 
 
 class Listener:
-    """One client's ear on a channel: hears all from `join` on once the subscription is confirmed."""
+    """Inbox of one client on a channel. Receives every batch from `join` on, once the subscription is confirmed."""
 
     def __init__(self, confirmed: "asyncio.Future[None]", limit_chars: int) -> None:
         self._confirmed = confirmed
         self._limit_chars = limit_chars
-        self._waiting: deque[LiveBatch] = deque()
+        self._inbox: deque[LiveBatch] = deque()
         self._size = 0
         self._ended = False
-        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def confirmed(self) -> None:
-        """Return once nothing published from now on can be missed. Raises StoreUnavailable."""
+        """Return once every message published from now on will arrive. Raises StoreUnavailable."""
+        # Shielded, because all listeners of the channel await the same future.
         await asyncio.shield(self._confirmed)
 
-    def __aiter__(self) -> "Listener":
-        return self
+    async def next_batch(self) -> LiveBatch | None:
+        """Wait for the next batch and return it; None once the upstream has ended or this listener was dropped."""
+        await self._wait()
+        if not self._inbox:
+            return None
+        batch = self._inbox.popleft()
+        self._size -= batch.size
+        return batch
 
-    async def hears(self, within_s: float) -> bool:
-        """Whether a batch comes within so many seconds, or the end; it is there then."""
+    async def wait(self, timeout_s: float) -> bool:
+        """Return True as soon as `next_batch` returns without waiting, False if that takes longer than `timeout_s`."""
         try:
-            async with asyncio.timeout(within_s):
-                await self._something()
+            async with asyncio.timeout(timeout_s):
+                await self._wait()
         except TimeoutError:
             return False
         return True
 
-    async def __anext__(self) -> LiveBatch:
-        """The next batch; the end when the upstream has ended or this client was too slow."""
-        await self._something()
-        if not self._waiting:
-            raise StopAsyncIteration
-        batch = self._waiting.popleft()
-        self._size -= batch.size
-        return batch
-
-    async def _something(self) -> None:
-        while not self._waiting and not self._ended:
-            self._wake.clear()
-            await self._wake.wait()
+    async def _wait(self) -> None:
+        while not self._inbox and not self._ended:
+            self._changed.clear()
+            await self._changed.wait()
 
     def put(self, batch: LiveBatch) -> bool:
-        """Leave a batch; False if the client is too far behind, and has been let go."""
+        """Add a batch to the inbox. Return False if the inbox is full; it is then emptied, and the listener ends."""
         self._size += batch.size
-        if self._size > self._limit_chars and self._waiting:
-            self._waiting.clear()
+        # A single batch is accepted whatever its size, so that every listener makes progress.
+        if self._size > self._limit_chars and self._inbox:
+            self._inbox.clear()
             self.end()
             return False
-        self._waiting.append(batch)
-        self._wake.set()
+        self._inbox.append(batch)
+        self._changed.set()
         return True
 
     def end(self) -> None:
-        """No more will come."""
+        """Let `next_batch` return None after the batches in the inbox."""
         self._ended = True
-        self._wake.set()
+        self._changed.set()
 
 
-class _Topic:
+class _SharedChannel:
     def __init__(self) -> None:
         self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.listeners: set[Listener] = set()
@@ -82,86 +81,93 @@ class _Topic:
 
 
 class Fanout:
-    """Shares the upstream's subscriptions. Joining and leaving never wait, so a client that goes leaves nothing behind
-    even while it is being cancelled.
+    """Shares upstream subscriptions between listeners.
+
+    Joining and leaving never wait, so a client that is being cancelled still leaves completely.
     """
 
     def __init__(self, upstream: LogFeed, *, inbox_chars: int = INBOX_CHARS) -> None:
         self._upstream = upstream
         self._inbox_chars = inbox_chars
-        self._topics: dict[str, _Topic] = {}
+        self._channels: dict[str, _SharedChannel] = {}
         self._pumps: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def join(self, channel: str) -> Iterator[Listener]:
-        """Listen to a channel, subscribing upstream if nobody does yet. Needs a running loop."""
-        topic = self._topics.get(channel) or self._open(channel)
-        listener = Listener(topic.confirmed, self._inbox_chars)
-        topic.listeners.add(listener)
+        """Listen to a channel; the first listener opens the subscription, the last one closes it.
+
+        Needs a running event loop.
+        """
+        shared = self._channels.get(channel) or self._open(channel)
+        listener = Listener(shared.confirmed, self._inbox_chars)
+        shared.listeners.add(listener)
         try:
             yield listener
         finally:
-            topic.listeners.discard(listener)
-            if not topic.listeners:
-                self._close(channel, topic)
+            shared.listeners.discard(listener)
+            if not shared.listeners:
+                self._close(channel, shared)
 
-    async def settle(self) -> None:
-        """Return once the subscriptions that nobody listens to any longer are closed.
+    async def wait_closed(self) -> None:
+        """Wait until the subscriptions without listeners are closed, for at most CLOSE_WAIT_S.
 
-        For a process that may be frozen next: it would keep them half open.
+        Call it before Lambda can freeze the process: a subscription frozen while closing stays half open upstream.
         """
         if closing := [pump for pump in self._pumps if pump.cancelling()]:
-            await asyncio.wait(closing, timeout=SETTLE_S)
+            await asyncio.wait(closing, timeout=CLOSE_WAIT_S)
 
     async def close(self) -> None:
-        """End all subscriptions."""
-        for channel, topic in list(self._topics.items()):
-            self._close(channel, topic)
+        """Close all subscriptions."""
+        for channel, shared in list(self._channels.items()):
+            self._close(channel, shared)
         await asyncio.gather(*self._pumps, return_exceptions=True)
 
-    def _open(self, channel: str) -> _Topic:
-        topic = self._topics[channel] = _Topic()
-        topic.confirmed.add_done_callback(_seen)
-        topic.pump = asyncio.create_task(self._pump(channel, topic))
-        self._pumps.add(topic.pump)
-        topic.pump.add_done_callback(self._pumps.discard)
-        return topic
+    def _open(self, channel: str) -> _SharedChannel:
+        shared = self._channels[channel] = _SharedChannel()
+        shared.confirmed.add_done_callback(_mark_retrieved)
+        shared.pump = asyncio.create_task(self._pump(channel, shared))
+        self._pumps.add(shared.pump)
+        shared.pump.add_done_callback(self._pumps.discard)
+        return shared
 
-    def _close(self, channel: str, topic: _Topic) -> None:
-        if self._topics.get(channel) is topic:
-            del self._topics[channel]
-        if topic.pump is not None:
-            topic.pump.cancel()
-        if not topic.confirmed.done():
-            topic.confirmed.set_exception(StoreUnavailable("the subscription was closed"))
+    def _close(self, channel: str, shared: _SharedChannel) -> None:
+        if self._channels.get(channel) is shared:
+            del self._channels[channel]
+        if shared.pump is not None:
+            shared.pump.cancel()
+        if not shared.confirmed.done():
+            shared.confirmed.set_exception(StoreUnavailable("the subscription was closed"))
 
-    async def _pump(self, channel: str, topic: _Topic) -> None:
+    async def _pump(self, channel: str, shared: _SharedChannel) -> None:
+        """Pass the messages of the upstream on to the listeners until the upstream ends."""
         try:
             async with self._upstream.subscribe(channel) as messages:
-                if not topic.confirmed.done():
-                    topic.confirmed.set_result(None)
+                if not shared.confirmed.done():
+                    shared.confirmed.set_result(None)
                 async for message in messages:
                     batch = LiveBatch(message)
-                    topic.listeners = {each for each in topic.listeners if each.put(batch)}
+                    # Drop the listeners whose inbox is full.
+                    shared.listeners = {each for each in shared.listeners if each.put(batch)}
         except StoreUnavailable as exc:
-            _fail(topic, exc)
+            _fail(shared, exc)
         except Exception as exc:  # noqa: BLE001
             log("fanout.failed", error=exc, channel=channel)
-            _fail(topic, StoreUnavailable("the subscription failed"))
+            _fail(shared, StoreUnavailable("the subscription failed"))
         finally:
-            # A new client must open anew, and those here go on by themselves: only they know where they stand.
-            if self._topics.get(channel) is topic:
-                del self._topics[channel]
-            for listener in topic.listeners:
+            # A later client must open a new subscription. The current listeners end, and their readers subscribe again,
+            # because only a reader knows its position.
+            if self._channels.get(channel) is shared:
+                del self._channels[channel]
+            for listener in shared.listeners:
                 listener.end()
 
 
-def _fail(topic: _Topic, exc: Exception) -> None:
-    if not topic.confirmed.done():
-        topic.confirmed.set_exception(exc)
+def _fail(shared: _SharedChannel, exc: Exception) -> None:
+    if not shared.confirmed.done():
+        shared.confirmed.set_exception(exc)
 
 
-def _seen(confirmed: "asyncio.Future[None]") -> None:
-    """A failed subscription whose clients have left is nobody's error."""
+def _mark_retrieved(confirmed: "asyncio.Future[None]") -> None:
+    """Mark the exception as retrieved; otherwise asyncio logs it when all listeners have left."""
     if not confirmed.cancelled():
         confirmed.exception()

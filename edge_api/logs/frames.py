@@ -1,16 +1,17 @@
-"""Server-sent events as bytes, and the batches of a live log, which are read and framed once for all who follow it."""
+"""Server-sent events as bytes, and batches of a live log, which are decoded and framed once for all clients."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import msgspec
 
-from edge_api.http.response_models import Gap, LogEvent, StreamEnd
+from edge_api.http.response_models import Gap, LogEvent
+from edge_api.logs.items import Item
 from infra.contract.log import Event
 from infra.contract.redis_store import codec
 
 CHUNK_BYTES = 64 * 1024
-# Lines of an event to come: an empty line here would be an event without data, which some clients hand out.
+# One line each, without an empty line after it: that would end an event without data, which some clients dispatch.
 RETRY = b"retry: 1000\n"
 PING = b": ping\n"
 
@@ -18,9 +19,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LiveBatch(list[Event]):
-    """The events of one published message, in order and without a hole; empty and `damaged` if it is none.
+    """Events of one published message, in order and without a hole. Empty and `damaged` if the message is no batch.
 
-    `size` is that of the message.
+    `size` is the length of the message in characters.
     """
 
     def __init__(self, message: str) -> None:
@@ -33,12 +34,13 @@ class LiveBatch(list[Event]):
 
     @cached_property
     def framed(self) -> bytes:
-        """All of it as server-sent events."""
+        """The whole batch as server-sent events."""
         return b"".join(map(frame, self))
 
 
-def frame(item: Event | Gap | StreamEnd) -> bytes:
-    """One item as an event: unnamed with its seq as id, or named `gap` or `end`. JSON has no line end inside."""
+def frame(item: Item) -> bytes:
+    """Return an item as a server-sent event: unnamed with its seq as id, or named `gap` or `end`."""
+    # The data is one line, because JSON escapes line ends inside strings.
     if isinstance(item, Event):
         return b"id: %d\ndata: %b\n\n" % (item.seq, _encode(LogEvent.of(item)))
     if isinstance(item, Gap):
@@ -46,16 +48,19 @@ def frame(item: Event | Gap | StreamEnd) -> bytes:
     return b"event: end\ndata: %b\n\n" % _encode(item)
 
 
-def chunks(items: Sequence[Event | Gap | StreamEnd]) -> Iterator[bytes]:
-    """The frames of the items in pieces of whole frames, small enough that even a slow client can take one in time."""
+def chunks(items: Sequence[Item]) -> Iterator[bytes]:
+    """Yield the frames of the items in chunks of whole frames, each of about CHUNK_BYTES.
+
+    A chunk is small enough for a slow client to take it within the stall time.
+    """
     if isinstance(items, LiveBatch):
         yield items.framed
         return
-    piece = bytearray()
+    chunk = bytearray()
     for item in items:
-        piece += frame(item)
-        if len(piece) >= CHUNK_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    if piece:
-        yield bytes(piece)
+        chunk += frame(item)
+        if len(chunk) >= CHUNK_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    if chunk:
+        yield bytes(chunk)

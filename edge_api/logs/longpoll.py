@@ -1,44 +1,40 @@
-"""A log's events as a whole answer, for hosts that do not stream: waits for the first, gives what there is, and ends.
+"""Long poll: a log's next events as one complete response, for hosts that do not stream.
 
-The events, their ids and the end are those of a stream, so its clients need not know: an `EventSource` comes back with
-the last id after the time that `retry` says.
+Events, ids and end have the same form as in a stream, so clients need not distinguish: an `EventSource` reconnects
+with the last id after the time given by `retry`.
 """
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
 from edge_api.http.response_models import Gap, StreamEnd
 from edge_api.logs.frames import PING, RETRY, frame
+from edge_api.logs.items import Item, ItemSource, is_terminal_event
 from edge_api.logs.reader import ENOUGH_BYTES
-from edge_api.logs.sse import HEADERS, Streams
+from edge_api.logs.sse import HEADERS, LogStreams
 from edge_api.settings import ApiSettings
-from infra.contract.log import TERMINAL_EVENT, Event, RunLog
+from infra.contract.log import Event, RunLog
 from infra.contract.states import TERMINAL
 from infra.logging import log
 
 RETRY_SOON = b"retry: 100\n"
 MARGIN_S = 2.0
-"""What is left of a Lambda invocation for the answer."""
+"""Time before the end of a Lambda invocation that is kept for sending the response."""
 
 
 class LongPoll:
-    """A response with the events that are there, or else the next that come; ASGI.
+    """ASGI response with the stored events, or, if there are none, with the next events.
 
-    Answers as soon as it has something and all that the run's record knew of, and at the latest after the waiting
-    time, with a comment instead of events. A log that has ended is answered with its end. Raises what the source
-    raises if it has nothing else to say; with events the client will ask again.
+    Responds once it has events and has reached the last event that the run's record named; after the waiting time at
+    the latest, with a comment if there were no events. The log of an ended run is returned up to its end.
+
+    Raises what the source raises, unless events were read before: then the client asks again after those.
     """
 
-    def __init__(
-        self,
-        run: RunLog,
-        source: AsyncGenerator[Sequence[Event | Gap | StreamEnd], None],
-        settings: ApiSettings,
-        streams: Streams,
-    ) -> None:
+    def __init__(self, run: RunLog, source: ItemSource, settings: ApiSettings, streams: LogStreams) -> None:
         self._run = run
         self._source = source
         self._settings = settings
@@ -47,7 +43,7 @@ class LongPoll:
         self._failure: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Respond to a request."""
         if scope["method"] == "HEAD":
             await self._source.aclose()
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -62,18 +58,18 @@ class LongPoll:
         await send({"type": "http.response.body", "body": body})
 
     def _wait_s(self, scope: Scope) -> float:
-        """How long may be waited. On Lambda, Mangum hands on the context of the invocation, which knows its end."""
+        """Return the longest waiting time. On Lambda it ends before the invocation, whose context Mangum passes on."""
         context = scope.get("aws.context")
         if context is None:
             return self._settings.longpoll_wait_s
-        left_s = context.get_remaining_time_in_millis() / 1000
-        return float(min(self._settings.longpoll_wait_s, max(left_s - MARGIN_S, left_s / 2)))
+        remaining_s = context.get_remaining_time_in_millis() / 1000
+        return float(min(self._settings.longpoll_wait_s, max(remaining_s - MARGIN_S, remaining_s / 2)))
 
     async def _collect(self) -> None:
         try:
             async with aclosing(self._source) as source:
-                async for items in source:
-                    if self._take(items):
+                while items := await source.next_batch():
+                    if self._add(items):
                         return
         except Exception as exc:  # noqa: BLE001
             if not self._body:
@@ -81,8 +77,8 @@ class LongPoll:
             else:
                 log("poll.failed", level=logging.ERROR, error=exc, run_id=self._run.id)
 
-    def _take(self, items: Sequence[Event | Gap | StreamEnd]) -> bool:
-        """Add the items, and say whether that will do."""
+    def _add(self, items: Sequence[Item]) -> bool:
+        """Add the items to the body. Return whether the response is complete."""
         for item in items:
             self._body += frame(item)
             if len(self._body) >= ENOUGH_BYTES and not self._may_be_last(item):
@@ -90,14 +86,15 @@ class LongPoll:
         last = items[-1]
         return isinstance(last, StreamEnd) or (_seq(last) >= self._run.seq and not self._may_be_last(last))
 
-    def _may_be_last(self, item: Event | Gap | StreamEnd) -> bool:
-        """Whether the log may end with this item, which then is not parted from the end: a client that has all but
-        the end is told that there is nothing, and would never see it.
+    def _may_be_last(self, item: Item) -> bool:
+        """Return whether the item may be the last event of the log.
+
+        The last event is sent together with `end`: a client that reconnects with its id would get 204 and never see
+        `end`.
         """
         if isinstance(item, StreamEnd):
             return False
-        is_terminal = isinstance(item, Event) and item.type == TERMINAL_EVENT
-        return is_terminal or (self._run.status in TERMINAL and _seq(item) >= self._run.seq)
+        return is_terminal_event(item) or (self._run.status in TERMINAL and _seq(item) >= self._run.seq)
 
 
 def _seq(item: Event | Gap) -> int:

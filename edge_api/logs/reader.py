@@ -1,38 +1,49 @@
-"""Following a run's log without skipping, repeating or polling: replay what is kept, then live from the channel."""
+"""Reading of a run's log: in pages, or followed live without skipping, repeating or polling.
+
+How a reader passes from replay to live:
+
+1. REPLAY: give out the stored events up to the last one that the run's record names. A run that has ended needs no
+   subscription, so its log ends here.
+2. Subscribe to the run's channel, and wait until the subscription is confirmed. From then on every published batch
+   arrives in the reader's inbox.
+3. SUBSCRIBED: read back from storage the events that were appended before the confirmation.
+4. LIVE: take the batches from the inbox. Drop events with a seq up to `position.last`, because the read-back has given
+   them out. If a batch leaves a hole, a message was lost: read the events in the hole from storage. Only events that
+   storage does not have become a Gap.
+
+A failure of the upstream leads to RETRY, which begins again with step 1 at the position that was reached.
+"""
 
 import asyncio
-import random
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from typing import TypeAlias
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, aclosing
+from enum import Enum, auto
 
 from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.logs.backoff import RETRY_LAST_S, backoff_s
 from edge_api.logs.fanout import Fanout, Listener
 from edge_api.logs.frames import frame
-from edge_api.logs.position import Place
-from infra.contract.errors import FileMissing, FilesUnavailable, RunGone, StoreUnavailable
-from infra.contract.log import TERMINAL_EVENT, Event, LogArchive, RunLog, Segment
+from edge_api.logs.items import Item, is_terminal_event
+from edge_api.logs.position import Position
+from edge_api.logs.stored import CatchUp, StoredLog
+from infra.contract.errors import FilesUnavailable, RunGone, StoreUnavailable
+from infra.contract.log import Event, LogArchive, RunLog
 from infra.contract.redis_store.reader import RunReader
 from infra.contract.states import TERMINAL
 from infra.logging import log
 
-Item: TypeAlias = Event | Gap | StreamEnd
-
-RETRY_FIRST_S = 0.05
-RETRY_LAST_S = 5.0
 LOOK_S = 1.0
-"""After so long until it hears what is new, a reader looks whether the run is still there."""
+"""Age of the record above which a new subscriber reads it again: the run may have ended or been deleted since."""
 QUIET_S = 2.0
-"""Who hears nothing for so long after joining reads once more: what came just before it may not have been readable."""
-LAG_TRIES = 5
-"""How often a hole is looked for in the stream before it is called a gap: a replica may lag behind its publisher."""
+"""Time without a message after which a new subscriber reads back once more, in case a replica lagged behind."""
 ENOUGH_BYTES = 1024 * 1024
-"""Where an answer that is no stream is cut. Lambda takes 6 MB, in which a text can be three times as long: it is JSON
-once more."""
+"""Size above which a response that is not streamed is complete. Lambda allows 6 MB, and the text can become three times
+as long, because Lambda encodes it as JSON once more."""
 
 
 class LogReader:
-    """Reads logs for any number of clients; one subscription for each run is shared by all of them."""
+    """Reads logs for any number of clients. All followers of one run share one subscription."""
 
     def __init__(self, store: RunReader, fanout: Fanout, archive: LogArchive) -> None:
         self._store = store
@@ -40,196 +51,174 @@ class LogReader:
         self._archive = archive
 
     async def page(self, run: RunLog, after: int, limit: int) -> list[Event | Gap]:
-        """At most `limit` events after `after`, and not many more bytes than ENOUGH_BYTES, without a hole but for a gap
-        at the front.
+        """Return events after `after`, at most `limit` and about ENOUGH_BYTES; a gap can only be the first item.
 
         Raises StoreUnavailable, FilesUnavailable.
         """
-        place = Place(run, after)
+        position = Position(run, after)
         found: list[Event | Gap] = []
         size = 0
-        async with aclosing(self._stored(place)) as batches:
-            async for items in batches:
+        async with aclosing(StoredLog(self._store, self._archive, position)) as stored:
+            while items := await stored.next_batch():
                 for item in items:
+                    # A page states at most one gap, in front of its events; a later one begins the next page.
                     if found and isinstance(item, Gap):
                         return found
                     found.append(item)
                     size += len(frame(item))
                     if len(found) >= limit or size >= ENOUGH_BYTES:
                         return found
-        if not found and place.is_short():
-            found = [self._skip(place, run.seq + 1)]
+            if not found and position.is_short():
+                found = [stored.skip(run.seq + 1)]
         return found
 
-    async def follow(self, run: RunLog, after: int) -> AsyncGenerator[Sequence[Item], None]:
-        """All events after `after` as they come, until the log's last one has been given out, then a StreamEnd.
+    def follow(self, run: RunLog, after: int) -> "LogFollower":
+        """Return a follower of the run's log that begins after event `after`."""
+        return LogFollower(self._store, self._fanout, self._archive, Position(run, after))
 
-        Ends without StreamEnd if the run is deleted. An upstream that fails is tried again for ever; a hole that
-        cannot be filled is given out as a Gap. Close the generator when its client has gone.
-        """
-        place, failures, fresh = Place(run, after), 0, True
-        while True:
-            begun = asyncio.get_running_loop().time()
+
+class ReadState(Enum):
+    """State of a follower; see the module's docstring."""
+
+    REPLAY = auto()
+    SUBSCRIBED = auto()
+    LIVE = auto()
+    RETRY = auto()
+    ENDED = auto()
+
+
+class LogFollower:
+    """Follows one run's log for one client: every event once and in order, then a StreamEnd.
+
+    Ends without a StreamEnd if the run is deleted. Retries for ever if Redis or the object store fails. Close with
+    `aclose()` when the client has left.
+    """
+
+    def __init__(self, store: RunReader, fanout: Fanout, archive: LogArchive, position: Position) -> None:
+        self._channel = store.keys.channel(position.run.id)
+        self._fanout = fanout
+        self._position = position
+        self._stored = StoredLog(store, archive, position)
+        self._subscription = ExitStack()
+        self._listener: Listener | None = None
+        self._catch_up: CatchUp | None = None
+        self._is_after_terminal = False
+        self._failures = 0
+        self._begin()
+
+    async def next_batch(self) -> Sequence[Item] | None:
+        """Wait for the next items and return them; None at the end."""
+        while self._state is not ReadState.ENDED:
             try:
-                # Whatever ended the last try, the run may have ended meanwhile: an old record would wait for ever.
-                if not fresh:
-                    await self._look(place)
-                fresh = False
-                async with aclosing(self._to_end(place)) as batches:
-                    async for items in batches:
-                        yield items
-                        if isinstance(items[-1], StreamEnd):
-                            return
+                items = await self._step()
             except (StoreUnavailable, FilesUnavailable) as exc:
-                log("stream.retry", run_id=run.id, after=place.last, reason=str(exc))
+                run_id, after = self._position.run.id, self._position.last
+                log("stream.retry", run_id=run_id, after=after, reason=str(exc))
+                await self._retry()
             except RunGone:
-                return
-            lived_s = asyncio.get_running_loop().time() - begun
-            failures = 0 if lived_s > RETRY_LAST_S else failures + 1
-            await asyncio.sleep(_backoff(failures))
+                await self.aclose()
+            else:
+                if items:
+                    self._is_after_terminal = is_terminal_event(items[-1])
+                    return items
+        return None
 
-    async def _to_end(self, place: Place) -> AsyncGenerator[Sequence[Item], None]:
-        """The log as long as its source lasts, and a StreamEnd if that was its end."""
-        source = self._replay(place) if place.run.status in TERMINAL else self._watch(place)
-        async with aclosing(source) as batches:
-            async for items in batches:
-                yield items
-                if _is_terminal(items[-1]) and not place.is_end():
-                    await self._look(place)
-                if place.is_end():
-                    break
-        if place.is_end():
-            yield [StreamEnd(status=place.run.status, last_seq=place.run.seq)]
+    async def aclose(self) -> None:
+        """End: leave the channel, and close the segment that is being read."""
+        self._state = ReadState.ENDED
+        await self._release()
 
-    async def _replay(self, place: Place) -> AsyncGenerator[Sequence[Item], None]:
-        """The log of a run that has ended, as far as its record goes: needs no subscription."""
-        for attempt in range(LAG_TRIES):
-            async with aclosing(self._stored(place)) as batches:
-                async for items in batches:
-                    yield items
-            if not place.is_short():
-                return
-            await asyncio.sleep(_backoff(attempt))
-        yield [self._skip(place, place.run.seq + 1)]
+    async def _step(self) -> Sequence[Item]:
+        """Do the next step of the current state. Return its items; empty if only the state has changed."""
+        position = self._position
+        if self._is_after_terminal and not position.is_end():
+            # Only the record shows whether the run has ended: a retried run has events after a terminal one.
+            self._is_after_terminal = False
+            await self._stored.refresh()
+        if position.is_end():
+            await self.aclose()
+            return [StreamEnd(status=position.run.status, last_seq=position.run.seq)]
+        if self._catch_up is not None:
+            if items := await self._catch_up.next_batch():
+                return items
+            self._catch_up = None
+        if self._listener is None:
+            await (self._begin_again() if self._state is ReadState.RETRY else self._subscribe())
+        elif self._state is ReadState.SUBSCRIBED:
+            await self._go_live(self._listener)
+        else:
+            return await self._receive(self._listener)
+        return []
 
-    async def _watch(self, place: Place) -> AsyncGenerator[Sequence[Item], None]:
-        """The log up to now and live from then on; ends when the subscription does.
+    def _begin(self) -> None:
+        """REPLAY: give out what is known to be stored."""
+        self._begun_s = time.monotonic()
+        self._state = ReadState.REPLAY
+        run = self._position.run
+        if run.status in TERMINAL:
+            self._catch_up = CatchUp(self._stored, to_end=True)
+        elif run.seq > self._position.last:
+            # Read before subscribing: the stored log can be long, and a long poll is complete without a subscription.
+            self._catch_up = CatchUp(self._stored)
 
-        What is known to be there is read before: it may be long, and all that a client of a long poll waits for.
-        """
-        begun = asyncio.get_running_loop().time()
-        if place.run.seq > place.last:
-            async with aclosing(self._stored(place)) as batches:
-                async for items in batches:
-                    yield items
-        with self._fanout.join(self._store.keys.channel(place.run.id)) as listener:
-            await listener.confirmed()
-            if asyncio.get_running_loop().time() - begun > LOOK_S:
-                await self._look(place)
-            async with aclosing(self._stored(place)) as batches:
-                async for items in batches:
-                    yield items
-            if not await listener.hears(QUIET_S):
-                async with aclosing(self._stored(place)) as batches:
-                    async for items in batches:
-                        yield items
-            async with aclosing(self._live(place, listener)) as batches:
-                async for items in batches:
-                    yield items
+    async def _subscribe(self) -> None:
+        """REPLAY → SUBSCRIBED."""
+        if self._position.run.status in TERMINAL:
+            # All events that the record names are given out, but later ones were seen: the record is outdated, because
+            # the run has been retried.
+            await self._retry()
+            return
+        self._listener = self._subscription.enter_context(self._fanout.join(self._channel))
+        await self._listener.confirmed()
+        if time.monotonic() - self._begun_s > LOOK_S:
+            await self._stored.refresh()
+        self._state = ReadState.SUBSCRIBED
+        self._catch_up = CatchUp(self._stored)
 
-    async def _live(self, place: Place, listener: Listener) -> AsyncGenerator[Sequence[Event | Gap], None]:
-        """What is heard, until the subscription ends."""
-        async for batch in listener:
-            if place.take_all(batch):
-                yield batch
-                continue
-            if fresh := place.take(batch):
-                yield fresh
-            elif batch.damaged or any(map(_is_terminal, batch)):
-                # The run has been deleted, or its log ends before what the client says that it has.
-                await self._look(place)
-                if place.is_end():
-                    return
-            if batch.damaged or place.beyond(batch):
-                async with aclosing(self._heal(place, batch)) as batches:
-                    async for items in batches:
-                        yield items
+    async def _go_live(self, listener: Listener) -> None:
+        """SUBSCRIBED → LIVE."""
+        self._state = ReadState.LIVE
+        # An event published just before the confirmation may have been missing on the replica that was read back.
+        if not await listener.wait(QUIET_S):
+            self._catch_up = CatchUp(self._stored)
 
-    async def _heal(self, place: Place, events: Sequence[Event]) -> AsyncGenerator[Sequence[Event | Gap], None]:
-        """Fill the hole before events that came too early from what is kept; without such events just catch up."""
-        for attempt in range(LAG_TRIES):
-            async with aclosing(self._stored(place)) as batches:
-                async for items in batches:
-                    yield items
-            if place.beyond(events) is None:
-                return
-            await asyncio.sleep(_backoff(attempt))
-        while (first := place.beyond(events)) is not None:
-            yield [self._skip(place, first), *place.take(events)]
+    async def _receive(self, listener: Listener) -> Sequence[Item]:
+        """LIVE: return the new events of the next published batch, and catch up if events before it are missing."""
+        position = self._position
+        batch = await listener.next_batch()
+        if batch is None:
+            # The subscription has ended, or this client was too slow for its inbox.
+            await self._retry()
+            return []
+        if position.take_all(batch):
+            return batch
+        fresh = position.take(batch)
+        if not fresh and (batch.damaged or any(map(is_terminal_event, batch))):
+            # A damaged message can mean that the run has been deleted. A terminal event that is not new means that the
+            # log ends before the position which the client claims.
+            await self._stored.refresh()
+        if batch.damaged or position.first_after_hole(batch):
+            self._catch_up = CatchUp(self._stored, batch)
+        return fresh
 
-    async def _stored(self, place: Place) -> AsyncGenerator[Sequence[Event | Gap], None]:
-        """What is kept after the reader's place: in the archive, then in the stream, one round trip at a time."""
-        more = True
-        while more:
-            async with aclosing(self._archived(place)) as batches:
-                async for items in batches:
-                    yield items
-            if place.is_end():
-                return
-            events, more = await self._store.read(place.run.id, after=place.last)
-            if fresh := place.take(events):
-                yield fresh
-            elif first := place.beyond(events):
-                # What is missing here has gone into the archive since the record was read, or is nowhere.
-                await self._look(place)
-                if place.segment() is None:
-                    yield [self._skip(place, first), *place.take(events)]
-                more = True
+    async def _retry(self) -> None:
+        """Any state → RETRY."""
+        await self._release()
+        # The delay grows only while the upstream keeps failing soon after each attempt.
+        has_lasted = time.monotonic() - self._begun_s > RETRY_LAST_S
+        self._failures = 0 if has_lasted else self._failures + 1
+        self._state = ReadState.RETRY
 
-    async def _archived(self, place: Place) -> AsyncGenerator[Sequence[Event | Gap], None]:
-        """What the archive holds after the reader's place, for all that is known."""
-        while segment := place.segment():
-            async with aclosing(self._unpacked(place, segment)) as batches:
-                async for events in batches:
-                    if fresh := place.take(events):
-                        yield fresh
-            if place.last < segment.last:
-                yield [self._skip(place, segment.last + 1)]
+    async def _begin_again(self) -> None:
+        """RETRY → REPLAY, after a delay."""
+        await asyncio.sleep(backoff_s(self._failures))
+        self._begun_s = time.monotonic()
+        # Without this a run that has ended since would be followed for ever, because its record still says `running`.
+        await self._stored.refresh()
+        self._begin()
 
-    async def _unpacked(self, place: Place, segment: Segment) -> AsyncGenerator[list[Event], None]:
-        """What there is of a segment. Raises RunGone if it is missing because the run has been deleted."""
-        try:
-            async with aclosing(self._archive.read(place.run, segment, after=place.last)) as batches:
-                async for events in batches:
-                    yield events
-        except FileMissing:
-            await self._look(place)
-
-    async def _look(self, place: Place) -> None:
-        """Read the record as of the reader's place. Raises RunGone.
-
-        One whose log is shorter than what was heard comes from a replica that lags behind: StoreUnavailable if it
-        goes on doing so. Another run of the same id is not this one.
-        """
-        created_ms = place.run.created_ms
-        for attempt in range(LAG_TRIES):
-            place.run = await self._store.log(place.run.id)
-            if place.run.created_ms != created_ms:
-                raise RunGone(f"the run '{place.run.id}' has been deleted")
-            if place.run.seq >= place.heard:
-                return
-            await asyncio.sleep(_backoff(attempt))
-        raise StoreUnavailable("the record of the run lags behind its log")
-
-    def _skip(self, place: Place, to: int) -> Gap:
-        log("stream.gap", run_id=place.run.id, after=place.last, before=to)
-        return place.skip(to)
-
-
-def _is_terminal(item: Item) -> bool:
-    return isinstance(item, Event) and item.type == TERMINAL_EVENT
-
-
-def _backoff(failures: int) -> float:
-    """Seconds to wait, with jitter: all clients of a run lose their upstream at the same moment."""
-    return min(RETRY_LAST_S, RETRY_FIRST_S * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+    async def _release(self) -> None:
+        self._subscription.close()
+        self._listener = None
+        self._catch_up = None
+        await self._stored.aclose()

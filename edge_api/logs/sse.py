@@ -1,35 +1,36 @@
-"""One client's stream of server-sent events, from its first byte to its last."""
+"""Streams of server-sent events: the response of one client, and the set of all that are open."""
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 
 from starlette.types import Receive, Scope, Send
 
-from edge_api.http.response_models import Gap, StreamEnd
 from edge_api.logs.frames import PING, RETRY, chunks
+from edge_api.logs.items import ItemSource
 from edge_api.settings import ApiSettings
-from infra.contract.log import Event
+from infra.asgi import wait_for_disconnect
 from infra.logging import log
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store, no-transform"),
+    # Proxies of the nginx family would otherwise buffer the stream.
     (b"x-accel-buffering", b"no"),
 ]
-_PARTING_S = 1.0
+_LAST_CHUNK_S = 1.0
 
 
-class Streams:
-    """The streams that are open, so that a shutdown can end them instead of waiting for clients that never leave.
+class LogStreams:
+    """Set of open log streams. A shutdown ends them, instead of waiting for clients that never leave.
 
-    `settle` returns once the subscriptions of streams that have ended are closed.
+    `wait_closed` returns once the subscriptions of ended streams are closed.
     """
 
-    def __init__(self, settle: Callable[[], Awaitable[None]]) -> None:
-        self._settle = settle
+    def __init__(self, wait_closed: Callable[[], Awaitable[None]]) -> None:
+        self._wait_closed = wait_closed
         self._open: set[asyncio.Event] = set()
         self._ending = False
 
@@ -37,78 +38,74 @@ class Streams:
         return len(self._open)
 
     async def hold(self, work: Coroutine[object, object, None], receive: Receive, hold_s: float | None) -> None:
-        """Run `work` until it ends, the time is up, the client leaves, or the streams have to end.
+        """Run `work` until it returns, `hold_s` is over, the client disconnects, or `end` is called.
 
-        Neither a task nor a subscription is left: on Lambda the process is frozen as soon as the answer is out.
+        Leaves neither a task nor a subscription: Lambda freezes the process as soon as the response is sent.
         """
-        stop = asyncio.Event()
-        self._open.add(stop)
+        ending = asyncio.Event()
+        self._open.add(ending)
         if self._ending:
-            stop.set()
-        tasks = [asyncio.create_task(each) for each in (work, _left(receive), _set(stop))]
+            ending.set()
+        tasks = [asyncio.create_task(each) for each in (work, wait_for_disconnect(receive), _is_set(ending))]
         try:
             await asyncio.wait(tasks, timeout=hold_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._open.discard(stop)
+            self._open.discard(ending)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._settle()
+            await self._wait_closed()
 
     def end(self) -> None:
-        """End all streams, and those to come at once. Clients reconnect elsewhere with their last id."""
+        """End every open stream, and every later one as soon as it opens. Clients reconnect with their last id."""
         self._ending = True
-        for stop in self._open:
-            stop.set()
+        for ending in self._open:
+            ending.set()
 
 
 class EventStream:
-    """A response that sends items as they come; ASGI.
+    """ASGI response that sends items as they come.
 
-    Ends with the source, after the hold time, when the client leaves, when a piece could not be handed over within
-    the stall time, or at shutdown. However it ends, the source is closed and no task is left.
-    Not a StreamingResponse: that one leaves a source unclosed whose client goes away during a send.
+    Ends when the source ends, after the hold time, when the client disconnects, when the client does not take a chunk
+    within the stall time, or at shutdown. In each case the source is closed and no task remains.
     """
 
-    def __init__(
-        self,
-        run_id: str,
-        source: AsyncGenerator[Sequence[Event | Gap | StreamEnd], None],
-        settings: ApiSettings,
-        streams: Streams,
-    ) -> None:
+    # Not a StreamingResponse of Starlette: it does not close its source if the client disconnects during a send.
+
+    def __init__(self, run_id: str, source: ItemSource, settings: ApiSettings, streams: LogStreams) -> None:
         self._run_id = run_id
         self._source = source
         self._settings = settings
         self._streams = streams
         self._sending = asyncio.Lock()
-        self._said_at = time.monotonic()
+        self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Respond to a request."""
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if scope["method"] == "HEAD":
             await self._source.aclose()
             await send({"type": "http.response.body"})
             return
         await self._streams.hold(self._send_all(send), receive, self._settings.stream_hold_s or None)
+        # Completes the chunked body. A client that takes nothing must not keep the request open.
         with suppress(TimeoutError):
-            async with asyncio.timeout(_PARTING_S):
+            async with asyncio.timeout(_LAST_CHUNK_S):
                 await send({"type": "http.response.body"})
 
     async def _send_all(self, send: Send) -> None:
-        async def piece(body: bytes) -> None:
+        async def send_chunk(body: bytes) -> None:
             async with self._sending, asyncio.timeout(self._settings.stream_stall_s):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-                self._said_at = time.monotonic()
+                self._sent_at = time.monotonic()
 
-        pinging = asyncio.create_task(self._ping(piece))
+        pinging = asyncio.create_task(self._ping(send_chunk))
         try:
             async with aclosing(self._source) as source:
-                await piece(RETRY)
-                async for items in source:
+                await send_chunk(RETRY)
+                while items := await source.next_batch():
                     for body in chunks(items):
-                        await piece(body)
+                        await send_chunk(body)
         except TimeoutError:
             log("stream.stalled", run_id=self._run_id)
         except Exception as exc:  # noqa: BLE001
@@ -117,20 +114,16 @@ class EventStream:
             pinging.cancel()
             await asyncio.gather(pinging, return_exceptions=True)
 
-    async def _ping(self, piece: Callable[[bytes], Awaitable[None]]) -> None:
-        """Say something whenever nothing has been said for a while. Whether the client takes it is seen elsewhere."""
+    async def _ping(self, send_chunk: Callable[[bytes], Awaitable[None]]) -> None:
+        """Send a comment whenever nothing has been sent for `stream_ping_s`, so that proxies keep the connection."""
         ping_s = self._settings.stream_ping_s
         while True:
-            await asyncio.sleep(self._said_at + ping_s - time.monotonic())
-            if time.monotonic() >= self._said_at + ping_s:
+            await asyncio.sleep(self._sent_at + ping_s - time.monotonic())
+            if time.monotonic() >= self._sent_at + ping_s:
+                # The next chunk of events notices a stalled client; a ping alone does not end the stream.
                 with suppress(TimeoutError):
-                    await piece(PING)
+                    await send_chunk(PING)
 
 
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _set(stop: asyncio.Event) -> None:
-    await stop.wait()
+async def _is_set(event: asyncio.Event) -> None:
+    await event.wait()

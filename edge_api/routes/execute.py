@@ -1,13 +1,18 @@
-"""The actions of `POST /agent/execute`: another door to what `edge_api.runs_service` does."""
+"""`POST /agent/execute`: the run actions behind one endpoint, selected by the field `action`."""
+
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth.api_keys import Principal
+from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint
 from edge_api.http.parsing import idempotency_key, read_json
+from edge_api.http.principal import Principal
 from edge_api.http.request_models import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
+from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
 from edge_api.runs_service import RunService
+from edge_api.settings import WRITE_RUNS
 
 
 class ExecuteRoutes:
@@ -17,14 +22,31 @@ class ExecuteRoutes:
         self._runs = runs
         self._max_body_bytes = max_body_bytes
 
+    def endpoints(self) -> Sequence[ApiEndpoint]:
+        """Return the endpoint rows."""
+        return [
+            ApiEndpoint(
+                "POST",
+                "/agent/execute",
+                self.execute,
+                WRITE_RUNS,
+                operation_id="execute",
+                summary="Create, start, stop, retry or resume a run.",
+                success={201: Run, 200: (Run, RunState)},
+                errors=(*BODY_ERRORS, 404, 409),
+                body=Execute,
+                headers=[IDEMPOTENCY_KEY],
+            ),
+        ]
+
     async def execute(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/execute`."""
-        # A union is no `type` to the type checker, though it is one to msgspec.
+        # mypy rejects a union as `type[T]`, though msgspec decodes into one.
         wanted: Execute = await read_json(request, Execute, self._max_body_bytes)  # type: ignore[arg-type]
         user, key = principal.user, idempotency_key(request)
         if isinstance(wanted, ExecuteCreate):
-            record, now = await self._runs.create(user, spec_of(wanted), start=False, key=key)
-            return created(record, now=now)
+            record, is_new = await self._runs.create(user, spec_of(wanted), start=False, key=key)
+            return created(record, is_new=is_new)
         if isinstance(wanted, ExecuteStart):
             return ok(await self._runs.start(user, wanted.run_id))
         if isinstance(wanted, ExecuteStop):

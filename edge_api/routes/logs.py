@@ -1,32 +1,67 @@
-"""The log of a run: a page at a time, or as a live stream."""
+"""Log of a run: read in pages, or followed live."""
+
+from collections.abc import Sequence
 
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from edge_api.auth.api_keys import Principal
+from edge_api.http.endpoint import LAST_EVENT_ID, ApiEndpoint
 from edge_api.http.parsing import last_event_id, read_query
+from edge_api.http.principal import Principal
 from edge_api.http.request_models import LogQuery, StreamQuery
 from edge_api.http.response_models import Gap, LogEvent, LogPage
-from edge_api.http.responses import nothing, ok
+from edge_api.http.responses import no_content, ok
 from edge_api.logs.longpoll import LongPoll
 from edge_api.logs.reader import LogReader
-from edge_api.logs.sse import EventStream, Streams
+from edge_api.logs.sse import EventStream, LogStreams
 from edge_api.runs_service import RunService
-from edge_api.settings import ApiSettings
+from edge_api.settings import READ_RUNS, ApiSettings
 from infra.contract.log import Event
 from infra.contract.states import TERMINAL
 
 
 class LogRoutes:
-    """Both ways to read a log; they give the same events."""
+    """Both ways to read a log. Pages and streams contain the same events."""
 
-    def __init__(self, runs: RunService, reader: LogReader, streams: Streams, settings: ApiSettings) -> None:
+    def __init__(self, runs: RunService, reader: LogReader, streams: LogStreams, settings: ApiSettings) -> None:
         self._runs = runs
         self._reader = reader
         self._streams = streams
         self._settings = settings
+
+    def endpoints(self) -> Sequence[ApiEndpoint]:
+        """Return the endpoint rows."""
+        return [
+            ApiEndpoint(
+                "GET",
+                "/agent/logs/{run_id}",
+                self.page,
+                READ_RUNS,
+                stream_token=True,
+                operation_id="readLog",
+                summary="Read a page of a run's log.",
+                success={200: LogPage},
+                errors=[404, 422],
+                query=LogQuery,
+            ),
+            ApiEndpoint(
+                "GET",
+                "/agent/logs/{run_id}/stream",
+                self.stream,
+                READ_RUNS,
+                stream_token=True,
+                operation_id="streamLog",
+                summary="Follow a run's log: unnamed events with a LogEvent as data and its seq as id; `gap` for "
+                "events that no longer exist; `end` after the last event of an ended run. 204: the client has all "
+                "events.",
+                success={200: "text/event-stream", 204: None},
+                errors=[404, 422],
+                query=StreamQuery,
+                headers=[LAST_EVENT_ID],
+            ),
+        ]
 
     async def page(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/logs/{run_id}`."""
@@ -46,15 +81,17 @@ class LogRoutes:
         return ok(page)
 
     async def stream(self, request: Request, principal: Principal) -> ASGIApp:
-        """`GET /agent/logs/{run_id}/stream`: events until the run has ended, in the mode `longpoll` the next of them;
-        204 if the client has them all.
+        """`GET /agent/logs/{run_id}/stream`: events until the run has ended, or a long poll in the mode `longpoll`.
+
+        204 if the run has ended and the client has all events: it makes an EventSource stop reconnecting.
         """
         after = last_event_id(request)
         query = read_query(request, StreamQuery)
+        # A reconnecting EventSource repeats the URL with its old `after`; only the header has the last event.
         after = query.after if after is None else after
         run = await self._runs.log(principal.user, request.path_params["run_id"])
         if run.status in TERMINAL and after >= run.seq:
-            return nothing()
+            return no_content()
         source = self._reader.follow(run, after)
         if self._settings.log_mode == "longpoll":
             return LongPoll(run, source, self._settings, self._streams)

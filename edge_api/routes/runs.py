@@ -1,30 +1,92 @@
-"""Runs as resources."""
+"""Runs as resources: created, listed, shown and deleted."""
+
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth.api_keys import Principal
 from edge_api.http.cursor import decode_cursor, encode_cursor
-from edge_api.http.parsing import idempotency_key, read_json, read_nothing, read_query
-from edge_api.http.request_models import CreateRun, ForkRun, ListQuery, ResumeRun, spec_of
+from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint
+from edge_api.http.parsing import idempotency_key, read_json, read_query
+from edge_api.http.principal import Principal
+from edge_api.http.request_models import CreateRun, ListQuery, spec_of
 from edge_api.http.response_models import AttemptList, Run, RunList, RunSummary
-from edge_api.http.responses import created, nothing, ok
+from edge_api.http.responses import created, no_content, ok
 from edge_api.runs_service import RunService
+from edge_api.settings import READ_RUNS, WRITE_RUNS
 
 
 class RunRoutes:
-    """Create, list, look at, move and delete runs."""
+    """Create, list, show and delete runs."""
 
     def __init__(self, runs: RunService, *, max_body_bytes: int) -> None:
         self._runs = runs
         self._max_body_bytes = max_body_bytes
 
+    def endpoints(self) -> Sequence[ApiEndpoint]:
+        """Return the endpoint rows."""
+        return [
+            ApiEndpoint(
+                "POST",
+                "/agent/runs",
+                self.create,
+                WRITE_RUNS,
+                operation_id="createRun",
+                summary="Create a run, and start it unless `start` is false.",
+                success={201: Run, 200: Run},
+                errors=[*BODY_ERRORS, 409],
+                body=CreateRun,
+                headers=[IDEMPOTENCY_KEY],
+            ),
+            ApiEndpoint(
+                "GET",
+                "/agent/runs",
+                self.list,
+                READ_RUNS,
+                operation_id="listRuns",
+                summary="List your runs, newest first.",
+                success={200: RunList},
+                errors=[400, 422],
+                query=ListQuery,
+            ),
+            ApiEndpoint(
+                "GET",
+                "/agent/runs/{run_id}",
+                self.show,
+                READ_RUNS,
+                operation_id="getRun",
+                summary="Get a run.",
+                success={200: Run},
+                errors=[404],
+            ),
+            ApiEndpoint(
+                "GET",
+                "/agent/runs/{run_id}/attempts",
+                self.attempts,
+                READ_RUNS,
+                operation_id="listAttempts",
+                summary="List the attempts of a run: the workers that claimed it, and when.",
+                success={200: AttemptList},
+                errors=[404],
+            ),
+            ApiEndpoint(
+                "DELETE",
+                "/agent/runs/{run_id}",
+                self.delete,
+                WRITE_RUNS,
+                operation_id="deleteRun",
+                summary="Delete the record, log and files of a run that has ended or was never started.",
+                success={204: None},
+                errors=[404, 409],
+            ),
+        ]
+
     async def create(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs`."""
         wanted = await read_json(request, CreateRun, self._max_body_bytes)
         key = idempotency_key(request)
-        record, now = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
-        return created(record, now=now)
+        record, is_new = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
+        return created(record, is_new=is_new)
 
     async def list(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs`."""
@@ -36,45 +98,13 @@ class RunRoutes:
 
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}`."""
-        return ok(Run.of(await self._runs.get(principal.user, _run_id(request))))
+        return ok(Run.of(await self._runs.get(principal.user, request.path_params["run_id"])))
 
     async def attempts(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}/attempts`."""
-        return ok(AttemptList(attempts=await self._runs.attempts(principal.user, _run_id(request))))
-
-    async def start(self, request: Request, principal: Principal) -> Response:
-        """`POST /agent/runs/{run_id}/start`."""
-        await read_nothing(request, self._max_body_bytes)
-        return ok(await self._runs.start(principal.user, _run_id(request)))
-
-    async def cancel(self, request: Request, principal: Principal) -> Response:
-        """`POST /agent/runs/{run_id}/cancel`."""
-        await read_nothing(request, self._max_body_bytes)
-        return ok(await self._runs.cancel(principal.user, _run_id(request)))
-
-    async def retry(self, request: Request, principal: Principal) -> Response:
-        """`POST /agent/runs/{run_id}/retry`."""
-        await read_nothing(request, self._max_body_bytes)
-        return ok(await self._runs.retry(principal.user, _run_id(request), key=idempotency_key(request)))
-
-    async def fork(self, request: Request, principal: Principal) -> Response:
-        """`POST /agent/runs/{run_id}/fork`."""
-        wanted = await read_json(request, ForkRun, self._max_body_bytes)
-        key = idempotency_key(request)
-        record, now = await self._runs.fork(principal.user, _run_id(request), wanted, key=key)
-        return created(record, now=now)
-
-    async def resume(self, request: Request, principal: Principal) -> Response:
-        """`POST /agent/runs/{run_id}/resume`."""
-        wanted = await read_json(request, ResumeRun, self._max_body_bytes)
-        key = idempotency_key(request)
-        return ok(await self._runs.resume(principal.user, _run_id(request), wanted.user_input, key=key))
+        return ok(AttemptList(attempts=await self._runs.attempts(principal.user, request.path_params["run_id"])))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
         """`DELETE /agent/runs/{run_id}`."""
-        await self._runs.delete(principal.user, _run_id(request))
-        return nothing()
-
-
-def _run_id(request: Request) -> str:
-    return str(request.path_params["run_id"])
+        await self._runs.delete(principal.user, request.path_params["run_id"])
+        return no_content()

@@ -1,35 +1,86 @@
-"""The state of the service itself."""
+"""State and description of the service."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.auth.api_keys import Principal
+from edge_api.http.endpoint import ApiEndpoint
+from edge_api.http.principal import Principal
 from edge_api.http.response_models import Health
 from edge_api.http.responses import ok
+from edge_api.settings import READ_RUNS
+from infra.contract.queue import QueueDepths
 from infra.contract.redis_store.commands import RunCommands
 
 
 class SystemRoutes:
-    """Health, readiness, queue depths and the descriptions of the API and of the events."""
+    """Health, readiness, queue depths, and the descriptions of the API and of the events."""
 
     def __init__(self, store: RunCommands, describe: Callable[[], bytes], describe_events: Callable[[], bytes]) -> None:
         self._store = store
         self._describe = describe
         self._describe_events = describe_events
 
-    async def health(self, _request: Request) -> Response:
-        """`GET /health`: the process is up; asks nobody else."""
+    def endpoints(self) -> Sequence[ApiEndpoint]:
+        """Return the endpoint rows."""
+        return [
+            ApiEndpoint(
+                "GET",
+                "/agent/queue",
+                self.queue,
+                READ_RUNS,
+                operation_id="getQueue",
+                summary="Count the runs in each part of the queue.",
+                success={200: QueueDepths},
+            ),
+            ApiEndpoint(
+                "GET",
+                "/health",
+                self.health,
+                public=True,
+                operation_id="health",
+                summary="The process is up.",
+                success={200: Health},
+            ),
+            ApiEndpoint(
+                "GET",
+                "/ready",
+                self.ready,
+                operation_id="ready",
+                summary="Redis can be reached.",
+                success={200: Health},
+            ),
+            ApiEndpoint(
+                "GET",
+                "/openapi.json",
+                self.openapi,
+                operation_id="openapi",
+                summary="This description.",
+                success={200: dict[str, Any]},
+            ),
+            ApiEndpoint(
+                "GET",
+                "/events.schema.json",
+                self.event_schema,
+                operation_id="eventSchema",
+                summary="The JSON Schema of one event of a log; `x-events` has the data of each type.",
+                success={200: dict[str, Any]},
+            ),
+        ]
+
+    async def health(self, _request: Request, _principal: Principal) -> Response:
+        """`GET /health`: 200 while the process is up, whether or not Redis and the object store can be reached."""
         return ok(Health(status="ok"))
 
     async def ready(self, _request: Request, _principal: Principal) -> Response:
-        """`GET /ready`: Redis can be reached."""
+        """`GET /ready`: 200 if Redis can be reached."""
         await self._store.ping()
         return ok(Health(status="ready"))
 
     async def queue(self, _request: Request, _principal: Principal) -> Response:
-        """`GET /agent/queue`: how many runs stand where, of all users."""
+        """`GET /agent/queue`: number of runs in each part of the queue, of all users."""
         return ok(await self._store.depths())
 
     async def openapi(self, _request: Request, _principal: Principal) -> Response:

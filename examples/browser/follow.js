@@ -1,13 +1,13 @@
-// Follows the log of a run, over lost connections, restarts and expired tokens: each event once and in order.
+// Follow the log of a run across lost connections, restarts and expired tokens: each event once and in order.
 //
-//   mint()          asks for a stream token: a fetch() of the API's route, or of your own server's that calls it
-//   after           the seq of the last event that the page has had before, 0 for none
+//   mint()          returns the response with a stream token: a fetch() of the API's route, or of your own server's
+//   after           seq of the last event that the page already has; 0 for none
 //   onEvent(event)  {seq, ts, type, step, data}
-//   onGap(gap)      {first, last}: these events are no longer kept
-//   onEnd()         the run has ended, and this was its log
-//   onError(error)  refused for good: a problem of the API {type, title, status, detail}, or what mint() failed with
+//   onGap(gap)      {first, last}: these events are no longer stored
+//   onEnd()         the run has ended, and the log is complete
+//   onError(error)  rejected for good: a problem of the API {type, title, status, detail}, or the error of mint()
 //
-// What it returns stops it.
+// Returns a function that stops following.
 export function follow(api, run, { mint, after = 0, onEvent, onGap, onEnd, onError = console.error }) {
   const log = `${api}/agent/logs/${encodeURIComponent(run)}`;
   let last = after;
@@ -22,23 +22,23 @@ export function follow(api, run, { mint, after = 0, onEvent, onGap, onEnd, onErr
     stop();
     onEnd?.();
   };
-  const pause = () => new Promise((over) => setTimeout(over, 1000));
+  const pause = () => new Promise((resolve) => setTimeout(resolve, 1000));
 
-  // The JSON of an answer; asked for again as long as nobody is there to answer. Throws what is said instead.
+  // Return the JSON of a response; repeat the request while the API is unreachable. Throw the JSON of an error response.
   async function ask(request) {
     while (!stopped) {
-      const answer = await request().catch(() => null);
-      const said = await answer?.json().catch(() => null);
-      if (said && answer.ok) return said;
-      if (said && ![429, 502, 503, 504].includes(answer.status)) throw said;
+      const response = await request().catch(() => null);
+      const body = await response?.json().catch(() => null);
+      if (body && response.ok) return body;
+      if (body && ![429, 502, 503, 504].includes(response.status)) throw body;
       await pause();
     }
   }
 
-  // Over when the browser gives up. It comes back by itself, with its last id, if a connection is lost, but not if it
-  // is refused.
+  // Resolve when the browser gives up. It reconnects by itself, with its last id, after a lost connection, but not after
+  // a rejected request.
   const listen = (token) =>
-    new Promise((over) => {
+    new Promise((resolve) => {
       source = new EventSource(`${log}/stream?${new URLSearchParams({ token, after: last })}`);
       source.onmessage = ({ data }) => {
         const event = JSON.parse(data);
@@ -51,7 +51,7 @@ export function follow(api, run, { mint, after = 0, onEvent, onGap, onEnd, onErr
         onGap?.(gap);
       });
       source.addEventListener("end", end);
-      source.onerror = () => source.readyState === EventSource.CLOSED && over();
+      source.onerror = () => source.readyState === EventSource.CLOSED && resolve();
     });
 
   async function start() {
@@ -60,7 +60,7 @@ export function follow(api, run, { mint, after = 0, onEvent, onGap, onEnd, onErr
       token ??= (await ask(mint))?.token;
       if (stopped) return;
       await listen(token);
-      // An EventSource does not say why it was refused. A page of the log does.
+      // An EventSource does not report why it was rejected. A request for a page of the log does.
       try {
         const query = new URLSearchParams({ token, after: last, limit: 1 });
         const page = await ask(() => fetch(`${log}?${query}`));

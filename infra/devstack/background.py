@@ -1,4 +1,4 @@
-"""The stack for code that is not async: it lives in a thread of its own, as long as the `with` block."""
+"""Development stack for code that is not async: runs the stack in a thread for the length of a `with` block."""
 
 import asyncio
 import threading
@@ -9,9 +9,9 @@ from infra.devstack.stack import DevStack
 
 
 class BackgroundStack:
-    """`with BackgroundStack(DevStack(folder)) as stack:` raises StackError if it does not start.
+    """Context manager: `with BackgroundStack(DevStack(folder)) as stack:`. Raises StackError if the start fails.
 
-    An interrupt while it stops kills everything at once. The children die with the thread, also if that is cut short.
+    An interrupt during the stop kills all processes immediately. Processes also die with this thread.
     """
 
     def __init__(self, stack: DevStack) -> None:
@@ -19,14 +19,14 @@ class BackgroundStack:
         self._thread = threading.Thread(target=self._run, name="dev stack", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._up = threading.Event()
-        self._end = threading.Event()
+        self._ready = threading.Event()
+        self._stop_requested = threading.Event()
         self._failure: BaseException | None = None
 
     def __enter__(self) -> DevStack:
         self._thread.start()
         try:
-            self._up.wait()
+            self._ready.wait()
         except BaseException:
             self._stop()
             raise
@@ -41,9 +41,9 @@ class BackgroundStack:
         self._stop()
 
     def _stop(self) -> None:
-        self._end.set()
+        self._stop_requested.set()
         if self._loop and self._task:
-            with suppress(RuntimeError):  # the loop has ended already
+            with suppress(RuntimeError):  # the loop is already closed
                 self._loop.call_soon_threadsafe(self._task.cancel)
         try:
             self._thread.join()
@@ -54,18 +54,19 @@ class BackgroundStack:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._live())
+            asyncio.run(self._run_stack())
         except asyncio.CancelledError:
             pass
         except BaseException as exc:  # noqa: BLE001 - raised again in the thread that waits
             self._failure = exc
         finally:
-            self._up.set()
+            self._ready.set()
 
-    async def _live(self) -> None:
+    async def _run_stack(self) -> None:
         self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
-        if self._end.is_set():
+        # A stop that was requested before `_task` was set could not cancel it.
+        if self._stop_requested.is_set():
             return
         async with self.stack:
-            self._up.set()
+            self._ready.set()
             await asyncio.Event().wait()

@@ -1,10 +1,10 @@
-"""One stack as it is now: its folder, its ports, its credentials, and the addresses that follow from them."""
+"""Configuration of a running stack: its data folder, ports and credentials, and the addresses derived from them."""
 
 from dataclasses import dataclass
 
 from infra.devstack import s3_server
 from infra.devstack.credentials import Credentials
-from infra.devstack.data_dir import Layout
+from infra.devstack.data_dir import DataDir
 from infra.devstack.port_numbers import HOST, Ports
 from infra.settings import S3Settings
 
@@ -14,37 +14,37 @@ SCOPES = ("runs:read", "runs:write")
 
 
 @dataclass(frozen=True)
-class Site:
-    """Everything the parts are told."""
+class StackConfig:
+    """Everything that the command lines, environments and readiness checks of the processes are built from."""
 
-    layout: Layout
+    data_dir: DataDir
     ports: Ports
     credentials: Credentials
 
     @property
     def api_url(self) -> str:
-        """Where the API answers."""
+        """URL of the HTTP API."""
         return f"http://{HOST}:{self.ports.api}"
 
     @property
     def rest_url(self) -> str:
-        """Where the Upstash REST protocol is spoken."""
+        """URL of the Upstash REST gateway."""
         return f"http://{HOST}:{self.ports.gateway}"
 
     @property
     def redis_url(self) -> str:
-        """Where Valkey is; holds its password."""
+        """URL of Valkey, with its password."""
         return f"redis://:{self.credentials.redis_password}@{HOST}:{self.ports.redis}/0"
 
     @property
     def s3(self) -> S3Settings:
-        """Where the workspaces are kept."""
+        """Settings for clients of the S3 server."""
         keys = self.credentials
         return s3_server.settings_for(self.ports.s3, BUCKET, keys.s3_access_key, keys.s3_secret_key)
 
     @property
     def s3_variables(self) -> dict[str, str]:
-        """The same as variables."""
+        """Settings for clients of the S3 server, as environment variables."""
         s3 = self.s3
         return {
             "S3_ENDPOINT_URL": s3.endpoint_url or "",
@@ -56,7 +56,7 @@ class Site:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What `dev.env` holds: how to reach every part."""
+        """Content of `dev.env`: addresses and credentials of all services."""
         return {
             "SWISSBRAIN_API_URL": self.api_url,
             "SWISSBRAIN_TOKEN": self.credentials.api_token,

@@ -1,4 +1,4 @@
-"""Passwords, tokens and keys of one data folder: made once, the same at every start."""
+"""Passwords, tokens and keys of one data folder: generated at the first start, reused at each later one."""
 
 import secrets
 from pathlib import Path
@@ -10,7 +10,7 @@ from infra.devstack.errors import StackError
 
 
 class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of them are URL-safe, so they need no quoting anywhere."""
+    """Credentials of all services. All values are URL-safe and need no quoting."""
 
     redis_password: str
     rest_token: str
@@ -24,18 +24,18 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def load_or_create(path: Path) -> Credentials:
-    """Those of the file, or new ones. Raises StackError if the file is damaged, OSError."""
-    kept = b""
+    """Read the credentials from the file, or generate and store them. Raises StackError for a damaged file, OSError."""
+    stored = b""
     try:
-        kept = path.read_bytes()
-        found = msgspec.json.decode(kept, type=Credentials)
+        stored = path.read_bytes()
+        found = msgspec.json.decode(stored, type=Credentials)
     except FileNotFoundError:
         found = _generate()
     except msgspec.DecodeError:
         raise StackError(f"{path} is damaged; restore it, or remove the whole data folder") from None
-    # Those of an earlier release lack what was made just now.
+    # A file of an earlier release lacks the newer fields, whose values were generated while decoding: store them too.
     text = msgspec.json.format(msgspec.json.encode(found))
-    if text != kept:
+    if text != stored:
         write_private(path, text.decode())
     return found
 

@@ -1,32 +1,31 @@
-"""The data folder: where things are in it, and the lock that keeps a second stack out."""
+"""Data folder of a stack: its paths, and the lock that allows one stack at a time to use it."""
 
-import fcntl
 import os
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.devstack.errors import StackError
+from infra.folders import try_lock
 
 FREE_BYTES = 256 * 1024 * 1024
 FREE_SHARE = 0.01
-"""The S3 server stops to write when less than this share of the disk is free."""
+"""The S3 server stops accepting writes when less than this share of the disk is free."""
 
-LOCK_WAIT_S = 10.0
+LOCK_TIMEOUT_S = 10.0
 _LOCK_PAUSE_S = 0.05
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The paths inside the data folder."""
+class DataDir:
+    """Paths inside the data folder."""
 
     root: Path
 
     @property
     def lock(self) -> Path:
-        """LeaseReply while a process of the stack lives; holds the process id of the parent."""
+        """Lock file, held while a process of the stack lives. Contains the process id of the parent."""
         return self.root / "lock"
 
     @property
@@ -36,46 +35,46 @@ class Layout:
 
     @property
     def ports(self) -> Path:
-        """The ports of the last start."""
+        """Ports of the last start."""
         return self.root / "ports.json"
 
     @property
     def dev_env(self) -> Path:
-        """Variables for those who want to talk to the parts."""
+        """Environment variables with the addresses and credentials of all services."""
         return self.root / "dev.env"
 
     @property
     def logs(self) -> Path:
-        """One file for each part, and the one of the start before."""
+        """Folder with one log for each process, and its log of the previous start."""
         return self.root / "logs"
 
     @property
     def redis(self) -> Path:
-        """Valkey's data and configuration."""
+        """Data and configuration of Valkey."""
         return self.root / "redis"
 
     @property
     def redis_config(self) -> Path:
-        """The configuration holds the password, so that the command line does not."""
+        """Configuration of Valkey. Contains the password, which a command line would show to other users."""
         return self.redis / "valkey.conf"
 
     @property
     def s3(self) -> Path:
-        """The S3 server's data."""
+        """Data of the S3 server."""
         return self.root / "s3"
 
     @property
     def s3_config(self) -> Path:
-        """The S3 server's one identity."""
+        """Configuration of the S3 server: its only identity."""
         return self.root / "s3.json"
 
     @property
     def work(self) -> Path:
-        """The scratch folders of the workers; nothing in it outlives a stack."""
+        """Scratch folders of the workers. Removed at each start and stop of the stack."""
         return self.root / "work"
 
     def create(self) -> None:
-        """Make the folders; those made are for their owner only. Raises OSError, StackError if space is short."""
+        """Create the missing folders, closed to other users. Raises OSError, and StackError if the disk is full."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.logs, self.redis, self.s3):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -88,30 +87,30 @@ class Layout:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace the file as a whole; only its owner may read it. Raises OSError."""
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
+    """Replace the file atomically; only its owner can read it. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
     try:
-        beside.touch(mode=0o600, exist_ok=False)
-        beside.write_text(text)
-        beside.replace(path)
+        # The mode is set at creation: a chmod after the write would leave the secret readable for a moment.
+        temporary.touch(mode=0o600, exist_ok=False)
+        temporary.write_text(text)
+        temporary.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-class FolderLock:
-    """Keeps a second stack out of the folder.
+class DataDirLock:
+    """Lock that keeps a second stack out of the data folder (see infra.folders).
 
-    The children inherit the open file and with it the lock, so that it ends with the last of them: after a `kill -9`
-    of the parent, nobody writes into the folder while an old child still does.
+    Child processes inherit `descriptor` and with it the lock. So after a `kill -9` of the parent the folder stays
+    locked until its last child has ended and can no longer write.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        """Take the lock. Raises StackError if another stack has it, OSError."""
-        self.descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    def __init__(self, data_dir: DataDir) -> None:
+        """Take the lock. Raises StackError if another stack holds it, OSError."""
+        self.descriptor = _acquire(data_dir)
         try:
-            self._take(layout)
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, str(os.getpid()).encode(), 0)
         except BaseException:
@@ -119,20 +118,23 @@ class FolderLock:
             raise
 
     def release(self) -> None:
-        """Let go of it; the children must have ended."""
+        """Close the descriptor. The child processes must have ended."""
         os.close(self.descriptor)
 
-    def _take(self, layout: Layout) -> None:
-        deadline = time.monotonic() + LOCK_WAIT_S
-        while True:
-            with suppress(BlockingIOError):
-                return fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            holder = os.pread(self.descriptor, 20, 0).decode(errors="replace")
-            if _is_alive(holder):
-                raise StackError(f"{layout.root} is in use by another stack (process {holder})")
-            if time.monotonic() > deadline:
-                raise StackError(f"{layout.root} is still in use by what is left of a killed stack")
-            time.sleep(_LOCK_PAUSE_S)
+
+def _acquire(data_dir: DataDir) -> int:
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        descriptor = try_lock(data_dir.lock, create=True)
+        if descriptor is not None:
+            return descriptor
+        holder = data_dir.lock.read_bytes()[:20].decode(errors="replace")
+        # A living holder keeps the lock for as long as its stack runs: do not wait for it.
+        if _is_alive(holder):
+            raise StackError(f"{data_dir.root} is in use by another stack (process {holder})")
+        if time.monotonic() > deadline:
+            raise StackError(f"{data_dir.root} is in use by processes of a killed stack that did not end in time")
+        time.sleep(_LOCK_PAUSE_S)
 
 
 def _is_alive(process_id: str) -> bool:

@@ -1,7 +1,7 @@
-"""A program of its own: `python bound.py PARENT COMMAND…` becomes COMMAND, which the kernel kills when PARENT dies.
+"""Script `die_with_parent.py PARENT COMMAND…`: becomes COMMAND, which the kernel kills when process PARENT dies.
 
-An own program rather than code between fork and exec, which is not safe in a process that has threads. Linux only;
-elsewhere a child outlives a parent that is killed with -9.
+A script instead of code between fork and exec, because such code is not safe in a process with threads. Linux only; on
+other systems a child survives a SIGKILL of its parent.
 """
 
 import ctypes
@@ -13,12 +13,13 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> str:
-    """Returns only if the command could not be started: why."""
+    """Replace this process by the command; return an error message if it cannot be started."""
     parent, *command = arguments
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    # A parent that died before `prctl` sends no signal any more.
     if os.getppid() != int(parent):
-        return "the parent is gone already"
+        return "the parent process has already ended"
     try:
         os.execv(command[0], command)  # noqa: S606
     except OSError as exc:

@@ -1,5 +1,5 @@
-"""What keeps the stack from starting."""
+"""Errors of the development stack."""
 
 
 class StackError(Exception):
-    """The message is one line for people: what is wrong and, where there is something, what to do about it."""
+    """The stack cannot start. The message is one line for users: the problem and, if possible, its remedy."""

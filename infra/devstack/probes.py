@@ -1,4 +1,4 @@
-"""Whether a part is ready: one look each, of a second or two at the most, never an exception."""
+"""Readiness checks: each makes one attempt of at most two seconds and never raises."""
 
 import http.client
 import socket
@@ -10,7 +10,7 @@ TIMEOUT_S = 1.0
 
 
 def redis_answers(port: int, password: str) -> bool:
-    """Whether Valkey has loaded its data and knows the password."""
+    """Return True if Valkey has loaded its data and accepts the password."""
     try:
         with socket.create_connection((HOST, port), timeout=TIMEOUT_S) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
@@ -26,7 +26,7 @@ def redis_answers(port: int, password: str) -> bool:
 
 
 def http_ok(port: int, path: str, token: str | None = None) -> bool:
-    """Whether a GET answers 200."""
+    """Return True if a GET request is answered with status 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -37,8 +37,8 @@ def http_ok(port: int, path: str, token: str | None = None) -> bool:
         connection.close()
 
 
-def log_says(log: Path, begin: int, text: str) -> bool:
-    """Whether the log has the text after its first `begin` bytes."""
+def log_contains(log: Path, begin: int, text: str) -> bool:
+    """Return True if the log contains the text after its first `begin` bytes."""
     try:
         with log.open("rb") as file:
             file.seek(begin)

@@ -1,4 +1,4 @@
-"""How each part is started: its command line and environment. Pure builders; nothing here starts anything."""
+"""Specifications of the stack's processes: command line and environment. Pure builders that start nothing."""
 
 import hashlib
 import json
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.devstack import s3_server
-from infra.devstack.config import SCOPES, USER, Site
+from infra.devstack.config import SCOPES, USER, StackConfig
 from infra.devstack.port_numbers import HOST
 
 GRACE_S = 5
-"""What a stopping worker leaves its runs to reach a step boundary; those that do not go on at the next start."""
+"""Time that a stopping worker gives its runs to reach a step boundary. Other runs continue at the next start."""
 
 REDIS_MEMORY = "1gb"
 
@@ -21,8 +21,8 @@ FILES_OF_SECRETS = frozenset({"SWISSBRAIN_API_KEYS_FILE", "EDGE_STREAM_TOKEN_KEY
 
 
 @dataclass(frozen=True)
-class Part:
-    """A child process. `stop_timeout_s` after the stop signal it is killed."""
+class ProcessSpec:
+    """Specification of a child process. It is killed `stop_timeout_s` after the stop signal."""
 
     name: str
     command: tuple[str, ...]
@@ -33,17 +33,18 @@ class Part:
     start_timeout_s: float = 30.0
 
 
-def redis_config(site: Site) -> str:
-    """Valkey's configuration: every write is in the file before it is acknowledged, so it survives a kill.
+def redis_config(config: StackConfig) -> str:
+    """Return Valkey's configuration.
 
-    It is flushed to the disk each second, so a power failure may cost the last one. A full memory refuses writes: a
-    queue must never evict.
+    Every write is in the append-only file before it is acknowledged, so it survives a kill of the process. The file is
+    flushed to the disk each second, so a power failure can lose the last second.
     """
+    # noeviction: with full memory writes are refused, because a queue must never lose entries.
     return "\n".join(
         [
             f"bind {HOST}",
-            f"port {site.ports.redis}",
-            f"requirepass {site.credentials.redis_password}",
+            f"port {config.ports.redis}",
+            f"requirepass {config.credentials.redis_password}",
             "dir ./",
             "appendonly yes",
             "appendfsync everysec",
@@ -55,95 +56,103 @@ def redis_config(site: Site) -> str:
     )
 
 
-def redis(site: Site, base: Mapping[str, str], binary: Path) -> Part:
-    """Valkey."""
-    return Part(
+def redis(config: StackConfig, base: Mapping[str, str], binary: Path) -> ProcessSpec:
+    """Return the specification of Valkey."""
+    return ProcessSpec(
         name="redis",
-        command=(str(binary), f"./{site.layout.redis_config.name}"),
+        command=(str(binary), f"./{config.data_dir.redis_config.name}"),
         environment=dict(base),
-        folder=site.layout.redis,
+        folder=config.data_dir.redis,
     )
 
 
-def s3(site: Site, base: Mapping[str, str], binary: Path) -> Part:
-    """The S3 server. It is killed at once: that loses nothing, and it takes too long to stop otherwise."""
-    return Part(
+def s3(config: StackConfig, base: Mapping[str, str], binary: Path) -> ProcessSpec:
+    """Return the specification of the S3 server."""
+    return ProcessSpec(
         name="s3",
         command=tuple(
-            s3_server.command(site.layout.s3, site.ports.s3, site.layout.s3_config.absolute(), binary=str(binary))
+            s3_server.command(
+                config.data_dir.s3, config.ports.s3, config.data_dir.s3_config.absolute(), binary=str(binary)
+            )
         ),
         environment=s3_server.environment(dict(base)),
-        folder=site.layout.s3,
-        stop_signal=signal.SIGKILL,
+        folder=config.data_dir.s3,
+        stop_signal=signal.SIGKILL,  # loses nothing; after SIGTERM it takes 16 s and more to stop (see s3_server)
         start_timeout_s=90.0,
     )
 
 
-def gateway(site: Site, base: Mapping[str, str]) -> Part:
-    """The Upstash REST protocol before Valkey."""
+def gateway(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
+    """Return the specification of the Upstash REST gateway in front of Valkey."""
     return _python(
         "gateway",
-        site,
+        config,
         base,
         "infra.gateway",
-        GATEWAY_REDIS_URL=site.redis_url,
-        GATEWAY_TOKEN=site.credentials.rest_token,
+        GATEWAY_REDIS_URL=config.redis_url,
+        GATEWAY_TOKEN=config.credentials.rest_token,
         GATEWAY_HOST=HOST,
-        GATEWAY_PORT=str(site.ports.gateway),
+        GATEWAY_PORT=str(config.ports.gateway),
     )
 
 
-def api(site: Site, base: Mapping[str, str]) -> Part:
-    """The HTTP API, with the one user. Pages of any origin may call it, which without the token gets them nothing."""
-    digest = hashlib.sha256(site.credentials.api_token.encode()).hexdigest()
+def api(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
+    """Return the specification of the HTTP API with its single user."""
+    # Pages of any origin may call the API by default. Without the token a page gets nothing.
+    digest = hashlib.sha256(config.credentials.api_token.encode()).hexdigest()
     return _python(
         "api",
-        site,
+        config,
         base,
         "edge_api",
         EDGE_CORS_ORIGINS=base.get("EDGE_CORS_ORIGINS", "*"),
         EDGE_HOST=HOST,
-        EDGE_PORT=str(site.ports.api),
-        EDGE_STREAM_TOKEN_KEY=site.credentials.stream_token_key,
+        EDGE_PORT=str(config.ports.api),
+        EDGE_STREAM_TOKEN_KEY=config.credentials.stream_token_key,
         SWISSBRAIN_API_KEYS=json.dumps([{"user": USER, "scopes": SCOPES, "sha256": digest}]),
-        UPSTASH_REDIS_REST_URL=site.rest_url,
-        UPSTASH_REDIS_REST_TOKEN=site.credentials.rest_token,
-        **site.s3_variables,
+        UPSTASH_REDIS_REST_URL=config.rest_url,
+        UPSTASH_REDIS_REST_TOKEN=config.credentials.rest_token,
+        **config.s3_variables,
     )
 
 
-def worker(site: Site, base: Mapping[str, str], number: int, *, unsafe: bool = False) -> Part:
-    """A worker, which keeps its sandboxes in a scratch folder of its own."""
+def worker(config: StackConfig, base: Mapping[str, str], number: int, *, unsafe: bool = False) -> ProcessSpec:
+    """Return the specification of a worker, which has its own scratch folder."""
     name = f"worker-{number}"
     return _python(
         name,
-        site,
+        config,
         base,
         "worker",
         *(["--unsafe-no-sandbox"] if unsafe else []),
-        REDIS_URL=site.redis_url,
+        REDIS_URL=config.redis_url,
         WORKER_NAME=name,
-        WORKER_ROOT=str(site.layout.work / name),
+        WORKER_ROOT=str(config.data_dir.work / name),
         WORKER_GRACE_S=str(GRACE_S),
-        **site.s3_variables,
+        **config.s3_variables,
     )
 
 
 def base_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """What every part inherits: all but what would point it elsewhere, and no proxy before the loopback interface."""
-    kept = {
+    """Return the environment that all processes inherit.
+
+    Leaves out variables that would select other credentials, and excludes the loopback interface from proxies.
+    """
+    variables = {
         name: value for name, value in inherited.items() if name not in FILES_OF_SECRETS and not name.startswith("AWS_")
     }
     for name in ("NO_PROXY", "no_proxy"):
-        kept[name] = ",".join(filter(None, [kept.get(name), HOST]))
-    return kept
+        variables[name] = ",".join(filter(None, [variables.get(name), HOST]))
+    return variables
 
 
-def _python(name: str, site: Site, base: Mapping[str, str], module: str, *flags: str, **variables: str) -> Part:
-    return Part(
+def _python(
+    name: str, config: StackConfig, base: Mapping[str, str], module: str, *flags: str, **variables: str
+) -> ProcessSpec:
+    return ProcessSpec(
         name=name,
         command=(sys.executable, "-P", "-m", module, *flags),
         environment={**base, **variables},
-        folder=site.layout.root,
+        folder=config.data_dir.root,
         stop_timeout_s=GRACE_S + 7.0,
     )

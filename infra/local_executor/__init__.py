@@ -1,4 +1,4 @@
-"""Programs in a sandbox on the worker's own host."""
+"""Executor that runs programs in a sandbox on the worker's own host."""
 
 from infra.local_executor.executor import LocalExecutor
 

@@ -1,4 +1,4 @@
-"""The executor of a worker without a cluster: bubblewrap on its own host."""
+"""Executor on the worker's own host: runs programs in a bubblewrap sandbox."""
 
 import asyncio
 import logging
@@ -13,186 +13,198 @@ from typing import Any
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
 from infra.contract.execution import Command, Execution, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
+from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import guard, sandbox, seccomp
-from infra.local_executor.child import Child, start, surely
-from infra.local_executor.output import Capture
-from infra.local_executor.run_dirs import Folders, checked, give, remove
-from infra.local_executor.scratch_root import Home, remove_abandoned
+from infra.local_executor.guarded_program import GuardedProgram, shield_until_done, start
+from infra.local_executor.output import OutputCapture
+from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
+from infra.local_executor.scratch_root import ScratchRoot, remove_abandoned
 from infra.logging import log
 
 
 class LocalExecutor:
-    """Implements the port `Executor`. `root` is a scratch directory of this worker alone, emptied when it starts.
+    """Implements the port `Executor`.
 
-    Those beside it whose workers are gone are removed then. Raises ExecutorUnavailable if `root` cannot be had.
-    `unsafe` is for development only: programs run without a sandbox, with the worker's own rights.
+    `root` is the scratch folder of this worker, emptied at the start. Scratch folders beside it are removed if their
+    workers have ended. Raises ExecutorUnavailable if `root` is in use or cannot be emptied.
+    `unsafe` is for development only: programs run without a sandbox, with the worker's permissions.
     """
 
     def __init__(self, root: Path, *, unsafe: bool = False) -> None:
         self._root = root
         self._unsafe = unsafe
-        remove_abandoned(root.parent, but=root.name)
+        remove_abandoned(root.parent, keep=root.name)
         try:
-            self._home = Home(root)
+            self._scratch = ScratchRoot(root)
         except OSError as exc:
-            raise ExecutorUnavailable(f"the scratch folder '{root}' cannot be emptied: {exc.strerror}") from exc
+            raise ExecutorUnavailable(
+                f"the scratch folder '{root}' cannot be created or emptied: {exc.strerror}; "
+                "set WORKER_ROOT to a folder that this worker may write to"
+            ) from exc
 
     async def check(self) -> None:
-        """Run a program in a sandbox.
+        """Run `true` in a sandbox.
 
-        Raises ExecutorUnavailable, saying what to install or to allow, and HostExhausted.
+        Raises ExecutorUnavailable, whose message names what to install or to allow, and HostExhausted.
         """
-        folders = Folders(self._root / f"check-{secrets.token_hex(8)}")
+        dirs = RunDirs(self._root / f"check-{secrets.token_hex(8)}")
         with translate_exhaustion():
             try:
-                folders.make()
-                ended = await self._run(Command("check", "check", "sh", "true", timeout_s=10), folders, _ignore)
+                dirs.make()
+                result = await self._run(Command("check", "check", "sh", "true", timeout_s=10), dirs, _ignore)
             finally:
-                remove(folders.run)
-        if ended.timed_out or ended.exit_code != 0:
-            raise ExecutorUnavailable("a program that does nothing did not succeed in the sandbox")
+                remove_tree(dirs.root)
+        if result.timed_out or result.exit_code != 0:
+            raise ExecutorUnavailable(
+                "the program `true` failed or timed out in the sandbox; docs/sandbox.md lists what the host must allow"
+            )
 
     async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
-        """See the port. What a killed or failed program has written is stored too; after a cancel nothing is."""
-        folders = self._folders(command.run_id)
-        checked(command.call, "name of a call")
+        """See the port. Stores the changes of a killed or failed program too, but none after a cancellation."""
+        dirs = self._run_dirs(command.run_id)
+        require_safe_name(command.call, "name of a call")
         with translate_exhaustion():
-            folders.make()
-            await files.materialise(folders.workspace)
-            began = asyncio.get_running_loop().time()
-            ended = await self._run_or_blame(command, folders, files, on_line)
-            duration_ms = int((asyncio.get_running_loop().time() - began) * 1000)
-            changes: FileChanges = await files.store_changes(folders.workspace)
+            dirs.make()
+            await files.materialise(dirs.workspace)
+            started_s = asyncio.get_running_loop().time()
+            result = await self._run_within_limits(command, dirs, files, on_line)
+            duration_ms = int((asyncio.get_running_loop().time() - started_s) * 1000)
+            changes: FileChanges = await files.store_changes(dirs.workspace)
         return Execution(
-            exit_code=None if ended.timed_out else ended.exit_code,
-            timed_out=ended.timed_out,
+            exit_code=None if result.timed_out else result.exit_code,
+            timed_out=result.timed_out,
             duration_ms=duration_ms,
-            stdout=ended.stdout.path,
-            stderr=ended.stderr.path,
-            stdout_bytes=ended.stdout.total_bytes,
-            stderr_bytes=ended.stderr.total_bytes,
+            stdout=result.stdout.path,
+            stderr=result.stderr.path,
+            stdout_bytes=result.stdout.total_bytes,
+            stderr_bytes=result.stderr.total_bytes,
             changes=changes,
         )
 
     async def release(self, run_id: str) -> None:
-        """Remove the run's scratch space, which one that executed nothing has not."""
-        folder = self._folders(run_id).run
-        if os.path.lexists(folder):
-            await surely(asyncio.to_thread(remove, folder))
+        """Remove the run's scratch directories, if it executed anything."""
+        root = self._run_dirs(run_id).root
+        if os.path.lexists(root):
+            await shield_until_done(asyncio.to_thread(remove_tree, root))
 
     def close(self) -> None:
-        """Remove the scratch directory, when all runs have been released; without this the next worker does."""
-        self._home.leave()
+        """Remove the scratch folder. All runs must have been released. If not called, another worker removes it."""
+        self._scratch.remove()
 
-    def _folders(self, run_id: str) -> Folders:
-        return Folders(self._root / checked(run_id, "run id"))
+    def _run_dirs(self, run_id: str) -> RunDirs:
+        return RunDirs(self._root / require_safe_name(run_id, "run id"))
 
-    async def _run_or_blame(
-        self, command: Command, folders: Folders, files: DirectoryFiles, on_line: OnLine
-    ) -> "Ended":
-        """Run it. Raises LimitExceeded, not HostExhausted, if the host is short because this very run took too much."""
+    async def _run_within_limits(
+        self, command: Command, dirs: RunDirs, files: DirectoryFiles, on_line: OnLine
+    ) -> "ProgramResult":
+        """Run the command. Raises LimitExceeded instead of HostExhausted if the run's own files filled the disk."""
         try:
             with translate_exhaustion():
-                return await self._run(command, folders, on_line)
+                return await self._run(command, dirs, on_line)
         except HostExhausted:
-            await files.check(folders.workspace)
+            await files.check(dirs.workspace)
             raise
 
-    async def _run(self, command: Command, folders: Folders, on_line: OnLine) -> "Ended":
-        stdout = Capture(folders.output / f"{command.call}.stdout", command.limits.output_bytes)
-        stderr = Capture(folders.output / f"{command.call}.stderr", command.limits.output_bytes)
-        child = await self._start(command, folders)
-        work: list[asyncio.Future[Any]] = []
+    async def _run(self, command: Command, dirs: RunDirs, on_line: OnLine) -> "ProgramResult":
+        stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes)
+        stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes)
+        program = await self._start(command, dirs)
+        tasks: list[asyncio.Future[Any]] = []
         try:
-            await surely(child.connect())  # half connected, uvloop and the pipe would each close the same descriptor
-            work = [
-                asyncio.ensure_future(child.ended(command.timeout_s)),
-                asyncio.ensure_future(stdout.pump(child.stdout, partial(on_line, "stdout"))),
-                asyncio.ensure_future(stderr.pump(child.stderr, partial(on_line, "stderr"))),
+            # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
+            # same descriptor.
+            await shield_until_done(program.connect())
+            tasks = [
+                asyncio.ensure_future(program.wait(command.timeout_s)),
+                asyncio.ensure_future(stdout.read_all(program.stdout, partial(on_line, "stdout"))),
+                asyncio.ensure_future(stderr.read_all(program.stderr, partial(on_line, "stderr"))),
             ]
-            timed_out, *_ = await asyncio.gather(*work)
+            timed_out, *_ = await asyncio.gather(*tasks)
         finally:
-            for task in work:
+            for task in tasks:
                 task.cancel()
             try:
-                await child.kill()
+                await program.kill()
             finally:
-                child.close()
-                await surely(_settled(work))
-        if not child.began:
-            raise _unbuilt(stderr.path.read_text(errors="replace").strip(), child.exit_code)
-        return Ended(child.exit_code, timed_out, stdout, stderr)
+                program.close()
+                await shield_until_done(_wait_for_all(tasks))
+        if not program.started:
+            raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
+        return ProgramResult(program.exit_code, timed_out, stdout, stderr)
 
-    async def _start(self, command: Command, folders: Folders) -> Child:
+    async def _start(self, command: Command, dirs: RunDirs) -> GuardedProgram:
         if self._unsafe:
-            return self._start_unsafe(command, folders)
+            return self._start_unsafe(command, dirs)
         host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
         if host.root:
             uid = sandbox.uid_of(command.run_id)
             try:
-                await surely(asyncio.to_thread(give, folders.workspace, uid))
+                await shield_until_done(asyncio.to_thread(chown_tree, dirs.workspace, uid))
             except PermissionError as exc:
                 raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
-        with ExitStack() as closed:
-            source_fd = _held(closed, command.source.encode())
-            filter_fd = _held(closed, seccomp.program())
-            arguments = sandbox.arguments(host, folders.workspace, source_fd, filter_fd)
-            args_fd = _held(closed, b"".join(os.fsencode(part) + b"\0" for part in arguments))
+        with ExitStack() as close_fds:
+            source_fd = _memory_file(close_fds, command.source.encode())
+            filter_fd = _memory_file(close_fds, seccomp.program())
+            arguments = sandbox.arguments(host, dirs.workspace, source_fd, filter_fd)
+            args_fd = _memory_file(close_fds, b"".join(os.fsencode(part) + b"\0" for part in arguments))
 
             def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
                 sandboxed = sandbox.sandboxed(host, command, args_fd, ready_fd)
                 return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
 
-            return start(command_line, {}, pass_fds=(self._home.lock_fd, source_fd, filter_fd, args_fd), cwd="/")
+            return start(command_line, {}, pass_fds=(self._scratch.lock_fd, source_fd, filter_fd, args_fd), cwd="/")
 
-    def _start_unsafe(self, command: Command, folders: Folders) -> Child:
+    def _start_unsafe(self, command: Command, dirs: RunDirs) -> GuardedProgram:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
-        program = folders.output / f"{command.call}.program"
+        program = dirs.output / f"{command.call}.program"
         program.write_text(command.source)
         python = sandbox.python_home()
-        home = str(folders.workspace)
+        home = str(dirs.workspace)
 
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             launched = sandbox.launched(python, 0, ready_fd, command, str(program), count_processes=False)
             return self._guarded(python, lifeline_fd, command, launched)
 
-        return start(command_line, sandbox.environment(home, python), pass_fds=(self._home.lock_fd,), cwd=home)
+        return start(command_line, sandbox.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
 
     def _guarded(self, python: Path, lifeline_fd: int, command: Command, argv: list[str]) -> list[str]:
-        return sandbox.guarded(python, lifeline_fd, self._home.lock_fd, command.limits.memory_bytes, argv)
+        return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, command.limits.memory_bytes, argv)
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A program that has ended, and what it printed."""
+class ProgramResult:
+    """Result and output of a program that has ended."""
 
     exit_code: int | None
     timed_out: bool
-    stdout: Capture
-    stderr: Capture
+    stdout: OutputCapture
+    stderr: OutputCapture
 
 
-def _unbuilt(said: str, exit_code: int | None) -> ContractError:
-    """Why a program was not begun: the host cannot isolate, or is short of something just now."""
+def _start_error(stderr: str, exit_code: int | None) -> ContractError:
+    """Return why the program was not started: the host cannot isolate programs, or its resources are exhausted."""
+    # Before the program starts only the kernel (out of memory) or the start timeout kills the sandbox.
     if exit_code == guard.KILLED:
-        return HostExhausted("the sandbox was killed before it stood: the worker's host is short of memory, or of time")
-    unavailable = f"the sandbox could not be built: {said or 'no reason given'}; {sandbox.HINT}"
-    return exhaustion_in(said) or ExecutorUnavailable(unavailable)
+        return HostExhausted(
+            "the sandbox was killed while it started: the worker's host is short of memory or too slow"
+        )
+    unavailable = f"the sandbox could not be built: {stderr or 'no reason given'}; {sandbox.HINT}"
+    return exhaustion_in(stderr) or ExecutorUnavailable(unavailable)
 
 
 async def _ignore(stream: str, line: str, more: bool) -> None:
-    return
+    pass
 
 
-async def _settled(work: "list[asyncio.Future[Any]]") -> None:
-    await asyncio.gather(*work, return_exceptions=True)
+async def _wait_for_all(tasks: list[asyncio.Future[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _held(closed: ExitStack, content: bytes) -> int:
-    """A descriptor from which the content can be read; it has no name, and ends with the stack."""
+def _memory_file(close_fds: ExitStack, content: bytes) -> int:
+    """Return a descriptor of a memory file with the content. `close_fds` closes it."""
     fd = os.memfd_create("content")
-    closed.callback(os.close, fd)
+    close_fds.callback(os.close, fd)
     with open(fd, "wb", closefd=False) as file:
         file.write(content)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -1,13 +1,13 @@
-"""Stands between the worker and a program, so that nothing of the program outlives either of them.
+"""Guard process between the worker and one program: the program's processes never outlive the guard or the worker.
 
-Run as a script of its own, with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES COMMAND…`. It ends
-once the last process of the program's tree has been reaped, which it brings about when the program ends, when the tree
-holds more memory than allowed, or when the worker lets go of the lifeline, be it by closing it or by dying. LOCK is a
-descriptor that stays open until then, and that the program does not inherit: see home.py.
+Runs as a script with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES COMMAND…`. Kills the program's
+process tree when the program ends, when the tree uses more memory than allowed, or when the worker closes the lifeline
+(its death closes it too), and exits once the last process of the tree has been reaped. LOCK is the descriptor of the
+scratch folder's lock (see scratch_root.py): the guard keeps it open until it exits, the program does not inherit it.
 
-Orphans become children of the guard (a subreaper) wherever they moved, to another session or process group. So killing
-all children until there is none takes the whole tree, and there is no instant at which the death of the worker goes
-unnoticed: bwrap's own `--die-with-parent` begins late, and a bwrap that loses its outer half before then never ends.
+The guard is a subreaper: orphans of the tree become its children, in whatever session or process group they are. So
+killing children until no child remains kills the whole tree, and the death of the worker is noticed at any instant.
+bwrap's own `--die-with-parent` takes effect too late for that, and a bwrap whose outer process dies earlier never ends.
 """
 
 import contextlib
@@ -28,32 +28,34 @@ COUNTS = 5
 
 
 def main(lifeline: int, lock: int, memory_bytes: int, command: list[str]) -> int:
-    """Run the command and answer its exit code, 128 + n if signal n ended it."""
-    # Handlers, not SIG_IGN: the program must not inherit them.
+    """Run the command and return its exit code, or 128 + n if signal n ended it."""
+    # Signals to the whole service must not end the guard before its program. Handlers instead of SIG_IGN, because a
+    # program inherits ignored signals, but not handlers.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for kept in (lifeline, lock):
-        os.set_inheritable(kept, False)
+    for private in (lifeline, lock):
+        os.set_inheritable(private, False)
     program = os.fork()
     if program == 0:
         execute(command)
     try:
         for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
             if fd > 2 and fd not in (lifeline, lock):
-                with contextlib.suppress(OSError):  # that of the listing itself
+                with contextlib.suppress(OSError):  # the descriptor of the listing itself is already closed
                     os.close(fd)
-        too_much = watch(lifeline, program, memory_bytes)
+        memory_exceeded = watch(lifeline, program, memory_bytes)
     finally:
-        code = end_all(program)
-    if too_much:
+        code = kill_tree(program)
+    if memory_exceeded:
         with contextlib.suppress(OSError):
-            os.write(2, f"\nkilled: the program held more than {memory_bytes // 1024**2} MB of memory\n".encode())
+            limit_mb = memory_bytes // 1024**2
+            os.write(2, f"\nkilled: the program used more memory than its limit of {limit_mb} MB\n".encode())
     return code
 
 
 def execute(command: list[str]) -> None:
-    """Become the command."""
+    """Replace this process by the command."""
     try:
         os.execv(command[0], command)  # noqa: S606
     except OSError as error:
@@ -62,101 +64,102 @@ def execute(command: list[str]) -> None:
 
 
 def watch(lifeline: int, program: int, memory_bytes: int) -> bool:
-    """Wait for a reason to end it all; whether that is memory."""
+    """Wait until the tree must be killed; return True if it exceeds its memory limit. `memory_bytes` 0: no limit."""
     poll = select.poll()
-    poll.register(lifeline, 0)  # its other end being closed is always told
+    poll.register(lifeline, 0)  # no events requested: POLLHUP is always reported
     poll.register(os.pidfd_open(program), select.POLLIN)
     while not poll.poll(TICK_MS):
-        if memory_bytes and holds_more(memory_bytes):
+        if memory_bytes and exceeds_memory(memory_bytes):
             return True
     return False
 
 
-def end_all(program: int) -> int:
-    """Kill and reap children, orphans that come to us included, until there is none; answers the program's code."""
+def kill_tree(program: int) -> int:
+    """Kill and reap children, adopted orphans included, until no child remains; return the program's exit code."""
     code = None
     while True:
-        found = [pid for pid, (parent, _) in processes().items() if parent == os.getpid()]
-        if not found and code is None:
-            found = [program]  # it is ours until it is reaped, and without open files nobody can be looked at
-        for pid in found:
+        children = [pid for pid, (parent, _) in processes().items() if parent == os.getpid()]
+        if not children and code is None:
+            # Without free descriptors /proc cannot be read. The program's pid is still valid, because it has not been
+            # reaped yet.
+            children = [program]
+        for pid in children:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         try:
-            pid, status = os.waitpid(-1, 0 if found else os.WNOHANG)
+            pid, status = os.waitpid(-1, 0 if children else os.WNOHANG)
             while pid:
                 if pid == program:
-                    ended = os.waitstatus_to_exitcode(status)
-                    code = 128 - ended if ended < 0 else ended
+                    program_status = os.waitstatus_to_exitcode(status)
+                    code = 128 - program_status if program_status < 0 else program_status
                 pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return KILLED if code is None else code
-        if not found:
+        if not children:
             time.sleep(PAUSE_S)
 
 
-def holds_more(memory_bytes: int) -> bool:
-    """Whether the tree below us holds more memory than allowed; what its processes share counts once.
-
-    A process that ends between two readings leaves its share to the others, which are then read to hold more than all
-    of them ever did. So where it matters what is shared it takes several counts in a row to convict.
-    """
+def exceeds_memory(memory_bytes: int) -> bool:
+    """Return True if the tree uses more memory than allowed. Memory that its processes share counts once."""
     for _ in range(COUNTS):
-        private, held = held_below(memory_bytes)
+        private, total = tree_memory(memory_bytes)
         if private > memory_bytes:
             return True
-        if held <= memory_bytes:
+        if total <= memory_bytes:
             return False
+        # A process that ends between two readings passes its share of shared memory to the other processes, so one
+        # count can exceed the true total. Only several counts in a row prove an excess of shared memory.
         time.sleep(PAUSE_S)
     return True
 
 
-def held_below(enough: int) -> tuple[int, int]:
-    """The memory of all below us, that which is not shared and all; exact only if it might be more than `enough`."""
+def tree_memory(threshold: int) -> tuple[int, int]:
+    """Return private and total bytes of all descendants; exact only if the total may exceed `threshold`."""
     table = processes()
-    below = descendants(table)
-    resident = sum(table[pid][1] for pid in below)  # counts too much, and costs little
-    if resident <= enough:
+    pids = descendants(table)
+    # The sum of resident sizes counts shared memory repeatedly, so it is an upper bound, and it is cheap.
+    resident = sum(table[pid][1] for pid in pids)
+    if resident <= threshold:
         return 0, resident
-    private = held = 0
-    for pid in below:
+    private = total = 0
+    for pid in pids:
         try:
-            own, with_share = held_bytes(pid)
+            own, with_share = process_memory(pid)
         except ProcessLookupError:
             continue
         except OSError:
             own, with_share = 0, table[pid][1]
         private += own
-        held += with_share
-    return private, held
+        total += with_share
+    return private, total
 
 
 def descendants(table: dict[int, tuple[int, int]]) -> set[int]:
-    """All below us, near and far."""
-    below = {os.getpid()}
+    """Return the pids of all descendants of this process."""
+    found = {os.getpid()}
     grown = True
     while grown:
-        more = {pid for pid, (parent, _) in table.items() if parent in below} - below
-        below |= more
+        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
+        found |= more
         grown = bool(more)
-    below.remove(os.getpid())
-    return below
+    found.remove(os.getpid())
+    return found
 
 
-def held_bytes(pid: int) -> tuple[int, int]:
-    """The memory of one process, alone and with its share of what it shares. Costs a walk over all of its pages."""
-    private = held = 0
+def process_memory(pid: int) -> tuple[int, int]:
+    """Return a process's private bytes, and these with its share of shared memory. The kernel walks all its pages."""
+    private = total = 0
     with open(f"/proc/{pid}/smaps_rollup", "rb") as file:  # noqa: PTH123
         for line in file:
             if line.startswith((b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")):
-                held += int(line.split()[1]) * 1024
+                total += int(line.split()[1]) * 1024
             elif line.startswith(b"Private_Dirty:"):
                 private = int(line.split()[1]) * 1024
-    return min(private, held), held  # what is dirty may be of a file
+    return min(private, total), total  # dirty pages may belong to mapped files, which `total` does not count
 
 
 def processes() -> dict[int, tuple[int, int]]:
-    """Parent and resident bytes of each process that can be looked at: none, while the host is short of open files."""
+    """Return parent and resident bytes of each visible process; empty if no descriptor is free to read /proc."""
     found: dict[int, tuple[int, int]] = {}
     with contextlib.suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208

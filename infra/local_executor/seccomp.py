@@ -1,8 +1,10 @@
-"""The filter of system calls: what the other walls of the sandbox do not stop.
+"""Filter of system calls, for what the namespaces and limits of the sandbox do not stop.
 
-A user namespace makes a program root inside it, with all that the kernel lets such a root reach, and file systems of
-any size among it; memory in nameless files and in segments of System V belongs to no process, so no limit counts it.
-The rest are doors that no tool needs and that kernels have had holes behind.
+Refused are:
+- User namespaces. They make a program root inside, which opens large parts of the kernel to it, and lets it mount file
+  systems of any size.
+- Anonymous memory files and System V shared memory. They belong to no process, so no limit counts them.
+- System calls that no tool needs and that had kernel vulnerabilities in the past.
 """
 
 import errno
@@ -38,8 +40,9 @@ _REFUSED = {
     },
 }
 _REFUSED_EVERYWHERE = {"clone3": 435, "io_uring_setup": 425, "memfd_secret": 447}
-"""clone3 has its flags in memory, where a filter cannot look; libraries then use clone."""
+"""clone3 takes its flags in memory, which a filter cannot read. libc falls back to clone."""
 _X32 = 0x40000000
+"""Bit of x32 system call numbers. They would reach the same calls under numbers that are not listed here."""
 
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
@@ -47,7 +50,7 @@ _ALLOW, _KILL_PROCESS, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def program(machine: str | None = None) -> bytes:
-    """The filter as the kernel takes it. Raises ExecutorUnavailable for a processor whose calls are not known here."""
+    """Return the filter as a BPF program. Raises ExecutorUnavailable for a processor without a table of calls."""
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
         raise ExecutorUnavailable(f"programs can be isolated on {' and '.join(_ARCHITECTURES)} only, not on {machine}")
@@ -55,11 +58,12 @@ def program(machine: str | None = None) -> bytes:
     lines = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_JUMP_EQUAL, 1, 0, _ARCHITECTURES[machine]),
-        (_RETURN, 0, 0, _KILL_PROCESS),
+        (_RETURN, 0, 0, _KILL_PROCESS),  # calls of another architecture have other numbers
         (_LOAD, 0, 0, _NUMBER_AT),
     ]
     if machine == "x86_64":
         lines += [(_JUMP_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _ERROR | errno.ENOSYS)]
+    # ENOSYS, as of a kernel without the call: libraries then use a fallback.
     for number in refused:
         lines += [(_JUMP_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERROR | errno.ENOSYS)]
     for number in _BY_FLAGS[machine].values():

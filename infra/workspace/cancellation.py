@@ -1,7 +1,7 @@
-"""Blocking calls that are ended from outside: the sockets they send and receive over are shut down.
+"""Cancellation of blocking network calls from another thread, by shutting down their sockets.
 
-A timeout of a socket is for one read or write, so a peer that sends a byte now and then holds a thread as long as it
-likes. Nothing that blocks in the kernel can be told to look at an event, but it returns once the socket is shut down.
+A socket timeout limits a single read or write, so a peer that sends a byte now and then blocks a thread without limit.
+A thread that blocks in the kernel cannot watch an event, but its call returns once its socket is shut down.
 """
 
 import socket
@@ -12,29 +12,31 @@ from threading import Event, Lock
 from weakref import WeakKeyDictionary
 
 
-class Stopped(BaseException):
-    """The awaiting task was cancelled; seen by nobody else, since that task raises CancelledError.
+class CallCancelled(BaseException):
+    """Ends a blocking call in its thread, after the task that awaits the call was cancelled.
 
-    No Exception, as CancelledError is none: nobody on its way takes it for a failure and tries again.
+    Never leaves the thread pool: the task itself raises asyncio.CancelledError. Not an Exception, so that no code
+    between takes it for a failure and retries.
     """
 
 
-class Stop(Event):
-    """Set once the awaiting task is cancelled. What uses the network for its call ends with an error then."""
+class Cancellation(Event):
+    """Cancellation of one blocking call. Once it is set, network operations of the call end with an error."""
 
     def set(self) -> None:
-        """Stop the call. Does not block."""
+        """Cancel the call. Does not block."""
         with _lock:
             super().set()
-            for sock, stop in _users.items():
-                if stop is self:
-                    with suppress(OSError):  # closed already
-                        # Not by the method of a TLS socket: after that, its thread would go on in the clear.
+            for sock, user in _users.items():
+                if user is self:
+                    with suppress(OSError):  # already closed
+                        # Not the method of a TLS socket: it drops the TLS state, and the thread would continue
+                        # unencrypted.
                         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     @contextmanager
-    def governs(self) -> Iterator[None]:
-        """What this thread does inside is part of the call."""
+    def applied(self) -> Iterator[None]:
+        """Make the code of this thread inside the block part of the call."""
         token = _current.set(self)
         try:
             yield
@@ -43,20 +45,20 @@ class Stop(Event):
 
 
 _lock = Lock()
-_current: ContextVar[Stop | None] = ContextVar("_current", default=None)
-_users: WeakKeyDictionary[socket.socket, Stop | None] = WeakKeyDictionary()
-"""Who used a socket last. Connections are kept for the next call, which must not be ended by the stop of this one."""
+_current: ContextVar[Cancellation | None] = ContextVar("_current", default=None)
+_users: WeakKeyDictionary[socket.socket, Cancellation | None] = WeakKeyDictionary()
+"""Latest call that used each socket. Connections are reused, and a cancelled call must not end its successor's."""
 
 
-def uses(sock: socket.socket) -> None:
-    """This thread's call sends and receives over the socket from now on. Raises Stopped."""
+def register_socket(sock: socket.socket) -> None:
+    """Assign the socket to this thread's call, until the next registration. Raises CallCancelled."""
     with _lock:
-        look()
+        raise_if_cancelled()
         _users[sock] = _current.get()
 
 
-def look() -> None:
-    """Raise Stopped if this thread's call has been stopped."""
-    stop = _current.get()
-    if stop and stop.is_set():
-        raise Stopped
+def raise_if_cancelled() -> None:
+    """Raise CallCancelled if this thread's call has been cancelled."""
+    cancellation = _current.get()
+    if cancellation and cancellation.is_set():
+        raise CallCancelled

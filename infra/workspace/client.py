@@ -1,4 +1,4 @@
-"""The S3 client, and its errors mapped to the domain's in one place."""
+"""S3 client, and the only place that translates its errors to the domain's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 
 
 def build_client(settings: S3Settings) -> "S3Client":
-    """A client with bounded timeouts and retries, safe to share between threads."""
+    """Return a client with limited timeouts and retries. Threads can share it."""
     from boto3.session import Session
     from botocore.config import Config
 
-    from infra.workspace.connections import end_with_calls
+    from infra.workspace.connections import make_cancellable
 
-    # Session, since boto3's default one is shared and not thread-safe. Checksums only where the call requires them:
-    # Exoscale and others refuse the trailing ones that boto3 has sent by default since 1.36.
+    # A new session, because boto3's default session is shared and not thread-safe. Checksums only if the call requires
+    # them: Exoscale and other stores refuse the trailing checksums that boto3 sends by default since 1.36.
     client = Session(
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
@@ -46,13 +46,17 @@ def build_client(settings: S3Settings) -> "S3Client":
             tcp_keepalive=True,
         ),
     )
-    end_with_calls(client)
+    make_cancellable(client)
     return client
 
 
 @contextmanager
-def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
-    """Map the vendor's errors. Messages hold codes and type names only: vendors' texts may hold signatures or URLs."""
+def translated_errors(what: str, *, object_call: bool = True) -> Iterator[None]:
+    """Raise FilesUnavailable for errors of boto3, and FileMissing if an object call (not a bucket call) finds nothing.
+
+    `what` names the object or bucket in the message.
+    """
+    # Messages contain only codes and type names, because texts of the libraries may contain signatures or URLs.
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
@@ -65,10 +69,10 @@ def mapped(what: str, *, object_call: bool = True) -> Iterator[None]:
             raise FileMissing(f"there is no file '{what.rsplit('/files/', 1)[-1]}'") from error
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "no status")
         raise FilesUnavailable(f"the object store answered {code} ({status}) for {what}") from error
-    except (BotoCoreError, HTTPError, ResponseParserError, ValueError) as error:  # the last two for garbled answers
+    except (BotoCoreError, HTTPError, ResponseParserError, ValueError) as error:  # the last two: malformed responses
         raise FilesUnavailable(f"the object store failed with {type(error).__name__} for {what}") from error
 
 
 def error_code(error: Any) -> str:
-    """The code of a ClientError, such as `NoSuchKey`; answers to HEAD have only the status."""
+    """Return the code of a ClientError, such as `NoSuchKey`. Responses to HEAD have only the status, such as `404`."""
     return str(error.response.get("Error", {}).get("Code", "an error"))

@@ -1,4 +1,4 @@
-"""Connections that end with the call they serve. Brings botocore, so it is imported with the first call."""
+"""HTTP connections that end when their call is cancelled. Imports botocore, so it is imported with the first call."""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -11,28 +11,28 @@ from botocore.awsrequest import (
 )
 from urllib3.connection import HTTPConnection
 
-from infra.workspace.cancellation import look, uses
+from infra.workspace.cancellation import raise_if_cancelled, register_socket
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-class _Governed(HTTPConnection):
+class _Cancellable(HTTPConnection):
     def connect(self) -> None:
         super().connect()
-        uses(self.sock)
+        register_socket(self.sock)
 
     def request(self, *args: Any, **options: Any) -> None:
-        if self.sock is not None:  # kept from an earlier call
-            uses(self.sock)
+        if self.sock is not None:  # connection of an earlier call
+            register_socket(self.sock)
         super().request(*args, **options)
 
 
-class _Connection(_Governed, AWSHTTPConnection):  # type: ignore[misc]
+class _Connection(_Cancellable, AWSHTTPConnection):  # type: ignore[misc]
     pass
 
 
-class _TlsConnection(_Governed, AWSHTTPSConnection):  # type: ignore[misc]
+class _TlsConnection(_Cancellable, AWSHTTPSConnection):  # type: ignore[misc]
     pass
 
 
@@ -44,17 +44,15 @@ class _TlsPool(AWSHTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
-def end_with_calls(client: "S3Client") -> None:
-    """Let the client's connections be shut down, and its calls not be tried again, once their Stop is set.
-
-    botocore has no way to choose the class of a connection, which urllib3 has. So this reaches into the client; should
-    that no longer be there, the first call fails at once, rather than a cancelled one much later.
-    """
-    inside: Any = client
-    inside._endpoint.http_session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
-    client.meta.events.register_first("needs-retry.s3", _give_up)
+def make_cancellable(client: "S3Client") -> None:
+    """Make the client shut down the connections of a cancelled call, and not retry the call."""
+    # botocore has no option for the class of a connection, only urllib3 has. So this changes private attributes of the
+    # client. If botocore renames them, the first call of all fails, not a cancellation much later.
+    private: Any = client
+    private._endpoint.http_session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
+    client.meta.events.register_first("needs-retry.s3", _stop_retries)
 
 
-def _give_up(response: tuple[Any, object] | None, caught_exception: Exception | None, **_: object) -> None:
+def _stop_retries(response: tuple[Any, object] | None, caught_exception: Exception | None, **_: object) -> None:
     if caught_exception or (response and response[0].status_code >= HTTPStatus.BAD_REQUEST):
-        look()
+        raise_if_cancelled()

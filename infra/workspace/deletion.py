@@ -1,30 +1,28 @@
-"""Deleting many objects, whatever the store supports."""
+"""Deletion of many objects. Works with stores that support only a part of S3's batch deletion, or none of it."""
 
 from collections.abc import Sequence
 
 from infra.contract.errors import FilesUnavailable
 from infra.workspace.bucket import DELETE_BATCH, Bucket
-from infra.workspace.cancellation import Stop
+from infra.workspace.cancellation import Cancellation
 from infra.workspace.threads import each
 
 
-def delete_all(bucket: Bucket, keys: Sequence[str], stop: Stop) -> None:
-    """Delete objects in batches, and singly those that the store refuses to delete in a batch."""
+def delete_all(bucket: Bucket, keys: Sequence[str], cancellation: Cancellation) -> None:
+    """Delete objects in batches, and one by one the objects that the store refuses to delete in a batch."""
     for start in range(0, len(keys), DELETE_BATCH):
-        each(bucket.delete, bucket.delete_batch(keys[start : start + DELETE_BATCH]), stop)
+        each(bucket.delete, bucket.delete_batch(keys[start : start + DELETE_BATCH]), cancellation)
 
 
-def delete_below(bucket: Bucket, prefix: str, stop: Stop) -> int:
-    """Delete all objects whose keys begin with `prefix` and return how many they were.
-
-    The first page is asked for again and again: a page mark may skip objects while others are being deleted.
-    """
+def delete_below(bucket: Bucket, prefix: str, cancellation: Cancellation) -> int:
+    """Delete all objects whose keys begin with `prefix`; return their number."""
     deleted = 0
-    before: Sequence[str] = ()
+    previous: Sequence[str] = ()
+    # Always list the first page: a continuation token may skip objects while others are being deleted.
     while keys := bucket.first_keys(prefix):
-        if keys == before:
-            raise FilesUnavailable(f"the object store still lists deleted files below {prefix}")
-        delete_all(bucket, keys, stop)
+        if keys == previous:
+            raise FilesUnavailable(f"the object store still lists deleted objects below {prefix}")
+        delete_all(bucket, keys, cancellation)
         deleted += len(keys)
-        before = keys
+        previous = keys
     return deleted

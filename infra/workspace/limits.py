@@ -1,4 +1,4 @@
-"""How much a workspace may hold."""
+"""Limits of a workspace."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from infra.contract.errors import LimitExceeded
 
 @dataclass(frozen=True)
 class WorkspaceLimits:
-    """Limits of one run's workspace. `entries` counts all that a tool leaves: files, folders, links, special files."""
+    """Limits of one run's workspace. `entries` limits everything in the directory, folders and links included."""
 
     file_bytes: int = 256 * 1024 * 1024
     total_bytes: int = 1024 * 1024 * 1024
@@ -21,7 +21,7 @@ class WorkspaceLimits:
             raise LimitExceeded(f"'{path}' has {size_bytes} bytes, a file may have at most {self.file_bytes}")
 
     def check(self, sizes: Mapping[str, int]) -> None:
-        """Raise LimitExceeded if the files (path → bytes) pass a limit together or one of them does alone."""
+        """Raise LimitExceeded if one of the files (path → bytes), their number or their total exceeds its limit."""
         if len(sizes) > self.files:
             raise LimitExceeded(f"the workspace has {len(sizes)} files, at most {self.files} are allowed")
         for path, size_bytes in sizes.items():

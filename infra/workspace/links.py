@@ -1,8 +1,8 @@
-"""How a linked file is served: its content was made by an agent, so a browser must never run it.
+"""Content types and dispositions of files. A browser must never run a file, because an agent wrote its content.
 
-Nothing in S3 can send `nosniff` or a CSP, and the storage host is shared. So a link names type and disposition in its
-signature, whatever was stored: attachment, unless inline was asked for and the type is one that holds no script and
-that browsers do not sniff into another. HTML, SVG, XML and PDF are always attachments.
+S3 cannot send `nosniff` or a CSP, and other users share the host name of the store. So type and disposition are part
+of a link's signature and replace the stored ones. A file is an attachment, unless inline is requested and its type
+contains no script and is not sniffed by browsers as another type. HTML, SVG, XML and PDF are always attachments.
 """
 
 import mimetypes
@@ -30,13 +30,13 @@ _PASSIVE = {
 
 
 def stored_type(path: str) -> str:
-    """The content type that a file is stored with, guessed from its name."""
+    """Return the content type to store with a file, guessed from its name."""
     guessed, encoding = mimetypes.guess_type(path)
     return guessed if guessed and not encoding else DEFAULT_TYPE
 
 
 def served_as(path: str, *, inline: bool) -> tuple[str, str]:
-    """Content type and content disposition of a link."""
+    """Return content type and content disposition of a link to the file."""
     name = path.rsplit("/", 1)[-1]
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"%;' else "_" for c in name)
     filename = f"filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

@@ -1,4 +1,4 @@
-"""The archive of logs: gzip NDJSON below the run's prefix, one event a line, one object a segment."""
+"""Archive of logs: each segment is an object of gzip NDJSON below the run's prefix, one event per line."""
 
 import asyncio
 import gzip
@@ -17,8 +17,8 @@ from infra.workspace.object_keys import run_prefix
 from infra.workspace.threads import Threads
 
 PIECE_BYTES = 256 * 1024
-"""So much of a segment is unpacked at once: a reader's memory does not depend on how long the log is."""
-SHELF_BYTES = 32 * 1024 * 1024
+"""Bytes that are decompressed at a time, so that a reader's memory does not grow with the length of the log."""
+CACHE_BYTES = 32 * 1024 * 1024
 
 _GZIP = 16 + zlib.MAX_WBITS
 _encoder = msgspec.json.Encoder()
@@ -31,14 +31,14 @@ class LogSegments:
     def __init__(self, bucket: Bucket, threads: Threads) -> None:
         self._bucket = bucket
         self._threads = threads
-        self._shelf = Shelf(self._fetch, SHELF_BYTES)
+        self._cache = ObjectCache(self._fetch, CACHE_BYTES)
 
     async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
-        """Store the events of a segment; the same segment is the same bytes again."""
+        """Store the events of a segment. Repeating the call writes identical bytes."""
         key = _key(run, segment)
 
         def put() -> None:
-            packed = gzip.compress(_encoder.encode_lines(events), mtime=0)
+            packed = gzip.compress(_encoder.encode_lines(events), mtime=0)  # without a time stamp: identical bytes
             self._bucket.put(key, packed, len(packed))
 
         await self._threads.call(lambda _: put())
@@ -48,8 +48,8 @@ class LogSegments:
         await self._threads.call(lambda _: self._bucket.delete(_key(run, segment)))
 
     async def read(self, run: RunHead, segment: Segment, *, after: int) -> AsyncGenerator[list[Event], None]:
-        """The events of a segment from `after + 1` on. Raises FileMissing also for one that is damaged."""
-        packed, rest, seq = await self._shelf.get(_key(run, segment)), b"", segment.first - 1
+        """Yield the events of a segment from `after + 1` on. Raises FileMissing, for a damaged segment too."""
+        packed, rest, seq = await self._cache.get(_key(run, segment)), b"", segment.first - 1
         inflater = zlib.decompressobj(_GZIP)
         try:
             while piece := inflater.decompress(packed, PIECE_BYTES):
@@ -58,18 +58,18 @@ class LogSegments:
                 seq += lines.count(b"\n") + len(end)
                 if seq > after:
                     yield [event for event in _decoder.decode_lines(lines) if event.seq > after]
-                await asyncio.sleep(0)  # others on this loop have their turn
+                await asyncio.sleep(0)  # let other tasks of this event loop run
         except (zlib.error, msgspec.DecodeError) as exc:
-            raise FileMissing(f"the events {seq + 1} to {segment.last} cannot be read") from exc
+            raise FileMissing(f"the archived events {seq + 1} to {segment.last} are damaged") from exc
 
     async def _fetch(self, key: str) -> bytes:
         return await self._threads.call(lambda _: self._bucket.get(key, None))
 
 
-class Shelf:
-    """What was fetched lately, packed: whoever reads the same objects at the same time has them fetched once.
+class ObjectCache:
+    """Cache of recently fetched objects. Concurrent readers of one object share a single fetch.
 
-    Holds up to `limit_bytes`; what was not asked for the longest goes first.
+    Holds up to `limit_bytes`; the least recently used object is evicted first.
     """
 
     def __init__(self, fetch: Callable[[str], Awaitable[bytes]], limit_bytes: int) -> None:
@@ -79,13 +79,13 @@ class Shelf:
         self._tasks: OrderedDict[str, asyncio.Task[bytes]] = OrderedDict()
 
     async def get(self, key: str) -> bytes:
-        """The object. Raises what `fetch` raises, which is not kept."""
+        """Return the object. Raises the error of `fetch`; errors are not cached."""
         task = self._tasks.get(key)
         if task is None:
             task = self._tasks[key] = asyncio.ensure_future(self._call(key))
             task.add_done_callback(partial(self._fetched, key))
         self._tasks.move_to_end(key)
-        return await asyncio.shield(task)
+        return await asyncio.shield(task)  # a cancelled reader must not cancel the fetch of others
 
     async def _call(self, key: str) -> bytes:
         return await self._fetch(key)
@@ -102,6 +102,6 @@ class Shelf:
 
 
 def _key(run: RunHead, segment: Segment) -> str:
-    """An id may be used again after a deletion: the creation tells the runs apart."""
+    # `created_ms`, because a run id may be used again after the run was deleted.
     name = f"{run.created_ms}-{segment.first:010}-{segment.last}-{segment.fence}.ndjson.gz"
     return f"{run_prefix(run.user, run.id)}log/{name}"

@@ -1,5 +1,8 @@
-"""Object keys: `users/{user_id}/runs/{run_id}/` and then `files/{fence}-{number}/{path}`, `kept/{fence}-{number}`, or
-`log/{created_ms}-{first}-{last}-{fence}.ndjson.gz`."""
+"""Object keys of runs.
+
+`users/{user_id}/runs/{run_id}/` followed by `files/{fence}-{number}/{path}`, `kept/{fence}-{number}`, or
+`log/{created_ms}-{first}-{last}-{fence}.ndjson.gz`.
+"""
 
 import re
 
@@ -9,8 +12,12 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@=+-]{0,127}")
 
 
 def run_prefix(user_id: str, run_id: str) -> str:
-    """What the keys of all objects of a run begin with. Raises InvalidInput for an id that a key cannot hold."""
+    """Return the common prefix of all keys of a run. Raises InvalidInput for an id that a key cannot contain."""
     for field, value in (("user_id", user_id), ("run_id", run_id)):
         if not _ID.fullmatch(value):
-            raise InvalidInput(f"the {field} must be 1 to 128 letters, digits or _.@=+- and begin with one", field)
+            raise InvalidInput(
+                f"the {field} must have 1 to 128 characters, begin with a letter or digit, and contain only letters, "
+                "digits and _.@=+-",
+                field,
+            )
     return f"users/{user_id}/runs/{run_id}/"

@@ -1,4 +1,4 @@
-"""Blocking work off the event loop, so that nothing goes on in a thread after the awaiting task has gone."""
+"""Blocking calls in threads. No call continues in its thread after the awaiting task has ended."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -7,92 +7,94 @@ from contextlib import suppress
 from typing import TypeVar
 
 from infra.host_limits import translate_exhaustion
-from infra.workspace.cancellation import Stop, look
+from infra.workspace.cancellation import Cancellation, raise_if_cancelled
 
 CALLS = 32
 TRANSFERS = 8
-"""Of one call at a time: each call has its own, so that a run with many files does not queue before another's one."""
+"""Concurrent transfers of one call. Each call has its own pool, so that a run with many files delays no other run."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Threads:
-    """At most CALLS blocking calls at a time, apart from the event loop's own threads, which resolve host names."""
+    """Pool for at most CALLS concurrent calls. Separate from the event loop's pool, which resolves host names."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(CALLS, thread_name_prefix="workspace")
 
-    async def call(self, function: Callable[[Stop], Result]) -> Result:
-        """Run `function`, which looks at the event and stops early once it is set.
+    async def call(self, function: Callable[[Cancellation], Result]) -> Result:
+        """Run `function` in a thread. It must return early once its argument is set.
 
-        A thread cannot be cancelled: if the task is, the event is set and CancelledError leaves here only after the
-        function has returned. That is soon: `stop` ends transfers under way however slow they are, and leaves only the
-        opening of a connection to its own timeout.
+        A thread cannot be cancelled. If the awaiting task is cancelled, the cancellation is set, and CancelledError is
+        raised only after the function has returned. The wait is short: the cancellation ends transfers in progress;
+        only opening a connection runs until its own timeout.
 
-        Raises HostExhausted if the host has no thread for it, or too little of what it needs.
+        Raises HostExhausted if the host has no thread or too few resources for the call.
         """
-        stop = Stop()
+        cancellation = Cancellation()
         with translate_exhaustion():
-            future = self._submit(function, stop)
-            ended = asyncio.wrap_future(future)
-            ended.add_done_callback(_retrieve)
+            future = self._submit(function, cancellation)
+            result = asyncio.wrap_future(future)
+            result.add_done_callback(_retrieve_exception)
             try:
-                return await asyncio.shield(ended)
+                return await asyncio.shield(result)
             except asyncio.CancelledError:
-                stop.set()
+                cancellation.set()
                 future.cancel()
-                await _outlast(ended)
+                await _wait_until_done(result)
                 raise
 
-    def _submit(self, function: Callable[[Stop], Result], stop: Stop) -> Future[Result]:
+    def _submit(self, function: Callable[[Cancellation], Result], cancellation: Cancellation) -> Future[Result]:
         try:
-            return self._pool.submit(_governed, function, stop)
+            return self._pool.submit(_run, function, cancellation)
         except RuntimeError:
-            stop.set()  # the pool keeps what it has been given, though it could not start a thread for it
+            # The pool has queued the function, although it could not start a thread. A thread that becomes free later
+            # must not run a call that was reported as failed.
+            cancellation.set()
             raise
 
     def close(self) -> None:
-        """Let the threads end; calls under way are finished first."""
+        """Wait for calls in progress and end the threads."""
         self._pool.shutdown()
 
 
-def _governed(function: Callable[[Stop], Result], stop: Stop) -> Result:
-    with stop.governs():
-        look()
-        return function(stop)
+def _run(function: Callable[[Cancellation], Result], cancellation: Cancellation) -> Result:
+    with cancellation.applied():
+        raise_if_cancelled()
+        return function(cancellation)
 
 
-def _retrieve(ended: "asyncio.Future[Result]") -> None:
-    """Look at how it ended, which a task that was cancelled does not: the event loop would report that as a mistake."""
-    if not ended.cancelled():
-        ended.exception()
+def _retrieve_exception(result: "asyncio.Future[Result]") -> None:
+    """Mark the exception as retrieved. A cancelled task does not do so, and asyncio would log it as never retrieved."""
+    if not result.cancelled():
+        result.exception()
 
 
-async def _outlast(ended: "asyncio.Future[Result]") -> None:
-    """Wait for the end of a call, however often the waiting is cancelled."""
-    while not ended.done():
+async def _wait_until_done(result: "asyncio.Future[Result]") -> None:
+    """Wait for the end of a call, even if the waiting task is cancelled again."""
+    while not result.done():
         with suppress(asyncio.CancelledError):
-            await asyncio.wait({ended})
+            await asyncio.wait({result})
 
 
-def each(function: Callable[[Item], Result], items: Iterable[Item], stop: Stop) -> list[Result]:
-    """Apply `function` to the items, a few at a time, and return the results in order.
+def each(function: Callable[[Item], Result], items: Iterable[Item], cancellation: Cancellation) -> list[Result]:
+    """Apply `function` to the items, up to TRANSFERS concurrently, and return the results in order.
 
-    At the first error, or once `stop` is set, no further item is begun; those under way are waited for, then the
-    error is raised (Stopped for `stop`).
+    After the first error or the cancellation no further item is started. Items in progress are finished, then the error
+    is raised; for the cancellation, CallCancelled.
     """
 
-    def guarded(item: Item) -> Result:
-        with stop.governs():
-            look()
+    def apply(item: Item) -> Result:
+        with cancellation.applied():
+            raise_if_cancelled()
             return function(item)
 
     work = list(items)
     if len(work) < 2:
-        return [guarded(item) for item in work]
+        return [apply(item) for item in work]
     with ThreadPoolExecutor(min(TRANSFERS, len(work)), thread_name_prefix="transfer") as pool:
-        futures = [pool.submit(guarded, item) for item in work]
+        futures = [pool.submit(apply, item) for item in work]
         wait(futures, return_when=FIRST_EXCEPTION)
         for future in futures:
             future.cancel()

@@ -1,4 +1,4 @@
-"""All that runs keep in the object store, their workspaces and `logs`: the entrance for the API and the worker."""
+"""Entry point of the API and the worker to the objects of runs: their workspaces and archived logs."""
 
 from collections.abc import Mapping
 
@@ -15,13 +15,13 @@ from infra.workspace.run_files import S3RunFiles
 from infra.workspace.threads import Threads
 
 MAX_LINK_S = 7 * 24 * 3600
-"""What the signature allows at most."""
+"""Maximum validity of a link that the signature allows."""
 
 
 class Workspaces:
-    """The workspaces in one bucket. Building one costs nothing; the client comes with the first call.
+    """Workspaces and archived logs in one bucket. The client is created with the first call.
 
-    Methods raise FilesUnavailable if the store fails and InvalidInput for an id or path that a key cannot hold.
+    Methods raise FilesUnavailable if the store fails, and InvalidInput for an id or path that a key cannot contain.
     """
 
     def __init__(self, settings: S3Settings, limits: WorkspaceLimits | None = None) -> None:
@@ -31,24 +31,24 @@ class Workspaces:
         self.logs = LogSegments(self._bucket, self._threads)
 
     async def ensure_bucket(self) -> None:
-        """Create the bucket if it is missing. Many processes may do so at once."""
+        """Create the bucket if it is missing. Several processes may call this at the same time."""
         await self._threads.call(lambda _: self._bucket.create())
 
     async def check(self) -> None:
-        """Return if the bucket can be used."""
+        """Raise FilesUnavailable if the bucket cannot be used."""
         await self._threads.call(lambda _: self._bucket.check())
 
     def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> S3RunFiles:
-        """The workspace of one claimed run, whose record names `files`; kept for as long as the claim is held."""
+        """Return the workspace of one claimed run, whose record names `files`. Use one object for the whole claim."""
         return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self._limits, fence, files)
 
     async def presign_get(
         self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
     ) -> str:
-        """A URL that anyone may fetch the file with until it expires; a secret, so never log it.
+        """Return a URL that anyone can fetch the file with until it expires. It is a secret: never log it.
 
-        It downloads as an attachment. With `inline` a browser shows it, if its type is one that cannot run anything
-        (see links.py); other types stay attachments. Does not look whether the object is there.
+        The file downloads as an attachment. With `inline` a browser shows it if its type cannot run code (see
+        links.py). Does not check that the object exists.
         """
         if not 1 <= expires_s <= MAX_LINK_S:
             raise InvalidInput(f"a link is valid for 1 to {MAX_LINK_S} seconds, not {expires_s}", "expires_s")
@@ -57,11 +57,11 @@ class Workspaces:
         return await self._threads.call(lambda _: self._bucket.link(key, expires_s, content_type, disposition))
 
     async def delete_run(self, user_id: str, run_id: str) -> int:
-        """Delete all objects of a run, its workspace and whatever else is kept below its prefix; returns how many."""
+        """Delete all objects below the run's prefix, workspace and archived log; return their number."""
         prefix = run_prefix(user_id, run_id)
-        return await self._threads.call(lambda stop: delete_below(self._bucket, prefix, stop))
+        return await self._threads.call(lambda cancellation: delete_below(self._bucket, prefix, cancellation))
 
     def close(self) -> None:
-        """Wait for calls under way, then let threads and connections go. Call it off the event loop or at its end."""
+        """Wait for calls in progress and close threads and connections. Blocks: call it off the event loop."""
         self._threads.close()
         self._bucket.close()

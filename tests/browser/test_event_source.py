@@ -18,7 +18,7 @@ from infra.contract.redis_store import codec
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.browser.browser import CLOSED, Browser, Collected
 from tests.chaos import proxy
-from tests.edge.logs.test_streams import gone
+from tests.edge.logs.test_streams import all_closed
 from tests.edge.stack import STREAM_KEY, TOKENS, Edge, Files, SimulatedWorker, client, create, note, serve
 from tests.edge.test_outages import Gateway
 from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS
@@ -74,7 +74,7 @@ async def test_live_from_the_first_moment(
             assert (collected.sources, collected.opened, collected.mints, collected.errors) == (1, 1, 1, [])
             assert collected.handed == ([] if bare else [1, 2, 3, 4])
             assert tab.statuses == [("stream-token", 201), ("stream", 200)]
-            await gone(edge)
+            await all_closed(edge)
 
 
 @pytest.mark.parametrize("bare", [True, False])

@@ -122,7 +122,7 @@ class Load:
 
     @contextmanager
     def _api(self, *, far: bool) -> Iterator[Transport]:
-        site = self._site.stack.site
+        site = self._site.stack.config
         api = Transport(self._site.far_api_url if far else site.api_url, site.credentials.api_token, 20.0)
         try:
             yield api

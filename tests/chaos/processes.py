@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infra.devstack import die_with_parent as bound
+from infra.devstack import die_with_parent
+from tests.support.processes import children_of
 
 ROOT = Path(__file__).parents[2]
 PR_SET_CHILD_SUBREAPER = 36
@@ -47,7 +48,7 @@ class Process:
         self.starts += 1
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *self._command],
+                [sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -93,19 +94,10 @@ def orphans_come_here() -> Iterator[None]:
         prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that have this one as their parent."""
-    found = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += [int(child) for child in tasks.read_text().split()]
-    return found
-
-
 def orphans(known: Iterable[int]) -> dict[int, str]:
     """Children of this process that it did not start, with their command lines; those that have ended are reaped."""
     left: dict[int, str] = {}
-    for pid in set(children(os.getpid())) - set(known):
+    for pid in children_of(os.getpid()) - set(known):
         with suppress(OSError):
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from infra.devstack import process
 from infra.devstack import processes as parts
+from infra.devstack import supervised_process
 from infra.devstack.background import BackgroundStack
 from infra.devstack.probes import http_ok
 from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain.client import Client
-from tests.chaos.processes import ROOT, Process, children, orphans, orphans_come_here
+from tests.chaos.processes import ROOT, Process, orphans, orphans_come_here
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
 from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS
+from tests.support.processes import children_of
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 
@@ -51,7 +52,7 @@ class Site:
     s3_proxy: Proxy
     far_api: Process
     far_api_url: str
-    others: list[int]
+    others: set[int]
     workers: dict[str, Process] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
 
@@ -67,12 +68,12 @@ class Site:
 
     def client(self, *, far: bool = False, timeout_s: float = 20.0) -> Client:
         """A client of either API."""
-        url = self.far_api_url if far else self.stack.site.api_url
-        return Client(url, self.stack.site.credentials.api_token, timeout_s=timeout_s)
+        url = self.far_api_url if far else self.stack.config.api_url
+        return Client(url, self.stack.config.credentials.api_token, timeout_s=timeout_s)
 
     def redis(self, timeout_s: float = 10.0) -> RedisTcp:
         """Redis, not disturbed by any proxy."""
-        return RedisTcp(RedisTcpSettings(self.stack.site.redis_url, timeout_s))
+        return RedisTcp(RedisTcpSettings(self.stack.config.redis_url, timeout_s))
 
     def ask_redis(self, *command: str, timeout_s: float = 10.0) -> str:
         """What Redis answers. Raises ContractError."""
@@ -101,7 +102,7 @@ class Site:
         **variables: str,
     ) -> Process:
         """Start a worker that reaches Redis through the proxy, and S3 through its own. `code` holds its program."""
-        site = self.stack.site
+        site = self.stack.config
         part = parts.worker(site, parts.base_environment(os.environ), 1)
         port = (proxy or self.redis_proxy).port
         environment = {
@@ -152,7 +153,7 @@ class Site:
 
     def is_whole(self) -> bool:
         """Whether all parts answer, in both APIs' eyes."""
-        site = self.stack.site
+        site = self.stack.config
         token = site.credentials.api_token
         return (
             {"redis", "s3", "gateway", "api"} <= set(self.stack.pids)
@@ -165,7 +166,7 @@ class Site:
         from infra.contract.errors import FilesUnavailable
         from infra.workspace import Workspaces
 
-        workspaces = Workspaces(self.stack.site.s3)
+        workspaces = Workspaces(self.stack.config.s3)
         try:
             await workspaces.check()
         except FilesUnavailable:
@@ -178,7 +179,7 @@ class Site:
         """Processes that lost workers, or idle ones, have left."""
         live = [worker.pid for worker in self.workers.values() if worker.is_alive()]
         left = orphans([*self.others, *self.stack.pids.values(), *live, self.far_api.pid])
-        return left | {child: "below a worker" for pid in live for child in children(pid)}
+        return left | {child: "below a worker" for pid in live for child in children_of(pid)}
 
     def queue(self) -> dict[str, int]:
         """How long each of the queue's keys is that must be empty when nothing is under way."""
@@ -186,25 +187,25 @@ class Site:
 
     def errors(self) -> set[str]:
         """What workers and APIs have logged that should never happen."""
-        logs = [*self.folder.glob("*.log"), self.stack.site.layout.logs / "api.log"]
+        logs = [*self.folder.glob("*.log"), self.stack.config.data_dir.logs / "api.log"]
         return {line for log in logs for line in map(_error, log.read_text().splitlines()) if line}
 
 
 @contextmanager
 def site(folder: Path) -> Iterator[Site]:
     """Everything but workers, up. Everything is ended with the block."""
-    others = children(os.getpid())
+    others = children_of(os.getpid())
     with ExitStack() as exits:
         exits.enter_context(orphans_come_here())
-        exits.enter_context(patch.object(process, "LONGEST_DELAY_S", LONGEST_RESTART_S))
+        exits.enter_context(patch.object(supervised_process, "MAX_DELAY_S", LONGEST_RESTART_S))
         stack = exits.enter_context(BackgroundStack(DevStack(folder / "data", workers=0)))
         proxies = exits.enter_context(ProxyHost())
-        gateway_proxy = proxies.proxy(stack.site.ports.gateway)
+        gateway_proxy = proxies.proxy(stack.config.ports.gateway)
         far_api, url = _far_api(stack, gateway_proxy, folder / "far-api.log")
         exits.callback(far_api.end)
-        greeting = f"AUTH {stack.site.credentials.redis_password}\r\n".encode()
-        redis_proxy = proxies.proxy(stack.site.ports.redis, greeting)
-        s3_proxy = proxies.proxy(stack.site.ports.s3.s3)
+        greeting = f"AUTH {stack.config.credentials.redis_password}\r\n".encode()
+        redis_proxy = proxies.proxy(stack.config.ports.redis, greeting)
+        s3_proxy = proxies.proxy(stack.config.ports.s3.s3)
         made = Site(folder, stack, proxies, gateway_proxy, redis_proxy, s3_proxy, far_api, url, others)
         exits.callback(made.remove_workers)
         wait_until(made.is_whole, "everything is up", timeout_s=60)
@@ -223,7 +224,7 @@ def _error(line: str) -> str | None:
 
 
 def _far_api(stack: DevStack, proxy: Proxy, log: Path) -> tuple[Process, str]:
-    part = parts.api(stack.site, parts.base_environment(os.environ))
+    part = parts.api(stack.config, parts.base_environment(os.environ))
     port = free_port()
     environment = {
         **part.environment,

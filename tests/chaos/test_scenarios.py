@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from tests.chaos.plans import effect, hang, shell
-from tests.chaos.processes import children, now_ms
+from tests.chaos.processes import now_ms
 from tests.chaos.proxy import Mode
 from tests.chaos.site import LEASE_S, Site
 from tests.chaos.watching import (
@@ -24,6 +24,7 @@ from tests.chaos.watching import (
     workspace,
 )
 from tests.support.faulty_s3 import faulty_s3, refused
+from tests.support.processes import children_of
 from tests.support.waiting import wait_until
 
 
@@ -95,7 +96,7 @@ def test_a_second_signal_ends_the_grace(place: Site) -> None:
     worker.send(signal.SIGTERM)
     wait_until(lambda: "worker.draining" in worker.log(), "it drains", GENEROUS_S)
     assert worker.is_alive()
-    assert children(worker.pid)
+    assert children_of(worker.pid)
     worker.end(signal.SIGTERM, GENEROUS_S)
     assert worker.exit_code() == 0
     assert log(place, run_id)[-1].data["reason"] == "drained"
@@ -124,7 +125,7 @@ def test_a_rolling_restart_loses_and_repeats_nothing_and_burns_no_attempt(place:
 
 @pytest.mark.parametrize("mode", [Mode.CUT, Mode.STALL])
 def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(place: Site, mode: Mode) -> None:
-    way = place.proxies.proxy(place.stack.site.ports.redis)
+    way = place.proxies.proxy(place.stack.config.ports.redis)
     lost = place.worker("a", proxy=way, REDIS_TIMEOUT_S="10")
     until_s = time.time() + 10
     run_id = create(place, shell(f"echo begun; while [ $(date +%s) -lt {until_s:.0f} ]; do echo x; sleep 0.2; done"))
@@ -132,7 +133,7 @@ def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(p
     place.worker("b")
     cut_s = time.time()
     way.behave(mode)
-    wait_until(lambda: not children(lost.pid), "the program is dead")
+    wait_until(lambda: not children_of(lost.pid), "the program is dead")
     assert time.time() - cut_s < LEASE_S + 6
     events = ended(place, run_id)
     # The last: a lease this short may also have ended before the cut.
@@ -170,7 +171,7 @@ def test_an_idle_worker_whose_connections_were_half_open_hears_again(place: Site
 
 
 def test_a_run_does_not_succeed_before_its_files_are_stored(place: Site) -> None:
-    with faulty_s3(place.stack.site.s3) as store:
+    with faulty_s3(place.stack.config.s3) as store:
         place.worker("a", lease_s=60, S3_ENDPOINT_URL=str(store.settings.endpoint_url))
         store.then("PUT", *[refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")] * 3)
         run_id = create(place, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())

@@ -7,17 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_api.http import openapi
 from edge_api.http import response_models as schemas
-from edge_api.settings import ApiSettings
 from infra.contract.runs import PlanStep as TakenStep
 from infra.contract.states import Status
 from swissbrain import Client, models
 from swissbrain.models import PlanStep, Run
 from swissbrain.terminal import STYLES
 from tests.client import stand_in
+from tests.support.openapi import openapi_document
 
-DOCUMENT: dict[str, Any] = msgspec.json.decode(openapi.build(ApiSettings()))
+DOCUMENT = openapi_document()
 ANSWERS = [
     ("POST", "/agent/runs", 200, models.Run),
     ("POST", "/agent/runs", 201, models.Run),

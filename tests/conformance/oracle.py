@@ -17,7 +17,7 @@ Seen = dict[str, Any]
 
 async def kept(site: Site, run_id: str) -> list[Seen]:
     """All events of a run that has ended: first what is archived, then what is still in the stream."""
-    redis, workspaces = site.redis(), Workspaces(site.stack.site.s3)
+    redis, workspaces = site.redis(), Workspaces(site.stack.config.s3)
     store = RunStore(redis)
     try:
         log, before = await store.log(run_id), None

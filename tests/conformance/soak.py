@@ -151,7 +151,7 @@ def _client(stack: Stack, url: str) -> Client:
 
 async def _kept(stack: Stack, run_id: str) -> Reading:
     """What Redis and the object store hold."""
-    redis, workspaces = stack.place.redis(), Workspaces(stack.place.stack.site.s3)
+    redis, workspaces = stack.place.redis(), Workspaces(stack.place.stack.config.s3)
     store, reading = RunStore(redis), Reading("Redis and S3")
     try:
         log = await store.log(run_id)

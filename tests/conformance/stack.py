@@ -41,12 +41,12 @@ class Stack:
     @property
     def url(self) -> str:
         """The API that streams."""
-        return self.place.stack.site.api_url
+        return self.place.stack.config.api_url
 
     @property
     def token(self) -> str:
         """The user's token."""
-        return self.place.stack.site.credentials.api_token
+        return self.place.stack.config.credentials.api_token
 
     def start_workers(self, *names: str) -> None:
         """Workers with small segments."""
@@ -129,4 +129,4 @@ async def functions(stack: Stack, folder: Path) -> AsyncIterator[tuple[FunctionU
 
 
 def _api(place: Site) -> dict[str, str]:
-    return {**parts.api(place.stack.site, parts.base_environment(os.environ)).environment, **CORS}
+    return {**parts.api(place.stack.config, parts.base_environment(os.environ)).environment, **CORS}

@@ -1,4 +1,4 @@
-"""What each part is started with, against literals."""
+"""Specifications of the stack's processes, compared with literals."""
 
 import hashlib
 import json
@@ -6,11 +6,10 @@ import signal
 import sys
 from pathlib import Path
 
-from infra.devstack import processes as parts
-from infra.devstack import s3_server
-from infra.devstack.config import Site
+from infra.devstack import processes, s3_server
+from infra.devstack.config import StackConfig
 from infra.devstack.credentials import Credentials
-from infra.devstack.data_dir import Layout
+from infra.devstack.data_dir import DataDir
 from infra.devstack.port_numbers import Ports
 
 CREDENTIALS = Credentials(
@@ -21,8 +20,8 @@ CREDENTIALS = Credentials(
     api_token="api-secret",
     stream_token_key="stream-secret",
 )
-PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.Ports(11, 12, 13, 14, 15, 16, 17, 18))
-SITE = Site(Layout(Path("/data")), PORTS, CREDENTIALS)
+PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.S3Ports(11, 12, 13, 14, 15, 16, 17, 18))
+CONFIG = StackConfig(DataDir(Path("/data")), PORTS, CREDENTIALS)
 BASE = {"PATH": "/bin"}
 S3 = {
     "S3_ENDPOINT_URL": "http://127.0.0.1:17",
@@ -33,11 +32,11 @@ S3 = {
 }
 
 
-def test_redis() -> None:
-    part = parts.redis(SITE, BASE, Path("/bin/valkey-server"))
-    assert part.command == ("/bin/valkey-server", "./valkey.conf")
-    assert part.folder == Path("/data/redis")
-    assert parts.redis_config(SITE).splitlines() == [
+def test_the_specification_of_redis() -> None:
+    spec = processes.redis(CONFIG, BASE, Path("/bin/valkey-server"))
+    assert spec.command == ("/bin/valkey-server", "./valkey.conf")
+    assert spec.folder == Path("/data/redis")
+    assert processes.redis_config(CONFIG).splitlines() == [
         "bind 127.0.0.1",
         "port 1",
         "requirepass redis-secret",
@@ -50,19 +49,19 @@ def test_redis() -> None:
     ]
 
 
-def test_s3() -> None:
-    part = parts.s3(SITE, {**BASE, "WEED_X": "x"}, Path("/bin/weed"))
-    assert part.command == tuple(
+def test_the_specification_of_the_s3_server() -> None:
+    spec = processes.s3(CONFIG, {**BASE, "WEED_X": "x"}, Path("/bin/weed"))
+    assert spec.command == tuple(
         s3_server.command(Path("/data/s3"), PORTS.s3, Path("/data/s3.json"), binary="/bin/weed")
     )
-    assert part.environment == {**BASE, **s3_server.ENVIRONMENT}
-    assert part.stop_signal is signal.SIGKILL
+    assert spec.environment == {**BASE, **s3_server.ENVIRONMENT}
+    assert spec.stop_signal is signal.SIGKILL
 
 
-def test_gateway() -> None:
-    part = parts.gateway(SITE, BASE)
-    assert part.command == (sys.executable, "-P", "-m", "infra.gateway")
-    assert part.environment == {
+def test_the_specification_of_the_gateway() -> None:
+    spec = processes.gateway(CONFIG, BASE)
+    assert spec.command == (sys.executable, "-P", "-m", "infra.gateway")
+    assert spec.environment == {
         **BASE,
         "GATEWAY_REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
         "GATEWAY_TOKEN": "rest-secret",
@@ -71,18 +70,18 @@ def test_gateway() -> None:
     }
 
 
-def test_api() -> None:
-    part = parts.api(SITE, BASE)
-    keys = json.loads(part.environment["SWISSBRAIN_API_KEYS"])
-    assert part.command == (sys.executable, "-P", "-m", "edge_api")
-    assert part.environment == {
+def test_the_specification_of_the_api() -> None:
+    spec = processes.api(CONFIG, BASE)
+    keys = json.loads(spec.environment["SWISSBRAIN_API_KEYS"])
+    assert spec.command == (sys.executable, "-P", "-m", "edge_api")
+    assert spec.environment == {
         **BASE,
         **S3,
         "EDGE_CORS_ORIGINS": "*",
         "EDGE_HOST": "127.0.0.1",
         "EDGE_PORT": "3",
         "EDGE_STREAM_TOKEN_KEY": "stream-secret",
-        "SWISSBRAIN_API_KEYS": part.environment["SWISSBRAIN_API_KEYS"],
+        "SWISSBRAIN_API_KEYS": spec.environment["SWISSBRAIN_API_KEYS"],
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",
         "UPSTASH_REDIS_REST_TOKEN": "rest-secret",
     }
@@ -95,17 +94,17 @@ def test_api() -> None:
     ]
 
 
-def test_which_pages_may_call_can_be_said() -> None:
+def test_the_cors_origins_of_the_api_can_be_set() -> None:
     for origins in ("http://localhost:5173", ""):
-        part = parts.api(SITE, {**BASE, "EDGE_CORS_ORIGINS": origins})
-        assert part.environment["EDGE_CORS_ORIGINS"] == origins
+        spec = processes.api(CONFIG, {**BASE, "EDGE_CORS_ORIGINS": origins})
+        assert spec.environment["EDGE_CORS_ORIGINS"] == origins
 
 
-def test_worker() -> None:
-    part = parts.worker(SITE, BASE, 2)
-    assert part.name == "worker-2"
-    assert part.command == (sys.executable, "-P", "-m", "worker")
-    assert part.environment == {
+def test_the_specification_of_a_worker() -> None:
+    spec = processes.worker(CONFIG, BASE, 2)
+    assert spec.name == "worker-2"
+    assert spec.command == (sys.executable, "-P", "-m", "worker")
+    assert spec.environment == {
         **BASE,
         **S3,
         "REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
@@ -113,21 +112,21 @@ def test_worker() -> None:
         "WORKER_ROOT": "/data/work/worker-2",
         "WORKER_GRACE_S": "5",
     }
-    assert parts.worker(SITE, BASE, 1, unsafe=True).command[-1] == "--unsafe-no-sandbox"
+    assert processes.worker(CONFIG, BASE, 1, unsafe=True).command[-1] == "--unsafe-no-sandbox"
 
 
-def test_no_secret_stands_on_a_command_line_or_in_a_representation() -> None:
+def test_secrets_are_neither_on_a_command_line_nor_in_a_repr() -> None:
     made = [
-        parts.redis(SITE, BASE, Path("valkey")),
-        parts.s3(SITE, BASE, Path("weed")),
-        parts.gateway(SITE, BASE),
-        parts.api(SITE, BASE),
-        parts.worker(SITE, BASE, 1),
+        processes.redis(CONFIG, BASE, Path("valkey")),
+        processes.s3(CONFIG, BASE, Path("weed")),
+        processes.gateway(CONFIG, BASE),
+        processes.api(CONFIG, BASE),
+        processes.worker(CONFIG, BASE, 1),
     ]
     assert "secret" not in repr(made)
 
 
-def test_what_is_inherited_cannot_point_a_part_elsewhere() -> None:
+def test_inherited_variables_cannot_redirect_a_process() -> None:
     inherited = {
         "PATH": "/bin",
         "AWS_PROFILE": "x",
@@ -136,7 +135,7 @@ def test_what_is_inherited_cannot_point_a_part_elsewhere() -> None:
         "no_proxy": "a",
         "HTTP_PROXY": "p",
     }
-    assert parts.base_environment(inherited) == {
+    assert processes.base_environment(inherited) == {
         "PATH": "/bin",
         "HTTP_PROXY": "p",
         "NO_PROXY": "127.0.0.1",
@@ -144,8 +143,8 @@ def test_what_is_inherited_cannot_point_a_part_elsewhere() -> None:
     }
 
 
-def test_dev_env_names_every_address() -> None:
-    assert SITE.variables == {
+def test_dev_env_contains_every_address() -> None:
+    assert CONFIG.variables == {
         "SWISSBRAIN_API_URL": "http://127.0.0.1:3",
         "SWISSBRAIN_TOKEN": "api-secret",
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",

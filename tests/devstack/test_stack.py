@@ -1,4 +1,4 @@
-"""The whole stack: what keeps it from starting, that it comes back from crashes, that data survives a kill."""
+"""The whole stack: errors at the start, restarts after crashes, and data that survives a kill."""
 
 import os
 import signal
@@ -11,12 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.devstack import port_numbers as ports
-from infra.devstack import s3_server, stack
+from infra.devstack import port_numbers, s3_server, stack
 from infra.devstack.background import BackgroundStack
 from infra.devstack.errors import StackError
 from infra.devstack.stack import DevStack
-from tests.devstack.processes import is_alive
+from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
 PLAN = [{"tool": "file_write", "args": {"path": "kept.txt", "content": "kept"}}]
@@ -57,16 +56,16 @@ def variables(path: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in path.read_text().splitlines())
 
 
-def test_it_runs_what_it_is_given_and_says_how_to_reach_it(up: DevStack) -> None:
+def test_a_stack_works_on_runs_and_writes_its_addresses_to_dev_env(up: DevStack) -> None:
     assert [*up.pids] == ["redis", "s3", "gateway", "api", "worker-1", "worker-2"]
-    assert variables(up.site.layout.dev_env) == up.env
-    assert up.site.layout.dev_env.stat().st_mode & 0o777 == 0o600
+    assert variables(up.config.data_dir.dev_env) == up.env
+    assert up.config.data_dir.dev_env.stat().st_mode & 0o777 == 0o600
     with client(dict(up.env)) as http:
         run = http.post("/agent/runs", json={"plan": PLAN}).json()["run_id"]
         wait_until(lambda: status(http, run) == "succeeded", "the run succeeds")
 
 
-def test_a_local_page_can_follow_a_run(up: DevStack) -> None:
+def test_a_page_of_another_origin_can_follow_a_run(up: DevStack) -> None:
     page = {"Origin": "http://localhost:5173"}
     with client(dict(up.env)) as http:
         run = http.post("/agent/runs", json={"plan": PLAN}).json()["run_id"]
@@ -76,11 +75,11 @@ def test_a_local_page_can_follow_a_run(up: DevStack) -> None:
     assert "event: end" in answer.text
 
 
-def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: DevStack) -> None:
+def test_a_second_stack_on_the_same_folder_is_refused_and_the_first_goes_on(up: DevStack) -> None:
     before = dict(up.pids)
     with (
         pytest.raises(StackError, match=f"is in use by another stack .process {os.getpid()}."),
-        BackgroundStack(DevStack(up.site.layout.root)),
+        BackgroundStack(DevStack(up.config.data_dir.root)),
     ):
         pass
     assert up.pids == before
@@ -88,7 +87,7 @@ def test_a_second_one_on_the_same_folder_is_refused_and_harms_nothing(up: DevSta
 
 
 @pytest.mark.parametrize("name", ["gateway", "api", "worker-1", "redis", "s3"])
-def test_a_part_that_crashes_is_started_again_over_its_data(up: DevStack, lines: list[str], name: str) -> None:
+def test_a_crashed_process_is_restarted_over_its_data(up: DevStack, lines: list[str], name: str) -> None:
     lines.clear()
     pid = up.pids[name]
     os.kill(pid, signal.SIGKILL)
@@ -101,7 +100,7 @@ def test_a_part_that_crashes_is_started_again_over_its_data(up: DevStack, lines:
         wait_until(lambda: status(http, run) == "succeeded", "a run succeeds after the crash", timeout_s=40)
 
 
-def test_after_kill_9_nothing_is_left_and_the_next_start_finds_everything(tmp_path: Path) -> None:
+def test_after_a_kill_no_process_is_left_and_the_next_stack_has_all_data(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE) as parent:
         assert parent.stdout
         pids = [int(pid) for pid in parent.stdout.readline().strip(b"[]\n").split(b",")]
@@ -120,12 +119,12 @@ def test_after_kill_9_nothing_is_left_and_the_next_start_finds_everything(tmp_pa
             assert httpx.get(fetched.headers["location"], trust_env=False).text == "kept"
         pids = [*made.pids.values()]
     assert not any(is_alive(pid) for pid in pids)
-    assert not s3_server.leftovers(made.site.ports.s3)
+    assert not s3_server.leftovers(made.config.ports.s3)
     assert not (tmp_path / "work").exists()
 
 
 def refusal(data: Path, *, workers: int = 1, port: int = 0) -> str:
-    """Why a stack does not start; it must have left nothing behind that keeps the next one out."""
+    """Return the error of a stack that does not start. No process of the stack may be left."""
     made = DevStack(data, workers=workers, port=port)
     with pytest.raises(StackError) as caught, BackgroundStack(made):
         pass
@@ -134,16 +133,16 @@ def refusal(data: Path, *, workers: int = 1, port: int = 0) -> str:
     return str(caught.value)
 
 
-def test_a_taken_port(tmp_path: Path) -> None:
+def test_a_taken_port_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind((ports.HOST, 0))
+        taken.bind((port_numbers.HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
         assert refusal(tmp_path, port=port) == f"port {port} is taken; choose another one with --port"
 
 
 @pytest.mark.parametrize("name", ["valkey", "weed"])
-def test_a_missing_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_missing_binary_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     if name == "weed":
         monkeypatch.setattr(s3_server, "BINARY", "no-such-program")
     else:
@@ -153,21 +152,21 @@ def test_a_missing_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_one(tmp_path: Path) -> None:
+def test_an_unusable_data_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert refusal(tmp_path / "file") == f"cannot use {tmp_path / 'file'}: File exists"
     assert refusal(tmp_path / "file" / "x") == f"cannot use {tmp_path / 'file' / 'x'}: Not a directory"
 
 
-def test_a_part_that_does_not_start_ends_the_others(tmp_path: Path) -> None:
+def test_a_process_that_does_not_start_ends_the_others(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "appendonlydir").write_text("")
-    said = refusal(tmp_path)
-    assert said.startswith("redis ended with exit code 1: ")
-    assert str(tmp_path / "logs" / "redis.log") in said
+    error = refusal(tmp_path)
+    assert error.startswith("redis ended with exit code 1: ")
+    assert str(tmp_path / "logs" / "redis.log") in error
 
 
-def test_an_option_out_of_bounds(tmp_path: Path) -> None:
+def test_an_option_out_of_bounds_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, workers=-1) == "there may be 0 to 64 workers, not -1"
     assert refusal(tmp_path, workers=65) == "there may be 0 to 64 workers, not 65"
     assert refusal(tmp_path, port=70_000) == "a port is a number from 1 to 65535, not 70000"

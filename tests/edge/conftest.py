@@ -1,6 +1,7 @@
-"""The API over real sockets, in front of the real gateway and a real Valkey.
+"""Fixtures: the API over real sockets, in front of the real gateway and a real Valkey.
 
-One server and one event loop serve all tests of this folder: starting and stopping them would take most of the time.
+One server and one event loop serve all tests of this folder, because starting them for each test would take most of
+the time.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ async def running_edge(rest_settings: RedisRestSettings) -> AsyncIterator[Edge]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def redis(connection: RedisTcp) -> RedisTcp:
-    """A way into the database past the API; it begins empty."""
+    """Direct connection to the database, which is empty at first."""
     await connection.command("FLUSHALL")
     return connection
 
@@ -70,7 +71,7 @@ def worker(redis: RedisTcp) -> SimulatedWorker:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def edge(running_edge: Edge, redis: RedisTcp) -> AsyncIterator[Edge]:
-    """The API; in the end nobody may still be subscribed."""
+    """The API. At the end of a test no subscription may be open."""
     running_edge.feed.opened = 0
     running_edge.files.deleted.clear()
     yield running_edge
@@ -106,6 +107,6 @@ def feed() -> ScriptedFeed:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def lease(worker: SimulatedWorker) -> Lease:
-    """A running run whose log holds its event 1, `run.started`."""
+    """Lease of a running run whose log contains event 1, `run.started`."""
     await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
     return await worker.claim()

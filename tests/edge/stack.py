@@ -1,4 +1,4 @@
-"""An API server on a free port of this process, the users who call it, and a worker that is only pretended."""
+"""An API server on a free port of this process, clients of its users, and a simulated worker."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from edge_api.__main__ import create_server
 from edge_api.app import create_app, end_streams
 from edge_api.auth.api_keys import ApiKeys
-from edge_api.ports import Workspaces
+from edge_api.ports import WorkspaceStore
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
 from infra.asgi_server import StreamServer, listen
 from infra.contract.files import FileEntry
@@ -40,7 +40,7 @@ PLAN = {"plan": [{"tool": "message", "args": {"text": "hello"}}]}
 
 @dataclass
 class Files:
-    """Files in memory, for the tests that are not about files."""
+    """Object store without files, for tests that are not about files."""
 
     deleted: list[tuple[str, str]] = field(default_factory=list)
     logs: NoArchive = field(default_factory=NoArchive)
@@ -54,7 +54,7 @@ class Files:
 
 
 class CountingFeed:
-    """Counts the subscriptions that are open upstream, and how many there were."""
+    """Feed that counts the open subscriptions, and all that were opened."""
 
     def __init__(self, feed: LogFeed) -> None:
         self._feed = feed
@@ -73,7 +73,7 @@ class CountingFeed:
 
 
 class _QuietServer(StreamServer):
-    """Leaves the signals of the test process alone."""
+    """Server that leaves the signal handlers of the test process unchanged."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,9 +97,9 @@ class Edge:
 
 @asynccontextmanager
 async def serve(
-    rest: RedisRestSettings, files: Workspaces, settings: ApiSettings | None = None, feed: LogFeed | None = None
+    rest: RedisRestSettings, files: WorkspaceStore, settings: ApiSettings | None = None, feed: LogFeed | None = None
 ) -> AsyncIterator[Edge]:
-    """The API on a free port; in the end nobody may still be subscribed."""
+    """Run the API on a free port. At the end no subscription may be open."""
     redis = RedisRest(rest)
     counting = CountingFeed(feed or redis)
     settings = settings or ApiSettings(stream_ping_s=0.5, stream_token_keys=(STREAM_KEY,))
@@ -126,7 +126,7 @@ async def serve(
 
 @asynccontextmanager
 async def client(edge: Edge, user: str | None) -> AsyncIterator[httpx.AsyncClient]:
-    """A user's client; None for one without a token."""
+    """Yield a client of the user, or a client without a token if `user` is None."""
     headers = {"Authorization": f"Bearer {TOKENS[user]}"} if user else {}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=edge.url, headers=headers, timeout=20, limits=limits) as http:
@@ -134,7 +134,7 @@ async def client(edge: Edge, user: str | None) -> AsyncIterator[httpx.AsyncClien
 
 
 async def create(http: httpx.AsyncClient, **fields: Any) -> str:
-    """A new run's id; started unless told otherwise."""
+    """Create a run, started unless `start` is False, and return its id."""
     answer = await http.post("/agent/runs", json={**PLAN, **fields})
     assert answer.status_code == 201, answer.text
     return str(answer.json()["run_id"])
@@ -144,7 +144,7 @@ async def create(http: httpx.AsyncClient, **fields: Any) -> str:
 async def stream(
     http: httpx.AsyncClient, run_id: str, after: int | None = None
 ) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
-    """A run's log as a client sees it; `after` goes out as Last-Event-ID."""
+    """Yield the events of a run's stream. `after` is sent as Last-Event-ID."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     url = f"/agent/logs/{run_id}/stream"
     async with aconnect_sse(http, "GET", url, headers=headers) as source:
@@ -153,13 +153,13 @@ async def stream(
 
 
 async def follow(http: httpx.AsyncClient, run_id: str, after: int | None = None) -> list[ServerSentEvent]:
-    """All of a stream, to its end."""
+    """Return all events of a stream, up to its end."""
     async with stream(http, run_id, after) as events:
         return [event async for event in events]
 
 
 async def follow_to_the_end(http: httpx.AsyncClient, run_id: str, after: int = 0) -> list[ServerSentEvent]:
-    """What an EventSource does: come back with the last id until the end, however often the answer ends before."""
+    """Return all events of a log, like an EventSource: reconnect with the last id until the `end` event."""
     seen: list[ServerSentEvent] = []
     while not seen or seen[-1].event != "end":
         answered = await follow(http, run_id, after)
@@ -169,7 +169,7 @@ async def follow_to_the_end(http: httpx.AsyncClient, run_id: str, after: int = 0
 
 
 def numbers(events: Sequence[ServerSentEvent]) -> list[int]:
-    """The sequence numbers of the unnamed events."""
+    """Return the sequence numbers of the unnamed events."""
     return [json.decode(event.data)["seq"] for event in events if event.event == "message"]
 
 
@@ -182,7 +182,7 @@ def finished(status: Status = Status.SUCCEEDED) -> NewEvent:
 
 
 class SimulatedWorker:
-    """What a worker does to a run as seen from the log, without doing anything."""
+    """Worker that writes a run's log and status without executing anything."""
 
     def __init__(self, redis: RedisTcp) -> None:
         self.redis = redis
@@ -193,8 +193,8 @@ class SimulatedWorker:
         return Lease(claim.run.id, claim.run.fence)
 
     async def emit(self, lease: Lease, *events: NewEvent, files: dict[str, FileEntry | None] | None = None) -> None:
-        held = await self.store.emit(lease, Writes(events=[*events], files=files or {}))
-        assert held.outcome is Outcome.OK
+        reply = await self.store.emit(lease, Writes(events=[*events], files=files or {}))
+        assert reply.outcome is Outcome.OK
         lease.batch += 1
 
     async def finish(self, lease: Lease, status: Status = Status.SUCCEEDED) -> None:
@@ -214,5 +214,5 @@ class SimulatedWorker:
         return lease
 
     async def size(self) -> int:
-        """How many keys there are."""
+        """Return the number of keys in the database."""
         return int(str(await self.redis.command("DBSIZE")))

@@ -28,7 +28,7 @@ Invoke = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 @pytest.fixture
 def invoke(rest_settings: RedisRestSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
-    """The function as after a cold start: its environment, and a thread that has no event loop yet."""
+    """The function after a cold start: its environment, and a thread without an event loop."""
     for name, value in ENV.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("UPSTASH_REDIS_REST_URL", rest_settings.url)
@@ -43,14 +43,14 @@ def invoke(rest_settings: RedisRestSettings, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def answer(event: Mapping[str, Any]) -> dict[str, Any]:
-    """The function's answer, after which its loop stands still: no task may be left in it."""
+    """Return the function's response. Its loop stops after that, so no task may remain in it."""
     answered = root.handler(event, None)
     assert asyncio.all_tasks(asyncio.get_event_loop()) == set()
     return answered
 
 
 def close() -> None:
-    """What Lambda never does: end the process in order."""
+    """Close the function's clients. Lambda itself never ends a process in order."""
     app = root._mangum().app
     assert isinstance(app, Starlette)
 
@@ -81,7 +81,7 @@ def test_requests_of_a_warm_function_share_its_clients(invoke: Invoke) -> None:
         assert call(invoke, "DELETE", f"/agent/runs/{run['run_id']}/nothing")["statusCode"] == 404
 
 
-def test_problems_are_text(invoke: Invoke) -> None:
+def test_problem_responses_are_sent_as_text(invoke: Invoke) -> None:
     answer = call(invoke, "POST", "/agent/runs", {"prompt": 1})
     assert (answer["statusCode"], answer["isBase64Encoded"]) == (422, False)
     assert answer["headers"]["content-type"] == "application/problem+json"
@@ -97,7 +97,7 @@ def test_a_stream_is_held_no_longer_than_its_bound(invoke: Invoke) -> None:
 
 @asynccontextmanager
 async def closing_slowly(self: RedisRest, channel: str) -> AsyncIterator[AsyncIterator[str]]:
-    """A subscription whose end takes some turns of the loop, as that of a connection with TLS does."""
+    """Subscription that needs some iterations of the event loop to close, like a connection with TLS."""
     async with subscribe(self, channel) as messages:
         try:
             yield messages
@@ -106,7 +106,7 @@ async def closing_slowly(self: RedisRest, channel: str) -> AsyncIterator[AsyncIt
                 await asyncio.sleep(0)
 
 
-def test_a_poll_is_answered_with_what_there_is(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poll_returns_the_stored_events(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RedisRest, "subscribe", closing_slowly)
     monkeypatch.setenv("EDGE_LOG_MODE", "longpoll")
     monkeypatch.setenv("EDGE_LONGPOLL_WAIT_S", "0.2")
@@ -117,7 +117,7 @@ def test_a_poll_is_answered_with_what_there_is(invoke: Invoke, monkeypatch: pyte
     call(invoke, "POST", f"/agent/runs/{run['run_id']}/cancel")
 
     def answered() -> bool:
-        """Whether there was time enough to read something, which on a busy machine there may not be."""
+        """Poll once more. On a busy machine a poll may end before it has read anything."""
         nonlocal answer
         answer = call(invoke, "GET", path)
         return bool(answer["body"] != QUIET)
@@ -128,14 +128,14 @@ def test_a_poll_is_answered_with_what_there_is(invoke: Invoke, monkeypatch: pyte
     assert call(invoke, "GET", f"{path}?after=1")["statusCode"] == 204
 
 
-def test_a_poll_that_is_over_before_redis_answers_leaves_no_request(
+def test_a_poll_that_ends_before_redis_replies_leaves_no_request_open(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    sent: list[str] = []
 
     async def slowly(self: RedisRest, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        asked.extend(str(name) for name, *_ in commands)
-        if asked[-1] == "XRANGE":
+        sent.extend(str(name) for name, *_ in commands)
+        if sent[-1] == "XRANGE":
             await asyncio.sleep(60)
         return await pipelined(self, commands)
 
@@ -145,9 +145,9 @@ def test_a_poll_that_is_over_before_redis_answers_leaves_no_request(
     run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])
     answer = call(invoke, "GET", f"/agent/logs/{run['run_id']}/stream")
     assert answer["body"] == QUIET
-    assert "XRANGE" in asked
+    assert "XRANGE" in sent
 
 
-def test_events_that_are_no_requests_are_answered(invoke: Invoke) -> None:
+def test_events_that_are_not_requests_get_the_warm_up_response(invoke: Invoke) -> None:
     for event in ({"source": "aws.events", "detail-type": "Scheduled Event"}, {"warmup": True}, {}):
         assert invoke(event) == {"warm": True}

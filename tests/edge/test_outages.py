@@ -1,4 +1,4 @@
-"""What clients see while Redis is away, and clients that do not keep up."""
+"""Outages of Redis and of the gateway as clients see them, and clients that are too slow."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from tests.support.waiting import until
 
 
 class Gateway:
-    """A gateway that can be stopped and started again in the same place."""
+    """Gateway that can be stopped and started again on the same port."""
 
     def __init__(self, tcp: RedisTcpSettings) -> None:
         self._tcp = tcp
@@ -44,7 +44,7 @@ def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
     own.stop()
 
 
-async def test_without_redis_the_answer_is_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:
+async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:
     async with serve(own_gateway.settings, Files()) as edge, client(edge, "ada") as http:
         run_id = await create(http)
         assert (await http.get("/ready")).json() == {"status": "ready"}
@@ -63,7 +63,7 @@ async def test_without_redis_the_answer_is_503(worker: SimulatedWorker, own_gate
         assert (await http.get(f"/agent/runs/{run_id}")).status_code == 200
 
 
-async def test_a_gateway_that_has_lost_redis_is_an_outage_too(tmp_path: Path) -> None:
+async def test_a_gateway_without_redis_counts_as_an_outage(tmp_path: Path) -> None:
     with ExitStack() as redis:
         tcp = redis.enter_context(valkey_server(tmp_path))
         with gateway(tcp) as rest:
@@ -77,13 +77,13 @@ async def test_a_gateway_that_has_lost_redis_is_an_outage_too(tmp_path: Path) ->
                 assert (await http.post("/agent/runs", json=PLAN)).status_code == 503
 
 
-async def test_while_redis_loads_its_data_it_is_an_outage(tmp_path: Path) -> None:
+async def test_a_redis_that_loads_its_data_counts_as_an_outage(tmp_path: Path) -> None:
     with valkey_server(tmp_path) as tcp:
         redis = RedisTcp(tcp)
         await save_ballast(redis)
     with gateway(tcp) as rest:
         async with serve(rest, Files()) as edge, client(edge, "ada") as http:
-            # The last to start: it loads for a minute only.
+            # Started last, because it loads for a minute only.
             with valkey_server(tmp_path, urlsplit(tcp.url).port, *LOADS_SLOWLY):
                 answer = await http.post("/agent/runs", json=PLAN)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
@@ -119,7 +119,7 @@ async def test_streams_outlive_the_gateway(worker: SimulatedWorker, own_gateway:
 
 @asynccontextmanager
 async def mute_client(edge: Edge, run_id: str) -> AsyncIterator[asyncio.StreamReader]:
-    """A client that asks for a stream and then does not read it."""
+    """Client that requests a stream and then does not read it."""
     port = int(edge.url.rsplit(":", 1)[1])
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     request = f"GET /agent/logs/{run_id}/stream HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKENS['ada']}\r\n\r\n"
@@ -130,7 +130,7 @@ async def mute_client(edge: Edge, run_id: str) -> AsyncIterator[asyncio.StreamRe
         await writer.wait_closed()
 
 
-async def test_a_client_that_does_not_read_is_cut_off_and_slows_nobody(
+async def test_a_client_that_does_not_read_is_disconnected_and_delays_no_other(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     settings = ApiSettings(stream_stall_s=0.3)
@@ -159,7 +159,9 @@ async def test_a_client_that_does_not_read_is_cut_off_and_slows_nobody(
         assert edge.feed.opened == 1
 
 
-async def test_many_streams_on_many_runs(ada: httpx.AsyncClient, worker: SimulatedWorker, edge: Edge) -> None:
+async def test_many_streams_of_many_runs_get_all_events(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, edge: Edge
+) -> None:
     runs = [await create(ada) for _ in range(10)]
 
     async def watch(run_id: str) -> list[int]:
@@ -180,7 +182,7 @@ async def test_many_streams_on_many_runs(ada: httpx.AsyncClient, worker: Simulat
         assert seen == list(range(1, 13))
 
 
-async def test_what_nobody_foresaw_shows_nothing_of_the_inside(
+async def test_an_unexpected_error_shows_no_internal_details(
     worker: SimulatedWorker, rest_settings: RedisRestSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Files):

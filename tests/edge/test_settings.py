@@ -1,4 +1,4 @@
-"""Settings: what is read, and the line that says what is wrong."""
+"""Settings: the variables that are read, and the error messages for bad ones."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def read(**changes: str) -> EdgeSettings:
     return EdgeSettings.from_env(Env({**ENV, **changes}))
 
 
-def test_the_defaults() -> None:
+def test_unset_variables_have_their_defaults() -> None:
     settings = read()
     assert settings.store.retention_s == 30 * 24 * 3600
     assert settings.store.keys.prefix == ""
@@ -24,7 +24,7 @@ def test_the_defaults() -> None:
     assert (settings.api.max_body_bytes, settings.api.presign_expiry_s) == (1024 * 1024, 300)
 
 
-def test_what_is_set_is_read() -> None:
+def test_set_variables_are_read() -> None:
     settings = read(RETENTION_DAYS="7", REDIS_KEY_PREFIX="{sb}:", EDGE_STREAM_HOLD_S="90", EDGE_STREAM_PING_S="5")
     assert (settings.store.retention_s, settings.store.keys.prefix) == (7 * 24 * 3600, "{sb}:")
     assert (settings.api.stream_hold_s, settings.api.stream_ping_s) == (90.0, 5.0)
@@ -51,14 +51,14 @@ def test_secrets_are_not_shown() -> None:
         (f"[{ADA}, {ADA.replace('ada', 'bob')}]", "the same key twice"),
     ],
 )
-def test_bad_api_keys(keys: str, reason: str) -> None:
+def test_bad_api_keys_are_rejected(keys: str, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason) as caught:
         read(SWISSBRAIN_API_KEYS=keys)
     assert str(caught.value).startswith("SWISSBRAIN_API_KEYS ")
     assert "plain-token" not in str(caught.value)
 
 
-def test_api_keys_from_a_file(tmp_path: Path) -> None:
+def test_api_keys_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(f"[{ADA}]")
     assert [key.user for key in read(SWISSBRAIN_API_KEYS="", SWISSBRAIN_API_KEYS_FILE=str(path)).api_keys] == ["ada"]
@@ -68,7 +68,7 @@ def test_api_keys_from_a_file(tmp_path: Path) -> None:
         read(SWISSBRAIN_API_KEYS="", SWISSBRAIN_API_KEYS_FILE=str(tmp_path / "none"))
 
 
-def test_without_being_told_no_page_may_call_and_there_are_no_stream_tokens() -> None:
+def test_cors_and_stream_tokens_are_off_by_default() -> None:
     for settings in (read(), read(EDGE_CORS_ORIGINS=" ", EDGE_STREAM_TOKEN_KEY="")):
         assert (settings.api.cors_origins, settings.api.stream_token_keys) == ((), ())
 
@@ -83,7 +83,7 @@ def test_without_being_told_no_page_may_call_and_there_are_no_stream_tokens() ->
         ("http://a:443,https://a:80", ["http://a:443", "https://a:80"]),
     ],
 )
-def test_the_origins_that_may_call(given: str, origins: list[str]) -> None:
+def test_allowed_origins_are_read(given: str, origins: list[str]) -> None:
     assert [*read(EDGE_CORS_ORIGINS=given).api.cors_origins] == origins
 
 
@@ -106,15 +106,15 @@ def test_the_origins_that_may_call(given: str, origins: list[str]) -> None:
         "",
     ],
 )
-def test_what_no_browser_sends_as_an_origin(bad: str) -> None:
+def test_origins_that_no_browser_sends_are_rejected(bad: str) -> None:
     with pytest.raises(SettingsError) as caught:
         read(EDGE_CORS_ORIGINS=f"https://good.example,{bad}")
     assert str(caught.value).startswith("EDGE_CORS_ORIGINS ")
-    assert str(caught.value).endswith(f"{bad!r} is none")
+    assert str(caught.value).endswith(f"{bad!r} is not one")
     assert "\n" not in str(caught.value)
 
 
-def test_keys_of_stream_tokens(tmp_path: Path) -> None:
+def test_stream_token_keys_are_read(tmp_path: Path) -> None:
     new, old = "n" * 32, "o" * 40
     assert read(EDGE_STREAM_TOKEN_KEY=new).api.stream_token_keys == (new,)
     settings = read(EDGE_STREAM_TOKEN_KEY=f"{new}, {old}")
@@ -135,7 +135,7 @@ def test_keys_of_stream_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad", ["secret" * 5, f"{'k' * 32},", f"{'k' * 32},secret", "-----BEGIN PRIVATE KEY-----\nsecret"]
 )
-def test_bad_keys_of_stream_tokens(bad: str) -> None:
+def test_bad_stream_token_keys_are_rejected(bad: str) -> None:
     with pytest.raises(SettingsError, match=r"^EDGE_STREAM_TOKEN_KEY must hold keys of at least 32") as caught:
         read(EDGE_STREAM_TOKEN_KEY=bad)
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""One invocation of a function, as Lambda sees it."""
+"""One invocation of a function, seen from Lambda."""
 
 import asyncio
 import base64
@@ -11,10 +11,10 @@ DELIMITER = bytes(8)
 
 
 class Call:
-    """What was asked, and what has come back so far.
+    """Event of an invocation, and the response as far as it has arrived.
 
-    `outcome` is empty until it is over: answered, failed (the function said so), broken (its answer ended halfway),
-    too large, timed out (the process was killed), or exited (it ended by itself).
+    `outcome` is empty while the invocation runs, then one of: answered, failed (reported by the function), broken
+    (the response ended halfway), too large, timed out (the process was killed), or exited (the process ended).
     """
 
     def __init__(self, event: bytes, timeout_s: float) -> None:
@@ -30,17 +30,17 @@ class Call:
         self._changed = asyncio.Event()
 
     def changed(self) -> None:
-        """Wake those who wait for more."""
+        """Wake the tasks that wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def end(self, outcome: str) -> None:
-        """It is over; the first to say so is right."""
+        """Set the outcome, unless it is set already."""
         self.outcome = self.outcome or outcome
         self.changed()
 
     def end_with_trailers(self, trailers: dict[str, str]) -> None:
-        """A streamed answer has come to its end, which may be an error."""
+        """End a streamed response; the trailers may report an error."""
         if trailers:
             self.error = json.loads(base64.b64decode(trailers["lambda-runtime-function-error-body"], validate=True))
             assert self.error
@@ -48,14 +48,14 @@ class Call:
         self.end("failed" if trailers else "answered")
 
     async def until(self, predicate: Callable[[], object], description: str) -> None:
-        """Wait until something holds."""
+        """Wait until the predicate holds."""
         async with asyncio.timeout(60):
             while not predicate():
                 assert not self.outcome, f"the invocation is over ({self.outcome}): {description}"
                 await self._changed.wait()
 
     async def begun(self) -> bool:
-        """Wait until there is an answer, or none; whether it streams."""
+        """Wait until a response has begun or the invocation has ended. Return whether the response streams."""
         while not self.streamed and not self.outcome:
             await self._changed.wait()
         return self.streamed
@@ -68,7 +68,7 @@ class Call:
         return self.outcome
 
     async def head(self) -> dict[str, Any]:
-        """Status, headers and cookies, as soon as they are there; of an answer that is no stream, all of it."""
+        """Wait for status, headers and cookies, and return them; without streaming, return all of it."""
         while not self.outcome and not (self.streamed and DELIMITER in self.body):
             await self._changed.wait()
         if not self.streamed:
@@ -79,7 +79,7 @@ class Call:
         return dict(json.loads(head))
 
     async def content(self) -> AsyncIterator[bytes]:
-        """The body of a streamed answer as it comes."""
+        """Yield the body of a streamed response as it arrives."""
         await self.head()
         taken = self.body.index(DELIMITER) + len(DELIMITER)
         while True:
@@ -91,6 +91,6 @@ class Call:
                 return
             await self._changed.wait()
 
-    async def whole(self) -> tuple[dict[str, Any], bytes]:
-        """The head and all of the body of a streamed answer, however it ended."""
+    async def complete(self) -> tuple[dict[str, Any], bytes]:
+        """Return the head and the complete body of a streamed response, whatever its outcome."""
         return await self.head(), b"".join([part async for part in self.content()])

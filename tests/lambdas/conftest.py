@@ -1,4 +1,4 @@
-"""Lambda functions as processes of their own, behind a real gateway and a real Valkey, each with its function URL."""
+"""Lambda functions in separate processes, in front of a real gateway and a real Valkey, each with a function URL."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ POLLING = [sys.executable, "-m", "awslambdaric", "edge_api.handler.handler"]
 
 
 class Start(Protocol):
-    """Makes an execution environment for a command, with variables added to those of the function."""
+    """Create an execution environment for a command, with variables in addition to those of the function."""
 
     def __call__(
         self, command: list[str], timeout_s: float = 60, **variables: str
@@ -70,21 +70,21 @@ def start(variables: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def streaming(start: Start) -> AsyncIterator[FunctionUrl]:
-    """The function whose answers stream."""
+    """The function whose responses stream."""
     async with function_url(lambda: start(STREAMING)) as front:
         yield front
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def polling(start: Start) -> AsyncIterator[FunctionUrl]:
-    """The function under Lambda's own runtime, which answers polls."""
+    """The function under Lambda's own runtime, which responds to polls."""
     async with function_url(lambda: start(POLLING, EDGE_LOG_MODE="longpoll")) as front:
         yield front
 
 
 @pytest.fixture(params=["streaming", "polling"])
 def front(request: pytest.FixtureRequest, streaming: FunctionUrl, polling: FunctionUrl) -> FunctionUrl:
-    """One function after the other."""
+    """Each of the two functions in turn."""
     return {"streaming": streaming, "polling": polling}[request.param]
 
 
@@ -97,7 +97,7 @@ async def connection(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def redis(connection: RedisTcp) -> RedisTcp:
-    """A way into the database past the API; it begins empty."""
+    """Direct connection to the database, which is empty at first."""
     await connection.command("FLUSHALL")
     return connection
 

@@ -1,4 +1,4 @@
-"""An execution environment of Lambda: one function process, started, frozen, thawed and killed as Lambda does."""
+"""Execution environment: one function process, which is started, frozen, thawed and killed as Lambda does it."""
 
 import asyncio
 import json
@@ -12,13 +12,13 @@ from tests.lambdas.call import Call
 from tests.lambdas.runtime_api import RuntimeApi
 
 GRACE_S = 10.0
-"""Lambda kills at the deadline. Functions answer before it, but on a machine that does much else this may come late."""
+"""Lambda kills at the deadline. On a busy test machine a function that responds in time may look late."""
 
 
 class Environment:
-    """Takes one invocation at a time. Between them the process is stopped, so nothing in it goes on by itself.
+    """Environment that takes one invocation at a time. The process is stopped in between.
 
-    It is killed `grace_s` after the deadline that it was told of.
+    The process is killed `grace_s` after the deadline that it was given.
     """
 
     def __init__(self, command: Sequence[str], variables: Mapping[str, str], log: Path, timeout_s: float = 60) -> None:
@@ -34,7 +34,7 @@ class Environment:
         self.api = RuntimeApi(self)
 
     async def invoke(self, event: object, timeout_s: float | None = None) -> Call:
-        """Hand an event to the function, starting it if it does not run."""
+        """Hand an event to the function. Start the function if it does not run."""
         call = Call(json.dumps(event).encode(), timeout_s or self._timeout_s)
         if self.process is None or self.process.returncode is not None:
             await self.start()
@@ -51,19 +51,19 @@ class Environment:
         self._watching = asyncio.create_task(self._watch(self.process))
 
     async def exited(self) -> int:
-        """Wait until the process has ended by itself; its exit code."""
+        """Wait until the process has exited. Return its exit code."""
         assert self.process
         async with asyncio.timeout(60):
             return await self.process.wait()
 
-    async def settled(self) -> None:
-        """Wait until the process has asked for its next invocation and has been frozen."""
+    async def wait_frozen(self) -> None:
+        """Wait until the process has requested its next invocation and has been frozen."""
         async with asyncio.timeout(60):
             while not self.frozen:
                 await asyncio.sleep(0.01)
 
     def log(self) -> str:
-        """What the function has logged."""
+        """Return the log of the function."""
         return self._log.read_text() if self._log.exists() else ""
 
     def freeze(self) -> None:
@@ -93,7 +93,7 @@ class Environment:
                 os.kill(self.process.pid, number)
 
     async def close(self) -> None:
-        """Kill the process. Whatever it did against the protocol is an error now."""
+        """Kill the process. Raise if it has violated the protocol."""
         self._signal(signal.SIGKILL)
         if self._watching:
             await self._watching
@@ -105,7 +105,7 @@ class Environment:
 async def environment(
     command: Sequence[str], variables: Mapping[str, str], log: Path, timeout_s: float = 60
 ) -> AsyncIterator[Environment]:
-    """An environment whose function is started by its first invocation."""
+    """Yield an environment whose function is started by its first invocation."""
     made = Environment(command, variables, log, timeout_s)
     await made.api.start()
     try:

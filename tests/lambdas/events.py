@@ -1,4 +1,4 @@
-"""HTTP requests as the events that Lambda makes of them."""
+"""HTTP requests as Lambda events."""
 
 import base64
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ PLAIN = ("text/", "application/json", "application/javascript", "application/xml
 
 
 def function_url_event(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
-    """A request to a function URL or an HTTP API: payload format 2.0. What is no text comes as base64."""
+    """Return the event of a request to a function URL or an HTTP API (payload format 2.0). Binary bodies are base64."""
     path, _, query = path.partition("?")
     encoded = not headers.get("content-type", "text/plain").startswith(PLAIN)
     return {
@@ -40,7 +40,7 @@ def function_url_event(method: str, path: str, headers: Mapping[str, str], body:
 
 
 def rest_event(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
-    """The same through a REST API."""
+    """Return the event of a request to a REST API."""
     path, _, query = path.partition("?")
     values = parse_qs(query)
     return {

@@ -1,4 +1,4 @@
-"""A function URL: HTTP in front of a function that has as many execution environments as there are requests."""
+"""Function URL: HTTP in front of a function, with one execution environment for each concurrent request."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ New = Callable[[], AbstractAsyncContextManager[Environment]]
 
 
 class _QuietServer(uvicorn.Server):
-    """Leaves the signals of the test process alone."""
+    """Server that leaves the signal handlers of the test process unchanged."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -26,9 +26,9 @@ class _QuietServer(uvicorn.Server):
 
 
 class FunctionUrl:
-    """Passes a streamed answer on as it comes, and one that is a whole when it is there.
+    """ASGI application that passes a streamed response on as it arrives, and any other response when it is complete.
 
-    A client that leaves is not told to the function, which goes on, and is billed, to its end.
+    A function does not notice that its client has disconnected: as on Lambda, it runs, and is billed, to its end.
     """
 
     def __init__(self, new: New, stack: AsyncExitStack) -> None:
@@ -43,9 +43,9 @@ class FunctionUrl:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = await self._invoke(await _event(scope, receive))
         if await call.begun():
-            await self._pass_on(call, send)
+            await self._forward(call, send)
         elif await call.ended() == "answered":
-            await _answer_whole(await call.head(), send)
+            await _send_complete(await call.head(), send)
         else:
             await _answer(send, 502, {"content-type": "application/json"}, b'{"Message":null}')
 
@@ -57,16 +57,16 @@ class FunctionUrl:
         environment = self.idle.pop()
         call = await environment.invoke(event)
         self.calls.append(call)
-        task = asyncio.create_task(self._give_back(environment, call))
+        task = asyncio.create_task(self._release(environment, call))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         return call
 
-    async def _give_back(self, environment: Environment, call: Call) -> None:
+    async def _release(self, environment: Environment, call: Call) -> None:
         await call.ended()
         self.idle.append(environment)
 
-    async def _pass_on(self, call: Call, send: Send) -> None:
+    async def _forward(self, call: Call, send: Send) -> None:
         head = await call.head()
         headers = [(name.encode(), value.encode()) for name, value in head["headers"].items()]
         headers += [(b"set-cookie", cookie.encode()) for cookie in head["cookies"]]
@@ -77,7 +77,7 @@ class FunctionUrl:
             await send({"type": "http.response.body"})
 
     async def close(self) -> None:
-        """Forget about invocations that are still under way; their environments are killed."""
+        """Cancel the invocations that still run; their environments are killed."""
         for task in self._ending:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
@@ -94,7 +94,7 @@ async def _event(scope: Scope, receive: Receive) -> object:
     return function_url_event(scope["method"], scope["path"] + (f"?{query}" if query else ""), headers, body)
 
 
-async def _answer_whole(answer: dict[str, object], send: Send) -> None:
+async def _send_complete(answer: dict[str, object], send: Send) -> None:
     body = str(answer["body"]).encode()
     headers = answer["headers"]
     assert isinstance(headers, dict)
@@ -111,7 +111,7 @@ async def _answer(send: Send, status: int, headers: dict[str, str], body: bytes)
 
 @asynccontextmanager
 async def function_url(new: New) -> AsyncIterator[FunctionUrl]:
-    """A function URL on a free port. `new` makes an execution environment."""
+    """Run a function URL on a free port. `new` creates an execution environment."""
     async with AsyncExitStack() as stack:
         front = FunctionUrl(new, stack)
         config = uvicorn.Config(front, host="127.0.0.1", port=0, log_config=None, lifespan="off", ws="none")

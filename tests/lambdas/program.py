@@ -1,4 +1,4 @@
-"""A streaming function whose application does what the path says: what the API itself is made never to do."""
+"""Streaming function whose application misbehaves as the path selects, in ways in which the API never does."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ Rest = Callable[["Answer"], Awaitable[None]]
 
 
 class Answer:
-    """The answer to one request, which begins with what was asked."""
+    """Response to one request."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.receive, self.send = receive, send
@@ -39,8 +39,8 @@ class Answer:
     async def end(self) -> None:
         await self.send({"type": "http.response.body"})
 
-    async def left(self) -> None:
-        """Wait until the client has left."""
+    async def disconnected(self) -> None:
+        """Wait until the client has disconnected."""
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
@@ -54,16 +54,16 @@ async def half(_answer: Answer) -> None:
 
 
 async def slow(answer: Answer) -> None:
-    await answer.left()
+    await answer.disconnected()
     await answer.piece(" left")
     await answer.end()
 
 
 async def endless(answer: Answer) -> None:
-    leaving = asyncio.create_task(answer.left())
-    while not leaving.done():
+    disconnected = asyncio.create_task(answer.disconnected())
+    while not disconnected.done():
         await answer.piece("x" * 1000)
-        await asyncio.wait({leaving}, timeout=0.01)
+        await asyncio.wait({disconnected}, timeout=0.01)
     await answer.end()
 
 
@@ -71,7 +71,7 @@ RESTS: dict[str, Rest] = {"/": Answer.end, "/fail": fail, "/half": half, "/slow"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer as the path says."""
+    """Respond as the path selects."""
     if scope["path"] == "/raise":
         raise RuntimeError("before the first byte")
     if scope["path"] == "/nothing":

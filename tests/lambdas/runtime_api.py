@@ -1,4 +1,4 @@
-"""The Lambda Runtime API over real sockets, as strict as the real one, and as unreliable as a test wants it."""
+"""Lambda Runtime API over real sockets: as strict as the real one, and as unreliable as a test wants."""
 
 import asyncio
 import json
@@ -16,12 +16,12 @@ HEAD_BYTES = 16 * 1024
 STREAM_TYPE = "application/vnd.awslambda.http-integration-response"
 
 
-class Gone(Exception):
-    """The function has closed the connection, or it was closed for it."""
+class ConnectionClosed(Exception):
+    """The connection was closed, by the function or by this API."""
 
 
 class Wire:
-    """A connection of the function, read and written with h11."""
+    """Connection of the function, read and written with h11."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -34,9 +34,9 @@ class Wire:
             while (event := self.http.next_event()) is h11.NEED_DATA:
                 self.http.receive_data(await self.reader.read(65536))
         except (OSError, h11.RemoteProtocolError) as exc:
-            raise Gone(str(exc)) from exc
+            raise ConnectionClosed(str(exc)) from exc
         if isinstance(event, h11.ConnectionClosed):
-            raise Gone("closed")
+            raise ConnectionClosed("closed")
         return event
 
     async def send(self, event: Any) -> None:
@@ -44,7 +44,7 @@ class Wire:
             self.writer.write(self.http.send(event) or b"")
             await self.writer.drain()
         except OSError as exc:
-            raise Gone(str(exc)) from exc
+            raise ConnectionClosed(str(exc)) from exc
 
     async def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         head = [*headers.items(), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -53,7 +53,7 @@ class Wire:
         await self.send(h11.EndOfMessage())
 
     async def body(self) -> bytes:
-        """The rest of a request, whole."""
+        """Return the rest of a request's body."""
         parts = bytearray()
         while not isinstance(event := await self.receive(), h11.EndOfMessage):
             parts += event.data
@@ -61,20 +61,20 @@ class Wire:
 
 
 class Function(Protocol):
-    """What the API tells of the function."""
+    """Interface through which the API reports on the function."""
 
     def freeze(self) -> None:
-        """It waits, and there is nothing for it to do."""
+        """Called when the function waits and there is no invocation for it."""
 
     def thaw(self) -> None:
-        """There is something for it to do."""
+        """Called when there is an invocation for the function."""
 
     def begin(self, call: Call) -> None:
-        """It has been given a call."""
+        """Called when the function has received an invocation."""
 
 
 class RuntimeApi:
-    """One execution environment's API."""
+    """Runtime API of one execution environment."""
 
     def __init__(self, function: Function) -> None:
         self._function = function
@@ -91,9 +91,9 @@ class RuntimeApi:
         self.reading = asyncio.Event()
         self.reading.set()
         self.break_after: int | None = None
-        """Close the connection after so many pieces of the next streamed answer."""
+        """Number of pieces of the next streamed response after which the connection is closed."""
         self.refuse_with: int | None = None
-        """Refuse the next answer with this status."""
+        """Status with which the next response is rejected."""
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -108,13 +108,13 @@ class RuntimeApi:
         await self._server.wait_closed()
 
     def put(self, call: Call) -> None:
-        """Have a call handed to whoever asks for the next."""
+        """Queue a call for the next request for an invocation."""
         self._waiting.append(call)
         self._arrived.set()
         self._function.thaw()
 
     def abandon(self) -> None:
-        """The function has exited."""
+        """Report that the function has exited."""
         for call in [self.current, *self._waiting]:
             if call:
                 call.end("exited")
@@ -137,7 +137,7 @@ class RuntimeApi:
                 if wire.http.our_state is not h11.DONE or wire.http.their_state is not h11.DONE:
                     break
                 wire.http.start_next_cycle()
-        except Gone:
+        except ConnectionClosed:
             pass
         finally:
             self._wires.discard(wire)
@@ -179,7 +179,7 @@ class RuntimeApi:
         return None
 
     async def _work(self, wire: Wire) -> None:
-        """Wait for a call, with the function frozen. Raises Gone."""
+        """Wait for a call while the function is frozen. Raises ConnectionClosed."""
         self.idle, closing = wire, asyncio.create_task(wire.reader.read(1))
         try:
             while not self._waiting:
@@ -189,7 +189,7 @@ class RuntimeApi:
                 await asyncio.wait({closing, arriving}, return_when=asyncio.FIRST_COMPLETED)
                 arriving.cancel()
                 if closing.done():
-                    raise Gone("closed while it waited")
+                    raise ConnectionClosed("closed while it waited")
         finally:
             self.idle = None
             closing.cancel()
@@ -225,10 +225,10 @@ class RuntimeApi:
                 call.pieces += event.chunk_end
                 if call.pieces == self.break_after:
                     self.break_after = None
-                    raise Gone("on purpose")
+                    raise ConnectionClosed("on purpose")
                 call.changed()
                 await self.reading.wait()
-        except Gone:
+        except ConnectionClosed:
             self.current = None
             call.end("broken")
             raise

@@ -1,4 +1,4 @@
-"""What Lambda's limits leave of a log that is followed: nothing is cut off, and nothing is left behind."""
+"""Lambda's limits: a followed log loses nothing at a deadline or a size limit, and leaves nothing open."""
 
 import json
 import time
@@ -28,19 +28,19 @@ async def create(worker: SimulatedWorker) -> None:
 
 
 async def ask(function: Environment, event: object, timeout_s: float = 60) -> str:
-    """The text of an answer, which has to be whole and in time."""
+    """Return the text of a response, which has to be complete and in time."""
     call = await function.invoke(event, timeout_s)
     outcome = await call.ended()
     assert outcome == "answered", function.log()
     if call.streamed:
-        return (await call.whole())[1].decode()
+        return (await call.complete())[1].decode()
     answer = await call.head()
     assert answer["isBase64Encoded"] is False
     return str(answer["body"])
 
 
 @pytest.mark.parametrize(("command", "mode"), FUNCTIONS)
-async def test_an_answer_ends_whole_before_the_deadline_and_the_next_goes_on(
+async def test_a_response_ends_in_order_before_the_deadline_and_the_next_one_continues(
     start: Start, worker: SimulatedWorker, command: list[str], mode: str
 ) -> None:
     await create(worker)
@@ -60,17 +60,17 @@ async def test_an_answer_ends_whole_before_the_deadline_and_the_next_goes_on(
 
 
 @pytest.mark.parametrize(("command", "mode"), FUNCTIONS)
-async def test_a_frozen_function_follows_nothing(
+async def test_a_frozen_function_has_no_open_subscription(
     start: Start, worker: SimulatedWorker, command: list[str], mode: str
 ) -> None:
-    """Its clock stands still as soon as it has answered: whatever it had not closed by then would stay open."""
+    """The process is frozen as soon as it has responded, so anything that it has not closed by then stays open."""
 
     async def followers() -> int:
         reply = await worker.redis.command("PUBSUB", "NUMSUB", f"agent:logs:{RUN}")
         assert isinstance(reply, list)
         return int(str(reply[1]))
 
-    async def nobody() -> bool:
+    async def no_follower() -> bool:
         return await followers() == 0
 
     await create(worker)
@@ -83,13 +83,13 @@ async def test_a_frozen_function_follows_nothing(
 
             await until(followed, "the log is followed")
             assert await call.ended() == "answered"
-            await function.settled()
-            await until(nobody, "nobody follows the log")
+            await function.wait_frozen()
+            await until(no_follower, "nobody follows the log")
             assert function.frozen
 
 
-async def test_a_long_log_comes_in_answers_that_lambda_takes(start: Start, worker: SimulatedWorker) -> None:
-    """Every letter takes six bytes in the answer: Lambda's runtime escapes all that is not ASCII."""
+async def test_a_long_log_is_split_into_responses_within_lambdas_limit(start: Start, worker: SimulatedWorker) -> None:
+    """Each letter takes six bytes in the response, because Lambda's runtime escapes every non-ASCII character."""
     await create(worker)
     lease = await worker.claim()
     for number in range(2, 90):
@@ -111,7 +111,7 @@ async def test_a_long_log_comes_in_answers_that_lambda_takes(start: Start, worke
     assert MAX_BYTES / 3 < max(sizes) < MAX_BYTES * 2 / 3
 
 
-async def test_a_missing_variable_is_told_to_lambda(start: Start) -> None:
+async def test_a_missing_variable_is_reported_to_lambda(start: Start) -> None:
     async with start(POLLING, S3_SECRET_KEY="") as function:
         call = await function.invoke(poll())
         assert await call.ended() == "failed"
@@ -119,7 +119,7 @@ async def test_a_missing_variable_is_told_to_lambda(start: Start) -> None:
         assert (call.error["errorType"], call.error["errorMessage"]) == ("SettingsError", "S3_SECRET_KEY is not set")
 
 
-async def test_warm_up_events_are_answered_at_once(start: Start) -> None:
+async def test_warm_up_events_get_an_immediate_response(start: Start) -> None:
     async with start(POLLING) as function:
         for event in ({"source": "aws.events", "detail-type": "Scheduled Event"}, {}):
             call = await function.invoke(event)
@@ -127,8 +127,8 @@ async def test_warm_up_events_are_answered_at_once(start: Start) -> None:
             assert json.loads(call.body) == {"warm": True}
 
 
-async def test_the_stand_in_kills_what_is_late(start: Start) -> None:
-    """Without this, the tests of deadlines would show nothing."""
+async def test_the_test_environment_kills_a_late_function(start: Start) -> None:
+    """The tests of deadlines rely on this."""
     async with start(POLLING, EDGE_LOG_MODE="longpoll") as function:
         function.grace_s = 0
         call = await function.invoke({}, timeout_s=0.001)

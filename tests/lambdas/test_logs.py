@@ -1,4 +1,4 @@
-"""Logs live from Lambda, as a client sees them: the function that streams and the one that polls bring the same."""
+"""Live logs from Lambda: a client gets the same events from the function that streams and from the one that polls."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ async def test_events_arrive_while_the_run_still_runs(streaming: FunctionUrl, wo
     assert streaming.calls[-1].pieces >= 7
 
 
-async def test_a_client_sees_each_event_once_and_in_order(front: FunctionUrl, worker: SimulatedWorker) -> None:
+async def test_a_client_gets_each_event_once_and_in_order(front: FunctionUrl, worker: SimulatedWorker) -> None:
     async with ada(front) as http:
         run_id = await create(http)
         watching = asyncio.create_task(follow_to_the_end(http, run_id))
@@ -69,7 +69,7 @@ async def test_our_client_follows_a_run(front: FunctionUrl, worker: SimulatedWor
     assert await following == list(range(1, 11))
 
 
-async def test_a_late_joiner_sees_the_same(front: FunctionUrl, worker: SimulatedWorker) -> None:
+async def test_a_late_joiner_gets_the_same_events(front: FunctionUrl, worker: SimulatedWorker) -> None:
     async with ada(front) as http:
         run_id = await create(http)
         lease = await worker.claim()
@@ -82,23 +82,23 @@ async def test_a_late_joiner_sees_the_same(front: FunctionUrl, worker: Simulated
         assert numbers(await late) == list(range(1, 9))
 
 
-async def test_a_run_that_has_ended_is_answered_at_once_from_any_event_on(
+async def test_the_log_of_an_ended_run_is_returned_immediately_from_any_event_on(
     front: FunctionUrl, worker: SimulatedWorker
 ) -> None:
     async with ada(front) as http:
         run_id = await create(http)
         await worker.complete(events=5, status=Status.FAILED)
-        whole = await follow(http, run_id)
-        assert numbers(whole) == list(range(1, 8))
-        assert whole[-1].event == "end"
+        expected = await follow(http, run_id)
+        assert numbers(expected) == list(range(1, 8))
+        assert expected[-1].event == "end"
         for after in range(7):
             seen = await follow(http, run_id, after)
-            assert [event.data for event in seen] == [event.data for event in whole[after:]]
+            assert [event.data for event in seen] == [event.data for event in expected[after:]]
         answer = await http.get(f"/agent/logs/{run_id}/stream", headers={"Last-Event-ID": "7"})
         assert (answer.status_code, answer.content) == (204, b"")
 
 
-async def test_requests_of_one_process_share_it(front: FunctionUrl, worker: SimulatedWorker) -> None:
+async def test_requests_share_the_clients_of_their_process(front: FunctionUrl, worker: SimulatedWorker) -> None:
     async with ada(front) as http:
         await create(http)
         process = front.idle[-1].process

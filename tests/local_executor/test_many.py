@@ -1,4 +1,4 @@
-"""Many programs at once, and the loop that the worker uses."""
+"""Many concurrent programs, with asyncio's event loop and with uvloop."""
 
 import asyncio
 import os
@@ -10,22 +10,22 @@ import pytest
 import uvloop
 
 from infra.contract.errors import HostExhausted
-from tests.local_executor.parent import DAEMON
-from tests.local_executor.rig import Bench, PlainFiles, open_fds
+from tests.local_executor.rig import DAEMON, Bench, PlainFiles
+from tests.support.processes import open_fds
 from tests.support.waiting import until
 
 
 async def twenty(bench: Bench) -> None:
-    """Twenty programs at once, with results of their own."""
+    """Run twenty programs concurrently and compare their results."""
     before = len(open_fds())
-    ran = await asyncio.gather(
+    results = await asyncio.gather(
         *(
             bench.run(f"echo {n}; id -u; sleep 0.5; echo {n} > mine; exit {n}", run_id=f"run-{n}", files=PlainFiles())
             for n in range(20)
         )
     )
-    assert [one.code for one in ran] == list(range(20))
-    assert [one.out.split()[0] for one in ran] == [str(n) for n in range(20)]
+    assert [one.code for one in results] == list(range(20))
+    assert [one.out.split()[0] for one in results] == [str(n) for n in range(20)]
     for n in range(20):
         assert (bench.root / f"run-{n}/workspace/mine").read_text() == f"{n}\n"
         await bench.executor.release(f"run-{n}")
@@ -34,16 +34,8 @@ async def twenty(bench: Bench) -> None:
 
 
 async def cancelled(bench: Bench) -> None:
-    """Twelve programs with daemons, all cancelled."""
-    up = asyncio.Semaphore(0)
-    running = [
-        asyncio.ensure_future(
-            bench.run(DAEMON, "python", run_id=f"run-{n}", files=PlainFiles(), on_line=lambda *_: up.release())
-        )
-        for n in range(12)
-    ]
-    for _ in running:
-        await asyncio.wait_for(up.acquire(), 60)
+    """Cancel twelve concurrent programs with daemons."""
+    running = await asyncio.gather(*(bench.start(DAEMON, run_id=f"run-{n}", files=PlainFiles()) for n in range(12)))
     assert len(bench.alive()) >= 12
     for task in running:
         task.cancel()
@@ -53,7 +45,7 @@ async def cancelled(bench: Bench) -> None:
 
 
 async def everything(bench: Bench) -> None:
-    """What the worker's loop has to be able to do."""
+    """Run programs with every kind of end."""
     await bench.executor.check()
     await twenty(bench)
     await cancelled(bench)
@@ -61,8 +53,8 @@ async def everything(bench: Bench) -> None:
         await bench.run(
             "yes 'a line of some length, as most are in the output of programs' | head -c 5M", run_id="flood"
         )
-    ).ended.stdout_bytes == 5 * 1024 * 1024
-    assert (await bench.run("sleep 1000", run_id="late", timeout_s=0.5)).ended.timed_out
+    ).execution.stdout_bytes == 5 * 1024 * 1024
+    assert (await bench.run("sleep 1000", run_id="late", timeout_s=0.5)).execution.timed_out
     assert (await bench.run("exec >&- 2>&-; exit 4", run_id="closed")).code == 4
     for n in range(10):
         task = asyncio.ensure_future(bench.run(DAEMON, "python", run_id=f"storm-{n}"))
@@ -74,7 +66,7 @@ async def everything(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_many_at_once(bench: Bench, run: object) -> None:
+def test_many_programs_can_run_concurrently(bench: Bench, run: object) -> None:
     assert callable(run)
     run(everything(bench))
 
@@ -84,7 +76,7 @@ async def test_two_calls_of_one_run_share_its_workspace(bench: Bench) -> None:
     assert (await bench.run("cat shared", call="step-1")).out == "from the first\n"
 
 
-async def test_a_run_that_is_released_leaves_nothing_however_deep_it_dug(bench: Bench) -> None:
+async def test_a_release_removes_deep_and_locked_folders(bench: Bench) -> None:
     source = (
         "import os\n"
         "for n in range(3000):\n"
@@ -99,8 +91,8 @@ async def test_a_run_that_is_released_leaves_nothing_however_deep_it_dug(bench: 
     assert Path("/etc/passwd").exists()
 
 
-async def test_a_full_table_of_descriptors_is_an_error_and_leaves_nothing(bench: Bench) -> None:
-    """Whichever of the calls fails first: what was opened is closed, what was started is dead."""
+async def test_a_start_without_free_descriptors_is_exhaustion_and_leaves_nothing(bench: Bench) -> None:
+    """Varies the number of free descriptors, so that another call fails each time."""
     await bench.run("true")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = len(open_fds())

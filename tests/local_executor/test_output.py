@@ -1,4 +1,4 @@
-"""What a program prints: live, whole, capped, whatever it is."""
+"""Output of programs: passed on live, stored up to its limit, in any encoding."""
 
 import asyncio
 import hashlib
@@ -10,17 +10,17 @@ from tests.local_executor.rig import MB, Bench
 from tests.support.waiting import until
 
 
-async def test_lines_come_while_the_program_runs(bench: Bench) -> None:
-    seen: list[str] = []
+async def test_lines_are_passed_on_while_the_program_runs(bench: Bench) -> None:
+    lines: list[str] = []
     source = "echo first; while [ ! -e go ]; do sleep 0.02; done; echo second"
-    running = asyncio.ensure_future(bench.run(source, on_line=lambda _, text: seen.append(text)))
+    running = asyncio.ensure_future(bench.run(source, on_line=lambda _, text: lines.append(text)))
 
     async def first() -> bool:
-        return seen == ["first"]
+        return lines == ["first"]
 
     await until(first, "the first line is there")
     assert not running.done()
-    (bench.files.seen / "go").touch()
+    (bench.files.directory / "go").touch()
     assert (await running).lines == [("stdout", "first"), ("stdout", "second")]
 
 
@@ -28,12 +28,12 @@ async def test_python_prints_live_without_flush(bench: Bench) -> None:
     source = "import os, time\nprint('first')\nwhile not os.path.exists('go'): time.sleep(0.02)"
 
     def go(_: str, __: str) -> None:
-        (bench.files.seen / "go").touch()
+        (bench.files.directory / "go").touch()
 
     assert (await bench.run(source, "python", on_line=go, timeout_s=60)).code == 0
 
 
-async def test_both_streams_are_told_apart_and_keep_their_order(bench: Bench) -> None:
+async def test_stdout_and_stderr_keep_their_order_each(bench: Bench) -> None:
     ran = await bench.run("for i in $(seq 200); do echo o$i; echo e$i >&2; done")
     assert [text for stream, text in ran.lines if stream == "stdout"] == [f"o{n}" for n in range(1, 201)]
     assert [text for stream, text in ran.lines if stream == "stderr"] == [f"e{n}" for n in range(1, 201)]
@@ -44,65 +44,65 @@ async def test_the_last_line_needs_no_end(bench: Bench) -> None:
     assert sorted(ran.lines) == [("stderr", "bad"), ("stdout", "one"), ("stdout", "two")]
 
 
-async def test_no_output_at_all(bench: Bench) -> None:
+async def test_a_program_may_print_nothing(bench: Bench) -> None:
     ran = await bench.run("true")
-    assert (ran.lines, ran.out, ran.err, ran.ended.stdout_bytes) == ([], "", "", 0)
+    assert (ran.lines, ran.out, ran.err, ran.execution.stdout_bytes) == ([], "", "", 0)
 
 
-async def test_empty_lines_and_carriage_returns(bench: Bench) -> None:
+async def test_empty_lines_and_carriage_returns_are_passed_on(bench: Bench) -> None:
     ran = await bench.run("printf 'a\\r\\n\\n\\nb\\rc\\n'")
     assert [text for _, text in ran.lines] == ["a", "", "", "b\rc"]
-    assert ran.ended.stdout.read_bytes() == b"a\r\n\n\nb\rc\n"
+    assert ran.execution.stdout.read_bytes() == b"a\r\n\n\nb\rc\n"
 
 
-async def test_a_line_without_end_comes_in_parts(bench: Bench) -> None:
+async def test_a_long_line_is_passed_on_in_parts(bench: Bench) -> None:
     ran = await bench.run("head -c 3000000 /dev/zero | tr '\\0' x")
     assert {len(text) for _, text in ran.lines[:-1]} == {4096}
     assert "".join(text for _, text in ran.lines) == "x" * 3_000_000
-    assert ran.unfinished == [True] * (len(ran.lines) - 1) + [False]
-    assert ran.ended.stdout_bytes == 3_000_000
+    assert ran.continues == [True] * (len(ran.lines) - 1) + [False]
+    assert ran.execution.stdout_bytes == 3_000_000
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1])
-async def test_a_line_as_long_as_a_part(bench: Bench, extra: int) -> None:
+async def test_a_line_of_the_length_of_a_part_is_one_part(bench: Bench, extra: int) -> None:
     ran = await bench.run(f"print('x' * {4096 + extra})\nprint('y')", "python")
     assert [text for _, text in ran.lines] == (["x" * 4096, "x", "y"] if extra == 1 else ["x" * (4096 + extra), "y"])
-    assert ran.unfinished == ([True, False, False] if extra == 1 else [False, False])
+    assert ran.continues == ([True, False, False] if extra == 1 else [False, False])
 
 
 async def test_the_end_of_a_line_may_come_after_its_last_part(bench: Bench) -> None:
     ran = await bench.run("head -c 4096 /dev/zero | tr '\\0' x; printf '\\r'; sleep 0.2; printf '\\ny'")
     assert [text for _, text in ran.lines] in (["x" * 4096, "", "y"], ["x" * 4096, "y"])
-    assert ran.unfinished == [len(ran.lines) == 3, *([False] * (len(ran.lines) - 1))]
+    assert ran.continues == [len(ran.lines) == 3, *([False] * (len(ran.lines) - 1))]
 
 
-async def test_what_is_no_text_is_replaced_in_lines_and_kept_in_the_file(bench: Bench) -> None:
+async def test_invalid_utf_8_is_replaced_in_lines_and_kept_in_the_file(bench: Bench) -> None:
     ran = await bench.run("printf 'a\\377\\376b\\0c\\n\\303'")
     assert [text for _, text in ran.lines] == ["a��b\0c", "�"]
-    assert ran.ended.stdout.read_bytes() == b"a\xff\xfeb\0c\n\xc3"
+    assert ran.execution.stdout.read_bytes() == b"a\xff\xfeb\0c\n\xc3"
 
 
-async def test_a_character_may_come_in_pieces(bench: Bench) -> None:
+async def test_a_character_may_be_printed_in_pieces(bench: Bench) -> None:
     ran = await bench.run(
         "printf '\\303'; sleep 0.2; printf '\\274\\n'; printf '\\360\\237'; sleep 0.2; printf '\\230\\200'"
     )
     assert [text for _, text in ran.lines] == ["ü", "😀"]
 
 
-async def test_random_bytes_are_kept_as_they_are(bench: Bench) -> None:
+async def test_random_bytes_are_stored_unchanged(bench: Bench) -> None:
     ran = await bench.run("head -c 2000000 /dev/urandom > made; cat made")
-    made = (bench.files.seen / "made").read_bytes()
-    assert hashlib.sha256(made).digest() == hashlib.sha256(ran.ended.stdout.read_bytes()).digest()
+    made = (bench.files.directory / "made").read_bytes()
+    assert hashlib.sha256(made).digest() == hashlib.sha256(ran.execution.stdout.read_bytes()).digest()
     assert all(len(text) <= 4096 for _, text in ran.lines)
 
 
-async def test_a_flood_is_counted_and_its_beginning_kept(bench: Bench) -> None:
+async def test_output_beyond_the_limit_is_counted_and_discarded(bench: Bench) -> None:
     limits = ExecLimits(output_bytes=4 * MB)
     ran = await bench.run("yes 'a line of some length, to be printed often enough ......' | head -c 30M", limits=limits)
     assert ran.code == 0
-    assert ran.ended.stdout_bytes == 30 * MB
-    assert ran.ended.stdout.stat().st_size == 4 * MB
-    assert ran.ended.stdout.read_bytes().startswith(b"a line of")
+    assert ran.execution.stdout_bytes == 30 * MB
+    assert ran.execution.stdout.stat().st_size == 4 * MB
+    assert ran.execution.stdout.read_bytes().startswith(b"a line of")
 
 
 async def test_a_program_may_close_its_output_early(bench: Bench) -> None:
@@ -110,26 +110,26 @@ async def test_a_program_may_close_its_output_early(bench: Bench) -> None:
     assert ran.code == 5
 
 
-async def test_a_child_that_holds_the_output_open_is_not_waited_for(bench: Bench) -> None:
+async def test_a_child_that_keeps_the_output_open_does_not_delay_the_end(bench: Bench) -> None:
     ran = await bench.run("(sleep 1000; : MARKER) & echo done", timeout_s=100)
-    assert (ran.code, ran.out, ran.ended.timed_out) == (0, "done\n", False)
+    assert (ran.code, ran.out, ran.execution.timed_out) == (0, "done\n", False)
     assert not bench.alive()
 
 
-async def test_nothing_comes_in(bench: Bench) -> None:
+async def test_standard_input_is_empty(bench: Bench) -> None:
     ran = await bench.run("cat; read line || echo nothing to read")
     assert ran.out == "nothing to read\n"
 
 
 async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
-    """Nothing is lost, and what waits in between is bounded."""
+    """No line is lost, and the output between program and log stays small."""
     ran = await bench.run("seq 1 20000 | tee all; echo ok", "bash")
     assert [text for _, text in ran.lines[-2:]] == ["20000", "ok"]
     gate = asyncio.Event()
-    held: list[str] = []
+    waiting: list[str] = []
 
     async def line(_: str, text: str, __: bool) -> None:
-        held.append(text)
+        waiting.append(text)
         await gate.wait()
 
     source = (
@@ -139,14 +139,14 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
     running = asyncio.ensure_future(bench.executor.execute(command, bench.files, line))
 
     async def stuck() -> bool:
-        path = bench.files.seen / "count"
+        path = bench.files.directory / "count"
         before = path.read_text() if path.exists() else ""
         await asyncio.sleep(0.5)
         return bool(before) and before == path.read_text()
 
     await until(stuck, "the program waits for the log")
-    assert int((bench.files.seen / "count").read_text()) < 200
-    assert len(held) == 1
+    assert int((bench.files.directory / "count").read_text()) < 200
+    assert len(waiting) == 1
     gate.set()
     assert (await running).stdout_bytes == 400 * 10_001
 
@@ -160,11 +160,11 @@ async def test_an_error_of_the_log_ends_the_program(bench: Bench) -> None:
     assert not bench.alive()
 
 
-async def test_calls_keep_their_output_apart(bench: Bench) -> None:
+async def test_each_call_has_its_own_output(bench: Bench) -> None:
     first = await bench.run("echo one", call="step-1")
     second = await bench.run("echo two", call="step-2")
     assert (first.out, second.out) == ("one\n", "two\n")
     await bench.executor.release("run-1")
-    assert not first.ended.stdout.exists()
+    assert not first.execution.stdout.exists()
     assert bench.left() == []
     await bench.executor.release("run-1")

@@ -1,4 +1,4 @@
-"""The archive of tests whose logs are too short for one."""
+"""Archive for tests whose logs are too short to be archived."""
 
 from collections.abc import AsyncGenerator, Sequence
 
@@ -7,7 +7,7 @@ from infra.contract.runs import RunHead
 
 
 class NoArchive:
-    """Implements the port `LogArchive`; nobody may ask it for anything."""
+    """Implements the port `LogArchive`; every call fails the test."""
 
     async def store(self, run: RunHead, segment: Segment, events: Sequence[Event]) -> None:
         raise AssertionError(f"{run.id} is archived")

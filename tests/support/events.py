@@ -1,4 +1,4 @@
-"""What holds for every event: its type is known, it is as its schema says, and it is within the bound."""
+"""Checks for any event: known type, valid by its schema, within the size limit."""
 
 from functools import cache
 from typing import Any
@@ -15,14 +15,14 @@ from infra.contract.log import Event
 
 @cache
 def validator() -> Any:
-    """That of the schema which the API serves."""
+    """Return the validator of the schema that the API serves."""
     schema = msgspec.json.decode(event_schema.build())
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 
 
 def check(event: Event) -> None:
-    """Raise what is wrong with the event as the API gives it out."""
+    """Raise if the event, as the API serves it, is invalid."""
     served = msgspec.json.encode(LogEvent.of(event))
     assert event.type in EVENTS
     assert len(served) <= MAX_EVENT_BYTES

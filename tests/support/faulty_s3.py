@@ -1,4 +1,4 @@
-"""A real S3 server behind something that answers in its place, cuts, tears, hangs or crawls when it is told to."""
+"""Proxy in front of a real S3 server that injects faults: errors, resets, truncated, slow and missing responses."""
 
 import socket
 import struct
@@ -20,7 +20,7 @@ PAUSE_S = 0.05
 
 @dataclass
 class Exchange:
-    """One request, on a connection of its own."""
+    """One request on one connection, which is not reused."""
 
     method: str
     path: str
@@ -31,14 +31,14 @@ class Exchange:
     ending: threading.Event
 
     def forward(self) -> Iterator[bytes]:
-        """Let the real server do it; its answer in pieces."""
+        """Send the request to the real server; yield the response in pieces."""
         with socket.create_connection(self.server) as server:
             server.sendall(self.head + self.body)
             while piece := server.recv(CHUNK_BYTES):
                 yield piece
 
     def reset(self) -> None:
-        """End the connection so that the client sees an error."""
+        """Reset the connection, so that the client sees an error instead of an end."""
         self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.client.close()
 
@@ -47,32 +47,32 @@ Fault = Callable[[Exchange], None]
 
 
 def passed(exchange: Exchange) -> None:
-    """No fault."""
+    """Forward request and response without a fault."""
     for piece in exchange.forward():
         exchange.client.sendall(piece)
 
 
 def refused(status: HTTPStatus, code: str) -> Fault:
-    """An answer as S3 gives it, without anything having been done."""
+    """Return a fault: an error response of S3, without forwarding the request."""
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>not now</Message></Error>".encode()
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/xml\r\nConnection: close\r\n"
     return lambda exchange: exchange.client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
 def cut(exchange: Exchange) -> None:
-    """Not done, and the connection is reset."""
+    """Reset the connection without forwarding the request."""
     exchange.reset()
 
 
 def unanswered(exchange: Exchange) -> None:
-    """Done, and the connection is reset before the answer."""
+    """Forward the request and reset the connection before the response."""
     for _ in exchange.forward():
         pass
     exchange.reset()
 
 
 def hanging(exchange: Exchange) -> None:
-    """Not done, and never answered."""
+    """Neither forward nor answer the request, until the client closes the connection."""
     exchange.client.settimeout(0.05)
     while not exchange.ending.is_set():
         with suppress(TimeoutError):
@@ -80,40 +80,40 @@ def hanging(exchange: Exchange) -> None:
                 return
 
 
-def torn(after: bytes, more: int = 0) -> Fault:
-    """Done, and the connection is closed as if all had been sent: so many bytes after the first `after`."""
+def truncated(after: bytes, more: int = 0) -> Fault:
+    """Return a fault: close the connection normally, `more` bytes behind the first `after` in the response."""
 
-    def tear(exchange: Exchange) -> None:
-        answer = b"".join(exchange.forward())
-        exchange.client.sendall(answer[: answer.index(after) + len(after) + more])
+    def truncate(exchange: Exchange) -> None:
+        response = b"".join(exchange.forward())
+        exchange.client.sendall(response[: response.index(after) + len(after) + more])
 
-    return tear
+    return truncate
 
 
-def garbled(body: bytes) -> Fault:
-    """Not done, and answered with this as if it had been."""
+def malformed(body: bytes) -> Fault:
+    """Return a fault: a successful response with this body, without forwarding the request."""
     head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     return lambda exchange: exchange.client.sendall(head + body)
 
 
 def trickling(after: bytes = b"") -> Fault:
-    """Done, with an answer that comes at once up to the first `after`, then byte by byte and never to its end."""
+    """Return a fault: send the response without delay to the first `after`, then byte by byte, never its last byte."""
 
     def trickle(exchange: Exchange) -> None:
-        answer = b"".join(exchange.forward())
-        begun = answer.index(after) + len(after)
-        exchange.client.sendall(answer[:begun])
-        for place in range(begun, len(answer) - 1):
+        response = b"".join(exchange.forward())
+        begun = response.index(after) + len(after)
+        exchange.client.sendall(response[:begun])
+        for position in range(begun, len(response) - 1):
             if exchange.ending.wait(PAUSE_S):
                 return
-            exchange.client.sendall(answer[place : place + 1])
+            exchange.client.sendall(response[position : position + 1])
         hanging(exchange)
 
     return trickle
 
 
 def crawling(seconds: float) -> Fault:
-    """Done, with an answer that takes so long, piece by piece."""
+    """Return a fault: a complete response that takes `seconds`."""
 
     def crawl(exchange: Exchange) -> None:
         pieces = b"".join(exchange.forward())
@@ -127,15 +127,16 @@ def crawling(seconds: float) -> Fault:
 
 @dataclass
 class FaultyS3:
-    """`settings` are those of the way past the faults. `seen` is what was asked, by method and path.
+    """State of the proxy. `settings` lead through it; `seen` lists method and path of the requests.
 
-    While `sips` holds, bodies of requests are taken in small pieces, a third of a megabyte a second. `open` is how many
-    connections there are, `opened` how many there have been. `ending` lets those end that wait.
+    `always` is the fault of requests for which `then` has set none. While `slow_uploads` is True, request bodies are
+    read slowly, a third of a megabyte per second. `open` counts the open connections, `opened` all connections so far.
+    Setting `ending` ends faults that wait.
     """
 
     settings: S3Settings
     always: Fault = passed
-    sips: bool = False
+    slow_uploads: bool = False
     open: int = 0
     opened: int = 0
     ending: threading.Event = field(default_factory=threading.Event)
@@ -143,33 +144,33 @@ class FaultyS3:
     _next: dict[str, deque[Fault]] = field(default_factory=dict)
 
     def then(self, method: str, *faults: Fault) -> None:
-        """The next requests of that method meet these, one each."""
+        """Set the faults of the next requests with the method, one for each request."""
         self._next.setdefault(method, deque()).extend(faults)
 
     def heal(self) -> None:
-        """No faults from now on."""
+        """Remove all faults."""
         self._next.clear()
-        self.always, self.sips = passed, False
+        self.always, self.slow_uploads = passed, False
 
-    def met(self, method: str) -> Fault:
-        """What the next request of that method meets."""
+    def next_fault(self, method: str) -> Fault:
+        """Return the fault of the next request with the method."""
         waiting = self._next.get(method)
         return waiting.popleft() if waiting else self.always
 
 
 @contextmanager
 def faulty_s3(behind: S3Settings) -> Iterator[FaultyS3]:
-    """Something before that server, gone in the end."""
+    """Run a proxy in front of the server."""
     real = urlsplit(behind.endpoint_url or "")
     lock = threading.Lock()
 
     class Handler(StreamRequestHandler):
         def handle(self) -> None:
-            with suppress(OSError):  # clients leave
+            with suppress(OSError):  # the client closed the connection
                 exchange = _read(self, (real.hostname or "", real.port or 0), made)
                 with lock:
                     made.seen.append((exchange.method, exchange.path))
-                    fault = made.met(exchange.method)
+                    fault = made.next_fault(exchange.method)
                 fault(exchange)
 
         def setup(self) -> None:
@@ -200,7 +201,7 @@ def faulty_s3(behind: S3Settings) -> Iterator[FaultyS3]:
 
 
 def _read(handler: StreamRequestHandler, server: tuple[str, int], made: FaultyS3) -> Exchange:
-    """A whole request. What it is signed over goes on as it came; the connection to the server is for it alone."""
+    """Read a whole request."""
     line = handler.rfile.readline()
     if not line:
         raise ConnectionError
@@ -209,20 +210,21 @@ def _read(handler: StreamRequestHandler, server: tuple[str, int], made: FaultyS3
         handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     body, size = bytearray(), int(headers.get("content-length", (b"", b"0"))[1])
     while len(body) < size:
-        if made.sips and made.ending.wait(PAUSE_S):
+        if made.slow_uploads and made.ending.wait(PAUSE_S):
             raise ConnectionError
         piece = handler.rfile.read(min(CHUNK_BYTES, size - len(body)))
         if not piece:
             raise ConnectionError
         body += piece
-    kept = [raw for name, (raw, _) in headers.items() if name not in {"expect", "connection"}]
-    head = b"".join([line, *kept, b"Connection: close\r\n\r\n"])
+    # Signed headers must be forwarded unchanged.
+    forwarded = [raw for name, (raw, _) in headers.items() if name not in {"expect", "connection"}]
+    head = b"".join([line, *forwarded, b"Connection: close\r\n\r\n"])
     method, path, _ = line.decode().split()
     return Exchange(method, path, head, bytes(body), handler.request, server, made.ending)
 
 
 def _headers(handler: StreamRequestHandler) -> Mapping[str, tuple[bytes, bytes]]:
-    """Each header as it came, and its value."""
+    """Return raw line and value of each header."""
     headers = {}
     while (raw := handler.rfile.readline()).strip():
         name, _, value = raw.partition(b":")

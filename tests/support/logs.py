@@ -1,11 +1,11 @@
-"""A log as Redis has it, past the API."""
+"""Log of a run read directly from Redis."""
 
 from infra.contract.log import Event
 from infra.contract.redis_store.reader import RunReader
 
 
 async def events_in_redis(store: RunReader, run_id: str, *, after: int = 0) -> list[Event]:
-    """All that Redis has of a run's log after an event."""
+    """Return all events after `after` that Redis still holds."""
     events: list[Event] = []
     more = True
     while more:

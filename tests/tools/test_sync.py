@@ -8,7 +8,7 @@ import pytest
 
 from infra.contract.errors import HostExhausted, LimitExceeded
 from infra.local_executor import LocalExecutor
-from tests.local_executor.rig import left_in
+from tests.local_executor.rig import scratch_content
 from tests.support.small_disk import fill, small_disk
 from tests.tools.conftest import ENTRIES, FILE_BYTES, FILES
 from tests.tools.kit import Kit
@@ -146,9 +146,9 @@ async def test_files_deeper_than_a_path_may_be_are_reported(kit: Kit) -> None:
 
 async def test_release_leaves_no_file_on_the_host(kit: Kit) -> None:
     await kit.shell("mkdir -p a/b; echo x > a/b/c; chmod 0 a/b a; seq 1 100000")
-    assert left_in(kit.scratch)
+    assert scratch_content(kit.scratch)
     await kit.executor.release(kit.run_id)
-    assert left_in(kit.scratch) == []
+    assert scratch_content(kit.scratch) == []
     assert (await kit.shell("cat a/b/c")).stdout_tail == "x\n"
 
 

@@ -16,17 +16,12 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from infra.contract.events import EVENTS
-from tests.devstack.processes import is_alive
+from tests.support.processes import children_of, is_alive
+from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 from tests.tour.commands import start, swissbrain
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "planets" / "plan.json"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager
@@ -44,11 +39,6 @@ def dev(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
             yield process
         finally:
             process.kill()
-
-
-def children(pid: int) -> list[int]:
-    lists = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for each in lists for child in each.read_text().split()]
 
 
 def fetch(folder: Path, path: str) -> Any:
@@ -83,7 +73,7 @@ def test_start_run_look_stop_be_killed_and_find_everything_again(tmp_path: Path)
         for event in page["events"]:
             validator.validate(event)
             assert event["type"] in EVENTS
-        parts = children(process.pid)
+        parts = children_of(process.pid)
         assert len(parts) >= 6
         process.kill()
     wait_until(lambda: not any(map(is_alive, parts)), "no part outlives a kill -9 of the command", timeout_s=20)
@@ -92,7 +82,7 @@ def test_start_run_look_stop_be_killed_and_find_everything_again(tmp_path: Path)
         assert run_id in swissbrain(tmp_path, "runs").stdout
         assert swissbrain(tmp_path, "logs", run_id, "--json").stdout == log
         assert swissbrain(tmp_path, "files", run_id, "planets.csv").stdout == figures
-        parts = children(process.pid)
+        parts = children_of(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
     assert not any(map(is_alive, parts))
@@ -133,8 +123,8 @@ def test_outcomes_are_exit_codes_and_bad_input_is_a_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_it_starts_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     with start(tmp_path, "dev", "--port", str(free_port())) as process:
-        wait_until(lambda: len(children(process.pid)) >= 2, "the first parts have started", timeout_s=30)
-        parts = children(process.pid)
+        wait_until(lambda: len(children_of(process.pid)) >= 2, "the first parts have started", timeout_s=30)
+        parts = children_of(process.pid)
         process.send_signal(number)
         assert process.wait(timeout=60) == 0
     assert not any(map(is_alive, parts))

@@ -1,4 +1,4 @@
-"""One real S3 server for all tests of the folder; each test has a user of its own."""
+"""One real S3 server for all tests of the folder; each test has its own user."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from infra.contract.states import Status
 from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, WorkspaceLimits, Workspaces
 from infra.workspace.client import build_client
+from tests.support.faulty_s3 import FaultyS3, faulty_s3
 from tests.support.servers import s3_fixture
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 
 s3 = s3_fixture("package")
-"""The server; the bucket comes with `workspaces`."""
+"""S3 server; the fixture `workspaces` creates the bucket."""
 
 
 @pytest.fixture(scope="package")
 def raw(s3: S3Settings, workspaces: Workspaces) -> "Iterator[S3Client]":
-    """A client that goes past the product, to look at the bucket and to put into it what the product never would."""
+    """S3 client for reading and writing objects directly."""
     client = build_client(s3)
     yield client
     client.close()
@@ -45,13 +46,29 @@ def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
 
 
 @pytest.fixture
+def proxy(s3: S3Settings) -> Iterator[FaultyS3]:
+    """Proxy in front of the S3 server that can inject faults."""
+    with faulty_s3(s3) as faulty:
+        yield faulty
+
+
+@pytest.fixture
+def through_proxy(proxy: FaultyS3, workspaces: Workspaces) -> Iterator[Workspaces]:
+    """Workspaces whose requests pass through the proxy."""
+    made = Workspaces(proxy.settings)
+    yield made
+    proxy.ending.set()  # a request that hangs would block the close
+    made.close()
+
+
+@pytest.fixture
 def files(workspaces: Workspaces, user: str) -> S3RunFiles:
     return workspaces.run(user, "run-1", 1, {})
 
 
 @pytest.fixture
 def run(user: str) -> RunHead:
-    """Whose log is stored."""
+    """Head of the run whose log is archived."""
     return RunHead(
         id="run-1",
         user=user,
@@ -71,7 +88,7 @@ def run(user: str) -> RunHead:
 
 @pytest.fixture
 def on_disk(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
-    """Reads all files of the workspace's directory."""
+    """Function that reads all files of the directory `work`."""
 
     def read() -> dict[str, bytes]:
         root = tmp_path / "work"
@@ -82,5 +99,5 @@ def on_disk(tmp_path: Path) -> Callable[[], dict[str, bytes]]:
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
-    """The directory that is kept in step with the store."""
+    """Directory that is synchronised with the store."""
     return tmp_path / "work"

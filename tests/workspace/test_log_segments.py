@@ -1,4 +1,4 @@
-"""The archive of logs on a real S3 server."""
+"""Archive of logs on a real S3 server."""
 
 import asyncio
 import gzip
@@ -9,29 +9,18 @@ import pytest
 from msgspec import json, structs
 
 from infra.contract.errors import FileMissing
-from infra.contract.log import Event, Segment
+from infra.contract.log import Segment
 from infra.contract.runs import RunHead
 from infra.workspace import Workspaces, log_segments
-from infra.workspace.log_segments import Shelf
+from infra.workspace.log_segments import ObjectCache
+from tests.support.s3 import BUCKET
+from tests.workspace.archived import collect, events
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-BUCKET = "swissbrain-tests"
 
-
-def events(first: int, last: int) -> list[Event]:
-    return [
-        Event(seq=seq, ts=seq, type="log", step=seq % 3 or None, data={"é": f"\n{seq}"})
-        for seq in range(first, last + 1)
-    ]
-
-
-async def collect(workspaces: Workspaces, run: RunHead, segment: Segment, after: int = 0) -> list[Event]:
-    return [event async for some in workspaces.logs.read(run, segment, after=after) for event in some]
-
-
-async def test_what_is_stored_is_read_from_any_place_in_small_pieces(
+async def test_a_segment_is_read_from_any_position_in_small_pieces(
     workspaces: Workspaces, run: RunHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_segments, "PIECE_BYTES", 50)
@@ -41,7 +30,7 @@ async def test_what_is_stored_is_read_from_any_place_in_small_pieces(
         assert await collect(workspaces, run, segment, after) == events(max(5, after + 1), 300)
 
 
-async def test_a_segment_is_an_object_of_lines_that_anybody_can_read(
+async def test_a_segment_is_an_object_of_compressed_json_lines(
     workspaces: Workspaces, run: RunHead, raw: "S3Client"
 ) -> None:
     segment = Segment(1, 2, 7)
@@ -56,7 +45,7 @@ async def test_a_segment_is_an_object_of_lines_that_anybody_can_read(
     assert await workspaces.delete_run(run.user, run.id) == 2
 
 
-async def test_a_segment_that_is_not_there_is_missing_and_comes_when_it_is_there(
+async def test_a_segment_is_missing_before_it_is_stored_and_after_it_is_discarded(
     workspaces: Workspaces, run: RunHead
 ) -> None:
     segment = Segment(1, 9, 1)
@@ -75,24 +64,24 @@ DAMAGED = {
     "empty": (b"", False),
     "not gzip": (b"not gzip", True),
     "not an event": (gzip.compress(b'{"seq":1}\n'), True),
-    "cut": (gzip.compress(b'{"seq":'), False),
+    "truncated": (gzip.compress(b'{"seq":'), False),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-async def test_a_damaged_segment_gives_no_event(
+async def test_a_damaged_segment_yields_no_event(
     workspaces: Workspaces, run: RunHead, raw: "S3Client", kind: str
 ) -> None:
-    body, said = DAMAGED[kind]
+    body, raises = DAMAGED[kind]
     segment = Segment(1, 1, 1)
     await workspaces.logs.store(run, segment, events(1, 1))
     (key,) = [item["Key"] for item in raw.list_objects_v2(Bucket=BUCKET, Prefix=f"users/{run.user}/")["Contents"]]
     raw.put_object(Bucket=BUCKET, Key=key, Body=body)
-    with pytest.raises(FileMissing) if said else nullcontext():
+    with pytest.raises(FileMissing) if raises else nullcontext():
         assert await collect(workspaces, run, segment) == []
 
 
-async def test_readers_at_the_same_time_share_one_fetch_and_failures_are_not_kept() -> None:
+async def test_concurrent_readers_share_one_fetch_and_errors_are_not_cached() -> None:
     fetched: list[str] = []
     fail = True
 
@@ -103,31 +92,31 @@ async def test_readers_at_the_same_time_share_one_fetch_and_failures_are_not_kep
             raise FileMissing(key)
         return key.encode() * 10
 
-    shelf = Shelf(fetch, 25)
-    answers = await asyncio.gather(*(shelf.get("a") for _ in range(5)), return_exceptions=True)
+    cache = ObjectCache(fetch, 25)
+    answers = await asyncio.gather(*(cache.get("a") for _ in range(5)), return_exceptions=True)
     assert all(isinstance(answer, FileMissing) for answer in answers)
     assert fetched == ["a"]
     fail = False
-    assert await asyncio.gather(*(shelf.get(key) for key in "aabb")) == [b"a" * 10, b"a" * 10, b"b" * 10, b"b" * 10]
+    assert await asyncio.gather(*(cache.get(key) for key in "aabb")) == [b"a" * 10, b"a" * 10, b"b" * 10, b"b" * 10]
     assert fetched == ["a", "a", "b"]
-    await shelf.get("a")
-    await shelf.get("c")
+    await cache.get("a")
+    await cache.get("c")
     assert fetched == ["a", "a", "b", "c"]
-    await shelf.get("a")
+    await cache.get("a")
     assert fetched == ["a", "a", "b", "c"]
-    await shelf.get("b")
+    await cache.get("b")
     assert fetched == ["a", "a", "b", "c", "b"]
 
 
-async def test_a_reader_that_leaves_takes_the_fetch_from_nobody() -> None:
+async def test_a_cancelled_reader_does_not_cancel_the_fetch_of_others() -> None:
     go = asyncio.Event()
 
     async def fetch(key: str) -> bytes:
         await go.wait()
         return b"x"
 
-    shelf = Shelf(fetch, 10)
-    leaving, staying = asyncio.create_task(shelf.get("a")), asyncio.create_task(shelf.get("a"))
+    cache = ObjectCache(fetch, 10)
+    leaving, staying = asyncio.create_task(cache.get("a")), asyncio.create_task(cache.get("a"))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)

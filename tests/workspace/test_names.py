@@ -1,4 +1,4 @@
-"""Keys and links, without a store."""
+"""Object keys and content types, without a store."""
 
 import pytest
 
@@ -7,12 +7,12 @@ from infra.workspace.links import served_as, stored_type
 from infra.workspace.object_keys import run_prefix
 
 
-def test_the_prefix_of_a_run() -> None:
+def test_the_prefix_of_a_run_contains_user_and_run() -> None:
     assert run_prefix("ann", "r1") == "users/ann/runs/r1/"
 
 
 @pytest.mark.parametrize("bad", ["", ".", "..", "a/b", "../b", "a b", "a\n", "ü", "-x", "x" * 129])
-def test_an_id_that_could_leave_its_place_is_refused(bad: str) -> None:
+def test_an_id_that_could_change_the_structure_of_a_key_is_refused(bad: str) -> None:
     with pytest.raises(InvalidInput, match="user_id"):
         run_prefix(bad, "r1")
     with pytest.raises(InvalidInput, match="run_id"):
@@ -45,5 +45,5 @@ def test_a_name_cannot_add_a_header_parameter() -> None:
     ("name", "expected"),
     [("a.csv", "text/csv"), ("a", "application/octet-stream"), ("a.tar.gz", "application/octet-stream")],
 )
-def test_stored_types(name: str, expected: str) -> None:
+def test_a_file_is_stored_with_the_type_of_its_name(name: str, expected: str) -> None:
     assert stored_type(name) == expected

@@ -1,4 +1,4 @@
-"""Truncated files of a workspace, in a real store."""
+"""Single files of a workspace, in a real store."""
 
 import time
 
@@ -9,13 +9,13 @@ from infra.workspace import S3RunFiles, Workspaces
 from worker.workspaces import RunFiles
 
 
-def test_it_is_what_the_port_asks_for(files: S3RunFiles) -> None:
+def test_run_files_implement_the_port_of_the_worker(files: S3RunFiles) -> None:
     port: RunFiles = files
     assert port is files
 
 
 @pytest.mark.parametrize("path", ["a.txt", "data/ü ñ 日本.csv", "sp ace+%41?#&=.txt", ".run/step-1/out.txt", "e\u0301"])
-async def test_what_is_written_is_read(files: S3RunFiles, path: str) -> None:
+async def test_a_written_file_can_be_read_and_listed(files: S3RunFiles, path: str) -> None:
     written = await files.write(path, b"hello")
     assert await files.read(path) == b"hello"
     (listed,) = await files.list()
@@ -25,18 +25,18 @@ async def test_what_is_written_is_read(files: S3RunFiles, path: str) -> None:
 
 
 @pytest.mark.parametrize(("max_bytes", "expected"), [(0, b""), (1, b"h"), (4, b"hell"), (5, b"hello"), (99, b"hello")])
-async def test_reading_the_first_bytes(files: S3RunFiles, max_bytes: int, expected: bytes) -> None:
+async def test_a_read_returns_at_most_the_first_bytes(files: S3RunFiles, max_bytes: int, expected: bytes) -> None:
     await files.write("a", b"hello")
     assert await files.read("a", max_bytes) == expected
 
 
-async def test_an_empty_file(files: S3RunFiles) -> None:
+async def test_an_empty_file_can_be_read(files: S3RunFiles) -> None:
     await files.write("empty", b"")
     assert await files.read("empty") == b""
     assert await files.read("empty", 10) == b""
 
 
-async def test_a_missing_file(files: S3RunFiles) -> None:
+async def test_a_missing_file_is_an_error(files: S3RunFiles) -> None:
     with pytest.raises(FileMissing, match=r"^there is no file 'data/none\.txt'$"):
         await files.read("data/none.txt")
     with pytest.raises(FileMissing):
@@ -45,7 +45,7 @@ async def test_a_missing_file(files: S3RunFiles) -> None:
         await files.delete("data/none.txt")
 
 
-async def test_a_deleted_file_is_gone(files: S3RunFiles) -> None:
+async def test_a_deleted_file_is_neither_listed_nor_read(files: S3RunFiles) -> None:
     await files.write("a", b"1")
     await files.delete("a")
     assert await files.list() == []
@@ -53,7 +53,7 @@ async def test_a_deleted_file_is_gone(files: S3RunFiles) -> None:
         await files.read("a")
 
 
-async def test_listing_a_folder(files: S3RunFiles) -> None:
+async def test_a_folder_is_listed_with_all_files_below_it(files: S3RunFiles) -> None:
     for path in ("b/2", "b/1", "b", "bb/3", "a"):
         await files.write(path, b"x")
     assert [info.path for info in await files.list()] == ["a", "b", "b/1", "b/2", "bb/3"]

@@ -1,4 +1,4 @@
-"""The embedded S3 server as the dev stack starts it."""
+"""S3 server of the development stack."""
 
 import os
 from contextlib import suppress
@@ -14,17 +14,17 @@ LOOPBACK, LISTEN = "0100007F", "0A"
 
 
 def listening(child_of: int) -> set[str]:
-    """The addresses (hexadecimal, without port) at which this process's children listen."""
+    """Return the addresses (hexadecimal, without port) on which the process's children listen."""
     sockets: set[str] = set()
     for child in Path(f"/proc/{child_of}/task/{child_of}/children").read_text().split():
         for descriptor in Path(f"/proc/{child}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
+            with suppress(FileNotFoundError):  # closed in the meantime
                 sockets.add(str(descriptor.readlink()))
     rows = [line.split() for table in ("tcp", "tcp6") for line in Path("/proc/net", table).read_text().splitlines()[1:]]
     return {row[1].rsplit(":", 1)[0] for row in rows if row[3] == LISTEN and f"socket:[{row[9]}]" in sockets}
 
 
-async def test_what_was_stored_survives_a_kill_and_only_loopback_is_served(tmp_path: Path) -> None:
+async def test_stored_files_survive_a_kill_and_the_server_listens_on_loopback_only(tmp_path: Path) -> None:
     endpoints = set()
     entries: dict[str, FileEntry] = {}
     for start in range(2):
@@ -45,14 +45,14 @@ async def test_what_was_stored_survives_a_kill_and_only_loopback_is_served(tmp_p
     assert len(endpoints) == 2
 
 
-def test_the_secret_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_the_configuration_is_closed_to_other_users(tmp_path: Path) -> None:
     config = tmp_path / "conf" / "s3.json"
     weed.write_config(config, "access", "secret")
     assert config.stat().st_mode & 0o777 == 0o600
     assert "secret" in config.read_text()
 
 
-def test_the_child_finds_no_other_identity() -> None:
+def test_the_environment_of_the_server_contains_no_other_identity() -> None:
     made = weed.environment({"AWS_ACCESS_KEY_ID": "x", "WEED_S3": "x", "PATH": "/bin"})
     assert made == {"PATH": "/bin", **weed.ENVIRONMENT}
 
@@ -60,11 +60,11 @@ def test_the_child_finds_no_other_identity() -> None:
 def test_ports_are_all_different() -> None:
     ports = astuple(weed.pick_ports())
     assert len(set(ports)) == 8
-    assert not weed.is_ready(weed.Ports(*ports))
+    assert not weed.is_ready(weed.S3Ports(*ports))
 
 
-def test_the_command_never_puts_the_secret_where_all_can_see_it(tmp_path: Path) -> None:
-    ports = weed.Ports(1, 2, 3, 4, 5, 6, 7, 8)
+def test_the_command_line_contains_no_secret(tmp_path: Path) -> None:
+    ports = weed.S3Ports(1, 2, 3, 4, 5, 6, 7, 8)
     made = weed.command(tmp_path, ports, tmp_path / "s3.json", binary="weed")
     assert made[:3] == ["weed", "-logtostderr=true", "server"]
     assert {"-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none", "-filer.disableHttp"} <= set(made)

@@ -1,4 +1,4 @@
-"""A directory kept in step with the store, whatever a program did in it."""
+"""Synchronisation of a directory that programs have changed with the store."""
 
 import os
 from collections.abc import Callable
@@ -14,12 +14,12 @@ OnDisk = Callable[[], dict[str, bytes]]
 
 
 def names(changes: FileChanges) -> tuple[list[str], list[str], list[str]]:
-    """Written, deleted, skipped."""
+    """Return the written, deleted and skipped paths."""
     return [info.path for info in changes.written], changes.deleted, changes.skipped
 
 
 def committed(files: S3RunFiles) -> dict[str, FileEntry]:
-    """What the run's record says after the next write, if it said nothing before."""
+    """Return the files of the run's record after the next commit."""
     return {path: entry for path, entry in files.take_uncommitted().items() if entry}
 
 
@@ -27,7 +27,9 @@ async def in_store(files: S3RunFiles) -> dict[str, bytes]:
     return {info.path: await files.read(info.path) for info in await files.list()}
 
 
-async def test_a_round_trip(files: S3RunFiles, workspaces: Workspaces, user: str, work: Path, on_disk: OnDisk) -> None:
+async def test_changes_of_a_directory_are_stored_and_materialised_elsewhere(
+    files: S3RunFiles, workspaces: Workspaces, user: str, work: Path, on_disk: OnDisk
+) -> None:
     await files.write("keep", b"1")
     await files.write("data/ü 日本", b"2")
     await files.write("drop", b"3")
@@ -51,7 +53,7 @@ async def test_a_round_trip(files: S3RunFiles, workspaces: Workspaces, user: str
     assert names(await other.store_changes(elsewhere)) == ([], [], [])
 
 
-async def test_only_what_is_missing_is_fetched(files: S3RunFiles, work: Path) -> None:
+async def test_only_missing_files_are_fetched(files: S3RunFiles, work: Path) -> None:
     await files.write("same", b"1")
     await files.write("other", b"1")
     await files.materialise(work)
@@ -65,7 +67,7 @@ async def test_only_what_is_missing_is_fetched(files: S3RunFiles, work: Path) ->
     assert names(await files.store_changes(work)) == ([], [], [])
 
 
-async def test_a_change_with_its_time_set_back_is_found(files: S3RunFiles, work: Path) -> None:
+async def test_a_change_with_a_reset_modification_time_is_found(files: S3RunFiles, work: Path) -> None:
     await files.write("sly", b"old")
     await files.materialise(work)
     for content in (b"new", b"two"):
@@ -76,14 +78,16 @@ async def test_a_change_with_its_time_set_back_is_found(files: S3RunFiles, work:
         assert await files.read("sly") == content
 
 
-async def test_a_file_that_was_only_touched_is_not_stored(files: S3RunFiles, work: Path) -> None:
+async def test_a_touched_file_with_the_same_content_is_not_stored(files: S3RunFiles, work: Path) -> None:
     await files.write("touched", b"1")
     await files.materialise(work)
     (work / "touched").touch()
     assert names(await files.store_changes(work)) == ([], [], [])
 
 
-async def test_a_program_stays_executable(files: S3RunFiles, workspaces: Workspaces, user: str, work: Path) -> None:
+async def test_an_executable_file_stays_executable(
+    files: S3RunFiles, workspaces: Workspaces, user: str, work: Path
+) -> None:
     await files.write("tool.sh", b"#!/bin/sh\n")
     await files.materialise(work)
     (work / "tool.sh").chmod(0o755)
@@ -121,7 +125,7 @@ async def test_links_and_special_files_are_never_stored(files: S3RunFiles, work:
     assert not (work / "data").is_symlink()
 
 
-async def test_a_long_list_of_skipped_names_is_cut(files: S3RunFiles, work: Path) -> None:
+async def test_a_long_list_of_skipped_names_is_shortened(files: S3RunFiles, work: Path) -> None:
     work.mkdir()
     for n in range(150):
         (work / f"link-{n:03}").symlink_to("/")
@@ -130,7 +134,7 @@ async def test_a_long_list_of_skipped_names_is_cut(files: S3RunFiles, work: Path
     assert skipped[-1] == "… and 50 more"
 
 
-async def test_the_reserved_folder_is_there_but_changes_to_it_are_not_kept(
+async def test_the_reserved_folder_is_materialised_but_its_changes_are_not_stored(
     files: S3RunFiles, work: Path, on_disk: OnDisk
 ) -> None:
     await files.write(".run/kept", b"1")
@@ -145,7 +149,7 @@ async def test_the_reserved_folder_is_there_but_changes_to_it_are_not_kept(
     assert on_disk() == {".run/kept": b"1", ".run/changed": b"1"} == await in_store(files)
 
 
-async def test_a_file_becomes_a_folder_and_back(files: S3RunFiles, work: Path, on_disk: OnDisk) -> None:
+async def test_a_file_can_become_a_folder_and_a_file_again(files: S3RunFiles, work: Path, on_disk: OnDisk) -> None:
     await files.write("x", b"file")
     await files.materialise(work)
     (work / "x").unlink()
@@ -161,7 +165,7 @@ async def test_a_file_becomes_a_folder_and_back(files: S3RunFiles, work: Path, o
     assert on_disk() == {"x": b"file again"} == await in_store(files)
 
 
-async def test_a_file_named_like_a_folder_is_hidden_on_disk_but_not_lost(
+async def test_a_file_with_the_path_of_a_folder_is_hidden_on_disk_and_stays_in_the_store(
     files: S3RunFiles, work: Path, on_disk: OnDisk
 ) -> None:
     await files.write("x", b"file")
@@ -172,43 +176,45 @@ async def test_a_file_named_like_a_folder_is_hidden_on_disk_but_not_lost(
     assert await files.read("x") == b"file"
 
 
-async def test_what_a_worker_stores_that_has_lost_the_run_is_in_nobodys_way(
+async def test_files_of_a_worker_that_lost_its_lease_do_not_affect_the_owner(
     workspaces: Workspaces, user: str, work: Path
 ) -> None:
     before = workspaces.run(user, "run-1", 1, {})
     await before.write("a", b"old")
-    kept = committed(before)
-    zombie, owner = workspaces.run(user, "run-1", 2, kept), workspaces.run(user, "run-1", 3, kept)
-    await owner.write("a", b"of the owner")
-    await zombie.write("a", b"of the zombie")
-    await zombie.delete("a")
-    await zombie.materialise(work)
-    (work / "a").write_bytes(b"of the zombie's program")
-    await zombie.store_changes(work)
-    assert await owner.read("a") == b"of the owner"
-    assert await workspaces.run(user, "run-1", 4, kept).read("a") == b"old"
-    assert await workspaces.run(user, "run-1", 4, kept | committed(owner)).read("a") == b"of the owner"
+    record = committed(before)
+    stale, owner = workspaces.run(user, "run-1", 2, record), workspaces.run(user, "run-1", 3, record)
+    await owner.write("a", b"by the owner")
+    await stale.write("a", b"by the stale worker")
+    await stale.delete("a")
+    await stale.materialise(work)
+    (work / "a").write_bytes(b"by a program of the stale worker")
+    await stale.store_changes(work)
+    assert await owner.read("a") == b"by the owner"
+    assert await workspaces.run(user, "run-1", 4, record).read("a") == b"old"
+    assert await workspaces.run(user, "run-1", 4, record | committed(owner)).read("a") == b"by the owner"
 
 
-async def test_what_has_changed_is_told_once(files: S3RunFiles, work: Path) -> None:
+async def test_uncommitted_changes_are_taken_once(files: S3RunFiles, work: Path) -> None:
     await files.write("a", b"1")
     await files.write("b", b"2")
     await files.delete("b")
-    told = files.take_uncommitted()
-    assert told.keys() == {"a", "b"}
-    assert told["a"]
-    assert told["b"] is None
+    changes = files.take_uncommitted()
+    assert changes.keys() == {"a", "b"}
+    assert changes["a"]
+    assert changes["b"] is None
     assert files.take_uncommitted() == {}
     await files.materialise(work)
     (work / "a").write_bytes(b"changed")
     await files.store_changes(work)
     again = files.take_uncommitted()["a"]
     assert again
-    assert again.key != told["a"].key
+    assert again.key != changes["a"].key
     assert again.size_bytes == 7
 
 
-async def test_bytes_that_are_no_file_are_kept_by_a_name(workspaces: Workspaces, files: S3RunFiles, user: str) -> None:
+async def test_a_blob_is_stored_under_a_name_and_is_no_file(
+    workspaces: Workspaces, files: S3RunFiles, user: str
+) -> None:
     name = await files.put_blob(b"large result")
     assert await files.list() == []
     assert await workspaces.run(user, "run-1", 2, {}).get_blob(name) == b"large result"
@@ -225,7 +231,7 @@ async def test_bytes_that_are_no_file_are_kept_by_a_name(workspaces: Workspaces,
         ({f"deep{n}/f": 0 for n in range(301)}, "more than 600 entries"),
     ],
 )
-async def test_a_workspace_over_a_limit_is_not_stored_at_all(
+async def test_no_file_of_a_workspace_over_a_limit_is_stored(
     files: S3RunFiles, work: Path, sizes: dict[str, int], message: str
 ) -> None:
     await files.write("before", b"1")
@@ -240,7 +246,7 @@ async def test_a_workspace_over_a_limit_is_not_stored_at_all(
     assert await in_store(files) == {"before": b"1"}
 
 
-async def test_many_files_and_a_big_one(
+async def test_many_files_and_a_large_one_are_stored_and_materialised(
     files: S3RunFiles, workspaces: Workspaces, user: str, work: Path, on_disk: OnDisk
 ) -> None:
     work.mkdir()
@@ -257,7 +263,7 @@ async def test_many_files_and_a_big_one(
     assert on_disk() == written
 
 
-async def test_the_same_file_twice_is_two_files(files: S3RunFiles, work: Path) -> None:
+async def test_two_hard_links_are_two_files(files: S3RunFiles, work: Path) -> None:
     work.mkdir()
     (work / "a").write_bytes(b"1")
     os.link(work / "a", work / "b")

@@ -1,4 +1,4 @@
-"""Blocking work and its cancellation."""
+"""Blocking calls in threads, and their cancellation."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ import pytest
 
 from infra.workspace import S3RunFiles
 from infra.workspace.bucket import Bucket
-from infra.workspace.cancellation import Stop, Stopped
+from infra.workspace.cancellation import CallCancelled, Cancellation
 from infra.workspace.threads import Threads, each
 from tests.support.waiting import until
 
@@ -25,9 +25,9 @@ def threads() -> Iterator[Threads]:
 async def test_a_cancelled_call_ends_before_its_task(threads: Threads) -> None:
     begun, release, ended = Event(), Event(), Event()
 
-    def work(stop: Stop) -> None:
+    def work(cancellation: Cancellation) -> None:
         begun.set()
-        assert stop.wait(10)
+        assert cancellation.wait(10)
         assert release.wait(10)
         ended.set()
 
@@ -48,12 +48,12 @@ async def test_a_cancelled_call_ends_before_its_task(threads: Threads) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Threads, times: int) -> None:
+async def test_the_error_of_a_cancelled_call_is_not_logged_by_asyncio(threads: Threads, times: int) -> None:
     begun, release = Event(), Event()
     reported: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: reported.append(told["message"]))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
 
-    def work(stop: Stop) -> None:
+    def work(cancellation: Cancellation) -> None:
         begun.set()
         assert release.wait(10)
         raise ValueError
@@ -75,7 +75,7 @@ async def test_an_error_of_a_cancelled_call_is_not_reported_as_lost(threads: Thr
     assert not reported
 
 
-def test_the_first_error_stops_the_rest() -> None:
+def test_the_first_error_prevents_further_items() -> None:
     done: list[int] = []
 
     def work(n: int) -> None:
@@ -84,25 +84,25 @@ def test_the_first_error_stops_the_rest() -> None:
         done.append(n)
 
     with pytest.raises(ValueError, match="3"):
-        each(work, range(10_000), Stop())
+        each(work, range(10_000), Cancellation())
     assert len(done) < 10_000
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_nothing_is_begun_after_a_stop(count: int) -> None:
-    stop = Stop()
-    stop.set()
+def test_no_item_is_started_after_the_cancellation(count: int) -> None:
+    cancellation = Cancellation()
+    cancellation.set()
     done: list[int] = []
-    with pytest.raises(Stopped):
-        each(done.append, range(count), stop)
+    with pytest.raises(CallCancelled):
+        each(done.append, range(count), cancellation)
     assert done == []
 
 
-def test_results_come_in_order() -> None:
-    assert each(lambda n: n * n, range(50), Stop()) == [n * n for n in range(50)]
+def test_results_have_the_order_of_the_items() -> None:
+    assert each(lambda n: n * n, range(50), Cancellation()) == [n * n for n in range(50)]
 
 
-async def test_nothing_is_stored_after_a_cancelled_store_returned(
+async def test_a_cancelled_store_stores_nothing_after_its_return(
     files: S3RunFiles, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work.mkdir()
@@ -112,16 +112,16 @@ async def test_nothing_is_stored_after_a_cancelled_store_returned(
     put = Bucket.put
 
     def counted(self: Bucket, key: str, *args: bytes, **options: bool) -> object:
-        answer = put(self, key, *args, **options)  # type: ignore[arg-type]
+        response = put(self, key, *args, **options)  # type: ignore[arg-type]
         puts.append(key)
-        return answer
+        return response
 
-    async def under_way() -> bool:
+    async def uploading() -> bool:
         return len(puts) > 10
 
     monkeypatch.setattr(Bucket, "put", counted)
     task = asyncio.create_task(files.store_changes(work))
-    await until(under_way, "uploads are under way")
+    await until(uploading, "uploads have started")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

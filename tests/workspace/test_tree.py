@@ -1,4 +1,4 @@
-"""What a hostile program may leave in a directory."""
+"""Directories that hostile programs have filled."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ from infra.contract.errors import LimitExceeded
 from infra.workspace.tree import Tree
 
 
-def test_only_regular_files_are_found(work: Path) -> None:
+def test_a_scan_finds_regular_files_and_skips_everything_else(work: Path) -> None:
     work.mkdir()
     (work / "good.txt").write_text("good")
     (work / "passwd").symlink_to("/etc/passwd")
@@ -50,7 +50,7 @@ def test_a_name_that_is_too_long_for_a_key_is_skipped(work: Path) -> None:
     assert len(skipped) == 1
 
 
-def test_too_many_entries_are_not_walked(work: Path) -> None:
+def test_a_scan_stops_at_its_limit_of_entries(work: Path) -> None:
     work.mkdir()
     for n in range(20):
         (work / f"{n}").mkdir()
@@ -58,7 +58,7 @@ def test_too_many_entries_are_not_walked(work: Path) -> None:
         tree.scan(".run", 19)
 
 
-def test_pruning_leaves_only_what_is_wanted(work: Path, tmp_path: Path) -> None:
+def test_pruning_leaves_only_wanted_files(work: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("precious")
@@ -87,7 +87,7 @@ def test_a_folder_far_deeper_than_stack_and_descriptors_is_removed(work: Path) -
     assert list(work.iterdir()) == []
 
 
-def test_nothing_is_written_or_read_through_a_link(work: Path, tmp_path: Path) -> None:
+def test_links_are_neither_read_nor_written_through(work: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("precious")
@@ -107,14 +107,14 @@ def test_nothing_is_written_or_read_through_a_link(work: Path, tmp_path: Path) -
     assert not (work / "file").is_symlink()
 
 
-def test_opening_a_fifo_does_not_hang(work: Path) -> None:
+def test_opening_a_fifo_does_not_block(work: Path) -> None:
     work.mkdir()
     os.mkfifo(work / "fifo")
     with Tree(work) as tree, pytest.raises(OSError, match="not a regular file"):
         tree.digest("fifo")
 
 
-def test_a_broken_write_leaves_nothing(work: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(work: Path) -> None:
     with Tree(work) as tree:
         tree.write("a/file", [b"old"], executable=False)
         with pytest.raises(ZeroDivisionError):
@@ -151,8 +151,8 @@ assert os.listdir(work) == ["locked"]
 """
 
 
-def test_what_a_program_locked_is_unlocked_for_its_owner() -> None:
-    """As an unprivileged user, since permissions do not hold root back."""
+def test_locked_files_and_folders_are_unlocked_for_their_owner() -> None:
+    """Runs as an unprivileged user, because permissions do not restrict root."""
     folder = Path(tempfile.mkdtemp())
     try:
         subprocess.run([sys.executable, "-c", LOCKED, str(folder)], check=True)

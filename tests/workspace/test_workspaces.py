@@ -1,4 +1,4 @@
-"""The bucket, links, deletion, and a store that fails."""
+"""Bucket, links, deletion, and errors of the store."""
 
 import asyncio
 import subprocess
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def over(settings: S3Settings) -> AsyncIterator[Workspaces]:
+async def workspaces_over(settings: S3Settings) -> AsyncIterator[Workspaces]:
     workspaces = Workspaces(settings)
     try:
         yield workspaces
@@ -40,7 +40,7 @@ async def fetch(url: str) -> httpx.Response:
         return await client.get(url)
 
 
-def test_nothing_loads_boto3_before_it_is_needed() -> None:
+def test_the_import_of_workspaces_does_not_load_boto3() -> None:
     program = "import sys, infra.workspace; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -49,7 +49,7 @@ ENTRY = FileEntry(key="files/1-1/a", size_bytes=1, modified_ms=0)
 
 
 async def stored(workspaces: Workspaces, user: str, path: str, data: bytes) -> FileEntry:
-    """A file of the run `r`, as the run's record would know it."""
+    """Store a file of the run `r`; return its entry."""
     files = workspaces.run(user, "r", 1, {})
     await files.write(path, data)
     entry = files.take_uncommitted()[path]
@@ -57,9 +57,9 @@ async def stored(workspaces: Workspaces, user: str, path: str, data: bytes) -> F
     return entry
 
 
-async def test_many_may_create_the_bucket_at_once(s3: S3Settings) -> None:
+async def test_concurrent_calls_can_create_the_bucket(s3: S3Settings) -> None:
     settings = replace(s3, bucket=f"bucket-{uuid4().hex}")
-    async with over(settings) as one, over(settings) as other:
+    async with workspaces_over(settings) as one, workspaces_over(settings) as other:
         with pytest.raises(FilesUnavailable, match="the bucket 'bucket-"):
             await one.check()
         await asyncio.gather(*(w.ensure_bucket() for w in (one, other, one, other)))
@@ -67,8 +67,8 @@ async def test_many_may_create_the_bucket_at_once(s3: S3Settings) -> None:
         await other.run("u", "r", 1, {}).write("a", b"1")
 
 
-async def test_wrong_keys_are_refused_without_showing_them(s3: S3Settings, work: Path) -> None:
-    async with over(replace(s3, secret_key="wrong-secret")) as workspaces:
+async def test_errors_for_wrong_credentials_do_not_contain_them(s3: S3Settings, work: Path) -> None:
+    async with workspaces_over(replace(s3, secret_key="wrong-secret")) as workspaces:
         files = workspaces.run("u", "r", 1, {"a": ENTRY})
         calls = (files.read("a"), files.write("b", b"x"), files.materialise(work), workspaces.check())
         for call in calls:
@@ -80,14 +80,14 @@ async def test_wrong_keys_are_refused_without_showing_them(s3: S3Settings, work:
 
 
 async def test_a_missing_bucket_is_not_a_missing_file(s3: S3Settings) -> None:
-    async with over(replace(s3, bucket="no-such-bucket")) as workspaces:
+    async with workspaces_over(replace(s3, bucket="no-such-bucket")) as workspaces:
         with pytest.raises(FilesUnavailable, match="NoSuchBucket"):
             await workspaces.run("u", "r", 1, {"a": ENTRY}).read("a")
 
 
-async def test_a_server_that_is_down_is_told_soon(s3: S3Settings, tmp_path: Path) -> None:
+async def test_an_unreachable_server_is_an_error_within_seconds(s3: S3Settings, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
-    async with over(replace(s3, endpoint_url=f"http://127.0.0.1:{pick_ports().s3}")) as workspaces:
+    async with workspaces_over(replace(s3, endpoint_url=f"http://127.0.0.1:{pick_ports().s3}")) as workspaces:
         files = workspaces.run("u", "r", 1, {"a": ENTRY})
         begin = time.monotonic()
         for call in (files.read("a"), files.store_changes(tmp_path)):
@@ -96,7 +96,7 @@ async def test_a_server_that_is_down_is_told_soon(s3: S3Settings, tmp_path: Path
         assert time.monotonic() - begin < 15
 
 
-async def test_a_link_downloads_and_cannot_be_altered(workspaces: Workspaces, user: str) -> None:
+async def test_a_link_downloads_an_attachment_and_cannot_be_altered(workspaces: Workspaces, user: str) -> None:
     entry = await stored(workspaces, user, "ü/page.html", b"<script>")
     await stored(workspaces, user, "other", b"x")
     url = await workspaces.presign_get(user, "r", "ü/page.html", entry, 60, inline=True)
@@ -118,7 +118,7 @@ async def test_a_link_downloads_and_cannot_be_altered(workspaces: Workspaces, us
         assert (await fetch(bad)).status_code == 403
 
 
-async def test_an_image_may_be_shown(workspaces: Workspaces, user: str) -> None:
+async def test_an_image_can_be_linked_inline(workspaces: Workspaces, user: str) -> None:
     entry = await stored(workspaces, user, "plot.png", b"\x89PNG")
     answer = await fetch(await workspaces.presign_get(user, "r", "plot.png", entry, 60, inline=True))
     assert answer.headers["content-type"] == "image/png"
@@ -138,7 +138,7 @@ async def test_a_link_expires(workspaces: Workspaces, user: str) -> None:
             await workspaces.presign_get(user, "r", "a", entry, expires_s)
 
 
-async def test_a_run_of_more_than_one_page_is_deleted(
+async def test_a_run_with_more_objects_than_one_page_is_deleted(
     workspaces: Workspaces, raw: "S3Client", s3: S3Settings, user: str
 ) -> None:
     await workspaces.run(user, "run-10", 1, {}).write("stays", b"x")
@@ -153,7 +153,7 @@ async def test_a_run_of_more_than_one_page_is_deleted(
     assert await workspaces.delete_run(user, "run-1") == 0
 
 
-async def test_a_store_without_batches_is_served_singly(
+async def test_objects_are_deleted_one_by_one_in_a_store_without_batches(
     workspaces: Workspaces, user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = workspaces.run(user, "run-1", 1, {})

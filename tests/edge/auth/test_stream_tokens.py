@@ -1,10 +1,10 @@
-"""Stream tokens: good for reading the log of one run for some minutes, and for nothing else."""
+"""Stream tokens: valid for reading the log of one run for some minutes, and for nothing else."""
 
 import logging
 import signal
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,10 +13,10 @@ import pytest
 from httpx_sse import aconnect_sse
 from starlette.requests import Request
 
-from edge_api.auth.api_keys import Principal
 from edge_api.auth.stream_tokens import StreamTokens
+from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import EdgeError, StreamTokenInvalid
-from edge_api.http.openapi import OPERATIONS
+from edge_api.http.principal import Principal
 from edge_api.settings import ApiSettings
 from infra.contract.runs import PlanStep, RunSpec
 from infra.settings import RedisRestSettings
@@ -30,7 +30,7 @@ BASE64 = string.ascii_letters + string.digits + "-_"
 
 
 def claims(run_id: str, **changes: Any) -> dict[str, Any]:
-    """Those of a good token of ada's; a change to None leaves one out."""
+    """Return the claims of a valid token of ada. A change to None removes a claim."""
     now = int(time.time())
     good = {
         "sub": "ada",
@@ -54,7 +54,7 @@ async def minted(http: httpx.AsyncClient, run_id: str, **body: Any) -> dict[str,
     return made
 
 
-async def test_what_is_minted(ada: httpx.AsyncClient, edge: Edge) -> None:
+async def test_a_minted_token_has_its_claims_and_a_link(ada: httpx.AsyncClient, edge: Edge) -> None:
     run_id = await create(ada)
     before = time.time()
     for body, expires_s in [(None, 300), ({}, 300), ({"expires_s": 1}, 1), ({"expires_s": 3600}, 3600)]:
@@ -64,16 +64,16 @@ async def test_what_is_minted(ada: httpx.AsyncClient, edge: Edge) -> None:
         assert made.keys() == {"token", "expires_ms", "href"}
         assert made["href"] == f"/agent/logs/{run_id}/stream?token={made['token']}"
         assert (before + expires_s) * 1000 <= made["expires_ms"] <= (time.time() + expires_s + 1) * 1000
-        held = jwt.decode(
+        decoded = jwt.decode(
             made["token"],
             STREAM_KEY,
             ["HS256"],
             audience="swissbrain:stream",
             issuer="swissbrain",
-            options={"verify_exp": False},  # one of them may be over by now
+            options={"verify_exp": False},  # one second may have passed since
         )
-        assert held.keys() == {"sub", "run", "aud", "iss", "iat", "exp"}
-        assert (held["sub"], held["run"], held["exp"] * 1000) == ("ada", run_id, made["expires_ms"])
+        assert decoded.keys() == {"sub", "run", "aud", "iss", "iat", "exp"}
+        assert (decoded["sub"], decoded["run"], decoded["exp"] * 1000) == ("ada", run_id, made["expires_ms"])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,9 @@ async def test_what_is_minted(ada: httpx.AsyncClient, edge: Edge) -> None:
         (b"{", 400, None),
     ],
 )
-async def test_what_cannot_be_asked_for(ada: httpx.AsyncClient, body: bytes, status: int, field: str | None) -> None:
+async def test_invalid_mint_requests_are_rejected(
+    ada: httpx.AsyncClient, body: bytes, status: int, field: str | None
+) -> None:
     run_id = await create(ada)
     answer = await ada.post(f"/agent/runs/{run_id}/stream-token", content=body)
     assert (answer.status_code, answer.json().get("field")) == (status, field)
@@ -121,21 +123,23 @@ async def test_a_token_opens_the_stream_and_the_pages_of_its_run(
 async def refusal(
     http: httpx.AsyncClient, run_id: str, query: str, headers: Mapping[str, str] | None = None
 ) -> tuple[int, str, str]:
-    """Status, kind and detail of the problem; both routes refuse alike, and none repeats the token."""
+    """Return status, kind and detail of the problem. Both routes must reject alike, without repeating the token."""
     log = f"/agent/logs/{run_id}"
     answers = [await http.get(f"{path}?token={query}", headers=headers) for path in (log, f"{log}/stream")]
     for answer in answers:
         assert answer.headers["content-type"] == "application/problem+json"
         for part in str(answer.url.params.get("token", "")).split("."):
             assert not part or part not in answer.text + str(answer.headers)
-    (told,) = {(answer.status_code, answer.text) for answer in answers}
+    (response,) = {(answer.status_code, answer.text) for answer in answers}
     problem = answers[0].json()
     assert problem["field"] == "token"
-    assert ('error="invalid_token"' in answers[0].headers.get("www-authenticate", "")) == (told[0] == 401)
-    return told[0], problem["type"].removeprefix(PROBLEM), problem["detail"]
+    assert ('error="invalid_token"' in answers[0].headers.get("www-authenticate", "")) == (response[0] == 401)
+    return response[0], problem["type"].removeprefix(PROBLEM), problem["detail"]
 
 
-async def test_what_is_refused_and_how(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
+async def test_invalid_tokens_are_rejected_with_their_reason(
+    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
+) -> None:
     run_id, other = await create(ada), await create(ada)
     await worker.complete()
     good, long_ago = token(run_id), int(time.time()) - 1
@@ -176,24 +180,26 @@ async def test_what_is_refused_and_how(ada: httpx.AsyncClient, edge: Edge, worke
             assert both[2].endswith("not both")
 
 
-async def test_a_token_is_good_for_nothing_else(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
+async def test_a_token_opens_no_other_endpoint(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete()
     made = (await minted(ada, run_id))["token"]
     async with client(edge, None) as page:
-        for (method, path), operation in OPERATIONS.items():
-            url = path.replace("{run_id}", run_id).replace("{path}", "a.txt")
+        endpoints: Sequence[ApiEndpoint] = edge.app.state.endpoints
+        for endpoint in endpoints:
+            method = endpoint.method
+            url = endpoint.path.replace("{run_id}", run_id).replace("{path:path}", "a.txt")
             answer = await page.request(method, url, params={"token": made})
-            if operation.stream_token or operation.public:
+            if endpoint.stream_token or endpoint.public:
                 assert answer.status_code == 200
             else:
                 assert (answer.status_code, answer.json()["type"]) == (401, f"{PROBLEM}unauthenticated"), url
             as_bearer = await page.request(method, url, headers={"Authorization": f"Bearer {made}"})
-            assert as_bearer.status_code == (200 if operation.public else 401)
+            assert as_bearer.status_code == (200 if endpoint.public else 401)
     assert (await ada.get(f"/agent/runs/{run_id}")).json()["status"] == "succeeded"
 
 
-async def test_it_reads_what_its_user_may_read(
+async def test_a_token_reads_only_runs_of_its_user(
     ada: httpx.AsyncClient, bob: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
 ) -> None:
     run_id = await create(ada)
@@ -210,7 +216,7 @@ async def test_it_reads_what_its_user_may_read(
         assert (await page.get(of_bob)).json()["type"] == f"{PROBLEM}run-not-found"
 
 
-async def test_a_deleted_run_is_gone_for_its_tokens_too(ada: httpx.AsyncClient, edge: Edge) -> None:
+async def test_a_token_of_a_deleted_run_gets_404(ada: httpx.AsyncClient, edge: Edge) -> None:
     run_id = await create(ada, start=False)
     made = await minted(ada, run_id)
     await ada.delete(f"/agent/runs/{run_id}")
@@ -220,9 +226,7 @@ async def test_a_deleted_run_is_gone_for_its_tokens_too(ada: httpx.AsyncClient, 
             assert (answer.status_code, answer.json()["type"]) == (404, f"{PROBLEM}run-not-found")
 
 
-async def test_keys_are_renewed_without_cutting_anybody_off(
-    worker: SimulatedWorker, rest_settings: RedisRestSettings
-) -> None:
+async def test_a_key_rotation_keeps_old_tokens_valid(worker: SimulatedWorker, rest_settings: RedisRestSettings) -> None:
     known = {}
     for keys in [(STREAM_KEY,), (OTHER_KEY, STREAM_KEY), (OTHER_KEY,)]:
         settings = ApiSettings(stream_token_keys=keys)
@@ -247,7 +251,9 @@ async def test_keys_are_renewed_without_cutting_anybody_off(
     }
 
 
-async def test_without_a_key_everything_else_works(worker: SimulatedWorker, rest_settings: RedisRestSettings) -> None:
+async def test_an_api_without_a_signing_key_serves_everything_else(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
     async with serve(rest_settings, Files(), ApiSettings()) as edge, client(edge, "ada") as http:
         run_id = await create(http)
         answer = await http.post(f"/agent/runs/{run_id}/stream-token")
@@ -258,21 +264,21 @@ async def test_without_a_key_everything_else_works(worker: SimulatedWorker, rest
             assert (await refusal(page, run_id, token(run_id)))[0] == 401
 
 
-def test_a_token_with_any_character_changed_left_out_or_put_in_is_refused() -> None:
+def test_a_token_with_a_changed_missing_or_added_character_is_rejected() -> None:
     tokens = StreamTokens([STREAM_KEY])
     request = Request({"type": "http", "headers": [], "path_params": {"run_id": "run_1"}})
     good = tokens.mint("ada", "run_1", 300, time.time()).token
     assert tokens.principal([good], request) == Principal("ada", frozenset({"runs:read"}))
     others = {*BASE64, ".", "=", "+", "/", " ", "é", "\0"}
-    bad = {good[:place] + other + good[place + 1 :] for place in range(len(good)) for other in others}
-    bad |= {good[:place] + good[place + 1 :] for place in range(len(good))}
-    bad |= {good[:place] + other + good[place:] for place in range(len(good) + 1) for other in "A.= \n"}
+    bad = {good[:index] + other + good[index + 1 :] for index in range(len(good)) for other in others}
+    bad |= {good[:index] + good[index + 1 :] for index in range(len(good))}
+    bad |= {good[:index] + other + good[index:] for index in range(len(good) + 1) for other in "A.= \n"}
     for each in bad - {good}:
         with pytest.raises(StreamTokenInvalid):
             tokens.principal([each], request)
 
 
-def test_a_clock_that_is_behind_that_of_the_minting_machine_is_no_reason_to_refuse() -> None:
+def test_a_token_from_a_machine_whose_clock_is_ahead_is_accepted() -> None:
     tokens = StreamTokens([STREAM_KEY])
     request = Request({"type": "http", "headers": [], "path_params": {"run_id": "run_1"}})
     assert tokens.principal([tokens.mint("ada", "run_1", 60, time.time() + 30).token], request).user == "ada"
@@ -305,12 +311,12 @@ async def test_tokens_are_in_no_log_line_of_the_app(
             answer = await page.get(f"/agent/{path}?token={made}")
             assert answer.status_code in {401, 403, 404}
             assert made not in answer.text + str(answer.headers)
-    told = [record for record in caplog.records if record.name != "httpx"]
-    assert any(record.getMessage() == "stream_token.minted" for record in told)
-    assert made not in str([vars(record) for record in told])
+    records = [record for record in caplog.records if record.name != "httpx"]
+    assert any(record.getMessage() == "stream_token.minted" for record in records)
+    assert made not in str([vars(record) for record in records])
 
 
-def test_nor_in_what_the_process_prints(rest_settings: RedisRestSettings) -> None:
+def test_tokens_are_not_in_the_output_of_the_process(rest_settings: RedisRestSettings) -> None:
     with running(rest_settings, EDGE_STREAM_TOKEN_KEY=STREAM_KEY) as (process, url):
         bearer = {"Authorization": f"Bearer {TOKEN_OF_PROCESS}"}
         with httpx.Client(base_url=url, timeout=20) as http:

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, scopes, and users who cannot tell another's run from none."""
+"""Access: tokens, scopes, and runs of other users, which look like missing runs."""
 
 import httpx
 import pytest
@@ -22,7 +22,7 @@ PATHS += ["/ready", "/openapi.json", "/agent/runs/run_1/files", "/agent/runs/run
         {"Authorization": b"Bearer \xff\xfe"},
     ],
 )
-async def test_without_a_known_token_nothing_answers(
+async def test_requests_without_a_known_token_get_401(
     edge: Edge, worker: SimulatedWorker, headers: dict[str, str]
 ) -> None:
     async with client(edge, None) as http:
@@ -37,7 +37,7 @@ async def test_without_a_known_token_nothing_answers(
     assert await worker.size() == 0
 
 
-async def test_the_scheme_has_no_case(edge: Edge) -> None:
+async def test_the_authorization_scheme_ignores_case(edge: Edge) -> None:
     async with client(edge, None) as http:
         answer = await http.get("/agent/runs", headers={"Authorization": f"bearer  {TOKENS['ada']}"})
         assert answer.status_code == 200
@@ -55,7 +55,7 @@ async def test_a_reader_may_only_read(edge: Edge, worker: SimulatedWorker) -> No
     assert await worker.size() == 0
 
 
-async def test_a_run_of_another_user_is_like_none(
+async def test_a_run_of_another_user_looks_like_a_missing_run(
     ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker, files: Files
 ) -> None:
     theirs = await create(ada)

@@ -1,4 +1,4 @@
-"""Bad input: each with its own status and field, and nothing is created."""
+"""Bad input: each error has its status and its field, and nothing is created."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ def plan(tool: str, **args: Any) -> dict[str, Any]:
 async def refused(
     http: httpx.AsyncClient, worker: SimulatedWorker, status: int, field: str | None, **request: Any
 ) -> dict[str, Any]:
-    """The problem that a request is refused with; the same through both doors, and nothing is written."""
+    """Return the problem of a rejected request. Both endpoints must return the same, and nothing may be written."""
     answer = await http.request(request.pop("method", "POST"), request.pop("url", "/agent/runs"), **request)
     problem: dict[str, Any] = answer.json()
     assert answer.status_code == status, answer.text
@@ -57,7 +57,7 @@ async def refused(
     ],
 )
 @pytest.mark.parametrize("url", ["/agent/runs", "/agent/execute"])
-async def test_bodies_that_cannot_be_read(
+async def test_unreadable_bodies_are_rejected(
     ada: httpx.AsyncClient, worker: SimulatedWorker, url: str, status: int, body: bytes, headers: dict[str, str]
 ) -> None:
     content = body.replace(b"{", b'{"action":"create",', 1) if url == "/agent/execute" else body
@@ -106,7 +106,7 @@ async def test_bodies_that_cannot_be_read(
         ({**PLAN, "urgent": True}, "$.urgent"),
     ],
 )
-async def test_bodies_that_are_not_valid(
+async def test_invalid_bodies_are_rejected_by_field(
     ada: httpx.AsyncClient, worker: SimulatedWorker, body: Any, field: str
 ) -> None:
     content = json.encode(body)
@@ -142,7 +142,7 @@ async def test_bodies_that_are_not_valid(
         ("/agent/execute", {"action": "go"}, "Invalid value 'go'; allowed are create, start, stop, retry, resume"),
     ],
 )
-async def test_what_is_allowed_is_said(
+async def test_error_messages_state_the_allowed_values(
     ada: httpx.AsyncClient, worker: SimulatedWorker, url: str, body: dict[str, Any], detail: str
 ) -> None:
     response = await ada.post(url, json=body)
@@ -171,15 +171,13 @@ async def test_the_limit_of_a_plan_is_stated(ada: httpx.AsyncClient, worker: Sim
         ({"action": "retry", "run_id": ""}, "$.run_id"),
     ],
 )
-async def test_actions_that_are_not_valid(
+async def test_invalid_actions_are_rejected(
     ada: httpx.AsyncClient, worker: SimulatedWorker, body: Any, field: str
 ) -> None:
     await refused(ada, worker, 422, field, url="/agent/execute", json=body)
 
 
-async def test_a_body_without_a_length_is_bounded_too(
-    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
-) -> None:
+async def test_a_body_without_a_length_is_bounded(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
     async def endless() -> AsyncIterator[bytes]:
         yield b'{"prompt": "'
         for _ in range(40):
@@ -196,7 +194,7 @@ async def test_a_body_without_a_length_is_bounded_too(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é"])
-async def test_idempotency_keys_that_are_not_valid(ada: httpx.AsyncClient, worker: SimulatedWorker, key: str) -> None:
+async def test_invalid_idempotency_keys_are_rejected(ada: httpx.AsyncClient, worker: SimulatedWorker, key: str) -> None:
     await refused(ada, worker, 422, "Idempotency-Key", json=PLAN, headers={"Idempotency-Key": key.encode("latin-1")})
 
 
@@ -211,13 +209,13 @@ async def test_idempotency_keys_that_are_not_valid(ada: httpx.AsyncClient, worke
         ("limit=1&limit=2", "limit"),
     ],
 )
-async def test_queries_that_are_not_valid(
+async def test_invalid_queries_are_rejected(
     ada: httpx.AsyncClient, worker: SimulatedWorker, query: str, field: str
 ) -> None:
     await refused(ada, worker, 422, field, method="GET", url=f"/agent/runs?{query}")
 
 
-async def test_places_in_a_log_that_are_not_valid(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_invalid_log_positions_are_rejected(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada, start=False)
     logs, keys = f"/agent/logs/{run_id}", await worker.size()
     for url in (f"{logs}?after=-1", f"{logs}/stream?after=x", f"{logs}?after=99999999999999999999"):
@@ -229,7 +227,7 @@ async def test_places_in_a_log_that_are_not_valid(ada: httpx.AsyncClient, worker
     assert await worker.size() == keys
 
 
-async def test_requests_that_need_no_body_refuse_fields(ada: httpx.AsyncClient) -> None:
+async def test_actions_without_a_body_reject_fields(ada: httpx.AsyncClient) -> None:
     run_id = await create(ada, start=False)
     answer = await ada.post(f"/agent/runs/{run_id}/start", json={"priority": 1})
     assert (answer.status_code, answer.json()["field"]) == (422, "$.priority")
@@ -237,7 +235,7 @@ async def test_requests_that_need_no_body_refuse_fields(ada: httpx.AsyncClient) 
     assert (await ada.get(f"/agent/runs/{run_id}")).json()["status"] == "created"
 
 
-async def test_a_cursor_that_was_tampered_with(ada: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+async def test_a_modified_cursor_is_rejected(ada: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
     for _ in range(3):
         await create(ada)
     cursor = (await ada.get("/agent/runs?limit=2")).json()["next_cursor"]
@@ -250,14 +248,14 @@ async def test_a_cursor_that_was_tampered_with(ada: httpx.AsyncClient, bob: http
     assert (await bob.get("/agent/runs", params={"cursor": cursor})).status_code == 400
 
 
-def test_a_cursor_comes_back_as_it_went() -> None:
-    place = (1_700_000_000_000, "run_1")
-    assert decode_cursor(encode_cursor(place, "ada"), "ada") == place
+def test_a_cursor_decodes_to_the_encoded_position() -> None:
+    position = (1_700_000_000_000, "run_1")
+    assert decode_cursor(encode_cursor(position, "ada"), "ada") == position
     with pytest.raises(BadCursor):
-        decode_cursor(encode_cursor(place, "ada"), "bob")
+        decode_cursor(encode_cursor(position, "ada"), "bob")
 
 
-async def test_no_such_path_and_no_such_method(ada: httpx.AsyncClient) -> None:
+async def test_an_unknown_path_gets_404_and_an_unknown_method_405(ada: httpx.AsyncClient) -> None:
     for method, url, status in (("GET", "/nothing", 404), ("GET", "/agent/runs/", 404), ("PUT", "/agent/runs", 405)):
         answer = await ada.request(method, url)
         assert answer.status_code == status

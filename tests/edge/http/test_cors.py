@@ -1,4 +1,4 @@
-"""Pages of other origins: who may call, what they may send, and that they can read every answer, errors too."""
+"""CORS: which pages may call, what they may send, and that they can read every response, also errors."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,18 +18,18 @@ ALLOW = "access-control-allow-origin"
 
 
 class OneFile(Files):
-    """A file to be linked to, and a failure that nobody foresaw."""
+    """Workspaces with one file, and with an unexpected failure."""
 
     async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
         return "https://store.example/file"
 
     async def delete_run(self, user_id: str, run_id: str) -> int:
-        raise KeyError("unforeseen")
+        raise KeyError("unexpected")
 
 
 @asynccontextmanager
 async def browser(rest: RedisRestSettings, *origins: str, origin: str = PAGE) -> AsyncIterator[httpx.AsyncClient]:
-    """Ada's page of `origin`, before an API that takes `origins`."""
+    """Yield the client of a page of `origin`, in front of an API that allows `origins`."""
     settings = ApiSettings(cors_origins=origins, stream_token_keys=(STREAM_KEY,))
     async with serve(rest, OneFile(), settings) as edge, client(edge, "ada") as http:
         http.headers["Origin"] = origin
@@ -37,12 +37,12 @@ async def browser(rest: RedisRestSettings, *origins: str, origin: str = PAGE) ->
 
 
 def preflight(method: str, *headers: str) -> dict[str, str]:
-    asked = {"Access-Control-Request-Method": method}
-    return asked | ({"Access-Control-Request-Headers": ",".join(headers)} if headers else {})
+    requested = {"Access-Control-Request-Method": method}
+    return requested | ({"Access-Control-Request-Headers": ",".join(headers)} if headers else {})
 
 
 async def answers(http: httpx.AsyncClient, worker: SimulatedWorker) -> AsyncIterator[tuple[int, httpx.Response]]:
-    """One answer of each kind, with the status that it should have."""
+    """Yield one response of each kind, with the status that it should have."""
     run_id, unstarted = await create(http), await create(http, start=False)
     lease = await worker.claim()
     await worker.emit(lease, files={"a.txt": FileEntry(key="k", size_bytes=1, modified_ms=1)})
@@ -67,7 +67,7 @@ async def answers(http: httpx.AsyncClient, worker: SimulatedWorker) -> AsyncIter
     yield 500, await http.delete(f"/agent/runs/{unstarted}")
 
 
-async def test_a_page_of_an_allowed_origin_can_read_every_answer(
+async def test_a_page_of_an_allowed_origin_can_read_every_response(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     async with browser(rest_settings, "https://first.example", PAGE) as http:
@@ -79,9 +79,9 @@ async def test_a_page_of_an_allowed_origin_can_read_every_answer(
             assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_an_outage_can_be_read_too() -> None:
-    nobody = RedisRestSettings(f"http://127.0.0.1:{free_port()}", TOKEN)
-    async with browser(nobody, PAGE) as http:
+async def test_a_page_can_read_the_error_of_an_outage() -> None:
+    unreachable = RedisRestSettings(f"http://127.0.0.1:{free_port()}", TOKEN)
+    async with browser(unreachable, PAGE) as http:
         answer = await http.get("/agent/runs")
         assert (answer.status_code, answer.headers[ALLOW]) == (503, PAGE)
         assert answer.headers["retry-after"] == "2"
@@ -101,30 +101,32 @@ async def test_a_page_of_another_origin_reads_nothing(
             assert ALLOW not in answer.headers
 
 
-async def test_any_page_may_call_if_it_is_so_set(worker: SimulatedWorker, rest_settings: RedisRestSettings) -> None:
+async def test_every_page_may_call_with_a_wildcard_origin(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
     async with browser(rest_settings, "*", origin=OTHER) as http:
-        asked = await http.options("/agent/runs", headers=preflight("POST", "authorization"))
-        assert (asked.status_code, asked.headers[ALLOW]) == (200, "*")
+        allowed = await http.options("/agent/runs", headers=preflight("POST", "authorization"))
+        assert (allowed.status_code, allowed.headers[ALLOW]) == (200, "*")
         async for _, answer in answers(http, worker):
             assert answer.headers[ALLOW] == "*"
             assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_what_a_page_may_send(rest_settings: RedisRestSettings) -> None:
+async def test_a_preflight_allows_the_methods_and_headers_of_the_api(rest_settings: RedisRestSettings) -> None:
     sent = ("authorization", "content-type", "idempotency-key", "last-event-id")
     async with browser(rest_settings, PAGE) as http:
         del http.headers["Authorization"]
         for method in ("GET", "HEAD", "POST", "DELETE"):
-            asked = await http.options("/agent/runs", headers=preflight(method, *sent))
-            assert (asked.status_code, asked.headers[ALLOW]) == (200, PAGE)
-            assert method in asked.headers["access-control-allow-methods"]
-            assert {*sent} <= {*asked.headers["access-control-allow-headers"].lower().split(", ")}
-            assert asked.headers["access-control-max-age"] == "3600"
+            allowed = await http.options("/agent/runs", headers=preflight(method, *sent))
+            assert (allowed.status_code, allowed.headers[ALLOW]) == (200, PAGE)
+            assert method in allowed.headers["access-control-allow-methods"]
+            assert {*sent} <= {*allowed.headers["access-control-allow-headers"].lower().split(", ")}
+            assert allowed.headers["access-control-max-age"] == "3600"
         for headers in (preflight("PUT"), preflight("POST", "x-other")):
             assert (await http.options("/agent/runs", headers=headers)).status_code == 400
 
 
-async def test_by_default_no_page_is_told_anything(edge: Edge, ada: httpx.AsyncClient) -> None:
+async def test_no_page_gets_cors_headers_by_default(edge: Edge, ada: httpx.AsyncClient) -> None:
     ada.headers["Origin"] = PAGE
     for answer in (await ada.get("/agent/runs"), await ada.get("/nothing"), await ada.get("/health")):
         assert not [name for name in answer.headers if name.startswith("access-control") or name == "vary"]

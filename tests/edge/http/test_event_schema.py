@@ -1,4 +1,4 @@
-"""The schema of the events as it is served, and the page of the documentation that says the same."""
+"""`/events.schema.json`, and the page of the documentation that describes the same types."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ def logged(kind: str, **data: Any) -> dict[str, Any]:
     return {"seq": 1, "ts": 1, "type": kind, "step": None, "data": data}
 
 
-async def test_it_is_served_to_whoever_has_a_token(edge: Edge, ada: httpx.AsyncClient) -> None:
+async def test_the_event_schema_is_served_to_every_token(edge: Edge, ada: httpx.AsyncClient) -> None:
     answer = await ada.get("/events.schema.json")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     assert answer.json() == SCHEMA
@@ -36,7 +36,7 @@ async def test_it_is_served_to_whoever_has_a_token(edge: Edge, ada: httpx.AsyncC
         assert (await stranger.get("/events.schema.json")).status_code == 401
 
 
-async def test_the_description_of_the_api_has_the_data_of_each_type(ada: httpx.AsyncClient) -> None:
+async def test_the_openapi_document_has_the_data_of_each_type(ada: httpx.AsyncClient) -> None:
     described = (await ada.get("/openapi.json")).json()
     assert list(described["x-events"]) == list(EVENTS)
     for name, reference in described["x-events"].items():
@@ -44,9 +44,7 @@ async def test_the_description_of_the_api_has_the_data_of_each_type(ada: httpx.A
         assert found["properties"].keys() == DEFINITIONS[EVENTS[name].__name__]["properties"].keys()
 
 
-async def test_what_the_api_says_of_a_log_is_as_the_schema_says(
-    ada: httpx.AsyncClient, worker: SimulatedWorker
-) -> None:
+async def test_events_of_the_api_match_the_schema(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete(events=0)
     page = (await ada.get(f"/agent/logs/{run_id}")).json()
@@ -67,7 +65,7 @@ async def test_what_the_api_says_of_a_log_is_as_the_schema_says(
         logged("run.waiting"),
     ],
 )
-def test_what_is_valid(event: dict[str, Any]) -> None:
+def test_the_schema_accepts_valid_events(event: dict[str, Any]) -> None:
     validator().validate(event)
 
 
@@ -87,13 +85,13 @@ def test_what_is_valid(event: dict[str, Any]) -> None:
         {name: value for name, value in logged("message", text="x").items() if name != "step"},
     ],
 )
-def test_what_is_not_valid(event: dict[str, Any]) -> None:
+def test_the_schema_rejects_invalid_events(event: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         validator().validate(event)
 
 
 def fields(kind: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The rows of the table of a type's fields, those of nested objects with the way to them."""
+    """Return the rows of a type's table of fields. Fields of nested objects are named by their path."""
     for name, schema in kind["properties"].items():
         inner = DEFINITIONS.get(schema.get("$ref", schema.get("items", {}).get("$ref", "")).rpartition("/")[2])
         form = schema.get("enum") or next(iter(schema.get("anyOf", [])), schema).get("type") or "object"
@@ -106,7 +104,7 @@ def fields(kind: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", EVENTS)
-def test_the_documentation_says_of_a_type_what_the_schema_says(name: str) -> None:
+def test_the_documentation_of_a_type_matches_the_schema(name: str) -> None:
     _, found, rest = DOCS.partition(f"\n### `{name}`\n\n")
     assert found, f"there is no section on {name}"
     section = re.split(r"\n##", rest)[0]

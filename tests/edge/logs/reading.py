@@ -1,11 +1,12 @@
-"""A reader whose upstream the test writes, read step by step."""
+"""Followers that are read step by step, with an upstream whose messages the test writes."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from edge_api.logs.fanout import Fanout
-from edge_api.logs.reader import Item, LogReader
+from edge_api.logs.items import Item, ItemSource
+from edge_api.logs.reader import LogReader
 from infra.contract.errors import StoreUnavailable
 from infra.contract.log import Event
 from tests.support.archive import NoArchive
@@ -16,7 +17,7 @@ RUN = "run_1"
 
 
 class ScriptedFeed:
-    """An upstream whose messages the test writes itself."""
+    """Upstream whose messages the test writes itself."""
 
     def __init__(self) -> None:
         self.queues: list[asyncio.Queue[str | None]] = []
@@ -41,10 +42,10 @@ class ScriptedFeed:
             yield message
 
     async def subscribed(self, times: int = 1) -> None:
-        async def so_often() -> bool:
+        async def is_subscribed() -> bool:
             return len(self.queues) >= times
 
-        await until(so_often, f"subscribed {times} times")
+        await until(is_subscribed, f"subscribed {times} times")
 
     def publish(self, message: str) -> None:
         self.queues[-1].put_nowait(message)
@@ -53,16 +54,22 @@ class ScriptedFeed:
         self.queues[-1].put_nowait(None)
 
 
-class Watched:
-    """One reader, read step by step; like a stream to a client it always waits for what comes next."""
+class EndOfLog(Exception):
+    """Raised when a test reads beyond the end of a followed log."""
 
-    def __init__(self, items: AsyncGenerator[Sequence[Item], None]) -> None:
-        self._items = items
+
+class Watched:
+    """Follower that is read step by step. Like a stream to a client it always waits for the next items."""
+
+    def __init__(self, source: ItemSource) -> None:
+        self._source = source
         self._ready: list[Item] = []
         self.coming = asyncio.create_task(self._next())
 
     async def _next(self) -> Sequence[Item]:
-        return await anext(self._items)
+        if items := await self._source.next_batch():
+            return items
+        raise EndOfLog
 
     async def take(self, count: int) -> list[Item]:
         async with asyncio.timeout(10):
@@ -78,8 +85,8 @@ class Watched:
 
 @asynccontextmanager
 async def reading(store: RunStore, fanout: Fanout, after: int = 0) -> AsyncIterator[Watched]:
-    async with aclosing(LogReader(store, fanout, NoArchive()).follow(await store.log(RUN), after)) as items:
-        watched = Watched(items)
+    async with aclosing(LogReader(store, fanout, NoArchive()).follow(await store.log(RUN), after)) as follower:
+        watched = Watched(follower)
         try:
             yield watched
         finally:
@@ -99,3 +106,12 @@ async def watching(store: RunStore, feed: ScriptedFeed, after: int = 0) -> Async
 def batch(first: int, count: int = 1) -> str:
     events = ",".join('{"ts":1,"type":"log"}' for _ in range(count))
     return f'{{"first":{first},"events":[{events}]}}'
+
+
+async def read_all(source: ItemSource) -> list[Item]:
+    """Return all items of a log that ends."""
+    found: list[Item] = []
+    async with aclosing(source):
+        while items := await source.next_batch():
+            found += items
+    return found

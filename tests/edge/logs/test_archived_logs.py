@@ -1,4 +1,4 @@
-"""Logs of which a part, or all, is in the archive: read as if it were one, with every event once and in order."""
+"""Logs that are archived in part or completely are read as one log, with every event once and in order."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,20 +16,21 @@ from infra.contract.log import Event, Segment
 from infra.contract.states import Outcome, Status
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
+from tests.edge.logs.reading import read_all
 from tests.edge.stack import Edge, SimulatedWorker, client, create, follow, note, numbers, serve, stream
 from tests.support.logs import events_in_redis
 from tests.support.waiting import until
 
 
 class ArchivingWorker(SimulatedWorker):
-    """Archives what it is told to."""
+    """Worker that archives on request."""
 
     def __init__(self, worker: SimulatedWorker, workspaces: Workspaces) -> None:
         super().__init__(worker.redis)
         self.workspaces = workspaces
 
     async def archive(self, run_id: str, *lasts: int) -> list[Segment]:
-        """Move everything up to the last of these numbers into segments that end with them."""
+        """Move the events up to the last of these numbers into segments that end with these numbers."""
         for last in lasts:
             record, log = await self.store.get(run_id), await self.store.log(run_id)
             events = await events_in_redis(self.store, run_id, after=log.archived)
@@ -57,7 +58,7 @@ async def ada(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def pages(http: httpx.AsyncClient, run_id: str, limit: int) -> list[int]:
-    """All of a log in pages."""
+    """Return the sequence numbers of a log that is read in pages."""
     seqs: list[int] = []
     after = 0
     while True:
@@ -72,7 +73,7 @@ async def pages(http: httpx.AsyncClient, run_id: str, limit: int) -> list[int]:
 
 
 async def commands(worker: SimulatedWorker) -> int:
-    """How many commands Redis has executed, but for those of this question and of the gateway's own connection."""
+    """Count the commands that Redis has executed, except this one and the gateway's own."""
     info = str(await worker.redis.command("INFO", "commandstats"))
     lines = [line.partition(":calls=") for line in info.splitlines() if line.startswith("cmdstat_")]
     own = {"cmdstat_info", "cmdstat_ping"}
@@ -80,7 +81,7 @@ async def commands(worker: SimulatedWorker) -> int:
 
 
 @pytest.mark.parametrize("lasts", [(1,), (4,), (3, 6), (1, 2, 7), (12,), (5, 12)])
-async def test_archive_and_stream_are_one_log(
+async def test_archive_and_stream_are_read_as_one_log(
     ada: httpx.AsyncClient, archiving: ArchivingWorker, lasts: tuple[int, ...]
 ) -> None:
     run_id = await create(ada)
@@ -94,7 +95,7 @@ async def test_archive_and_stream_are_one_log(
         assert await pages(ada, run_id, limit) == list(range(1, 13))
 
 
-async def test_what_is_archived_is_to_the_letter_what_was_live(
+async def test_archived_events_equal_the_live_ones_byte_by_byte(
     ada: httpx.AsyncClient, archiving: ArchivingWorker
 ) -> None:
     run_id = await create(ada)
@@ -111,7 +112,7 @@ async def test_what_is_archived_is_to_the_letter_what_was_live(
     ]
 
 
-async def test_a_finished_archived_log_costs_one_command_however_long_it_is(
+async def test_a_finished_archived_log_of_any_length_costs_one_command(
     ada: httpx.AsyncClient, archiving: ArchivingWorker
 ) -> None:
     run_id = await create(ada)
@@ -125,7 +126,7 @@ async def test_a_finished_archived_log_costs_one_command_however_long_it_is(
     assert await commands(archiving) - before == 1
 
 
-async def test_a_follower_does_not_notice_that_its_past_is_archived(
+async def test_archiving_does_not_disturb_a_follower(
     ada: httpx.AsyncClient, archiving: ArchivingWorker, edge: Edge
 ) -> None:
     run_id = await create(ada)
@@ -146,7 +147,7 @@ async def test_a_follower_does_not_notice_that_its_past_is_archived(
     assert numbers(seen) == list(range(1, 13))
 
 
-async def test_what_is_archived_between_the_record_and_the_stream_is_found(
+async def test_events_archived_after_the_record_was_read_are_found(
     archiving: ArchivingWorker, edge: Edge, ada: httpx.AsyncClient
 ) -> None:
     run_id = await create(ada)
@@ -154,12 +155,12 @@ async def test_what_is_archived_between_the_record_and_the_stream_is_found(
     old = await archiving.store.log(run_id)
     await archiving.archive(run_id, 6)
     reader: LogReader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
-    items = [item async for some in reader.follow(old, 0) for item in some]
+    items = await read_all(reader.follow(old, 0))
     assert [item.seq for item in items if isinstance(item, Event)] == list(range(1, 13))
     assert [item.seq for item in await reader.page(old, 2, 100) if isinstance(item, Event)] == list(range(3, 13))
 
 
-async def test_a_segment_that_is_gone_is_a_gap(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:
+async def test_a_missing_segment_is_a_gap(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:
     run_id = await create(ada)
     await archiving.complete(events=10)
     segments = await archiving.archive(run_id, 4, 8)
@@ -186,11 +187,11 @@ async def test_a_run_deleted_while_its_archive_is_read_ends_the_stream(
     assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
     assert await archiving.workspaces.delete_run("ada", run_id) == 0
     reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
-    assert [items async for items in reader.follow(old, 0)] == []
+    assert await read_all(reader.follow(old, 0)) == []
     assert (await ada.get(f"/agent/logs/{run_id}")).status_code == 404
 
 
-async def test_while_the_store_is_away_a_page_is_503_and_a_stream_waits(
+async def test_an_object_store_outage_makes_a_page_503_and_a_stream_wait(
     rest_settings: RedisRestSettings, archiving: ArchivingWorker, s3_settings: S3Settings
 ) -> None:
     wrong = Workspaces(replace(s3_settings, secret_key="wrong"))
@@ -212,7 +213,7 @@ async def test_while_the_store_is_away_a_page_is_503_and_a_stream_waits(
     await asyncio.to_thread(wrong.close)
 
 
-async def test_the_archive_of_a_retried_run_goes_on(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:
+async def test_the_archive_of_a_retried_run_continues(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:
     run_id = await create(ada)
     await archiving.complete(events=3, status=Status.FAILED)
     await archiving.archive(run_id, 5)
@@ -223,7 +224,7 @@ async def test_the_archive_of_a_retried_run_goes_on(ada: httpx.AsyncClient, arch
     assert numbers(await follow(ada, run_id, after=4)) == list(range(5, 12))
 
 
-async def test_a_run_that_ends_and_is_archived_while_its_watcher_subscribes(
+async def test_a_run_that_ends_and_is_archived_while_a_follower_subscribes_is_read_to_its_end(
     ada: httpx.AsyncClient, archiving: ArchivingWorker, edge: Edge
 ) -> None:
     run_id = await create(ada)
@@ -235,6 +236,6 @@ async def test_a_run_that_ends_and_is_archived_while_its_watcher_subscribes(
     await archiving.archive(run_id, 4)
     reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
     async with asyncio.timeout(10):
-        items = [item async for some in reader.follow(old, 2) for item in some]
+        items = await read_all(reader.follow(old, 2))
     assert [item.seq for item in items if isinstance(item, Event)] == [3, 4]
     assert isinstance(items[-1], StreamEnd)

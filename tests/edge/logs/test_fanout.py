@@ -1,4 +1,4 @@
-"""What is left of a subscription that nobody listens to: nothing, once it has settled."""
+"""Subscriptions without listeners are closed, and `wait_closed` waits until they are."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from edge_api.logs.fanout import Fanout
 
 
 class SlowFeed:
-    """Subscriptions whose closing takes until the test allows it."""
+    """Subscriptions that close only when the test allows it."""
 
     def __init__(self) -> None:
         self.may_close = asyncio.Event()
@@ -32,32 +32,32 @@ class SlowFeed:
         yield ""
 
 
-async def test_it_settles_when_what_was_left_is_closed_and_waits_for_nothing_else() -> None:
+async def test_wait_closed_waits_only_for_subscriptions_without_listeners() -> None:
     feed = SlowFeed()
     fanout = Fanout(feed)
-    with fanout.join("kept") as kept:
-        await kept.confirmed()
-        await fanout.settle()
-        with fanout.join("left") as left:
-            await left.confirmed()
-        settling = asyncio.create_task(fanout.settle())
+    with fanout.join("used") as used:
+        await used.confirmed()
+        await fanout.wait_closed()
+        with fanout.join("idle") as idle:
+            await idle.confirmed()
+        closing = asyncio.create_task(fanout.wait_closed())
         while not feed.closing:
             await asyncio.sleep(0)
-        assert not settling.done()
+        assert not closing.done()
         feed.may_close.set()
-        await settling
+        await closing
         assert feed.open == 1
-    await fanout.settle()
+    await fanout.wait_closed()
     assert feed.open == 0
 
 
-async def test_a_subscription_that_does_not_close_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SETTLE_S", 0.01)
+async def test_wait_closed_gives_up_on_a_subscription_that_does_not_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOSE_WAIT_S", 0.01)
     feed = SlowFeed()
     fanout = Fanout(feed)
-    with fanout.join("left") as left:
-        await left.confirmed()
-    await fanout.settle()
+    with fanout.join("idle") as idle:
+        await idle.confirmed()
+    await fanout.wait_closed()
     assert feed.open == 1
     feed.may_close.set()
     await fanout.close()

@@ -1,31 +1,38 @@
-"""A followed log comes to its end, though what is read lags behind what is heard, or the run is gone."""
+"""A followed log ends, even if reads lag behind messages, or if the run has been deleted."""
+
+import asyncio
 
 import httpx
 import pytest
 
 from edge_api.http.response_models import StreamEnd
+from edge_api.logs import backoff
 from edge_api.logs import reader as log_reader
+from edge_api.logs.fanout import Fanout
+from edge_api.logs.reader import LogReader
+from edge_api.logs.stored import LAG_TRIES
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import Lease
 from infra.contract.runs import RunSpec
 from infra.contract.states import Status
-from tests.edge.logs.reading import RUN, ScriptedFeed, watching
+from tests.edge.logs.reading import RUN, EndOfLog, ScriptedFeed, read_all, watching
 from tests.edge.stack import SimulatedWorker, create, note
+from tests.support.archive import NoArchive
 from tests.support.waiting import until
 
 FINISHED = '{"first":%d,"events":[{"ts":1,"type":"run.finished"}]}'
 
 
 @pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_reader, "RETRY_FIRST_S", 0.001)
-    monkeypatch.setattr(log_reader, "RETRY_LAST_S", 0.01)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(backoff, "RETRY_LAST_S", 0.01)
 
 
-async def test_a_record_that_lags_behind_its_log_is_waited_for(
+async def test_a_follower_waits_for_a_record_that_lags_behind_its_log(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, lags = worker.store.log, 3 * log_reader.LAG_TRIES
+    read, lags = worker.store.log, 3 * LAG_TRIES
     stale = await read(RUN)
 
     async def lagging(run_id: str) -> RunLog:
@@ -44,7 +51,7 @@ async def test_a_record_that_lags_behind_its_log_is_waited_for(
     assert lags < 0
 
 
-async def test_what_came_before_the_subscription_and_could_not_be_read_after_it_is_read_once_more(
+async def test_a_quiet_follower_reads_back_once_more_after_it_has_subscribed(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_reader, "QUIET_S", 0.1)
@@ -64,10 +71,10 @@ async def test_what_came_before_the_subscription_and_could_not_be_read_after_it_
 
 
 @pytest.mark.parametrize("missed", [True, False])
-async def test_a_run_deleted_meanwhile_ends_its_stream(
+async def test_a_run_that_is_deleted_while_it_is_followed_ends_its_stream(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, missed: bool
 ) -> None:
-    """Whether its deletion is heard, or found out by who comes back."""
+    """The deletion is published, or found by a follower that subscribes again."""
     async with watching(worker.store, feed) as reader:
         assert await reader.seqs(1) == [1]
         await feed.subscribed()
@@ -76,7 +83,7 @@ async def test_a_run_deleted_meanwhile_ends_its_stream(
             feed.die()
         else:
             feed.publish("deleted")
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(EndOfLog):
             await reader.take(1)
 
 
@@ -94,13 +101,13 @@ async def test_another_run_of_the_same_id_is_not_followed(
             await worker.store.create(RUN, "ada", RunSpec(prompt="x"), start=True, digest="d")
             return (await worker.store.log(RUN)).created_ms > created_ms
 
-        await until(is_made_later, "the clock has gone on")
+        await until(is_made_later, "the run is created in a later millisecond")
         feed.die()
-        with pytest.raises(StopAsyncIteration):
+        with pytest.raises(EndOfLog):
             await reader.take(1)
 
 
-async def test_who_follows_a_run_that_never_began_hears_of_its_deletion(ada: httpx.AsyncClient) -> None:
+async def test_the_stream_of_a_run_that_never_started_ends_with_its_deletion(ada: httpx.AsyncClient) -> None:
     run_id = await create(ada, start=False)
     async with ada.stream("GET", f"/agent/logs/{run_id}/stream") as answer:
         lines = answer.aiter_lines()
@@ -111,13 +118,27 @@ async def test_who_follows_a_run_that_never_began_hears_of_its_deletion(ada: htt
     assert (await ada.get(f"/agent/logs/{run_id}/stream")).status_code == 404
 
 
-async def test_a_place_beyond_the_end_is_the_end(worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed) -> None:
-    """The run was deleted and made again under the same id: the client has more than there will be."""
+async def test_a_position_beyond_the_end_is_the_end(worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed) -> None:
+    """The run was deleted and created again under the same id, so the client has seen more events than it will have."""
     async with watching(worker.store, feed, after=1000) as reader:
         await feed.subscribed()
         await worker.finish(lease)
         feed.publish(FINISHED % 2)
         assert await reader.take(1) == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+
+
+async def test_a_position_beyond_the_end_of_a_run_that_ended_before_the_subscription_is_the_end(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No message will arrive; only the record shows the end."""
+    monkeypatch.setattr(log_reader, "LOOK_S", 0.0)
+    outdated = await worker.store.log(RUN)
+    await worker.finish(lease)
+    fanout = Fanout(feed)
+    async with asyncio.timeout(10):
+        items = await read_all(LogReader(worker.store, fanout, NoArchive()).follow(outdated, 1000))
+    assert items == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
+    await fanout.close()
 
 
 async def test_a_page_beyond_the_end_is_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
@@ -127,7 +148,9 @@ async def test_a_page_beyond_the_end_is_done(ada: httpx.AsyncClient, worker: Sim
     assert (page["events"], page["done"], page["next_after"]) == ([], True, 1000)
 
 
-async def test_a_page_is_no_larger_than_a_function_may_answer(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_page_is_no_larger_than_a_lambda_response_may_be(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     run_id = await create(ada)
     lease = await worker.claim()
     text = "é" * 7000

@@ -1,7 +1,7 @@
-"""Logs live where an answer cannot stream: one poll after the other brings what a stream would."""
+"""Long poll, for hosts that cannot stream: repeated polls return the events of a stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
@@ -10,9 +10,9 @@ import pytest_asyncio
 from httpx_sse import aconnect_sse
 
 from edge_api.logs import reader as log_reader
+from edge_api.logs.items import Item
 from edge_api.logs.longpoll import LongPoll
-from edge_api.logs.reader import Item
-from edge_api.logs.sse import Streams
+from edge_api.logs.sse import LogStreams
 from edge_api.settings import ApiSettings
 from infra.contract.errors import StoreRejected
 from infra.contract.log import Event
@@ -40,12 +40,12 @@ SHORT = ApiSettings(log_mode="longpoll", longpoll_wait_s=0.2)
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running_edge(rest_settings: RedisRestSettings) -> AsyncIterator[Edge]:
-    """In this file the API answers polls."""
+    """The API of this file, in the mode `longpoll`."""
     async with serve(rest_settings, Files(), LONG) as edge:
         yield edge
 
 
-async def test_polls_bring_all_events_once_and_in_order(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_polls_return_all_events_once_and_in_order(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     polling = asyncio.create_task(follow_to_the_end(ada, run_id))
     lease = await worker.claim()
@@ -57,7 +57,7 @@ async def test_polls_bring_all_events_once_and_in_order(ada: httpx.AsyncClient, 
     assert [event.event for event in seen if event.event != "message"] == ["end"]
 
 
-async def test_a_poll_waits_for_the_first_event_and_asks_to_come_back_soon(
+async def test_a_poll_waits_for_the_first_event_and_sets_a_short_retry_time(
     ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
 ) -> None:
     run_id = await create(ada)
@@ -76,7 +76,9 @@ async def test_a_poll_waits_for_the_first_event_and_asks_to_come_back_soon(
     assert (edge.feed.open, edge.streams) == (0, 0)
 
 
-async def test_a_late_joiner_and_a_reload_at_every_event(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_late_joiner_and_a_reload_at_every_event_get_the_same_events(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     run_id = await create(ada)
     await worker.complete(events=8)
     whole = await follow(ada, run_id)
@@ -91,7 +93,9 @@ async def test_a_late_joiner_and_a_reload_at_every_event(ada: httpx.AsyncClient,
         assert numbers([event async for event in source.aiter_sse()]) == [10]
 
 
-async def test_the_last_event_comes_with_the_end(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
+async def test_the_last_event_is_sent_together_with_the_end(
+    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
+) -> None:
     run_id = await create(ada)
     lease = await worker.claim()
     polling = asyncio.create_task(follow(ada, run_id, after=1))
@@ -105,7 +109,9 @@ async def test_the_last_event_comes_with_the_end(ada: httpx.AsyncClient, edge: E
     assert (last.id, end.event) == ("2", "end")
 
 
-async def test_what_is_no_longer_there_is_a_gap_with_the_end(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_missing_last_events_are_a_gap_together_with_the_end(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     run_id = await create(ada)
     await worker.complete(events=4)
     await worker.redis.command("DEL", f"run:{run_id}:log")
@@ -113,7 +119,9 @@ async def test_what_is_no_longer_there_is_a_gap_with_the_end(ada: httpx.AsyncCli
     assert (gap.event, gap.id, end.event) == ("gap", "6", "end")
 
 
-async def test_a_retried_run_goes_on_after_its_first_end(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_polls_continue_after_the_first_end_of_a_retried_run(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     run_id = await create(ada)
     await worker.complete(events=1, status=Status.FAILED)
     await ada.post(f"/agent/runs/{run_id}/retry")
@@ -122,7 +130,7 @@ async def test_a_retried_run_goes_on_after_its_first_end(ada: httpx.AsyncClient,
     assert numbers(await follow_to_the_end(ada, run_id, after=4)) == [5, 6, 7]
 
 
-async def test_a_poll_with_nothing_new_says_when_to_come_back(
+async def test_a_poll_without_events_sets_the_normal_retry_time(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     async with serve(rest_settings, Files(), SHORT) as edge, client(edge, "ada") as http:
@@ -133,7 +141,9 @@ async def test_a_poll_with_nothing_new_says_when_to_come_back(
         assert numbers(await follow(http, run_id)) == [1, 2]
 
 
-async def test_large_logs_come_in_answers_of_about_a_megabyte(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_large_logs_are_split_into_responses_of_about_a_megabyte(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     run_id = await create(ada)
     lease = await worker.claim()
     text = "é" * 25_000
@@ -155,27 +165,27 @@ async def test_large_logs_come_in_answers_of_about_a_megabyte(ada: httpx.AsyncCl
     assert numbers(await follow(ada, run_id, after)) == list(range(after + 1, 63))
 
 
-async def test_head_answers_at_once(ada: httpx.AsyncClient, edge: Edge) -> None:
+async def test_a_head_request_for_a_poll_returns_immediately(ada: httpx.AsyncClient, edge: Edge) -> None:
     run_id = await create(ada)
     answer = await ada.head(f"/agent/logs/{run_id}/stream")
     assert (answer.status_code, answer.content) == (200, b"")
     assert edge.feed.opened == 0
 
 
-async def test_a_client_that_leaves_and_a_shutdown_end_the_wait(
+async def test_a_disconnect_and_a_shutdown_end_the_wait(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     async with serve(rest_settings, Files(), LONG) as edge, client(edge, "ada") as http:
         run_id = await create(http)
 
         async def polls(count: int) -> None:
-            async def so_many() -> bool:
+            async def has_count() -> bool:
                 return edge.streams == count
 
-            await until(so_many, f"{count} polls are waiting")
+            await until(has_count, f"{count} polls are waiting")
 
-        async with client(edge, "ada") as hasty:
-            leaving = asyncio.create_task(hasty.get(f"/agent/logs/{run_id}/stream"))
+        async with client(edge, "ada") as leaver:
+            leaving = asyncio.create_task(leaver.get(f"/agent/logs/{run_id}/stream"))
             await polls(1)
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
@@ -187,7 +197,7 @@ async def test_a_client_that_leaves_and_a_shutdown_end_the_wait(
 
 
 class Context:
-    """What Lambda says of an invocation."""
+    """Lambda's context of an invocation."""
 
     def __init__(self, left_ms: int) -> None:
         self.left_ms = left_ms
@@ -197,7 +207,7 @@ class Context:
 
 
 class Request:
-    """A poll as Mangum makes it, over a source that the test writes itself."""
+    """A poll as Mangum passes it on, over a source that the test writes itself."""
 
     def __init__(self, source: "Source", redis: RedisTcp) -> None:
         self.source = source
@@ -207,60 +217,61 @@ class Request:
     async def answer(self, left_ms: int) -> str:
         await self.store.create("run_1", "ada", RunSpec(prompt="x"), start=True, digest="d")
 
-        async def settle() -> None:
-            self.source.settled = True
+        async def wait_closed() -> None:
+            self.source.subscriptions_closed = True
 
         async def receive() -> dict[str, str]:
             await asyncio.Event().wait()
-            raise AssertionError("nobody sets it")
+            raise AssertionError("the event is never set")
 
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        poll = LongPoll(await self.store.log("run_1"), self.source.items(), LONG, Streams(settle))
+        poll = LongPoll(await self.store.log("run_1"), self.source, LONG, LogStreams(wait_closed))
         await poll({"type": "http", "method": "GET", "aws.context": Context(left_ms)}, receive, send)
         return bytes(self.sent[-1]["body"]).decode()
 
 
 class Source:
-    """Gives out its batches, then fails or waits for ever."""
+    """Source that gives out its batches, then fails or waits for ever."""
 
     def __init__(self, *batches: list[Item], failure: Exception | None = None) -> None:
-        self.batches = batches
+        self.batches = [*batches]
         self.failure = failure
         self.closed = False
-        self.settled = False
+        self.subscriptions_closed = False
 
-    async def items(self) -> Any:
-        try:
-            for batch in self.batches:
-                yield batch
-            if self.failure:
-                raise self.failure
-            await asyncio.Event().wait()
-        finally:
-            self.closed = True
+    async def next_batch(self) -> Sequence[Item] | None:
+        if self.batches:
+            return self.batches.pop(0)
+        if self.failure:
+            raise self.failure
+        await asyncio.Event().wait()
+        return None
+
+    async def aclose(self) -> None:
+        self.closed = True
 
 
-async def test_the_wait_ends_in_time_for_the_end_of_the_invocation(redis: RedisTcp) -> None:
-    """Two seconds before it, or half of what is left; 20 s of waiting would outlast the test."""
+async def test_the_wait_ends_before_the_end_of_the_invocation(redis: RedisTcp) -> None:
+    """The wait ends two seconds before it, or after half of the remaining time. 20 s would outlast the test."""
     for left_ms in (2_100, 400, 0):
         await redis.command("FLUSHALL")
         source = Source()
         async with asyncio.timeout(10):
             assert await Request(source, redis).answer(left_ms) == "retry: 1000\n: ping\n"
         assert source.closed
-        assert source.settled
+        assert source.subscriptions_closed
 
 
-async def test_an_event_that_may_be_the_last_waits_for_the_end(redis: RedisTcp) -> None:
+async def test_an_event_that_may_be_the_last_is_held_back_for_the_end(redis: RedisTcp) -> None:
     source = Source([Event(seq=1, ts=1, type="run.finished")])
     answer = await Request(source, redis).answer(2_300)
     assert answer.startswith("retry: 100\nid: 1\n")
     assert source.closed
 
 
-async def test_a_failure_is_an_error_only_if_there_is_nothing_to_say(redis: RedisTcp) -> None:
+async def test_a_failure_is_an_error_only_without_events(redis: RedisTcp) -> None:
     failure = StoreRejected("ERR no")
     first: list[Item] = [Event(seq=1, ts=1, type="run.finished")]
     answer = await Request(Source(first, failure=failure), redis).answer(10_000)

@@ -1,4 +1,4 @@
-"""The reader against an upstream that loses, repeats, reorders, damages and dies: the client must not notice."""
+"""A follower gives out every event once, although its upstream loses, repeats, reorders or damages messages."""
 
 import asyncio
 
@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_api.http.response_models import Gap, StreamEnd
-from edge_api.logs import reader as log_reader
+from edge_api.logs import backoff
 from edge_api.logs.fanout import Fanout
-from edge_api.logs.position import Place
+from edge_api.logs.position import Position
 from infra.contract.errors import StoreUnavailable
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import Lease
@@ -80,7 +80,7 @@ async def test_messages_out_of_order_come_in_order(worker: SimulatedWorker, leas
         assert await reader.seqs(2) == [2, 3]
 
 
-async def test_a_stream_that_lags_behind_its_channel_is_waited_for(
+async def test_a_follower_waits_for_a_stream_that_lags_behind_its_channel(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
 ) -> None:
     async with watching(worker.store, feed) as reader:
@@ -96,7 +96,7 @@ async def test_a_stream_that_lags_behind_its_channel_is_waited_for(
 async def test_a_hole_that_cannot_be_filled_is_a_gap(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_reader, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(backoff, "RETRY_FIRST_S", 0.001)
     async with watching(worker.store, feed) as reader:
         assert await reader.seqs(1) == [1]
         await feed.subscribed()
@@ -106,6 +106,19 @@ async def test_a_hole_that_cannot_be_filled_is_a_gap(
         assert [item.seq for item in rest if isinstance(item, Event)] == [4, 5]
         feed.publish(batch(6))
         assert await reader.seqs(1) == [6]
+
+
+async def test_an_early_event_whose_hole_is_filled_comes_without_a_gap(
+    worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
+) -> None:
+    """Event 3 is published, but a lagging replica shows only event 2."""
+    async with watching(worker.store, feed) as reader:
+        assert await reader.seqs(1) == [1]
+        await feed.subscribed()
+        await worker.emit(lease, note(2))
+        feed.publish(batch(3))
+        items = await reader.take(2)
+        assert [item.seq for item in items if isinstance(item, Event)] == [2, 3]
 
 
 async def test_an_upstream_that_dies_is_replaced_and_nothing_is_missed(
@@ -169,7 +182,7 @@ async def test_an_outage_between_the_terminal_event_and_the_end_only_delays_the_
     assert not outages
 
 
-async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
+async def test_a_client_that_is_too_slow_for_the_channel_continues_from_the_stream(
     worker: SimulatedWorker, lease: Lease, feed: ScriptedFeed
 ) -> None:
     fanout = Fanout(feed, inbox_chars=200)
@@ -189,13 +202,13 @@ async def test_a_client_too_slow_for_the_channel_reads_on_from_the_stream(
 
 
 @given(st.lists(st.integers(1, 12), max_size=40), st.integers(0, 5))
-def test_whatever_arrives_is_given_out_once_and_in_order(seqs: list[int], after: int) -> None:
-    place = Place(BEGUN, after)
+def test_events_in_any_order_are_given_out_once_and_in_order(seqs: list[int], after: int) -> None:
+    position = Position(BEGUN, after)
     given_out: list[int] = []
     for start in range(0, len(seqs), 3):
         events = [Event(seq=seq, ts=1, type="log") for seq in seqs[start : start + 3]]
-        given_out += [event.seq for event in place.take(events)]
-        beyond = place.beyond(events)
-        assert beyond is None or (beyond in seqs and beyond > place.last + 1)
+        given_out += [event.seq for event in position.take(events)]
+        first = position.first_after_hole(events)
+        assert first is None or (first in seqs and first > position.last + 1)
     assert given_out == list(range(after + 1, after + 1 + len(given_out)))
-    assert place.last == after + len(given_out)
+    assert position.last == after + len(given_out)

@@ -1,4 +1,4 @@
-"""A client that is cut off because it reads too slowly, and comes back with the last id that it has."""
+"""A client that is disconnected because it reads too slowly, and reconnects with its last id."""
 
 import asyncio
 
@@ -11,13 +11,13 @@ from tests.edge.stack import Edge, Files, SimulatedWorker, client, create, note,
 from tests.support.waiting import until
 
 TEXT = "x" * 60_000
-MANY = 200
-"""So many such events are more than what the kernel keeps of a connection that nobody reads."""
+EVENTS_BEYOND_BUFFERS = 200
+"""Number of events that exceeds the kernel's buffers of a connection that is not read."""
 SETTINGS = ApiSettings(stream_stall_s=0.3)
 
 
 class Reader:
-    """A client of one run's stream, with all that it has ever got."""
+    """Client of one run's stream that keeps all events that it has received."""
 
     def __init__(self, http: httpx.AsyncClient, run_id: str) -> None:
         self._http = http
@@ -35,9 +35,9 @@ class Reader:
         await until(has, f"the client has event {seq}", timeout_s=60)
 
     async def read(self, pause: asyncio.Event | None = None) -> None:
-        """Read one event, and after the pause all that there is; of an event that was cut in two it has nothing.
+        """Read one event, and after the pause all others. An event that was cut in two is not received.
 
-        Returns at the end of the connection, however that ends.
+        Return when the connection has ended, with or without an error.
         """
         try:
             async with stream(self._http, self._run_id, after=self.last or None) as events:
@@ -49,45 +49,45 @@ class Reader:
             return
 
     async def to_the_end(self) -> None:
-        """As often as it takes: a busy machine may make any client a slow one."""
+        """Read until the end, in several connections if need be: on a busy machine any client can be too slow."""
         while not self.seen or self.seen[-1].event != "end":
             await self.read()
 
 
-async def is_cut_off(edge: Edge) -> None:
-    async def nobody() -> bool:
+async def is_disconnected(edge: Edge) -> None:
+    async def no_stream() -> bool:
         return edge.streams == 0
 
-    await until(nobody, "the client that does not read is cut off")
+    await until(no_stream, "the client that does not read is disconnected")
 
 
-async def test_a_slow_client_that_was_cut_off_comes_back_and_gets_every_event_once(
+async def test_a_slow_client_that_was_disconnected_reconnects_and_gets_every_event_once(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     async with serve(rest_settings, Files(), SETTINGS) as edge, client(edge, "ada") as http:
         reader = Reader(http, await create(http))
         lease = await worker.claim()
-        made = 1
+        last_seq = 1
 
         async def log(count: int) -> None:
-            nonlocal made
+            nonlocal last_seq
             for _ in range(count):
-                made += 1
-                await worker.emit(lease, note(made, text=TEXT))
+                last_seq += 1
+                await worker.emit(lease, note(last_seq, text=TEXT))
 
         for _ in range(2):
             pause, before = asyncio.Event(), reader.last
             reading = asyncio.create_task(reader.read(pause))
             await reader.reached(before + 1)
-            await log(MANY)
-            await is_cut_off(edge)
+            await log(EVENTS_BEYOND_BUFFERS)
+            await is_disconnected(edge)
             pause.set()
             await reading
-            assert before < reader.last < made
+            assert before < reader.last < last_seq
         reading = asyncio.create_task(reader.to_the_end())
-        await reader.reached(made)
+        await reader.reached(last_seq)
         await log(10)
         await worker.finish(lease)
         await reading
-        assert numbers(reader.seen) == list(range(1, made + 2))
+        assert numbers(reader.seen) == list(range(1, last_seq + 2))
         assert [event.event for event in reader.seen if event.event != "message"] == ["end"]

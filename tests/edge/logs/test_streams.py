@@ -1,4 +1,4 @@
-"""Logs live: replayed and followed without loss, repeat or poll."""
+"""Live logs: replayed and followed without loss, repetition or polling."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,8 +31,8 @@ async def take(events: AsyncIterator[ServerSentEvent], count: int) -> list[Serve
     return [await anext(events) for _ in range(count)]
 
 
-async def gone(edge: Edge) -> None:
-    """Wait until no stream and no subscription is left."""
+async def all_closed(edge: Edge) -> None:
+    """Wait until no stream and no subscription is open."""
 
     async def nothing_open() -> bool:
         return edge.streams == 0 and edge.feed.open == 0
@@ -40,7 +40,7 @@ async def gone(edge: Edge) -> None:
     await until(nothing_open, "streams and subscriptions are closed")
 
 
-async def test_a_watcher_from_the_first_moment_sees_all(
+async def test_a_client_that_follows_from_the_start_gets_all_events(
     ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
 ) -> None:
     run_id = await create(ada)
@@ -60,7 +60,7 @@ async def test_a_watcher_from_the_first_moment_sees_all(
         assert json.decode(last.data)["type"] == "run.finished"
         assert (end.event, json.decode(end.data)) == ("end", {"status": "succeeded", "last_seq": 4})
         assert [event async for event in events] == []
-    await gone(edge)
+    await all_closed(edge)
 
 
 async def test_the_stream_begins_with_its_retry_time_and_headers(ada: httpx.AsyncClient) -> None:
@@ -74,7 +74,7 @@ async def test_the_stream_begins_with_its_retry_time_and_headers(ada: httpx.Asyn
         assert await anext(lines) == ": ping"
 
 
-async def test_a_late_joiner_sees_the_same(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_late_joiner_gets_the_same_events(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     lease = await worker.claim()
     async with stream(ada, run_id) as live:
@@ -100,18 +100,18 @@ async def test_a_reload_at_every_event_loses_and_repeats_nothing(
     lease = await worker.claim()
     await worker.emit(lease, *(note(number) for number in range(6)))
     seen: list[ServerSentEvent] = []
-    for turn in range(10):
-        if turn >= 7:
-            await worker.emit(lease, note(turn))
+    for attempt in range(10):
+        if attempt >= 7:
+            await worker.emit(lease, note(attempt))
         async with stream(ada, run_id, after=int(seen[-1].id) if seen else None) as events:
             seen += await take(events, 1)
     await worker.finish(lease)
     seen += await follow(ada, run_id, after=int(seen[-1].id))
     assert numbers(seen) == list(range(1, 12))
-    await gone(edge)
+    await all_closed(edge)
 
 
-async def test_the_header_goes_before_the_parameter(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_the_header_takes_precedence_over_the_parameter(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete()
     url = f"/agent/logs/{run_id}/stream?after=1"
@@ -121,7 +121,7 @@ async def test_the_header_goes_before_the_parameter(ada: httpx.AsyncClient, work
         assert numbers([event async for event in source.aiter_sse()]) == [2, 3, 4, 5]
 
 
-async def test_a_client_that_has_all_is_told_not_to_come_back(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_client_that_has_all_events_gets_204(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete()
     url = f"/agent/logs/{run_id}/stream"
@@ -140,7 +140,7 @@ async def test_a_finished_run_needs_no_subscription(
     assert edge.feed.opened == 0
 
 
-async def test_the_log_of_a_retried_run_goes_on(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_the_log_of_a_retried_run_continues(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete(events=1, status=Status.FAILED)
     assert (await ada.post(f"/agent/runs/{run_id}/retry")).status_code == 200
@@ -162,7 +162,7 @@ async def test_cancelling_a_queued_run_ends_its_stream(ada: httpx.AsyncClient) -
     assert json.decode(seen[-1].data) == {"status": "cancelled", "last_seq": 1}
 
 
-async def test_what_the_log_no_longer_holds_is_a_gap(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_events_that_no_longer_exist_are_a_gap(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete(events=4)
     await worker.redis.command("XTRIM", f"run:{run_id}:log", "MINID", "4-0")
@@ -201,20 +201,20 @@ async def test_clients_of_one_run_share_one_subscription(
     for seen in await asyncio.gather(*tasks):
         assert numbers(seen) == list(range(1, 23))
         assert seen[-1].event == "end"
-    await gone(edge)
+    await all_closed(edge)
     assert edge.feed.opened == 3
 
 
-async def test_a_client_that_leaves_leaves_nothing(ada: httpx.AsyncClient, edge: Edge) -> None:
+async def test_a_client_that_disconnects_leaves_nothing_open(ada: httpx.AsyncClient, edge: Edge) -> None:
     run_id = await create(ada)
     tasks = asyncio.all_tasks()
     for _ in range(3):
         async with stream(ada, run_id), stream(ada, run_id):
             pass
-        await gone(edge)
+        await all_closed(edge)
     async with client(edge, "ada") as own, stream(own, run_id):
         pass
-    await gone(edge)
+    await all_closed(edge)
 
     async def as_before() -> bool:
         return len(asyncio.all_tasks()) <= len(tasks) + 1  # the server's task for the last keep-alive connection
@@ -225,7 +225,7 @@ async def test_a_client_that_leaves_leaves_nothing(ada: httpx.AsyncClient, edge:
 async def test_an_idle_reader_sends_no_command(
     ada: httpx.AsyncClient, worker: SimulatedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once it has looked for what it may have missed."""
+    """After its last read-back, a reader only waits for messages."""
     monkeypatch.setattr(log_reader, "QUIET_S", 0.0)
     run_id = await create(ada)
     async with ada.stream("GET", f"/agent/logs/{run_id}/stream") as answer:
@@ -241,14 +241,14 @@ async def test_an_idle_reader_sends_no_command(
 
 
 async def calls(worker: SimulatedWorker) -> dict[str, str]:
-    """How often each command was called, but for those of this test and of the gateway's own connection."""
+    """Return the number of calls of each command, except this test's and the gateway's own."""
     info = str(await worker.redis.command("INFO", "commandstats"))
     lines = [line.partition(":") for line in info.splitlines() if line.startswith("cmdstat_")]
     own = {"cmdstat_info", "cmdstat_ping"}
     return {name: rest.partition(",")[0] for name, _, rest in lines if name not in own}
 
 
-async def test_a_stream_ends_after_its_hold_time_and_goes_on_with_the_next(
+async def test_a_stream_ends_after_its_hold_time_and_the_next_one_continues(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     settings = ApiSettings(stream_hold_s=0.3)
@@ -257,7 +257,7 @@ async def test_a_stream_ends_after_its_hold_time_and_goes_on_with_the_next(
         seen: list[ServerSentEvent] = []
 
         async def all_seen(last: int) -> bool:
-            """Whether it came with this stream. On a busy machine one may be over before it has begun to replay."""
+            """Follow once more. On a busy machine a stream may end before it has begun to replay."""
             seen.extend(await follow(http, run_id, after=len(numbers(seen))))
             return len(numbers(seen)) >= last
 
@@ -282,7 +282,7 @@ async def test_a_shutdown_ends_the_streams(worker: SimulatedWorker, rest_setting
             assert [event async for event in events] == []
 
 
-async def test_head_of_a_stream_answers_at_once(ada: httpx.AsyncClient, edge: Edge) -> None:
+async def test_a_head_request_for_a_stream_returns_immediately(ada: httpx.AsyncClient, edge: Edge) -> None:
     run_id = await create(ada)
     answer = await ada.head(f"/agent/logs/{run_id}/stream")
     assert (answer.status_code, answer.content) == (200, b"")

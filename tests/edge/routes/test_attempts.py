@@ -1,4 +1,4 @@
-"""Who worked on a run, and how that ended."""
+"""Attempts of a run: the workers that claimed it, and the outcomes."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ FIELDS = {"fence", "attempt", "worker", "started_ms", "ended_ms", "outcome"}
 
 
 async def attempts(http: httpx.AsyncClient, run_id: str) -> list[dict[str, Any]]:
-    """What the API says, each as it has to be."""
+    """Return the attempts of a run, after a check of their fields."""
     answer = await http.get(f"/agent/runs/{run_id}/attempts")
     assert answer.status_code == 200
     assert answer.headers["cache-control"] == "no-store"
-    said = answer.json()
-    assert said.keys() == {"attempts"}
-    found: list[dict[str, Any]] = said["attempts"]
+    body = answer.json()
+    assert body.keys() == {"attempts"}
+    found: list[dict[str, Any]] = body["attempts"]
     for each in found:
         assert each.keys() == FIELDS
         assert (each["ended_ms"] is None) == (each["outcome"] is None)
@@ -28,53 +28,53 @@ async def attempts(http: httpx.AsyncClient, run_id: str) -> list[dict[str, Any]]
     return found
 
 
-def told(found: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+def columns(found: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
     return [tuple(each[name] for name in names) for each in found]
 
 
 async def claim(worker: SimulatedWorker, name: str, *, lease_ms: int = 60_000) -> Lease:
-    """Claim the only run there is, as soon as it can be had."""
+    """Claim the only run as soon as it is ready."""
     claims: list[Lease] = []
 
-    async def had() -> bool:
+    async def is_claimed() -> bool:
         found = (await worker.store.claim(name, 1, lease_ms=lease_ms)).claims
         claims.extend(Lease(each.run.id, each.run.fence) for each in found)
         return bool(claims)
 
-    await until(had, "the run can be had")
+    await until(is_claimed, "the run is claimed")
     return claims[0]
 
 
-async def give_back(worker: SimulatedWorker, lease: Lease, *, burn: bool) -> None:
+async def requeue(worker: SimulatedWorker, lease: Lease, *, burn: bool) -> None:
     writes = Writes(events=[NewEvent(ts=1, type="run.requeued", data={"reason": "x", "delay_ms": 0})])
     assert await worker.store.release(lease, writes, delay_ms=0, burn=burn) is Outcome.OK
 
 
-async def test_a_run_that_nobody_has_begun_has_no_attempts(ada: httpx.AsyncClient) -> None:
+async def test_a_run_that_was_never_claimed_has_no_attempts(ada: httpx.AsyncClient) -> None:
     for start in (True, False):
         assert await attempts(ada, await create(ada, start=start)) == []
 
 
-async def test_an_attempt_under_way_has_no_end_and_its_end_says_how_it_was(
+async def test_a_running_attempt_has_no_end_and_an_ended_one_has_an_outcome(
     ada: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     run_id = await create(ada)
     lease = await claim(worker, "w-1")
-    (going,) = await attempts(ada, run_id)
+    (running,) = await attempts(ada, run_id)
     run = (await ada.get(f"/agent/runs/{run_id}")).json()
-    begun = {"fence": lease.fence, "attempt": 1, "worker": "w-1", "started_ms": run["started_ms"]}
-    assert going == {**begun, "ended_ms": None, "outcome": None}
+    expected = {"fence": lease.fence, "attempt": 1, "worker": "w-1", "started_ms": run["started_ms"]}
+    assert running == {**expected, "ended_ms": None, "outcome": None}
     await worker.finish(lease)
     run = (await ada.get(f"/agent/runs/{run_id}")).json()
-    assert await attempts(ada, run_id) == [{**begun, "ended_ms": run["finished_ms"], "outcome": "succeeded"}]
+    assert await attempts(ada, run_id) == [{**expected, "ended_ms": run["finished_ms"], "outcome": "succeeded"}]
 
 
-async def test_each_way_an_attempt_can_end_is_told_and_says_whether_it_counts(
+async def test_each_outcome_of_an_attempt_is_shown_with_whether_it_counts(
     ada: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     run_id = await create(ada, max_attempts=5)
-    await give_back(worker, await claim(worker, "drains"), burn=False)
-    await give_back(worker, await claim(worker, "gives-back"), burn=True)
+    await requeue(worker, await claim(worker, "drains"), burn=False)
+    await requeue(worker, await claim(worker, "gives-back"), burn=True)
     await claim(worker, "is-lost", lease_ms=1)
     await worker.wait(await claim(worker, "waits"))
     await ada.post(f"/agent/runs/{run_id}/resume", json={"user_input": "yes"})
@@ -83,7 +83,7 @@ async def test_each_way_an_attempt_can_end_is_told_and_says_whether_it_counts(
     await worker.finish(await claim(worker, "is-cancelled"), Status.CANCELLED)
     await ada.post(f"/agent/runs/{run_id}/retry")
     await worker.finish(await claim(worker, "ends"))
-    assert told(await attempts(ada, run_id), "worker", "attempt", "outcome") == [
+    assert columns(await attempts(ada, run_id), "worker", "attempt", "outcome") == [
         ("drains", 1, "drained"),
         ("gives-back", 1, "given_back"),
         ("is-lost", 2, "lease_expired"),
@@ -94,28 +94,26 @@ async def test_each_way_an_attempt_can_end_is_told_and_says_whether_it_counts(
     ]
 
 
-async def test_the_oldest_attempt_comes_first_also_when_there_are_many(
-    ada: httpx.AsyncClient, worker: SimulatedWorker
-) -> None:
+async def test_the_oldest_of_many_attempts_is_listed_first(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     names = [f"w-{number}" for number in range(1, 131)]
     for name in names:
-        await give_back(worker, await claim(worker, name), burn=False)
+        await requeue(worker, await claim(worker, name), burn=False)
     found = await attempts(ada, run_id)
-    assert told(found, "worker", "attempt") == [(name, 1) for name in names]
+    assert columns(found, "worker", "attempt") == [(name, 1) for name in names]
     fences = [each["fence"] for each in found]
     assert fences == sorted(set(fences))
     times = [each["started_ms"] for each in found]
     assert times == sorted(times)
 
 
-async def test_attempts_are_of_one_run_alone(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_attempts_belong_to_one_run(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     one, other = [(await create(ada), await claim(worker, name)) for name in ("one", "other")]
-    assert told(await attempts(ada, one[0]), "worker") == [("one",)]
-    assert told(await attempts(ada, other[0]), "worker") == [("other",)]
+    assert columns(await attempts(ada, one[0]), "worker") == [("one",)]
+    assert columns(await attempts(ada, other[0]), "worker") == [("other",)]
 
 
-async def test_another_users_run_has_no_attempts_to_see_just_as_one_that_is_not_there(
+async def test_the_attempts_of_another_users_run_look_like_those_of_a_missing_run(
     ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     run_id = await create(ada)

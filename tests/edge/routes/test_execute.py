@@ -1,4 +1,4 @@
-"""The actions of `/agent/execute`: the same runs through the other door."""
+"""Actions of `/agent/execute`, on the same runs as the resource endpoints."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ async def execute(http: httpx.AsyncClient, action: str, **fields: Any) -> httpx.
     return await http.post("/agent/execute", json={"action": action, **fields})
 
 
-async def test_create_then_start(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_created_run_can_be_started(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     answer = await execute(ada, "create", prompt="say hello", **PLAN, priority=8)
     run = answer.json()
     assert (answer.status_code, run["status"]) == (201, "created")
@@ -24,7 +24,7 @@ async def test_create_then_start(ada: httpx.AsyncClient, worker: SimulatedWorker
     assert (await execute(ada, "start", run_id=run["run_id"])).status_code == 409
 
 
-async def test_stop_retry_and_resume(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_stop_retry_and_resume_act_on_the_run(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = (await execute(ada, "create", **PLAN)).json()["run_id"]
     stopped = await execute(ada, "stop", run_id=run_id)
     assert stopped.json() == {"run_id": run_id, "status": "cancelled", "cancel_requested": True}
@@ -38,17 +38,17 @@ async def test_stop_retry_and_resume(ada: httpx.AsyncClient, worker: SimulatedWo
     assert (await worker.store.get(run_id)).status is Status.SUCCEEDED
 
 
-async def test_a_created_run_is_the_one_that_the_resource_makes(
+async def test_the_create_action_creates_the_same_run_as_the_resource(
     ada: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
-    key = {"Idempotency-Key": "both-doors"}
+    key = {"Idempotency-Key": "both-endpoints"}
     one = await ada.post("/agent/execute", json={"action": "create", **PLAN}, headers=key)
     two = await ada.post("/agent/runs", json={**PLAN, "start": False}, headers=key)
     assert (one.status_code, two.status_code) == (201, 200)
     assert one.json() == two.json()
 
 
-async def test_a_missing_run_is_404(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_an_action_on_a_missing_run_gets_404(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     for action, fields in {"start": {}, "stop": {}, "retry": {}, "resume": {"user_input": "x"}}.items():
         for run_id in ("run_0", "../x", "run_0:log", "a" * 100):
             answer = await execute(ada, action, run_id=run_id, **fields)

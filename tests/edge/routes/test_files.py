@@ -1,4 +1,4 @@
-"""Files of a run, on a real object store."""
+"""Files of a run, in a real object store."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ async def stored_edge(
 
 
 async def raw_status(edge: Edge, path: str) -> int:
-    """The status of a GET whose path no client has tidied up."""
+    """Return the status of a GET whose path the client has not normalised."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(edge.url.rsplit(":", 1)[1]))
     head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKENS['ada']}\r\n\r\n"
     writer.write(head.encode())
@@ -61,7 +61,7 @@ async def test_files_are_listed_fetched_and_deleted(
             await written.read("data.csv")
 
 
-async def test_paths_that_leave_the_workspace_are_refused(stored_edge: Edge) -> None:
+async def test_paths_that_leave_the_workspace_are_rejected(stored_edge: Edge) -> None:
     async with client(stored_edge, "ada") as ada:
         run_id = await create(ada)
         base = f"/agent/runs/{run_id}/files"
@@ -71,15 +71,15 @@ async def test_paths_that_leave_the_workspace_are_refused(stored_edge: Edge) -> 
         assert (answer.status_code, answer.json()["field"]) == (422, "path")
 
 
-async def test_without_the_object_store_the_answer_is_503(
+async def test_a_deletion_without_the_object_store_gets_503(
     worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
-    nowhere = Workspaces(S3Settings("b", "r", "a", "s", "http://127.0.0.1:9"))
-    async with serve(rest_settings, nowhere) as edge, client(edge, "ada") as ada:
+    unreachable = Workspaces(S3Settings("b", "r", "a", "s", "http://127.0.0.1:9"))
+    async with serve(rest_settings, unreachable) as edge, client(edge, "ada") as ada:
         run_id = await create(ada)
         assert (await ada.get(f"/agent/runs/{run_id}/files")).status_code == 200
         await ada.post(f"/agent/runs/{run_id}/cancel")
         answer = await ada.delete(f"/agent/runs/{run_id}")
         assert (answer.status_code, answer.json()["type"]) == (503, "urn:swissbrain:problem:files-unavailable")
         assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 200
-    await asyncio.to_thread(nowhere.close)
+    await asyncio.to_thread(unreachable.close)

@@ -1,4 +1,4 @@
-"""Forking over HTTP: what a fork begins with, and which forks are refused."""
+"""Forks over HTTP: their first steps, and the forks that are rejected."""
 
 import httpx
 import pytest
@@ -10,8 +10,8 @@ from tests.edge.stack import Edge, SimulatedWorker, client
 PLAN = [{"tool": "message", "args": {"text": text}} for text in ("one", "two", "three")]
 
 
-async def half_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> str:
-    """A running run of three steps of which two are completed."""
+async def half_completed(ada: httpx.AsyncClient, worker: SimulatedWorker) -> str:
+    """Create a running run of three steps, two of which are completed."""
     run_id = str((await ada.post("/agent/runs", json={"plan": PLAN, "priority": 7})).json()["run_id"])
     lease = await worker.claim()
     await worker.store.emit(lease, Writes(journal={"step:0": "{}", "step:1": "{}"}))
@@ -19,7 +19,7 @@ async def half_done(ada: httpx.AsyncClient, worker: SimulatedWorker) -> str:
 
 
 async def test_a_fork_is_a_run_that_names_its_origin(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
-    run_id = await half_done(ada, worker)
+    run_id = await half_completed(ada, worker)
     other = {"tool": "message", "args": {"text": "other"}}
     headers = {"Idempotency-Key": "once"}
     body = {"from_step": 1, "plan": [other]}
@@ -45,29 +45,31 @@ async def test_a_fork_is_a_run_that_names_its_origin(ada: httpx.AsyncClient, wor
         ({"from_step": 1, "when": 1}, 422, "$.when"),
     ],
 )
-async def test_forks_that_are_refused(
+async def test_invalid_forks_are_rejected(
     ada: httpx.AsyncClient, worker: SimulatedWorker, body: dict[str, object], status: int, field: str
 ) -> None:
-    run_id = await half_done(ada, worker)
+    run_id = await half_completed(ada, worker)
     before = await worker.size()
     answer = await ada.post(f"/agent/runs/{run_id}/fork", json=body)
     assert (answer.status_code, answer.json()["field"]) == (status, field)
     assert await worker.size() == before
 
 
-async def test_only_what_was_done_just_so_can_be_begun_with(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
-    run_id = await half_done(ada, worker)
+async def test_a_fork_can_begin_only_with_identical_completed_steps(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    run_id = await half_completed(ada, worker)
     wanted = {"plan": [PLAN[1], PLAN[0]], "fork_of": {"run_id": run_id, "from_step": 1}}
     answer = await ada.post("/agent/runs", json=wanted)
     assert (answer.status_code, answer.json()["field"]) == (422, "$.plan")
 
 
-@pytest.mark.parametrize("condemned", [True, False])
+@pytest.mark.parametrize("deleting", [True, False])
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_fork_that_is_asked_for_again_is_found_though_its_origin_is_gone(
-    ada: httpx.AsyncClient, worker: SimulatedWorker, named: bool, condemned: bool
+async def test_a_repeated_fork_request_finds_its_run_after_the_source_is_deleted(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, named: bool, deleting: bool
 ) -> None:
-    """By either route, and while the origin is being deleted."""
+    """Through either endpoint, and while the source run is being deleted."""
     run_id = str((await ada.post("/agent/runs", json={"plan": PLAN})).json()["run_id"])
     lease = await worker.claim()
     await worker.store.emit(lease, Writes(journal={"step:0": "{}"}))
@@ -76,39 +78,41 @@ async def test_a_fork_that_is_asked_for_again_is_found_though_its_origin_is_gone
     origin = {"fork_of": {"run_id": run_id, "from_step": 1}, "plan": PLAN}
     path, body = ("/agent/runs", origin) if named else (f"/agent/runs/{run_id}/fork", {"from_step": 1})
 
-    async def ask(key: str) -> httpx.Response:
+    async def fork(key: str) -> httpx.Response:
         return await ada.post(path, json=body, headers={"Idempotency-Key": key})
 
-    made = await ask("once")
+    made = await fork("once")
     assert made.status_code == 201
-    if condemned:
+    if deleting:
         await worker.store.mark_deleting(run_id)
     else:
         assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
-    again = await ask("once")
+    again = await fork("once")
     assert (again.status_code, again.json()["run_id"]) == (200, made.json()["run_id"])
-    assert (await ask("twice")).status_code == (409 if condemned else 404)
+    assert (await fork("twice")).status_code == (409 if deleting else 404)
     other = await ada.post(path, json={**body, "start": False}, headers={"Idempotency-Key": "once"})
-    assert other.status_code == (409 if condemned else 404)
+    assert other.status_code == (409 if deleting else 404)
 
 
-async def test_a_foreign_run_cannot_be_forked(ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker) -> None:
-    run_id = await half_done(ada, worker)
+async def test_a_run_of_another_user_cannot_be_forked(
+    ada: httpx.AsyncClient, edge: Edge, worker: SimulatedWorker
+) -> None:
+    run_id = await half_completed(ada, worker)
     async with client(edge, "bob") as bob:
         assert (await bob.post(f"/agent/runs/{run_id}/fork", json={"from_step": 0})).status_code == 404
         wanted = {"plan": PLAN, "fork_of": {"run_id": run_id, "from_step": 1}}
         assert (await bob.post("/agent/runs", json=wanted)).status_code == 404
 
 
-async def test_a_fork_is_what_a_run_can_be(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
-    """Neither without steps that are none, nor with more than a plan can have: no worker could read its record."""
+async def test_a_fork_has_the_limits_of_a_run(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    """A plan must have at least one step, and at most as many as a worker accepts in a record."""
     prompted = str((await ada.post("/agent/runs", json={"prompt": "think"})).json()["run_id"])
     await worker.complete(status=Status.FAILED)
     answer = await ada.post(f"/agent/runs/{prompted}/fork", json={"from_step": 0})
     assert answer.status_code == 201
     assert (answer.json()["prompt"], answer.json()["plan"]) == ("think", None)
     await worker.claim()
-    run_id = await half_done(ada, worker)
+    run_id = await half_completed(ada, worker)
     before = await worker.size()
     answer = await ada.post(f"/agent/runs/{run_id}/fork", json={"from_step": 1, "plan": PLAN[:1] * 200})
     assert (answer.status_code, answer.json()["field"]) == (422, "$.plan")

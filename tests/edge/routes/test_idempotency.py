@@ -1,4 +1,4 @@
-"""A repeated request makes one run."""
+"""Idempotency keys: a repeated request creates one run."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ async def test_the_same_request_finds_its_run(ada: httpx.AsyncClient, worker: Si
     assert (await ada.get("/agent/queue")).json()["ready"] == 0
 
 
-async def test_another_request_under_the_key_is_refused(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_another_request_with_the_same_key_is_rejected(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     await ada.post("/agent/runs", json=PLAN, headers=KEY)
     size = await worker.size()
     for other in ({**PLAN, "start": False}, {**PLAN, "priority": 5}, {"prompt": "else"}):
@@ -31,14 +31,14 @@ async def test_another_request_under_the_key_is_refused(ada: httpx.AsyncClient, 
     assert await worker.size() == size
 
 
-async def test_keys_of_two_users_are_two_keys(ada: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+async def test_users_can_use_the_same_key_independently(ada: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
     one = await ada.post("/agent/runs", json=PLAN, headers=KEY)
     two = await bob.post("/agent/runs", json={"prompt": "else"}, headers=KEY)
     assert (one.status_code, two.status_code) == (201, 201)
     assert one.json()["run_id"] != two.json()["run_id"]
 
 
-async def test_duplicates_at_the_same_moment_make_one_run(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_concurrent_duplicates_create_one_run(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     answers = await asyncio.gather(*(ada.post("/agent/runs", json=PLAN, headers=KEY) for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
     assert len({answer.json()["run_id"] for answer in answers}) == 1
@@ -46,7 +46,7 @@ async def test_duplicates_at_the_same_moment_make_one_run(ada: httpx.AsyncClient
     assert len((await ada.get("/agent/runs")).json()["runs"]) == 1
 
 
-async def test_without_a_key_each_request_makes_a_run(ada: httpx.AsyncClient) -> None:
+async def test_requests_without_a_key_create_a_run_each(ada: httpx.AsyncClient) -> None:
     ids = {(await ada.post("/agent/runs", json=PLAN)).json()["run_id"] for _ in range(3)}
     assert len(ids) == 3
 

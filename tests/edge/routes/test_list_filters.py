@@ -1,4 +1,4 @@
-"""Lists of the runs that failed in one way."""
+"""Lists of the runs that failed with one error code."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ from tests.edge.stack import SimulatedWorker, create, finished
 
 
 async def fail(http: httpx.AsyncClient, worker: SimulatedWorker, code: str) -> str:
-    """The id of a run that has failed with this code."""
+    """Create a run that has failed with this code, and return its id."""
     run_id = await create(http)
     lease = await worker.claim()
     assert lease.run_id == run_id
@@ -25,7 +25,7 @@ async def fail(http: httpx.AsyncClient, worker: SimulatedWorker, code: str) -> s
 
 
 async def newest_first(http: httpx.AsyncClient, ids: Iterable[str]) -> list[str]:
-    """As a list has to give them; two may be of the same millisecond."""
+    """Return the runs in the order of a list. Two may be of the same millisecond."""
     made = {run_id: (await http.get(f"/agent/runs/{run_id}")).json()["created_ms"] for run_id in ids}
     return sorted(made, key=lambda run_id: (made[run_id], run_id), reverse=True)
 
@@ -51,7 +51,7 @@ async def test_only_runs_that_failed_with_the_code_are_listed_newest_first_each_
     assert flat(await pages(ada, status="failed", limit=4)) == await newest_first(ada, [run_id for _, run_id in ids])
 
 
-async def test_runs_that_failed_in_one_moment_are_paged_without_loss(
+async def test_runs_that_failed_in_the_same_millisecond_are_paged_without_loss(
     ada: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     ids = [(number % 2, await fail(ada, worker, ["exit_code", "timeout"][number % 2])) for number in range(10)]
@@ -64,14 +64,14 @@ async def test_runs_that_failed_in_one_moment_are_paged_without_loss(
         assert all(len(page) == limit for page in found[:-1])
 
 
-async def test_a_listed_run_says_how_it_failed(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_listed_run_has_its_error(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await fail(ada, worker, "exit_code")
     (run,) = (await ada.get("/agent/runs", params={"error": "exit_code"})).json()["runs"]
     assert (run["run_id"], run["status"]) == (run_id, "failed")
     assert run["error"] == {"code": "exit_code", "message": "of the kind exit_code", "step": 0}
 
 
-async def test_a_run_that_is_retried_has_not_failed_any_more(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_retried_run_is_no_longer_listed_as_failed(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await fail(ada, worker, "exit_code")
     assert await pages(ada, error="exit_code", status="queued") == [[]]
     assert (await ada.post(f"/agent/runs/{run_id}/retry")).status_code == 200
@@ -102,7 +102,7 @@ async def test_a_rare_failure_is_found_behind_short_pages(
         ("status=failed&errors=timeout", "errors"),
     ],
 )
-async def test_a_filter_that_is_not_valid_is_refused_by_name(ada: httpx.AsyncClient, query: str, field: str) -> None:
+async def test_an_invalid_filter_is_rejected_by_name(ada: httpx.AsyncClient, query: str, field: str) -> None:
     answer = await ada.get(f"/agent/runs?{query}")
     problem = answer.json()
     assert (answer.status_code, problem["field"]) == (422, field)
@@ -110,12 +110,12 @@ async def test_a_filter_that_is_not_valid_is_refused_by_name(ada: httpx.AsyncCli
     assert problem["type"] == "urn:swissbrain:problem:invalid-input"
 
 
-async def test_the_longest_code_there_can_be_is_a_filter(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_the_longest_possible_code_can_be_a_filter(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await fail(ada, worker, "x" * 64)
     assert await pages(ada, error="x" * 64) == [[run_id]]
 
 
-async def test_a_cursor_under_a_filter_is_only_good_for_its_user(
+async def test_a_cursor_of_a_filtered_list_is_only_valid_for_its_user(
     ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     for _ in range(2):

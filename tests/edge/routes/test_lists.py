@@ -10,7 +10,7 @@ from tests.edge.stack import PLAN, SimulatedWorker, create, follow, note
 
 
 async def pages(http: httpx.AsyncClient, **query: Any) -> list[list[str]]:
-    """The run ids of all pages."""
+    """Return the run ids of all pages."""
     found: list[list[str]] = []
     cursor: str | None = None
     while True:
@@ -22,7 +22,7 @@ async def pages(http: httpx.AsyncClient, **query: Any) -> list[list[str]]:
             return found
 
 
-async def test_runs_come_newest_first_and_each_once(ada: httpx.AsyncClient) -> None:
+async def test_runs_are_listed_newest_first_and_once_each(ada: httpx.AsyncClient) -> None:
     ids = [await create(ada, start=False) for _ in range(7)]
     found = await pages(ada, limit=3)
     assert [len(page) for page in found][:2] == [3, 3]
@@ -31,7 +31,9 @@ async def test_runs_come_newest_first_and_each_once(ada: httpx.AsyncClient) -> N
     assert flat == sorted(ids, key=lambda run_id: (times[run_id], run_id), reverse=True)
 
 
-async def test_runs_of_the_same_moment_are_paged_without_loss(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_runs_of_the_same_millisecond_are_paged_without_loss(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     ids = [await create(ada, start=False) for _ in range(8)]
     for run_id in ids:
         await worker.redis.command("ZADD", "user:ada:runs", 1_700_000_000_000, run_id)
@@ -40,7 +42,7 @@ async def test_runs_of_the_same_moment_are_paged_without_loss(ada: httpx.AsyncCl
         assert flat == sorted(ids, reverse=True)
 
 
-async def test_runs_of_one_status(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_list_can_be_filtered_by_status(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     ids = [await create(ada) for _ in range(4)]
     await worker.complete()
     await worker.complete(status=Status.FAILED)
@@ -49,7 +51,7 @@ async def test_runs_of_one_status(ada: httpx.AsyncClient, worker: SimulatedWorke
     assert await pages(ada, status="waiting") == [[]]
 
 
-async def test_a_list_is_light(ada: httpx.AsyncClient) -> None:
+async def test_a_list_leaves_out_plans_and_results(ada: httpx.AsyncClient) -> None:
     await create(ada, prompt=f"  first line {'x' * 200}\nsecond line", metadata={"a": "b"})
     await create(ada, plan=[*PLAN["plan"], {**PLAN["plan"][0], "name": "greet"}])
     by_plan, by_prompt = (await ada.get("/agent/runs")).json()["runs"]
@@ -81,7 +83,7 @@ async def test_a_log_is_read_in_pages(ada: httpx.AsyncClient, worker: SimulatedW
     assert streamed == events
 
 
-async def test_a_page_tells_what_is_gone(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_page_reports_missing_events_as_a_gap(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete(events=4)
     await worker.redis.command("XTRIM", f"run:{run_id}:log", "MINID", "4-0")

@@ -1,4 +1,4 @@
-"""Runs as resources: create, look, list, move, delete."""
+"""Runs as resources: created, shown, listed, changed, deleted."""
 
 import httpx
 import pytest
@@ -8,7 +8,7 @@ from infra.contract.states import Status
 from tests.edge.stack import PLAN, Files, SimulatedWorker, create
 
 
-async def test_a_created_run_is_answered_whole(ada: httpx.AsyncClient) -> None:
+async def test_the_response_to_a_creation_is_the_complete_run(ada: httpx.AsyncClient) -> None:
     answer = await ada.post("/agent/runs", json={**PLAN, "prompt": "say hello", "metadata": {"team": "a"}})
     assert answer.status_code == 201
     run = answer.json()
@@ -27,7 +27,7 @@ async def test_a_created_run_is_answered_whole(ada: httpx.AsyncClient) -> None:
     assert shown.headers["cache-control"] == "no-store"
 
 
-async def test_a_run_that_is_not_to_start_waits_for_its_start(ada: httpx.AsyncClient) -> None:
+async def test_a_run_created_without_start_waits_for_its_start(ada: httpx.AsyncClient) -> None:
     run_id = await create(ada, start=False)
     assert (await ada.get(f"/agent/runs/{run_id}")).json()["status"] == "created"
     for _ in range(2):
@@ -45,7 +45,9 @@ async def test_a_finished_run_shows_its_result(ada: httpx.AsyncClient, worker: S
     assert run["started_ms"] <= run["finished_ms"]
 
 
-async def test_cancel_ends_a_queued_run_and_asks_a_running_one(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_cancel_ends_a_queued_run_and_requests_the_end_of_a_running_one(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
     queued = await create(ada)
     answer = await ada.post(f"/agent/runs/{queued}/cancel")
     assert answer.json() == {"run_id": queued, "status": "cancelled", "cancel_requested": True}
@@ -87,7 +89,7 @@ async def test_resume_gives_a_waiting_run_its_input(ada: httpx.AsyncClient, work
     assert (await worker.store.get(run_id)).user_input == "yes"
 
 
-async def test_what_the_status_forbids_is_409(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_an_action_that_the_status_forbids_gets_409(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
     run_id = await create(ada)
     await worker.complete()
     before = await worker.redis.command("HGETALL", f"run:{run_id}")
@@ -105,7 +107,9 @@ async def test_what_the_status_forbids_is_409(ada: httpx.AsyncClient, worker: Si
     assert (await ada.delete(f"/agent/runs/{queued}")).status_code == 409
 
 
-async def test_delete_takes_files_record_and_log(ada: httpx.AsyncClient, worker: SimulatedWorker, files: Files) -> None:
+async def test_delete_removes_files_record_and_log(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, files: Files
+) -> None:
     for finish in (True, False):
         run_id = await create(ada, start=finish)
         if finish:
@@ -118,10 +122,10 @@ async def test_delete_takes_files_record_and_log(ada: httpx.AsyncClient, worker:
     assert await worker.size() == 0
 
 
-async def test_an_interrupted_deletion_is_repeated_and_nothing_else(
+async def test_only_a_deletion_can_follow_an_interrupted_deletion(
     ada: httpx.AsyncClient, worker: SimulatedWorker, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Part of the files may be gone: a retry must not work on without them."""
+    """A part of the files may be deleted, so a retry must not continue without them."""
 
     async def interrupted(user_id: str, run_id: str) -> int:
         raise FilesUnavailable("the object store is away")

@@ -1,7 +1,7 @@
-"""A program and its whole tree: started, awaited, killed.
+"""Start, await and kill a program together with all processes that it starts.
 
-Not asyncio's own subprocesses: their `wait` returns only when the pipes are at their end, which a slow reader can put
-off for ever.
+Does not use asyncio's subprocesses: their `wait` returns only at the end of the pipes, and a slow reader of the output
+can delay that without limit.
 """
 
 import asyncio
@@ -13,23 +13,24 @@ from typing import IO, Any
 
 from infra.contract.errors import ExecutorUnavailable
 
-START_S = 60
-"""A sandbox that does not stand by then will not."""
+START_TIMEOUT_S = 60
+"""Time for a sandbox to be set up. A busy host needs seconds; after a minute the sandbox is stuck."""
 
 
-class Child:
-    """A program below its guard (see guard.py): when the guard has ended, the whole tree is dead.
+class GuardedProgram:
+    """Program below its guard process (see guard.py). Once the guard has ended, the whole process tree is dead.
 
-    The guard lives as long as the program and the lifeline, whose one end is here.
+    The lifeline is a pipe from this process to the guard. The guard ends when the program ends or the lifeline is
+    closed. `started` is False until the sandbox is set up.
     """
 
     def __init__(self, guard: "subprocess.Popen[bytes]", guard_fd: int, lifeline_fd: int, ready_fd: int) -> None:
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()
-        self.began = False
+        self.started = False
         self._guard = guard
         self._guard_fd = guard_fd
-        self._gone = asyncio.Event()
+        self._tree_dead = asyncio.Event()
         self._lifeline_fd: int | None = lifeline_fd
         self._ready_fd: int | None = ready_fd
         self._pipes: list[asyncio.BaseTransport] = []
@@ -37,62 +38,63 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """The exit code; 128 + n if signal n ended the program, as shells say it. None while it runs."""
+        """Exit code as in a shell: 128 + n if signal n ended the program. None while it runs."""
         code = self._guard.returncode
         return 128 - code if code is not None and code < 0 else code
 
     async def connect(self) -> None:
-        """Begin to read the pipes."""
+        """Connect stdout and stderr of the program to the stream readers."""
         for pipe, reader in ((self._guard.stdout, self.stdout), (self._guard.stderr, self.stderr)):
             self._pipes.append(await _connect(pipe, reader))
 
-    async def ended(self, timeout_s: float) -> bool:
-        """Wait for the end of the program, killing it `timeout_s` after it began; answers whether it had to be.
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until the whole process tree is dead; kill it `timeout_s` after its start and return True then.
 
-        Its whole tree is dead then. `began` stays False if it could not be started, in time.
+        `started` stays False if the sandbox could not be set up within START_TIMEOUT_S.
         """
         if self._ready_fd is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(START_S):
+                async with asyncio.timeout(START_TIMEOUT_S):
                     await _readable(self._ready_fd)
-                    self.began = bool(os.read(self._ready_fd, 1))
-            if not self.began:
+                    # The launcher writes one byte. An empty read means that the sandbox ended without starting it.
+                    self.started = bool(os.read(self._ready_fd, 1))
+            if not self.started:
                 await self.kill()
         timed_out = False
         try:
             async with asyncio.timeout(timeout_s):
-                await self._gone.wait()
+                await self._tree_dead.wait()
         except TimeoutError:
             timed_out = True
         await self.kill()
         return timed_out
 
     async def kill(self) -> None:
-        """Kill what still lives; return when the whole tree is dead, even if cancelled. May be called again."""
-        await surely(self._kill())
+        """Kill the process tree and return when it is dead, even if cancelled. Can be called repeatedly."""
+        await shield_until_done(self._kill())
 
     def close(self) -> None:
-        """Let go of all descriptors, of a dead program."""
+        """Close all descriptors. The process tree must be dead."""
         if self._ready_fd is not None:
             os.close(self._ready_fd)
             self._ready_fd = None
         for pipe in self._pipes:
             pipe.close()
-        for unused in (self._guard.stdout, self._guard.stderr)[len(self._pipes) :]:
-            if unused:
-                unused.close()
+        for unconnected in (self._guard.stdout, self._guard.stderr)[len(self._pipes) :]:
+            if unconnected:
+                unconnected.close()
 
     async def _kill(self) -> None:
         if self._lifeline_fd is not None:
             os.close(self._lifeline_fd)
             self._lifeline_fd = None
-        await self._gone.wait()
+        await self._tree_dead.wait()
 
     def _reap(self) -> None:
         asyncio.get_running_loop().remove_reader(self._guard_fd)
         os.close(self._guard_fd)
         self._guard.wait()
-        self._gone.set()
+        self._tree_dead.set()
 
 
 def start(
@@ -101,15 +103,16 @@ def start(
     *,
     pass_fds: Sequence[int],
     cwd: str,
-) -> Child:
-    """Start a guard in a session of its own; `pass_fds` go to it.
+) -> GuardedProgram:
+    """Start a guard in a new session; it inherits `pass_fds`.
 
-    `command_line` is given the descriptors of the lifeline and of the pipe on which a program that begins sends a byte.
-    Raises ExecutorUnavailable, and OSError if the host is short of something.
+    `command_line` takes two descriptors and returns the guard's command: the guard's end of the lifeline, and the pipe
+    to which the launcher writes one byte once the sandbox is set up.
+    Raises ExecutorUnavailable, and OSError if the host's resources are exhausted.
     """
-    with ExitStack() as closed_on_error:
-        lifeline_theirs, lifeline_ours = _pipe(closed_on_error)
-        ready_ours, ready_theirs = _pipe(closed_on_error)
+    with ExitStack() as close_on_error:
+        lifeline_theirs, lifeline_ours = _pipe(close_on_error)
+        ready_ours, ready_theirs = _pipe(close_on_error)
         try:
             guard = subprocess.Popen(
                 command_line(lifeline_theirs, ready_theirs),
@@ -124,16 +127,16 @@ def start(
         except (FileNotFoundError, PermissionError) as exc:
             raise ExecutorUnavailable(f"{exc.filename or 'a program'} could not be started: {exc.strerror}") from exc
         guard_fd = os.pidfd_open(guard.pid)
-        closed_on_error.callback(os.close, guard_fd)
-        child = Child(guard, guard_fd, lifeline_ours, ready_ours)
-        closed_on_error.pop_all()
+        close_on_error.callback(os.close, guard_fd)
+        program = GuardedProgram(guard, guard_fd, lifeline_ours, ready_ours)
+        close_on_error.pop_all()
     os.close(lifeline_theirs)
     os.close(ready_theirs)
-    return child
+    return program
 
 
-async def surely(work: Coroutine[Any, Any, None]) -> None:
-    """Finish the work even if the caller is cancelled meanwhile; the cancellation then goes on."""
+async def shield_until_done(work: Coroutine[Any, Any, None]) -> None:
+    """Finish the work even if the caller is cancelled meanwhile, then raise its error or CancelledError."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():
@@ -146,10 +149,10 @@ async def surely(work: Coroutine[Any, Any, None]) -> None:
         raise asyncio.CancelledError
 
 
-def _pipe(closed: ExitStack) -> tuple[int, int]:
+def _pipe(close_on_error: ExitStack) -> tuple[int, int]:
     reading, writing = os.pipe()
-    closed.callback(os.close, reading)
-    closed.callback(os.close, writing)
+    close_on_error.callback(os.close, reading)
+    close_on_error.callback(os.close, writing)
     return reading, writing
 
 

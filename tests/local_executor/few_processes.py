@@ -1,4 +1,4 @@
-"""Executor run by a user with few processes: `python -m tests.local_executor.crowded SCRATCH` prints the outcome."""
+"""Executor of a user with few processes: `python -m tests.local_executor.few_processes SCRATCH` prints the outcomes."""
 
 import asyncio
 import json
@@ -10,15 +10,15 @@ from infra.contract.errors import ContractError
 from infra.local_executor import LocalExecutor
 from tests.local_executor.rig import Bench
 
-MOST = 40
+MAX_ATTEMPTS = 40
 
 
 async def outcomes(root: Path) -> list[str]:
-    """What a program says, or why there was none, with one process more each time; until it could be run."""
+    """Return output or error of each attempt. Each attempt may use one process more, until one succeeds."""
     bench = Bench(LocalExecutor(root), root)
     found: list[str] = []
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    while "fine\n" not in found and len(found) < MOST:
+    while "fine\n" not in found and len(found) < MAX_ATTEMPTS:
         resource.setrlimit(resource.RLIMIT_NPROC, (1 + len(found), hard))
         try:
             found.append((await bench.run("echo fine")).out)

@@ -1,4 +1,4 @@
-"""Calls for which the host has no thread, or too little else."""
+"""Calls on a host without free threads or other resources."""
 
 import asyncio
 import errno
@@ -25,7 +25,7 @@ async def threads() -> AsyncIterator[Threads]:
 
 @pytest.fixture
 def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From its call on none can be started."""
+    """Function after whose call no thread can be started."""
 
     def refuse(_: Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -33,46 +33,46 @@ def no_more_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
-async def test_without_a_thread_a_call_is_refused(threads: Threads, no_more_threads: Callable[[], None]) -> None:
+async def test_a_call_without_a_thread_is_refused(threads: Threads, no_more_threads: Callable[[], None]) -> None:
     no_more_threads()
     with pytest.raises(HostExhausted, match=NO_THREAD):
         await threads.call(lambda _: 1)
 
 
-async def test_a_call_that_was_refused_is_not_made_by_a_thread_that_gets_free(
+async def test_a_refused_call_is_not_made_by_a_thread_that_becomes_free(
     threads: Threads, no_more_threads: Callable[[], None]
 ) -> None:
-    begun, go = Event(), Event()
+    begun, release = Event(), Event()
     made: list[str] = []
 
-    def hold(_: Event) -> None:
+    def block(_: Event) -> None:
         begun.set()
-        go.wait()
+        release.wait()
 
-    held = asyncio.ensure_future(threads.call(hold))
+    blocked = asyncio.ensure_future(threads.call(block))
     await asyncio.to_thread(begun.wait)
     no_more_threads()
     with pytest.raises(HostExhausted, match=NO_THREAD):
         await threads.call(lambda _: made.append("the refused one"))
-    go.set()
-    await held
+    release.set()
+    await blocked
 
-    async def later() -> bool:
+    async def calls_again() -> bool:
         with suppress(HostExhausted):
             await threads.call(lambda _: made.append("a later one"))
         return bool(made)
 
-    await until(later, "the thread has time")
+    await until(calls_again, "the thread is free")
     assert made == ["a later one"]
 
 
-async def test_what_a_call_meets_is_told_apart(threads: Threads) -> None:
-    def meet(error: Exception) -> None:
+async def test_only_exhaustion_of_the_host_is_translated(threads: Threads) -> None:
+    def fail(error: Exception) -> None:
         raise error
 
     with pytest.raises(HostExhausted, match="disk space"):
-        await threads.call(lambda _: meet(OSError(errno.ENOSPC, "full")))
+        await threads.call(lambda _: fail(OSError(errno.ENOSPC, "full")))
     with pytest.raises(FilesUnavailable):
-        await threads.call(lambda _: meet(FilesUnavailable("away")))
+        await threads.call(lambda _: fail(FilesUnavailable("away")))
     with pytest.raises(PermissionError):
-        await threads.call(lambda _: meet(PermissionError(errno.EACCES, "locked")))
+        await threads.call(lambda _: fail(PermissionError(errno.EACCES, "locked")))

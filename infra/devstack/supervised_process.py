@@ -1,4 +1,4 @@
-"""One child process: started until it is ready, watched, stopped. It dies with its parent, whatever kills that."""
+"""One child process: started until it is ready, restarted after a crash, stopped. Dies with its parent."""
 
 import asyncio
 import os
@@ -8,141 +8,146 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from infra.devstack import die_with_parent as bound
+from infra.devstack import die_with_parent
 from infra.devstack.errors import StackError
-from infra.devstack.processes import Part
+from infra.devstack.processes import ProcessSpec
 
 FIRST_DELAY_S = 0.5
-LONGEST_DELAY_S = 30.0
-CALM_S = 60.0
-"""A child that ran for so long may begin with the first delay again."""
+MAX_DELAY_S = 30.0
+RESET_AFTER_S = 60.0
+"""A process that ran this long before its crash is restarted with the first delay again."""
 
 _PAUSE_S = 0.03
 _TAIL_BYTES = 4096
 _LINE_CHARS = 300
 
 Report = Callable[[str], None]
-"""Takes one line for people."""
+"""Callback for one line of text for users."""
 
 
-class Child:
-    """A part as a process in a session of its own, so that Ctrl-C reaches the parent alone.
+class SupervisedProcess:
+    """Child process in a new session, so that Ctrl-C in a terminal reaches only the parent.
 
-    `is_ready(begin)` is one look, in a thread; `begin` is where this start begins in the log. `tidy` removes what the
-    process leaves behind; it is called before each start and after each end. It inherits the descriptors `keep_open`.
+    `is_ready(begin)` is one readiness check, called in a thread; `begin` is the size of the log before this start.
+    `clean_up` removes files that the process leaves behind; it is called before each start and after each end.
+    The process inherits the descriptors `keep_open`.
     """
 
     def __init__(
         self,
-        part: Part,
+        spec: ProcessSpec,
         log: Path,
         is_ready: Callable[[int], bool],
         *,
         keep_open: Sequence[int] = (),
-        tidy: Callable[[], None] = lambda: None,
+        clean_up: Callable[[], None] = lambda: None,
     ) -> None:
-        self.part = part
+        self.spec = spec
         self._log = log
         self._is_ready = is_ready
         self._keep_open = keep_open
-        self._tidy = tidy
+        self._clean_up = clean_up
         self._process: asyncio.subprocess.Process | None = None
         self._begin = 0
 
     @property
     def pid(self) -> int | None:
-        """The process that lives now."""
+        """Process id; None if no process is running."""
         process = self._process
         return process.pid if process and process.returncode is None else None
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises StackError if it ends or takes too long; it may live still."""
-        self._tidy()
+        """Start the process and wait until it is ready.
+
+        Raises StackError if it ends or is not ready in time; in the second case it is still running.
+        """
+        self._clean_up()
         with self._log.open("ab") as log:
             os.fchmod(log.fileno(), 0o600)
             self._begin = log.tell()
             self._process = await asyncio.create_subprocess_exec(
-                *[sys.executable, "-I", "-S", bound.__file__, str(os.getpid()), *self.part.command],
+                *[sys.executable, "-I", "-S", die_with_parent.__file__, str(os.getpid()), *self.spec.command],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.part.environment,
-                cwd=self.part.folder,
+                env=self.spec.environment,
+                cwd=self.spec.folder,
                 start_new_session=True,
                 pass_fds=self._keep_open,
             )
         process = self._process
         ended = asyncio.create_task(process.wait())
         try:
-            async with asyncio.timeout(self.part.start_timeout_s):
+            async with asyncio.timeout(self.spec.start_timeout_s):
+                # `ended` is checked even if the probe succeeds: another program on the same port may have answered it.
                 while not await asyncio.to_thread(self._is_ready, self._begin) or ended.done():
                     if ended.done():
-                        raise StackError(f"{self.part.name} {self._how_it_ended()}{self._last_words()}")
+                        raise StackError(f"{self.spec.name} {self._exit_reason()}{self._last_log_line()}")
                     await asyncio.wait({ended}, timeout=_PAUSE_S)
         except TimeoutError:
             raise StackError(
-                f"{self.part.name} is not ready after {self.part.start_timeout_s:g} s{self._last_words()}"
+                f"{self.spec.name} is not ready after {self.spec.start_timeout_s:g} s{self._last_log_line()}"
             ) from None
         finally:
             ended.cancel()
 
     async def supervise(self, report: Report) -> None:
-        """Start it again whenever it ends, after a growing delay, until cancelled. It must have been started once."""
+        """Restart the process after each end, with exponential backoff, until cancelled. Call `start` first."""
         loop, delay_s = asyncio.get_running_loop(), FIRST_DELAY_S
         while self._process:
-            began = loop.time()
+            started_s = loop.time()
             await self._process.wait()
-            self._sweep()
-            if loop.time() - began > CALM_S:
+            self._kill_group()
+            if loop.time() - started_s > RESET_AFTER_S:
                 delay_s = FIRST_DELAY_S
-            report(f"{self.part.name} {self._how_it_ended()}; starting it again in {delay_s:g} s{self._last_words()}")
+            report(f"{self.spec.name} {self._exit_reason()}; starting it again in {delay_s:g} s{self._last_log_line()}")
             await asyncio.sleep(delay_s)
-            delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+            delay_s = min(delay_s * 2, MAX_DELAY_S)
             try:
                 await self.start()
             except (StackError, OSError):
                 await self.stop()
             else:
-                report(f"{self.part.name} is up again")
+                report(f"{self.spec.name} is up again")
 
     async def stop(self) -> None:
-        """End it: the stop signal, and after its time SIGKILL. Nothing of its session is left."""
+        """Send the stop signal, after the stop timeout SIGKILL. Then kill the rest of its process group."""
         process = self._process
         if process is None:
             return
         try:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
-                    process.send_signal(self.part.stop_signal)
-                async with asyncio.timeout(self.part.stop_timeout_s):
+                    process.send_signal(self.spec.stop_signal)
+                async with asyncio.timeout(self.spec.stop_timeout_s):
                     await process.wait()
         except TimeoutError:
             self.kill()
             await process.wait()
         finally:
-            self._sweep()
+            self._kill_group()
 
     def kill(self) -> None:
-        """SIGKILL, now. May be called from any thread."""
+        """Send SIGKILL to its process group. Can be called from any thread."""
         if pid := self.pid:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
 
-    def _sweep(self) -> None:
-        """End what the process has started and left in its session."""
+    def _kill_group(self) -> None:
+        """Kill processes that the ended process left in its group, and clean up."""
         if self._process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        self._tidy()
+        self._clean_up()
 
-    def _how_it_ended(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.returncode if self._process else None
         if code is None:
             return "has not ended"
         return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
 
-    def _last_words(self) -> str:
-        """The last line that it wrote since it was started, and where there is more."""
+    def _last_log_line(self) -> str:
+        """Return the last line that the process logged since this start, and the path of its log."""
         with self._log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._begin, size - _TAIL_BYTES))

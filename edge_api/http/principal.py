@@ -1,0 +1,29 @@
+"""Principal of a request: the user who sent it, and the scopes of the token that came with it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from starlette.requests import Request
+
+from edge_api.http.errors import Forbidden
+
+
+@dataclass(frozen=True)
+class Principal:
+    """User, and the scopes of the user's token."""
+
+    user: str
+    scopes: frozenset[str]
+
+    def require(self, scope: str) -> None:
+        """Raise Forbidden unless the token has the scope."""
+        if scope not in self.scopes:
+            raise Forbidden(scope)
+
+
+ANONYMOUS = Principal("", frozenset())
+"""Principal of requests to public endpoints, which are not authenticated."""
+
+Authenticate: TypeAlias = Callable[[Request], Awaitable[Principal]]
+"""Function that returns the principal of a request, or raises Unauthenticated."""

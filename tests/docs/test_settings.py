@@ -1,0 +1,89 @@
+"""Environment variables: those that the code reads, and those that the documentation names."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_api.settings import EdgeSettings, ServerSettings
+from infra.gateway.settings import GatewaySettings
+from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
+from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
+from worker.settings import WorkerSettings
+
+PREFIXES = "EDGE|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+VARIABLE = re.compile(rf"(?<![\w$])(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]\b")
+NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
+"""Variables that AWS reads."""
+SHELL_ONLY = {"REDIS_PASSWORD"}
+"""Variables of an example in a shell."""
+DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "LAMBDA_TASK_ROOT"}
+"""Variables that are read without a settings class."""
+
+VALID = {
+    "GATEWAY_REDIS_URL": "redis://127.0.0.1",
+    "GATEWAY_TOKEN": "token",
+    "REDIS_URL": "redis://127.0.0.1",
+    "S3_ACCESS_KEY": "key",
+    "S3_SECRET_KEY": "secret",
+    "SWISSBRAIN_API_KEYS": '[{"user": "ada", "scopes": ["runs:read"], "sha256": "' + "0" * 64 + '"}]',
+    "UPSTASH_REDIS_REST_TOKEN": "token",
+    "UPSTASH_REDIS_REST_URL": "https://127.0.0.1",
+    "WORKER_HEALTH_PORT": "8080",
+}
+READERS: tuple[Callable[[Env], object], ...] = (
+    EdgeSettings.from_env,
+    ServerSettings.from_env,
+    WorkerSettings.from_env,
+    GatewaySettings.from_env,
+    RedisTcpSettings.from_env,
+    S3Settings.from_env,
+    StoreSettings.from_env,
+)
+
+
+class RecordingEnv(Env):
+    """Environment that records the names of the variables which are read."""
+
+    def __init__(self) -> None:
+        super().__init__(VALID)
+        self.names: set[str] = set()
+
+    def optional(self, name: str) -> str | None:
+        self.names.add(name)
+        return super().optional(name)
+
+
+def read_by_the_code() -> set[str]:
+    env = RecordingEnv()
+    for reader in READERS:
+        reader(env)
+    return env.names | DIRECT
+
+
+def test_each_variable_is_in_exactly_one_table_of_the_page_on_configuration() -> None:
+    tables = Counter(
+        name for row in rows(DOCS / "configuration.md") for name in codes_in(row[0]) if VARIABLE.fullmatch(name)
+    )
+    assert set(tables) == read_by_the_code()
+    assert [name for name, times in tables.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_variable_that_a_page_names_is_read(page: Path) -> None:
+    named = {name for line in code(page) for name in VARIABLE.findall(line)}
+    assert named - NOT_OURS - SHELL_ONLY - read_by_the_code() - _read_by_tests() == set()
+
+
+@pytest.mark.parametrize("name", sorted(DIRECT))
+def test_each_variable_without_a_settings_class_is_in_the_source(name: str) -> None:
+    packages = ("edge_api/", "swissbrain/")
+    sources = [path for path in files() if path.startswith(packages) and (ROOT / path).is_file()]
+    assert any(name in (ROOT / path).read_text() for path in sources)
+
+
+def _read_by_tests() -> set[str]:
+    sources = [ROOT / path for path in files() if path.startswith("tests/chaos/") and path.endswith(".py")]
+    return {name for path in sources for name in re.findall(r"\"(CHAOS_\w+)\"", path.read_text())}

@@ -1,0 +1,55 @@
+"""Executor of another user: `python -m tests.local_executor.other_user SCRATCH` prints one line of JSON."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from infra.contract.errors import ExecutorUnavailable
+from infra.contract.execution import ExecLimits
+from infra.local_executor import LocalExecutor
+from tests.local_executor.rig import DAEMON, MB, Bench, scratch_content
+
+BOMB = """
+import os, time
+made = 0
+try:
+    while os.fork():
+        made += 1
+    time.sleep(60)
+except OSError:
+    print(made)
+"""
+
+
+async def report(root: Path) -> dict[str, Any]:
+    """Return the results of several programs, or the reason why the executor refuses to run any."""
+    bench = Bench(LocalExecutor(root), root)
+    try:
+        await bench.executor.check()
+    except ExecutorUnavailable as exc:
+        return {"refused": str(exc), "left": scratch_content(root)}
+    results: dict[str, Any] = {"worker": os.geteuid()}
+    results["out"] = (await bench.run("id -u; ls -a /root /etc/shadow /sys /home; pwd")).out
+    results["written"] = (await bench.run("echo x > made; echo y > /usr/bin/made")).code
+    results["made"] = (bench.files.directory / "made").read_text()
+    results["namespaces"] = (await bench.run("unshare -Ur id -u")).out
+    results["capabilities"] = (await bench.run("grep CapEff /proc/self/status")).out.split()[-1]
+    hog = await bench.run("x = bytearray(2 * 1024 ** 3)", "python", limits=ExecLimits(memory_bytes=128 * MB))
+    results["hog"] = hog.err.strip().splitlines()[-1]
+    results["bomb"] = int((await bench.run(BOMB, "python", limits=ExecLimits(processes=32))).out)
+    running = await bench.start(DAEMON)
+    results["daemons"] = bool(bench.alive())
+    running.cancel()
+    await asyncio.wait({running})
+    results["alive"] = len(bench.alive())
+    await bench.run("mkdir -p a/b/c/d; touch a/b/c/d/e; chmod 0 a/b/c/d a/b/c a/b a; chmod 0 .")
+    await bench.executor.release("run-1")
+    results["left"] = scratch_content(root)
+    return results
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(report(Path(sys.argv[1])))))
