@@ -51,6 +51,10 @@ class RunReader:
         found = await self._redis.command("HMGET", self.keys.run(run_id), "digest", "condemned")
         return codec.items(found) == [digest, None]
 
+    async def is_listed(self, user: str, run_id: str) -> bool:
+        """Return whether the user's index of runs has the run."""
+        return await self._redis.command("ZSCORE", self.keys.user_runs(user), run_id) is not None
+
     async def log(self, run_id: str) -> RunLog:
         """Return a run with the archived segments of its log. Raises RunGone."""
         return await self._decoded(run_id, codec.LOG_FIELDS, codec.decode_log)
