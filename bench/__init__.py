@@ -1,1 +1,1 @@
-"""Benchmarks on the whole stack of this machine; `python -m bench` prints their tables."""
+"""Benchmarks of the whole stack on this machine. `python -m bench` runs them and prints tables."""

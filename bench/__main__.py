@@ -1,4 +1,4 @@
-"""`python -m bench [NAME ...]`: all benchmarks, or the named ones, each on a fresh stack."""
+"""`python -m bench [NAME ...]`: run the named benchmarks (default: all), each on a fresh stack, and print tables."""
 
 import asyncio
 import sys
@@ -19,16 +19,16 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),
 }
-"""Each with how many workers the stack has."""
-APART = {"queue": queue.run}
-"""Those that start what they need themselves."""
+"""Function of each benchmark, and the number of workers in its stack."""
+SELF_CONTAINED = {"queue": queue.run}
+"""Benchmarks that start their own servers."""
 
 
 async def measure(names: list[str]) -> None:
-    """Run the named benchmarks one after the other."""
+    """Run the named benchmarks one after another."""
     for name in names:
-        if name in APART:
-            await APART[name]()
+        if name in SELF_CONTAINED:
+            await SELF_CONTAINED[name]()
             continue
         benchmark, workers = BENCHMARKS[name]
         async with lab(workers=workers) as laboratory:
@@ -36,11 +36,11 @@ async def measure(names: list[str]) -> None:
 
 
 def main() -> int:
-    """Exit code 2 for an unknown name."""
-    known = [*BENCHMARKS, *APART]
+    """Run the benchmarks named on the command line. Exit code 2 for an unknown name."""
+    known = [*BENCHMARKS, *SELF_CONTAINED]
     names = sys.argv[1:] or known
     if unknown := set(names) - set(known):
-        print(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
+        print(f"unknown benchmark {', '.join(sorted(unknown))}; allowed are {', '.join(known)}", file=sys.stderr)
         return 2
     asyncio.run(measure(names))
     return 0

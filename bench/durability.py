@@ -1,4 +1,7 @@
-"""A worker is lost, or drains: how soon its runs go on. Target: within the lease (15 s) and 1 s after a `kill -9`."""
+"""Time until the runs of a killed or draining worker continue.
+
+Target: at most the lease (15 s) and 1 s after a `kill -9`.
+"""
 
 import asyncio
 import os
@@ -12,7 +15,7 @@ from infra.devstack.supervised_process import SupervisedProcess
 
 ROUNDS = 13
 RUNS = 4
-"""As many as a worker has slots."""
+"""Runs of each round, equal to the slots of a worker."""
 SLEEPING: list[dict[str, object]] = [{"tool": "shell", "args": {"command": "sleep 600", "timeout_s": 900}}]
 STEPPING: list[dict[str, object]] = [{"tool": "shell", "args": {"command": "sleep 0.2"}}] * 200
 
@@ -20,37 +23,37 @@ STEPPING: list[dict[str, object]] = [{"tool": "shell", "args": {"command": "slee
 async def run(lab: Lab) -> None:
     """Measure and print, on a stack without workers."""
     resumed = await _rounds(lab, signal.SIGKILL, SLEEPING, "run.resumed")
-    given_back = await _rounds(lab, signal.SIGTERM, STEPPING, "run.requeued")
+    requeued = await _rounds(lab, signal.SIGTERM, STEPPING, "run.requeued")
     rows = [
-        [f"kill -9: its run goes on (of {len(resumed)})", *milliseconds(resumed)],
-        [f"SIGTERM: its run is given back at a step of 0.2 s (of {len(given_back)})", *milliseconds(given_back)],
+        [f"kill -9: another worker resumes the run ({len(resumed)} runs)", *milliseconds(resumed)],
+        [f"SIGTERM: the worker requeues the run after a step of 0.2 s ({len(requeued)} runs)", *milliseconds(requeued)],
     ]
-    title = "A worker of 4 slots with a lease of 15 s; another one stands by"
+    title = "A worker with 4 slots and a lease of 15 s, with a second worker idle"
     table(title, ["from the signal until", "p50 ms", "p99 ms", "max ms"], rows)
 
 
-async def _rounds(lab: Lab, number: signal.Signals, plan: list[dict[str, object]], wanted: str) -> list[float]:
-    """Seconds from the signal to the event in the log of each of the worker's runs; the next worker takes over."""
+async def _rounds(lab: Lab, number: signal.Signals, plan: list[dict[str, object]], event_type: str) -> list[float]:
+    """Return the seconds from the signal to the first event of that type, for each run of each signalled worker."""
     delays: list[float] = []
     worker = await _worker(lab, 0)
     for count in range(1, ROUNDS + 1):
         runs = [await lab.create(plan) for _ in range(RUNS)]
-        await asyncio.gather(*(_seen(lab, run_id, "tool.started") for run_id in runs))
-        former, worker = worker, await _worker(lab, count)
-        sent = time.time()
-        os.kill(former.pid or 0, number)
-        at_ms = await asyncio.gather(*(_seen(lab, run_id, wanted) for run_id in runs))
-        delays += [ms / 1000 - sent for ms in at_ms]
+        await asyncio.gather(*(_event_ms(lab, run_id, "tool.started") for run_id in runs))
+        signalled, worker = worker, await _worker(lab, count)
+        sent_s = time.time()
+        os.kill(signalled.pid or 0, number)
+        times_ms = await asyncio.gather(*(_event_ms(lab, run_id, event_type) for run_id in runs))
+        delays += [ms / 1000 - sent_s for ms in times_ms]
         for run_id in runs:
             (await lab.api.post(f"/agent/runs/{run_id}/cancel")).raise_for_status()
-        await asyncio.gather(*(_seen(lab, run_id, "run.finished") for run_id in runs))
-        await former.stop()
+        await asyncio.gather(*(_event_ms(lab, run_id, "run.finished") for run_id in runs))
+        await signalled.stop()
     await worker.stop()
     return delays
 
 
 async def _worker(lab: Lab, number: int) -> SupervisedProcess:
-    """One more worker, ready."""
+    """Start one more worker; return when it is ready."""
     part = parts.worker(lab.stack.config, parts.base_environment(os.environ), number)
     log = part.folder / f"{part.name}.log"
     worker = SupervisedProcess(part, log, lambda begin: probes.log_contains(log, begin, '"action":"worker.started"'))
@@ -58,9 +61,9 @@ async def _worker(lab: Lab, number: int) -> SupervisedProcess:
     return worker
 
 
-async def _seen(lab: Lab, run_id: str, wanted: str) -> int:
-    """When the first event of the type was logged, in ms since the epoch."""
+async def _event_ms(lab: Lab, run_id: str, event_type: str) -> int:
+    """Wait for the first event of the type; return its time in ms since the epoch."""
     async for event in lab.events(run_id):
-        if event["type"] == wanted:
+        if event["type"] == event_type:
             return int(event["ts"])
-    raise RuntimeError(f"{run_id} ended without {wanted}")
+    raise RuntimeError(f"{run_id} ended without an event {event_type}")

@@ -1,4 +1,4 @@
-"""What an idle stack costs. Target: at most 120 Redis commands an hour for each worker."""
+"""Redis commands of an idle stack. Target: at most 120 per hour and worker."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from bench.lab import Lab, table
 from worker.queue.loop import MAX_BLOCK_S
 
 SECONDS = 2 * MAX_BLOCK_S
-"""A whole number of a worker's longest sleeps, so that their share of looks at the queue is in it."""
+"""A multiple of the longest blocking wait of a worker, so that the commands between waits are counted in proportion."""
 
 
 async def run(lab: Lab) -> None:
@@ -15,11 +15,11 @@ async def run(lab: Lab) -> None:
     await asyncio.sleep(20)
     before = await lab.commands()
     await asyncio.sleep(SECONDS)
-    spent = await lab.commands() - before
-    hourly = spent.total() * 3600 / SECONDS
+    executed = await lab.commands() - before
+    per_hour = executed.total() * 3600 / SECONDS
     rows = [
-        ["Redis commands in an hour", f"{hourly:.0f}"],
-        ["  for each worker", f"{hourly / workers:.0f}"],
-        *([f"{name} in {SECONDS:.0f} s", str(count)] for name, count in spent.most_common()),
+        ["Redis commands per hour", f"{per_hour:.0f}"],
+        ["Redis commands per hour and worker", f"{per_hour / workers:.0f}"],
+        *([f"{name} in {SECONDS:.0f} s", str(count)] for name, count in executed.most_common()),
     ]
-    table(f"An idle stack: API, gateway, workers: {workers}, nothing to do", ["what", "value"], rows)
+    table(f"Idle stack: API, gateway, workers: {workers}, no runs", ["measure", "value"], rows)

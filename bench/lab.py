@@ -1,4 +1,4 @@
-"""What the benchmarks share: the stack, a client, Redis's own count of commands, a table."""
+"""Shared parts of the benchmarks: stack, client, command counts of Redis, statistics, tables."""
 
 import asyncio
 import json
@@ -18,31 +18,30 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.devstack.stack import DevStack
+from tests.support.command_counts import UNBILLED
 
-UNBILLED = {"auth", "hello", "select", "command", "config", "info", "ping", "reset", "quit", "client"}
-"""Commands that Upstash does not count; each name also stands for its subcommands."""
-WIDTH = 120
-"""Of tables that go to a file."""
+FILE_WIDTH = 120
+"""Characters of a table row when stdout is not a terminal."""
 NOOP = [{"tool": "message", "args": {"text": "noop"}}]
 
 
 @dataclass(frozen=True)
 class Lab:
-    """A running stack, its API, and its Redis seen from outside."""
+    """Running stack, a client of its API, and a connection to its Redis."""
 
     api: httpx.AsyncClient
     redis: "redis.Redis"
     stack: DevStack
 
     async def create(self, plan: Sequence[dict[str, Any]]) -> str:
-        """Create and start a run; its id."""
+        """Create and start a run; return its id."""
         response = await self.api.post("/agent/runs", json={"plan": plan})
         response.raise_for_status()
         run_id: str = response.json()["run_id"]
         return run_id
 
     async def events(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
-        """The run's events, live, to the end of its stream."""
+        """Yield the run's events live, until its stream ends."""
         async with self.api.stream("GET", f"/agent/logs/{run_id}/stream") as response:
             response.raise_for_status()
             async for line in response.aiter_lines():
@@ -52,7 +51,7 @@ class Lab:
                     yield json.loads(line.removeprefix("data: "))
 
     async def page(self, run_id: str) -> list[dict[str, Any]]:
-        """The run's whole log as the API gives it in pages."""
+        """Return the run's whole log, read in pages."""
         events: list[dict[str, Any]] = []
         while True:
             after = events[-1]["seq"] if events else 0
@@ -62,17 +61,17 @@ class Lab:
                 return events
 
     async def status(self, run_id: str) -> str:
-        """The run's status."""
+        """Return the run's status."""
         status: str = (await self.api.get(f"/agent/runs/{run_id}")).json()["status"]
         return status
 
     async def commands(self) -> Counter[str]:
-        """How often Redis has executed each command that would be billed, inside scripts too."""
-        return await billed(self.redis)
+        """Count the executions of each billed command since the start of Redis, inside scripts too."""
+        return await billed_commands(self.redis)
 
 
-async def billed(client: "redis.Redis") -> Counter[str]:
-    """How often a Redis has executed each command that would be billed, since it was started."""
+async def billed_commands(client: "redis.Redis") -> Counter[str]:
+    """Count the executions of each command that Upstash would bill since the start of Redis, inside scripts too."""
     stats = await client.info("commandstats")
     names = {name.removeprefix("cmdstat_"): row["calls"] for name, row in stats.items()}
     return Counter({name: calls for name, calls in names.items() if name.split("|")[0] not in UNBILLED})
@@ -80,7 +79,7 @@ async def billed(client: "redis.Redis") -> Counter[str]:
 
 @asynccontextmanager
 async def lab(*, workers: int = 1) -> AsyncIterator[Lab]:
-    """A fresh stack in a temporary folder."""
+    """Start a fresh stack in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         async with DevStack(Path(folder) / "data", workers=workers) as stack:
             headers = {"Authorization": f"Bearer {stack.env['SWISSBRAIN_TOKEN']}"}
@@ -90,35 +89,35 @@ async def lab(*, workers: int = 1) -> AsyncIterator[Lab]:
                 httpx.AsyncClient(base_url=base_url, headers=headers, limits=limits, timeout=60) as api,
                 redis.Redis.from_url(stack.env["REDIS_URL"], decode_responses=True) as client,
             ):
-                await Lab(api, client, stack).create(NOOP)
+                await Lab(api, client, stack).create(NOOP)  # warms up API and worker
                 yield Lab(api, client, stack)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie (nearest rank)."""
+    """Return the value below which `share` of the values lie (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def milliseconds(values_s: Sequence[float]) -> list[str]:
-    """Median, 99th percentile and maximum of seconds, as ms."""
+    """Return median, 99th percentile and maximum of values in seconds, formatted in ms."""
     return [f"{1000 * value:.1f}" for value in (statistics.median(values_s), percentile(values_s, 0.99), max(values_s))]
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
-    sheet = Table(title=title, title_justify="left")
+    printed = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
-        sheet.add_column(column, justify="left" if number == 0 else "right")
+        printed.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        sheet.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(sheet)
+        printed.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(printed)
 
 
 async def until_all(lab_: Lab, run_ids: Sequence[str], status: str) -> None:
-    """Wait until every run has that status. Raises if one ends otherwise."""
+    """Wait until every run has that status. Raises RuntimeError if a run ends with another status."""
     for run_id in run_ids:
         while (found := await lab_.status(run_id)) != status:
             if found in {"failed", "cancelled", "succeeded"}:
-                raise RuntimeError(f"{run_id} is {found}, not {status}")
+                raise RuntimeError(f"{run_id} has status {found} instead of {status}")
             await asyncio.sleep(0.01)

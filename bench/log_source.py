@@ -1,8 +1,10 @@
-"""A process that logs at a steady rate: `python -m bench.log_source KIND NAME RATE SECONDS`, begun by a line on stdin.
+"""Process that logs at a steady rate: `python -m bench.log_source KIND NAME RATE SECONDS`.
 
-KIND `run`: as the worker does it, through its emitter and archiver, into the run NAME, which must be ready.
-KIND `channel`: the floor, one PUBLISH an event. It prints `ready`, and at the end one line of JSON:
-`{"made": how many, "sent": [[last seq, when], ...]}` with when each batch was handed to Redis, in s since the epoch.
+KIND `run`: log into the run NAME, which must be ready, through the worker's emitter and archiver.
+KIND `channel`: send one PUBLISH per event to the channel NAME, as the lower bound of the cost.
+Prints `ready`, starts at the first line on stdin, and at the end prints one line of JSON:
+`{"made": COUNT, "sent": [[LAST_SEQ, TIME], ...]}`, where TIME is the sending time of the batch in s since
+the epoch.
 """
 
 import asyncio
@@ -29,7 +31,7 @@ TICK_S = 0.002
 
 
 class TimedStore(WorkQueue):
-    """Notes when each batch was handed over."""
+    """Work queue that records the time of each emitted batch, with the sequence number of its last event."""
 
     def __init__(self, redis: RedisTcp, first: int = 0) -> None:
         super().__init__(redis)
@@ -43,15 +45,15 @@ class TimedStore(WorkQueue):
 
 
 def line(number: int) -> str:
-    """A line of output: when it was made, and some text."""
+    """Return a line of output that starts with the current time in s since the epoch."""
     return f"{time.time():.6f} line {number} of a program that has a lot to say"
 
 
-async def steadily(rate: float, seconds: float, emit: Callable[[int], Awaitable[object]]) -> int:
-    """Call `emit` so often a second, evenly; how often it was called. One that is late catches up."""
+async def call_at_rate(rate: float, seconds: float, emit: Callable[[int], Awaitable[object]]) -> int:
+    """Call `emit` `rate` times per second at even intervals; return the number of calls. Late calls are made up."""
     began, made = time.monotonic(), 0
-    while (passed := time.monotonic() - began) < seconds:
-        while made < rate * passed:
+    while (elapsed := time.monotonic() - began) < seconds:
+        while made < rate * elapsed:
             await emit(made)
             made += 1
         await asyncio.sleep(min(1 / rate, TICK_S) if rate > 50 else 1 / rate / 10)
@@ -59,7 +61,7 @@ async def steadily(rate: float, seconds: float, emit: Callable[[int], Awaitable[
 
 
 async def log_run(redis: RedisTcp, run_id: str, rate: float, seconds: float) -> None:
-    """As the worker does it."""
+    """Log into a run through the worker's emitter and archiver."""
     workspaces = Workspaces(S3Settings.from_env(Env(os.environ)))
     store = TimedStore(redis)
     claims = (await store.claim("bench", 100, lease_ms=LEASE_MS)).claims
@@ -67,8 +69,8 @@ async def log_run(redis: RedisTcp, run_id: str, rate: float, seconds: float) -> 
     store.seq = claim.run.seq
     lease, archiver = Lease(run_id, claim.run.fence), Archiver(store, workspaces.logs, claim)
     emitter = LogEmitter(store, lease, lambda _: None, archiver)
-    await begun()
-    made = await steadily(
+    await wait_for_start()
+    made = await call_at_rate(
         rate, seconds, lambda number: emitter.emit(ToolOutput(stream="stdout", text=line(number)), step=0)
     )
     writes = await emitter.close()
@@ -80,27 +82,28 @@ async def log_run(redis: RedisTcp, run_id: str, rate: float, seconds: float) -> 
 
 
 async def log_channel(redis: RedisTcp, channel: str, rate: float, seconds: float) -> None:
-    """The floor: nothing kept, nothing numbered by Redis, one message an event."""
-    await begun()
+    """Publish one message per event; Redis neither stores nor numbers them."""
+    await wait_for_start()
 
     async def publish(number: int) -> None:
         data = {"stream": "stdout", "text": line(number)}
         await redis.command("PUBLISH", channel, json.dumps({"seq": number + 1, "data": data}, separators=(",", ":")))
 
-    made = await steadily(rate, seconds, publish)
+    made = await call_at_rate(rate, seconds, publish)
     await redis.command("PUBLISH", channel, "end")
     print(json.dumps({"made": made, "sent": []}), flush=True)
 
 
-async def begun() -> None:
-    """Wait for the line on stdin; leave if there is none: whoever measures has gone, and the stack with it."""
+async def wait_for_start() -> None:
+    """Print `ready` and wait for a line on stdin."""
     print("ready", flush=True)
+    # End of file: the benchmark process has ended, and its stack with it.
     if not await asyncio.to_thread(sys.stdin.readline):
-        sys.exit("nobody measures")
+        sys.exit("stdin was closed before the start line")
 
 
 async def main(kind: str, name: str, rate: float, seconds: float) -> None:
-    """Log."""
+    """Log as KIND says."""
     redis = RedisTcp(RedisTcpSettings.from_env(Env(os.environ)))
     await {"run": log_run, "channel": log_channel}[kind](redis, name, rate, seconds)
     await redis.close()

@@ -1,4 +1,4 @@
-"""Many watchers of one log in this process, cheap enough to be more than the servers can feed."""
+"""Watchers of one log in this process, cheap enough that servers are saturated before them."""
 
 import asyncio
 import re
@@ -11,40 +11,41 @@ from urllib.parse import urlsplit
 EVENT = re.compile(rb'"seq":(\d+)[^\n]*?"text":"([\d.]+) ')
 NUMBER = b'"seq":'
 TIMED = 10
-"""So many of the watchers note when each event came; the others only that it came."""
+"""Number of watchers that record the arrival of each event. The others only count events."""
 CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass
 class Watch:
-    """What one watcher saw: how many events, the last one, whether any was missing, doubled or out of order."""
+    """Result of one watcher: number of events, last sequence number, and whether an event was missing or repeated."""
 
     timed: bool
-    seen: int = 0
+    count: int = 0
     last: int = 0
     broken: bool = False
     ended: bool = False
     times: list[tuple[int, float, float]] = field(default_factory=list)
-    """Seq, when it was made, when it came; in s since the epoch."""
+    """Sequence number, creation time and arrival time of each event; times in s since the epoch."""
 
     def take(self, text: bytes) -> None:
-        """Whole lines."""
+        """Record the events in complete lines."""
         now = time.time()
         if self.timed:
             self.times += [(int(seq), float(made), now) for seq, made in EVENT.findall(text)]
-        if came := text.count(NUMBER):
-            self.seen += came
+        if arrived := text.count(NUMBER):
+            self.count += arrived
+            # Only the last number is decoded: it differs from the count if an event was missing, repeated or reordered.
             self.last = int(text[text.rindex(NUMBER) + len(NUMBER) :].partition(b",")[0])
-            self.broken |= self.last != self.seen
+            self.broken |= self.last != self.count
 
 
 async def stream(url: str, path: str, token: str, watch: Watch, connected: asyncio.Event) -> None:
-    """Follow a run's log as an SSE client does, to its end; once, without coming back."""
+    """Follow a run's log over SSE until its end, without reconnecting."""
     await _read(url, f"GET {path}/stream HTTP/1.1\r\nAuthorization: Bearer {token}", watch, connected, b"event: end")
 
 
 async def channel(url: str, name: str, watch: Watch, connected: asyncio.Event) -> None:
-    """Follow a plain Redis channel, to its message `end`."""
+    """Follow a Redis channel until the message `end`."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=CHUNK_BYTES)
     login = f"AUTH {parts.username or 'default'} {parts.password}\r\n" if parts.password else ""
@@ -53,7 +54,7 @@ async def channel(url: str, name: str, watch: Watch, connected: asyncio.Event) -
 
 
 async def poll(url: str, path: str, token: str, watch: Watch, connected: asyncio.Event, pause_s: float) -> None:
-    """What streams replace: ask for the next page, wait, ask again."""
+    """Follow a run's log by requesting pages, pausing between requests."""
     import httpx
 
     connected.set()
@@ -62,7 +63,7 @@ async def poll(url: str, path: str, token: str, watch: Watch, connected: asyncio
             answer = await http.get(path, params={"after": watch.last, "limit": 1000})
             watch.take(answer.content.partition(b'"last_seq"')[0])
             watch.ended = b'"done":true' in answer.content
-            if b'"events":[]' in answer.content or watch.seen == watch.last:
+            if b'"events":[]' in answer.content or watch.count == watch.last:
                 await asyncio.sleep(pause_s)
 
 
@@ -95,12 +96,12 @@ async def _follow(
 
 
 def latencies(watches: Sequence[Watch], sent: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
-    """Seconds until the event had come, from when it was made, and from when its batch was handed to Redis."""
+    """Return the seconds from creation to arrival of each event, and from the sending of its batch to its arrival."""
     lasts = [last for last, _ in sent]
     from_made, from_sent = [], []
     for watch in watches:
-        for seq, made, came in watch.times:
-            from_made.append(came - made)
-            if (place := bisect_left(lasts, seq)) < len(sent):
-                from_sent.append(came - sent[place][1])
+        for seq, made, arrived in watch.times:
+            from_made.append(arrived - made)
+            if (batch := bisect_left(lasts, seq)) < len(sent):
+                from_sent.append(arrived - sent[batch][1])
     return from_made, from_sent

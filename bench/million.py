@@ -1,9 +1,10 @@
-"""One run of 1,000,000 events: followed live with the command `swissbrain logs`, then read again from the archive.
+"""One run of 1,000,000 events, followed live with the command `swissbrain logs`, then read from the archive.
 
-`python -m bench.million 20000` does the same with fewer. A call's log takes 256 KB of its output, so many steps print
-the lines. `events/s` counts from the creation of the run, or else from the start of the command, until the command
-has ended; Redis commands are all that were executed meanwhile, the making of the archive with them. Memory is the
-most that was resident since the process was started (VmHWM), in MB; that of the worker is without its sandboxes.
+`python -m bench.million 20000` logs fewer events. The lines are printed by many steps, because the log takes at most
+256 KB of the output of a call. `events/s`: events per second, from the creation of the run (live) or the start of the
+command (archive) to the end of the command. Redis commands: all commands in that time, including the commands of
+archiving. Memory: maximum resident size of each process since its start (VmHWM) in MB; for the worker without its
+sandboxes.
 """
 
 import asyncio
@@ -29,17 +30,16 @@ from swissbrain.models import Event, Run
 EVENTS = 1_000_000
 STEP_LINES = 10_000
 AROUND_RUN, AROUND_STEP = 2, 4
-"""So many events tell that a run, or a step and its tool, began and ended."""
-LOOK_S = 0.05
+"""Number of events for start and end of a run, and of a step with its tool."""
+SAMPLE_S = 0.05
 QUIET_S = 2.0
-KILOBYTES = 1024
-"""Of a megabyte."""
+KB_PER_MB = 1024
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One reading of the log by the command, and what it took."""
+class CommandCost:
+    """Cost of reading the log once with the command."""
 
     seconds: float
     commands: int
@@ -47,12 +47,12 @@ class Reading:
 
 
 async def run(lab: Lab) -> None:
-    """Measure and print a run of the full size."""
+    """Measure and print a run of EVENTS events."""
     await measure(lab, EVENTS)
 
 
 async def measure(lab: Lab, events: int) -> None:
-    """Measure and print; raises if a reading is not the whole log, each event once and in order."""
+    """Measure and print. Raises RuntimeError if the command does not print every event once and in order."""
     rows = []
     with TemporaryDirectory() as folder:
         output = Path(folder) / "log"
@@ -60,51 +60,51 @@ async def measure(lab: Lab, events: int) -> None:
         run_id = await lab.create(plan(events))
         following = await read(lab, output, "logs", run_id, "-f", "--json")
         ended = time.time()
-        live = Reading(ended - began, await _spent(lab, before), following.peak_kb)
+        live = CommandCost(ended - began, await _commands_since(lab, before), following.peak_kb)
         found = await _record(lab, run_id)
         rows.append(_row(lab, "live: logs -f --json", live, check(output, found)))
-        for name, words in {"again: logs -f --json": ["-f"], "again: logs --json": []}.items():
-            again = await read(lab, output, "logs", run_id, *words, "--json")
-            rows.append(_row(lab, name, again, check(output, found)))
+        for name, options in {"archive: logs -f --json": ["-f"], "archive: logs --json": []}.items():
+            archived = await read(lab, output, "logs", run_id, *options, "--json")
+            rows.append(_row(lab, name, archived, check(output, found)))
     assert found.started_ms
     assert found.finished_ms
-    took_s, late_s = (found.finished_ms - found.started_ms) / 1000, ended - found.finished_ms / 1000
-    title = f"The run took {took_s:.1f} s; who followed it had ended {late_s:.2f} s later. Peaks of memory"
-    columns = ["reading", "events", "s", "events/s", "commands/1,000", "swissbrain MB", "API MB", "worker MB"]
+    run_s, delay_s = (found.finished_ms - found.started_ms) / 1000, ended - found.finished_ms / 1000
+    title = f"Run of {run_s:.1f} s; the live command ended {delay_s:.2f} s after it. MB: peak memory"
+    columns = ["command", "events", "s", "events/s", "commands/1,000", "swissbrain MB", "API MB", "worker MB"]
     table(title, columns, rows)
 
 
 def plan(events: int) -> list[dict[str, Any]]:
-    """Steps that print so many lines that the run has so many events."""
+    """Return steps that print as many lines as make a run of `events` events."""
     steps = -(-(events - AROUND_RUN) // (STEP_LINES + AROUND_STEP))
     lines, longer = divmod(events - AROUND_RUN - AROUND_STEP * steps, steps)
     counts = [lines + (number < longer) for number in range(steps)]
     return [{"tool": "shell", "args": {"command": f"seq {count}"}} for count in counts]
 
 
-async def read(lab: Lab, output: Path, *words: str) -> Reading:
-    """Have the command write to the file, to its end. Raises if it fails."""
+async def read(lab: Lab, output: Path, *arguments: str) -> CommandCost:
+    """Run the command `swissbrain` with its output in the file. Raises RuntimeError if it fails."""
     before, began = await lab.commands(), time.monotonic()
     environment = {**parts.base_environment(os.environ), **lab.stack.env}
-    command = [sys.executable, "-m", "swissbrain", *words]
+    command = [sys.executable, "-m", "swissbrain", *arguments]
     with output.open("wb") as file:
         process = await asyncio.create_subprocess_exec(*command, stdout=file, env=environment, cwd=ROOT)
     ending, peak_kb = asyncio.create_task(process.wait()), 0
     try:
         while not ending.done():
             peak_kb = max(peak_kb, _peak_kb(process.pid))
-            await asyncio.wait({ending}, timeout=LOOK_S)
+            await asyncio.wait({ending}, timeout=SAMPLE_S)
     finally:
         with suppress(ProcessLookupError):
             process.kill()
     seconds = time.monotonic() - began
     if code := ending.result():
-        raise RuntimeError(f"'{' '.join(words)}' ended with exit code {code}")
-    return Reading(seconds, (await lab.commands() - before).total(), peak_kb)
+        raise RuntimeError(f"'swissbrain {' '.join(arguments)}' ended with exit code {code}")
+    return CommandCost(seconds, (await lab.commands() - before).total(), peak_kb)
 
 
 def check(output: Path, found: Run) -> int:
-    """How many events are in the file. Raises unless they are 1 to the last, in order, and that is the run's end."""
+    """Return the number of events in the file. Raises RuntimeError unless it holds the whole log in order."""
     decoder, count, kind = msgspec.json.Decoder(Event), 0, ""
     with output.open("rb") as lines:
         for count, line in enumerate(lines, 1):
@@ -113,12 +113,12 @@ def check(output: Path, found: Run) -> int:
             if event.seq != count:
                 raise RuntimeError(f"line {count} of '{output}' is event {event.seq}")
     if count != found.last_seq or kind != TERMINAL_EVENT:
-        raise RuntimeError(f"the file ends with event {count}, {kind}; the log with {found.last_seq}")
+        raise RuntimeError(f"the file ends with event {count} ({kind}), the log with event {found.last_seq}")
     return count
 
 
-async def _spent(lab: Lab, before: Mapping[str, int]) -> int:
-    """How many commands Redis has executed until it has nothing to do any more: the archive's rest is made by then."""
+async def _commands_since(lab: Lab, before: Mapping[str, int]) -> int:
+    """Wait until Redis is idle, so that the log is archived; return the number of commands executed since `before`."""
     now = await lab.commands()
     while True:
         await asyncio.sleep(QUIET_S)
@@ -128,27 +128,27 @@ async def _spent(lab: Lab, before: Mapping[str, int]) -> int:
 
 
 async def _record(lab: Lab, run_id: str) -> Run:
-    """The run's record. Raises if its log is not in the archive as a whole."""
+    """Return the run's record. Raises RuntimeError if its log is not completely archived."""
     response = await lab.api.get(f"/agent/runs/{run_id}")
     response.raise_for_status()
     found = msgspec.json.decode(response.content, type=Run)
     segments = json.loads(await lab.redis.hget(Keys().run(run_id), "segments") or "[]")
     if not segments or segments[-1][1] != found.last_seq:
-        raise RuntimeError(f"of {found.last_seq} events only those of {segments} are archived")
+        raise RuntimeError(f"of {found.last_seq} events only the segments {segments} are archived")
     return found
 
 
-def _row(lab: Lab, name: str, reading: Reading, events: int) -> list[str]:
-    peaks = [reading.peak_kb, *(_peak_kb(lab.stack.pids[part]) for part in ("api", "worker-1"))]
-    speed, cost = events / reading.seconds, 1000 * reading.commands / events
-    figures = [f"{events:,}", f"{reading.seconds:.1f}", f"{speed:,.0f}", f"{cost:.3g}"]
-    row = [name, *figures, *(f"{peak / KILOBYTES:.0f}" for peak in peaks)]
+def _row(lab: Lab, name: str, cost: CommandCost, events: int) -> list[str]:
+    peaks = [cost.peak_kb, *(_peak_kb(lab.stack.pids[part]) for part in ("api", "worker-1"))]
+    per_second, per_thousand = events / cost.seconds, 1000 * cost.commands / events
+    figures = [f"{events:,}", f"{cost.seconds:.1f}", f"{per_second:,.0f}", f"{per_thousand:.3g}"]
+    row = [name, *figures, *(f"{peak / KB_PER_MB:.0f}" for peak in peaks)]
     print(*row, flush=True)
     return row
 
 
 def _peak_kb(pid: int) -> int:
-    """The most that was resident, in kB; 0 of a process that has ended."""
+    """Return the maximum resident size of a process in kB; 0 if it has ended."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -157,7 +157,7 @@ def _peak_kb(pid: int) -> int:
 
 
 async def main(events: int) -> None:
-    """On a stack of its own."""
+    """Measure on a fresh stack."""
     async with lab() as laboratory:
         await measure(laboratory, events)
 

@@ -1,8 +1,8 @@
-"""No-op jobs beside other task queues on the same Valkey: jobs a second, commands a job, commands an idle hour.
+"""Comparison with other task queues on Valkey: jobs per second, commands per job, commands per idle hour.
 
-Each system drains the same backlog on a fresh server, with one worker process of the same concurrency; then all their
-workers stand idle side by side. Ours does more for a job than most of them: a record that can be read, a log that can
-be followed, a lease and a fence against a second owner.
+Each system drains the same backlog of no-op jobs on a fresh server, with one worker process of the same concurrency.
+Then the workers of all systems are idle at the same time. SwissBrain does more for each job than most others: a
+record, a log that can be followed, a lease, and a fence against a second owner.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from redis import asyncio as redis
 
-from bench.lab import billed, table
+from bench.lab import billed_commands, table
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.runs import PlanStep, RunSpec
 from infra.redis_tcp import RedisTcp
@@ -26,15 +26,15 @@ from infra.settings import RedisTcpSettings
 from tests.support.redis import valkey_server
 
 JOBS = 3000
-FEWER = {"rq": 600}
-"""Of those that would take minutes: rq takes a process for each job."""
+FEWER_JOBS = {"rq": 600}
+"""Jobs of slow systems: rq starts a process for each job."""
 SLOTS = 16
-TOGETHER = 50
+CONCURRENT_CREATES = 50
 PAUSE_S = 0.05
-PATIENCE_S = 60
+TIMEOUT_S = 60
 SETTLE_S = 20
 IDLE_S = 480
-"""Twice our worker's longest sleep."""
+"""Twice the longest blocking wait of our worker."""
 OURS = "swissbrain"
 PEERS = ("taskiq", "dramatiq", "saq", "celery", "arq", "rq")
 ROOT = Path(__file__).parent.parent
@@ -43,11 +43,11 @@ ENVIRONMENT = ROOT / "build" / "peers"
 
 
 class System:
-    """One of the systems, its worker, and its server."""
+    """One system with its worker and its Valkey."""
 
     def __init__(self, name: str, folder: Path, settings: RedisTcpSettings) -> None:
         self.name = name
-        self.jobs = FEWER.get(name, JOBS)
+        self.jobs = FEWER_JOBS.get(name, JOBS)
         self._settings = settings
         self._log = folder / "worker.log"
         self._done = folder / "done"
@@ -66,7 +66,7 @@ class System:
         }
 
     async def enqueue(self) -> None:
-        """Make the backlog."""
+        """Enqueue the backlog."""
         if self.name == OURS:
             await _create_runs(self._settings)
         else:
@@ -76,7 +76,7 @@ class System:
 
     @contextmanager
     def worker(self) -> Iterator[None]:
-        """Its worker, in a process group that is killed in the end."""
+        """Start the worker in a process group, which is killed with the block."""
         command = [sys.executable, "-m", "worker"] if self.name == OURS else self._command("work", SLOTS)
         with self._log.open("wb") as log:
             process = subprocess.Popen(
@@ -90,15 +90,18 @@ class System:
             process.wait()
 
     def done(self) -> int:
-        """How many jobs are done; Redis is not asked. Ours says so in its log, once Redis has acknowledged the end."""
+        """Return the number of finished jobs, without a command to Redis.
+
+        Our worker logs the end of a run after Redis has acknowledged it. The others add a byte to a file for each job.
+        """
         if self.name == OURS:
             return self._log.read_bytes().count(b'"action":"run.outcome_written"')
         return self._done.stat().st_size
 
     async def drain_s(self) -> float:
-        """Seconds for a job, from the tenth part of the backlog on: the start of the worker does not count."""
+        """Return the seconds per job, measured after a tenth of the backlog to leave out the start of the worker."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(TIMEOUT_S):
                 while (first := self.done()) < self.jobs // 10:
                     await asyncio.sleep(PAUSE_S)
                 began = time.perf_counter()
@@ -106,12 +109,13 @@ class System:
                     await asyncio.sleep(PAUSE_S)
                 return (time.perf_counter() - began) / (self.jobs - first)
         except TimeoutError:
-            raise RuntimeError(f"{self.name} does not end; its worker says:\n{self._log.read_text()[-2000:]}") from None
+            log = self._log.read_text()[-2000:]
+            raise RuntimeError(f"{self.name} took more than {TIMEOUT_S} s; its worker logged:\n{log}") from None
 
     async def commands(self) -> int:
-        """What Redis has executed so far."""
+        """Return the number of billed commands since the start of Redis."""
         async with redis.Redis.from_url(self._settings.url) as client:
-            return (await billed(client)).total()
+            return (await billed_commands(client)).total()
 
     def _command(self, action: str, number: int) -> list[str]:
         return [str(ENVIRONMENT / "bin" / "python"), str(PEERS_FOLDER / "noop.py"), self.name, action, str(number)]
@@ -121,18 +125,18 @@ async def _create_runs(settings: RedisTcpSettings) -> None:
     tcp = RedisTcp(settings)
     store = RunCommands(tcp)
     spec = RunSpec(plan=[PlanStep(tool="message", args={"text": "noop"})])
-    todo = iter(range(JOBS))
+    numbers = iter(range(JOBS))
 
-    async def some() -> None:
-        for number in todo:
+    async def create_some() -> None:
+        for number in numbers:
             await store.create(f"run-{number}", "bench", spec, start=True, digest="d")
 
-    await asyncio.gather(*(some() for _ in range(TOGETHER)))
+    await asyncio.gather(*(create_some() for _ in range(CONCURRENT_CREATES)))
     await tcp.close()
 
 
 def _install_peers() -> None:
-    """Their environment, made once; they need other releases of redis-py than ours."""
+    """Create the environment of the other systems once. They need another release of redis-py than ours."""
     stamp = ENVIRONMENT / "installed"
     if not stamp.exists():
         print(f"installing {', '.join(PEERS)} into {ENVIRONMENT.relative_to(ROOT)}", flush=True)
@@ -143,7 +147,7 @@ def _install_peers() -> None:
 
 
 async def measure(names: list[str], idle_s: float) -> None:
-    """Measure and print."""
+    """Measure the named systems and print the table."""
     if set(names) - {OURS}:
         _install_peers()
     async with AsyncExitStack() as stack:
@@ -165,12 +169,14 @@ async def measure(names: list[str], idle_s: float) -> None:
         await asyncio.sleep(idle_s)
         for system, count in zip(idle, before, strict=True):
             found[system.name].append(f"{(await system.commands() - count) * 3600 / idle_s:,.0f}")
-    title = f"{JOBS:,} no-op jobs (rq: {FEWER['rq']}), one worker process of {SLOTS} slots; idle for {idle_s:.0f} s"
+    title = (
+        f"{JOBS:,} no-op jobs (rq: {FEWER_JOBS['rq']}), one worker process with {SLOTS} slots; idle for {idle_s:.0f} s"
+    )
     table(title, ["system", "jobs/s", "commands/job", "commands/idle hour"], [[n, *row] for n, row in found.items()])
 
 
 async def run() -> None:
-    """All of them."""
+    """Measure all systems."""
     await measure([OURS, *PEERS], IDLE_S)
 
 

@@ -1,8 +1,8 @@
-"""The same no-op in other task queues. Runs in the environment that `bench.queue` makes for them, by itself:
+"""No-op job in other task queues, executed in the environment that `bench.queue` creates for them.
 
 `python noop.py NAME enqueue COUNT` or `python noop.py NAME work SLOTS`, with REDIS_URL and DONE_FILE set. Each job adds
-one byte to DONE_FILE, so that nobody has to ask Redis how far it came. All is as the library has it by default, but for
-the concurrency, and for results, which nobody stores if that is a choice.
+one byte to DONE_FILE, so that progress is measured without commands to Redis. Every library has its default settings,
+except for the concurrency, and except for job results, which are not stored if the library allows that.
 """
 
 import asyncio
@@ -14,35 +14,35 @@ from pathlib import Path
 
 URL = os.environ.get("REDIS_URL", "")
 BIN = Path(sys.executable).parent
-TOGETHER = 50
-"""Enqueued side by side where the library is asynchronous."""
+CONCURRENT = 50
+"""Number of concurrent enqueue calls, if the library is asynchronous."""
 
 
 def done() -> None:
-    """The no-op."""
+    """Execute the job: add a byte to DONE_FILE."""
     file = os.open(os.environ["DONE_FILE"], os.O_WRONLY | os.O_APPEND)
     os.write(file, b".")
     os.close(file)
 
 
 def run(*command: str) -> None:
-    """Become a worker's command, which finds this module by its name."""
+    """Run a command of the library, which imports this module by name; exit with its code."""
     sys.exit(subprocess.call([BIN / command[0], *command[1:]]))
 
 
-async def many(count: int, enqueue: Callable[[], object]) -> None:
-    """Call `enqueue` so often, some at a time."""
-    todo = iter(range(count))
+async def call_concurrently(count: int, enqueue: Callable[[], object]) -> None:
+    """Call `enqueue` `count` times, up to CONCURRENT calls at a time."""
+    remaining = iter(range(count))
 
-    async def some() -> None:
-        for _ in todo:
+    async def call_some() -> None:
+        for _ in remaining:
             await enqueue()
 
-    await asyncio.gather(*(some() for _ in range(TOGETHER)))
+    await asyncio.gather(*(call_some() for _ in range(CONCURRENT)))
 
 
 def arq(action: str, number: int) -> None:
-    """arq."""
+    """Enqueue or work with arq."""
     from arq import create_pool
     from arq.connections import RedisSettings
     from arq.worker import func, run_worker
@@ -54,7 +54,7 @@ def arq(action: str, number: int) -> None:
 
     async def enqueue() -> None:
         pool = await create_pool(settings)
-        await many(number, lambda: pool.enqueue_job("noop"))
+        await call_concurrently(number, lambda: pool.enqueue_job("noop"))
 
     if action == "enqueue":
         asyncio.run(enqueue())
@@ -69,7 +69,7 @@ def arq(action: str, number: int) -> None:
 
 
 def saq(action: str, number: int) -> None:
-    """saq."""
+    """Enqueue or work with saq."""
     from saq import Queue, Worker
 
     async def noop(_: object) -> None:
@@ -79,7 +79,7 @@ def saq(action: str, number: int) -> None:
         queue = Queue.from_url(URL)
         await queue.connect()
         if action == "enqueue":
-            await many(number, lambda: queue.enqueue("noop", ttl=-1))
+            await call_concurrently(number, lambda: queue.enqueue("noop", ttl=-1))
         else:
             await Worker(queue, functions=[("noop", noop)], concurrency=number).start()
 
@@ -87,7 +87,7 @@ def saq(action: str, number: int) -> None:
 
 
 def taskiq(action: str, number: int) -> None:
-    """taskiq with taskiq-redis streams."""
+    """Enqueue or work with taskiq over taskiq-redis streams."""
     if action == "work":
         run("taskiq", "worker", "noop:taskiq_broker", "--workers", "1", "--max-async-tasks", str(number))
 
@@ -95,14 +95,14 @@ def taskiq(action: str, number: int) -> None:
         broker = taskiq_broker()
         await broker.startup()
         task = broker.find_task("noop")
-        await many(number, task.kiq)
+        await call_concurrently(number, task.kiq)
         await broker.shutdown()
 
     asyncio.run(enqueue())
 
 
 def taskiq_broker():
-    """What the worker's command loads."""
+    """Return the broker; the command `taskiq worker` loads it by this name."""
     from taskiq_redis import RedisStreamBroker
 
     broker = RedisStreamBroker(url=URL)
@@ -115,7 +115,7 @@ def taskiq_broker():
 
 
 def dramatiq(action: str, number: int) -> None:
-    """dramatiq."""
+    """Enqueue or work with dramatiq."""
     if action == "work":
         run("dramatiq", "noop:dramatiq_broker", "--processes", "1", "--threads", str(number))
     actor = dramatiq_broker().get_actor("noop")
@@ -124,7 +124,7 @@ def dramatiq(action: str, number: int) -> None:
 
 
 def dramatiq_broker():
-    """What the worker's command calls."""
+    """Return the broker; the command `dramatiq` calls this function by name."""
     import dramatiq
     from dramatiq.brokers.redis import RedisBroker
 
@@ -135,7 +135,7 @@ def dramatiq_broker():
 
 
 def celery(action: str, number: int) -> None:
-    """celery."""
+    """Enqueue or work with celery."""
     from celery import Celery
 
     app = Celery("noop", broker=URL, broker_connection_retry_on_startup=True)
@@ -147,7 +147,7 @@ def celery(action: str, number: int) -> None:
 
 
 def rq(action: str, number: int) -> None:
-    """rq: one job at a time, each in a process of its own."""
+    """Enqueue or work with rq, which executes one job at a time, each in a new process."""
     from redis import Redis
     from rq import Queue, Worker
 

@@ -1,4 +1,4 @@
-"""A real browser that collects the logs of runs.
+"""Real browser that collects the logs of runs.
 
 async with Browser() as browser:
     collected = await browser.collect(api_url, run_id, key="the API's token")
@@ -34,52 +34,54 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_S = 90.0
+TIMEOUT_S = 90.0
 CLOSED = 2
+"""Value of `EventSource.readyState` when the browser does not reconnect."""
 
 
 @dataclass
 class Collected:
-    """What happened in a page, over all its reloads."""
+    """Events and errors that a page recorded, over all its reloads."""
 
     messages: list[tuple[str, str]] = field(default_factory=list)
     """Id and data of every unnamed event, as the browser delivered it."""
-    handed: list[int] = field(default_factory=list)
-    """The seqs that `follow` handed out; none of a bare EventSource."""
+    delivered: list[int] = field(default_factory=list)
+    """Sequence numbers that `follow` passed to its callback; empty for a bare EventSource."""
     gaps: list[dict[str, int]] = field(default_factory=list)
     ends: list[dict[str, Any]] = field(default_factory=list)
-    """The data of `end` events."""
+    """Data of `end` events."""
     sources: int = 0
-    """How many EventSources the page made."""
+    """Number of EventSources that the page created."""
     opened: int = 0
-    """How often one was connected; those beyond `sources` came back by themselves."""
+    """Number of connections. Those beyond `sources` are reconnections by the browser."""
     errors: list[int] = field(default_factory=list)
-    """The state after each error: 0 if the browser tries again, CLOSED if not."""
+    """`readyState` after each error: 0 if the browser reconnects, else CLOSED."""
     mints: int = 0
+    """Number of stream tokens that the page requested."""
     finished: str | None = None
-    """`end`; `refused` for a bare EventSource that is closed without; else the type of the problem."""
+    """`end`; `refused` for a bare EventSource that was closed without `end`; else the type of the problem."""
     failures: list[str] = field(default_factory=list)
-    """Errors that no code of the page has caught."""
+    """Errors that the code of the page did not catch."""
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The events."""
+        """Decoded data of the messages."""
         return [json.loads(data) for _, data in self.messages]
 
     @property
     def ids(self) -> list[int]:
-        """The ids of the events."""
+        """Ids of the messages."""
         return [int(number) for number, _ in self.messages]
 
     @classmethod
-    def of(cls, noted: list[tuple[str, Any]]) -> "Collected":
-        """From what page.html has noted."""
+    def of(cls, recorded: list[tuple[str, Any]]) -> "Collected":
+        """Build from the pairs of kind and value that page.html recorded."""
         found: dict[str, list[Any]] = {}
-        for kind, value in noted:
+        for kind, value in recorded:
             found.setdefault(kind, []).append(value)
         return cls(
             messages=[(number, data) for number, data in found.get("message", [])],
-            handed=found.get("event", []),
+            delivered=found.get("event", []),
             gaps=[json.loads(data) for data in found.get("gap", [])],
             ends=[json.loads(data) for data in found.get("end", [])],
             sources=len(found.get("source", [])),
@@ -92,65 +94,65 @@ class Collected:
 
 
 class Tab:
-    """A page that collects. `statuses`: of every answer to it, with the last part of the path, as they came."""
+    """Page that collects a log. `statuses` lists the last path segment and the status of every response, in order."""
 
     def __init__(self, page: playwright.Page, api_url: str) -> None:
         self._page = page
         self._api = urlsplit(api_url).netloc
         self.statuses: list[tuple[str, int]] = []
-        page.on("response", self._note)
+        page.on("response", self._record)
 
     async def reload(self) -> None:
-        """Load the page again; it goes on after the last event it has had."""
+        """Reload the page, which continues after the last event that it received."""
         await self._page.reload()
 
-    async def has(self, messages: int) -> None:
-        """Wait until so many events have come."""
+    async def wait_for_messages(self, messages: int) -> None:
+        """Wait until the page has received that number of events."""
         await self._until(_MESSAGES, messages)
 
-    async def has_or_is_over(self, messages: int) -> None:
-        """Wait until so many events have come, or the page expects nothing more."""
-        await self._until(_MESSAGES, messages, or_is_over=True)
+    async def wait_for_messages_or_end(self, messages: int) -> None:
+        """Wait until the page has received that number of events, or has finished."""
+        await self._until(_MESSAGES, messages, or_finished=True)
 
-    async def opened(self, times: int) -> None:
-        """Wait until its EventSources have been connected so often."""
+    async def wait_for_connections(self, times: int) -> None:
+        """Wait until the EventSources of the page have connected that number of times."""
         await self._until("([kind]) => kind === 'open'", times)
 
-    async def failed(self, times: int) -> None:
-        """Wait until so many connections of its EventSources have been lost or refused."""
+    async def wait_for_errors(self, times: int) -> None:
+        """Wait until that number of connections of the EventSources have been lost or refused."""
         await self._until("([kind]) => kind === 'error'", times)
 
-    async def answered(self, name: str, status: int) -> None:
-        """Wait until something was answered with this status; `name` is the last part of its path."""
+    async def wait_for_status(self, name: str, status: int) -> None:
+        """Wait until a response has had this status; `name` is the last segment of its path."""
 
-        async def said() -> bool:
+        async def has_status() -> bool:
             return (name, status) in self.statuses
 
-        await until(said, f"{name} is answered with {status}", PATIENCE_S)
+        await until(has_status, f"the response to {name} has status {status}", TIMEOUT_S)
 
-    async def finished(self) -> Collected:
-        """Wait until the page expects nothing more."""
+    async def wait_for_end(self) -> Collected:
+        """Wait until the page has finished: after `end`, or after an error that it does not retry."""
         await self._until(_FINISHED, 1)
         return await self.collected()
 
     async def collected(self) -> Collected:
-        """What there is by now."""
-        return Collected.of(await self._page.evaluate(_NOTED))
+        """Return the records so far."""
+        return Collected.of(await self._page.evaluate(_RECORDS))
 
-    async def _until(self, wanted: str, times: int, *, or_is_over: bool = False) -> None:
-        enough = f"(times) => ({_NOTED})().filter({wanted}).length >= times"
-        if or_is_over:
-            enough += f" || ({_NOTED})().some({_FINISHED})"
-        await self._page.wait_for_function(enough, arg=times, polling=50, timeout=PATIENCE_S * 1000)
+    async def _until(self, matches: str, count: int, *, or_finished: bool = False) -> None:
+        condition = f"(count) => ({_RECORDS})().filter({matches}).length >= count"
+        if or_finished:
+            condition += f" || ({_RECORDS})().some({_FINISHED})"
+        await self._page.wait_for_function(condition, arg=count, polling=50, timeout=TIMEOUT_S * 1000)
 
-    def _note(self, response: playwright.Response) -> None:
+    def _record(self, response: playwright.Response) -> None:
         url = urlsplit(response.url)
         if url.netloc == self._api and response.request.method != "OPTIONS":
             self.statuses.append((url.path.rpartition("/")[2], response.status))
 
 
 class Browser:
-    """Headless Chromium, and the server of its pages, which is another origin than any API."""
+    """Headless Chromium, and a server of its pages, whose origin differs from that of every API."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
@@ -176,7 +178,7 @@ class Browser:
 
     @asynccontextmanager
     async def page(self) -> AsyncIterator[playwright.Page]:
-        """An empty page with a storage of its own."""
+        """Open an empty page with separate storage."""
         context = await self._chromium.new_context()
         try:
             yield await context.new_page()
@@ -195,11 +197,12 @@ class Browser:
         expires_s: int | None = None,
         bare: bool = False,
     ) -> AsyncIterator[Tab]:
-        """A page that follows a run's log with the code of the documentation, or as `bare` with one EventSource only.
+        """Open a page that follows a run's log with the documented code, or if `bare` with one EventSource only.
 
-        It mints its tokens, good for `expires_s`, with the API's token `key`; a stream token `token` is used first.
+        The page requests stream tokens, valid for `expires_s`, with the API token `key`. A stream token `token` is
+        used first.
         """
-        asked: Mapping[str, Any] = {
+        options: Mapping[str, Any] = {
             "api": api_url,
             "run": run_id,
             "key": key,
@@ -210,18 +213,18 @@ class Browser:
         }
         async with self.page() as page:
             tab = Tab(page, api_url)
-            await page.goto(f"{self.origin}/page.html#{quote(json.dumps(asked))}")
+            await page.goto(f"{self.origin}/page.html#{quote(json.dumps(options))}")
             yield tab
 
-    async def collect(self, api_url: str, run_id: str, **how: Any) -> Collected:
-        """All that a page gets of a log until it expects nothing more; `how` as in `watch`."""
-        async with self.watch(api_url, run_id, **how) as tab:
-            return await tab.finished()
+    async def collect(self, api_url: str, run_id: str, **options: Any) -> Collected:
+        """Follow a log in a page until the page has finished; return its records. `options`: as of `watch`."""
+        async with self.watch(api_url, run_id, **options) as tab:
+            return await tab.wait_for_end()
 
 
 _MESSAGES = "([kind]) => kind === 'message'"
 _FINISHED = "([kind]) => kind === 'finished'"
-_NOTED = """() => Array.from(
+_RECORDS = """() => Array.from(
     {length: Number(sessionStorage.getItem("length") ?? 0)},
     (_, number) => JSON.parse(sessionStorage.getItem(number)),
 )"""
@@ -235,7 +238,7 @@ _FILES = {
 
 
 class _Pages(BaseHTTPRequestHandler):
-    """The page that collects, and the example."""
+    """Serves the page that collects, and the example of the documentation."""
 
     def do_GET(self) -> None:
         path, kind = _FILES.get(self.path, (None, "text/plain"))
@@ -246,4 +249,4 @@ class _Pages(BaseHTTPRequestHandler):
             self.wfile.write(path.read_bytes())
 
     def log_request(self, *_: object) -> None:
-        """Tell nobody."""
+        """Suppress the default log line on stderr."""

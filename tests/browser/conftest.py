@@ -1,4 +1,4 @@
-"""A real browser, and what stands behind an API: the real gateway and a real Valkey."""
+"""Fixtures: a real browser, and the servers behind an API: a real gateway and a real Valkey."""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = pytest.mark.skip(reason="there is no program `chromium`; install Debian's package of that name")
+    missing = pytest.mark.skip(reason="the program `chromium` is missing; install the Debian package `chromium`")
     for item in items:
         if HERE not in item.path.parents:
             continue
@@ -37,7 +37,7 @@ rest_settings = gateway_fixture()
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def worker(tcp_settings: RedisTcpSettings) -> AsyncIterator[SimulatedWorker]:
-    """It begins with an empty database."""
+    """Simulated worker, with an empty database."""
     redis = RedisTcp(tcp_settings)
     await redis.command("FLUSHALL")
     yield SimulatedWorker(redis)

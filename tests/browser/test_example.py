@@ -1,23 +1,23 @@
-"""The example page, as a reader of the documentation uses it."""
+"""Example page of the documentation, used as its readers do."""
 
 import re
 from pathlib import Path
 
 from infra.settings import RedisRestSettings
 from tests.browser.browser import EXAMPLE, Browser
-from tests.browser.test_event_source import ADA, api, new_run
+from tests.browser.helpers import ADA, api, new_run
 from tests.edge.stack import SimulatedWorker
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "browser.md"
 
 
-def test_the_documentation_shows_the_example_as_it_is() -> None:
+def test_the_documentation_shows_the_files_of_the_example() -> None:
     shown = dict(re.findall(r"^```(\w+)\n(.*?)^```$", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE))
     assert shown["js"] == (EXAMPLE / "follow.js").read_text()
     assert shown["html"] == (EXAMPLE / "index.html").read_text()
 
 
-async def test_somebody_follows_a_run(
+async def test_the_example_page_follows_a_run(
     browser: Browser, worker: SimulatedWorker, rest_settings: RedisRestSettings
 ) -> None:
     async with api(browser, rest_settings) as edge, browser.page() as page:
@@ -29,6 +29,7 @@ async def test_somebody_follows_a_run(
         await worker.complete(events=2)
         await page.get_by_text("the run has ended").wait_for()
         *events, last = (await page.inner_text("pre")).splitlines()
+
         assert [line.split()[0:2] for line in events] == [
             ["1", "run.started"],
             ["2", "log"],
@@ -36,6 +37,7 @@ async def test_somebody_follows_a_run(
             ["4", "run.finished"],
         ]
         assert last == "the run has ended"
+
         await page.fill("[name=run]", "run_none")
         await page.click("button")
         await page.get_by_text("there is no run 'run_none'").wait_for()

@@ -1,24 +1,24 @@
-"""A whole site for each file of tests; each test begins without workers."""
+"""Fixtures: one site for each module of tests; every test starts without workers."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.site import Site, site
-from tests.chaos.watching import GENEROUS_S
+from tests.chaos.scenario_helpers import TIMEOUT_S
+from tests.chaos.site import ChaosSite, running_site
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("chaos")) as made:
-        yield made
+def module_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChaosSite]:
+    with running_site(tmp_path_factory.mktemp("chaos")) as running:
+        yield running
 
 
 @pytest.fixture
-def place(whole: Site) -> Iterator[Site]:
-    """The site without workers, and with nothing left of the test."""
-    yield whole
-    whole.heal()
-    whole.remove_workers()
-    wait_until(lambda: not whole.strays(), "no process is left", timeout_s=GENEROUS_S)
+def site(module_site: ChaosSite) -> Iterator[ChaosSite]:
+    """Site without workers. After the test all faults are ended, and no orphaned process may be left."""
+    yield module_site
+    module_site.heal()
+    module_site.remove_workers()
+    wait_until(lambda: not module_site.orphans(), "no orphaned process is left", timeout_s=TIMEOUT_S)

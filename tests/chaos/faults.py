@@ -1,4 +1,4 @@
-"""Faults, chosen and timed by a seeded generator."""
+"""Injection of faults, chosen and timed by a seeded generator."""
 
 import heapq
 import itertools
@@ -12,7 +12,7 @@ from random import Random
 from infra.contract.errors import ContractError
 from tests.chaos.processes import Process, now_ms
 from tests.chaos.proxy import Mode, Proxy
-from tests.chaos.site import LEASE_S, Site
+from tests.chaos.site import LEASE_S, ChaosSite
 
 TICK_S = 0.02
 PAUSE_S = (0.3, 2.0)
@@ -21,33 +21,34 @@ FROZEN_S = (1.1 * LEASE_S, 2.5 * LEASE_S)
 DELAY_S = (0.02, 0.4)
 FROZEN_PART_S = (0.5, 4.0)
 REFUSING_S = (0.3, 3.0)
-NOBODY = ("127.0.0.1", "1")
+NO_MASTER = ("127.0.0.1", "1")
+"""Address without a server: a replica of it refuses writes, as a Redis does during a failover."""
 S3_KILLED = "s3: kill -9"
-"""It takes the S3 server 20 s to come back."""
+"""Name of the fault that short rounds leave out, because the S3 server takes 20 s to restart."""
 
 
 class Faults:
-    """Injects a fault now and then; must be driven by the thread that starts processes.
+    """Injects faults at random intervals. `tick` must be called by the thread that starts processes.
 
-    `wanted` picks them by their names. `killed` holds when which worker was killed; `complaints` what happened to
-    processes without having been wanted.
+    `selected` picks faults by name. `killed` lists the time in ms and the worker of each kill; `violations` lists
+    processes that ended although no fault had ended them.
     """
 
-    def __init__(self, site: Site, seed: str, wanted: Callable[[str], bool] = lambda _: True) -> None:
+    def __init__(self, site: ChaosSite, seed: str, selected: Callable[[str], bool] = lambda _: True) -> None:
         self.count: Counter[str] = Counter()
         self.killed: list[tuple[int, str]] = []
-        self.complaints: list[str] = []
+        self.violations: list[str] = []
         self._site = site
         self._random = Random(f"{seed}/faults")
-        self._later: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
+        self._scheduled: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()  # breaks ties in the heap, because functions cannot be compared
         self._next = time.monotonic()
         kinds: dict[str, tuple[float, Callable[[], None]]] = {
             "worker: kill -9": (5, self._kill_worker),
             "worker: frozen past its lease": (3, self._freeze_worker),
             "worker: drained": (3, self._drain_worker),
             "api: kill -9": (0.7, lambda: site.kill_part("api")),
-            "second api: kill -9": (0.7, lambda: site.far_api.send(signal.SIGKILL)),
+            "second api: kill -9": (0.7, lambda: site.second_api.send(signal.SIGKILL)),
             "gateway: kill -9": (1, lambda: site.kill_part("gateway")),
             "redis: kill -9": (1.5, lambda: site.kill_part("redis")),
             "redis: read-only": (1, self._refuse_writes),
@@ -55,22 +56,22 @@ class Faults:
         }
         for part in ("redis", "gateway", "api", "s3"):
             kinds[f"{part}: frozen"] = (0.5, lambda p=part: self._freeze_part(p))  # type: ignore[misc]
-        ways = {
+        connections = {
             "worker to redis": site.redis_proxy,
             "worker to s3": site.s3_proxy,
             "api to gateway": site.gateway_proxy,
         }
-        for name, proxy in ways.items():
-            for mode in (Mode.CUT, Mode.RESET, Mode.STALL, Mode.DELAY, Mode.DEAF, Mode.DUPLICATE):
+        for name, proxy in connections.items():
+            for mode in (Mode.DISCONNECT, Mode.RESET, Mode.STALL, Mode.DELAY, Mode.DROP_REPLIES, Mode.DUPLICATE):
                 kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
-        self._kinds = {name: kind for name, kind in kinds.items() if wanted(name)}
+        self._kinds = {name: kind for name, kind in kinds.items() if selected(name)}
 
     def tick(self, *, inject: bool) -> None:
-        """Do what is due: end faults, start what has ended again, and inject the next fault."""
+        """End the faults that are due to end, restart ended processes, and inject the next fault if it is due."""
         now = time.monotonic()
-        while self._later and self._later[0][0] <= now:
-            heapq.heappop(self._later)[2]()
-        self._revive()
+        while self._scheduled and self._scheduled[0][0] <= now:
+            heapq.heappop(self._scheduled)[2]()
+        self._restart_ended()
         if inject and now >= self._next:
             names = [*self._kinds]
             name = self._random.choices(names, [self._kinds[name][0] for name in names])[0]
@@ -79,12 +80,12 @@ class Faults:
             self._next = now + self._random.uniform(*PAUSE_S)
 
     def end(self) -> None:
-        """End all faults that last."""
-        while self._later:
-            heapq.heappop(self._later)[2]()
+        """End all lasting faults now."""
+        while self._scheduled:
+            heapq.heappop(self._scheduled)[2]()
 
     def _after(self, pause_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._later, (time.monotonic() + pause_s, next(self._order), action))
+        heapq.heappush(self._scheduled, (time.monotonic() + pause_s, next(self._order), action))
 
     def _worker(self) -> Process:
         return self._site.workers[self._random.choice(sorted(self._site.workers))]
@@ -100,7 +101,7 @@ class Faults:
         worker.send(signal.SIGSTOP)
 
         def thaw() -> None:
-            if worker.pid == pid:
+            if worker.pid == pid:  # a restarted worker was never frozen
                 worker.send(signal.SIGCONT)
 
         self._after(self._random.uniform(*FROZEN_S), thaw)
@@ -119,13 +120,13 @@ class Faults:
 
     def _refuse_writes(self) -> None:
         with suppress(ContractError):
-            self._site.ask_redis("REPLICAOF", *NOBODY, timeout_s=0.5)
+            self._site.redis_command("REPLICAOF", *NO_MASTER, timeout_s=0.5)
         self._after(self._random.uniform(*REFUSING_S), self._allow_writes)
 
     def _allow_writes(self) -> None:
         try:
-            self._site.ask_redis("REPLICAOF", "NO", "ONE", timeout_s=0.5)
-        except ContractError:
+            self._site.redis_command("REPLICAOF", "NO", "ONE", timeout_s=0.5)
+        except ContractError:  # Redis is killed or frozen now; `end` would retry without a pause
             time.sleep(TICK_S)
             self._after(10 * TICK_S, self._allow_writes)
 
@@ -133,11 +134,11 @@ class Faults:
         proxy.behave(mode, delay_s=self._random.uniform(*DELAY_S))
         self._after(self._random.uniform(*PROXY_S), lambda: proxy.behave(Mode.PASS))
 
-    def _revive(self) -> None:
-        for process in (*self._site.workers.values(), self._site.far_api):
+    def _restart_ended(self) -> None:
+        for process in (*self._site.workers.values(), self._site.second_api):
             if process.is_alive():
                 continue
             code = process.exit_code()
             if not process.expected or code not in {0, -signal.SIGKILL, -signal.SIGTERM}:
-                self.complaints.append(f"{process.name} ended with {code}: {process.log()[-1000:]}")
+                self.violations.append(f"{process.name} ended with {code}: {process.log()[-1000:]}")
             process.start()

@@ -1,4 +1,4 @@
-"""Runs sent to the API by clients that never give up."""
+"""Load: clients that create runs and repeat each request until the API replies."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from swissbrain.models import Event, Gap, Run, RunState
 from swissbrain.transport import Transport
 from tests.chaos.plans import Kind, chooser
 from tests.chaos.processes import now_ms
-from tests.chaos.site import Site
+from tests.chaos.site import ChaosSite
 
 T = TypeVar("T")
 
@@ -23,37 +23,37 @@ MAX_ATTEMPTS = 20
 SENDERS = 3
 FOLLOWERS = 10
 SUCCESSORS = 20
-FOLLOWED = 0.3
-GIVE_UP_S = 300.0
+FOLLOWED_SHARE = 0.3
+TIMEOUT_S = 300.0
 PAUSE_S = 0.3
 
 
 @dataclass
-class Sent:
-    """An acknowledged run. `cancel` is the status that the API answered to the cancel, or `refused`.
+class SentRun:
+    """Acknowledged run, and the later requests for it.
 
-    `first` is the first step that it executes itself, if it is a fork. `live` is what came of its log while it was
-    followed, through the second API if `far`.
+    `cancel` is the status in the API's reply to the cancel, or `refused`. `first_step` is the first step that the run
+    executes itself: above 0 for a fork. `live` holds the followed log; `second` says that the second API served it.
     """
 
     run_id: str
     kind: Kind
     created_ms: int
     delay_s: float = 0.0
-    first: int = 0
+    first_step: int = 0
     followed: "Future[None] | None" = None
     live: list[Event | Gap] = field(default_factory=list)
-    far: bool = False
+    second: bool = False
     cancel: str | None = None
     cancelled_ms: int = 0
 
 
 class Load:
-    """Sends runs, and cancels, retries, forks and follows some. `faults` takes what must not have happened."""
+    """Creates runs, and cancels, retries, forks and follows some. `errors` lists the requests that failed for good."""
 
-    def __init__(self, site: Site, seed: str, per_second: float) -> None:
-        self.sent: list[Sent] = []
-        self.faults: list[str] = []
+    def __init__(self, site: ChaosSite, seed: str, per_second: float) -> None:
+        self.sent: list[SentRun] = []
+        self.errors: list[str] = []
         self._site = site
         self._seed = seed
         self._pause_s = SENDERS / per_second
@@ -63,22 +63,22 @@ class Load:
         self._cancellers = ThreadPoolExecutor(FOLLOWERS, "canceller")
         self._successors = ThreadPoolExecutor(SUCCESSORS, "successor")
         self._following = threading.Semaphore(FOLLOWERS)
-        self._begun: list[Future[None]] = []
+        self._requests: list[Future[None]] = []
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the senders."""
         for sender in self._senders:
             sender.start()
 
     def stop(self) -> None:
-        """Send no more; return when all that was begun is acknowledged: workers must be there meanwhile."""
+        """Stop the senders; return once all requests are acknowledged. Workers must run until then, for the retries."""
         self._stop.set()
         for sender in self._senders:
             sender.join()
-        for begun in self._begun:
-            if error := begun.exception():
-                self.faults.append(f"a cancel, retry or fork failed: {error!r}")
+        for request in self._requests:
+            if error := request.exception():
+                self.errors.append(f"a cancel, retry or fork failed: {error!r}")
         self._cancellers.shutdown()
         self._successors.shutdown()
         self._followers.shutdown(wait=False)
@@ -92,84 +92,84 @@ class Load:
             try:
                 self._create(choose(), f"{self._seed}/{number}/{count}", random)
             except Exception as exc:
-                self.faults.append(f"a run could not be created: {exc!r}")
+                self.errors.append(f"a run could not be created: {exc!r}")
 
     def _create(self, kind: Kind, key: str, random: Random) -> None:
         delay_s = round(random.uniform(1, kind.delay_s), 3) if kind.delay_s else 0.0
-        wanted = {"plan": kind.plan, "max_attempts": MAX_ATTEMPTS, "delay_s": delay_s, "metadata": {"kind": kind.name}}
-        far = random.random() < 0.5
-        cancel_s, follow = random.uniform(0, kind.cancel_s), random.random() < FOLLOWED and not kind.retries
+        body = {"plan": kind.plan, "max_attempts": MAX_ATTEMPTS, "delay_s": delay_s, "metadata": {"kind": kind.name}}
+        second = random.random() < 0.5
+        cancel_s, follow = random.uniform(0, kind.cancel_s), random.random() < FOLLOWED_SHARE and not kind.retries
         from_step = random.randrange(1, len(kind.plan)) if kind.fork else 0
 
         def create() -> Run:
-            nonlocal far
-            far = not far
-            with self._api(far=far) as api:
-                return api.ask(Run, "POST", "/agent/runs", json=wanted, key=key)
+            nonlocal second
+            second = not second  # a repeat goes to the other API: the idempotency key must hold across both
+            with self._api(second=second) as api:
+                return api.ask(Run, "POST", "/agent/runs", json=body, key=key)
 
         run = persistent(create)
-        sent = Sent(run.run_id, kind, run.created_ms, delay_s, far=far)
+        sent = SentRun(run.run_id, kind, run.created_ms, delay_s, second=second)
         with self._lock:
             self.sent.append(sent)
         if kind.cancel_s:
-            self._begun.append(self._cancellers.submit(self._cancel, sent, cancel_s))
+            self._requests.append(self._cancellers.submit(self._cancel, sent, cancel_s))
         if kind.retries:
-            self._begun.append(self._successors.submit(self._retry, sent, f"{key}/retry"))
+            self._requests.append(self._successors.submit(self._retry, sent, f"{key}/retry"))
         if kind.fork:
-            self._begun.append(self._successors.submit(self._fork, sent, from_step, f"{key}/fork"))
+            self._requests.append(self._successors.submit(self._fork, sent, from_step, f"{key}/fork"))
         if follow and self._following.acquire(blocking=False):
             sent.followed = self._followers.submit(self._follow, sent)
 
     @contextmanager
-    def _api(self, *, far: bool) -> Iterator[Transport]:
-        site = self._site.stack.config
-        api = Transport(self._site.far_api_url if far else site.api_url, site.credentials.api_token, 20.0)
+    def _api(self, *, second: bool) -> Iterator[Transport]:
+        config = self._site.config
+        api = Transport(self._site.second_api_url if second else config.api_url, config.credentials.api_token, 20.0)
         try:
             yield api
         finally:
             api.close()
 
-    def _cancel(self, sent: Sent, after_s: float) -> None:
+    def _cancel(self, sent: SentRun, after_s: float) -> None:
         time.sleep(after_s)
-        with self._site.client(far=sent.far) as client:
+        with self._site.client(second=sent.second) as client:
             sent.cancelled_ms = now_ms()
             sent.cancel = persistent(lambda: _cancel_once(client, sent.run_id))
 
-    def _retry(self, sent: Sent, key: str) -> None:
-        """Once it has failed; as often as the API must be asked, this is one retry."""
+    def _retry(self, sent: SentRun, key: str) -> None:
+        """Retry the run once it has failed. All repeats of the request carry one key, so they are one retry."""
         path = f"/agent/runs/{sent.run_id}"
-        with self._api(far=sent.far) as api:
+        with self._api(second=sent.second) as api:
             eventually(lambda: persistent(lambda: api.ask(Run, "GET", path)).status == "failed")
             persistent(lambda: api.ask(RunState, "POST", f"{path}/retry", key=key))
 
-    def _fork(self, sent: Sent, from_step: int, key: str) -> None:
-        """As soon as it has completed those steps."""
-        with self._site.client(far=sent.far) as client:
+    def _fork(self, sent: SentRun, from_step: int, key: str) -> None:
+        """Fork the run as soon as it has completed the steps before `from_step`."""
+        with self._site.client(second=sent.second) as client:
 
             def forked() -> Run | None:
                 try:
                     return client.fork(sent.run_id, from_step, idempotency_key=key)
                 except ApiError as exc:
-                    if exc.field != "$.from_step":
+                    if exc.field != "$.from_step":  # the API rejects steps that are not completed yet
                         raise
                     return None
 
             run = eventually(lambda: persistent(forked))
         kind = replace(sent.kind, name="fork")
         with self._lock:
-            self.sent.append(Sent(run.run_id, kind, run.created_ms, first=from_step))
+            self.sent.append(SentRun(run.run_id, kind, run.created_ms, first_step=from_step))
 
-    def _follow(self, sent: Sent) -> None:
+    def _follow(self, sent: SentRun) -> None:
         try:
-            with self._site.client(far=sent.far) as client:
+            with self._site.client(second=sent.second) as client:
                 sent.live.extend(client.events(sent.run_id))
         finally:
             self._following.release()
 
 
 def persistent(call: Callable[[], T]) -> T:
-    """What the call answers, however often the API must be asked."""
-    deadline = time.monotonic() + GIVE_UP_S
+    """Repeat the call until the API can be reached; return its result. Raises Unreachable after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         try:
             return call()
@@ -179,13 +179,13 @@ def persistent(call: Callable[[], T]) -> T:
 
 
 def eventually(call: Callable[[], T | None]) -> T:
-    """What the call answers when that is true."""
-    deadline = time.monotonic() + GIVE_UP_S
-    while not (answer := call()):
+    """Repeat the call until its result is true; return it. Raises TimeoutError after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (result := call()):
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(PAUSE_S)
-    return answer
+    return result
 
 
 def _cancel_once(client: Client, run_id: str) -> str:

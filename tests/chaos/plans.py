@@ -1,4 +1,4 @@
-"""What runs do, in the words of the API, and how they may end."""
+"""Kinds of runs: their plans, and the status in which each must end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ LINES = 300
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of runs. `status` is how they must end, `finished` how many of their steps then have a result.
+    """Kind of runs.
 
-    `cancel_s` is how long after their creation, at most, they are cancelled; `delay_s` how much later they may begin;
-    `retries` how often they fail and are retried before that; `fork`: another run begins with their first steps.
+    `status`: status in which they must end. `finished`: number of steps that succeed, if not all. `cancel_s`: maximum
+    time from creation to cancel. `delay_s`: maximum `delay_s` of the request. `retries`: number of failures that are
+    each followed by a retry. `fork`: whether each run is forked into another one.
     """
 
     name: str
@@ -35,37 +36,37 @@ class Kind:
 
 
 def effect(number: int = 0, seconds: float = 0) -> Step:
-    """A step whose executions are counted, and that takes so long after that."""
+    """Build a step that records each execution in the effects file, then sleeps for `seconds`."""
     return {"tool": "message", "args": {"text": f"{EFFECT} {number} {seconds}"}}
 
 
 def hang(seconds: float) -> Step:
-    """A step that lets its worker stand still, once."""
+    """Build a step whose first execution blocks its worker's whole process for `seconds`."""
     return {"tool": "message", "args": {"text": f"{HANG} {seconds}"}}
 
 
 def shell(command: str) -> Step:
-    """A program in the sandbox."""
+    """Build a step that executes a command in the sandbox."""
     return {"tool": "shell", "args": {"command": command}}
 
 
 def is_effect(step: Step) -> bool:
-    """Whether the executions of the step are counted."""
+    """Return whether the step records its executions."""
     return step["tool"] == "message" and str(step["args"]["text"]).startswith(EFFECT)
 
 
 def link(number: int) -> Step:
-    """A step that adds a line to a file of the workspace."""
+    """Build a step that appends a line to CHAIN_FILE in the workspace."""
     return shell(f"echo {number} >> {CHAIN_FILE}")
 
 
 def is_link(step: Step) -> bool:
-    """Whether it is such a step."""
+    """Return whether the step writes CHAIN_FILE."""
     return step["tool"] == "shell" and CHAIN_FILE in str(step["args"]["command"])
 
 
 FAILING_ONCE = shell("test -e seen || { touch seen; exit 3; }")
-"""What a failed step has left in the workspace is there when it is retried."""
+"""Step that fails once: the retry finds the file that the failed execution stored in the workspace."""
 
 KINDS = (
     Kind("one step", [{"tool": "message", "args": {"text": "noop"}}], weight=30),
@@ -83,6 +84,6 @@ KINDS = (
 
 
 def chooser(random: Random) -> Callable[[], Kind]:
-    """Picks kinds by their weights."""
+    """Return a function that picks a kind at random, by weight."""
     weights = [kind.weight for kind in KINDS]
     return lambda: random.choices(KINDS, weights)[0]

@@ -1,4 +1,4 @@
-"""Processes that the suite starts and harms, and what they leave behind."""
+"""Processes that the suite starts and signals, and their orphans."""
 
 import ctypes
 import os
@@ -18,9 +18,10 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 class Process:
-    """A process that may be killed and started again; the kernel ends it with the thread that started it.
+    """Process that may be killed and started again. The kernel kills it when the thread that started it ends.
 
-    `folder` is where it works, and where Python looks for modules first. `expected` says whether its end was wanted.
+    `folder` is its working directory, where Python looks for modules first. `expected` says whether a signal that ends
+    the process has been sent.
     """
 
     def __init__(
@@ -37,12 +38,12 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """Of the process that lives or lived last."""
+        """Id of the running process, or of the last process."""
         assert self._process
         return self._process.pid
 
     def start(self) -> None:
-        """Start it; it must not live."""
+        """Start the process, which must not be running."""
         assert not self.is_alive()
         self.expected = False
         self.starts += 1
@@ -58,34 +59,34 @@ class Process:
             )
 
     def is_alive(self) -> bool:
-        """Whether it lives; a stopped one does."""
+        """Return whether the process is running. A process stopped by SIGSTOP counts as running."""
         return self._process is not None and self._process.poll() is None
 
     def exit_code(self) -> int | None:
-        """Of the process that lived last; minus the signal that ended it."""
+        """Return the exit code of the last process (minus the signal number if a signal ended it), else None."""
         return self._process.poll() if self._process else None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; one that ends the process is expected to."""
+        """Send a signal if the process is running. After any signal but SIGSTOP and SIGCONT its end is expected."""
         if number not in {signal.SIGSTOP, signal.SIGCONT}:
             self.expected = True
         if self.is_alive():
             os.kill(self.pid, number)
 
     def end(self, number: signal.Signals = signal.SIGKILL, timeout_s: float = 30) -> None:
-        """Send the signal and wait for the end."""
+        """Send the signal and wait until the process has ended."""
         self.send(number)
         if self._process:
             self._process.wait(timeout_s)
 
     def log(self) -> str:
-        """All that it wrote, and others of its name before it."""
+        """Return the output of this and all earlier processes with this log file."""
         return self._log.read_text() if self._log.exists() else ""
 
 
 @contextmanager
-def orphans_come_here() -> Iterator[None]:
-    """Make the descendants of killed processes children of this one, so that none can be overlooked."""
+def adopt_orphans() -> Iterator[None]:
+    """Make the descendants of killed processes children of this process, so that `orphans` finds them."""
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
@@ -95,16 +96,16 @@ def orphans_come_here() -> Iterator[None]:
 
 
 def orphans(known: Iterable[int]) -> dict[int, str]:
-    """Children of this process that it did not start, with their command lines; those that have ended are reaped."""
-    left: dict[int, str] = {}
+    """Return id and command line of each child of this process outside `known`. Ended children are reaped."""
+    found: dict[int, str] = {}
     for pid in children_of(os.getpid()) - set(known):
         with suppress(OSError):
             if os.waitpid(pid, os.WNOHANG) == (0, 0):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                left[pid] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
-    return left
+                found[pid] = command.replace(b"\0", b" ").decode(errors="replace")[:200]
+    return found
 
 
 def now_ms() -> int:
-    """The wall clock, as logs have it."""
+    """Return the wall-clock time in ms since the epoch, the unit of log events."""
     return time.time_ns() // 1_000_000

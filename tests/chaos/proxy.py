@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on demand."""
+"""TCP proxy that delays, drops, duplicates, truncates or closes on demand."""
 
 import asyncio
 import random
@@ -13,60 +13,62 @@ from typing import Any
 
 HOST = "127.0.0.1"
 CHUNK_BYTES = 64 * 1024
-TORN_BYTES = (800, 4000)
-"""`TEAR` lets between so many bytes through: a few events with the head of their answer."""
+TRUNCATE_BYTES = (800, 4000)
+"""Minimum and maximum number of reply bytes that TRUNCATE forwards: the HTTP head and a few events."""
 
 
 class Mode(StrEnum):
-    """What happens to bytes. What a connection has swallowed is gone: it is closed when the mode ends.
+    """Treatment of connections and their bytes.
 
-    PASS: forwarded. DELAY: forwarded later. CUT: all connections are closed, new ones too. STALL: half-open,
-    connections are accepted and everything is swallowed. DEAF: requests arrive and are executed, their replies are
-    swallowed. DUPLICATE: what a client says is said again, later, on a connection of its own whose replies are
-    swallowed, so that every request is executed twice. RESET: all connections are reset, new ones are forwarded. TEAR:
-    a connection is closed after some bytes of its answers, in the middle of whatever it is.
+    PASS: forward all bytes. DELAY: forward them later. DISCONNECT: close all connections, new ones too. STALL: accept
+    connections and drop all bytes, like a half-open connection. DROP_REPLIES: forward requests, which are executed, and
+    drop their replies. DUPLICATE: also send each request later on a second connection whose replies are dropped, so
+    that it is executed twice. RESET: reset all connections, and forward new ones. TRUNCATE: close a connection after
+    some bytes of its replies, at any byte.
+
+    A connection that has dropped bytes is closed when the mode ends, because its stream is incomplete.
     """
 
     PASS = "pass"
     DELAY = "delay"
-    CUT = "cut"
+    DISCONNECT = "disconnect"
     STALL = "stall"
-    DEAF = "deaf"
+    DROP_REPLIES = "drop replies"
     DUPLICATE = "duplicate"
     RESET = "reset"
-    TEAR = "tear"
+    TRUNCATE = "truncate"
 
 
-class Echo:
-    """A connection that says what it is told to, each piece when it is due, and does not care what is answered."""
+class DuplicateConnection:
+    """Second connection to the server: sends each piece when it is due, and discards the replies."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._tasks = [self._loop.create_task(self._listen(reader)), self._loop.create_task(self._speak())]
+        self._tasks = [self._loop.create_task(self._discard(reader)), self._loop.create_task(self._send_due())]
 
     @property
     def is_open(self) -> bool:
-        """Whether the server still listens."""
+        """True until either end closes the connection."""
         return not any(task.done() for task in self._tasks)
 
-    def say(self, data: bytes, delay_s: float = 0.0) -> None:
-        """Say it so much later."""
+    def send(self, data: bytes, delay_s: float = 0.0) -> None:
+        """Send the bytes after `delay_s`, after the bytes of earlier calls."""
         self._pieces.put_nowait((self._loop.time() + delay_s, data))
 
     def abort(self) -> None:
-        """Close it at once; what is not yet said will not be."""
+        """Close the connection and discard unsent bytes."""
         for task in self._tasks:
             task.cancel()
         self._writer.transport.abort()
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
+    async def _discard(self, reader: asyncio.StreamReader) -> None:
         with suppress(OSError):
             while await reader.read(CHUNK_BYTES):
                 pass
 
-    async def _speak(self) -> None:
+    async def _send_due(self) -> None:
         with suppress(OSError):
             while True:
                 due, data = await self._pieces.get()
@@ -75,75 +77,75 @@ class Echo:
                 await self._writer.drain()
 
 
-class Connection:
-    """One client, and its connection to the server unless there is none.
+class ProxiedConnection:
+    """Connection of one client, and the connection to the server if there is one.
 
-    `answered`: the last to speak was not the client, so what it says next is the beginning of a request. `left`: how
-    many bytes of its answers come through before it is torn.
+    `has_dropped`: whether bytes were dropped. `replied`: whether the server sent last, so that the next bytes of the
+    client start a request. `truncate_after`: number of reply bytes that TRUNCATE still forwards.
     """
 
     def __init__(self, writers: list[asyncio.StreamWriter]) -> None:
         self.writers = writers
-        self.spoiled = False
-        self.answered = True
-        self.left = random.randint(*TORN_BYTES)
-        self.echo: Echo | None = None
+        self.has_dropped = False
+        self.replied = True
+        self.truncate_after = random.randint(*TRUNCATE_BYTES)
+        self.duplicate: DuplicateConnection | None = None
 
     def abort(self) -> None:
-        """Close all ends at once."""
-        self.silence()
+        """Close both ends without sending buffered bytes."""
+        self.stop_duplicate()
         for writer in self.writers:
             writer.transport.abort()
 
     def reset(self) -> None:
-        """Close all ends by a reset, as a host does that has forgotten the connection."""
+        """Close both ends by a TCP reset, like a host that no longer knows the connection."""
         for writer in self.writers:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
 
-    def silence(self) -> None:
-        """Say nothing twice any more."""
-        if self.echo:
-            self.echo.abort()
-            self.echo = None
+    def stop_duplicate(self) -> None:
+        """Close the second connection if there is one."""
+        if self.duplicate:
+            self.duplicate.abort()
+            self.duplicate = None
 
 
 class Proxy:
-    """Forwards connections to `port` to the loopback port `target`; its modes may be set from any thread.
+    """Forwards connections from `port` to the loopback port `target`. Its mode may be set from any thread.
 
-    `greeting` is what a connection to the server must say first. `repeated` counts what was said twice, `torn` the
-    connections that were torn.
+    `greeting` holds the bytes that a connection to the server starts with. `duplicated` counts the pieces that were
+    sent twice, `truncated` the connections that were closed within a reply.
     """
 
     def __init__(self, host: "ProxyHost", target: int, greeting: bytes) -> None:
         self.port = 0
-        self.repeated = 0
-        self.torn = 0
+        self.duplicated = 0
+        self.truncated = 0
         self._host = host
         self._target = target
         self._greeting = greeting
         self._mode = Mode.PASS
         self._delay_s = 0.0
-        self._connections: set[Connection] = set()
+        self._connections: set[ProxiedConnection] = set()
 
     def behave(self, mode: Mode, *, delay_s: float = 0.0) -> None:
-        """Behave like that from now on."""
+        """Set the mode. `delay_s` is the delay of DELAY, and of the second request of DUPLICATE."""
         self._host.call(self._change(mode, delay_s))
 
     def abort(self) -> None:
-        """Close all connections; in the proxies' thread."""
+        """Close all connections. Must be called in the thread of the ProxyHost."""
         for connection in list(self._connections):
             connection.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either end closes it."""
-        connection = Connection([writer])
+        connection = ProxiedConnection([writer])
         self._connections.add(connection)
         try:
             if self._mode is Mode.STALL:
-                connection.spoiled = True
+                connection.has_dropped = True
                 await reader.read()
-            elif self._mode is not Mode.CUT:
+            elif self._mode is not Mode.DISCONNECT:
                 await self._forward(connection, reader, writer)
         except OSError:
             pass
@@ -152,13 +154,13 @@ class Proxy:
             connection.abort()
 
     async def _forward(
-        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, connection: ProxiedConnection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         server_reader, server_writer = await asyncio.open_connection(HOST, self._target)
         connection.writers.append(server_writer)
         pumps = [
-            asyncio.create_task(self._ask(connection, reader, server_writer)),
-            asyncio.create_task(self._answer(connection, server_reader, writer)),
+            asyncio.create_task(self._forward_requests(connection, reader, server_writer)),
+            asyncio.create_task(self._forward_replies(connection, server_reader, writer)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -167,60 +169,65 @@ class Proxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _ask(self, connection: Connection, client: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        async for data in self._passing(connection, client, {Mode.STALL}):
+    async def _forward_requests(
+        self, connection: ProxiedConnection, client: asyncio.StreamReader, server: asyncio.StreamWriter
+    ) -> None:
+        async for data in self._read_forwarded(connection, client, {Mode.STALL}):
             if self._mode is Mode.DUPLICATE:
-                await self._repeat(connection, data)
-            connection.answered = False
+                await self._duplicate(connection, data)
+            connection.replied = False
             server.write(data)
             await server.drain()
 
-    async def _answer(self, connection: Connection, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        async for data in self._passing(connection, server, {Mode.STALL, Mode.DEAF}):
-            connection.answered = True
-            if self._mode is Mode.TEAR:
-                data = data[: connection.left]
-                connection.left -= len(data)
+    async def _forward_replies(
+        self, connection: ProxiedConnection, server: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
+        async for data in self._read_forwarded(connection, server, {Mode.STALL, Mode.DROP_REPLIES}):
+            connection.replied = True
+            if self._mode is Mode.TRUNCATE:
+                data = data[: connection.truncate_after]
+                connection.truncate_after -= len(data)
             client.write(data)
             await client.drain()
-            if not connection.left:
-                self.torn += 1
+            if not connection.truncate_after:
+                self.truncated += 1
                 return
 
-    async def _passing(
-        self, connection: Connection, source: asyncio.StreamReader, swallow: set[Mode]
+    async def _read_forwarded(
+        self, connection: ProxiedConnection, source: asyncio.StreamReader, dropping: set[Mode]
     ) -> AsyncIterator[bytes]:
-        """What comes from the source and is to be forwarded now."""
+        """Yield the bytes to forward, after the delay of DELAY. In the modes `dropping`, drop all bytes."""
         while data := await source.read(CHUNK_BYTES):
             if self._mode is Mode.DELAY:
                 await asyncio.sleep(self._delay_s)
-            connection.spoiled |= self._mode in swallow
-            if not connection.spoiled:
+            connection.has_dropped |= self._mode in dropping
+            if not connection.has_dropped:
                 yield data
 
-    async def _repeat(self, connection: Connection, data: bytes) -> None:
-        """Say it twice. An echo begins with a whole request: the rest of one would mean something else."""
-        if connection.echo is None or not connection.echo.is_open:
-            if not connection.answered:
+    async def _duplicate(self, connection: ProxiedConnection, data: bytes) -> None:
+        """Send the bytes on the second connection too, which is opened at the start of a request."""
+        if connection.duplicate is None or not connection.duplicate.is_open:
+            # The rest of a request without its start would be another request.
+            if not connection.replied:
                 return
-            connection.silence()
-            connection.echo = Echo(*await asyncio.open_connection(HOST, self._target))
-            connection.echo.say(self._greeting)
-        connection.echo.say(data, self._delay_s)
-        self.repeated += 1
+            connection.stop_duplicate()
+            connection.duplicate = DuplicateConnection(*await asyncio.open_connection(HOST, self._target))
+            connection.duplicate.send(self._greeting)
+        connection.duplicate.send(data, self._delay_s)
+        self.duplicated += 1
 
     async def _change(self, mode: Mode, delay_s: float) -> None:
         self._mode, self._delay_s = mode, delay_s
         for connection in list(self._connections):
-            connection.silence()
+            connection.stop_duplicate()
             if mode is Mode.RESET:
                 connection.reset()
-            elif mode is Mode.CUT or connection.spoiled:
+            elif mode is Mode.DISCONNECT or connection.has_dropped:
                 connection.abort()
 
 
 class ProxyHost:
-    """A thread in which proxies live, as long as the `with` block."""
+    """Thread that serves proxies for the duration of a `with` block."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -241,14 +248,14 @@ class ProxyHost:
         self._loop.close()
 
     def proxy(self, target: int, greeting: bytes = b"") -> Proxy:
-        """A new proxy before a server on the loopback interface."""
+        """Start a proxy in front of a server on the loopback interface."""
         proxy = Proxy(self, target, greeting)
         self._proxies.append(proxy)
         self.call(self._listen(proxy))
         return proxy
 
     def call(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do it in the proxies' thread."""
+        """Run the coroutine in the proxies' thread; return when it is done."""
         asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _listen(self, proxy: Proxy) -> None:

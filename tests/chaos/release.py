@@ -1,4 +1,4 @@
-"""The code of an earlier commit, taken out of git."""
+"""Source code of an earlier commit, extracted from git."""
 
 import io
 import os
@@ -9,15 +9,15 @@ from pathlib import Path
 from tests.chaos.processes import ROOT
 
 REVISION = os.environ.get("CHAOS_PREVIOUS", "HEAD~1")
-"""The commit whose workers meet this one's."""
+"""Commit whose workers run beside those of this commit."""
 
 
 class NoHistory(Exception):
-    """There is no git, or a clone without that commit; the message says which."""
+    """Raised if git is missing, or the clone lacks the commit; the message says which."""
 
 
-def take_out(folder: Path) -> Path:
-    """Put all files of that commit below `folder`. Raises NoHistory."""
+def extract(folder: Path) -> Path:
+    """Extract all files of REVISION into `folder`. Raises NoHistory."""
     try:
         archive = subprocess.run(["git", "archive", REVISION], cwd=ROOT, capture_output=True)
     except FileNotFoundError:

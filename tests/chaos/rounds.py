@@ -1,4 +1,4 @@
-"""A round: load and faults for a while, then peace, then the questions."""
+"""Round of the chaos suite: load during faults, then recovery without faults, then the checks of every run."""
 
 import asyncio
 import time
@@ -11,10 +11,10 @@ from itertools import pairwise
 from infra.local_executor.scratch_root import LOCK
 from swissbrain.client import Client
 from swissbrain.models import Event
-from tests.chaos.checks import CLAIMED, check_run, read_effects
+from tests.chaos.checks import CLAIM_EVENTS, check_run, read_effects
 from tests.chaos.faults import TICK_S, Faults
-from tests.chaos.load import Load, Sent, persistent
-from tests.chaos.site import Site
+from tests.chaos.load import Load, SentRun, persistent
+from tests.chaos.site import ChaosSite
 from tests.contract.driver import keys_without_ttl
 
 WORKERS = ("w1", "w2", "w3")
@@ -23,7 +23,7 @@ SETTLE_S = 300.0
 
 @dataclass
 class Report:
-    """What happened in one or more rounds."""
+    """Results of one or more rounds."""
 
     faults: Counter[str] = field(default_factory=Counter)
     runs: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -35,24 +35,24 @@ class Report:
     settle_s: list[float] = field(default_factory=list)
     takeover_s: list[float] = field(default_factory=list)
     cancel_s: list[float] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
 
 def play(
-    site: Site,
+    site: ChaosSite,
     seed: str,
     seconds: float,
     report: Report,
     *,
     per_second: float = 4.0,
-    wanted: Callable[[str], bool] = lambda _: True,
+    selected: Callable[[str], bool] = lambda _: True,
 ) -> None:
-    """Play one round and add what happened to the report. `wanted` picks among the names of the faults."""
+    """Play one round and add its results to the report. `selected` picks faults by name."""
     for name in WORKERS if not site.workers else ():
         site.worker(name, slots=4)
     with site.client() as client:
-        site.settled |= {run.run_id for run in client.runs()}
-    load, faults = Load(site, seed, per_second), Faults(site, seed, wanted)
+        site.checked_runs |= {run.run_id for run in client.runs()}
+    load, faults = Load(site, seed, per_second), Faults(site, seed, selected)
     load.start()
     end = time.monotonic() + seconds
     try:
@@ -62,38 +62,38 @@ def play(
     finally:
         faults.end()
         site.heal()
-        _meanwhile(faults, load.stop)
-    settled = time.monotonic()
-    report.complaints += _settle(site, faults, load.sent)
-    report.settle_s.append(time.monotonic() - settled)
+        _stop_load(load, faults)
+    stopped = time.monotonic()
+    report.violations += _settle(site, faults, load.sent)
+    report.settle_s.append(time.monotonic() - stopped)
     report.faults += faults.count
-    report.complaints += [*load.faults, *faults.complaints]
-    _question(site, load.sent, faults, report)
+    report.violations += [*load.errors, *faults.violations]
+    _check_all(site, load.sent, faults, report)
 
 
-def _meanwhile(faults: Faults, call: Callable[[], None]) -> None:
-    """Make the call, and start again what has ended until it returns."""
+def _stop_load(load: Load, faults: Faults) -> None:
+    """Stop the load, and meanwhile restart processes that end: the last requests need workers."""
     with ThreadPoolExecutor(1) as thread:
-        called = thread.submit(call)
-        while not called.done():
+        stopping = thread.submit(load.stop)
+        while not stopping.done():
             faults.tick(inject=False)
             time.sleep(TICK_S)
-        called.result()
+        stopping.result()
 
 
-def _settle(site: Site, faults: Faults, sent: Sequence[Sent]) -> list[str]:
-    """Wait until all runs have ended and nothing is left of them."""
+def _settle(site: ChaosSite, faults: Faults, sent: Sequence[SentRun]) -> list[str]:
+    """Wait until all runs have ended and no process, folder or queue entry is left of them; return violations."""
     deadline = time.monotonic() + SETTLE_S
-    left = {run.run_id for run in sent}
+    unfinished = {run.run_id for run in sent}
     with site.client() as client:
         while True:
             faults.tick(inject=False)
-            left -= {run.run_id for run in persistent(lambda: list(client.runs())) if run.finished_ms is not None}
-            remains = [] if left else _remains(site)
-            if not left and not remains:
+            unfinished -= {run.run_id for run in persistent(lambda: list(client.runs())) if run.finished_ms is not None}
+            leftovers = [] if unfinished else _leftovers(site)
+            if not unfinished and not leftovers:
                 return []
             if time.monotonic() > deadline:
-                return [*_unfinished(client, left), *remains]
+                return [*_unfinished(client, unfinished), *leftovers]
             time.sleep(0.3)
 
 
@@ -102,42 +102,41 @@ def _unfinished(client: Client, run_ids: set[str]) -> list[str]:
     return [f"{run.run_id} has not ended: {run.status}, attempt {run.attempt}, {run.metadata}" for run in runs]
 
 
-def _remains(site: Site) -> list[str]:
-    """Processes, scratch folders and entries of the queue that should be gone when all runs have ended."""
-    found = [f"the process {pid} is left: {command}" for pid, command in site.strays().items()]
-    found += [f"{path} is left" for path in site.scratch.glob("*/*") if path.name != LOCK]
-    return found + [f"{key} holds {count}" for key, count in site.queue().items() if count]
+def _leftovers(site: ChaosSite) -> list[str]:
+    """List the processes, scratch folders and queue entries that must not exist once all runs have ended."""
+    found = [f"process {pid} is still running: {command}" for pid, command in site.orphans().items()]
+    found += [f"{path} still exists" for path in site.scratch.glob("*/*") if path.name != LOCK]
+    return found + [f"{key} still has {count} entries" for key, count in site.queue_lengths().items() if count]
 
 
-def _question(site: Site, sent: Sequence[Sent], faults: Faults, report: Report) -> None:
+def _check_all(site: ChaosSite, sent: Sequence[SentRun], faults: Faults, report: Report) -> None:
     effects = read_effects(site.effects_file)
     logs: dict[str, list[Event]] = {}
     with site.client() as client:
         listed = Counter(run.run_id for run in client.runs())
         for one in sent:
             if listed[one.run_id] != 1:
-                report.complaints.append(f"{one.run_id} is listed {listed[one.run_id]} times")
-            own = effects.get(one.run_id, [])
-            complaints, run, events = check_run(one, client, own)
-            report.complaints += complaints
+                report.violations.append(f"{one.run_id} is listed {listed[one.run_id]} times")
+            run_effects = effects.get(one.run_id, [])
+            violations, run, events = check_run(one, client, run_effects)
+            report.violations += violations
             report.runs[one.kind.name, run.status] += 1
             report.attempts.append(run.attempt)
-            report.effects += len(own)
-            report.repeated_effects += len(own) - len({effect.step for effect in own})
+            report.effects += len(run_effects)
+            report.repeated_effects += len(run_effects) - len({effect.step for effect in run_effects})
             report.events += len(events)
             report.followed_live += one.followed is not None
             if one.cancelled_ms and run.finished_ms and run.status == "cancelled":
                 report.cancel_s.append(max(0, run.finished_ms - one.cancelled_ms) / 1000)
             logs[one.run_id] = events
     report.takeover_s += _takeovers(faults.killed, logs)
-    own_runs = Counter(listed.keys() - site.settled)
-    if unknown := set(own_runs) - {one.run_id for one in sent}:
-        report.complaints.append(f"runs that nobody was told of: {sorted(unknown)}")
-    report.complaints += [f"a log tells of {error}" for error in site.errors()]
-    report.complaints += [f"{key} will never expire" for key in asyncio.run(_eternal(site))]
+    if unknown := listed.keys() - site.checked_runs - {one.run_id for one in sent}:
+        report.violations.append(f"runs whose creation was never acknowledged: {sorted(unknown)}")
+    report.violations += [f"error in a process log: {error}" for error in site.errors()]
+    report.violations += [f"{key} has no TTL" for key in asyncio.run(_keys_without_ttl(site))]
 
 
-async def _eternal(site: Site) -> list[str]:
+async def _keys_without_ttl(site: ChaosSite) -> list[str]:
     redis = site.redis()
     try:
         return await keys_without_ttl(redis)
@@ -146,14 +145,14 @@ async def _eternal(site: Site) -> list[str]:
 
 
 def _takeovers(killed: Sequence[tuple[int, str]], logs: dict[str, list[Event]]) -> list[float]:
-    """How long after the kill of its worker each run was somebody else's, in seconds."""
+    """Return the seconds from the kill of a worker to the next claim of its run, for each such run."""
     found = []
     for events in logs.values():
-        claims = [event for event in events if event.type in CLAIMED]
+        claims = [event for event in events if event.type in CLAIM_EVENTS]
         for before, after in pairwise(claims):
-            given_back = [e.ts for e in events if e.type == "run.requeued" and before.seq < e.seq < after.seq]
-            if not given_back:  # retried
+            requeued = [e.ts for e in events if e.type == "run.requeued" and before.seq < e.seq < after.seq]
+            if not requeued:  # the run had ended, and was retried
                 continue
-            lost = [ms for ms, name in killed if name == before.data["worker"] and before.ts <= ms < given_back[0]]
-            found += [(after.ts - ms) / 1000 for ms in lost[:1]]
+            kills = [ms for ms, name in killed if name == before.data["worker"] and before.ts <= ms < requeued[0]]
+            found += [(after.ts - ms) / 1000 for ms in kills[:1]]
     return found

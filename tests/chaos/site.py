@@ -1,4 +1,4 @@
-"""The product on one machine, with faults between its parts: a stack, proxies, and workers of the suite's own."""
+"""The product on one machine with proxies between its parts: dev stack, second API, and workers."""
 
 import asyncio
 import json
@@ -14,12 +14,13 @@ from unittest.mock import patch
 from infra.devstack import processes as parts
 from infra.devstack import supervised_process
 from infra.devstack.background import BackgroundStack
+from infra.devstack.config import StackConfig
 from infra.devstack.probes import http_ok
 from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain.client import Client
-from tests.chaos.processes import ROOT, Process, orphans, orphans_come_here
+from tests.chaos.processes import ROOT, Process, adopt_orphans, orphans
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
 from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS
 from tests.support.processes import children_of
@@ -30,18 +31,19 @@ LEASE_S = 2.0
 GRACE_S = 3.0
 REDIS_TIMEOUT_S = 3.0
 LONGEST_RESTART_S = 1.0
-"""The stack starts a crashed part again after so long at most; here parts crash more often than they should."""
+"""Maximum delay before the stack restarts a crashed part, shorter than the product's because parts crash often here."""
 SEGMENT = 50
-"""After so many events they move into the archive, so that many runs have a log in two places."""
-BROKEN = ("run.broken", "run.dropped")
-QUEUE = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
+"""Events of an archive segment, small so that the logs of many runs are partly archived, partly in Redis."""
+ERROR_ACTIONS = ("run.broken", "run.dropped")
+QUEUE_KEYS = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
 
 
 @dataclass
-class Site:
-    """`api` is the stack's own; `far_api` is a second one, whose way to the gateway can be disturbed.
+class ChaosSite:
+    """Running stack with proxies. Only the second API reaches the gateway through a proxy.
 
-    `settled` holds the runs that were looked at already.
+    `other_processes` lists the child processes of this one that are not part of the site. `checked_runs` holds the ids
+    of the runs of earlier rounds.
     """
 
     folder: Path
@@ -50,46 +52,51 @@ class Site:
     gateway_proxy: Proxy
     redis_proxy: Proxy
     s3_proxy: Proxy
-    far_api: Process
-    far_api_url: str
-    others: set[int]
+    second_api: Process
+    second_api_url: str
+    other_processes: set[int]
     workers: dict[str, Process] = field(default_factory=dict)
-    settled: set[str] = field(default_factory=set)
+    checked_runs: set[str] = field(default_factory=set)
+
+    @property
+    def config(self) -> StackConfig:
+        """Addresses and credentials of the stack."""
+        return self.stack.config
 
     @property
     def effects_file(self) -> Path:
-        """Where the workers count their side effects."""
+        """File in which the workers record their side effects."""
         return self.folder / "effects"
 
     @property
     def scratch(self) -> Path:
-        """Where the sandboxes of all workers are."""
+        """Folder with the sandboxes of all workers."""
         return self.folder / "work"
 
-    def client(self, *, far: bool = False, timeout_s: float = 20.0) -> Client:
-        """A client of either API."""
-        url = self.far_api_url if far else self.stack.config.api_url
-        return Client(url, self.stack.config.credentials.api_token, timeout_s=timeout_s)
+    def client(self, *, second: bool = False, timeout_s: float = 20.0) -> Client:
+        """Return a client of the stack's API, or of the second API."""
+        url = self.second_api_url if second else self.config.api_url
+        return Client(url, self.config.credentials.api_token, timeout_s=timeout_s)
 
     def redis(self, timeout_s: float = 10.0) -> RedisTcp:
-        """Redis, not disturbed by any proxy."""
-        return RedisTcp(RedisTcpSettings(self.stack.config.redis_url, timeout_s))
+        """Return a connection to Redis that bypasses the proxies."""
+        return RedisTcp(RedisTcpSettings(self.config.redis_url, timeout_s))
 
-    def ask_redis(self, *command: str, timeout_s: float = 10.0) -> str:
-        """What Redis answers. Raises ContractError."""
+    def redis_command(self, *command: str, timeout_s: float = 10.0) -> str:
+        """Execute a command and return its reply as text. Raises ContractError."""
 
-        async def ask() -> str:
+        async def execute() -> str:
             redis = self.redis(timeout_s)
             try:
                 return str(await redis.command(*command))
             finally:
                 await redis.close()
 
-        return asyncio.run(ask())
+        return asyncio.run(execute())
 
     def record(self, run_id: str) -> str:
-        """All that Redis holds of a run but its log."""
-        return self.ask_redis("HGETALL", f"run:{run_id}")
+        """Return all fields of a run's record as text."""
+        return self.redis_command("HGETALL", f"run:{run_id}")
 
     def worker(
         self,
@@ -101,13 +108,13 @@ class Site:
         code: Path = ROOT,
         **variables: str,
     ) -> Process:
-        """Start a worker that reaches Redis through the proxy, and S3 through its own. `code` holds its program."""
-        site = self.stack.config
-        part = parts.worker(site, parts.base_environment(os.environ), 1)
+        """Start a worker behind the Redis proxy (or `proxy`) and the S3 proxy. `code` is the folder of its source."""
+        config = self.config
+        part = parts.worker(config, parts.base_environment(os.environ), 1)
         port = (proxy or self.redis_proxy).port
         environment = {
             **part.environment,
-            "REDIS_URL": site.redis_url.replace(f":{site.ports.redis}/", f":{port}/"),
+            "REDIS_URL": config.redis_url.replace(f":{config.ports.redis}/", f":{port}/"),
             "S3_ENDPOINT_URL": f"http://{HOST}:{self.s3_proxy.port}",
             "REDIS_TIMEOUT_S": str(REDIS_TIMEOUT_S),
             "WORKER_NAME": name,
@@ -128,11 +135,11 @@ class Site:
         return worker
 
     def kill_part(self, name: str) -> None:
-        """`kill -9` a part of the stack, which starts it again by itself."""
+        """`kill -9` a part of the stack; the stack restarts it."""
         self.signal_part(name, signal.SIGKILL)
 
     def signal_part(self, name: str, number: signal.Signals) -> int | None:
-        """Send a part of the stack a signal, if it lives; its process id."""
+        """Send a signal to a part of the stack if it is running; return its process id."""
         pid = self.stack.pids.get(name)
         if pid:
             with suppress(ProcessLookupError):
@@ -146,27 +153,27 @@ class Site:
         self.workers.clear()
 
     def heal(self) -> None:
-        """Let everything through, and wait until all parts answer."""
+        """Set all proxies to PASS, and wait until all parts reply."""
         for proxy in (self.redis_proxy, self.gateway_proxy, self.s3_proxy):
             proxy.behave(Mode.PASS)
-        wait_until(self.is_whole, "all parts answer again", timeout_s=180)
+        wait_until(self.is_ready, "all parts are ready", timeout_s=180)
 
-    def is_whole(self) -> bool:
-        """Whether all parts answer, in both APIs' eyes."""
-        site = self.stack.config
-        token = site.credentials.api_token
+    def is_ready(self) -> bool:
+        """Return whether all parts are running, and both APIs and S3 reply."""
+        config = self.config
+        token = config.credentials.api_token
         return (
             {"redis", "s3", "gateway", "api"} <= set(self.stack.pids)
-            and http_ok(site.ports.api, "/ready", token)
-            and http_ok(int(self.far_api_url.rpartition(":")[2]), "/ready", token)
-            and asyncio.run(self._s3_answers())
+            and http_ok(config.ports.api, "/ready", token)
+            and http_ok(int(self.second_api_url.rpartition(":")[2]), "/ready", token)
+            and asyncio.run(self._s3_is_ready())
         )
 
-    async def _s3_answers(self) -> bool:
+    async def _s3_is_ready(self) -> bool:
         from infra.contract.errors import FilesUnavailable
         from infra.workspace import Workspaces
 
-        workspaces = Workspaces(self.stack.config.s3)
+        workspaces = Workspaces(self.config.s3)
         try:
             await workspaces.check()
         except FilesUnavailable:
@@ -175,56 +182,59 @@ class Site:
             workspaces.close()
         return True
 
-    def strays(self) -> dict[int, str]:
-        """Processes that lost workers, or idle ones, have left."""
+    def orphans(self) -> dict[int, str]:
+        """Return processes left by killed workers, and children of live workers, with their command lines."""
         live = [worker.pid for worker in self.workers.values() if worker.is_alive()]
-        left = orphans([*self.others, *self.stack.pids.values(), *live, self.far_api.pid])
-        return left | {child: "below a worker" for pid in live for child in children_of(pid)}
+        found = orphans([*self.other_processes, *self.stack.pids.values(), *live, self.second_api.pid])
+        return found | {child: "child of a worker" for pid in live for child in children_of(pid)}
 
-    def queue(self) -> dict[str, int]:
-        """How long each of the queue's keys is that must be empty when nothing is under way."""
-        return {key: int(self.ask_redis("LLEN" if key == "jobs:pending" else "ZCARD", key)) for key in QUEUE}
+    def queue_lengths(self) -> dict[str, int]:
+        """Return the length of each queue key that must be empty when no run is unfinished."""
+        return {key: int(self.redis_command("LLEN" if key == "jobs:pending" else "ZCARD", key)) for key in QUEUE_KEYS}
 
     def errors(self) -> set[str]:
-        """What workers and APIs have logged that should never happen."""
-        logs = [*self.folder.glob("*.log"), self.stack.config.data_dir.logs / "api.log"]
+        """Return the errors in the logs of workers and APIs, which no fault may cause."""
+        logs = [*self.folder.glob("*.log"), self.config.data_dir.logs / "api.log"]
         return {line for log in logs for line in map(_error, log.read_text().splitlines()) if line}
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[Site]:
-    """Everything but workers, up. Everything is ended with the block."""
-    others = children_of(os.getpid())
+def running_site(folder: Path) -> Iterator[ChaosSite]:
+    """Start a site without workers, and end all its processes with the block."""
+    other_processes = children_of(os.getpid())
     with ExitStack() as exits:
-        exits.enter_context(orphans_come_here())
+        exits.enter_context(adopt_orphans())
         exits.enter_context(patch.object(supervised_process, "MAX_DELAY_S", LONGEST_RESTART_S))
         stack = exits.enter_context(BackgroundStack(DevStack(folder / "data", workers=0)))
         proxies = exits.enter_context(ProxyHost())
-        gateway_proxy = proxies.proxy(stack.config.ports.gateway)
-        far_api, url = _far_api(stack, gateway_proxy, folder / "far-api.log")
-        exits.callback(far_api.end)
-        greeting = f"AUTH {stack.config.credentials.redis_password}\r\n".encode()
-        redis_proxy = proxies.proxy(stack.config.ports.redis, greeting)
-        s3_proxy = proxies.proxy(stack.config.ports.s3.s3)
-        made = Site(folder, stack, proxies, gateway_proxy, redis_proxy, s3_proxy, far_api, url, others)
-        exits.callback(made.remove_workers)
-        wait_until(made.is_whole, "everything is up", timeout_s=60)
-        yield made
+        config = stack.config
+        gateway_proxy = proxies.proxy(config.ports.gateway)
+        second_api, url = _start_second_api(config, gateway_proxy, folder / "second-api.log")
+        exits.callback(second_api.end)
+        greeting = f"AUTH {config.credentials.redis_password}\r\n".encode()
+        redis_proxy = proxies.proxy(config.ports.redis, greeting)
+        s3_proxy = proxies.proxy(config.ports.s3.s3)
+        running = ChaosSite(
+            folder, stack, proxies, gateway_proxy, redis_proxy, s3_proxy, second_api, url, other_processes
+        )
+        exits.callback(running.remove_workers)
+        wait_until(running.is_ready, "all parts are ready", timeout_s=60)
+        yield running
 
 
 def _error(line: str) -> str | None:
-    """An error that a log line tells of. The last line of a killed process may be incomplete."""
+    """Return the error that a log line reports, or None."""
     try:
-        said = json.loads(line)
-    except ValueError:
+        entry = json.loads(line)
+    except ValueError:  # not JSON: a traceback, or the incomplete last line of a killed process
         return line if "Traceback" in line else None
-    if said.get("level") != "error" and said.get("action") not in BROKEN:
+    if entry.get("level") != "error" and entry.get("action") not in ERROR_ACTIONS:
         return None
-    return f"{said['action']}: {str(said.get('error')).strip()[-1500:]}"
+    return f"{entry['action']}: {str(entry.get('error')).strip()[-1500:]}"
 
 
-def _far_api(stack: DevStack, proxy: Proxy, log: Path) -> tuple[Process, str]:
-    part = parts.api(stack.config, parts.base_environment(os.environ))
+def _start_second_api(config: StackConfig, proxy: Proxy, log: Path) -> tuple[Process, str]:
+    part = parts.api(config, parts.base_environment(os.environ))
     port = free_port()
     environment = {
         **part.environment,
@@ -232,6 +242,6 @@ def _far_api(stack: DevStack, proxy: Proxy, log: Path) -> tuple[Process, str]:
         "UPSTASH_REDIS_REST_URL": f"http://127.0.0.1:{proxy.port}",
         "UPSTASH_REDIS_REST_TIMEOUT_S": "3",
     }
-    far_api = Process("far-api", (sys.executable, "-m", "edge_api"), environment, log)
-    far_api.start()
-    return far_api, f"http://127.0.0.1:{port}"
+    second_api = Process("second-api", (sys.executable, "-m", "edge_api"), environment, log)
+    second_api.start()
+    return second_api, f"http://127.0.0.1:{port}"

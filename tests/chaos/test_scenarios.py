@@ -1,4 +1,4 @@
-"""One fault at a time, at the worst moment."""
+"""Single faults, each injected at the worst time."""
 
 import signal
 import time
@@ -8,238 +8,277 @@ from http import HTTPStatus
 import pytest
 
 from tests.chaos.plans import effect, hang, shell
-from tests.chaos.processes import now_ms
+from tests.chaos.processes import Process, now_ms
 from tests.chaos.proxy import Mode
-from tests.chaos.site import LEASE_S, Site
-from tests.chaos.watching import (
-    GENEROUS_S,
-    create,
+from tests.chaos.scenario_helpers import (
+    TIMEOUT_S,
+    create_run,
     effect_steps,
-    ended,
-    holder,
     is_type,
-    log,
-    reached,
-    says,
+    read_log,
+    wait_for_end,
+    wait_for_event,
+    wait_for_program,
+    worker_of,
     workspace,
 )
+from tests.chaos.site import LEASE_S, ChaosSite
 from tests.support.faulty_s3 import faulty_s3, refused
 from tests.support.processes import children_of
 from tests.support.waiting import wait_until
 
 
-def test_a_run_whose_worker_is_killed_goes_on_elsewhere(place: Site) -> None:
+def test_a_run_of_a_killed_worker_is_continued_by_another_worker(site: ChaosSite) -> None:
     for name in ("a", "b"):
-        place.worker(name)
-    run_id = create(place, effect(), shell("echo begun; sleep 4; echo over"), effect())
-    first = reached(place, run_id, is_type("run.started"), "somebody begins")
-    reached(place, run_id, says("begun"), "the program runs")
+        site.worker(name)
+    run_id = create_run(site, effect(), shell("echo started; sleep 4; echo done"), effect())
+    first = wait_for_event(site, run_id, is_type("run.started"), "a worker starts the run")
+    wait_for_program(site, run_id)
+
     killed_ms = now_ms()
-    place.workers[holder(first)].end(signal.SIGKILL)
-    resumed = reached(place, run_id, is_type("run.resumed"), "somebody else goes on")
+    site.workers[worker_of(first)].end(signal.SIGKILL)
+
+    resumed = wait_for_event(site, run_id, is_type("run.resumed"), "the other worker resumes the run")
+
     assert int(str(resumed.data["fence"])) > int(str(first.data["fence"]))
-    assert holder(resumed) != holder(first)
+    assert worker_of(resumed) != worker_of(first)
     assert resumed.ts - killed_ms < (LEASE_S + 10) * 1000
-    events = ended(place, run_id)
+
+    events = wait_for_end(site, run_id)
     assert sum(map(is_type("step.finished"), events)) == 3
-    assert effect_steps(place, run_id) == ["step-0", "step-2"]
+    assert effect_steps(site, run_id) == ["step-0", "step-2"]
 
 
-def test_a_zombie_writes_nothing_and_is_of_use_again(place: Site) -> None:
+def test_a_worker_frozen_past_its_lease_writes_nothing_and_takes_new_runs(site: ChaosSite) -> None:
     for name in ("a", "b"):
-        place.worker(name)
-    run_id = create(place, effect(), shell("echo begun; sleep 2; echo once >> chain.txt"), effect())
-    first = reached(place, run_id, is_type("run.started"), "somebody begins")
-    reached(place, run_id, says("begun"), "the program runs")
-    zombie = place.workers.pop(holder(first))
+        site.worker(name)
+    run_id = create_run(site, effect(), shell("echo started; sleep 2; echo once >> chain.txt"), effect())
+    first = wait_for_event(site, run_id, is_type("run.started"), "a worker starts the run")
+    wait_for_program(site, run_id)
+    frozen = site.workers.pop(worker_of(first))
+
     try:
-        zombie.send(signal.SIGSTOP)
-        events, files = ended(place, run_id), workspace(place, run_id)
-        assert holder(next(filter(is_type("run.resumed"), events))) != zombie.name
+        frozen.send(signal.SIGSTOP)
+        events, files = wait_for_end(site, run_id), workspace(site, run_id)
+        assert worker_of(next(filter(is_type("run.resumed"), events))) != frozen.name
         assert files == {"chain.txt": b"once\n"}
-        place.remove_workers()
+
+        site.remove_workers()
     finally:
-        place.workers[zombie.name] = zombie
-        zombie.send(signal.SIGCONT)
-    wait_until(lambda: f'"run_id":"{run_id}"' in after(zombie.log(), "run.abandoned"), "it lets go", GENEROUS_S)
-    assert log(place, run_id) == events
-    assert workspace(place, run_id) == files
-    assert effect_steps(place, run_id) == ["step-0", "step-2"]
-    again = create(place, effect(), shell("true"))
-    assert holder(ended(place, again)[0]) == zombie.name
-    assert zombie.starts == 1
+        site.workers[frozen.name] = frozen
+        frozen.send(signal.SIGCONT)
+
+    wait_until(lambda: has_abandoned(frozen, run_id), "the frozen worker abandons the run", TIMEOUT_S)
+
+    assert read_log(site, run_id) == events
+    assert workspace(site, run_id) == files
+    assert effect_steps(site, run_id) == ["step-0", "step-2"]
+
+    next_run = create_run(site, effect(), shell("true"))
+    assert worker_of(wait_for_end(site, next_run)[0]) == frozen.name
+    assert frozen.starts == 1
 
 
-def test_a_worker_whose_loop_hangs_past_its_lease_writes_nothing_after_that(place: Site) -> None:
+def test_a_worker_whose_event_loop_hangs_past_its_lease_writes_nothing_more(site: ChaosSite) -> None:
     for name in ("a", "b"):
-        place.worker(name)
-    wait_until(lambda: blocked_clients(place) == 2, "both wait for runs", GENEROUS_S)
-    run_id = create(
-        place, effect(), hang(2 * LEASE_S), effect(number=1, seconds=LEASE_S), shell("echo once >> chain.txt")
+        site.worker(name)
+    wait_until(lambda: blocked_clients(site) == 2, "both workers wait for runs", TIMEOUT_S)
+    run_id = create_run(
+        site, effect(), hang(2 * LEASE_S), effect(number=1, seconds=LEASE_S), shell("echo once >> chain.txt")
     )
-    hung = place.workers[holder(reached(place, run_id, is_type("run.started"), "somebody begins"))]
-    (other,) = set(place.workers.values()) - {hung}
-    events, record = ended(place, run_id), place.record(run_id)
-    assert holder(next(filter(is_type("run.resumed"), events))) == other.name
-    wait_until(lambda: f'"run_id":"{run_id}"' in after(hung.log(), "run.abandoned"), "it lets go", GENEROUS_S)
+    hung = site.workers[worker_of(wait_for_event(site, run_id, is_type("run.started"), "a worker starts the run"))]
+    (other,) = set(site.workers.values()) - {hung}
+
+    events, record = wait_for_end(site, run_id), site.record(run_id)
+
+    assert worker_of(next(filter(is_type("run.resumed"), events))) == other.name
+
+    wait_until(lambda: has_abandoned(hung, run_id), "the hung worker abandons the run", TIMEOUT_S)
     other.end()
-    assert holder(ended(place, create(place, effect()))[0]) == hung.name
-    assert (log(place, run_id), place.record(run_id)) == (events, record)
-    assert workspace(place, run_id) == {"chain.txt": b"once\n"}
-    assert effect_steps(place, run_id) == ["step-0", "step-2"]
+    assert worker_of(wait_for_end(site, create_run(site, effect()))[0]) == hung.name
+
+    assert (read_log(site, run_id), site.record(run_id)) == (events, record)
+    assert workspace(site, run_id) == {"chain.txt": b"once\n"}
+    assert effect_steps(site, run_id) == ["step-0", "step-2"]
 
 
-def test_a_second_signal_ends_the_grace(place: Site) -> None:
-    worker = place.worker("a", lease_s=60, WORKER_GRACE_S="600")
-    run_id = create(place, effect(), shell("echo begun; sleep 600"))
-    reached(place, run_id, says("begun"), "the program runs")
+def test_a_second_sigterm_ends_the_grace_period(site: ChaosSite) -> None:
+    worker = site.worker("a", lease_s=60, WORKER_GRACE_S="600")
+    run_id = create_run(site, effect(), shell("echo started; sleep 600"))
+    wait_for_program(site, run_id)
     worker.send(signal.SIGTERM)
-    wait_until(lambda: "worker.draining" in worker.log(), "it drains", GENEROUS_S)
+    wait_until(lambda: "worker.draining" in worker.log(), "the worker drains", TIMEOUT_S)
+
     assert worker.is_alive()
     assert children_of(worker.pid)
-    worker.end(signal.SIGTERM, GENEROUS_S)
+
+    worker.end(signal.SIGTERM, TIMEOUT_S)
     assert worker.exit_code() == 0
-    assert log(place, run_id)[-1].data["reason"] == "drained"
-    with place.client() as client:
+    assert read_log(site, run_id)[-1].data["reason"] == "drained"
+
+    with site.client() as client:
         run = client.get_run(run_id)
         client.cancel(run_id)
     assert (run.status, run.attempt) == ("queued", 0)
 
 
-def test_a_rolling_restart_loses_and_repeats_nothing_and_burns_no_attempt(place: Site) -> None:
+def test_a_rolling_restart_loses_and_repeats_no_step_and_counts_no_attempt(site: ChaosSite) -> None:
     for name in ("a", "b"):
-        place.worker(name, lease_s=60)
-    run_ids = [create(place, effect(), shell("sleep 0.3"), effect(), shell("sleep 0.3"), effect()) for _ in range(12)]
+        site.worker(name, lease_s=60)
+    plan = [effect(), shell("sleep 0.3"), effect(), shell("sleep 0.3"), effect()]
+    run_ids = [create_run(site, *plan) for _ in range(12)]
+
     for name in ("a", "b"):
-        reached(place, run_ids[6], lambda _: True, "the work goes on")
-        worker = place.workers[name]
-        worker.end(signal.SIGTERM, GENEROUS_S)
+        wait_for_event(site, run_ids[6], lambda _: True, "the runs are being executed")
+        worker = site.workers[name]
+        worker.end(signal.SIGTERM, TIMEOUT_S)
         worker.start()
+
     for run_id in run_ids:
-        events = ended(place, run_id)
-        assert effect_steps(place, run_id) == ["step-0", "step-2", "step-4"]
+        events = wait_for_end(site, run_id)
+        assert effect_steps(site, run_id) == ["step-0", "step-2", "step-4"]
         assert {event.data["reason"] for event in filter(is_type("run.requeued"), events)} <= {"drained"}
-        with place.client() as client:
+        with site.client() as client:
             assert client.get_run(run_id).attempt == 1
 
 
-@pytest.mark.parametrize("mode", [Mode.CUT, Mode.STALL])
-def test_a_worker_that_is_cut_off_stops_its_tool_and_the_run_goes_on_elsewhere(place: Site, mode: Mode) -> None:
-    way = place.proxies.proxy(place.stack.config.ports.redis)
-    lost = place.worker("a", proxy=way, REDIS_TIMEOUT_S="10")
+@pytest.mark.parametrize("mode", [Mode.DISCONNECT, Mode.STALL])
+def test_a_disconnected_worker_stops_its_tool_and_another_worker_continues_the_run(site: ChaosSite, mode: Mode) -> None:
+    proxy = site.proxies.proxy(site.config.ports.redis)
+    disconnected = site.worker("a", proxy=proxy, REDIS_TIMEOUT_S="10")
     until_s = time.time() + 10
-    run_id = create(place, shell(f"echo begun; while [ $(date +%s) -lt {until_s:.0f} ]; do echo x; sleep 0.2; done"))
-    reached(place, run_id, says("begun"), "the program runs")
-    place.worker("b")
-    cut_s = time.time()
-    way.behave(mode)
-    wait_until(lambda: not children_of(lost.pid), "the program is dead")
-    assert time.time() - cut_s < LEASE_S + 6
-    events = ended(place, run_id)
-    # The last: a lease this short may also have ended before the cut.
-    assert holder([*filter(is_type("run.resumed"), events)][-1]) == "b"
-    way.behave(Mode.PASS)
-    place.workers["b"].end()
-    assert holder(ended(place, create(place, effect()))[0]) == "a"
+    program = f"echo started; while [ $(date +%s) -lt {until_s:.0f} ]; do echo x; sleep 0.2; done"
+    run_id = create_run(site, shell(program))
+    wait_for_program(site, run_id)
+    site.worker("b")
+
+    disconnected_s = time.time()
+    proxy.behave(mode)
+
+    wait_until(lambda: not children_of(disconnected.pid), "the program has been killed")
+
+    assert time.time() - disconnected_s < LEASE_S + 6
+
+    events = wait_for_end(site, run_id)
+    # The last `run.resumed`: so short a lease may have expired before the disconnection too.
+    assert worker_of([*filter(is_type("run.resumed"), events)][-1]) == "b"
+
+    proxy.behave(Mode.PASS)
+    site.workers["b"].end()
+    assert worker_of(wait_for_end(site, create_run(site, effect()))[0]) == "a"
 
 
-def test_an_idle_worker_and_a_live_stream_come_back_after_redis_was_killed(place: Site) -> None:
-    with place.client() as client, ThreadPoolExecutor(1) as threads:
-        place.worker("a", slots=2)
-        run_id = create(place, shell("echo begun; sleep 6; echo over"))
+def test_an_idle_worker_and_a_live_stream_recover_from_a_kill_of_redis(site: ChaosSite) -> None:
+    with site.client() as client, ThreadPoolExecutor(1) as threads:
+        site.worker("a", slots=2)
+        run_id = create_run(site, shell("echo started; sleep 6; echo done"))
         followed = threads.submit(lambda: list(client.events(run_id)))
-        reached(place, run_id, says("begun"), "the program runs")
-        place.worker("b", lease_s=60)
-        wait_until(lambda: blocked_clients(place) == 2, "both workers wait for more", timeout_s=GENEROUS_S)
-        before = place.stack.pids["redis"]
-        place.kill_part("redis")
-        wait_until(lambda: place.stack.pids.get("redis", before) != before, "Redis is started again", GENEROUS_S)
-        place.heal()
-        ended(place, create(place, effect()))
-        assert followed.result(GENEROUS_S) == ended(place, run_id)
+        wait_for_program(site, run_id)
+        site.worker("b", lease_s=60)
+        wait_until(lambda: blocked_clients(site) == 2, "both workers wait for runs", timeout_s=TIMEOUT_S)
+
+        before = site.stack.pids["redis"]
+        site.kill_part("redis")
+        wait_until(lambda: site.stack.pids.get("redis", before) != before, "Redis is restarted", TIMEOUT_S)
+        site.heal()
+
+        wait_for_end(site, create_run(site, effect()))
+
+        assert followed.result(TIMEOUT_S) == wait_for_end(site, run_id)
 
 
-@pytest.mark.parametrize("mode", [Mode.STALL, Mode.DEAF])
-def test_an_idle_worker_whose_connections_were_half_open_hears_again(place: Site, mode: Mode) -> None:
-    place.worker("a", lease_s=60)
-    wait_until(lambda: blocked_clients(place) == 1, "the worker waits", timeout_s=GENEROUS_S)
-    place.redis_proxy.behave(mode)
-    run_id = create(place, effect())
-    wait_until(lambda: not blocked_clients(place), "the token has gone nowhere", timeout_s=GENEROUS_S)
-    place.redis_proxy.behave(Mode.PASS)
-    assert holder(ended(place, run_id)[0]) == "a"
+@pytest.mark.parametrize("mode", [Mode.STALL, Mode.DROP_REPLIES])
+def test_an_idle_worker_recovers_from_half_open_connections(site: ChaosSite, mode: Mode) -> None:
+    site.worker("a", lease_s=60)
+    wait_until(lambda: blocked_clients(site) == 1, "the worker waits", timeout_s=TIMEOUT_S)
+    site.redis_proxy.behave(mode)
+    run_id = create_run(site, effect())
+    wait_until(lambda: not blocked_clients(site), "the wake token is lost", timeout_s=TIMEOUT_S)
+    site.redis_proxy.behave(Mode.PASS)
+    assert worker_of(wait_for_end(site, run_id)[0]) == "a"
 
 
-def test_a_run_does_not_succeed_before_its_files_are_stored(place: Site) -> None:
-    with faulty_s3(place.stack.config.s3) as store:
-        place.worker("a", lease_s=60, S3_ENDPOINT_URL=str(store.settings.endpoint_url))
+def test_a_run_does_not_succeed_before_its_files_are_stored(site: ChaosSite) -> None:
+    with faulty_s3(site.config.s3) as store:
+        site.worker("a", lease_s=60, S3_ENDPOINT_URL=str(store.settings.endpoint_url))
         store.then("PUT", *[refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")] * 3)
-        run_id = create(place, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())
-        events = ended(place, run_id)
+        run_id = create_run(site, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())
+        events = wait_for_end(site, run_id)
+
     assert [event.data["reason"] for event in filter(is_type("run.requeued"), events)] == ["files_unavailable"]
     assert [event.step for event in filter(is_type("step.finished"), events)] == [0, 1, 2, 3]
-    assert effect_steps(place, run_id) == ["step-0", "step-3"]
-    assert workspace(place, run_id) == {"chain.txt": b"one\ntwo\n"}
+    assert effect_steps(site, run_id) == ["step-0", "step-3"]
+    assert workspace(site, run_id) == {"chain.txt": b"one\ntwo\n"}
 
 
 REFUSALS = {
-    "as during a failover": (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
-    "its memory is full": (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "1gb"]),
+    "read-only as during a failover": (["REPLICAOF", "127.0.0.1", "1"], ["REPLICAOF", "NO", "ONE"]),
+    "memory full": (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "1gb"]),
 }
 
 
-@pytest.mark.parametrize("why", REFUSALS)
-def test_while_redis_refuses_to_write_everything_waits_and_nothing_fails(place: Site, why: str) -> None:
-    begin, end = REFUSALS[why]
-    worker = place.worker("a", lease_s=60, slots=2)
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_no_run_fails_while_redis_refuses_writes(site: ChaosSite, reason: str) -> None:
+    begin, end = REFUSALS[reason]
+    worker = site.worker("a", lease_s=60, slots=2)
     with ThreadPoolExecutor(1) as threads:
-        under_way = create(place, shell("echo begun; sleep 1; seq 20"), *(effect(number, 0.1) for number in range(5)))
-        reached(place, under_way, says("begun"), "the program runs")
-        place.ask_redis(*begin)
+        effects = [effect(number, 0.1) for number in range(5)]
+        running = create_run(site, shell("echo started; sleep 1; seq 20"), *effects)
+        wait_for_program(site, running)
+
+        site.redis_command(*begin)
         try:
-            refused = threads.submit(create, place, effect())
+            delayed = threads.submit(create_run, site, effect())
             time.sleep(3)
         finally:
-            place.ask_redis(*end)
-        ended(place, refused.result(GENEROUS_S))
-    events = ended(place, under_way)
-    assert effect_steps(place, under_way) == [f"step-{number}" for number in range(1, 6)]
+            site.redis_command(*end)
+
+        wait_for_end(site, delayed.result(TIMEOUT_S))
+    events = wait_for_end(site, running)
+
+    assert effect_steps(site, running) == [f"step-{number}" for number in range(1, 6)]
     assert not list(filter(is_type("run.resumed"), events))
     assert worker.is_alive()
 
 
-def test_what_is_executed_twice_counts_once(place: Site) -> None:
-    place.worker("a")
-    proxies = (place.gateway_proxy, place.redis_proxy)
-    before = [proxy.repeated for proxy in proxies]
+def test_requests_that_are_executed_twice_take_effect_once(site: ChaosSite) -> None:
+    site.worker("a")
+    proxies = (site.gateway_proxy, site.redis_proxy)
+    before = [proxy.duplicated for proxy in proxies]
     for proxy in proxies:
         proxy.behave(Mode.DUPLICATE)
-    with place.client(far=True) as client:
+
+    with site.client(second=True) as client:
         plan = [effect(), shell("seq 100; echo once >> chain.txt; test -e seen || { touch seen; exit 1; }"), effect()]
         run_ids = [client.create_run(plan=plan, max_attempts=20).run_id for _ in range(4)]
-        doomed = client.create_run(plan=[shell("echo begun; sleep 600")], max_attempts=20).run_id
-        reached(place, doomed, says("begun"), "the program runs")
-        client.cancel(doomed)
-        ended(place, doomed, "cancelled")
+        cancelled = client.create_run(plan=[shell("echo started; sleep 600")], max_attempts=20).run_id
+        wait_for_program(site, cancelled)
+        client.cancel(cancelled)
+        wait_for_end(site, cancelled, "cancelled")
+
         for proxy in proxies:
             proxy.behave(Mode.DUPLICATE, delay_s=0.1)
         for run_id in run_ids:
-            ended(place, run_id, "failed")
+            wait_for_end(site, run_id, "failed")
             client.retry(run_id)
+
         for run_id in run_ids:
-            assert [event.type for event in ended(place, run_id, ends=2)].count("run.retried") == 1
-            assert effect_steps(place, run_id) == ["step-0", "step-2"]
-            assert workspace(place, run_id) == {"chain.txt": b"once\nonce\n", "seen": b""}
+            assert [event.type for event in wait_for_end(site, run_id, ends=2)].count("run.retried") == 1
+            assert effect_steps(site, run_id) == ["step-0", "step-2"]
+            assert workspace(site, run_id) == {"chain.txt": b"once\nonce\n", "seen": b""}
+
         fork = client.fork(run_ids[0], 2).run_id
-        ended(place, fork)
-        assert effect_steps(place, fork) == ["step-2"]
+        wait_for_end(site, fork)
+        assert effect_steps(site, fork) == ["step-2"]
         assert {run.run_id for run in client.runs(status="succeeded")} >= {*run_ids, fork}
-    assert all(proxy.repeated > count + 10 for proxy, count in zip(proxies, before, strict=True))
+
+    assert all(proxy.duplicated > count + 10 for proxy, count in zip(proxies, before, strict=True))
 
 
-def blocked_clients(place: Site) -> int:
-    return int(place.ask_redis("INFO", "clients").partition("blocked_clients:")[2].split()[0])
+def blocked_clients(site: ChaosSite) -> int:
+    return int(site.redis_command("INFO", "clients").partition("blocked_clients:")[2].split()[0])
 
 
-def after(text: str, mark: str) -> str:
-    return text.partition(mark)[2]
+def has_abandoned(worker: Process, run_id: str) -> bool:
+    """Return whether the worker has logged that it abandoned the run."""
+    return f'"run_id":"{run_id}"' in worker.log().partition("run.abandoned")[2]

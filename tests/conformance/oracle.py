@@ -1,4 +1,4 @@
-"""What a run's log is, as Redis and the object store hold it, past the product's ways of serving it."""
+"""Expected log of a run, read from Redis and the object store directly, without the API."""
 
 from typing import Any
 
@@ -8,26 +8,26 @@ from edge_api.http.response_models import LogEvent
 from infra.contract.log import TERMINAL_EVENT
 from infra.contract.states import TERMINAL
 from infra.workspace import Workspaces
-from tests.chaos.site import Site
+from tests.chaos.site import ChaosSite
 from tests.support.logs import events_in_redis
 from tests.support.run_store import RunStore
 
-Seen = dict[str, Any]
+EventFields = dict[str, Any]
 
 
-async def kept(site: Site, run_id: str) -> list[Seen]:
-    """All events of a run that has ended: first what is archived, then what is still in the stream."""
-    redis, workspaces = site.redis(), Workspaces(site.stack.config.s3)
+async def stored_events(site: ChaosSite, run_id: str) -> list[EventFields]:
+    """Read all events of a finished run: archived events from S3, then the events in the Redis stream."""
+    redis, workspaces = site.redis(), Workspaces(site.config.s3)
     store = RunStore(redis)
     try:
         log, before = await store.log(run_id), None
-        while log != before:  # it is still being archived
+        while log != before:  # the worker is still archiving: events may have moved while both parts were read
             before = log
             events = [
                 event
                 for segment in log.segments
-                async for some in workspaces.logs.read(log, segment, after=0)
-                for event in some
+                async for part in workspaces.logs.read(log, segment, after=0)
+                for event in part
             ]
             events += await events_in_redis(store, run_id, after=log.archived)
             log = await store.log(run_id)
@@ -40,12 +40,12 @@ async def kept(site: Site, run_id: str) -> list[Seen]:
     return [to_builtins(LogEvent.of(event)) for event in events]
 
 
-def differences(seen: list[Seen], expected: list[Seen]) -> str:
-    """Where two logs part, in a line; empty if they are the same."""
-    if seen == expected:
+def first_difference(read: list[EventFields], expected: list[EventFields]) -> str:
+    """Describe the first difference of two logs in a line; return an empty text if they are equal."""
+    if read == expected:
         return ""
-    numbers = [event.get("seq") for event in seen]
-    for place, (one, other) in enumerate(zip(seen, expected, strict=False)):
+    seqs = [event.get("seq") for event in read]
+    for index, (one, other) in enumerate(zip(read, expected, strict=False)):
         if one != other:
-            return f"at {place}: {json.encode(one)!r} instead of {json.encode(other)!r}; the numbers are {numbers[:50]}"
-    return f"{len(seen)} events instead of {len(expected)}; the numbers end with {numbers[-10:]}"
+            return f"item {index}: {json.encode(one)!r} instead of {json.encode(other)!r}; sequence: {seqs[:50]}"
+    return f"{len(read)} events instead of {len(expected)}; the sequence ends with {seqs[-10:]}"

@@ -1,6 +1,6 @@
-"""`python -m tests.conformance.soak [--events N] [--seed S]`: long logs, read in several ways under random faults.
+"""`python -m tests.conformance.soak [--events N] [--seed S]`: read long logs in several ways during random faults.
 
-Prints a table; exit code 1 if a reader lost, doubled or reordered anything, or saw anything else than is kept.
+Prints a table. Exit code 1 if a reader missed, repeated or reordered an event, or read another log than is stored.
 """
 
 import argparse
@@ -30,10 +30,10 @@ from tests.conformance.stack import Stack, whole_stack
 from tests.support.run_store import RunStore
 
 LINES = 10_000
-"""Of one step; a step that is interrupted prints them again."""
+"""Lines of one step. An interrupted step prints all of them again."""
 RUN_EVENTS = 100_000
-PAUSE_S = (0.5, 2.0)
-"""Between two faults."""
+FAULT_PAUSE_S = (0.5, 2.0)
+"""Minimum and maximum time between two faults."""
 TICK_S = 0.05
 POLL_S = 0.2
 PATIENCE_S = 3600.0
@@ -42,78 +42,81 @@ _encoder = msgspec.json.Encoder(order="sorted")
 
 
 @dataclass
-class Reading:
-    """What one reader has seen, in constant memory: a digest of all of it, and what was wrong with its numbers."""
+class LogDigest:
+    """Digest of the events that one reader has read, in constant memory, and the errors in their sequence numbers."""
 
     name: str
     count: int = 0
     last: int = 0
-    lost: int = 0
-    doubled: int = 0
+    missing: int = 0
+    repeated: int = 0
     reordered: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def take(self, items: Iterable[Event | Gap]) -> "Reading":
-        """Read to the end."""
+    def add(self, items: Iterable[Event | Gap]) -> "LogDigest":
+        """Add all items; return the digest itself."""
         for item in items:
             if isinstance(item, Gap):
-                self.lost += item.last - item.first + 1
+                self.missing += item.last - item.first + 1
                 self.last = item.last
                 continue
             self.count += 1
-            self.doubled += item.seq == self.last
+            self.repeated += item.seq == self.last
             self.reordered += item.seq < self.last
-            self.lost += max(0, item.seq - self.last - 1)
+            self.missing += max(0, item.seq - self.last - 1)
             self.last = item.seq
             data = [item.seq, item.ts, item.type, item.step, item.data]
             self.digest.update(_encoder.encode(data))
         return self
 
-    def is_like(self, other: "Reading") -> bool:
-        """Whether both have seen the same, without a hole."""
-        faults = self.lost + self.doubled + self.reordered
-        return not faults and self.digest.digest() == other.digest.digest()
+    def equals(self, other: "LogDigest") -> bool:
+        """Return whether both have the same events, and this one each event once and in order."""
+        errors = self.missing + self.repeated + self.reordered
+        return not errors and self.digest.digest() == other.digest.digest()
 
 
 def main() -> int:
-    """Exit code 1 if a promise was broken."""
+    """Read logs of `--events` events in total, and print the table. Exit code 1 if a log was not read correctly."""
     parser = argparse.ArgumentParser(prog="python -m tests.conformance.soak")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--seed", default=str(time.time_ns() % 1_000_000))
     options = parser.parse_args()
     console = Console()
     console.print(f"seed {options.seed}")
-    chaos.PAUSE_S = PAUSE_S
-    began, total, broken = time.monotonic(), Counter[str](), False
-    table = Table("run", "reader", "events", "lost", "doubled", "reordered", "as kept")
+    chaos.PAUSE_S = FAULT_PAUSE_S
+    began, total, failed = time.monotonic(), Counter[str](), False
+    table = Table("run", "reader", "events", "missing", "repeated", "reordered", "equals stored log")
     with tempfile.TemporaryDirectory() as folder, whole_stack(Path(folder)) as stack:
         for name in ("a", "b", "c"):
-            stack.place.worker(name)
+            stack.site.worker(name)
         for number in range(1, 1 + max(1, options.events // RUN_EVENTS)):
-            readings, faults = soak(stack, f"{options.seed}/{number}")
-            for reading in readings:
-                alike = reading.is_like(readings[-1])
-                broken |= not alike
-                row = (reading.count, reading.lost, reading.doubled, reading.reordered)
-                table.add_row(str(number), reading.name, *map(str, row), "yes" if alike else "NO")
-            for complaint in faults.complaints:
-                console.print(f"broken: {complaint}", markup=False)
-            broken |= bool(faults.complaints)
+            digests, faults = read_one_run(stack, f"{options.seed}/{number}")
+            for digest in digests:
+                equal = digest.equals(digests[-1])
+                failed |= not equal
+                row = (digest.count, digest.missing, digest.repeated, digest.reordered)
+                table.add_row(str(number), digest.name, *map(str, row), "yes" if equal else "NO")
+            for violation in faults.violations:
+                console.print(f"violation: {violation}", markup=False)
+            failed |= bool(faults.violations)
             total += faults.count
-            console.print(f"run {number}: {readings[-1].count:,} events, {time.monotonic() - began:.0f} s")
+            console.print(f"run {number}: {digests[-1].count:,} events, {time.monotonic() - began:.0f} s")
     console.print(table)
-    for name, times in sorted(total.items()):
-        console.print(f"{times:4} {name}")
+    for name, count in sorted(total.items()):
+        console.print(f"{count:4} {name}")
     console.print(f"{total.total()} faults in {time.monotonic() - began:.0f} s")
-    return 1 if broken else 0
+    return 1 if failed else 0
 
 
-def soak(stack: Stack, seed: str) -> tuple[list[Reading], Faults]:
-    """What all readers have seen of one run, the last of them past the product; and the faults."""
+def read_one_run(stack: Stack, seed: str) -> tuple[list[LogDigest], Faults]:
+    """Read the log of one run with all readers during faults.
+
+    Return the digest of each reader, the stored log last, and the faults.
+    """
     run_id = stack.create(*[f"seq {LINES}"] * (RUN_EVENTS // LINES))
-    faults = Faults(stack.place, seed)
+    faults = Faults(stack.site, seed)
     with ThreadPoolExecutor(3) as threads, _client(stack, stack.url) as client:
-        # Whoever asks may have to wait until a fault is over, so it is not who ends the faults.
+        # A request may block until a fault has ended, so it is not sent by this thread, which ends the faults.
         ended = threads.submit(_wait, client, run_id)
         live = [
             threads.submit(_follow, stack, run_id, "client, stream", stack.url),
@@ -123,15 +126,15 @@ def soak(stack: Stack, seed: str) -> tuple[list[Reading], Faults]:
             faults.tick(inject=True)
             time.sleep(TICK_S)
         faults.end()
-        stack.place.heal()
+        stack.site.heal()
         while not all(future.done() for future in live):
             faults.tick(inject=False)
             time.sleep(TICK_S)
-        readings = [future.result() for future in live]
-        readings.append(Reading("client, pages").take(client.logged(run_id)))
+        digests = [future.result() for future in live]
+        digests.append(LogDigest("client, pages").add(client.logged(run_id)))
         if (status := ended.result().status) != "succeeded":
-            faults.complaints.append(f"the run has {status}")
-    return [*readings, asyncio.run(_kept(stack, run_id))], faults
+            faults.violations.append(f"the run is {status}")
+    return [*digests, asyncio.run(_stored(stack, run_id))], faults
 
 
 def _wait(client: Client, run_id: str) -> Run:
@@ -140,32 +143,32 @@ def _wait(client: Client, run_id: str) -> Run:
     return run
 
 
-def _follow(stack: Stack, run_id: str, name: str, url: str) -> Reading:
+def _follow(stack: Stack, run_id: str, name: str, url: str) -> LogDigest:
     with _client(stack, url) as client:
-        return Reading(name).take(client.events(run_id))
+        return LogDigest(name).add(client.events(run_id))
 
 
 def _client(stack: Stack, url: str) -> Client:
     return Client(url, stack.token, patience_s=PATIENCE_S)
 
 
-async def _kept(stack: Stack, run_id: str) -> Reading:
-    """What Redis and the object store hold."""
-    redis, workspaces = stack.place.redis(), Workspaces(stack.place.stack.config.s3)
-    store, reading = RunStore(redis), Reading("Redis and S3")
+async def _stored(stack: Stack, run_id: str) -> LogDigest:
+    """Return the digest of the log that Redis and the object store hold."""
+    redis, workspaces = stack.site.redis(), Workspaces(stack.site.config.s3)
+    store, digest = RunStore(redis), LogDigest("Redis and S3")
     try:
         log = await store.log(run_id)
         for segment in log.segments:
             async for events in workspaces.logs.read(log, segment, after=0):
-                reading.take(events)
+                digest.add(events)
         more = True
         while more:
-            found, more = await store.read(run_id, after=reading.last)
-            reading.take(found)
+            found, more = await store.read(run_id, after=digest.last)
+            digest.add(found)
     finally:
         await redis.close()
         workspaces.close()
-    return reading
+    return digest
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The chaos suite's stack, with one more API and two Lambda functions before it, all of which may be harmed."""
+"""Site of the chaos suite with a long-poll API and two Lambda functions in addition."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from infra.devstack import processes as parts
 from infra.devstack.probes import http_ok
 from tests.chaos.plans import shell
 from tests.chaos.processes import Process
-from tests.chaos.site import Site, site
+from tests.chaos.site import ChaosSite, running_site
 from tests.lambdas.conftest import POLLING, ROOT, STREAMING
 from tests.lambdas.environment import Environment, environment
 from tests.lambdas.function_url import FunctionUrl, function_url
@@ -24,82 +24,83 @@ from tests.support.waiting import wait_until
 T = TypeVar("T")
 
 SEGMENT = 60
-"""So many events make a segment here: whoever comes late, or comes back, crosses from the archive into the stream."""
+"""Events of an archive segment, small so that readers who start late or reconnect read from archive and stream."""
 FUNCTION_S = 20.0
 HOLD_S = 8.0
 CORS = {"EDGE_CORS_ORIGINS": "*"}
+LONGPOLL = {"EDGE_LOG_MODE": "longpoll", "EDGE_LONGPOLL_WAIT_S": "3"}
 
 
 @dataclass
 class Stack:
-    """Everything. `longpoll` is an API that answers a poll at a time, as behind Mangum."""
+    """Running stack. `longpoll` is an API in long-poll mode, which is used behind Mangum."""
 
-    place: Site
+    site: ChaosSite
     longpoll: Process
     longpoll_url: str
 
     @property
     def url(self) -> str:
-        """The API that streams."""
-        return self.place.stack.config.api_url
+        """Address of the streaming API."""
+        return self.site.config.api_url
 
     @property
     def token(self) -> str:
-        """The user's token."""
-        return self.place.stack.config.credentials.api_token
+        """API token of the user."""
+        return self.site.config.credentials.api_token
 
     def start_workers(self, *names: str) -> None:
-        """Workers with small segments."""
+        """Start workers with small archive segments."""
         for name in names:
-            self.place.worker(name, CHAOS_SEGMENT_EVENTS=str(SEGMENT))
+            self.site.worker(name, CHAOS_SEGMENT_EVENTS=str(SEGMENT))
 
     def create(self, *commands: str, start: bool = True) -> str:
-        """A run with one `shell` step for each command."""
-        with self.place.client() as client:
+        """Create a run with one `shell` step for each command; return its id."""
+        with self.site.client() as client:
             plan = [shell(command) for command in commands]
             return client.create_run(plan=plan, max_attempts=20, start=start).run_id
 
     async def archived(self, run_id: str) -> int:
-        """How many events of a run are in the archive."""
-        return (await self._ask(lambda store: store.log(run_id))).archived
+        """Return the number of archived events of a run."""
+        return (await self._query(lambda store: store.log(run_id))).archived
 
     async def fence(self, run_id: str) -> int:
-        """Under which fence the run is, or was, held."""
-        return (await self._ask(lambda store: store.get(run_id))).fence
+        """Return the fence of the run's last claim."""
+        return (await self._query(lambda store: store.get(run_id))).fence
 
-    async def _ask(self, question: Callable[[RunStore], Awaitable[T]]) -> T:
-        """Past the API, and past every proxy."""
-        redis = self.place.redis()
+    async def _query(self, query: Callable[[RunStore], Awaitable[T]]) -> T:
+        """Query the store without the API and the proxies."""
+        redis = self.site.redis()
         try:
-            return await question(RunStore(redis))
+            return await query(RunStore(redis))
         finally:
             await redis.close()
 
     def heal(self) -> None:
-        """All parts answer again, and no worker is left."""
-        self.place.heal()
+        """End all faults, wait until all parts are ready, and kill all workers."""
+        self.site.heal()
         if not self.longpoll.is_alive():
             self.longpoll.start()
-        wait_until(lambda: answers(self.longpoll_url, self.token), "the polling API answers", timeout_s=60)
-        self.place.remove_workers()
+        wait_until(lambda: is_ready(self.longpoll_url, self.token), "the long-poll API is ready", timeout_s=60)
+        self.site.remove_workers()
 
 
-def answers(url: str, token: str) -> bool:
-    """Whether an API of this machine is ready."""
+def is_ready(url: str, token: str) -> bool:
+    """Return whether an API on this machine is ready."""
     return http_ok(int(url.rpartition(":")[2]), "/ready", token)
 
 
 @contextmanager
 def whole_stack(folder: Path) -> Iterator[Stack]:
-    """Up, without workers."""
-    with site(folder) as place:
+    """Start a stack without workers."""
+    with running_site(folder) as site:
         port = free_port()
-        variables = {**_api(place), "EDGE_PORT": str(port), "EDGE_LOG_MODE": "longpoll", "EDGE_LONGPOLL_WAIT_S": "3"}
+        variables = {**_api_variables(site), "EDGE_PORT": str(port), **LONGPOLL}
         log = folder / "longpoll.log"
         longpoll = Process("longpoll", (sys.executable, "-m", "edge_api"), variables, log)
         longpoll.start()
         try:
-            stack = Stack(place, longpoll, f"http://127.0.0.1:{port}")
+            stack = Stack(site, longpoll, f"http://127.0.0.1:{port}")
             stack.heal()
             yield stack
         finally:
@@ -108,10 +109,10 @@ def whole_stack(folder: Path) -> Iterator[Stack]:
 
 @asynccontextmanager
 async def functions(stack: Stack, folder: Path) -> AsyncIterator[tuple[FunctionUrl, FunctionUrl]]:
-    """The function whose answers stream, and the one under Lambda's own runtime, which answers polls."""
+    """Start the streaming function, and the function on Lambda's Python runtime, which serves long polls."""
     numbers = count()
     variables = {
-        **_api(stack.place),
+        **_api_variables(stack.site),
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
         "LAMBDA_TASK_ROOT": str(ROOT),
@@ -123,10 +124,10 @@ async def functions(stack: Stack, folder: Path) -> AsyncIterator[tuple[FunctionU
 
     async with (
         function_url(lambda: make(STREAMING)) as streaming,
-        function_url(lambda: make(POLLING, EDGE_LOG_MODE="longpoll", EDGE_LONGPOLL_WAIT_S="3")) as polling,
+        function_url(lambda: make(POLLING, **LONGPOLL)) as polling,
     ):
         yield streaming, polling
 
 
-def _api(place: Site) -> dict[str, str]:
-    return {**parts.api(place.stack.config, parts.base_environment(os.environ)).environment, **CORS}
+def _api_variables(site: ChaosSite) -> dict[str, str]:
+    return {**parts.api(site.config, parts.base_environment(os.environ)).environment, **CORS}

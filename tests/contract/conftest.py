@@ -1,4 +1,4 @@
-"""One suite for both ways to Redis: every test here runs through REST and through TCP."""
+"""Fixtures of the contract suite: every test runs through both Redis clients, REST and TCP."""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -1,4 +1,4 @@
-"""Brings runs into any state, and looks at Redis from outside."""
+"""Driver that brings runs into any status, and reads Redis directly."""
 
 import asyncio
 import uuid
@@ -14,7 +14,7 @@ from tests.support.run_store import RunStore
 
 LEASE_MS = 60_000
 USER = "ada"
-UNLIMITED = {"jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases", "jobs:dead", "jobs:unreadable"}
+KEYS_WITHOUT_TTL = {"jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases", "jobs:dead", "jobs:unreadable"}
 
 SPEC = RunSpec(plan=[PlanStep(tool="message", args={"text": "hello"})])
 
@@ -27,10 +27,10 @@ END = NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": "succeeded"})
 
 
 async def keys_without_ttl(redis: Redis) -> list[str]:
-    """Keys that will stay for ever although they may not: all but the queue's and those of unfinished runs."""
+    """Return the keys that would never expire but must: keys of finished and created runs, and unknown keys."""
     found = []
     for key in strings(await redis.command("KEYS", "*")):
-        if key in UNLIMITED or await redis.command("TTL", key) != -1:
+        if key in KEYS_WITHOUT_TTL or await redis.command("TTL", key) != -1:
             continue
         run = key.removesuffix(":log")
         status = await redis.command("HGET", run, "status") if await redis.command("TYPE", run) == "hash" else None
@@ -45,13 +45,13 @@ def strings(reply: Reply) -> list[str]:
 
 
 async def delete(store: RunStore, run_id: str) -> tuple[Outcome, Status | None]:
-    """Both steps of a deletion."""
+    """Do both steps of a deletion: mark the run, then delete it."""
     await store.mark_deleting(run_id)
     return await store.delete(run_id, USER)
 
 
 class Driver:
-    """Runs in the wanted state, and every way to the next one."""
+    """Creates runs in a given status, and lists the calls that lead to each next status."""
 
     def __init__(self, store: RunStore, redis: Redis) -> None:
         self.store = store
@@ -70,7 +70,7 @@ class Driver:
         return claim, Lease(claim.run.id, claim.run.fence)
 
     async def in_status(self, status: Status) -> tuple[str, Lease]:
-        """A run in that status, and the last lease held on it (one that never was, if it was never claimed)."""
+        """Create a run in the given status; return its id and last lease (a made-up lease if it was never claimed)."""
         run_id = await self.create(start=status is not Status.CREATED)
         if status in {Status.CREATED, Status.QUEUED}:
             return run_id, Lease(run_id, 1)
@@ -83,8 +83,8 @@ class Driver:
             lease.batch += 1
         return run_id, lease
 
-    def ways(self, run_id: str, lease: Lease) -> dict[Status, list[Callable[[], Awaitable[Any]]]]:
-        """Every call that would bring the run into a status."""
+    def calls_into(self, run_id: str, lease: Lease) -> dict[Status, list[Callable[[], Awaitable[Any]]]]:
+        """Return, for each status, every call that would bring the run into it."""
         store = self.store
 
         def finish(status: Status) -> Callable[[], Awaitable[Any]]:
@@ -111,26 +111,26 @@ class Driver:
         }
 
     async def dump(self) -> dict[str, Reply]:
-        """All that Redis holds, but what only ages."""
+        """Return the content of all keys; TTLs are left out, because they change with time alone."""
         content: dict[str, Reply] = {}
         for key in sorted(strings(await self.redis.command("KEYS", "*"))):
             kind = await self.redis.command("TYPE", key)
-            read = {
+            read_command = {
                 "hash": ("HGETALL", key),
                 "list": ("LRANGE", key, 0, -1),
                 "zset": ("ZRANGE", key, 0, -1, "WITHSCORES"),
                 "stream": ("XRANGE", key, "-", "+"),
             }[str(kind)]
-            content[key] = await self.redis.command(*read)
-            if kind == "hash":
+            content[key] = await self.redis.command(*read_command)
+            if kind == "hash":  # Redis does not promise an order of fields
                 flat = strings(content[key])
                 content[key] = sorted(map(": ".join, zip(flat[::2], flat[1::2], strict=True)))  # type: ignore[assignment]
         return content
 
     async def make_due(self, run_id: str) -> None:
-        """Let a delayed run's time come at once: to wait for it, a test would have to be quick before it."""
+        """Make a delayed run due now. A real delay would be a race: the test must look at the run before it is due."""
         assert await self.redis.command("ZADD", "jobs:delayed", "XX", "CH", 1, run_id) == 1
 
-    async def lapse(self, lease_ms: int) -> None:
-        """Let a lease of that length run out by the server's clock."""
+    async def let_lease_expire(self, lease_ms: int) -> None:
+        """Sleep until a lease of `lease_ms` has expired by the server's clock."""
         await asyncio.sleep(lease_ms / 1000 + 0.005)

@@ -1,16 +1,21 @@
-"""What the scripts are to do, in a few lines of Python: no Redis, no clock."""
+"""Model of the scripts: the specified outcome and state change of each, without Redis and without a clock."""
 
 from dataclasses import dataclass, field
 
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 
 OK, SAME, LOST, REFUSED, GONE = Outcome.OK, Outcome.SAME, Outcome.LOST, Outcome.REFUSED, Outcome.GONE
-LOWEST = 8
+MAX_PRIORITY = 8
 
 
 @dataclass
-class Run:
-    """A run as the model knows it. `place` is its place in the queue while it is ready."""
+class ModelRun:
+    """State of a run in the model.
+
+    `queue_order` sorts the ready runs, and is None for all others. `claim_number` is the number of the claim that
+    granted the run last, `granted_alone` whether that claim granted no other, and `unanswered` the fence of the last
+    grant that was undone because its reply was lost.
+    """
 
     id: str
     priority: int
@@ -22,7 +27,7 @@ class Run:
     seq: int = 0
     cancel: bool = False
     tokens: set[str] = field(default_factory=set)
-    place: tuple[int, int, str] | None = None
+    queue_order: tuple[int, int, str] | None = None
     leased: bool = False
     expired: bool = False
     dead: bool = False
@@ -31,28 +36,28 @@ class Run:
     ends: int = 0
     archived: int = 0
     unanswered: int = -1
-    turn: int = 0
-    alone: bool = False
+    claim_number: int = 0
+    granted_alone: bool = False
 
 
 class Model:
-    """All runs. Each method is a script; it answers the outcome and changes the model as the script changes Redis."""
+    """State of all runs. Each method models one script: it changes the runs alike, and returns the outcome."""
 
     def __init__(self) -> None:
-        self.runs: dict[str, Run] = {}
-        self._moment = 0
+        self.runs: dict[str, ModelRun] = {}
+        # Logical clock: only the order of the scripts that enqueue runs matters, not the time between them.
+        self._now = 0
 
     def ready(self) -> list[str]:
-        """The ready runs in the order in which they will be granted."""
-        return [
-            run.id for run in sorted((r for r in self.runs.values() if r.place), key=lambda r: r.place or (0, 0, ""))
-        ]
+        """Return the ids of the ready runs in the order in which they will be granted."""
+        ordered = sorted((run.queue_order, run.id) for run in self.runs.values() if run.queue_order)
+        return [run_id for _, run_id in ordered]
 
     def create(self, run_id: str, priority: int, max_attempts: int, *, start: bool) -> Outcome:
         if run_id in self.runs:
             return REFUSED if self.runs[run_id].deleting else SAME
-        run = self.runs[run_id] = Run(run_id, priority, max_attempts)
-        self._moment += 1
+        run = self.runs[run_id] = ModelRun(run_id, priority, max_attempts)
+        self._now += 1
         if start:
             self._enqueue(run)
         return OK
@@ -65,7 +70,7 @@ class Model:
             return SAME
         if run.status is not Status.CREATED:
             return REFUSED
-        self._moment += 1
+        self._now += 1
         self._enqueue(run)
         return OK
 
@@ -83,8 +88,8 @@ class Model:
         self._end(run, Status.CANCELLED)
         return OK
 
-    def again(self, run_id: str, token: str, *, waiting: bool) -> Outcome:
-        """`resume` of a waiting run, else `retry` of a failed or cancelled one."""
+    def requeue(self, run_id: str, token: str, *, waiting: bool) -> Outcome:
+        """Model `resume` of a waiting run, else `retry` of a failed or cancelled run."""
         run = self.runs.get(run_id)
         if not run or (run.deleting and not waiting):
             return GONE
@@ -96,7 +101,7 @@ class Model:
         run.seq += 1
         if not waiting:
             run.attempt, run.cancel, run.dead = 0, False, False
-        self._moment += 1
+        self._now += 1
         self._enqueue(run)
         return OK
 
@@ -120,21 +125,24 @@ class Model:
         del self.runs[run_id]
         return OK
 
-    def claim(self, wanted: int, turn: int, heard: int | None) -> list[tuple[str, int]]:
-        """The granted runs and their fences, in order. What was granted after the turn `heard` comes back first."""
-        self._moment += 1
-        if heard is not None:
-            for run in [run for run in self.runs.values() if run.leased and heard < run.turn < turn]:
-                counts, run.unanswered = run.alone and run.unanswered == run.fence - 1, run.fence
+    def claim(self, wanted: int, number: int, last_acked: int | None) -> list[tuple[str, int]]:
+        """Undo the claims between `last_acked` and this one; return the granted runs and their fences, in order."""
+        self._now += 1
+        if last_acked is not None:
+            undone = [run for run in self.runs.values() if run.leased and last_acked < run.claim_number < number]
+            for run in undone:
+                # Two lost replies in a row, the second for this run alone: its record may be too large for a reply.
+                counts = run.granted_alone and run.unanswered == run.fence - 1
+                run.unanswered = run.fence
                 self._recover(run, counts=counts)
         for run in [run for run in self.runs.values() if run.leased and run.expired]:
             self._recover(run, counts=True)
         granted: list[tuple[str, int]] = []
         for run_id in (picked := self.ready()[:wanted]):
             run = self.runs[run_id]
-            run.place, run.status, run.leased, run.expired, run.batch = None, Status.RUNNING, True, False, 0
-            run.fence, run.attempt, run.seq, run.turn = run.fence + 1, run.attempt + 1, run.seq + 1, turn
-            run.alone = len(picked) == 1
+            run.queue_order, run.status, run.leased, run.expired, run.batch = None, Status.RUNNING, True, False, 0
+            run.fence, run.attempt, run.seq = run.fence + 1, run.attempt + 1, run.seq + 1
+            run.claim_number, run.granted_alone = number, len(picked) == 1
             granted.append((run_id, run.fence))
         return granted
 
@@ -162,7 +170,7 @@ class Model:
         if run:
             run.leased = run.expired = False
             run.attempt -= 0 if burn else 1
-            self._moment += 1
+            self._now += 1
             self._enqueue(run)
         return outcome
 
@@ -179,18 +187,20 @@ class Model:
             return GONE
         if run.fence != fence:
             return LOST
-        if last > run.archived and run.deleting:
+        if last > run.archived and run.deleting:  # the objects to delete may have been listed already
             return GONE
         run.archived = max(run.archived, last)
         return OK
 
-    def _write(self, run_id: str, fence: int, batch: int, events: int, key: str | None) -> tuple[Outcome, Run | None]:
+    def _write(
+        self, run_id: str, fence: int, batch: int, events: int, key: str | None
+    ) -> tuple[Outcome, ModelRun | None]:
         run = self.runs.get(run_id)
         if not run:
             return GONE, None
         if run.fence != fence:
             return LOST, None
-        if run.batch == batch:
+        if run.batch == batch:  # a repeat is recognised even after it has ended the run
             return SAME, None
         if run.status is not Status.RUNNING:
             return LOST, None
@@ -202,7 +212,7 @@ class Model:
             run.journal.add(key)
         return OK, run
 
-    def _recover(self, run: Run, *, counts: bool) -> None:
+    def _recover(self, run: ModelRun, *, counts: bool) -> None:
         run.leased = run.expired = False
         if run.cancel:
             self._end(run, Status.CANCELLED)
@@ -213,12 +223,12 @@ class Model:
             run.attempt -= 0 if counts else 1
             self._enqueue(run, first=not counts)
 
-    def _enqueue(self, run: Run, *, first: bool = False) -> None:
+    def _enqueue(self, run: ModelRun, *, first: bool = False) -> None:
         run.status = Status.QUEUED
-        run.place = (LOWEST - run.priority, 0 if first else self._moment, run.id)
+        run.queue_order = (MAX_PRIORITY - run.priority, 0 if first else self._now, run.id)
 
-    def _end(self, run: Run, status: Status) -> None:
-        run.status, run.place = status, None
+    def _end(self, run: ModelRun, status: Status) -> None:
+        run.status, run.queue_order = status, None
         run.seq += 1
         run.ends += 1
         run.dead = status is Status.FAILED

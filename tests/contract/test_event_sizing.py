@@ -1,4 +1,4 @@
-"""However long what is logged may be, no event is too long, and no text loses a character."""
+"""Event data of any size fits into MAX_EVENT_BYTES, and split texts keep every character."""
 
 import operator
 from typing import Any
@@ -35,11 +35,11 @@ NESTED = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=10,
 )
-MANY = st.builds(operator.mul, st.lists(NESTED, max_size=2), st.sampled_from([1, 30]))
-ARGS = st.dictionaries(TEXT, NESTED | MANY, max_size=5)
+LONG_LIST = st.builds(operator.mul, st.lists(NESTED, max_size=2), st.sampled_from([1, 30]))
+ARGS = st.dictionaries(TEXT, NESTED | LONG_LIST, max_size=5)
 
 
-PLAIN: dict[type[inspect.Type], st.SearchStrategy[Any]] = {
+SCALARS: dict[type[inspect.Type], st.SearchStrategy[Any]] = {
     inspect.StrType: TEXT,
     inspect.IntType: st.integers(-(2**63), 2**64 - 1),
     inspect.BoolType: st.booleans(),
@@ -49,7 +49,7 @@ PLAIN: dict[type[inspect.Type], st.SearchStrategy[Any]] = {
 
 
 def values(info: inspect.Type) -> st.SearchStrategy[Any]:
-    """Any value that a type allows."""
+    """Build a strategy for all values of a type."""
     match info:
         case inspect.Metadata(type=inner):
             return values(inner)
@@ -60,48 +60,54 @@ def values(info: inspect.Type) -> st.SearchStrategy[Any]:
         case inspect.ListType(item_type=inner) | inspect.CollectionType(item_type=inner):
             return st.builds(operator.mul, st.lists(values(inner), max_size=5), st.sampled_from([1, 1, 40]))
         case inspect.StructType(cls=kind, fields=fields):
-            return st.builds(kind, **{field.name: given_or_not(field) for field in fields})
-    return PLAIN[type(info)]
+            return st.builds(kind, **{field.name: field_values(field) for field in fields})
+    return SCALARS[type(info)]
 
 
-def given_or_not(field: inspect.Field) -> st.SearchStrategy[Any]:
-    """Any value of a field."""
-    found = values(field.type)
+def field_values(field: inspect.Field) -> st.SearchStrategy[Any]:
+    """Build a strategy for all values of a field, its default among them."""
+    strategy = values(field.type)
     if field.required:
-        return found
-    return st.just(UNSET if field.default is msgspec.NODEFAULT else field.default) | found
+        return strategy
+    return st.just(UNSET if field.default is msgspec.NODEFAULT else field.default) | strategy
 
 
-def told(data: Truncated | Splittable) -> list[dict[str, Any]]:
-    """The data of the events that tell it, each of them checked where it is longest."""
-    found = split(data)
-    for part in found:
+def checked_split(data: Truncated | Splittable) -> list[dict[str, Any]]:
+    """Split the data into events and check each; the other fields have their longest values, to be at the bound."""
+    parts = split(data)
+    for part in parts:
         support.check(Event(seq=MAX_MS, ts=MAX_MS, type=data.TYPE, step=MAX_MS, data=part))
-    return found
+    return parts
 
 
 @pytest.mark.parametrize("kind", EVENTS.values(), ids=EVENTS.keys())
 @given(draw=st.data())
-def test_no_event_is_too_long_whatever_is_in_it(kind: type[Truncated] | type[Splittable], draw: st.DataObject) -> None:
+def test_no_event_is_too_long_whatever_its_data(kind: type[Truncated] | type[Splittable], draw: st.DataObject) -> None:
     data = draw.draw(values(inspect.type_info(kind)))
-    found = told(data)
+
+    parts = checked_split(data)
+
     if not isinstance(data, Splittable):
-        assert len(found) == 1
+        assert len(parts) == 1
         return
-    joined = [item for part in found for item in part[data.SPLIT_FIELD]]
+    joined = [item for part in parts for item in part[data.SPLIT_FIELD]]
     if data.SPLIT_FIELD == "text":
         assert "".join(joined) == getattr(data, "text")  # noqa: B009
     else:
         assert [step["name"] for step in joined] == [truncate_text(step.name, 200) for step in getattr(data, "steps")]  # noqa: B009
-    assert [part.get("more", False) for part in found] == [True] * (len(found) - 1) + [data.more]
-    beside = [{name: part[name] for name in part if name not in {data.SPLIT_FIELD, "more", "first"}} for part in found]
-    assert all(fields == beside[0] for fields in beside)
+
+    assert [part.get("more", False) for part in parts] == [True] * (len(parts) - 1) + [data.more]
+
+    repeated = [
+        {name: part[name] for name in part if name not in {data.SPLIT_FIELD, "more", "first"}} for part in parts
+    ]
+    assert all(fields == repeated[0] for fields in repeated)
 
 
 @given(TEXT)
-def test_what_is_short_is_told_as_it_is(text: str) -> None:
+def test_short_data_is_neither_truncated_nor_split(text: str) -> None:
     data = ToolOutput(stream="stdout", text=text[:300])
-    assert told(data) == [msgspec.to_builtins(data)] == [{"stream": "stdout", "text": text[:300]}]
+    assert checked_split(data) == [msgspec.to_builtins(data)] == [{"stream": "stdout", "text": text[:300]}]
 
 
 @pytest.mark.parametrize(
@@ -118,26 +124,29 @@ def test_what_is_short_is_told_as_it_is(text: str) -> None:
     ],
 )
 def test_a_text_takes_as_many_events_as_it_needs(text: str, events: int) -> None:
-    assert len(told(Message(text=text))) == events
+    assert len(checked_split(Message(text=text))) == events
 
 
-def test_the_last_part_of_a_part_goes_on_too() -> None:
-    found = told(ToolOutput(stream="stderr", text="x" * 20_000, more=True))
-    assert [(part["stream"], part["more"]) for part in found] == [("stderr", True), ("stderr", True)]
+def test_a_text_that_is_continued_keeps_its_flag_when_it_is_split() -> None:
+    parts = checked_split(ToolOutput(stream="stderr", text="x" * 20_000, more=True))
+    assert [(part["stream"], part["more"]) for part in parts] == [("stderr", True), ("stderr", True)]
 
 
-def test_a_long_plan_is_told_in_several_events() -> None:
+def test_a_long_plan_is_split_into_several_events() -> None:
     steps = [PlannedStep(name=f"step {number} " + "é" * 300, tool="shell") for number in range(200)]
-    found = told(PlanCreated(steps=steps, first=3))
-    assert len(found) > 1
-    names = [step["name"] for part in found for step in part["steps"]]
+
+    parts = checked_split(PlanCreated(steps=steps, first=3))
+
+    assert len(parts) > 1
+
+    names = [step["name"] for part in parts for step in part["steps"]]
     assert names == [truncate_text(step.name, 200) for step in steps]
-    assert [steps[part["first"] - 3].name[:10] for part in found] == [part["steps"][0]["name"][:10] for part in found]
-    assert "first" not in told(PlanCreated(steps=steps))[0]
+    assert [steps[part["first"] - 3].name[:10] for part in parts] == [part["steps"][0]["name"][:10] for part in parts]
+    assert "first" not in checked_split(PlanCreated(steps=steps))[0]
 
 
-def test_a_field_that_is_long_leaves_room_for_the_others() -> None:
-    (found,) = told(
+def test_a_long_field_is_truncated_so_that_the_other_fields_fit() -> None:
+    (data,) = checked_split(
         ToolFinished(
             tool="x",
             status="failed",
@@ -147,16 +156,16 @@ def test_a_field_that_is_long_leaves_room_for_the_others() -> None:
             kept=[".run/step-0.stdout", ".run/step-0.stderr"],
         )
     )
-    assert found["message"] == "\0" * 1999 + "…"
-    assert found["kept"] == [".run/step-0.stdout", ".run/step-0.stderr"]
+    assert data["message"] == "\0" * 1999 + "…"
+    assert data["kept"] == [".run/step-0.stdout", ".run/step-0.stderr"]
 
 
 def test_a_question_may_be_longer_than_an_error() -> None:
-    assert told(RunWaiting(question="x" * 8000)) == [{"question": "x" * 8000}]
-    assert told(RunWaiting(question="x" * 8001)) == [{"question": "x" * 7999 + "…"}]
+    assert checked_split(RunWaiting(question="x" * 8000)) == [{"question": "x" * 8000}]
+    assert checked_split(RunWaiting(question="x" * 8001)) == [{"question": "x" * 7999 + "…"}]
 
 
-def test_arguments_are_cut_where_they_are_long() -> None:
+def test_long_strings_in_arguments_are_truncated() -> None:
     args = {"text": "x" * 201, "short": "y", "n": 1, "in": {"list": ["z" * 300, None]}}
     assert truncate(ToolStarted(tool="t", args=args))["args"] == {
         "text": "x" * 199 + "…",
@@ -164,13 +173,22 @@ def test_arguments_are_cut_where_they_are_long() -> None:
         "n": 1,
         "in": {"list": ["z" * 199 + "…", None]},
     }
-    many = truncate(ToolStarted(tool="t", args={"list": list(range(100_000))}))["args"]["list"]
-    assert many[:3] == [0, 1, 2]
-    assert many[-1] == "…"
+
+
+def test_long_lists_in_arguments_are_truncated() -> None:
+    items = truncate(ToolStarted(tool="t", args={"list": list(range(100_000))}))["args"]["list"]
+    assert items[:3] == [0, 1, 2]
+    assert items[-1] == "…"
+
+
+def test_deeply_nested_arguments_are_truncated() -> None:
     nested: Any = "deep"
     for _ in range(100):
         nested = [nested]
     assert "deep" not in str(truncate(ToolStarted(tool="t", args={"a": nested, "b": "x" * 200})))
-    huge = truncate(ToolStarted(tool="t", args={str(number): 10**4000 for number in range(10)}))["args"]
-    assert huge["0"] == 10**4000
-    assert huge["9"] == "…"
+
+
+def test_huge_integers_in_arguments_count_towards_the_bound() -> None:
+    args = truncate(ToolStarted(tool="t", args={str(number): 10**4000 for number in range(10)}))["args"]
+    assert args["0"] == 10**4000
+    assert args["9"] == "…"

@@ -1,6 +1,6 @@
-"""The scripts against a model: any interleaving of any calls, each of them perhaps sent twice.
+"""Compares the scripts with a model under random interleavings of calls, some of them sent twice.
 
-SWISSBRAIN_MODEL_EXAMPLES=5000 looks longer, and at other interleavings each time.
+SWISSBRAIN_MODEL_EXAMPLES=5000 tries more interleavings, and different ones in each session.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ CHOICE = st.integers(min_value=0, max_value=10_000)
 
 
 class Scripts(RuleBasedStateMachine):
-    """Every rule makes one call of the store and the same call of the model, and compares the answers."""
+    """Rules that each make one call of the store and the same call of the model, and compare the replies."""
 
     tcp: RedisTcpSettings
 
@@ -44,11 +44,11 @@ class Scripts(RuleBasedStateMachine):
         self.redis = RedisTcp(self.tcp)
         self.store = RunStore(self.redis)
         self.model = Model()
-        self.made = 0
+        self.created = 0
         self.leases: list[tuple[str, int]] = []
         self.claimed: dict[tuple[str, int], RunRecord] = {}
-        self.last: Callable[[], None] | None = None
-        self.turn = ClaimSeq("p")
+        self.last_call: Callable[[], None] | None = None
+        self.claim_seq = ClaimSeq("p")
         self.claims: list[tuple[int, ClaimSeq]] = []
         self.do(self.redis.command("FLUSHALL"))
 
@@ -61,23 +61,23 @@ class Scripts(RuleBasedStateMachine):
 
     def call(self, once: Callable[[], None]) -> None:
         once()
-        self.last = once
+        self.last_call = once
 
     def run_id(self, choice: int) -> str:
-        """One of the runs that were ever made, also one that is deleted by now, or one that never was."""
-        return f"run_{choice % (self.made + 1)}"
+        """Return the id of a run that was created, perhaps deleted since, or of one that never existed."""
+        return f"run_{choice % (self.created + 1)}"
 
-    @precondition(lambda self: self.last is not None)
+    @precondition(lambda self: self.last_call is not None)
     @rule()
     def send_again(self) -> None:
-        """The answer of the last call was lost, so it is sent again."""
-        assert self.last
-        self.last()
+        """Repeat the last call, as after a lost reply."""
+        assert self.last_call
+        self.last_call()
 
     @rule(start=st.booleans(), priority=st.integers(0, 8), max_attempts=st.integers(1, 3))
     def create(self, start: bool, priority: int, max_attempts: int) -> None:
-        run_id = f"run_{self.made}"
-        self.made += 1
+        run_id = f"run_{self.created}"
+        self.created += 1
         spec = RunSpec(prompt="x", priority=priority, max_attempts=max_attempts)
 
         def once() -> None:
@@ -90,7 +90,7 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "mark_deleting", "delete"]))
-    def move(self, choice: int, name: str) -> None:
+    def change_status(self, choice: int, name: str) -> None:
         run_id = self.run_id(choice)
 
         def once() -> None:
@@ -101,38 +101,38 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @rule(choice=CHOICE, token=st.sampled_from("abc"), waiting=st.booleans())
-    def again(self, choice: int, token: str, waiting: bool) -> None:
+    def requeue(self, choice: int, token: str, waiting: bool) -> None:
         run_id = self.run_id(choice)
 
         def once() -> None:
             store = self.store
             call = store.resume(run_id, "yes", token=token) if waiting else store.retry(run_id, token=token)
             outcome, _ = self.do(call)
-            assert outcome is self.model.again(run_id, token, waiting=waiting)
+            assert outcome is self.model.requeue(run_id, token, waiting=waiting)
 
         self.call(once)
 
-    @rule(wanted=st.integers(0, 3), woken=st.booleans(), lost=st.booleans())
-    def claim(self, wanted: int, woken: bool, lost: bool) -> None:
-        """`lost`: its answer, as the worker sees it; the next turn takes back what it granted."""
-        turn = ClaimSeq("p", self.turn.number + 1, self.turn.last_acked)
-        heard = turn.number - 1 if turn.last_acked is None else turn.last_acked
-        self.turn = replace(turn, last_acked=heard if lost else None)
-        self.claims.append((wanted, turn))
-        self.call(lambda: self.claim_once(wanted, woken, turn))
+    @rule(wanted=st.integers(0, 3), woken=st.booleans(), reply_lost=st.booleans())
+    def claim(self, wanted: int, woken: bool, reply_lost: bool) -> None:
+        """Claim. `reply_lost`: the worker does not know what was granted, so the next claim undoes this one."""
+        seq = ClaimSeq("p", self.claim_seq.number + 1, self.claim_seq.last_acked)
+        last_acked = seq.number - 1 if seq.last_acked is None else seq.last_acked
+        self.claim_seq = replace(seq, last_acked=last_acked if reply_lost else None)
+        self.claims.append((wanted, seq))
+        self.call(lambda: self.claim_once(wanted, woken, seq))
 
     @precondition(lambda self: self.claims)
     @rule(choice=CHOICE)
     def claim_late(self, choice: int) -> None:
-        """An earlier claim is executed only now, or once more."""
-        wanted, turn = self.claims[choice % len(self.claims)]
-        self.claim_once(wanted, False, turn)
+        """Execute an earlier claim late, as if it had been delayed or repeated by the network."""
+        wanted, seq = self.claims[choice % len(self.claims)]
+        self.claim_once(wanted, False, seq)
 
-    def claim_once(self, wanted: int, woken: bool, turn: ClaimSeq) -> None:
-        taken = woken and self.do(self.redis.command("LPOP", "jobs:pending")) is not None
-        claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, token_taken=taken, seq=turn))
+    def claim_once(self, wanted: int, woken: bool, seq: ClaimSeq) -> None:
+        token_taken = woken and self.do(self.redis.command("LPOP", "jobs:pending")) is not None
+        claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, token_taken=token_taken, seq=seq))
         granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
-        assert granted == self.model.claim(wanted, turn.number, turn.last_acked)
+        assert granted == self.model.claim(wanted, seq.number, seq.last_acked)
         for claim in claimed.claims:
             assert set(claim.journal) == self.model.runs[claim.run.id].journal
         self.leases += granted
@@ -153,29 +153,29 @@ class Scripts(RuleBasedStateMachine):
         pairs = [self.leases[choice % len(self.leases)] for choice in choices]
 
         def once() -> None:
-            held = self.do(self.store.renew([Lease(*pair) for pair in pairs], lease_ms=LEASE_MS))
-            assert [each.outcome for each in held] == [self.model.renew(*pair) for pair in pairs]
+            replies = self.do(self.store.renew([Lease(*pair) for pair in pairs], lease_ms=LEASE_MS))
+            assert [reply.outcome for reply in replies] == [self.model.renew(*pair) for pair in pairs]
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
     @rule(choice=CHOICE, skip=st.integers(-1, 1), events=st.integers(0, 3), key=st.sampled_from([None, "a", "b"]))
     def emit(self, choice: int, skip: int, events: int, key: str | None) -> None:
-        run_id, fence, batch = self.position(choice, skip)
+        run_id, fence, batch = self.lease_and_batch(choice, skip)
         writes = Writes(events=[EVENT] * events, journal={key: "1"} if key else {})
 
         def once() -> None:
-            held = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
-            assert held.outcome is self.model.emit(run_id, fence, batch, events, key)
-            if held.outcome in {Outcome.OK, Outcome.SAME}:
-                assert held.cancel == self.model.runs[run_id].cancel
+            reply = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
+            assert reply.outcome is self.model.emit(run_id, fence, batch, events, key)
+            if reply.outcome in {Outcome.OK, Outcome.SAME}:
+                assert reply.cancel == self.model.runs[run_id].cancel
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
     @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)))
     def finish(self, choice: int, skip: int, status: Status) -> None:
-        run_id, fence, batch = self.position(choice, skip)
+        run_id, fence, batch = self.lease_and_batch(choice, skip)
         writes = Writes(events=[NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": status.value})])
 
         def once() -> None:
@@ -185,17 +185,17 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), way=st.sampled_from(["wait", "drain", "burn"]))
-    def leave(self, choice: int, skip: int, way: str) -> None:
-        run_id, fence, batch = self.position(choice, skip)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["wait", "drain", "burn"]))
+    def give_up_lease(self, choice: int, skip: int, how: str) -> None:
+        run_id, fence, batch = self.lease_and_batch(choice, skip)
         writes = Writes(events=[EVENT])
 
         def once() -> None:
             lease = self.lease(run_id, fence, batch)
-            if way == "wait":
+            if how == "wait":
                 assert self.do(self.store.wait(lease, writes)) is self.model.wait(run_id, fence, batch)
                 return
-            burn = way == "burn"
+            burn = how == "burn"
             outcome = self.do(self.store.release(lease, writes, delay_ms=0, burn=burn))
             assert outcome is self.model.release(run_id, fence, batch, burn=burn)
 
@@ -215,8 +215,8 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    def position(self, choice: int, skip: int) -> tuple[str, int, int]:
-        """A lease that was held at some time, and a batch number: the next one, one before, or one too far."""
+    def lease_and_batch(self, choice: int, skip: int) -> tuple[str, int, int]:
+        """Return run and fence of a lease granted at some time, and a batch number: the next, a repeat, or a gap."""
         run_id, fence = self.leases[choice % len(self.leases)]
         run = self.model.runs.get(run_id)
         return run_id, fence, max(1, (run.batch if run else 0) + 1 + skip)

@@ -1,4 +1,4 @@
-"""What has gone into the archive leaves Redis, and the record says so; only the run's last owner may say it."""
+"""`trim`: archived events are deleted from Redis and named in the record, on behalf of the run's last owner only."""
 
 from infra.contract.log import Segment
 from infra.contract.queue import Lease, Writes
@@ -9,7 +9,7 @@ from tests.support.logs import events_in_redis
 LEASE_MS = 40
 
 
-async def logged(driver: Driver, run_id: str) -> list[int]:
+async def stored_seqs(driver: Driver, run_id: str) -> list[int]:
     return [each.seq for each in await events_in_redis(driver.store, run_id)]
 
 
@@ -18,26 +18,30 @@ async def emit(driver: Driver, lease: Lease, *numbers: int) -> None:
     lease.batch += 1
 
 
-async def test_the_archived_events_but_the_last_leave_redis_and_the_next_owner_knows(driver: Driver) -> None:
+async def test_archived_events_are_deleted_and_the_next_owner_gets_the_segments(driver: Driver) -> None:
     run_id = await driver.create()
     claim, lease = await driver.claim(lease_ms=LEASE_MS)
     await emit(driver, lease, 2, 3)
     await emit(driver, lease, 4, 5)
+
     assert await driver.store.trim(claim.run, [Segment(1, 3, 1)]) is Outcome.OK
     assert await driver.store.trim(claim.run, [Segment(1, 3, 1)]) is Outcome.OK
-    assert await logged(driver, run_id) == [2, 3, 4, 5]
+    assert await stored_seqs(driver, run_id) == [2, 3, 4, 5]
+
     log = await driver.store.log(run_id)
     assert (log.archived, log.seq, log.status) == (3, 5, Status.RUNNING)
-    await driver.lapse(LEASE_MS)
-    again, second = await driver.claim()
-    assert list(again.segments) == [Segment(1, 3, 1)]
+
+    await driver.let_lease_expire(LEASE_MS)
+    reclaimed, second = await driver.claim()
+    assert list(reclaimed.segments) == [Segment(1, 3, 1)]
     assert await driver.store.trim(claim.run, [Segment(1, 5, 1)]) is Outcome.LOST
-    assert await driver.store.trim(again.run, [*again.segments, Segment(4, 6, 2)]) is Outcome.OK
+    assert await driver.store.trim(reclaimed.run, [*reclaimed.segments, Segment(4, 6, 2)]) is Outcome.OK
+
     await emit(driver, second, 8)
-    assert await logged(driver, run_id) == [6, 7, 8]
+    assert await stored_seqs(driver, run_id) == [6, 7, 8]
 
 
-async def test_one_that_is_executed_again_after_a_later_one_takes_nothing_back(driver: Driver) -> None:
+async def test_a_trim_repeated_after_a_later_trim_changes_nothing(driver: Driver) -> None:
     run_id = await driver.create()
     claim, lease = await driver.claim()
     await emit(driver, lease, 2, 3)
@@ -48,43 +52,48 @@ async def test_one_that_is_executed_again_after_a_later_one_takes_nothing_back(d
     assert list((await driver.store.log(run_id)).segments) == [first, second]
 
 
-async def test_an_entry_leaves_as_a_whole_or_not_at_all(driver: Driver) -> None:
+async def test_a_stream_entry_with_unarchived_events_is_not_deleted(driver: Driver) -> None:
     run_id = await driver.create()
     claim, lease = await driver.claim()
     await emit(driver, lease, 2, 3, 4)
     await driver.store.trim(claim.run, [Segment(1, 3, 1)])
-    assert await logged(driver, run_id) == [2, 3, 4]
+    assert await stored_seqs(driver, run_id) == [2, 3, 4]
 
 
-async def test_a_log_that_has_ended_is_archived_and_still_expires_and_goes_on_after_a_retry(driver: Driver) -> None:
+async def test_the_log_of_a_finished_run_is_archived_expires_and_is_continued_by_a_retry(driver: Driver) -> None:
     run_id = await driver.create()
     claim, lease = await driver.claim()
     await driver.store.finish(lease, Status.FAILED, Writes(events=[END]))
+
     assert await driver.store.trim(claim.run, [Segment(1, 2, 1)]) is Outcome.OK
-    assert await logged(driver, run_id) == [2]
+    assert await stored_seqs(driver, run_id) == [2]
     assert int(str(await driver.redis.command("TTL", f"run:{run_id}"))) > 0
     assert (await driver.store.retry(run_id, token="t"))[0] is Outcome.OK
-    assert await logged(driver, run_id) == [2, 3]
-    again, _ = await driver.claim()
-    assert list(again.segments) == [Segment(1, 2, 1)]
+    assert await stored_seqs(driver, run_id) == [2, 3]
+
+    reclaimed, _ = await driver.claim()
+    assert list(reclaimed.segments) == [Segment(1, 2, 1)]
 
 
-async def test_a_deleted_run_and_a_new_one_of_the_same_id_are_left_alone(driver: Driver) -> None:
+async def test_a_trim_changes_neither_a_deleted_run_nor_a_new_run_of_the_same_id(driver: Driver) -> None:
     run_id = await driver.create()
     claim, lease = await driver.claim()
     await driver.store.finish(lease, Status.SUCCEEDED, Writes(events=[END]))
     await delete(driver.store, run_id)
     before = await driver.dump()
+
     assert await driver.store.trim(claim.run, [Segment(1, 2, 1)]) is Outcome.GONE
     assert await driver.dump() == before
-    await driver.lapse(1)
+
+    await driver.let_lease_expire(1)
     await driver.store.create(run_id, USER, claim.run.spec, start=True, digest="d")
     await driver.claim()
+
     assert await driver.store.trim(claim.run, [Segment(1, 2, 1)]) is Outcome.GONE
-    assert await logged(driver, run_id) == [1]
+    assert await stored_seqs(driver, run_id) == [1]
 
 
-async def test_a_run_that_is_being_deleted_gets_no_more_segments(driver: Driver) -> None:
+async def test_a_run_being_deleted_gets_no_more_segments(driver: Driver) -> None:
     run_id = await driver.create()
     claim, lease = await driver.claim()
     await driver.store.finish(lease, Status.SUCCEEDED, Writes(events=[END]))
@@ -94,7 +103,7 @@ async def test_a_run_that_is_being_deleted_gets_no_more_segments(driver: Driver)
     assert await driver.dump() == before
 
 
-async def test_the_keys_are_those_that_were_there(driver: Driver) -> None:
+async def test_a_trim_creates_no_key(driver: Driver) -> None:
     await driver.create()
     claim, _ = await driver.claim()
     keys = sorted(strings(await driver.redis.command("KEYS", "*")))

@@ -1,4 +1,4 @@
-"""The pure parts: states, keys, paths, tool arguments, models, codec."""
+"""Pure functions of the contract: states, keys, paths, tool arguments, models, codec, script headers."""
 
 import re
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from infra.contract.states import NEXT, TERMINAL, Status
 from infra.contract.tools import TOOLS, parse_args
 
 
-def test_every_status_has_its_row_of_transitions() -> None:
+def test_every_status_has_a_row_of_transitions() -> None:
     assert set(NEXT) == set(Status)
     assert {status for status in Status if not NEXT[status] - {Status.QUEUED}} == TERMINAL
 
 
-def test_the_scripts_are_given_the_table_of_transitions() -> None:
+def test_the_scripts_contain_the_table_of_transitions() -> None:
     text = scripts.load("start").text
     assert "created = { cancelled = true, queued = true }" in text
     assert "succeeded = {  }" in text
 
 
-LUA = sorted(path.stem for path in Path(scripts.__file__).parent.glob("*.lua") if path.stem != "lib")
+SCRIPT_NAMES = sorted(path.stem for path in Path(scripts.__file__).parent.glob("*.lua") if path.stem != "lib")
 
 
-@pytest.mark.parametrize("name", LUA)
+@pytest.mark.parametrize("name", SCRIPT_NAMES)
 def test_a_script_defines_a_local_for_each_name_in_its_header(name: str) -> None:
     script = scripts.load(name)
     assert script.keys
@@ -47,24 +47,24 @@ def test_a_script_defines_a_local_for_each_name_in_its_header(name: str) -> None
     [{"token": "t", "tokens": "t"}, {}, {"token": "t", "id": "other", "unknown": 1}],
 )
 async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict[str, str]) -> None:
-    class Nothing:
+    class UnusedRedis:
         async def command(self, *args: Argument) -> Reply:
-            raise AssertionError("nothing may be sent")
+            raise AssertionError("the call was sent to Redis")
 
         async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-            raise AssertionError("nothing may be sent")
+            raise AssertionError("the call was sent to Redis")
 
         async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
-            raise AssertionError("nothing may be sent")
+            raise AssertionError("the call was sent to Redis")
 
-    caller = scripts.ScriptCaller(Nothing(), Keys())
+    caller = scripts.ScriptCaller(UnusedRedis(), Keys())
     with pytest.raises(TypeError, match="'retry' takes the arguments"):
         await caller.call(scripts.load("retry"), args, run_id="r")
     with pytest.raises(TypeError, match="no further"):
         await caller.call(scripts.load("retry"), {"token": "t"}, run_id="r", more_args=["x"])
 
 
-def test_the_prefix_stands_before_every_key_and_channel() -> None:
+def test_every_key_and_channel_starts_with_the_prefix() -> None:
     keys = Keys("{sb}:")
     names = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead, keys.control]
     names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u")]
@@ -98,7 +98,7 @@ def test_a_plain_relative_path_is_allowed(path: str) -> None:
         "x/" * 257 + "x",
     ],
 )
-def test_any_other_path_is_refused_with_its_field(path: str) -> None:
+def test_an_invalid_path_is_rejected_with_its_field(path: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         workspace_path(path, field="$.x")
     assert caught.value.field == "$.x"
@@ -135,18 +135,18 @@ def test_an_allowed_path_never_leaves_its_folder(path: str) -> None:
         ("file_read", {"path": "a", "max_bytes": -1}, "$.plan[0].args.max_bytes"),
     ],
 )
-def test_bad_tool_arguments_are_refused_where_they_stand(tool: str, args: dict[str, object], field: str) -> None:
+def test_invalid_tool_arguments_are_rejected_with_their_field(tool: str, args: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         RunSpec(plan=[PlanStep(tool=tool, args=args)]).check()
     assert caught.value.field == field
 
 
-def test_an_unknown_tool_is_told_the_known_ones() -> None:
+def test_the_error_for_an_unknown_tool_lists_the_allowed_tools() -> None:
     with pytest.raises(InvalidInput, match="unknown tool 'fly'; allowed are code, file_delete"):
         parse_args("fly", {}, at="$")
 
 
-def test_an_unknown_field_is_refused_by_name() -> None:
+def test_the_error_for_an_unknown_field_names_it() -> None:
     with pytest.raises(InvalidInput, match="unknown field `cwd`"):
         parse_args("shell", {"command": "ls", "cwd": "/"}, at="$")
 
@@ -156,22 +156,22 @@ def test_a_run_needs_a_prompt_or_a_plan() -> None:
         RunSpec().check()
 
 
-def test_all_tools_document_themselves() -> None:
+def test_all_tool_arguments_have_docstrings() -> None:
     assert all(kind.__doc__ for kind in TOOLS.values())
     assert MAX_PLAN_STEPS == 200
 
 
-def test_a_batch_numbers_its_events() -> None:
+def test_a_decoded_batch_numbers_its_events() -> None:
     events = [NewEvent(ts=1, type="log", data={"n": n}) for n in range(3)]
     decoded = codec.decode_batch(f'{{"first":7,"events":{codec.encode_events(events)}}}')
     assert [event.seq for event in decoded] == [7, 8, 9]
     assert [event.data["n"] for event in decoded] == [0, 1, 2]
 
 
-def test_events_of_a_newer_release_are_still_read() -> None:
+def test_events_with_unknown_fields_of_a_newer_release_are_decoded() -> None:
     decoded = codec.decode_batch('{"first":1,"events":[{"ts":1,"type":"model.delta","new":1,"data":{}}],"new":2}')
     assert decoded[0].type == "model.delta"
 
 
-def test_the_same_value_is_always_the_same_text() -> None:
+def test_equal_values_are_encoded_as_equal_text() -> None:
     assert codec.encode({"b": 1, "a": 2}) == codec.encode({"a": 2, "b": 1})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.__main__ import APART, BENCHMARKS
+from bench.__main__ import BENCHMARKS, SELF_CONTAINED
 from swissbrain.cli import app
 from tests.docs.pages import DOCS, PAGES, ROOT, code, files, name_of
 
@@ -66,9 +66,11 @@ def test_each_module_that_is_run_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_each_benchmark_exists(page: Path) -> None:
     listed = [names for line in code(page) for names in re.findall(r"python -m bench((?: [a-z\d-]+)+)", line)]
-    assert {name for names in listed for name in names.split()} <= {*BENCHMARKS, *APART}
+    assert {name for names in listed for name in names.split()} <= {*BENCHMARKS, *SELF_CONTAINED}
 
 
 def test_the_page_on_benchmarks_names_every_benchmark() -> None:
     page = (DOCS / "benchmarks.md").read_text()
-    assert [name for name in (*BENCHMARKS, *APART) if not re.search(rf"python -m bench[^`]*\b{name}\b", page)] == []
+    assert [
+        name for name in (*BENCHMARKS, *SELF_CONTAINED) if not re.search(rf"python -m bench[^`]*\b{name}\b", page)
+    ] == []
