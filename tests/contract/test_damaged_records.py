@@ -93,7 +93,7 @@ async def test_a_damaged_leased_run_does_not_stop_the_recovery_of_the_others(dri
     ids = [await driver.create() for _ in range(3)]
     assert len((await driver.store.claim("lost", 3, lease_ms=1)).claims) == 3
     await damage(driver.redis, ids[1])
-    await driver.lapse(3)
+    await driver.let_lease_expire(3)
 
     reply = await driver.store.claim("w", 3, lease_ms=LEASE_MS)
 
