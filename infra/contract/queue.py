@@ -8,8 +8,8 @@ attempt does count: its record may be too large for a reply, and it must not be 
 calls again, the lease bounds the delay.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -58,11 +58,13 @@ class ClaimReply:
     """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
 
     `unreadable`: leases of granted runs whose records cannot be decoded; another worker could not decode them either.
+    `set_aside`: id → reason of runs whose records the script could not process; they are no longer in the queue.
     """
 
     claims: list[Claim]
     unreadable: list[Lease]
     next_ms: int | None
+    set_aside: Mapping[str, str] = field(default_factory=dict)
 
 
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,8 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
 class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     """Number of runs in each part of the queue.
 
-    `pending` counts wake tokens; it equals `ready` whenever no claim is under way.
+    `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
+    were set aside because their records are damaged.
     """
 
     pending: int
@@ -95,3 +98,4 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int
     running: int
     dead: int
+    unreadable: int = 0

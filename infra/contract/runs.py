@@ -168,7 +168,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Page of a user's runs, newest first. `cursor` (creation in ms, run id) is the start of the next page, if any."""
+    """Page of a user's runs, newest first. `cursor` (creation in ms, run id) is the start of the next page, if any.
+
+    `unreadable`: ids of the runs in this part of the list whose records are damaged, or of a newer release.
+    """
 
     runs: list[RunHead]
     cursor: tuple[int, str] | None
+    unreadable: list[str] = []

@@ -19,6 +19,7 @@ the worker ends after RELEASE_S, and the leases expire.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Coroutine
 from typing import Any, Protocol
@@ -181,6 +182,8 @@ class WorkerLoop:
         self._more_ready = wanted > 0 and len(reply.claims) == asked_for
         for claim in reply.claims:
             self._start(claim, sent_at)
+        for run_id, reason in reply.set_aside.items():
+            log("run.set_aside", level=logging.ERROR, run_id=run_id, reason=reason)
         for lease in reply.unreadable:
             await self._runner.fail_unreadable(lease)
 
