@@ -6,6 +6,11 @@ of its claim. After a reply was lost, the next claim carries the number of the l
 no worker has begun them, so no attempt is counted. If that happens twice in a row to a run that was granted alone, the
 attempt does count: its record may be too large for a reply, and it must not be granted for ever. Until the worker
 calls again, the lease bounds the delay.
+
+How are the runs of a crashed worker recovered? By the expiry of their leases, in general. Faster if the worker's host
+can prove that the process has ended: a worker process writes its name into a locked file before its first claim
+(`infra.scratch_root`). The process that gets the lock next passes the name to its claims (`dead`) until one is
+answered; such a claim requeues the runs that are leased to that name, with the outcome `worker_restarted`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,16 +42,21 @@ class Lease:
         self.batch = 0
 
 
+MAX_DEAD_PROCESSES = 16
+
+
 @dataclass(frozen=True)
 class ClaimSeq:
     """Sequence number of a claim within one worker process.
 
-    `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None.
+    `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None. `dead`: names of
+    worker processes that have ended, at most MAX_DEAD_PROCESSES; the claim recovers their runs first.
     """
 
     process: str = ""
     number: int = 0
     last_acked: int | None = None
+    dead: tuple[str, ...] = ()
 
 
 UNNUMBERED = ClaimSeq()

@@ -54,6 +54,7 @@ class WorkQueue(RunReader):
                 "claim_seq": seq.number,
                 "last_acked": -1 if seq.last_acked is None else seq.last_acked,
             },
+            more_args=seq.dead,
         )
         next_ms, set_aside, *records = codec.items(reply)
         claims, unreadable = [], []

@@ -1,10 +1,11 @@
 -- KEYS: pending, ready, delayed, leases, dead, unreadable
 -- ARGV: worker, wanted (number), lease_ms (number), run_prefix, channel_prefix, retention_s (number), control,
---   version (number), token_taken (number), process, claim_seq (number), last_acked (number)
+--   version (number), token_taken (number), process, claim_seq (number), last_acked (number), then dead process
 -- Reply: ms until the next lease expiry or due run (-1 if there is none), a flat list of run ids that were set aside with
 -- the reason for each, then one flat record for each granted run.
 -- `token_taken` is 1 if the worker has taken a wake token since its last claim. `claim_seq` is the number of this claim
 -- within `process`; `last_acked` is the number of the last claim whose reply arrived if later replies were lost, else -1.
+-- The dead processes are earlier workers on this host of which `process` knows that they have ended.
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers them all.
 
 local NEWER_MS = 1000
@@ -100,6 +101,23 @@ local function take_back(id)
   end
 end
 
+-- Recovers the run of a worker process that has ended, without waiting for its lease. The attempt counts. A run whose previous
+-- attempt was lost too waits for its lease: if it kills its workers, it must not use up the attempts of the runs beside it
+-- within seconds.
+local dead_processes = {}
+for index = MORE, #ARGV do
+  dead_processes[ARGV[index]] = true
+end
+
+local function recover_from_dead(id)
+  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
+  local by = (held[1] or ''):match('^(.*):%d+:%d+$')
+  if not dead_processes[by or ''] then return end
+  local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
+  local outcome = before and cjson.decode(before).outcome
+  if outcome ~= 'lease_expired' and outcome ~= 'worker_restarted' then recover(id, 'worker_restarted', true) end
+end
+
 local function promote(id)
   local priority = redis.call('HGET', run_prefix .. id, 'priority')
   local score = priority and order(priority, us)
@@ -153,6 +171,9 @@ end
 
 if last_acked >= 0 then
   for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do isolated(take_back, id) end
+end
+if #ARGV >= MORE then
+  for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do isolated(recover_from_dead, id) end
 end
 next_lease = sweep(leases, expired)
 next_due = sweep(delayed, promote)
