@@ -93,7 +93,8 @@ class Attempt(_Response, frozen=True):
 
     `attempt` is its number since the last retry; a drained or unanswered claim is not counted. `outcome`: a terminal
     status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost) or
-    `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    `worker_restarted` (the process of the worker ended, and another one took its place) or `unanswered` (the reply to the
+    claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int
