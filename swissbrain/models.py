@@ -92,8 +92,8 @@ class Attempt(_Response, frozen=True):
     """Claim of a run by a worker.
 
     `attempt` is its number since the last retry; a drained or unanswered claim is not counted. `outcome`: a terminal
-    status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost) or
-    `worker_restarted` (the process of the worker ended, and another one took its place) or `unanswered` (the reply to the
+    status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost),
+    `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered` (the reply to the
     claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
