@@ -1,5 +1,6 @@
 """HTTP to the API: send one request, retry it where that may help, decode the response."""
 
+import math
 import re
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -85,7 +86,9 @@ class Transport:
             if request.json is not None:
                 headers["Content-Type"] = "application/json"
                 # msgspec encodes only dict; the hook converts other mappings.
-                content = msgspec.json.encode(request.json, enc_hook=dict)
+                body = msgspec.to_builtins(request.json, enc_hook=dict)
+                _check_finite(body, "$")
+                content = msgspec.json.encode(body)
             if request.key is not None:
                 if not _VISIBLE_ASCII.fullmatch(request.key):
                     raise ClientError("an idempotency key consists of visible ASCII characters")
@@ -107,6 +110,18 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         self.http.close()
+
+
+def _check_finite(value: Any, at: str) -> None:
+    """Raise ClientError for a number that JSON does not have: msgspec would send it as null, which means no limit."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ClientError(f"the request cannot be sent: {at} is {value}, which is not a number of JSON")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_finite(item, f"{at}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_finite(item, f"{at}[{index}]")
 
 
 def unsendable(exc: Exception) -> ClientError:

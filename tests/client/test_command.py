@@ -70,6 +70,17 @@ def test_options_of_run_become_fields_of_the_request(api: ScriptedServer, swissb
     assert api.requests[1].headers["idempotency-key"] == "k"
 
 
+@pytest.mark.parametrize("text", ["a\r\nb\rc\nd", "\r", "\n", "\ufeffa", "\u2028\u0085\x0c", ""])
+def test_a_file_of_a_plan_is_sent_as_it_is(api: ScriptedServer, swissbrain: Command, tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    plan = b'[{"tool": "message",\r\n "args": {"text": {"$file": "t.txt"}}}]'
+    api.always = ok(run("run_7"), 201)
+    for mark in (b"", b"\xef\xbb\xbf"):  # editors on Windows begin a JSON file with a byte order mark
+        (tmp_path / "p.json").write_bytes(mark + plan)
+        assert swissbrain("run", "--plan", "p.json").code == 0
+        assert api.requests[-1].json["plan"][0]["args"]["text"] == text
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3), ("of-a-later-release", 0)]
 )

@@ -221,6 +221,20 @@ def test_unsendable_arguments_are_rejected_without_a_request(api: ScriptedServer
     assert api.requests == []
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_rejected_by_their_place(
+    api: ScriptedServer, client: Client, number: float
+) -> None:
+    for ask, place in (
+        (lambda: client.create_run(prompt="x", timeout_s=number), r"\$\.timeout_s"),
+        (lambda: client.create_run(plan=[PlanStep(tool="shell", timeout_s=number)]), r"\$\.plan\[0\]\.timeout_s"),
+        (lambda: client.fork("a", 1, plan=[{"tool": "x", "args": {"a": (1, number)}}]), r"\$\.plan\[0\]\.args\.a\[1\]"),
+    ):
+        with pytest.raises(ClientError, match=f"{place} is -?(nan|inf), which is not a number of JSON"):
+            ask()
+    assert api.requests == []
+
+
 def test_plans_may_be_any_mappings(api: ScriptedServer, client: Client) -> None:
     api.always = ok(run(), 201)
     step = MappingProxyType({"tool": "message", "args": MappingProxyType({"text": "x"})})
