@@ -234,3 +234,21 @@ def test_the_list_of_runs_shows_error_codes(api: ScriptedServer, swissbrain: Com
     shown = swissbrain("runs").out
     assert "failed: worker_lost" in shown
     assert "queued  " in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["\x7f\x9b31m", "\u202e\u2066\u061c", "\u2028\u2029\x85", "\U000e0041", "é ü 中 😀 \u00a0", "\x1b[2J"]
+)
+def test_json_has_no_character_that_a_terminal_obeys(api: ScriptedServer, swissbrain: Command, text: str) -> None:
+    api.always = ok(run("run_1", prompt=text, metadata={text: text}))
+    code, out, _ = swissbrain("show", "run_1", "--json")
+    assert code == 0
+    shown = json.loads(out)
+    assert (shown["prompt"], shown["metadata"]) == (text, {text: text})
+    assert out.endswith("\n")
+    assert out[:-1].isprintable()
+
+
+def test_printable_characters_of_json_are_not_escaped(api: ScriptedServer, swissbrain: Command) -> None:
+    api.always = ok(run("run_1", prompt="é ü 中 😀"))
+    assert '"é ü 中 😀"' in swissbrain("show", "run_1", "--json").out
