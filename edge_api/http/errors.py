@@ -153,6 +153,12 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "the run store did not answer; the request may have been carried out, repeat it with its Idempotency-Key",
         _RETRY,
     ),
+    domain.StoreFull: _Kind(
+        HTTPStatus.INSUFFICIENT_STORAGE,
+        "store-full",
+        "The run store is full",
+        "the run store has no memory left and refused the change; delete ended runs, or give Redis more memory",
+    ),
     domain.FilesUnavailable: _Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "files-unavailable",
@@ -199,8 +205,9 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
 async def _on_error(request: Request, exc: Exception) -> Response:
     problem, headers = describe(exc)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Not `request.url`, which cannot be built from every Host header.
         reason = f"{type(exc).__name__}: {exc}"
-        log("request.failed", level=logging.WARNING, status=problem.status, path=request.url.path, reason=reason)
+        log("request.failed", level=logging.WARNING, status=problem.status, path=request.scope["path"], reason=reason)
     return respond(problem, headers)
 
 

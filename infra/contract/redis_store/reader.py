@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from infra.contract import journal
-from infra.contract.errors import FileMissing, RunGone
+from infra.contract.errors import FileMissing, RunGone, StoreFull, StoreRejected
 from infra.contract.files import FileEntry
 from infra.contract.keys import Keys
 from infra.contract.log import Event, RunLog
@@ -112,8 +112,18 @@ class RunReader:
         return QueueDepths(pending=pending, ready=ready, delayed=delayed, running=running, dead=dead)
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable if Redis cannot be reached."""
-        await self._redis.command("PING")
+        """Raise StoreUnavailable if Redis cannot be reached, StoreFull if it has no memory left for writes."""
+        try:
+            info = str(await self._redis.command("INFO", "memory"))
+        except StoreRejected:
+            # A user without the right to INFO, or a service without the command.
+            await self._redis.command("PING")
+            return
+        numbers = dict(line.partition(":")[::2] for line in info.splitlines())
+        used, limit = (int(numbers.get(name, "0")) for name in ("used_memory", "maxmemory"))
+        # With another policy, Redis evicts keys instead of refusing writes.
+        if numbers.get("maxmemory_policy") == "noeviction" and 0 < limit <= used:
+            raise StoreFull(f"Redis uses {used} bytes of memory; its limit is {limit}")
 
     async def _ids(self, user: str, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
         """Return the next `limit` positions of the index, newest first; positions of the same ms by descending id."""
