@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -178,16 +179,21 @@ def _retry_after_s(response: httpx.Response) -> float:
     text: Any = response.headers.get("retry-after", "")
     if text.isdecimal():
         return min(MAX_RETRY_AFTER_S, float(text))
-    try:
-        until = parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
+    until = _http_date(text)
+    if until is None:
         return 0.0  # absent or garbage: the backoff alone applies
+    # By the server's own clock, if it tells it: the one of this machine may be wrong by hours.
+    now = _http_date(response.headers.get("date", ""))
+    return min(MAX_RETRY_AFTER_S, max(0.0, until - (time.time() if now is None else now)))
+
+
+def _http_date(text: str) -> float | None:
+    """Return a date of HTTP in any of its three forms as seconds since the epoch, None for other text."""
     try:
-        # The server's own clock, if it tells it: the one of this machine may be wrong by hours.
-        now = parsedate_to_datetime(response.headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
-        now = time.time()
-    return min(MAX_RETRY_AFTER_S, max(0.0, until - now))
+        # The form of asctime has no zone; HTTP means UTC.
+        return parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def _wait(state: RetryCallState) -> float:

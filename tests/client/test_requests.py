@@ -12,7 +12,7 @@ import pytest
 
 from swissbrain import ApiError, Client, ClientError, Unreachable
 from swissbrain.models import PlanStep
-from swissbrain.transport import ATTEMPTS
+from swissbrain.transport import ATTEMPTS, _http_date
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,
@@ -125,6 +125,19 @@ def test_retry_after_may_be_a_date_by_the_clock_of_the_server(
     client.get_run("a")
     (pause,) = pauses
     assert min_pause_s <= pause <= max(min_pause_s, 5)
+
+
+@pytest.mark.parametrize(
+    "form", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+)
+def test_the_three_forms_of_a_date_mean_the_same_in_every_zone(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert _http_date(form) == 784111777
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_retry_after_as_a_date_without_a_clock_of_the_server(
