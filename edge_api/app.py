@@ -1,5 +1,6 @@
 """The application: `create_app` builds routes, access checks and the API description from the endpoint rows."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp
 
 from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
 from edge_api.http import event_schema, openapi
+from edge_api.http.base_path import BasePath
 from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import HANDLERS, LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
@@ -97,19 +99,22 @@ def end_streams(app: Starlette) -> None:
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
-    last_resort = Middleware(LastResort)
+    inner = [Middleware(LastResort)]
+    if settings.base_path:
+        inner.append(Middleware(BasePath, settings.base_path))
     if not settings.cors_origins:
-        return [last_resort]
+        return inner
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "DELETE"),
-        allow_headers=("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
+        # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
+        allow_headers=("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,
     )
     # CORS is outermost: a page can read an error, also an unexpected one, only if it has the CORS headers.
-    return [cors, last_resort]
+    return [cors, *inner]
 
 
 def _routes(endpoints: Sequence[ApiEndpoint], authenticate: Authenticate, stream_tokens: StreamTokens) -> list[Route]:
@@ -128,7 +133,10 @@ def _route(
         principal, request = await _authorize(endpoint, request, authenticate, stream_tokens)
         return await endpoint.handler(request, principal)
 
-    return Route(path, dispatch, methods=list(by_method))
+    route = Route(path, dispatch, methods=list(by_method))
+    # Starlette's `$` also matches before a line feed at the end, so that `/health%0a` would be `/health`.
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
+    return route
 
 
 async def _authorize(

@@ -5,21 +5,23 @@ event loop that Mangum uses for all requests.
 """
 
 import functools
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 from starlette.applications import Starlette
 
 from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
-from edge_api.http.errors import MEDIA_TYPE
-from edge_api.lambda_events import WARM, is_request
+from edge_api.http.errors import MEDIA_TYPE, describe
+from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
 from edge_api.settings import EdgeSettings
 from infra.contract.redis_store.commands import RunCommands
-from infra.logging import configure
+from infra.logging import configure, log
 from infra.redis_rest import RedisRest
 from infra.settings import Env
 from infra.workspace import Workspaces
@@ -52,4 +54,18 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     serve = _mangum()
     if not is_request(event):
         return dict(WARM)
-    return dict(serve(dict(event), context))
+    try:
+        request = normalized(event)
+        _ = serve.infer(request, context).scope
+    except Exception as exc:  # noqa: BLE001
+        # Junk in a request must not become an error of the function: a 502 for clients, an alarm for operators.
+        log("lambda.unreadable", level=logging.ERROR, error=exc)
+        return _unreadable()
+    return dict(serve(request, context))
+
+
+def _unreadable() -> dict[str, Any]:
+    problem, _ = describe(UNREADABLE)
+    headers = {"content-type": MEDIA_TYPE, "cache-control": "no-store"}
+    body = msgspec.json.encode(problem).decode()
+    return {"statusCode": problem.status, "headers": headers, "body": body, "isBase64Encoded": False}

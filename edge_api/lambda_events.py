@@ -1,9 +1,70 @@
-"""Events that reach a Lambda function: HTTP requests, and warm-ups."""
+"""Events that reach a Lambda function: HTTP requests from several services, and warm-ups.
+
+Mangum tells the types apart and converts them to ASGI. What it does not know about them is put right here, before.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from edge_api.http.errors import BadRequest
 
 WARM = {"warm": True}
 """Response to an event that is not an HTTP request, such as a scheduled warm-up."""
+UNREADABLE = BadRequest("the function cannot read the request: its path or its headers are malformed")
+
+DEFAULT_STAGE = "$default"
+_HOST = re.compile(r"[^\s:,\[\]]+(?::[0-9]{1,5})?")
+_PORT = re.compile(r"[0-9]{1,5}")
+_CHECKED = {"host": _HOST, "x-forwarded-port": _PORT}
 
 
 def is_request(event: object) -> bool:
     """Return whether an event comes from a function URL, an API gateway or a load balancer."""
     return isinstance(event, dict) and "requestContext" in event
+
+
+def normalized(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event of a request as Mangum reads it correctly.
+
+    Its path is encoded and without the stage, and the headers from which Mangum reads the name and the port of the
+    server hold no junk. Raises KeyError, TypeError or AttributeError for an event of another form.
+    """
+    context = event["requestContext"]
+    changed = {**event, "headers": _headers(event.get("headers") or {})}
+    if event.get("multiValueHeaders"):
+        changed["multiValueHeaders"] = _headers(event["multiValueHeaders"])
+    # REST APIs and load balancers have no version. They hand over the path as it came, without a stage.
+    if event.get("version") == "2.0":
+        path = event["rawPath"] if _is_function_url(context) else _http_api_path(event["rawPath"], context)
+        changed["requestContext"] = {**context, "http": {**context["http"], "path": path}}
+    elif event.get("version") == "1.0":
+        changed["path"] = _http_api_path(event["path"], context)
+    return changed
+
+
+def _is_function_url(context: Mapping[str, Any]) -> bool:
+    return ".lambda-url." in context.get("domainName", "")
+
+
+def _http_api_path(path: str, context: Mapping[str, Any]) -> str:
+    """Return the path of an HTTP API encoded and without its stage."""
+    stage = context.get("stage", DEFAULT_STAGE)
+    if stage != DEFAULT_STAGE and f"{path}/".startswith(f"/{stage}/"):
+        path = path[len(stage) + 1 :] or "/"
+    # An HTTP API has decoded the path, and Mangum decodes it again: the file `a%20b` would become `a b`.
+    return quote(path, errors="surrogatepass")
+
+
+def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers without those on which Mangum would fail; the application uses neither of them."""
+    # Anybody can send them: scanners write `[::1]` or `${ip}` into `Host`.
+    return {name: value for name, value in headers.items() if _is_usable(name.lower(), value)}
+
+
+def _is_usable(name: str, value: Any) -> bool:
+    if name not in _CHECKED:
+        return True
+    values = value if isinstance(value, list) else [value]
+    return len(values) == 1 and isinstance(values[0], str) and bool(_CHECKED[name].fullmatch(values[0]))

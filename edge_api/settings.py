@@ -15,6 +15,7 @@ SCOPES = frozenset({READ_RUNS, WRITE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
+_BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
 
 
@@ -22,9 +23,10 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Static API key: user, scopes, and the SHA-256 (hex) of the token. The token itself is stored nowhere."""
 
     # The user id becomes part of Redis keys and of object keys, so it has only characters that need no quoting in both.
-    user: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}$")]
+    # `\Z`, because `$` would allow a line feed at the end.
+    user: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}\Z")]
     scopes: Annotated[list[str], msgspec.Meta(min_length=1)]
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class ApiSettings:
     """Settings of the application. `stream_hold_s` 0: a log stream has no time limit.
 
     `cors_origins`: origins of the pages that may call the API, `*` for all. `stream_token_keys`: the first key signs,
-    every key verifies; without keys there are no stream tokens.
+    every key verifies; without keys there are no stream tokens. `base_path`: path before all paths of the API, as a
+    custom domain or a proxy adds it; requests without it are served as well.
     """
 
     log_mode: str = "stream"
@@ -44,11 +47,12 @@ class ApiSettings:
     max_body_bytes: int = 1024 * 1024
     cors_origins: tuple[str, ...] = ()
     stream_token_keys: tuple[str, ...] = field(default=(), repr=False)
+    base_path: str = ""
 
     @classmethod
     def from_env(cls, env: Env) -> "ApiSettings":
         """Read `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_LONGPOLL_WAIT_S
-        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE]`.
+        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE] EDGE_BASE_PATH`.
         """
         log_mode = env.text("EDGE_LOG_MODE", cls.log_mode)
         if log_mode not in LOG_MODES:
@@ -62,6 +66,7 @@ class ApiSettings:
             presign_expiry_s=env.integer("EDGE_PRESIGN_EXPIRY_S", cls.presign_expiry_s, low=1, high=7 * 24 * 3600),
             cors_origins=_cors_origins(env),
             stream_token_keys=_stream_token_keys(env),
+            base_path=_base_path(env),
         )
 
 
@@ -144,6 +149,15 @@ def _cors_origins(env: Env) -> tuple[str, ...]:
                 f"separated by commas; {origin[:100]!r} is not one"
             )
     return origins
+
+
+def _base_path(env: Env) -> str:
+    path = env.text("EDGE_BASE_PATH", "").rstrip("/")
+    if path and not _BASE_PATH.fullmatch(path):
+        raise SettingsError(
+            f"EDGE_BASE_PATH must be a path such as '/v1', of letters, digits and '._~-'; {path[:100]!r} is not one"
+        )
+    return path
 
 
 def _text_or_file(env: Env, name: str) -> tuple[str, str | None]:

@@ -8,8 +8,9 @@ from typing import BinaryIO
 import httpx
 
 from swissbrain import endpoints
+from swissbrain.environment import open_client
 from swissbrain.errors import ApiError, ProtocolError, Unreachable
-from swissbrain.transport import Transport
+from swissbrain.transport import Transport, raise_for_redirect
 
 
 def download(api: Transport, run_id: str, path: str, to: BinaryIO) -> None:
@@ -17,11 +18,14 @@ def download(api: Transport, run_id: str, path: str, to: BinaryIO) -> None:
     response = api.send(endpoints.get_file(run_id, path))
     if response.next_request is None:
         raise ProtocolError(f"{api.base_url} does not say where '{path}' is stored")
+    if response.next_request.url.path == response.request.url.path:
+        # Not the store, but the same file of the API at another address, such as https:// instead of http://.
+        raise_for_redirect(response, api.base_url)
     # A new request without the client's headers: following the redirect, httpx would keep the token for a store at the
     # address of the API.
     store = response.next_request.url
     try:
-        with httpx.stream("GET", store, timeout=api.http.timeout) as content:
+        with open_client(store, timeout=api.http.timeout) as http, http.stream("GET", store) as content:
             if content.is_error:
                 raise ApiError(content.status_code, f"the object store refused '{path}'")
             # 204 and 206 are no errors, but their body is not the whole file.

@@ -116,7 +116,7 @@ def list_files(run_id: str) -> Request[FileList]:
 
 def get_file(run_id: str, path: str) -> Request[None]:
     """Return the request whose response redirects to the content of a file."""
-    return Request(NoneType, "GET", f"{_run_path(run_id)}/files/{_quoted(path, safe='/')}")
+    return Request(NoneType, "GET", f"{_run_path(run_id)}/files/{_quoted(path, safe='/')}", redirects=True)
 
 
 def get_queue() -> Request[QueueDepths]:

@@ -12,6 +12,7 @@ class Request(Generic[T]):
     """HTTP request and the type of its response; NoneType if the response has no JSON body.
 
     `json` is the value of the body, `key` the idempotency key. `path` is quoted already.
+    `redirects`: the answer is a redirect (307).
     """
 
     response: type[T]
@@ -20,3 +21,4 @@ class Request(Generic[T]):
     json: object = None
     params: Mapping[str, str] | None = None
     key: str | None = None
+    redirects: bool = False

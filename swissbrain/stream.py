@@ -11,7 +11,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from swissbrain.errors import ProtocolError, Unreachable
 from swissbrain.models import End, Event, Gap
-from swissbrain.transport import Busy, Transport, connection_error, raise_for_error, unsendable
+from swissbrain.transport import Busy, Transport, connection_error, raise_for_error, raise_for_redirect, unsendable
 
 SILENCE_S = 45.0
 """Read timeout. The API sends a ping every 15 s, so a connection that is silent for longer is dead."""
@@ -61,6 +61,7 @@ class LogStream:
                 if response.is_error:
                     response.read()
                     raise_for_error(response, transport.base_url)
+                raise_for_redirect(response, transport.base_url)
                 self._on_connected()
                 if response.status_code == HTTPStatus.NO_CONTENT:
                     # The log has ended and the client has all of it.

@@ -1,6 +1,10 @@
 """HTTP to the API: send one request, retry it where that may help, decode the response."""
 
+import math
 import re
+import time
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -8,6 +12,7 @@ import httpx
 import msgspec
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from swissbrain.environment import open_client
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import Problem
 from swissbrain.request import Request
@@ -43,17 +48,16 @@ class Transport:
             if url.userinfo or not _VISIBLE_ASCII.fullmatch(token):
                 raise ValueError
             url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
-            self.http = httpx.Client(
-                base_url=self.base_url,
-                headers={"Authorization": f"Bearer {token}"},
-                timeout=timeout_s,
-                # Connections in use are not limited, because each followed log holds one.
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
-            )
         except (httpx.InvalidURL, ValueError):
             raise ClientError("the API's address or token is malformed") from None
-        except ImportError as exc:
-            raise ClientError(f"the proxy that the environment names cannot be used: {exc}") from None
+        self.http = open_client(
+            url,
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=timeout_s,
+            # Connections in use are not limited, because each followed log holds one.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+        )
 
     def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
@@ -66,7 +70,8 @@ class Transport:
     def send(self, request: Request[Any]) -> httpx.Response:
         """Send a request and return the response, which is no error. Redirects are not followed.
 
-        Raises ApiError, Unreachable, ProtocolError; ClientError for a request that cannot be sent.
+        A redirect is an error, unless the request expects one. Raises ApiError, Unreachable, ProtocolError; ClientError
+        for a request that cannot be sent.
         """
         retrying = Retrying(
             retry=retry_if_exception_type(Unreachable), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True
@@ -76,6 +81,8 @@ class Transport:
         except ApiError as exc:
             exc.tries = retrying.statistics["attempt_number"]
             raise
+        if not (request.redirects and response.status_code == HTTPStatus.TEMPORARY_REDIRECT):
+            raise_for_redirect(response, self.base_url)
         return response
 
     def _encode(self, request: Request[Any]) -> httpx.Request:
@@ -85,7 +92,9 @@ class Transport:
             if request.json is not None:
                 headers["Content-Type"] = "application/json"
                 # msgspec encodes only dict; the hook converts other mappings.
-                content = msgspec.json.encode(request.json, enc_hook=dict)
+                body = msgspec.to_builtins(request.json, enc_hook=dict)
+                _check_finite(body, "$")
+                content = msgspec.json.encode(body)
             if request.key is not None:
                 if not _VISIBLE_ASCII.fullmatch(request.key):
                     raise ClientError("an idempotency key consists of visible ASCII characters")
@@ -107,6 +116,18 @@ class Transport:
     def close(self) -> None:
         """Close the connections."""
         self.http.close()
+
+
+def _check_finite(value: Any, at: str) -> None:
+    """Raise ClientError for a number that JSON does not have: msgspec would send it as null, which means no limit."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ClientError(f"the request cannot be sent: {at} is {value}, which is not a number of JSON")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_finite(item, f"{at}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_finite(item, f"{at}[{index}]")
 
 
 def unsendable(exc: Exception) -> ClientError:
@@ -140,10 +161,39 @@ def raise_for_error(response: httpx.Response, base_url: str) -> None:
     raise ApiError(status, problem.detail, kind=problem.type, field=problem.field, run_status=problem.run_status)
 
 
+def raise_for_redirect(response: httpx.Response, base_url: str) -> None:
+    """Raise ProtocolError for a redirect, and name where it leads. The token is not sent to another address."""
+    status = response.status_code
+    if not HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return
+    message = f"{base_url} does not answer as this API does: HTTP status {status}"
+    if location := response.headers.get("location"):
+        # Without the query and the password of the target, which can be secrets.
+        target = response.url.join(location).copy_with(username=None, password=None, query=None, fragment=None)
+        message += f", a redirect to {target}"
+        message += "; redirects are not followed, so the address of the API must be the final one"
+    raise ProtocolError(message)
+
+
 def _retry_after_s(response: httpx.Response) -> float:
     text: Any = response.headers.get("retry-after", "")
-    # The header may also be a date, or garbage: then the backoff alone applies.
-    return min(MAX_RETRY_AFTER_S, float(text)) if text.isdecimal() else 0.0
+    if text.isdecimal():
+        return min(MAX_RETRY_AFTER_S, float(text))
+    until = _http_date(text)
+    if until is None:
+        return 0.0  # absent or garbage: the backoff alone applies
+    # By the server's own clock, if it tells it: the one of this machine may be wrong by hours.
+    now = _http_date(response.headers.get("date", ""))
+    return min(MAX_RETRY_AFTER_S, max(0.0, until - (time.time() if now is None else now)))
+
+
+def _http_date(text: str) -> float | None:
+    """Return a date of HTTP in any of its three forms as seconds since the epoch, None for other text."""
+    try:
+        # The form of asctime has no zone; HTTP means UTC.
+        return parsedate_to_datetime(text).replace(tzinfo=UTC).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def _wait(state: RetryCallState) -> float:

@@ -11,6 +11,7 @@ EdgeError
 ├── BadCursor                  the cursor was not issued by this API to this user
 ├── BodyTooLarge               the body is larger than the limit
 ├── WrongMediaType             the Content-Type is not JSON
+├── CodedBody                  the body is compressed
 └── KeyReused                  the idempotency key belongs to another request
 """
 
@@ -92,6 +93,12 @@ class WrongMediaType(EdgeError):
     """The Content-Type is not JSON."""
 
 
+class CodedBody(EdgeError):
+    """The body is compressed, or has another content coding."""
+
+    field = "Content-Encoding"
+
+
 class KeyReused(EdgeError):
     """The idempotency key was used for another request."""
 
@@ -128,6 +135,12 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "The cursor is not valid"),
     BodyTooLarge: _Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large"),
     WrongMediaType: _Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "wrong-media-type", "The body must be JSON"),
+    CodedBody: _Kind(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "coded-body",
+        "The body must not be compressed",
+        headers={"Accept-Encoding": "identity"},
+    ),
     KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
     domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
     domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
@@ -142,6 +155,12 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "The run store does not answer",
         "the run store did not answer; the request may have been carried out, repeat it with its Idempotency-Key",
         _RETRY,
+    ),
+    domain.StoreFull: _Kind(
+        HTTPStatus.INSUFFICIENT_STORAGE,
+        "store-full",
+        "The run store is full",
+        "the run store has no memory left and refused the change; delete ended runs, or give Redis more memory",
     ),
     domain.FilesUnavailable: _Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -189,8 +208,9 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
 async def _on_error(request: Request, exc: Exception) -> Response:
     problem, headers = describe(exc)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # Not `request.url`, which cannot be built from every Host header.
         reason = f"{type(exc).__name__}: {exc}"
-        log("request.failed", level=logging.WARNING, status=problem.status, path=request.url.path, reason=reason)
+        log("request.failed", level=logging.WARNING, status=problem.status, path=request.scope["path"], reason=reason)
     return respond(problem, headers)
 
 

@@ -75,7 +75,7 @@ def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
     if endpoint.query is not None:
         parameters += _query_parameters(endpoint.query)
     # Authentication and Redis can fail before and behind every endpoint that is not public.
-    errors_of_all = {500} if endpoint.public else {401, 403, 500, 502, 503}
+    errors_of_all = {500} if endpoint.public else {401, 403, 500, 502, 503, 507}
     described: dict[str, Any] = {
         "operationId": endpoint.operation_id,
         "summary": endpoint.summary,

@@ -1,5 +1,6 @@
 """Parse what a client sends: bodies, query strings, headers. An error names the offending field."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import TypeVar
@@ -7,7 +8,7 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from edge_api.http.errors import BadRequest, BodyTooLarge, WrongMediaType
+from edge_api.http.errors import BadRequest, BodyTooLarge, CodedBody, WrongMediaType
 from edge_api.http.request_models import MAX_SEQ, Nothing
 from infra import asgi
 from infra.contract.errors import InvalidInput
@@ -18,6 +19,9 @@ T = TypeVar("T")
 _DRAIN_FACTOR = 16  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _COUNT = re.compile(r"[0-9]{1,16}")
+_UTF8_BOM = b"\xef\xbb\xbf"
+_UTF8_NAMES = frozenset({"", "utf-8", "utf8", "us-ascii"})
+_LARGEST_WRITTEN_OUT = 1e21  # JavaScript writes whole numbers below this size without an exponent
 
 
 async def read_json(request: Request, kind: type[T], limit_bytes: int) -> T:
@@ -47,12 +51,19 @@ async def read_nothing(request: Request, limit_bytes: int) -> None:
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body. Raises BodyTooLarge if it has more than `limit_bytes`, whatever Content-Length is."""
+    """Return the body.
+
+    Raises BodyTooLarge if it has more than `limit_bytes`, whatever Content-Length is, and CodedBody if it is
+    compressed.
+    """
     drain_bytes = _DRAIN_FACTOR * limit_bytes
     body = await asgi.read_body(request.scope, request.receive, limit_bytes=limit_bytes, drain_bytes=drain_bytes)
     if body is None:
         raise BodyTooLarge(f"the body is larger than {limit_bytes} bytes")
-    return body
+    codings = [coding.strip() for coding in request.headers.get("content-encoding", "").lower().split(",")]
+    if coded := next((coding for coding in codings if coding not in {"", "identity"}), None):
+        raise CodedBody(f"the Content-Encoding is '{coded[:100]}'; send the body without compression")
+    return body.removeprefix(_UTF8_BOM)  # RFC 8259 lets a parser ignore the mark that some Windows programs write
 
 
 def read_query(request: Request, kind: type[T]) -> T:
@@ -93,17 +104,42 @@ def last_event_id(request: Request) -> int | None:
 
 
 def _decode(kind: type[T], body: bytes, request: Request) -> T:
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    media_type, _, parameters = request.headers.get("content-type", "application/json").lower().partition(";")
+    if media_type.strip() != "application/json":
         raise WrongMediaType(f"the Content-Type is '{media_type[:100]}'; send 'Content-Type: application/json'")
     try:
-        return msgspec.json.decode(body, type=kind)
+        # In two steps, because a typed decoder refuses `4.0` as an integer and has no hook for it.
+        return msgspec.convert(_decoder.decode(body), kind)
     except msgspec.ValidationError as exc:
         raise invalid_input(exc, kind, at="$") from exc
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        charset = _charset(parameters)
+        # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.
+        if charset not in _UTF8_NAMES:
+            raise WrongMediaType(f"the body is not valid JSON in UTF-8; its charset is '{charset[:100]}'") from exc
         raise BadRequest(f"the body is not valid JSON: {exc}") from exc
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
+
+
+def _charset(parameters: str) -> str:
+    values = dict(part.strip().partition("=")[::2] for part in parameters.split(";"))
+    return values.get("charset", "").strip('"')
+
+
+def _number(text: str) -> float:
+    """Return a JSON number with a point or an exponent, as an int if it is whole. Raises ValueError beyond a double.
+
+    JSON has one kind of number, and clients that know only doubles write 4 as `4.0`. Equal numbers must also be equal
+    content, because the digest of a request decides whether its idempotency key was used for the same request.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("Number out of range")
+    return int(number) if number.is_integer() and abs(number) < _LARGEST_WRITTEN_OUT else number
+
+
+_decoder = msgspec.json.Decoder(float_hook=_number)
 
 
 def _check_empty_object(body: bytes) -> None:

@@ -16,9 +16,13 @@ class Principal:
     user: str
     scopes: frozenset[str]
 
+    def allows(self, scope: str) -> bool:
+        """Return whether the token has the scope."""
+        return scope in self.scopes
+
     def require(self, scope: str) -> None:
         """Raise Forbidden unless the token has the scope."""
-        if scope not in self.scopes:
+        if not self.allows(scope):
             raise Forbidden(scope)
 
 

@@ -103,9 +103,13 @@ class LogQuery(RequestModel, frozen=True):
 
 
 class StreamQuery(RequestModel, frozen=True):
-    """Start of a stream. The header `Last-Event-ID` takes precedence."""
+    """Start of a stream. The header `Last-Event-ID` takes precedence over `lastEventId`, which does over `after`."""
 
     after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
+    # The name is the one that event-source-polyfill uses, because it must not send the header to other origins.
+    last_event_id: (
+        Annotated[Seq, msgspec.Meta(description="As the header Last-Event-ID, for clients that cannot send it.")] | None
+    ) = msgspec.field(default=None, name="lastEventId")
 
 
 def spec_of(wanted: RunSpec) -> RunSpec:

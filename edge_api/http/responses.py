@@ -1,9 +1,14 @@
 """Responses of successful requests. No response may be cached: runs change, and files are private."""
 
+from email.utils import formatdate
+
 import msgspec
 from starlette.responses import Response
 
+from edge_api.http.principal import Principal
 from edge_api.http.response_models import Run
+from edge_api.settings import READ_RUNS
+from infra.contract.files import FileEntry
 from infra.contract.runs import RunRecord
 
 _encode = msgspec.json.Encoder().encode
@@ -15,9 +20,14 @@ def ok(value: object, status: int = 200) -> Response:
     return Response(_encode(value), status, _HEADERS, "application/json")
 
 
-def created(record: RunRecord, *, is_new: bool) -> Response:
-    """Return the run: with 201 if this request created it, with 200 if an earlier request with the same key did."""
+def created(record: RunRecord, principal: Principal, *, is_new: bool) -> Response:
+    """Return the run: with 201 if this request created it, with 200 if an earlier request with the same key did.
+
+    A principal without the scope to read gets no result and no error, which the run may have by now.
+    """
     run = Run.of(record)
+    if not principal.allows(READ_RUNS):
+        run = msgspec.structs.replace(run, result=None, error=None)
     headers = {**_HEADERS, "Location": run.links.self}
     return Response(_encode(run), 201 if is_new else 200, headers, "application/json")
 
@@ -25,6 +35,16 @@ def created(record: RunRecord, *, is_new: bool) -> Response:
 def no_content() -> Response:
     """Return 204 without a body."""
     return Response(status_code=204, headers=_HEADERS)
+
+
+def file_head(entry: FileEntry) -> Response:
+    """Return the headers of a file, for HEAD: the object store would refuse HEAD at a URL that is signed for GET."""
+    headers = {
+        **_HEADERS,
+        "Content-Length": str(entry.size_bytes),
+        "Last-Modified": formatdate(entry.modified_ms / 1000, usegmt=True),
+    }
+    return Response(status_code=200, headers=headers, media_type="application/octet-stream")
 
 
 def redirect(url: str) -> Response:

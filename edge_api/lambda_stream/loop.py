@@ -7,12 +7,16 @@ from typing import Any
 import msgspec
 from mangum import Mangum
 from mangum.types import ASGI
+from starlette.types import Scope
 
-from edge_api.lambda_events import WARM, is_request
+from edge_api.http.errors import describe, respond
+from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
 from edge_api.lambda_stream.connection import ConnectionLost
 from edge_api.lambda_stream.exchange import Exchange
 from edge_api.lambda_stream.runtime_api import Invocation, RuntimeApi, RuntimeApiRejected
 from infra.logging import log
+
+_NO_SCOPE: Scope = {"type": "http", "method": "GET", "path": "", "headers": []}
 
 
 async def serve(app: ASGI, api: RuntimeApi) -> None:
@@ -33,22 +37,26 @@ async def serve(app: ASGI, api: RuntimeApi) -> None:
 
 async def _respond(adapter: Mangum, api: RuntimeApi, invocation: Invocation) -> None:
     try:
-        request = _request(adapter, msgspec.json.decode(invocation.event), invocation)
+        event = msgspec.json.decode(invocation.event)
     except Exception as exc:  # noqa: BLE001
         log("lambda.unreadable", level=logging.ERROR, error=exc, invocation=invocation.id)
         await api.fail(invocation, exc)
         return
-    if request is None:
+    if not is_request(event):
         await api.respond(invocation, WARM)
         return
-    scope, body = request
+    try:
+        scope, body = _request(adapter, event, invocation)
+    except Exception as exc:  # noqa: BLE001
+        # Junk in a request must not become an error of the function: a 502 for clients, an alarm for operators.
+        log("lambda.unreadable", level=logging.ERROR, error=exc, invocation=invocation.id)
+        await Exchange(api, invocation, _NO_SCOPE, b"").run(respond(*describe(UNREADABLE)))
+        return
     await Exchange(api, invocation, scope, body).run(adapter.app)
 
 
-def _request(adapter: Mangum, event: Any, context: Any) -> tuple[Any, bytes] | None:
-    """Return the scope and the body of the request; None if the event is not a request."""
-    if not is_request(event):
-        return None
+def _request(adapter: Mangum, event: Any, context: Any) -> tuple[Any, bytes]:
+    """Return the scope and the body of the request."""
     # Mangum converts each kind of event to an ASGI scope; the response does not go through it, as it does not stream.
-    converted = adapter.infer(event, context)
+    converted = adapter.infer(normalized(event), context)
     return converted.scope, converted.body

@@ -12,7 +12,7 @@ from edge_api.http.request_models import Execute, ExecuteCreate, ExecuteRetry, E
 from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
 from edge_api.runs_service import RunService
-from edge_api.settings import WRITE_RUNS
+from edge_api.settings import READ_RUNS, WRITE_RUNS
 
 
 class ExecuteRoutes:
@@ -45,8 +45,10 @@ class ExecuteRoutes:
         wanted: Execute = await read_json(request, Execute, self._max_body_bytes)  # type: ignore[arg-type]
         user, key = principal.user, idempotency_key(request)
         if isinstance(wanted, ExecuteCreate):
+            if wanted.fork_of:
+                principal.require(READ_RUNS)  # a fork hands over the content of another run
             record, is_new = await self._runs.create(user, spec_of(wanted), start=False, key=key)
-            return created(record, is_new=is_new)
+            return created(record, principal, is_new=is_new)
         if isinstance(wanted, ExecuteStart):
             return ok(await self._runs.start(user, wanted.run_id))
         if isinstance(wanted, ExecuteStop):

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.principal import Principal
 from edge_api.http.response_models import File, FileList
-from edge_api.http.responses import ok, redirect
+from edge_api.http.responses import file_head, ok, redirect
 from edge_api.ports import WorkspaceStore
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS
@@ -66,10 +66,12 @@ class FileRoutes:
         return ok(FileList(files=files))
 
     async def fetch(self, request: Request, principal: Principal) -> Response:
-        """`GET /agent/runs/{run_id}/files/{path}`: redirect to a presigned URL."""
+        """`GET /agent/runs/{run_id}/files/{path}`: redirect to a presigned URL. HEAD is answered here."""
         # Checked after the server has undone the percent-encoding, so an encoded `..` is seen as well.
         path = workspace_path(request.path_params["path"])
         run_id = request.path_params["run_id"]
         entry = await self._runs.file(principal.user, run_id, path)
+        if request.method == "HEAD":
+            return file_head(entry)
         url = await self._workspaces.presign_get(principal.user, run_id, path, entry, self._presign_expiry_s)
         return redirect(url)

@@ -85,10 +85,11 @@ class LogRoutes:
 
         204 if the run has ended and the client has all events: it makes an EventSource stop reconnecting.
         """
-        after = last_event_id(request)
         query = read_query(request, StreamQuery)
-        # A reconnecting EventSource repeats the URL with its old `after`; only the header has the last event.
-        after = query.after if after is None else after
+        # A reconnecting EventSource repeats the URL with its old `after`; only the header, or the parameter that a
+        # polyfill adds, has the last event.
+        given = (last_event_id(request), query.last_event_id)
+        after = next((seq for seq in given if seq is not None), query.after)
         run = await self._runs.log(principal.user, request.path_params["run_id"])
         if run.status in TERMINAL and after >= run.seq:
             return no_content()

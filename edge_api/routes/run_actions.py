@@ -13,7 +13,7 @@ from edge_api.http.request_models import ForkRun, ResumeRun
 from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
 from edge_api.runs_service import RunService
-from edge_api.settings import WRITE_RUNS
+from edge_api.settings import READ_RUNS, WRITE_RUNS
 
 
 class RunActionRoutes:
@@ -80,9 +80,10 @@ class RunActionRoutes:
     async def fork(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs/{run_id}/fork`."""
         wanted = await read_json(request, ForkRun, self._max_body_bytes)
+        principal.require(READ_RUNS)  # the answer and the new run have the content of another run
         key = idempotency_key(request)
         record, is_new = await self._runs.fork(principal.user, request.path_params["run_id"], wanted, key=key)
-        return created(record, is_new=is_new)
+        return created(record, principal, is_new=is_new)
 
     async def resume(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs/{run_id}/resume`."""

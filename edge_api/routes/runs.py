@@ -85,9 +85,11 @@ class RunRoutes:
     async def create(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs`."""
         wanted = await read_json(request, CreateRun, self._max_body_bytes)
+        if wanted.fork_of:
+            principal.require(READ_RUNS)  # a fork hands over the content of another run
         key = idempotency_key(request)
         record, is_new = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
-        return created(record, is_new=is_new)
+        return created(record, principal, is_new=is_new)
 
     async def list(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs`."""

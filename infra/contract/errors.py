@@ -7,6 +7,7 @@ ContractError
 ├── RecordUnreadable    the run's record is damaged, or was written by a newer release
 ├── LeaseLost           the fence is stale: another worker owns the run
 ├── StoreUnavailable    Redis did not reply in time, or cannot execute the command at present; may be retried
+│   └── StoreFull       Redis has no memory left, so it refused the command
 ├── StoreRejected       Redis replied with an error
 ├── FilesUnavailable    the object store could not be reached or failed; may be retried
 ├── FileMissing         no such file in the workspace
@@ -67,6 +68,10 @@ class LeaseLost(ContractError):
 
 class StoreUnavailable(ContractError):
     """Redis did not reply in time, or cannot execute the command at present. It may have been executed."""
+
+
+class StoreFull(StoreUnavailable):
+    """Redis has no memory left and refused the command before it changed anything."""
 
 
 class StoreRejected(ContractError):

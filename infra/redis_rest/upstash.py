@@ -7,10 +7,13 @@ import httpx
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, StoreFull, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 
 T = TypeVar("T")
+
+QUOTA_EXCEEDED = "DB capacity quota exceeded"
+"""Text of the error with which Upstash refuses writes to a full database."""
 
 
 class UpstashClient:
@@ -64,7 +67,10 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
     try:
         return await reply
     except UpstashError as exc:
-        if (code := str(exc).partition(" ")[0]) in TRANSIENT_CODES:
+        code = str(exc).partition(" ")[0]
+        if code == "OOM" or QUOTA_EXCEEDED in str(exc):
+            raise StoreFull("Redis has no memory left for the command") from exc
+        if code in TRANSIENT_CODES:
             raise StoreUnavailable(f"Redis cannot execute the command now: {code}") from exc
         raise StoreRejected(str(exc)) from exc
     except AttributeError as exc:

@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from swissbrain.cli.event_lines import EventLines
-from swissbrain.cli.terminal import console, plain
+from swissbrain.cli.terminal import console, plain, printable_json
 from swissbrain.client import Client
 from swissbrain.models import Event, Gap
 
@@ -40,9 +40,9 @@ def show_log(items: Iterable[Event | Gap], *, as_json: bool) -> Event | Gap | No
 
 
 def print_json(*items: Any) -> None:
-    """Print each value as one line of JSON."""
+    """Print each value as one line of JSON that is safe on a terminal."""
     for item in items:
-        typer.echo(msgspec.json.encode(item))
+        typer.echo(printable_json(msgspec.json.encode(item).decode()))
 
 
 def note(line: str) -> None:

@@ -1,12 +1,14 @@
 """Plans in files: steps in the format of the API, whose long texts may be in separate files."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from swissbrain.cli.errors import CommandError
 
 REFERENCE = "$file"
+_BOM = "\ufeff"
 
 
 class PlanError(CommandError):
@@ -16,10 +18,12 @@ class PlanError(CommandError):
 def read_plan(path: Path) -> list[dict[str, Any]]:
     """Return the steps of a plan: a JSON list, or an object whose `plan` is one. Raises PlanError.
 
-    `{"$file": "chart.py"}` at any depth is replaced by the text of that file; its path is relative to the plan.
+    `{"$file": "chart.py"}` at any depth is replaced by the text of that file, with its line ends; its path is relative
+    to the plan.
     """
     try:
-        plan = json.loads(_read_text(path))
+        # Editors on Windows begin a file with a byte order mark, which is not part of the JSON.
+        plan = json.loads(_read_text(path).removeprefix(_BOM), parse_constant=_refuse, parse_float=_finite)
         if isinstance(plan, dict):
             plan = plan.get("plan")
         if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
@@ -45,8 +49,20 @@ def _resolve(value: Any, folder: Path) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        # Not `read_text`, which turns each line end into a line feed.
+        return path.read_bytes().decode("utf-8")
     except (OSError, ValueError) as exc:
         # ValueError: not UTF-8, or a path with a null character.
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
         raise PlanError(f"cannot read {path}: {reason}") from exc
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return number

@@ -21,6 +21,22 @@ def plain(text: object) -> str:
     return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
 
 
+def printable_json(text: str) -> str:
+    """Return JSON whose strings have an escape for every character that is not printable; its value is the same.
+
+    JSON itself escapes only the control characters below a space. A terminal also obeys those from U+007F to U+009F
+    and the marks of text direction, and programs that read lines may end one at U+2028.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _json_escape(char) for char in text)
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def truncate(text: str, max_chars: int) -> str:
     """Return the text, truncated to `max_chars` characters."""
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"

@@ -70,6 +70,17 @@ def test_options_of_run_become_fields_of_the_request(api: ScriptedServer, swissb
     assert api.requests[1].headers["idempotency-key"] == "k"
 
 
+@pytest.mark.parametrize("text", ["a\r\nb\rc\nd", "\r", "\n", "\ufeffa", "\u2028\u0085\x0c", ""])
+def test_a_file_of_a_plan_is_sent_as_it_is(api: ScriptedServer, swissbrain: Command, tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.txt").write_bytes(text.encode())
+    plan = b'[{"tool": "message",\r\n "args": {"text": {"$file": "t.txt"}}}]'
+    api.always = ok(run("run_7"), 201)
+    for mark in (b"", b"\xef\xbb\xbf"):  # editors on Windows begin a JSON file with a byte order mark
+        (tmp_path / "p.json").write_bytes(mark + plan)
+        assert swissbrain("run", "--plan", "p.json").code == 0
+        assert api.requests[-1].json["plan"][0]["args"]["text"] == text
+
+
 @pytest.mark.parametrize(
     ("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 3), ("of-a-later-release", 0)]
 )
@@ -231,3 +242,21 @@ def test_the_list_of_runs_shows_error_codes(api: ScriptedServer, swissbrain: Com
     shown = swissbrain("runs").out
     assert "failed: worker_lost" in shown
     assert "queued  " in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["\x7f\x9b31m", "\u202e\u2066\u061c", "\u2028\u2029\x85", "\U000e0041", "é ü 中 😀 \u00a0", "\x1b[2J"]
+)
+def test_json_has_no_character_that_a_terminal_obeys(api: ScriptedServer, swissbrain: Command, text: str) -> None:
+    api.always = ok(run("run_1", prompt=text, metadata={text: text}))
+    code, out, _ = swissbrain("show", "run_1", "--json")
+    assert code == 0
+    shown = json.loads(out)
+    assert (shown["prompt"], shown["metadata"]) == (text, {text: text})
+    assert out.endswith("\n")
+    assert out[:-1].isprintable()
+
+
+def test_printable_characters_of_json_are_not_escaped(api: ScriptedServer, swissbrain: Command) -> None:
+    api.always = ok(run("run_1", prompt="é ü 中 😀"))
+    assert '"é ü 中 😀"' in swissbrain("show", "run_1", "--json").out

@@ -32,6 +32,12 @@ from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, ok, page
         ("run", "x", "--plan", "deep.json"),
         ("run", "x", "--plan", "nul.json"),
         ("run", "x", "--plan", "half.json"),
+        ("run", "x", "--plan", "nan.json"),
+        ("run", "x", "--plan", "infinity.json"),
+        ("run", "x", "--plan", "huge.json"),
+        ("run", "x", "--timeout", "nan"),
+        ("run", "x", "--delay", "inf"),
+        ("run", "x", "--queue-ttl", "1e400"),
         ("run", "x\udcff"),
         ("runs", "--status", "\udcff"),
         ("files", "a", "-o", "x"),
@@ -49,6 +55,8 @@ def test_bad_input_is_one_line(
     (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
     (tmp_path / "nul.json").write_text('[{"args": {"$file": "a\\u0000b"}}]')
     (tmp_path / "half.json").write_text('[{"tool": "message", "args": {"text": "\\ud800"}}]')
+    for name, number in (("nan", "NaN"), ("infinity", "-Infinity"), ("huge", "1e400")):
+        (tmp_path / f"{name}.json").write_text(f'[{{"tool": "shell", "args": {{}}, "timeout_s": {number}}}]')
     api.always = reply(307, location="/")
     result = swissbrain(*words)
     assert (result.code, result.out) == (2, "")

@@ -2,14 +2,17 @@
 
 import re
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from types import MappingProxyType
 
 import pytest
 
 from swissbrain import ApiError, Client, ClientError, Unreachable
 from swissbrain.models import PlanStep
-from swissbrain.transport import ATTEMPTS
+from swissbrain.transport import ATTEMPTS, _http_date
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,
@@ -110,6 +113,42 @@ def test_retry_after_delays_the_next_attempt(
     assert min_pause_s <= pause <= max(min_pause_s, 5)
 
 
+@pytest.mark.parametrize(("seconds", "min_pause_s"), [(3, 3), (100_000, 30), (-100, 0), (0, 0)])
+@pytest.mark.parametrize("clock_error_s", [0, 7200, -7200])
+def test_retry_after_may_be_a_date_by_the_clock_of_the_server(
+    api: ScriptedServer, client: Client, pauses: list[float], seconds: int, min_pause_s: float, clock_error_s: int
+) -> None:
+    now = time.time() + clock_error_s
+    api.then(
+        page(503, retry_after=formatdate(now + seconds, usegmt=True), date=formatdate(now, usegmt=True)), ok(run())
+    )
+    client.get_run("a")
+    (pause,) = pauses
+    assert min_pause_s <= pause <= max(min_pause_s, 5)
+
+
+@pytest.mark.parametrize(
+    "form", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+)
+def test_the_three_forms_of_a_date_mean_the_same_in_every_zone(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert _http_date(form) == 784111777
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_retry_after_as_a_date_without_a_clock_of_the_server(
+    api: ScriptedServer, client: Client, pauses: list[float]
+) -> None:
+    api.then(page(429, retry_after=formatdate(time.time() + 10, usegmt=True)), ok(run()))
+    client.get_run("a")
+    (pause,) = pauses
+    assert 8 <= pause <= 10
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 501])
 def test_a_refusal_is_not_retried(api: ScriptedServer, client: Client, status: int) -> None:
     api.then(problem(status, "it may not be", field="$.plan[0]", run_status="running"))
@@ -195,12 +234,6 @@ def test_one_client_follows_any_number_of_logs(api: ScriptedServer) -> None:
         assert [each.result() for each in followers] == [0] * count
 
 
-def test_an_unusable_proxy_is_a_client_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
-    with pytest.raises(ClientError, match=r"^the proxy that the environment names cannot be used: .*SOCKS"):
-        Client("http://h", TOKEN)
-
-
 def test_unsendable_arguments_are_rejected_without_a_request(api: ScriptedServer, client: Client) -> None:
     deep: list[object] = []
     for _ in range(100_000):
@@ -218,6 +251,21 @@ def test_unsendable_arguments_are_rejected_without_a_request(api: ScriptedServer
             ask()
         assert type(caught.value) is ClientError
         assert "\n" not in str(caught.value)
+    assert api.requests == []
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_rejected_by_their_place(
+    api: ScriptedServer, client: Client, number: float
+) -> None:
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: client.create_run(prompt="x", timeout_s=number), r"\$\.timeout_s"),
+        (lambda: client.create_run(plan=[PlanStep(tool="shell", timeout_s=number)]), r"\$\.plan\[0\]\.timeout_s"),
+        (lambda: client.fork("a", 1, plan=[{"tool": "x", "args": {"a": (1, number)}}]), r"\$\.plan\[0\]\.args\.a\[1\]"),
+    ]
+    for ask, place in cases:
+        with pytest.raises(ClientError, match=f"{place} is -?(nan|inf), which is not a number of JSON"):
+            ask()
     assert api.requests == []
 
 

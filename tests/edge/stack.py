@@ -31,8 +31,13 @@ from tests.support.archive import NoArchive
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
 
-TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader"}
-SCOPES = {"ada": ["runs:read", "runs:write"], "bob": ["runs:read", "runs:write"], "reader": ["runs:read"]}
+TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader", "writer": "token-of-a-writer"}
+SCOPES = {
+    "ada": ["runs:read", "runs:write"],
+    "bob": ["runs:read", "runs:write"],
+    "reader": ["runs:read"],
+    "writer": ["runs:write"],
+}
 KEYS = [ApiKey(user, SCOPES[user], hashlib.sha256(token.encode()).hexdigest()) for user, token in TOKENS.items()]
 STREAM_KEY = "stream-token-key-of-the-tests-" + "k" * 40
 PLAN = {"plan": [{"tool": "message", "args": {"text": "hello"}}]}

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from edge_api.routes.system import READY_S, Readiness
 from edge_api.settings import ApiSettings
+from infra.contract.errors import StoreUnavailable
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
@@ -49,7 +53,7 @@ async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gatew
         run_id = await create(http)
         assert (await http.get("/ready")).json() == {"status": "ready"}
         await asyncio.to_thread(own_gateway.stop)
-        paths = ["/ready", "/agent/runs", "/agent/queue", f"/agent/runs/{run_id}", f"/agent/logs/{run_id}/stream"]
+        paths = ["/agent/runs", "/agent/queue", f"/agent/runs/{run_id}", f"/agent/logs/{run_id}/stream"]
         answers = [await http.get(path) for path in paths]
         answers += [await http.post("/agent/runs", json=PLAN), await http.delete(f"/agent/runs/{run_id}")]
         for answer in answers:
@@ -58,9 +62,57 @@ async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gatew
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["type"] == "urn:swissbrain:problem:store-unavailable"
         assert (await http.get("/health")).status_code == 200
+        await until(lambda: answers_with(http, "/ready", 503), "/ready tells the outage", timeout_s=READY_S + 3)
         assert (await http.post("/agent/runs", json={})).status_code == 422
         await asyncio.to_thread(own_gateway.start)
         assert (await http.get(f"/agent/runs/{run_id}")).status_code == 200
+
+
+async def answers_with(http: httpx.AsyncClient, path: str, status: int) -> bool:
+    return (await http.get(path)).status_code == status
+
+
+async def test_a_redis_without_memory_is_named(tmp_path: Path) -> None:
+    with valkey_server(tmp_path) as tcp, gateway(tcp) as rest:
+        redis = RedisTcp(tcp)
+        async with serve(rest, Files()) as edge, client(edge, "ada") as http:
+            run_id = await create(http)
+            assert await answers_with(http, "/ready", 200)
+            await redis.command("CONFIG", "SET", "maxmemory", "1")
+            answer = await http.post("/agent/runs", json=PLAN)
+            assert (answer.status_code, answer.json()["type"]) == (507, "urn:swissbrain:problem:store-full")
+            assert "memory" in answer.json()["detail"]
+            assert "retry-after" not in answer.headers
+            await until(lambda: answers_with(http, "/ready", 507), "/ready tells it", timeout_s=READY_S + 3)
+            assert (await http.get(f"/agent/runs/{run_id}")).json()["status"] == "queued"
+            # A Redis that evicts does not refuse writes for a lack of memory.
+            await redis.command("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+            await until(lambda: answers_with(http, "/ready", 200), "/ready is right again", timeout_s=READY_S + 3)
+            await redis.command("CONFIG", "SET", "maxmemory", "0")
+            assert (await http.post("/agent/runs", json=PLAN)).status_code == 201
+        await redis.close()
+
+
+async def test_readiness_is_checked_once_for_all_who_ask() -> None:
+    checks, now = 0, 1000.0
+
+    async def check() -> None:
+        nonlocal checks
+        checks += 1
+        await asyncio.sleep(0.01)
+        if checks == 2:
+            raise StoreUnavailable("no reply")
+
+    store: Any = SimpleNamespace(ping=check)
+    readiness = Readiness(store, lambda: now)
+    assert await asyncio.gather(*(readiness.failure() for _ in range(50))) == [None] * 50
+    now += READY_S - 0.1
+    assert (await readiness.failure(), checks) == (None, 1)
+    now += 0.2
+    failures = await asyncio.gather(*(readiness.failure() for _ in range(50)))
+    assert ({str(failure) for failure in failures}, checks) == ({"no reply"}, 2)
+    now += READY_S
+    assert (await readiness.failure(), checks) == (None, 3)
 
 
 async def test_a_gateway_without_redis_counts_as_an_outage(tmp_path: Path) -> None:
@@ -72,7 +124,7 @@ async def test_a_gateway_without_redis_counts_as_an_outage(tmp_path: Path) -> No
                 redis.close()
                 for path in ("/ready", "/agent/runs", f"/agent/runs/{run_id}", f"/agent/logs/{run_id}/stream"):
                     answer = await http.get(path)
-                    assert answer.status_code == 503
+                    assert answer.status_code == 503, path
                     assert answer.headers["retry-after"] == "2"
                 assert (await http.post("/agent/runs", json=PLAN)).status_code == 503
 

@@ -45,6 +45,8 @@ def test_secrets_are_not_shown() -> None:
         ("{}", "must hold a JSON list"),
         ("[]", "holds no key"),
         ('[{"user": "ada"}]', "must hold a JSON list"),
+        (f"[{ADA}]".replace('"ada"', '"ada\\n"'), "must hold a JSON list"),
+        (f"[{ADA}]".replace("0" * 64, "0" * 64 + "\\n"), "must hold a JSON list"),
         (f"[{ADA.replace('ada', '../ada')}]", "must hold a JSON list"),
         (f"[{ADA.replace('runs:read', 'runs:reed')}]", "the unknown scope 'runs:reed'"),
         (f"[{ADA.replace('0' * 64, 'plain-token')}]", "must hold a JSON list"),

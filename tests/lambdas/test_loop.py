@@ -13,7 +13,7 @@ from edge_api.lambda_stream.runtime_api import RuntimeApi
 from tests.lambdas.call import Call
 from tests.lambdas.conftest import STREAMING, Start
 from tests.lambdas.environment import Environment
-from tests.lambdas.events import function_url_event, rest_event
+from tests.lambdas.events import function_url_event, http_api_event, load_balancer_event, rest_event
 from tests.lambdas.runtime_api import RuntimeApi as StandIn
 
 PROGRAM = [sys.executable, "-m", "tests.lambdas.program"]
@@ -106,13 +106,25 @@ async def test_events_that_are_not_requests_get_an_immediate_response(function: 
         assert await call.head() == {"warm": True}
 
 
-async def test_a_request_that_cannot_be_read_is_an_error(function: Environment) -> None:
+async def test_a_request_that_cannot_be_read_is_no_error_of_the_function(function: Environment) -> None:
     events: list[object] = [{"requestContext": {}}, {"version": "2.0", "requestContext": {"http": {}}}]
+    events.append({**get("/"), "headers": {"x": None}})
     for event in events:
         call = await function.invoke(event)
-        assert await call.ended() == "failed"
-        assert call.error
-        assert call.error["errorType"] in {"RuntimeError", "KeyError"}
+        head, body = await call.complete()
+        assert (head["statusCode"], head["headers"]["content-type"]) == (400, "application/problem+json")
+        assert json.loads(body)["type"] == "urn:swissbrain:problem:bad-request"
+        assert call.outcome == "answered"
+
+
+async def test_requests_come_through_every_service_and_with_any_host(function: Environment) -> None:
+    for host in ("[2001:db8::7]", "${ip}:${port}", "api.example:"):
+        for event in (
+            http_api_event("GET", "/", {"host": host}, "prod"),
+            load_balancer_event("GET", "/", {"host": host}),
+        ):
+            head, _ = await (await function.invoke({**event, "headers": {**event["headers"], "host": host}})).complete()
+            assert head["statusCode"] == 200
 
 
 async def test_one_connection_serves_all_invocations(function: Environment) -> None:

@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from infra.contract import journal
-from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreRejected
+from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
 from infra.contract.files import FileEntry
 from infra.contract.keys import Keys
 from infra.contract.log import Event, RunLog
@@ -134,8 +134,18 @@ class RunReader:
         )
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable if Redis cannot be reached."""
-        await self._redis.command("PING")
+        """Raise StoreUnavailable if Redis cannot be reached, StoreFull if it has no memory left for writes."""
+        try:
+            info = str(await self._redis.command("INFO", "memory"))
+        except StoreRejected:
+            # A user without the right to INFO, or a service without the command.
+            await self._redis.command("PING")
+            return
+        numbers = dict(line.partition(":")[::2] for line in info.splitlines())
+        used, limit = (int(numbers.get(name, "0")) for name in ("used_memory", "maxmemory"))
+        # With another policy, Redis evicts keys instead of refusing writes.
+        if numbers.get("maxmemory_policy") == "noeviction" and 0 < limit <= used:
+            raise StoreFull(f"Redis uses {used} bytes of memory; its limit is {limit}")
 
     async def _ids(self, user: str, before: tuple[int, str] | None, limit: int) -> list[tuple[int, str]]:
         """Return the next `limit` positions of the index, newest first; positions of the same ms by descending id."""

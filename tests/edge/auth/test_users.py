@@ -6,7 +6,7 @@ import pytest
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create
 
 PATHS = ["/agent/runs", "/agent/runs/run_1", "/agent/logs/run_1", "/agent/logs/run_1/stream", "/agent/queue"]
-PATHS += ["/ready", "/openapi.json", "/agent/runs/run_1/files", "/agent/runs/run_1/files/a"]
+PATHS += ["/events.schema.json", "/agent/runs/run_1/files", "/agent/runs/run_1/files/a"]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,8 @@ async def test_requests_without_a_known_token_get_401(
         for path in ("/agent/runs", "/agent/execute", "/agent/runs/run_1/cancel"):
             assert (await http.post(path, json=PLAN, headers=headers)).status_code == 401
         assert (await http.get("/health", headers=headers)).json() == {"status": "ok"}
+        assert (await http.get("/ready", headers=headers)).json() == {"status": "ready"}
+        assert (await http.get("/openapi.json", headers=headers)).status_code == 200
     assert await worker.size() == 0
 
 
@@ -53,6 +55,29 @@ async def test_a_reader_may_only_read(edge: Edge, worker: SimulatedWorker) -> No
             assert 'scope="runs:write"' in answer.headers["www-authenticate"]
             assert "runs:write" in answer.json()["detail"]
     assert await worker.size() == 0
+
+
+async def test_a_writer_learns_no_content_from_the_answers_to_writes(edge: Edge, worker: SimulatedWorker) -> None:
+    key = {"Idempotency-Key": "k"}
+    async with client(edge, "writer") as http:
+        for path in ("", "/run_1", "/run_1/attempts", "/run_1/files", "/run_1/files/a"):
+            assert (await http.get(f"/agent/runs{path}")).status_code == 403
+        created = await http.post("/agent/runs", json=PLAN, headers=key)
+        assert (created.status_code, created.json()["plan"]) == (201, [{**PLAN["plan"][0]}])
+        run_id = created.json()["run_id"]
+        lease = await worker.claim()
+        await worker.finish(lease)
+        again = await http.post("/agent/runs", json=PLAN, headers=key)
+        assert (again.status_code, again.json()["run_id"], again.json()["status"]) == (200, run_id, "succeeded")
+        assert (again.json()["result"], again.json()["error"]) == (None, None)
+        fork_of = {"fork_of": {"run_id": run_id, "from_step": 0}}
+        for path, body in (
+            (f"/agent/runs/{run_id}/fork", {"from_step": 0}),
+            ("/agent/runs", {**PLAN, **fork_of}),
+            ("/agent/execute", {"action": "create", **PLAN, **fork_of}),
+        ):
+            answer = await http.post(path, json=body)
+            assert (answer.status_code, answer.json()["detail"]) == (403, "this needs the scope 'runs:read'")
 
 
 async def test_a_run_of_another_user_looks_like_a_missing_run(

@@ -263,3 +263,17 @@ async def test_an_unknown_path_gets_404_and_an_unknown_method_405(ada: httpx.Asy
         assert answer.json()["type"] == "about:blank"
         if status == 405:
             assert sorted(answer.headers["allow"].split(", ")) == ["GET", "HEAD", "POST"]
+
+
+async def test_a_line_feed_at_the_end_of_a_path_is_part_of_it(ada: httpx.AsyncClient, edge: Edge) -> None:
+    run_id = await create(ada, start=False)
+    paths = ["/health", "/ready", "/openapi.json", "/agent/runs", "/agent/queue", f"/agent/runs/{run_id}"]
+    paths += [f"/agent/runs/{run_id}/files", f"/agent/logs/{run_id}", f"/agent/logs/{run_id}/stream"]
+    for path in paths:
+        for end in ("%0a", "%0A", "%0d%0a", "%0a%0a"):
+            assert (await ada.get(path + end)).status_code == 404, path
+    for action in ("start%0a", "cancel%0a"):
+        assert (await ada.post(f"/agent/runs/{run_id}/{action}")).status_code == 404
+    assert (await ada.get(f"/agent/runs/{run_id}/files/a%0a")).status_code in {404, 422}
+    assert (await ada.delete(f"/agent/runs/{run_id}%0a")).status_code == 404
+    assert (await ada.get(f"/agent/runs/{run_id}")).json()["status"] == "created"

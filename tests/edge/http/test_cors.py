@@ -113,7 +113,7 @@ async def test_every_page_may_call_with_a_wildcard_origin(
 
 
 async def test_a_preflight_allows_the_methods_and_headers_of_the_api(rest_settings: RedisRestSettings) -> None:
-    sent = ("authorization", "content-type", "idempotency-key", "last-event-id")
+    sent = ("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id")
     async with browser(rest_settings, PAGE) as http:
         del http.headers["Authorization"]
         for method in ("GET", "HEAD", "POST", "DELETE"):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from httpx_sse import ServerSentEvent, aconnect_sse
+from httpx_sse import ServerSentEvent
 from msgspec import json
 
 from edge_api.logs import reader as log_reader
@@ -109,16 +109,6 @@ async def test_a_reload_at_every_event_loses_and_repeats_nothing(
     seen += await follow(ada, run_id, after=int(seen[-1].id))
     assert numbers(seen) == list(range(1, 12))
     await all_closed(edge)
-
-
-async def test_the_header_takes_precedence_over_the_parameter(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
-    run_id = await create(ada)
-    await worker.complete()
-    url = f"/agent/logs/{run_id}/stream?after=1"
-    async with aconnect_sse(ada, "GET", url, headers={"Last-Event-ID": "3"}) as source:
-        assert numbers([event async for event in source.aiter_sse()]) == [4, 5]
-    async with aconnect_sse(ada, "GET", url, headers={"Last-Event-ID": ""}) as source:
-        assert numbers([event async for event in source.aiter_sse()]) == [2, 3, 4, 5]
 
 
 async def test_a_client_that_has_all_events_gets_204(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:

@@ -53,6 +53,11 @@ async def test_files_are_listed_fetched_and_deleted(
             assert answer.headers["cache-control"] == "no-store"
             assert (await anyone.get(answer.headers["location"])).content == content
             assert (await bob.get(file["href"])).status_code == 404
+            head = await ada.head(file["href"], follow_redirects=True)
+            assert (head.status_code, head.headers["content-length"], head.content) == (200, str(len(content)), b"")
+            assert head.headers["cache-control"] == "no-store"
+            assert (await bob.head(file["href"])).status_code == 404
+        assert (await ada.head(f"{base}/none.txt")).status_code == 404
         missing = await ada.get(f"{base}/none.txt")
         assert (missing.status_code, missing.json()["type"]) == (404, "urn:swissbrain:problem:file-not-found")
         await worker.finish(lease)

@@ -1,0 +1,27 @@
+"""Errors of Redis behind the REST API, as the contract names them."""
+
+import pytest
+from upstash_redis.errors import UpstashError
+
+from infra.contract.errors import StoreFull, StoreRejected, StoreUnavailable
+from infra.redis_rest.upstash import _translate_errors
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", StoreFull),
+        ("ERR DB capacity quota exceeded", StoreFull),
+        ("READONLY You can't write against a read only replica.", StoreUnavailable),
+        ("LOADING Redis is loading the dataset in memory", StoreUnavailable),
+        ("ERR unknown command 'X'", StoreRejected),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", StoreRejected),
+    ],
+)
+async def test_an_error_of_redis_has_its_class(text: str, kind: type[Exception]) -> None:
+    async def failing() -> None:
+        raise UpstashError(text)
+
+    with pytest.raises(kind) as caught:
+        await _translate_errors(failing())
+    assert type(caught.value) is kind
