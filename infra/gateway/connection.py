@@ -37,6 +37,10 @@ class RepliesTooLarge(Exception):
         self.replies = replies
 
 
+class ReplyTooDeep(RepliesTooLarge):
+    """A reply has more lists inside each other than the parser accepts; a script may return such a reply."""
+
+
 class _Batch:
     """Commands that were sent together, and the replies received for them so far."""
 
@@ -57,9 +61,14 @@ class _Batch:
         if self.future.done():
             return
         if self.too_large:
-            self.future.set_exception(RepliesTooLarge(self.replies))
+            self.fail(RepliesTooLarge(self.replies))
         else:
             self.future.set_result(self.replies)
+
+    def fail(self, error: Exception) -> None:
+        """Raise an error for the caller, unless the caller was cancelled."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class RespConnection(asyncio.Protocol):
@@ -140,12 +149,14 @@ class RespConnection(asyncio.Protocol):
             batch.replies.size += len(data)
         self._reader.feed(data)
         count = 0
-        while (reply := self._reader.gets()) is not False:
+        while (reply := self._next_reply(data, count)) is not False:
             count += 1
             self._assign(reply)
             if not self._reader.has_data():
                 self._retained.clear()
                 return
+        if self._skipper is not None:
+            return
         if batch is None:
             self._push_size = len(data) if count else self._push_size + len(data)
             if self._push_size > self._push_limit_bytes:
@@ -156,7 +167,18 @@ class RespConnection(asyncio.Protocol):
             # Only bytes of this batch count: to count too many would reject replies of a legal size.
             batch.replies.size += len(data) if shared else 0
             if batch.too_large:
-                self._discard_rest(batch)
+                self._discard_rest(batch, RepliesTooLarge(batch.replies))
+
+    def _next_reply(self, data: bytes, count: int) -> RespReply:
+        """Return the next reply, False if it is incomplete. `count` replies of `data` came before."""
+        try:
+            return self._reader.gets()
+        except hiredis.ProtocolError as exc:
+            if not self._batches or "nesting" not in str(exc):
+                raise
+            self._retained.add(data, count)
+            self._discard_rest(self._batches[0], ReplyTooDeep(self._batches[0].replies))
+            return False
 
     def _assign(self, reply: RespReply) -> None:
         if not self._batches:
@@ -175,9 +197,9 @@ class RespConnection(asyncio.Protocol):
             if self.retired and not self._batches:
                 self.abort()
 
-    def _discard_rest(self, batch: _Batch) -> None:
-        """End the front batch with `RepliesTooLarge`, and get rid of the rest of its replies."""
-        batch.end()
+    def _discard_rest(self, batch: _Batch, error: RepliesTooLarge) -> None:
+        """End the front batch with an error, and get rid of the rest of its replies."""
+        batch.fail(error)
         # With no other request on the connection it is cheapest to break it: then Redis stops to send, too. Otherwise
         # the rest is skipped, because the other requests would fail without knowing whether they have run.
         if len(self._batches) == 1 or not self._retained.complete:
@@ -205,9 +227,8 @@ class RespConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         for batch in self._batches:
-            if not batch.future.done():
-                text = "ERR connection to Redis lost before the answer; the command may have been executed"
-                batch.future.set_exception(OutcomeUnknown(text, batch.replies))
+            text = "ERR connection to Redis lost before the answer; the command may have been executed"
+            batch.fail(OutcomeUnknown(text, batch.replies))
         self._batches.clear()
         if not self.lost.done():
             self.lost.set_result(None)

@@ -16,7 +16,6 @@ from infra.gateway import commands as parse
 from infra.gateway import encoding
 from infra.gateway.errors import (
     BatchTooLong,
-    CommandRejected,
     GatewayError,
     MalformedRequest,
     MethodNotAllowed,
@@ -75,7 +74,7 @@ class GatewayEndpoint:
         except GatewayError as exc:
             response = _error(exc)
         except RecursionError:
-            response = _error(CommandRejected("ERR the reply is nested too deeply"))
+            response = _error(ResponseTooLarge("ERR the reply is nested too deeply; the command was executed"))
         finally:
             await pacer.close()
         if response is not None:
@@ -193,7 +192,7 @@ class GatewayEndpoint:
 
 
 def _error(exc: GatewayError) -> _HttpResponse:
-    if isinstance(exc, ResponseTooLarge | BatchTooLong):
+    if isinstance(exc, BatchTooLong):
         log("gateway.limit_exceeded", level=logging.WARNING, reason=exc.text)
     return _HttpResponse([encoding.error_body(exc.text)], exc.status)
 

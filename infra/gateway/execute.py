@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from infra.gateway.commands import Command
-from infra.gateway.connection import Replies, RepliesTooLarge
+from infra.gateway.connection import Replies, RepliesTooLarge, ReplyTooDeep
 from infra.gateway.encoding import resp2_error
 from infra.gateway.errors import (
     CommandRejected,
@@ -20,11 +21,14 @@ from infra.gateway.policy import ReadOnlyPolicy, check
 from infra.gateway.pool import Pool
 from infra.gateway.resp import ErrorReply, RespReply, pack
 from infra.gateway.scripts import ScriptTranslator
+from infra.logging import log
 
 _MULTI = pack((b"MULTI",))
 _EXEC = pack((b"EXEC",))
 _DISCARDED = "EXECABORT Transaction discarded because of previous errors."
 _NOT_SENT = "ERR an earlier command of the pipeline got no reply; the command was not sent"
+
+_MAY_HAVE_RUN = "the command may have been executed"
 
 _WINDOW_COMMANDS = 128
 _WINDOW_BYTES = 1024 * 1024
@@ -96,7 +100,7 @@ class CommandExecutor:
         try:
             *queued, result = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)))
         except RepliesTooLarge as exc:
-            raise self._too_large() from exc
+            raise self._too_large(exc) from exc
         caller.pacer.restart()
         if isinstance(result, ErrorReply):
             reasons = [str(reply) for reply in queued if isinstance(reply, ErrorReply)]
@@ -109,7 +113,7 @@ class CommandExecutor:
         try:
             [reply] = await pool.execute(payload, 1, self._limit(1))
         except RepliesTooLarge as exc:
-            raise self._too_large() from exc
+            raise self._too_large(exc) from exc
         caller.pacer.restart()
         return self._scripts.translate_reply(command, reply)
 
@@ -128,8 +132,8 @@ class CommandExecutor:
                 received = await pool.execute(b"".join(packed), len(packed), left)
                 left -= received.size
             except RepliesTooLarge as exc:
-                received, lost = exc.replies, self._too_large().text
-                unsent = self._too_large("the command was not sent").text
+                received, lost = exc.replies, self._too_large(exc).text
+                unsent = lost.replace(_MAY_HAVE_RUN, "the command was not sent")
             except RedisUnavailable as exc:
                 # Keep the replies received before the connection broke, so that only others have an unknown outcome.
                 received, lost = (exc.replies if isinstance(exc, OutcomeUnknown) else []), exc.text
@@ -150,11 +154,13 @@ class CommandExecutor:
     def _limit(self, commands: int) -> int:
         return self._max_response_bytes + _FRAMING_BYTES + _FRAMING_BYTES_PER_COMMAND * commands
 
-    def _too_large(self, outcome: str = "the command may have been executed") -> ResponseTooLarge:
-        return ResponseTooLarge(
-            f"ERR max request size exceeded. Limit: {self._max_response_bytes} bytes in the replies to one request "
-            f"(GATEWAY_MAX_RESPONSE_BYTES); {outcome}"
-        )
+    def _too_large(self, exc: RepliesTooLarge) -> ResponseTooLarge:
+        limit = f"{self._max_response_bytes} bytes in the replies to one request (GATEWAY_MAX_RESPONSE_BYTES)"
+        text = f"ERR max request size exceeded. Limit: {limit}"
+        if isinstance(exc, ReplyTooDeep):
+            text = "ERR the reply is nested too deeply"
+        log("gateway.limit_exceeded", level=logging.WARNING, reason=text)
+        return ResponseTooLarge(f"{text}; {_MAY_HAVE_RUN}")
 
     async def _pack(self, command: Command, caller: Caller) -> bytes:
         """Encode a command for the wire, in slices if it is large."""

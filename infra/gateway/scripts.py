@@ -79,7 +79,11 @@ def without_upstash_flags(script: bytes) -> bytes:
     first_line = script[:end] if end >= 0 else script[:_MAX_FIRST_LINE]
     words = first_line.split()
     kept = [each for each in map(_without_flags, words) if each is not None]
-    return script if kept == words else b" ".join(kept) + script[len(first_line) :]
+    if kept == words:
+        return script
+    # Without flags the first line would still change how Redis runs the script: EVAL_RO, for one, would reject it. The
+    # line end stays, so that the line numbers in errors do.
+    return (b" ".join(kept) if len(kept) > 1 else b"") + script[len(first_line) :]
 
 
 def _without_flags(word: bytes) -> bytes | None:
