@@ -11,11 +11,15 @@ from pathlib import Path
 from infra.devstack import s3_server
 from infra.devstack.config import SCOPES, USER, Site
 from infra.devstack.port_numbers import HOST
+from infra.gateway.acl import ACL_RULES
 
 GRACE_S = 5
 """What a stopping worker leaves its runs to reach a step boundary; those that do not go on at the next start."""
 
 REDIS_MEMORY = "1gb"
+
+GATEWAY_USER = "gateway"
+"""User of Redis for the gateway, which may do what the gateway serves: its clients can send scripts."""
 
 FILES_OF_SECRETS = frozenset({"SWISSBRAIN_API_KEYS_FILE", "EDGE_STREAM_TOKEN_KEY_FILE"})
 
@@ -44,6 +48,7 @@ def redis_config(site: Site) -> str:
             f"bind {HOST}",
             f"port {site.ports.redis}",
             f"requirepass {site.credentials.redis_password}",
+            f"user {GATEWAY_USER} on >{site.credentials.redis_password} {ACL_RULES}",
             "dir ./",
             "appendonly yes",
             "appendfsync everysec",
@@ -86,7 +91,7 @@ def gateway(site: Site, base: Mapping[str, str]) -> Part:
         site,
         base,
         "infra.gateway",
-        GATEWAY_REDIS_URL=site.redis_url,
+        GATEWAY_REDIS_URL=site.redis_url.replace("redis://:", f"redis://{GATEWAY_USER}:"),
         GATEWAY_TOKEN=site.credentials.rest_token,
         GATEWAY_HOST=HOST,
         GATEWAY_PORT=str(site.ports.gateway),

@@ -12,6 +12,7 @@ from infra.devstack.config import Site
 from infra.devstack.credentials import Credentials
 from infra.devstack.data_dir import Layout
 from infra.devstack.port_numbers import Ports
+from infra.gateway.acl import ACL_RULES
 
 CREDENTIALS = Credentials(
     redis_password="redis-secret",
@@ -41,6 +42,7 @@ def test_redis() -> None:
         "bind 127.0.0.1",
         "port 1",
         "requirepass redis-secret",
+        f"user gateway on >redis-secret {ACL_RULES}",
         "dir ./",
         "appendonly yes",
         "appendfsync everysec",
@@ -64,7 +66,7 @@ def test_gateway() -> None:
     assert part.command == (sys.executable, "-P", "-m", "infra.gateway")
     assert part.environment == {
         **BASE,
-        "GATEWAY_REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
+        "GATEWAY_REDIS_URL": "redis://gateway:redis-secret@127.0.0.1:1/0",
         "GATEWAY_TOKEN": "rest-secret",
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": "2",
