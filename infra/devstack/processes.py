@@ -11,11 +11,15 @@ from pathlib import Path
 from infra.devstack import s3_server
 from infra.devstack.config import SCOPES, USER, StackConfig
 from infra.devstack.port_numbers import HOST
+from infra.gateway.acl import ACL_RULES
 
 GRACE_S = 5
 """Time that a stopping worker gives its runs to reach a step boundary. Other runs continue at the next start."""
 
 REDIS_MEMORY = "1gb"
+
+GATEWAY_USER = "gateway"
+"""User of Redis for the gateway, which may do what the gateway serves: its clients can send scripts."""
 
 FILES_OF_SECRETS = frozenset({"SWISSBRAIN_API_KEYS_FILE", "EDGE_STREAM_TOKEN_KEY_FILE"})
 
@@ -45,6 +49,7 @@ def redis_config(config: StackConfig) -> str:
             f"bind {HOST}",
             f"port {config.ports.redis}",
             f"requirepass {config.credentials.redis_password}",
+            f"user {GATEWAY_USER} on >{config.credentials.redis_password} {ACL_RULES}",
             "dir ./",
             "appendonly yes",
             "appendfsync everysec",
@@ -89,7 +94,7 @@ def gateway(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
         config,
         base,
         "infra.gateway",
-        GATEWAY_REDIS_URL=config.redis_url,
+        GATEWAY_REDIS_URL=config.redis_url.replace("redis://:", f"redis://{GATEWAY_USER}:"),
         GATEWAY_TOKEN=config.credentials.rest_token,
         GATEWAY_HOST=HOST,
         GATEWAY_PORT=str(config.ports.gateway),

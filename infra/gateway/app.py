@@ -28,7 +28,9 @@ class Gateway:
         self.pool = Pool(target, settings, size=settings.pool_size)
         self.raw_pool = Pool(target, settings, size=1, reader=RawReader)
         self.streams = StreamEndpoints(target, settings)
-        self.endpoint = GatewayEndpoint(settings, CommandExecutor(self.pool, self.raw_pool), self.streams)
+        self.endpoint = GatewayEndpoint(
+            settings, CommandExecutor(self.pool, self.raw_pool, settings.max_response_bytes), self.streams
+        )
 
     async def close(self) -> None:
         """Close all streams and connections."""

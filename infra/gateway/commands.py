@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from infra.gateway.errors import MalformedRequest
+from infra.gateway.errors import BatchTooLong, MalformedRequest
+from infra.gateway.json_text import LARGE_BYTES, count_exceeds, replace_half_characters, simple_elements
+from infra.gateway.pacing import Pacer
 
 Command = list[bytes]
 
@@ -17,35 +20,82 @@ def _float_text(text: str) -> msgspec.Raw:
     return msgspec.Raw(text.encode())
 
 
-_decoder = msgspec.json.Decoder(float_hook=_float_text)
+_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_float_text)
+_rows_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[msgspec.Raw])
+
+_NO_JSON = "ERR the request body is not valid JSON"
+
+_ARGUMENTS = 1000
+"""Arguments that are converted without a pause."""
 
 
-def from_json(body: bytes) -> Command:
+async def from_json(body: bytes, pacer: Pacer) -> Command:
     """Parse `["SET", "key", 1]`. Raises `MalformedRequest`."""
-    return _command(_decode(body), "the request body")
+    return await _command(await _elements(body, pacer), "the request body", pacer)
 
 
-def batch_from_json(body: bytes) -> list[Command]:
-    """Parse `[["SET", "key", 1], ["GET", "key"]]`. Raises `MalformedRequest`."""
-    rows = _decode(body)
+async def batch_from_json(body: bytes, max_commands: int, pacer: Pacer) -> list[Command]:
+    """Parse `[["SET", "key", 1], ["GET", "key"]]`. Raises `MalformedRequest`, or `BatchTooLong`."""
+    if await count_exceeds(body, max_commands, pacer):
+        raise BatchTooLong(_too_long(max_commands))
+    rows = await _decode(_rows_decoder, body, pacer)
     if not isinstance(rows, list) or not rows:
         raise MalformedRequest("ERR the request body must be a non-empty JSON array of commands")
-    return [_command(row, f"command {number}") for number, row in enumerate(rows, 1)]
+    if len(rows) > max_commands:
+        raise BatchTooLong(_too_long(max_commands))
+    batch: list[Command] = []
+    for number, row in enumerate(rows, 1):
+        batch.append(await _command(await _decode(_decoder, row, pacer), f"command {number}", pacer))
+        if pacer.due:
+            await pacer.pause()
+    return batch
 
 
-def _decode(body: bytes) -> object:
+def _too_long(max_commands: int) -> str:
+    return f"ERR max pipeline size exceeded. Limit: {max_commands} commands in one request (GATEWAY_MAX_BATCH_COMMANDS)"
+
+
+async def _elements(body: bytes, pacer: Pacer) -> object:
+    """Decode an array, in slices if it is large and has a simple form."""
+    if len(body) <= LARGE_BYTES:
+        return await _decode(_decoder, body, pacer)
+    elements: list[object] = []
+    position = 0
+    async for end, group in simple_elements(body, pacer):
+        elements += cast("list[object]", await _decode(_decoder, group, pacer))
+        position = end
+    if not elements:
+        return await _decode(_decoder, body, pacer)
+    rest = await _decode(_decoder, b"[" + body[position:], pacer)
+    if not isinstance(rest, list) or not rest:  # a comma came before
+        raise MalformedRequest(_NO_JSON)
+    return elements + rest
+
+
+async def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, pacer: Pacer) -> object:
     try:
-        return _decoder.decode(body)
-    except (ValueError, RecursionError) as exc:
-        raise MalformedRequest("ERR the request body is not valid JSON") from exc
+        return decoder.decode(text)
+    except RecursionError as exc:
+        raise MalformedRequest("ERR the request body is nested too deeply") from exc
+    except ValueError as exc:
+        failure = exc
+    try:
+        return decoder.decode(await replace_half_characters(bytes(text), pacer))
+    except (ValueError, RecursionError):
+        raise MalformedRequest(_NO_JSON) from failure
 
 
-def _command(value: object, where: str) -> Command:
+async def _command(value: object, where: str, pacer: Pacer) -> Command:
     if not isinstance(value, list) or not value:
         raise MalformedRequest(f"ERR {where} must be a non-empty JSON array: a command name and its arguments")
     if not isinstance(value[0], str) or not value[0]:
         raise MalformedRequest(f"ERR {where} must begin with the name of a command")
-    return [_argument(element) for element in value]
+    command: Command = []
+    for start in range(0, len(value), _ARGUMENTS):
+        command.extend(_argument(element) for element in value[start : start + _ARGUMENTS])
+        if pacer.due:
+            await pacer.pause()
+    return command
 
 
 def _argument(value: object) -> bytes:

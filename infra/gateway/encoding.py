@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import secrets
 from base64 import b64encode
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import msgspec
 
 from infra.gateway.errors import MalformedRequest
-from infra.gateway.resp import ErrorReply, RespReply
-
-Encode = Callable[[bytes], str]
-"""Encoding of a string in a result."""
 
 _encode_json = msgspec.json.Encoder().encode
 _process = secrets.token_hex(4)
 _response_numbers = itertools.count(1)
+
+_PIECE_BYTES = 3 * 16 * 1024
+"""Bytes of a long string that are encoded at a time: a multiple of 3, so that their base64 needs no padding."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Encoding of strings in results: `whole` at once, `pieces` as parts of one JSON string without its quotes."""
+
+    whole: Callable[[bytes], str]
+    pieces: Callable[[bytes], Iterator[bytes]]
 
 
 def as_text(value: bytes) -> str:
@@ -26,9 +34,24 @@ def as_text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
 
 
-def as_base64(value: bytes) -> str:
-    """Encode in base64, except `OK`, which Upstash leaves as it is."""
-    return "OK" if value == b"OK" else b64encode(value).decode("ascii")
+def _text_pieces(value: bytes) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for start in range(0, len(value), _PIECE_BYTES):
+        last = start + _PIECE_BYTES >= len(value)
+        yield _encode_json(decoder.decode(value[start : start + _PIECE_BYTES], last))[1:-1]
+
+
+def _as_base64(value: bytes) -> str:
+    return b64encode(value).decode("ascii")
+
+
+def _base64_pieces(value: bytes) -> Iterator[bytes]:
+    for start in range(0, len(value), _PIECE_BYTES):
+        yield b64encode(value[start : start + _PIECE_BYTES])
+
+
+TEXT = Encoding(as_text, _text_pieces)
+BASE64 = Encoding(_as_base64, _base64_pieces)
 
 
 def sync_token() -> bytes:
@@ -37,12 +60,12 @@ def sync_token() -> bytes:
     return f"{_process}-{next(_response_numbers)}".encode()
 
 
-def encoder_for(header: bytes | None) -> Encode:
+def encoding_for(header: bytes | None) -> Encoding:
     """Return the encoding that the header `Upstash-Encoding` asks for. Raises `MalformedRequest`."""
     if header is None:
-        return as_text
+        return TEXT
     if header.strip().lower() == b"base64":
-        return as_base64
+        return BASE64
     raise MalformedRequest("ERR Upstash-Encoding must be base64")
 
 
@@ -58,23 +81,6 @@ def wants_resp2(header: bytes | None, encoding: bytes | None) -> bool:
     if encoding is not None:
         raise MalformedRequest("ERR Upstash-Encoding cannot be combined with Upstash-Response-Format: resp2")
     return True
-
-
-def envelope(reply: RespReply, encode: Encode) -> dict[str, Any]:
-    """Return `{"result": …}` or `{"error": text}`."""
-    if isinstance(reply, ErrorReply):
-        return {"error": str(reply)}
-    return {"result": _plain(reply, encode)}
-
-
-def _plain(reply: RespReply, encode: Encode) -> Any:
-    if isinstance(reply, bytes):
-        return encode(reply)
-    if isinstance(reply, list):
-        return [_plain(element, encode) for element in reply]
-    if isinstance(reply, ErrorReply):  # inside an array, as a script may return it
-        return encode(str(reply).encode())
-    return reply
 
 
 def body(content: object) -> bytes:

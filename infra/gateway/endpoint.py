@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
@@ -14,16 +15,20 @@ from infra.asgi import read_body
 from infra.gateway import commands as parse
 from infra.gateway import encoding
 from infra.gateway.errors import (
+    BatchTooLong,
     GatewayError,
     MalformedRequest,
     MethodNotAllowed,
     RedisUnavailable,
     RequestTooLarge,
+    ResponseTooLarge,
     Unauthorized,
 )
-from infra.gateway.execute import CommandExecutor
+from infra.gateway.execute import Caller, CommandExecutor
+from infra.gateway.pacing import Pacer
 from infra.gateway.policy import no_permission
 from infra.gateway.resp import ErrorReply
+from infra.gateway.results import batch_pieces, result_pieces
 from infra.gateway.settings import GatewaySettings
 from infra.gateway.stream_buffer import CloseReason
 from infra.gateway.streams import StreamEndpoints
@@ -31,6 +36,7 @@ from infra.logging import log
 
 _METHODS = frozenset({"GET", "POST", "PUT", "HEAD"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT"})
+_SENT_BYTES = 256 * 1024  # of a larger body, parts of this size are given to the server one by one
 _DRAIN_FACTOR = 2  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 HEALTH_PATH = b"/_health"  # no Redis command begins with an underscore
 _STREAMS = frozenset({b"subscribe", b"psubscribe", b"monitor"})
@@ -39,7 +45,8 @@ _BATCHES = frozenset({b"pipeline", b"multi-exec"})
 
 @dataclass(frozen=True)
 class _HttpResponse:
-    body: bytes
+    body: Sequence[bytes]
+    """Pieces; they are sent one by one."""
     status: int = 200
     media_type: bytes = b"application/json"
 
@@ -49,6 +56,7 @@ class GatewayEndpoint:
 
     def __init__(self, settings: GatewaySettings, executor: CommandExecutor, streams: StreamEndpoints) -> None:
         self._max_bytes = settings.max_request_bytes
+        self._max_commands = settings.max_batch_commands
         self._token = settings.token.encode()
         # Without a read-only token this is empty, which no request can present. It is compared all the same, so that
         # the time of the comparison does not reveal whether a read-only token is set.
@@ -58,16 +66,21 @@ class GatewayEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        pacer = Pacer(receive)
         try:
-            response = await self._respond(scope, receive, send)
+            response = await self._respond(scope, receive, send, pacer)
         except ClientDisconnect:
-            return  # the request was incomplete, so nothing has run and there is no client to respond to
+            return  # there is no client to respond to
         except GatewayError as exc:
-            response = _HttpResponse(encoding.error_body(exc.text), exc.status)
+            response = _error(exc)
+        except RecursionError:
+            response = _error(ResponseTooLarge("ERR the reply is nested too deeply; the command was executed"))
+        finally:
+            await pacer.close()
         if response is not None:
             await _send(response, send)
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> _HttpResponse | None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, pacer: Pacer) -> _HttpResponse | None:
         """Return the response; None if it was an event stream, which has been sent."""
         method: str = scope["method"]
         if method not in _METHODS:
@@ -82,24 +95,26 @@ class GatewayEndpoint:
             await self._stream(segments, readonly, receive, send)
             return None
         body = await self._body(scope, receive)
+        pacer.restart()
+        caller = Caller(readonly, pacer)
         if segments and segments[0] in _BATCHES:
             if method not in _METHODS_WITH_BODY:
                 raise MethodNotAllowed("ERR a batch of commands must be sent with POST")
-            return await self._batch(segments[0], body, headers, readonly)
+            return await self._batch(segments[0], body, headers, caller)
         if segments:
             command = parse.from_path(segments, body if method in _METHODS_WITH_BODY else b"", query)
         elif method in _METHODS_WITH_BODY:
-            command = parse.from_json(body)
+            command = await parse.from_json(body, pacer)
         else:
             raise MalformedRequest("ERR the path names no command")
-        return await self._single(command, headers, readonly)
+        return await self._single(command, headers, caller)
 
     async def _health(self) -> _HttpResponse:
         """Respond 200 if Redis executes PING. Needs no token, so the response holds nothing else."""
-        reply = await self._executor.single([b"PING"], readonly=False)
+        reply = await self._executor.ping()
         if isinstance(reply, ErrorReply):
             raise RedisUnavailable("ERR Redis does not serve commands")
-        return _HttpResponse(encoding.body({"result": "OK"}))
+        return _HttpResponse([encoding.body({"result": "OK"})])
 
     def _authenticate(self, authorization: bytes | None, query_token: bytes | None) -> bool:
         """Return True for the read-only token, False for the standard one. Raises `Unauthorized`."""
@@ -118,46 +133,48 @@ class GatewayEndpoint:
         drain_bytes = _DRAIN_FACTOR * self._max_bytes
         body = await read_body(scope, receive, limit_bytes=self._max_bytes, drain_bytes=drain_bytes)
         if body is None:
-            raise RequestTooLarge(f"ERR max request size exceeded: the limit is {self._max_bytes} bytes")
+            raise RequestTooLarge(
+                f"ERR max request size exceeded. Limit: {self._max_bytes} bytes (GATEWAY_MAX_REQUEST_BYTES)"
+            )
         return body
 
-    async def _single(self, command: parse.Command, headers: dict[bytes, bytes], readonly: bool) -> _HttpResponse:
+    async def _single(self, command: parse.Command, headers: dict[bytes, bytes], caller: Caller) -> _HttpResponse:
         encoding_header = headers.get(b"upstash-encoding")
         if encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header):
-            return await self._single_resp2(command, readonly)
-        encode = encoding.encoder_for(encoding_header)
-        reply = await self._executor.single(command, readonly)
+            return await self._single_resp2(command, caller)
+        text_encoding = encoding.encoding_for(encoding_header)
+        reply = await self._executor.single(command, caller)
         status = 400 if isinstance(reply, ErrorReply) else 200
-        return _HttpResponse(encoding.body(encoding.envelope(reply, encode)), status)
+        return _HttpResponse(await _collect(result_pieces(reply, text_encoding), caller.pacer), status)
 
-    async def _single_resp2(self, command: parse.Command, readonly: bool) -> _HttpResponse:
+    async def _single_resp2(self, command: parse.Command, caller: Caller) -> _HttpResponse:
         try:
-            raw = await self._executor.single_raw(command, readonly)
+            raw = await self._executor.single_raw(command, caller)
         except GatewayError as exc:
             # The client asked for RESP2, so it gets the gateway's errors in that format, too.
             raw, status = encoding.resp2_error(exc.text), exc.status
         else:
             status = 400 if raw.startswith(b"-") else 200
-        return _HttpResponse(raw, status, b"application/octet-stream")
+        return _HttpResponse([raw], status, b"application/octet-stream")
 
-    async def _batch(self, kind: bytes, body: bytes, headers: dict[bytes, bytes], readonly: bool) -> _HttpResponse:
+    async def _batch(self, kind: bytes, body: bytes, headers: dict[bytes, bytes], caller: Caller) -> _HttpResponse:
         encoding_header = headers.get(b"upstash-encoding")
-        batch = parse.batch_from_json(body)
-        if kind == b"multi-exec":
-            encode = encoding.encoder_for(encoding_header)
-            replies = await self._executor.transaction(batch, readonly)
-            return _HttpResponse(encoding.body([encoding.envelope(reply, encode) for reply in replies]))
-        if encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header):
-            raw = await self._executor.pipeline_raw(batch, readonly)
+        resp2 = kind == b"pipeline" and encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header)
+        text_encoding = encoding.encoding_for(encoding_header)
+        batch = await parse.batch_from_json(body, self._max_commands, caller.pacer)
+        if resp2:
+            raw = await self._executor.pipeline_raw(batch, caller)
             return _HttpResponse(raw, media_type=b"application/octet-stream")
-        encode = encoding.encoder_for(encoding_header)
-        try:
-            replies = await self._executor.pipeline(batch, readonly)
-        except RedisUnavailable as exc:
-            # A list with one error for each command, because the SDK raises an error that it finds in a list, but fails
-            # with an AttributeError on a single object.
-            return _HttpResponse(encoding.body([{"error": exc.text}] * len(batch)), exc.status)
-        return _HttpResponse(encoding.body([encoding.envelope(reply, encode) for reply in replies]))
+        if kind == b"multi-exec":
+            replies = await self._executor.transaction(batch, caller)
+        else:
+            try:
+                replies = await self._executor.pipeline(batch, caller)
+            except RedisUnavailable as exc:
+                # A list with one error for each command, because the SDK raises an error that it finds in a list, but
+                # fails with an AttributeError on a single object.
+                return _HttpResponse([encoding.body([{"error": exc.text}] * len(batch))], exc.status)
+        return _HttpResponse(await _collect(batch_pieces(replies, text_encoding), caller.pacer))
 
     async def _stream(self, segments: Sequence[bytes], readonly: bool, receive: Receive, send: Send) -> None:
         kind, *names = parse.from_path(segments, b"", ())
@@ -174,10 +191,27 @@ class GatewayEndpoint:
             log("gateway.slow_client_cut_off", level=logging.WARNING)
 
 
+def _error(exc: GatewayError) -> _HttpResponse:
+    if isinstance(exc, BatchTooLong):
+        log("gateway.limit_exceeded", level=logging.WARNING, reason=exc.text)
+    return _HttpResponse([encoding.error_body(exc.text)], exc.status)
+
+
+async def _collect(pieces: Iterator[bytes], pacer: Pacer) -> list[bytes]:
+    """Return the pieces of a body, which are made with pauses. Raises ClientDisconnect."""
+    collected: list[bytes] = []
+    for piece in pieces:
+        collected.append(piece)
+        if pacer.due:
+            await pacer.pause()
+    return collected
+
+
 async def _send(response: _HttpResponse, send: Send) -> None:
+    length = sum(map(len, response.body))
     headers = [
         (b"content-type", response.media_type),
-        (b"content-length", str(len(response.body)).encode()),
+        (b"content-length", str(length).encode()),
         (b"upstash-sync-token", encoding.sync_token()),
     ]
     if response.status == MethodNotAllowed.status:
@@ -186,4 +220,24 @@ async def _send(response: _HttpResponse, send: Send) -> None:
         # The rest of the body may be unread, so the connection cannot carry another request.
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
+    if length > _SENT_BYTES:
+        for part in _joined(response.body):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b""})
+    else:
+        await send({"type": "http.response.body", "body": b"".join(response.body)})
+
+
+def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield parts of a body, most of them of about `_SENT_BYTES`."""
+    waiting: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= _SENT_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)

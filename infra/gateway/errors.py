@@ -6,6 +6,8 @@
     ├── Unauthorized          401
     ├── MethodNotAllowed      405   the HTTP method
     ├── RequestTooLarge       413
+    ├── BatchTooLong          400   a batch has too many commands
+    ├── ResponseTooLarge      400   the replies exceed the limit
     └── RedisUnavailable      503   Redis did not reply
         ├── NotSent                 nothing was sent: the command has not run
         └── OutcomeUnknown          it was sent and no reply came: it may have run
@@ -54,6 +56,18 @@ class RequestTooLarge(GatewayError):
     """The request body exceeds the limit."""
 
     status = 413
+
+
+class BatchTooLong(GatewayError):
+    """The batch has more commands than a request may have. None of them has run."""
+
+    status = 400
+
+
+class ResponseTooLarge(GatewayError):
+    """The replies to the commands of a request exceed the limit. Upstash answers this as an error of the command."""
+
+    status = 400
 
 
 class RedisUnavailable(GatewayError):

@@ -1,101 +1,215 @@
-"""Execute the commands of one request: check the policy, then send all commands to Redis in one write."""
+"""Execute the commands of one request: check the policy, translate scripts, send, and bound the replies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from infra.gateway.commands import Command
+from infra.gateway.connection import Replies, RepliesTooLarge, ReplyTooDeep
 from infra.gateway.encoding import resp2_error
-from infra.gateway.errors import CommandRejected, GatewayError, OutcomeUnknown, RedisUnavailable
+from infra.gateway.errors import (
+    CommandRejected,
+    GatewayError,
+    OutcomeUnknown,
+    RedisUnavailable,
+    ResponseTooLarge,
+)
+from infra.gateway.pacing import Pacer
 from infra.gateway.policy import ReadOnlyPolicy, check
 from infra.gateway.pool import Pool
 from infra.gateway.resp import ErrorReply, RespReply, pack
+from infra.gateway.scripts import ScriptTranslator
+from infra.logging import log
 
 _MULTI = pack((b"MULTI",))
 _EXEC = pack((b"EXEC",))
 _DISCARDED = "EXECABORT Transaction discarded because of previous errors."
+_NOT_SENT = "ERR an earlier command of the pipeline got no reply; the command was not sent"
+
+_MAY_HAVE_RUN = "the command may have been executed"
+
+_WINDOW_COMMANDS = 128
+_WINDOW_BYTES = 1024 * 1024
+"""Commands of a pipeline that are sent together. Redis stores the replies to all commands that it has received, so a
+smaller window bounds its memory, and what has run when replies are too large."""
+
+_PACK_ARGUMENTS = 1000
+
+_FRAMING_BYTES = 64 * 1024
+_FRAMING_BYTES_PER_COMMAND = 16
+"""Added to the limit of replies for lengths, line ends and `+QUEUED`: a value that a request may store can be read."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Token and pace of the request that a command belongs to."""
+
+    readonly: bool
+    pacer: Pacer
 
 
 class CommandExecutor:
     """Runs single commands, pipelines and transactions. `raw_pool` returns the bytes of replies undecoded."""
 
-    def __init__(self, pool: Pool, raw_pool: Pool) -> None:
+    def __init__(self, pool: Pool, raw_pool: Pool, max_response_bytes: int) -> None:
         self._pool = pool
         self._raw_pool = raw_pool
+        self._max_response_bytes = max_response_bytes
         self._readonly = ReadOnlyPolicy(pool)
+        self._scripts = ScriptTranslator()
 
-    async def single(self, command: Command, readonly: bool) -> RespReply:
-        """Return the reply, which may be an error of Redis. Raises `CommandRejected` or `RedisUnavailable`."""
-        await self._check(command, readonly)
-        [reply] = await self._pool.execute(pack(command), 1)
+    async def ping(self) -> RespReply:
+        """Return the reply to PING. Raises `RedisUnavailable`."""
+        [reply] = await self._pool.execute(pack((b"PING",)), 1)
         return reply
 
-    async def pipeline(self, commands: Sequence[Command], readonly: bool) -> list[RespReply]:
+    async def single(self, command: Command, caller: Caller) -> RespReply:
+        """Return the reply, which may be an error of Redis.
+
+        Raises `CommandRejected`, `ResponseTooLarge` or `RedisUnavailable`.
+        """
+        return await self._single(self._pool, command, caller)
+
+    async def single_raw(self, command: Command, caller: Caller) -> bytes:
+        """Return the bytes of the reply. Raises what `single` raises."""
+        return bytes(await self._single(self._raw_pool, command, caller))
+
+    async def pipeline(self, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
         """Return a reply for each command, an `ErrorReply` for each that was rejected or whose reply was lost.
 
         Raises `RedisUnavailable` only if no command at all got a reply.
         """
-        replies = await self._rejections(commands, readonly)
-        allowed = [index for index, rejection in enumerate(replies) if rejection is None]
-        if not allowed:
-            return replies
-        lost: RespReply = None
-        try:
-            received = await self._pool.execute(b"".join(pack(commands[index]) for index in allowed), len(allowed))
-        except OutcomeUnknown as exc:
-            if not exc.replies:
-                raise
-            # Keep the replies received before the connection broke, so that only the others have an unknown outcome.
-            received, lost = exc.replies, ErrorReply(exc.text)
-        for index, reply in zip(allowed, received, strict=False):
-            replies[index] = reply
-        for index in allowed[len(received) :]:
-            replies[index] = lost
-        return replies
+        return await self._pipeline(self._pool, commands, caller)
 
-    async def transaction(self, commands: Sequence[Command], readonly: bool) -> list[RespReply]:
+    async def pipeline_raw(self, commands: Sequence[Command], caller: Caller) -> list[bytes]:
+        """Return the bytes of each reply, an error for each command without one. Raises `RedisUnavailable`."""
+        replies = await self._pipeline(self._raw_pool, commands, caller)
+        return [resp2_error(str(reply)) if isinstance(reply, ErrorReply) else reply for reply in replies]
+
+    async def transaction(self, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
         """Run all commands or none; return their replies.
 
-        Raises `CommandRejected` (EXECABORT, with the first reason) or `RedisUnavailable`.
+        Raises `CommandRejected` (EXECABORT, with the first reason), `ResponseTooLarge` or `RedisUnavailable`.
         """
-        for rejection in await self._rejections(commands, readonly):
+        for rejection in await self._rejections(commands, caller):
             if rejection is not None:
                 raise CommandRejected(f"{_DISCARDED} {rejection}")
-        payload = b"".join((_MULTI, *map(pack, commands), _EXEC))
-        *queued, result = await self._pool.execute(payload, len(commands) + 2)
+        packed = [_MULTI, *[await self._pack(command, caller) for command in commands], _EXEC]
+        try:
+            *queued, result = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)))
+        except RepliesTooLarge as exc:
+            raise self._too_large(exc) from exc
+        caller.pacer.restart()
         if isinstance(result, ErrorReply):
             reasons = [str(reply) for reply in queued if isinstance(reply, ErrorReply)]
             raise CommandRejected(" ".join([str(result), *reasons[:1]]))
-        return list(result)
+        return [self._scripts.translate_reply(*pair) for pair in zip(commands, result, strict=True)]
 
-    async def single_raw(self, command: Command, readonly: bool) -> bytes:
-        """Return the bytes of the reply. Raises `CommandRejected` or `RedisUnavailable`."""
-        await self._check(command, readonly)
-        [reply] = await self._raw_pool.execute(pack(command), 1)
-        return bytes(reply)
+    async def _single(self, pool: Pool, command: Command, caller: Caller) -> RespReply:
+        await self._check(command, caller)
+        payload = await self._pack(command, caller)
+        try:
+            [reply] = await pool.execute(payload, 1, self._limit(1))
+        except RepliesTooLarge as exc:
+            raise self._too_large(exc) from exc
+        caller.pacer.restart()
+        return self._scripts.translate_reply(command, reply)
 
-    async def pipeline_raw(self, commands: Sequence[Command], readonly: bool) -> bytes:
-        """Return the bytes of all replies, an error for each rejected command. Raises `RedisUnavailable`."""
-        rejections = await self._rejections(commands, readonly)
-        allowed = [pack(command) for command, rejection in zip(commands, rejections, strict=True) if rejection is None]
-        received = iter(await self._raw_pool.execute(b"".join(allowed), len(allowed)) if allowed else [])
-        return b"".join(next(received) if each is None else resp2_error(str(each)) for each in rejections)
+    async def _pipeline(self, pool: Pool, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
+        replies = await self._rejections(commands, caller)
+        allowed = [index for index, rejection in enumerate(replies) if rejection is None]
+        left = self._limit(len(commands))
+        answered = 0
+        for window in _windows(commands, allowed):
+            if answered:
+                await caller.pacer.pause()  # a client that has left gets no more commands executed
+            packed = [await self._pack(commands[index], caller) for index in window]
+            received: Replies | list[object]
+            lost, unsent = "", _NOT_SENT
+            try:
+                received = await pool.execute(b"".join(packed), len(packed), left)
+                left -= received.size
+            except RepliesTooLarge as exc:
+                received, lost = exc.replies, self._too_large(exc).text
+                unsent = lost.replace(_MAY_HAVE_RUN, "the command was not sent")
+            except RedisUnavailable as exc:
+                # Keep the replies received before the connection broke, so that only others have an unknown outcome.
+                received, lost = (exc.replies if isinstance(exc, OutcomeUnknown) else []), exc.text
+                if not received and not answered:
+                    raise
+            for index, reply in zip(window, received, strict=False):
+                replies[index] = self._scripts.translate_reply(commands[index], reply)
+            answered += len(window)
+            caller.pacer.restart()
+            if lost:
+                for index in window[len(received) :]:
+                    replies[index] = ErrorReply(lost)
+                for index in allowed[answered:]:
+                    replies[index] = ErrorReply(unsent)
+                break
+        return replies
 
-    async def _check(self, command: Command, readonly: bool) -> None:
+    def _limit(self, commands: int) -> int:
+        return self._max_response_bytes + _FRAMING_BYTES + _FRAMING_BYTES_PER_COMMAND * commands
+
+    def _too_large(self, exc: RepliesTooLarge) -> ResponseTooLarge:
+        limit = f"{self._max_response_bytes} bytes in the replies to one request (GATEWAY_MAX_RESPONSE_BYTES)"
+        text = f"ERR max request size exceeded. Limit: {limit}"
+        if isinstance(exc, ReplyTooDeep):
+            text = "ERR the reply is nested too deeply"
+        log("gateway.limit_exceeded", level=logging.WARNING, reason=text)
+        return ResponseTooLarge(f"{text}; {_MAY_HAVE_RUN}")
+
+    async def _pack(self, command: Command, caller: Caller) -> bytes:
+        """Encode a command for the wire, in slices if it is large."""
+        command = self._scripts.translate(command)
+        if caller.pacer.due:
+            await caller.pacer.pause()
+        if len(command) <= _PACK_ARGUMENTS:
+            return pack(command)
+        packed = [b"*%d\r\n" % len(command)]
+        for start in range(0, len(command), _PACK_ARGUMENTS):
+            some = pack(command[start : start + _PACK_ARGUMENTS])
+            packed.append(some[some.index(b"\n") + 1 :])
+            if caller.pacer.due:
+                await caller.pacer.pause()
+        return b"".join(packed)
+
+    async def _check(self, command: Command, caller: Caller) -> None:
         check(command)
-        if readonly:
+        if caller.readonly:
             await self._readonly.check(command)
 
-    async def _rejections(self, commands: Sequence[Command], readonly: bool) -> list[RespReply]:
+    async def _rejections(self, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
         """Return an `ErrorReply` for each rejected command, None for each allowed one. Raises `RedisUnavailable`."""
         rejections: list[RespReply] = []
         for command in commands:
             try:
-                await self._check(command, readonly)
+                await self._check(command, caller)
             except RedisUnavailable:
                 raise
             except GatewayError as exc:
                 rejections.append(ErrorReply(exc.text))
             else:
                 rejections.append(None)
+            if caller.pacer.due:
+                await caller.pacer.pause()
         return rejections
+
+
+def _windows(commands: Sequence[Command], allowed: Sequence[int]) -> Iterator[list[int]]:
+    """Divide the indexes of allowed commands into windows that are sent one after the other."""
+    window: list[int] = []
+    size = 0
+    for index in allowed:
+        command = commands[index]
+        length = sum(map(len, command)) if len(command) <= _PACK_ARGUMENTS else _WINDOW_BYTES
+        if window and (len(window) == _WINDOW_COMMANDS or size + length > _WINDOW_BYTES):
+            yield window
+            window, size = [], 0
+        window.append(index)
+        size += length
+    if window:
+        yield window

@@ -44,8 +44,11 @@ _SUBCOMMANDS: dict[bytes, frozenset[bytes]] = {
 # Length in words of each option of XREAD and XREADGROUP, the option's name included.
 _XREAD_OPTIONS = {b"COUNT": 2, b"NOACK": 1, b"CLAIM": 2}
 
-# Redis flags these as reads, but Upstash denies them to its read-only token, because they walk the whole keyspace.
-_KEYSPACE_READS = frozenset({b"KEYS", b"SCAN", b"RANDOMKEY"})
+# Options of XREAD and XREADGROUP are at most ten words. Nothing beyond this number is looked at.
+_MAX_OPTION_WORDS = 64
+
+# Commands without keys that the read-only token may run all the same.
+_KEYLESS_READS = frozenset({b"PING", b"DBSIZE"})
 
 _COMMAND = pack((b"COMMAND",))
 
@@ -63,17 +66,17 @@ def check(command: Sequence[bytes]) -> None:
 
 
 def _blocks(command: Sequence[bytes]) -> bool:
-    """Return True if an XREAD or XREADGROUP has the option BLOCK."""
+    """Return True if an XREAD or XREADGROUP has the option BLOCK, or more words of options than can be checked."""
     # The options are walked, because a key, a group or a consumer may also be named BLOCK.
     position = 1
-    while position < len(command):
+    while position < min(len(command), _MAX_OPTION_WORDS):
         option = command[position].upper()
         if option == b"STREAMS":
             return False
         if option == b"BLOCK":
             return True
         position += 3 if option == b"GROUP" else _XREAD_OPTIONS.get(option, 1)
-    return False
+    return position < len(command)
 
 
 def no_permission(command: bytes) -> CommandRejected:
@@ -87,7 +90,10 @@ def _printable(name: bytes) -> str:
 
 
 class ReadOnlyPolicy:
-    """Commands of the read-only token: PING, and the commands that this Redis flags `readonly` in COMMAND."""
+    """Commands of the read-only token: reads of named keys, by what COMMAND of this Redis says, and `_KEYLESS_READS`.
+
+    Commands that walk the keyspace (KEYS, SCAN, CLUSTERSCAN, …) and scripts (EVAL_RO, FCALL_RO, …) are not among them.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -112,19 +118,29 @@ class ReadOnlyPolicy:
             [table] = await self._pool.execute(_COMMAND, 1)
             if isinstance(table, ErrorReply):
                 raise CommandRejected(str(table))
-            self._allowed = frozenset(_readonly(table)) - _KEYSPACE_READS | {b"PING"}
+            self._allowed = frozenset(_reads_of_keys(table)) | _KEYLESS_READS
             self._generation = self._pool.generation
 
 
-def _readonly(table: list[RespReply]) -> list[bytes]:
-    """Return the names of read-only commands in upper case, subcommands as `COMMAND|SUBCOMMAND`.
+def _reads_of_keys(table: list[RespReply]) -> list[bytes]:
+    """Return the names of commands that read the keys that they name, in upper case, as `COMMAND|SUBCOMMAND` too.
 
-    `table` is the reply to COMMAND: in each row, index 0 is the name, 2 the flags, 9 the rows of the subcommands.
+    `table` is the reply to COMMAND: in each row, index 0 is the name, 2 the flags, 3 the position of the first key, 6
+    the ACL categories, 8 the key specifications, 9 the rows of the subcommands.
     """
     names: list[bytes] = []
     for row in table:
-        if b"readonly" in row[2]:
+        # A script may call everything that reads, KEYS and SCAN included, and may run for as long as it likes.
+        if b"readonly" in row[2] and b"@scripting" not in row[6] and _names_keys(row):
             names.append(row[0].upper())
         if len(row) > 9 and row[9]:
-            names.extend(_readonly(row[9]))
+            names.extend(_reads_of_keys(row[9]))
     return names
+
+
+def _names_keys(row: list[RespReply]) -> bool:
+    """Return True if a command has arguments that are keys, and none that only decides about a slot (`not_key`)."""
+    if len(row) <= 8:  # Redis before 7 has no key specifications
+        return bool(row[3]) or b"movablekeys" in row[2]
+    flags = [dict(zip(spec[::2], spec[1::2], strict=True)).get(b"flags", []) for spec in row[8]]
+    return bool(flags) and not any(b"not_key" in each for each in flags)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from infra.gateway.connect import connect
+from infra.gateway.connection import UNLIMITED, Replies, RespConnection
 from infra.gateway.errors import NotSent, OutcomeUnknown, RedisUnavailable
-from infra.gateway.resp import ReplyReader, RespConnection, RespReply, connect, pack, value_reader
+from infra.gateway.resp import ReplyReader, pack, value_reader
 from infra.gateway.settings import GatewaySettings, RedisTarget
 
 REQUESTS_PER_CONNECTION = 64
@@ -44,10 +46,11 @@ class Pool:
         """Number of connections made so far. It changes whenever Redis was restarted."""
         return sum(slot.generation for slot in self._slots)
 
-    async def execute(self, payload: bytes, reply_count: int) -> list[RespReply]:
+    async def execute(self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED) -> Replies:
         """Send `payload` in one write and return its `reply_count` replies.
 
-        Raises `NotSent` (pool exhausted or Redis unreachable: it did not run) or `OutcomeUnknown` (it may have run).
+        Raises `NotSent` (pool exhausted or Redis unreachable: it did not run), `OutcomeUnknown` (it may have run) or
+        `RepliesTooLarge` (more than `limit_bytes` of replies).
         """
         if self._capacity.locked():
             try:
@@ -60,19 +63,19 @@ class Pool:
         slot = min(self._slots, key=_load)
         slot.load += 1
         try:
-            return await self._execute_on(slot, payload, reply_count)
+            return await self._execute_on(slot, payload, reply_count, limit_bytes)
         finally:
             slot.load -= 1
             self._capacity.release()
 
-    async def _execute_on(self, slot: _ConnectionSlot, payload: bytes, reply_count: int) -> list[RespReply]:
+    async def _execute_on(self, slot: _ConnectionSlot, payload: bytes, reply_count: int, limit_bytes: int) -> Replies:
         connection = slot.ready_connection() or await slot.checked_connection()
         try:
-            replies = connection.send(payload, reply_count)
+            replies = connection.send(payload, reply_count, limit_bytes)
         except NotSent:
             # The connection closed between the check and the write. Nothing was sent, so one more attempt is safe.
             connection = await slot.checked_connection()
-            replies = connection.send(payload, reply_count)
+            replies = connection.send(payload, reply_count, limit_bytes)
         try:
             async with asyncio.timeout(self._command_timeout_s):
                 return await replies
@@ -102,6 +105,7 @@ class _ConnectionSlot:
         self._idle_check_s = settings.idle_check_s
         self._reader = reader
         self._connection: RespConnection | None = None
+        self._retired: set[RespConnection] = set()
         self._opening: asyncio.Task[RespConnection] | None = None
         self._closed = False
         self.load = 0
@@ -139,7 +143,11 @@ class _ConnectionSlot:
         old = self._connection
         if old is not None and old.usable and await self._answers_ping(old):
             return old
-        if old is not None:
+        if old is not None and old.retired:
+            # The connection still serves the requests that came behind a reply which was too large.
+            self._retired.add(old)
+            old.lost.add_done_callback(lambda _: self._retired.discard(old))
+        elif old is not None:
             old.abort()
         self._connection = await connect(self._target, self._connect_timeout_s, reader=self._reader)
         self.generation += 1
@@ -155,16 +163,19 @@ class _ConnectionSlot:
 
     def abort(self) -> None:
         self._closed = True
-        if self._connection is not None:
-            self._connection.abort()
+        for connection in self._all():
+            connection.abort()
+
+    def _all(self) -> list[RespConnection]:
+        return [*self._retired, *([self._connection] if self._connection is not None else [])]
 
     async def close(self) -> None:
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait([self._opening])
-        if self._connection is not None:
-            await self._connection.close()
+        for connection in self._all():
+            await connection.close()
 
 
 def _load(slot: _ConnectionSlot) -> int:

@@ -6,9 +6,11 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from infra.gateway.connect import connect
+from infra.gateway.connection import RespConnection
 from infra.gateway.encoding import as_text
 from infra.gateway.errors import NotSent, RedisUnavailable
-from infra.gateway.resp import RespConnection, RespReply, connect, pack
+from infra.gateway.resp import RespReply, pack
 from infra.gateway.settings import GatewaySettings, RedisTarget
 from infra.gateway.sse import frame
 from infra.gateway.stream_buffer import StreamBuffer
@@ -102,7 +104,12 @@ class Hub:
                     # The watcher drops all subscriptions when its connection ends. A new subscription must come after
                     # that, or the watcher would drop it, too.
                     await self._watcher
-                self._connection = await connect(self._target, self._settings.connect_timeout_s, on_push=self._received)
+                self._connection = await connect(
+                    self._target,
+                    self._settings.connect_timeout_s,
+                    on_push=self._received,
+                    push_limit_bytes=self._settings.max_response_bytes,
+                )
                 self._watcher = asyncio.create_task(self._watch(self._connection))
             return self._connection
 

@@ -18,6 +18,9 @@ class RawReader:
     def feed(self, data: bytes, /) -> None:
         self._buffer += data
 
+    def has_data(self) -> bool:
+        return bool(self._buffer)
+
     def gets(self) -> bytes | bool:
         while self._missing:
             if not self._skip_element():

@@ -44,6 +44,8 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 8079
     max_request_bytes: int = 10 * 1024 * 1024
+    max_response_bytes: int = 10 * 1024 * 1024
+    max_batch_commands: int = 10_000
     pool_size: int = 8
     pool_timeout_s: float = 5.0
     connect_timeout_s: float = 5.0
@@ -68,6 +70,8 @@ class GatewaySettings:
             host=env.text("GATEWAY_HOST", cls.host),
             port=env.integer("GATEWAY_PORT", cls.port, low=0, high=65535),
             max_request_bytes=env.integer("GATEWAY_MAX_REQUEST_BYTES", cls.max_request_bytes, low=1, high=1 << 30),
+            max_response_bytes=env.integer("GATEWAY_MAX_RESPONSE_BYTES", cls.max_response_bytes, low=1, high=1 << 30),
+            max_batch_commands=env.integer("GATEWAY_MAX_BATCH_COMMANDS", cls.max_batch_commands, low=1, high=1_000_000),
             pool_size=env.integer("GATEWAY_POOL_SIZE", cls.pool_size, low=1, high=1000),
             subscriber_buffer_bytes=env.integer(
                 "GATEWAY_SUBSCRIBER_BUFFER_BYTES", cls.subscriber_buffer_bytes, low=1, high=1 << 30

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from starlette.types import Receive, Send
 
+from infra.gateway.connect import connect
 from infra.gateway.encoding import as_text
 from infra.gateway.errors import CommandRejected, NotSent
 from infra.gateway.pubsub import Hub
-from infra.gateway.resp import ErrorReply, RespReply, connect, pack
+from infra.gateway.resp import ErrorReply, RespReply, pack
 from infra.gateway.settings import GatewaySettings, RedisTarget
 from infra.gateway.sse import frame, serve
 from infra.gateway.stream_buffer import CloseReason, StreamBuffer
@@ -72,7 +73,10 @@ class StreamEndpoints:
         def push(reply: RespReply) -> None:
             buffer.put(frame(as_text(reply)))
 
-        connection = await connect(self._target, self._settings.connect_timeout_s, on_push=push)
+        settings = self._settings
+        connection = await connect(
+            self._target, settings.connect_timeout_s, on_push=push, push_limit_bytes=settings.max_response_bytes
+        )
         try:
             [reply] = await connection.send(_MONITOR, 1)
             if isinstance(reply, ErrorReply):

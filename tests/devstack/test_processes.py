@@ -11,6 +11,7 @@ from infra.devstack.config import StackConfig
 from infra.devstack.credentials import Credentials
 from infra.devstack.data_dir import DataDir
 from infra.devstack.port_numbers import Ports
+from infra.gateway.acl import ACL_RULES
 
 CREDENTIALS = Credentials(
     redis_password="redis-secret",
@@ -40,6 +41,7 @@ def test_the_specification_of_redis() -> None:
         "bind 127.0.0.1",
         "port 1",
         "requirepass redis-secret",
+        f"user gateway on >redis-secret {ACL_RULES}",
         "dir ./",
         "appendonly yes",
         "appendfsync everysec",
@@ -63,7 +65,7 @@ def test_the_specification_of_the_gateway() -> None:
     assert spec.command == (sys.executable, "-P", "-m", "infra.gateway")
     assert spec.environment == {
         **BASE,
-        "GATEWAY_REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
+        "GATEWAY_REDIS_URL": "redis://gateway:redis-secret@127.0.0.1:1/0",
         "GATEWAY_TOKEN": "rest-secret",
         "GATEWAY_HOST": "127.0.0.1",
         "GATEWAY_PORT": "2",

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.gateway.connect import connect
 from infra.gateway.errors import NotSent
 from infra.gateway.raw import RawReader
-from infra.gateway.resp import connect, pack
+from infra.gateway.resp import pack
 from infra.gateway.settings import parse_target
 from infra.gateway.sse import frame
 from infra.gateway.stream_buffer import CloseReason, StreamBuffer

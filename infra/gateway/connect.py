@@ -1,0 +1,71 @@
+"""Open a connection to Redis and log in."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from infra.gateway.connection import UNLIMITED, RespConnection
+from infra.gateway.errors import NotSent, RedisUnavailable
+from infra.gateway.resp import ErrorReply, ReplyReader, RespReply, pack, value_reader
+from infra.gateway.settings import RedisTarget
+
+CLIENT_NAME = b"swissbrain-gateway"
+
+
+async def connect(
+    target: RedisTarget,
+    timeout_s: float,
+    *,
+    reader: Callable[[], ReplyReader] = value_reader,
+    on_push: Callable[[RespReply], None] | None = None,
+    push_limit_bytes: int = UNLIMITED,
+) -> RespConnection:
+    """Return a connection that is authenticated and has its database selected. Raises `NotSent`."""
+    connection: RespConnection | None = None
+    try:
+        async with asyncio.timeout(timeout_s):
+            connection = await _open(target, lambda: RespConnection(reader, on_push, push_limit_bytes))
+            await _log_in(connection, target)
+    except (OSError, TimeoutError, RedisUnavailable) as exc:
+        if connection is not None:
+            connection.abort()
+        if isinstance(exc, NotSent):
+            raise
+        raise NotSent("ERR Redis is not reachable; the command was not sent") from exc
+    except BaseException:  # cancelled: without this the half-open connection would stay
+        if connection is not None:
+            connection.abort()
+        raise
+    return connection
+
+
+async def _open(target: RedisTarget, factory: Callable[[], RespConnection]) -> RespConnection:
+    loop = asyncio.get_running_loop()
+    if target.path:
+        _, connection = await loop.create_unix_connection(factory, target.path)
+        return connection
+    context = ssl.create_default_context(cafile=target.ca_file) if target.tls else None
+    _, connection = await loop.create_connection(
+        factory, target.host, target.port, ssl=context, server_hostname=target.host if context else None
+    )
+    return connection
+
+
+async def _log_in(connection: RespConnection, target: RedisTarget) -> None:
+    commands: list[tuple[bytes | str, ...]] = []
+    if target.password:
+        commands.append(("AUTH", target.user, target.password) if target.user else ("AUTH", target.password))
+    if target.db:
+        commands.append(("SELECT", str(target.db)))
+    required = len(commands)
+    # The name only helps operators who read CLIENT LIST, so its reply is not checked: an ACL may forbid the command.
+    commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
+    payload = b"".join(pack(command) for command in commands)
+    for reply in (await connection.send(payload, len(commands)))[:required]:
+        text = str(reply).encode() if isinstance(reply, ErrorReply) else bytes(reply).removeprefix(b"-")
+        if isinstance(reply, ErrorReply) or reply.startswith(b"-"):  # the second is how a raw reader shows an error
+            # Only the code: the text of an error may quote the arguments, and one of them is the password.
+            code = text.split(b" ", 1)[0].decode("ascii", "replace")
+            raise NotSent(f"ERR Redis did not accept the gateway's login ({code}); the command was not sent")
