@@ -1,10 +1,10 @@
 """Files of a run: their entries in the record, and the three ports to a workspace.
 
-When does a file written by a tool count? The tool's write stores its bytes under a new object key.
-The change then waits among the workspace's uncommitted changes, and counts when `take_uncommitted` hands it to the
-run's next fenced write, which stores it in the record together with the result of the step and its events, or not at
-all. A step that fails stores its changes together with its last events. Until then no reader sees the file. If the worker dies or its lease is lost before that write, the object stays
-unreferenced, and the repeated step starts on the workspace as it was.
+When does a file written by a tool count? The tool's write stores its bytes under a new object key. The change then
+waits among the workspace's uncommitted changes, and counts when `take_uncommitted` hands it to the run's next fenced
+write, which stores it in the record together with the result of the step and its events, or not at all. A step that
+fails stores its changes together with its last events. Until then no reader sees the file. If the worker dies or its
+lease is lost before that write, the object stays unreferenced, and the repeated step starts on the workspace as it was.
 """
 
 from collections.abc import Mapping, Sequence
