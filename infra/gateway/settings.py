@@ -43,6 +43,7 @@ class GatewaySettings:
     readonly_token: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 8079
+    max_connections: int = 10_000
     max_request_bytes: int = 10 * 1024 * 1024
     pool_size: int = 8
     pool_timeout_s: float = 5.0
@@ -67,6 +68,7 @@ class GatewaySettings:
             readonly_token=env.optional("GATEWAY_READONLY_TOKEN"),
             host=env.text("GATEWAY_HOST", cls.host),
             port=env.integer("GATEWAY_PORT", cls.port, low=0, high=65535),
+            max_connections=env.integer("GATEWAY_MAX_CONNECTIONS", cls.max_connections, low=8, high=1_000_000),
             max_request_bytes=env.integer("GATEWAY_MAX_REQUEST_BYTES", cls.max_request_bytes, low=1, high=1 << 30),
             pool_size=env.integer("GATEWAY_POOL_SIZE", cls.pool_size, low=1, high=1000),
             subscriber_buffer_bytes=env.integer(
