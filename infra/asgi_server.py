@@ -11,7 +11,8 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from infra.http_guard import GuardedProtocol, GuardState
+from infra.http_connections import GuardState
+from infra.http_guard import GuardedProtocol
 from infra.http_limits import Limits
 
 WRITE_TIMEOUT_MS = 60_000

@@ -18,7 +18,7 @@ _REASONS = {
 }
 
 
-class Connection(Protocol):
+class GuardedConnection(Protocol):
     """Part of a connection that the server's state uses."""
 
     transport: asyncio.Transport
@@ -40,12 +40,12 @@ class GuardState(ServerState):
     def __init__(self, limits: Limits) -> None:
         super().__init__()
         self.limits = limits
-        self.guarded: set[Connection] = set()
-        self.waiting: OrderedDict[Connection, None] = OrderedDict()
+        self.guarded: set[GuardedConnection] = set()
+        self.waiting: OrderedDict[GuardedConnection, None] = OrderedDict()
         self._full = LogInterval()
         self._rejected = LogInterval()
 
-    def admit(self, connection: Connection, now: float) -> None:
+    def admit(self, connection: GuardedConnection, now: float) -> None:
         """Register a new connection. Over the limit, close the connection that has waited longest for its client."""
         self.guarded.add(connection)
         self.waiting[connection] = None
@@ -59,7 +59,7 @@ class GuardState(ServerState):
         else:
             evicted.transport.abort()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: GuardedConnection) -> None:
         """Remove a closed connection."""
         self.guarded.discard(connection)
         self.waiting.pop(connection, None)

@@ -1,5 +1,7 @@
 """Size of a request's head."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.asgi.support import HOST, Running, get, serve, statuses
@@ -17,7 +19,7 @@ HUGE = {
 
 
 @pytest.fixture(scope="module")
-def running() -> object:
+def running() -> Iterator[Running]:
     with serve() as server:
         yield server
 

@@ -160,10 +160,9 @@ def run(packets: list[bytes], limit: int = LIMIT) -> Outcome:
         app, wire = Recorder(), Wire()
         config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, access_log=False, ws="none")
         protocol = GuardedProtocol(config, GuardState(Limits(10, head_bytes=limit)), {})
-        protocol.parser = CountingParser(protocol.parser)
-        protocol._buffer = SearchedBuffer()
+        parser, buffer = CountingParser(protocol.parser), SearchedBuffer()
+        vars(protocol).update(parser=parser, _buffer=buffer)
         protocol.connection_made(wire)
-        parser, buffer = protocol.parser, protocol._buffer
         for packet in packets:
             if not wire.closing:
                 protocol.data_received(packet)
