@@ -3,6 +3,7 @@
 import hashlib
 import re
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from edge_api.http.errors import KeyReused
@@ -10,7 +11,7 @@ from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
 from edge_api.ports import WorkspaceStore
 from infra.contract import journal
-from infra.contract.errors import InvalidInput, RunGone, TransitionRefused
+from infra.contract.errors import InvalidInput, RecordUnreadable, RunGone, TransitionRefused
 from infra.contract.files import FileEntry
 from infra.contract.log import RunLog
 from infra.contract.redis_store import codec
@@ -31,6 +32,19 @@ class RunService:
     Every method raises RunGone both for a missing run and for a run of another user, so that a client cannot find out
     which ids exist.
     """
+
+    async def _owned(self, user: str, run_id: str, read: Callable[[str], Awaitable[H]]) -> H:
+        """Read the user's run. Raises RunGone for a run of another user."""
+        try:
+            run = await read(_checked(run_id))
+        except RecordUnreadable:
+            # The record names the owner. If it cannot be read, only the user's index tells whose run it is.
+            if not await self._store.is_listed(user, run_id):
+                raise _gone(run_id) from None
+            raise
+        if run.user != user:
+            raise _gone(run.id)
+        return run
 
     def __init__(self, store: RunCommands, workspaces: WorkspaceStore) -> None:
         self._store = store
@@ -79,15 +93,15 @@ class RunService:
 
     async def get(self, user: str, run_id: str) -> RunRecord:
         """Return the complete record of the user's run."""
-        return _owned(await self._store.get(_checked(run_id)), user)
+        return await self._owned(user, run_id, self._store.get)
 
     async def head(self, user: str, run_id: str) -> RunHead:
         """Return the user's run without its large fields."""
-        return _owned(await self._store.head(_checked(run_id)), user)
+        return await self._owned(user, run_id, self._store.head)
 
     async def log(self, user: str, run_id: str) -> RunLog:
         """Return the user's run with the archived segments of its log."""
-        return _owned(await self._store.log(_checked(run_id)), user)
+        return await self._owned(user, run_id, self._store.log)
 
     async def files(self, user: str, run_id: str) -> dict[str, FileEntry]:
         """Return the files of the user's run by path."""
@@ -224,12 +238,6 @@ def _checked(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise _gone(run_id)
     return run_id
-
-
-def _owned(run: H, user: str) -> H:
-    if run.user != user:
-        raise _gone(run.id)
-    return run
 
 
 def _not_deleting(action: str, run: H) -> H:

@@ -132,11 +132,22 @@ class Client:
         """Return the attempts of a run, oldest first."""
         return self._api.ask(endpoints.list_attempts(run_id)).attempts
 
-    def runs(self, *, status: str | None = None, error: str | None = None) -> Iterator[RunSummary]:
-        """Yield all runs, newest first, fetched page by page. `error`: only runs that failed with this code."""
+    def runs(
+        self,
+        *,
+        status: str | None = None,
+        error: str | None = None,
+        on_unreadable: Callable[[str], None] = lambda _run_id: None,
+    ) -> Iterator[RunSummary]:
+        """Yield all runs, newest first, fetched page by page. `error`: only runs that failed with this code.
+
+        `on_unreadable` is called with the id of each run whose record is damaged, or was written by a newer release.
+        """
         cursor: str | None = None
         while True:
             page = self._api.ask(endpoints.list_runs(status=status, error=error, cursor=cursor))
+            for run_id in page.unreadable:
+                on_unreadable(run_id)
             yield from page.runs
             cursor = page.next_cursor
             if cursor is None:

@@ -92,8 +92,9 @@ class Attempt(_Response, frozen=True):
     """Claim of a run by a worker.
 
     `attempt` is its number since the last retry; a drained or unanswered claim is not counted. `outcome`: a terminal
-    status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost) or
-    `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost),
+    `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered` (the reply to the
+    claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int
@@ -111,10 +112,11 @@ class AttemptList(_Response, frozen=True):
 
 
 class RunPage(_Response, frozen=True):
-    """Page of runs, newest first."""
+    """Page of runs, newest first. `unreadable`: ids of runs in this part of the list whose records cannot be read."""
 
     runs: list[RunSummary]
     next_cursor: str | None
+    unreadable: list[str] = []
 
 
 class Event(_Response, frozen=True, omit_defaults=True):
@@ -177,7 +179,8 @@ class FileList(_Response, frozen=True):
 class QueueDepths(_Response, frozen=True):
     """Number of runs in each part of the queue, of all users.
 
-    `pending` counts wake tokens; it equals `ready` whenever no claim is under way.
+    `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
+    were set aside because their records are damaged.
     """
 
     pending: int
@@ -185,6 +188,7 @@ class QueueDepths(_Response, frozen=True):
     delayed: int
     running: int
     dead: int
+    unreadable: int = 0
 
 
 class Problem(_Response, frozen=True):

@@ -19,6 +19,7 @@ from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnava
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.local_executor import LocalExecutor
 from infra.redis_tcp import RedisTcp
+from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
 from worker.health import Heartbeat, serve_health
@@ -38,7 +39,8 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
-    executor = LocalExecutor(settings.root / settings.name, unsafe=unsafe)
+    scratch = ScratchRoot(settings.root / settings.name)
+    executor = LocalExecutor(scratch, unsafe=unsafe)
     # A missing sandbox or object store is logged and does not end the worker: the object store may come back, and runs
     # without programs need no sandbox.
     try:
@@ -52,7 +54,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
-    loop = WorkerLoop(settings, store, redis, keeper, runner)
+    loop = WorkerLoop(settings, store, redis, keeper, runner, scratch)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:

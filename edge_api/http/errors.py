@@ -131,6 +131,9 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
     domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
     domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
+    domain.RecordUnreadable: _Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "record-unreadable", "The record of the run cannot be read"
+    ),
     domain.FileMissing: _Kind(HTTPStatus.NOT_FOUND, "file-not-found", "There is no such file"),
     domain.TransitionRefused: _Kind(HTTPStatus.CONFLICT, "transition-refused", "The run does not allow this now"),
     domain.StoreUnavailable: _Kind(

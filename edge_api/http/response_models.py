@@ -116,10 +116,14 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of runs, newest first. `next_cursor` requests the next page; null at the end."""
+    """A page of runs, newest first. `next_cursor` requests the next page; null at the end.
+
+    `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer release.
+    """
 
     runs: list[RunSummary]
     next_cursor: str | None
+    unreadable: list[str] | UnsetType = UNSET
 
 
 class RunState(msgspec.Struct, frozen=True, kw_only=True):

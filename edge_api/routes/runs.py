@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -94,7 +95,8 @@ class RunRoutes:
         before = decode_cursor(query.cursor, user) if query.cursor is not None else None
         page = await self._runs.page(user, query, before)
         cursor = encode_cursor(page.cursor, user) if page.cursor else None
-        return ok(RunList(runs=[RunSummary.of(run) for run in page.runs], next_cursor=cursor))
+        runs = [RunSummary.of(run) for run in page.runs]
+        return ok(RunList(runs=runs, next_cursor=cursor, unreadable=page.unreadable or UNSET))
 
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}`."""

@@ -4,6 +4,7 @@ ContractError
 ├── InvalidInput        bad input: the value, its place, the allowed values
 ├── RunGone             no such run (or not this user's)
 ├── TransitionRefused   the run's status does not allow this
+├── RecordUnreadable    the run's record is damaged, or was written by a newer release
 ├── LeaseLost           the fence is stale: another worker owns the run
 ├── StoreUnavailable    Redis did not reply in time, or cannot execute the command at present; may be retried
 ├── StoreRejected       Redis replied with an error
@@ -46,6 +47,10 @@ class InvalidInput(ContractError):
 
 class RunGone(ContractError):
     """There is no such run."""
+
+
+class RecordUnreadable(ContractError):
+    """The record of a run is damaged, or was written by a newer release; the message names the run."""
 
 
 class TransitionRefused(ContractError):

@@ -41,6 +41,14 @@ class Keys:
         return f"{self.prefix}jobs:dead"
 
     @property
+    def unreadable(self) -> str:
+        """Sorted set: active runs with damaged records, score = time in ms of the claim that set them aside.
+
+        No TTL: at most 10,000 members, which leave after the retention.
+        """
+        return f"{self.prefix}jobs:unreadable"
+
+    @property
     def run_prefix(self) -> str:
         """Prefix of run keys: `claim` picks run ids itself and derives their keys."""
         return f"{self.prefix}run:"

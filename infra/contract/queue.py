@@ -6,10 +6,15 @@ of its claim. After a reply was lost, the next claim carries the number of the l
 no worker has begun them, so no attempt is counted. If that happens twice in a row to a run that was granted alone, the
 attempt does count: its record may be too large for a reply, and it must not be granted for ever. Until the worker
 calls again, the lease bounds the delay.
+
+How are the runs of a crashed worker recovered? By the expiry of their leases, in general. Faster if the worker's host
+can prove that the process has ended: a worker process writes its name into a locked file before its first claim
+(`infra.scratch_root`). The process that gets the lock next passes the name to its claims (`dead`) until one is
+answered; such a claim requeues the runs that are leased to that name, with the outcome `worker_restarted`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -37,16 +42,21 @@ class Lease:
         self.batch = 0
 
 
+MAX_DEAD_PROCESSES = 16
+
+
 @dataclass(frozen=True)
 class ClaimSeq:
     """Sequence number of a claim within one worker process.
 
-    `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None.
+    `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None. `dead`: names of
+    worker processes that have ended, at most MAX_DEAD_PROCESSES; the claim recovers their runs first.
     """
 
     process: str = ""
     number: int = 0
     last_acked: int | None = None
+    dead: tuple[str, ...] = ()
 
 
 UNNUMBERED = ClaimSeq()
@@ -58,11 +68,13 @@ class ClaimReply:
     """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
 
     `unreadable`: leases of granted runs whose records cannot be decoded; another worker could not decode them either.
+    `set_aside`: id → reason of runs whose records the script could not process; they are no longer in the queue.
     """
 
     claims: list[Claim]
     unreadable: list[Lease]
     next_ms: int | None
+    set_aside: Mapping[str, str] = field(default_factory=dict)
 
 
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +99,8 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
 class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     """Number of runs in each part of the queue.
 
-    `pending` counts wake tokens; it equals `ready` whenever no claim is under way.
+    `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
+    were set aside because their records are damaged.
     """
 
     pending: int
@@ -95,3 +108,4 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     delayed: int
     running: int
     dead: int
+    unreadable: int = 0

@@ -156,7 +156,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Claim of a run. `attempt` is its number since the last retry; a drained or unanswered claim is not counted.
 
     `outcome`: a terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the
-    worker was lost) or `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    worker was lost), `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered`
+    (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int
@@ -168,7 +169,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """Page of a user's runs, newest first. `cursor` (creation in ms, run id) is the start of the next page, if any."""
+    """Page of a user's runs, newest first. `cursor` (creation in ms, run id) is the start of the next page, if any.
+
+    `unreadable`: ids of the runs in this part of the list whose records are damaged, or of a newer release.
+    """
 
     runs: list[RunHead]
     cursor: tuple[int, str] | None
+    unreadable: list[str] = []

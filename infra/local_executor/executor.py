@@ -19,29 +19,21 @@ from infra.local_executor import guard, sandbox, seccomp
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done, start
 from infra.local_executor.output import OutputCapture
 from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
-from infra.local_executor.scratch_root import ScratchRoot, remove_abandoned
 from infra.logging import log
+from infra.scratch_root import ScratchRoot
 
 
 class LocalExecutor:
     """Implements the port `Executor`.
 
-    `root` is the scratch folder of this worker, emptied at the start. Scratch folders beside it are removed if their
-    workers have ended. Raises ExecutorUnavailable if `root` is in use or cannot be emptied.
+    `scratch` is the locked scratch folder of this worker.
     `unsafe` is for development only: programs run without a sandbox, with the worker's permissions.
     """
 
-    def __init__(self, root: Path, *, unsafe: bool = False) -> None:
-        self._root = root
+    def __init__(self, scratch: ScratchRoot, *, unsafe: bool = False) -> None:
+        self._scratch = scratch
+        self._root = scratch.folder
         self._unsafe = unsafe
-        remove_abandoned(root.parent, keep=root.name)
-        try:
-            self._scratch = ScratchRoot(root)
-        except OSError as exc:
-            raise ExecutorUnavailable(
-                f"the scratch folder '{root}' cannot be created or emptied: {exc.strerror}; "
-                "set WORKER_ROOT to a folder that this worker may write to"
-            ) from exc
 
     async def check(self) -> None:
         """Run `true` in a sandbox.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from infra.local_executor.scratch_root import LOCK
+from infra.scratch_root import LOCK
 from swissbrain.client import Client
 from swissbrain.models import Event
 from tests.chaos.checks import CLAIM_EVENTS, check_run, read_effects

@@ -135,6 +135,14 @@ def test_runs_are_listed_over_pages_up_to_the_limit(api: ScriptedServer, swissbr
     assert swissbrain("runs").out.count("run_") == 2
 
 
+def test_runs_that_cannot_be_read_are_named_beside_the_list(api: ScriptedServer, swissbrain: Command) -> None:
+    api.then(ok({"runs": [summary("run_1")], "next_cursor": None, "unreadable": ["run_damaged"]}))
+    result = swissbrain("runs", "--json")
+    assert json.loads(result.out)["run_id"] == "run_1"
+    assert result.err.startswith("swissbrain: the record of run run_damaged cannot be read")
+    assert result.code == 0
+
+
 def test_json_output_is_one_value_per_line(api: ScriptedServer, swissbrain: Command) -> None:
     files = {"files": [{"path": "a\nb", "size_bytes": 1, "modified_ms": 1}] * 2}
     depths = {"pending": 1, "ready": 1, "delayed": 0, "running": 2, "dead": 0}

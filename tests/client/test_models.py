@@ -153,7 +153,7 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
     models.Event: {"seq": 1, "ts": 2, "type": "log", "step": 0, "data": {"a": [1]}},
     models.RunError: {"code": "c", "message": "m", "step": 1},
     models.Attempt: {"fence": 1, "attempt": 2, "worker": "w", "started_ms": 3, "ended_ms": 4, "outcome": "drained"},
-    models.QueueDepths: {"pending": 1, "ready": 2, "delayed": 3, "running": 4, "dead": 5},
+    models.QueueDepths: {"pending": 1, "ready": 2, "delayed": 3, "running": 4, "dead": 5, "unreadable": 6},
     models.PlanStep: {"tool": "t", "args": {"a": None}, "timeout_s": 1.5, "name": "n"},
 }
 

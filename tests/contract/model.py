@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from infra.contract.queue import ClaimSeq
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 
 OK, SAME, LOST, REFUSED, GONE = Outcome.OK, Outcome.SAME, Outcome.LOST, Outcome.REFUSED, Outcome.GONE
@@ -13,8 +14,9 @@ class ModelRun:
     """State of a run in the model.
 
     `queue_order` sorts the ready runs, and is None for all others. `claim_number` is the number of the claim that
-    granted the run last, `granted_alone` whether that claim granted no other, and `unanswered` the fence of the last
-    grant that was undone because its reply was lost.
+    granted the run last, `process` the worker process that sent that claim, `granted_alone` whether that claim granted
+    no other run. `unanswered` is the fence of the last grant that was undone because its reply was lost, `lost` the
+    fence of the last attempt whose worker was lost.
     """
 
     id: str
@@ -36,6 +38,8 @@ class ModelRun:
     ends: int = 0
     archived: int = 0
     unanswered: int = -1
+    lost: int = -1
+    process: str = ""
     claim_number: int = 0
     granted_alone: bool = False
 
@@ -125,24 +129,33 @@ class Model:
         del self.runs[run_id]
         return OK
 
-    def claim(self, wanted: int, number: int, last_acked: int | None) -> list[tuple[str, int]]:
-        """Undo the claims between `last_acked` and this one; return the granted runs and their fences, in order."""
+    def claim(self, wanted: int, seq: ClaimSeq) -> list[tuple[str, int]]:
+        """Undo lost claims, recover runs of dead processes; return the granted runs and their fences, in order."""
         self._now += 1
-        if last_acked is not None:
-            undone = [run for run in self.runs.values() if run.leased and last_acked < run.claim_number < number]
+        leased = [run for run in self.runs.values() if run.leased]
+        if seq.last_acked is not None:
+            numbers = range(seq.last_acked + 1, seq.number)
+            undone = [run for run in leased if run.process == seq.process and run.claim_number in numbers]
             for run in undone:
                 # Two lost replies in a row, the second for this run alone: its record may be too large for a reply.
                 counts = run.granted_alone and run.unanswered == run.fence - 1
                 run.unanswered = run.fence
                 self._recover(run, counts=counts)
-        for run in [run for run in self.runs.values() if run.leased and run.expired]:
-            self._recover(run, counts=True)
+        for run in leased:
+            # A run whose previous attempt was lost as well waits for its lease.
+            if run.leased and run.process in seq.dead and run.lost != run.fence - 1:
+                run.lost = run.fence
+                self._recover(run, counts=True)
+        for run in leased:
+            if run.leased and run.expired:
+                run.lost = run.fence
+                self._recover(run, counts=True)
         granted: list[tuple[str, int]] = []
         for run_id in (picked := self.ready()[:wanted]):
             run = self.runs[run_id]
             run.queue_order, run.status, run.leased, run.expired, run.batch = None, Status.RUNNING, True, False, 0
             run.fence, run.attempt, run.seq = run.fence + 1, run.attempt + 1, run.seq + 1
-            run.claim_number, run.granted_alone = number, len(picked) == 1
+            run.process, run.claim_number, run.granted_alone = seq.process, seq.number, len(picked) == 1
             granted.append((run_id, run.fence))
         return granted
 

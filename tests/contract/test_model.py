@@ -48,7 +48,8 @@ class Scripts(RuleBasedStateMachine):
         self.leases: list[tuple[str, int]] = []
         self.claimed: dict[tuple[str, int], RunRecord] = {}
         self.last_call: Callable[[], None] | None = None
-        self.claim_seq = ClaimSeq("p")
+        self.processes = 1
+        self.claim_seq = ClaimSeq("p1")
         self.claims: list[tuple[int, ClaimSeq]] = []
         self.do(self.redis.command("FLUSHALL"))
 
@@ -115,11 +116,18 @@ class Scripts(RuleBasedStateMachine):
     @rule(wanted=st.integers(0, 3), woken=st.booleans(), reply_lost=st.booleans())
     def claim(self, wanted: int, woken: bool, reply_lost: bool) -> None:
         """Claim. `reply_lost`: the worker does not know what was granted, so the next claim undoes this one."""
-        seq = ClaimSeq("p", self.claim_seq.number + 1, self.claim_seq.last_acked)
+        seq = replace(self.claim_seq, number=self.claim_seq.number + 1)
         last_acked = seq.number - 1 if seq.last_acked is None else seq.last_acked
-        self.claim_seq = replace(seq, last_acked=last_acked if reply_lost else None)
+        self.claim_seq = seq if reply_lost else replace(seq, dead=())
+        self.claim_seq = replace(self.claim_seq, last_acked=last_acked if reply_lost else None)
         self.claims.append((wanted, seq))
         self.call(lambda: self.claim_once(wanted, woken, seq))
+
+    @rule()
+    def restart_worker(self) -> None:
+        """Replace the worker process by another one, which knows that its predecessors have ended."""
+        self.processes += 1
+        self.claim_seq = ClaimSeq(f"p{self.processes}", dead=(self.claim_seq.process, *self.claim_seq.dead)[:16])
 
     @precondition(lambda self: self.claims)
     @rule(choice=CHOICE)
@@ -132,7 +140,7 @@ class Scripts(RuleBasedStateMachine):
         token_taken = woken and self.do(self.redis.command("LPOP", "jobs:pending")) is not None
         claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, token_taken=token_taken, seq=seq))
         granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
-        assert granted == self.model.claim(wanted, seq.number, seq.last_acked)
+        assert granted == self.model.claim(wanted, seq)
         for claim in claimed.claims:
             assert set(claim.journal) == self.model.runs[claim.run.id].journal
         self.leases += granted

@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 from dataclasses import astuple
 from pathlib import Path
@@ -95,11 +96,19 @@ def test_the_lock_waits_for_the_children_of_a_killed_stack(tmp_path: Path) -> No
     lock = DataDirLock(data_dir)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    with subprocess.Popen(["sleep", "0.3"], pass_fds=[lock.descriptor]) as child:
+    ending = threading.Event()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[lock.descriptor]) as child:
+
+        def end_child() -> None:
+            ending.set()
+            assert child.stdin
+            child.stdin.close()
+
         os.pwrite(lock.descriptor, f"{dead.pid:<20}".encode(), 0)
         lock.release()
+        threading.Timer(0.3, end_child).start()
         second = DataDirLock(data_dir)
-        assert child.poll() is not None
+        assert ending.is_set()
         second.release()
     assert data_dir.lock.read_text() == str(os.getpid())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import Bench
 from tests.support.processes import children_of
 from tests.support.waiting import wait_until
@@ -24,13 +25,13 @@ def no_child_is_left() -> Iterator[None]:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """Bench with a sandbox."""
-    yield from _checked(Bench(LocalExecutor(tmp_path / "scratch"), tmp_path / "scratch"))
+    yield from _checked(Bench(LocalExecutor(ScratchRoot(tmp_path / "scratch")), tmp_path / "scratch"))
 
 
 @pytest.fixture
 def unsafe(tmp_path: Path) -> Iterator[Bench]:
     """Bench without a sandbox."""
-    yield from _checked(Bench(LocalExecutor(tmp_path / "scratch", unsafe=True), tmp_path / "scratch"))
+    yield from _checked(Bench(LocalExecutor(ScratchRoot(tmp_path / "scratch"), unsafe=True), tmp_path / "scratch"))
 
 
 def _checked(bench: Bench) -> Iterator[Bench]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from infra.contract.errors import ContractError
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import Bench
 
 MAX_ATTEMPTS = 40
@@ -15,7 +16,7 @@ MAX_ATTEMPTS = 40
 
 async def outcomes(root: Path) -> list[str]:
     """Return output or error of each attempt. Each attempt may use one process more, until one succeeds."""
-    bench = Bench(LocalExecutor(root), root)
+    bench = Bench(LocalExecutor(ScratchRoot(root)), root)
     found: list[str] = []
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     while "fine\n" not in found and len(found) < MAX_ATTEMPTS:

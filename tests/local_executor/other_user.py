@@ -10,6 +10,7 @@ from typing import Any
 from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import DAEMON, MB, Bench, scratch_content
 
 BOMB = """
@@ -26,7 +27,7 @@ except OSError:
 
 async def report(root: Path) -> dict[str, Any]:
     """Return the results of several programs, or the reason why the executor refuses to run any."""
-    bench = Bench(LocalExecutor(root), root)
+    bench = Bench(LocalExecutor(ScratchRoot(root)), root)
     try:
         await bench.executor.check()
     except ExecutorUnavailable as exc:

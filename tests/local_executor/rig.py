@@ -13,7 +13,7 @@ from typing import Literal
 from infra.contract.execution import Command, ExecLimits, Execution
 from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor
-from infra.local_executor.scratch_root import LOCK
+from infra.scratch_root import LOCK
 from tests.support.processes import processes_with
 
 REPOSITORY = Path(__file__).parents[2]

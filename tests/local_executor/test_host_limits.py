@@ -11,6 +11,7 @@ import pytest
 from infra.contract.errors import HostExhausted
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import Bench
 from tests.support.processes import open_fds
 from tests.support.small_disk import PAGE_BYTES, fill, free_pages, small_disk
@@ -94,7 +95,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def on_disk(disk: Path) -> Iterator[Bench]:
-    bench = Bench(LocalExecutor(disk / "scratch"), disk / "scratch")
+    bench = Bench(LocalExecutor(ScratchRoot(disk / "scratch")), disk / "scratch")
     yield bench
     bench.executor.close()
 

@@ -16,6 +16,7 @@ import pytest
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.local_executor import LocalExecutor, sandbox, seccomp
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
 from tests.support.waiting import wait_until
 
@@ -234,7 +235,7 @@ async def test_an_interpreter_that_is_missing_is_named(bench: Bench, monkeypatch
 
 
 async def test_a_check_leaves_no_file(tmp_path: Path) -> None:
-    executor = LocalExecutor(tmp_path / "deep/er/scratch")
+    executor = LocalExecutor(ScratchRoot(tmp_path / "deep/er/scratch"))
     await executor.check()
     assert scratch_content(tmp_path / "deep/er/scratch") == []
     executor.close()
@@ -243,4 +244,4 @@ async def test_a_check_leaves_no_file(tmp_path: Path) -> None:
 def test_an_unusable_scratch_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ExecutorUnavailable, match=r"file/scratch' cannot be .*: Not a directory; set WORKER_ROOT"):
-        LocalExecutor(tmp_path / "file/scratch")
+        LocalExecutor(ScratchRoot(tmp_path / "file/scratch"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
 
 
@@ -217,6 +218,6 @@ def test_files_of_an_earlier_worker_are_removed(tmp_path: Path) -> None:
     left = tmp_path / "scratch" / "run-old" / "workspace"
     left.mkdir(parents=True)
     (left / "file").write_text("secret of another run")
-    executor = LocalExecutor(tmp_path / "scratch")
+    executor = LocalExecutor(ScratchRoot(tmp_path / "scratch"))
     assert scratch_content(tmp_path / "scratch") == []
     executor.close()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from infra import folders
+from infra import folders, scratch_root
 from infra.contract.errors import ExecutorUnavailable
-from infra.local_executor import LocalExecutor, scratch_root
-from infra.local_executor.scratch_root import LOCK, ScratchRoot
+from infra.local_executor import LocalExecutor
+from infra.scratch_root import LOCK, ScratchRoot
 from tests.local_executor.rig import scratch_content, wait_for_programs, worker_process
 from tests.support.processes import children_of, processes_with
 from tests.support.waiting import wait_until
@@ -35,7 +35,7 @@ def other_worker(root: Path, marker: str = "marker") -> Iterator["subprocess.Pop
 @contextmanager
 def new_worker(folder: Path) -> Iterator[Path]:
     """Run a worker in this process."""
-    executor = LocalExecutor(folder)
+    executor = LocalExecutor(ScratchRoot(folder))
     yield folder
     executor.close()
 
@@ -45,6 +45,11 @@ def marker() -> Iterator[str]:
     made = f"marker-{random.getrandbits(64):x}"
     yield made
     wait_until(lambda: not processes_with(made), "no process of the test is left")
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Start and end another worker in `parent`: it removes the folders of ended workers."""
+    ScratchRoot(parent / f"other-{random.getrandbits(64):x}").remove()
 
 
 def is_free(folder: Path) -> bool:
@@ -144,22 +149,26 @@ def test_a_link_to_a_folder_with_a_free_lock_is_not_followed(tmp_path: Path) -> 
         pass
     assert (tmp_path / "precious" / LOCK).exists()
     with pytest.raises(ExecutorUnavailable, match="it is a link"):
-        LocalExecutor(tmp_path / "root" / "link")
+        LocalExecutor(ScratchRoot(tmp_path / "root" / "link"))
     assert (tmp_path / "precious" / LOCK).exists()
 
 
 def test_the_folder_of_another_user_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     abandoned(tmp_path / "theirs")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    scratch_root.remove_abandoned(tmp_path, keep="own")
+    remove_abandoned(tmp_path)
     assert (tmp_path / "theirs").exists()
 
 
 def abandoned(folder: Path) -> None:
     """Create a scratch folder whose worker has ended."""
-    root = ScratchRoot(folder)
-    litter(folder)
+    # Elsewhere at first: a new worker removes the abandoned folders beside its own.
+    made = folder.parent / "elsewhere" / folder.name
+    root = ScratchRoot(made)
+    litter(made)
     os.close(root.lock_fd)
+    made.rename(folder)
+    made.parent.rmdir()
 
 
 def test_a_folder_that_cannot_be_removed_is_logged_and_does_not_prevent_the_start(
@@ -194,7 +203,7 @@ def test_a_worker_that_ends_normally_removes_its_folder(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_remove_its_folder_logs_it_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    executor = LocalExecutor(tmp_path / "own")
+    executor = LocalExecutor(ScratchRoot(tmp_path / "own"))
 
     def refuse(folder: Path, keep: str) -> None:
         raise PermissionError(1, "Operation not permitted", "file")
@@ -219,7 +228,7 @@ def test_two_workers_of_one_name_cannot_live_at_the_same_time(
     monkeypatch.setattr(scratch_root, "LOCK_TIMEOUT_S", 0)
     with other_worker(tmp_path / "own", marker):
         with pytest.raises(ExecutorUnavailable, match="is in use by another worker; give each worker"):
-            LocalExecutor(tmp_path / "own")
+            LocalExecutor(ScratchRoot(tmp_path / "own"))
         assert processes_with(marker)
         assert scratch_content(tmp_path / "own") == ["run-0"]
 
@@ -237,7 +246,7 @@ def test_a_folder_that_is_removed_during_its_creation_is_created_again(
         if not interfered:
             interfered.append(True)
             (tmp_path / "own" / LOCK).touch()  # as one step later
-            scratch_root.remove_abandoned(tmp_path, keep="next")
+            remove_abandoned(tmp_path)
             assert not (tmp_path / "own").exists()
         return real(*args, **options)
 
@@ -245,7 +254,7 @@ def test_a_folder_that_is_removed_during_its_creation_is_created_again(
     made = ScratchRoot(tmp_path / "own")
     assert interfered
     assert os.path.samestat(os.fstat(made.lock_fd), (tmp_path / "own" / LOCK).stat())
-    scratch_root.remove_abandoned(tmp_path, keep="next")
+    remove_abandoned(tmp_path)
     assert (tmp_path / "own").exists()
     made.remove()
 
@@ -258,11 +267,11 @@ def test_concurrent_workers_never_share_a_folder(tmp_path: Path) -> None:
         chance = random.Random(seed)
         for _ in range(40):
             own = f"w{chance.randrange(4)}"
-            scratch_root.remove_abandoned(tmp_path, keep=own)
+            remove_abandoned(tmp_path)
             root = ScratchRoot(tmp_path / own)
             mine = tmp_path / own / f"run-{seed}"
             mine.mkdir()
-            scratch_root.remove_abandoned(tmp_path, keep="nobody")
+            remove_abandoned(tmp_path)
             if scratch_content(tmp_path / own) != [mine.name]:
                 errors.append(f"{scratch_content(tmp_path / own)} beside {mine.name}")
             if chance.random() < 0.5:
@@ -276,5 +285,83 @@ def test_concurrent_workers_never_share_a_folder(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    scratch_root.remove_abandoned(tmp_path, keep="nobody")
+    remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def crashed(folder: Path) -> ScratchRoot:
+    """Return the scratch folder of a worker that has ended without removing it."""
+    root = ScratchRoot(folder)
+    os.close(root.lock_fd)
+    return root
+
+
+def test_the_next_worker_of_a_name_learns_that_its_predecessor_has_ended(tmp_path: Path) -> None:
+    first = crashed(tmp_path / "own")
+    second = ScratchRoot(tmp_path / "own")
+    assert (first.dead_processes, second.dead_processes) == ((), (first.process,))
+    assert first.process != second.process
+    second.remove()
+
+
+def test_a_worker_learns_of_the_processes_of_abandoned_folders(tmp_path: Path) -> None:
+    ended = {crashed(tmp_path / name).process for name in ("a", "b")}
+    root = ScratchRoot(tmp_path / "own")
+    assert set(root.dead_processes) == ended
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+    root.remove()
+
+
+def test_dead_processes_are_handed_on_until_their_runs_are_recovered(tmp_path: Path) -> None:
+    first = crashed(tmp_path / "own")
+    second = crashed(tmp_path / "own")  # ended before a claim was answered
+    third = ScratchRoot(tmp_path / "own")
+    assert set(third.dead_processes) == {first.process, second.process}
+    third.forget_dead()
+    os.close(third.lock_fd)
+    fourth = ScratchRoot(tmp_path / "own")
+    assert fourth.dead_processes == (third.process,)
+    fourth.remove()
+
+
+def test_names_are_stored_before_the_folder_that_held_them_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = crashed(tmp_path / "a")
+
+    def die(folder: Path, keep: str) -> None:
+        if folder.name == "a":
+            raise KeyboardInterrupt
+        folders.empty_folder(folder, keep)
+
+    monkeypatch.setattr(scratch_root, "empty_folder", die)
+    with pytest.raises(KeyboardInterrupt):
+        ScratchRoot(tmp_path / "own")
+    assert ended.process in (tmp_path / "own" / LOCK).read_text()
+
+
+def test_a_live_worker_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:
+    live = ScratchRoot(tmp_path / "live")
+    other = ScratchRoot(tmp_path / "own")
+    assert other.dead_processes == ()
+    live.remove()
+    other.remove()
+
+
+def test_no_more_than_sixteen_dead_processes_are_kept(tmp_path: Path) -> None:
+    ended = [crashed(tmp_path / "own") for _ in range(20)]
+    root = ScratchRoot(tmp_path / "own")
+    assert len(root.dead_processes) == 16
+    assert set(root.dead_processes) <= {each.process for each in ended}
+    root.remove()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"../../etc\n", b"0123456789abcde", b"0123456789abcdef0\n", b"x" * 10_000]
+)
+def test_a_damaged_lock_file_names_no_process(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / LOCK).write_bytes(content)
+    root = ScratchRoot(tmp_path / "own")
+    assert root.dead_processes == ()
+    root.remove()

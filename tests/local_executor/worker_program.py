@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import DAEMON, Bench
 
 
 async def main(root: str, marker: str, mode: str, count: str) -> None:
     """Print `begin`, start the programs concurrently, and print the `up` of each."""
-    bench = Bench(LocalExecutor(Path(root), unsafe=mode == "unsafe"), Path(root), marker)
+    bench = Bench(LocalExecutor(ScratchRoot(Path(root)), unsafe=mode == "unsafe"), Path(root), marker)
 
     def forward(_: str, line: str) -> None:
         print(line, flush=True)

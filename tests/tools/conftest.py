@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from infra.workspace import WorkspaceLimits, Workspaces
 from tests.support.s3 import s3_server
 from tests.tools.kit import Kit
@@ -37,7 +38,7 @@ def files(workspaces: Workspaces) -> RunFiles:
 @pytest.fixture
 def kit(files: RunFiles, tmp_path: Path) -> Iterator[Kit]:
     scratch = tmp_path / "scratch"
-    executor = LocalExecutor(scratch)
+    executor = LocalExecutor(ScratchRoot(scratch))
     yield Kit(files, executor, scratch)
     executor.close()
     subprocess.run(["/bin/rm", "-rf", str(scratch)], check=True)

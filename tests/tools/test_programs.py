@@ -6,6 +6,7 @@ import pytest
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.local_executor import LocalExecutor, sandbox
+from infra.scratch_root import ScratchRoot
 from tests.tools.kit import Kit
 from worker.toolkit.base import ToolResult
 from worker.toolkit.execution import LOGGED_BYTES, TAIL_BYTES, ExecutionResult
@@ -147,7 +148,7 @@ async def test_output_that_is_not_text_is_shown_with_replacement_characters(kit:
 
 
 async def test_tools_run_without_a_sandbox_on_request(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
-    kit.executor = LocalExecutor(kit.scratch.with_name("unsafe"), unsafe=True)
+    kit.executor = LocalExecutor(ScratchRoot(kit.scratch.with_name("unsafe")), unsafe=True)
     await kit.files.write("in.txt", b"content")
     assert (await kit.shell("cat in.txt; echo more > out.txt")).stdout_tail == "content"
     assert await kit.files.read("out.txt") == b"more\n"

@@ -8,6 +8,7 @@ import pytest
 
 from infra.contract.errors import HostExhausted, LimitExceeded
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import scratch_content
 from tests.support.small_disk import fill, small_disk
 from tests.tools.conftest import ENTRIES, FILE_BYTES, FILES
@@ -20,7 +21,7 @@ from worker.tools.file_delete import FileDeleteResult
 def on_disk(kit: Kit, tmp_path: Path) -> Iterator[Kit]:
     """Return a kit with a scratch space of 40 MB, more than a workspace may hold."""
     with small_disk(tmp_path / "disk", "40m") as disk:
-        executor = LocalExecutor(disk / "scratch")
+        executor = LocalExecutor(ScratchRoot(disk / "scratch"))
         yield replace(kit, executor=executor, scratch=disk / "scratch")
         executor.close()
 

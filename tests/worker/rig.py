@@ -137,6 +137,17 @@ class Worker:
         await self._redis.close()
 
 
+class Identity:
+    """Name of a worker process of a test, and the names of those that it knows to have ended."""
+
+    def __init__(self, *dead: str) -> None:
+        self.process = uuid.uuid4().hex[:16]
+        self.dead_processes = dead
+
+    def forget_dead(self) -> None:
+        self.dead_processes = ()
+
+
 class Rig:
     """One queue and the workers on it."""
 
@@ -159,6 +170,7 @@ class Rig:
         workspaces: RunWorkspaces | None = None,
         executor: Executor | None = None,
         idempotent: bool = True,
+        identity: Identity | None = None,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
@@ -167,7 +179,7 @@ class Rig:
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
         runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), walker)
-        worker = Worker(WorkerLoop(settings, store, redis, keeper, runner), keeper, redis)
+        worker = Worker(WorkerLoop(settings, store, redis, keeper, runner, identity or Identity()), keeper, redis)
         self._workers.append(worker)
         return worker
 

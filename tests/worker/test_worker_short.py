@@ -10,6 +10,7 @@ import pytest
 from infra.contract.errors import HostExhausted
 from infra.contract.states import Status
 from infra.local_executor import LocalExecutor
+from infra.scratch_root import ScratchRoot
 from infra.workspace import Workspaces
 from tests.support.small_disk import fill, small_disk
 from tests.support.waiting import until
@@ -40,7 +41,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def executor(disk: Path) -> Iterator[LocalExecutor]:
-    made = LocalExecutor(disk / "scratch")
+    made = LocalExecutor(ScratchRoot(disk / "scratch"))
     yield made
     made.close()
 

@@ -9,7 +9,7 @@
 | the lost claim is undone | one run | if no reply can carry its record, only that run is affected |
 """
 
-import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 
 from infra.contract.queue import ClaimSeq
@@ -18,11 +18,16 @@ from infra.contract.queue import ClaimSeq
 class ClaimNumbers:
     """Sequence number and limit of the next claim. One claim at a time: `start`, then `acknowledge` or `lose_reply`."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, process: str, dead: Sequence[str] = ()) -> None:
+        """`process`: name of this worker process, new at each start. `dead`: names of ended ones, to be recovered."""
         self._slots = slots
         self._limit = slots
-        # A new process name for each start: a restarted worker must not undo the claims of its predecessor.
-        self._seq = ClaimSeq(secrets.token_hex(8))
+        self._seq = ClaimSeq(process, dead=tuple(dead))
+
+    @property
+    def has_dead(self) -> bool:
+        """True until the reply to a claim that recovers the runs of dead processes arrives."""
+        return bool(self._seq.dead)
 
     @property
     def reply_lost(self) -> bool:
@@ -40,7 +45,7 @@ class ClaimNumbers:
 
     def acknowledge(self) -> None:
         """Record that the reply to the current claim arrived; lost claims before it are undone."""
-        self._seq = replace(self._seq, last_acked=None)
+        self._seq = replace(self._seq, last_acked=None, dead=())
         self._limit = self._slots if self._limit else 1
 
     def lose_reply(self, asked_for: int) -> None:

@@ -19,8 +19,9 @@ the worker ends after RELEASE_S, and the leases expire.
 """
 
 import asyncio
+import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from infra.contract.errors import StoreUnavailable
@@ -56,11 +57,35 @@ class WakeFeed(LogFeed, Protocol):
         ...
 
 
+class ProcessIdentity(Protocol):
+    """Name of this worker process, and the names of earlier ones that are known to have ended."""
+
+    @property
+    def process(self) -> str:
+        """Name of this process, new at each start."""
+        ...
+
+    @property
+    def dead_processes(self) -> Sequence[str]:
+        """Names of ended processes whose runs a claim must recover."""
+        ...
+
+    def forget_dead(self) -> None:
+        """Record that the runs of the dead processes are recovered."""
+        ...
+
+
 class WorkerLoop:
     """Loop of one worker: `run` returns after `drain` was called and every run has finished or was released."""
 
     def __init__(
-        self, settings: WorkerSettings, store: WorkQueue, wakes: WakeFeed, keeper: LeaseKeeper, runner: Runner
+        self,
+        settings: WorkerSettings,
+        store: WorkQueue,
+        wakes: WakeFeed,
+        keeper: LeaseKeeper,
+        runner: Runner,
+        identity: ProcessIdentity,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -72,7 +97,8 @@ class WorkerLoop:
         self._draining = asyncio.Event()
         self._grace_ended = asyncio.Event()
         self._slot_freed = asyncio.Event()
-        self._numbers = ClaimNumbers(settings.slots)
+        self._identity = identity
+        self._numbers = ClaimNumbers(settings.slots, identity.process, identity.dead_processes)
         self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
         self._token_wait: asyncio.Task[bool] | None = None
@@ -174,6 +200,8 @@ class WorkerLoop:
             self._alarm.hasten(int(RETRY_S * 1000))
             self._more_ready = False
             return
+        if self._numbers.has_dead:
+            self._identity.forget_dead()
         self._numbers.acknowledge()
         self._keeper.heartbeat.record()
         self._alarm.claim_answered(reply.next_ms)
@@ -181,6 +209,8 @@ class WorkerLoop:
         self._more_ready = wanted > 0 and len(reply.claims) == asked_for
         for claim in reply.claims:
             self._start(claim, sent_at)
+        for run_id, reason in reply.set_aside.items():
+            log("run.set_aside", level=logging.ERROR, run_id=run_id, reason=reason)
         for lease in reply.unreadable:
             await self._runner.fail_unreadable(lease)
 

@@ -45,7 +45,8 @@ class RunRequeued(Truncated, frozen=True, kw_only=True):
     reason: Annotated[
         str,
         Meta(
-            description="`lease_expired` (the worker was lost), `unanswered` (its claim's reply was lost), `drained`, "
+            description="`lease_expired` (the worker was lost), `worker_restarted` (its process ended and was "
+            "replaced), `unanswered` (its claim's reply was lost), `drained`, "
             "`files_unavailable`, `worker_short` (its host lacked disk space, open files, processes or memory)."
         ),
     ]

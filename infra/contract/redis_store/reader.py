@@ -1,9 +1,12 @@
 """Reads of runs, their logs and the queue, over REST and TCP alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from infra.contract import journal
-from infra.contract.errors import FileMissing, RunGone
+from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreRejected
 from infra.contract.files import FileEntry
 from infra.contract.keys import Keys
 from infra.contract.log import Event, RunLog
@@ -19,8 +22,17 @@ _LOG_ENTRIES = 64
 """Stream entries fetched per read: at 64 KB each, well below the 10 MB limit of a REST reply."""
 
 
+Run = TypeVar("Run", bound=RunHead)
+
+UNDECODABLE = (msgspec.DecodeError, LookupError, ValueError)
+"""Errors of the codec for a record that is damaged, or that a newer release has written."""
+
+
 class RunReader:
-    """Read side of the store. Every method raises StoreUnavailable if Redis did not reply in time."""
+    """Read side of the store.
+
+    Every method raises StoreUnavailable if Redis did not reply in time, and RecordUnreadable for a damaged record.
+    """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
@@ -28,20 +40,24 @@ class RunReader:
 
     async def get(self, run_id: str) -> RunRecord:
         """Return the record of a run. Raises RunGone."""
-        return codec.decode_record(await self._fields(run_id, codec.RECORD_FIELDS))
+        return await self._decoded(run_id, codec.RECORD_FIELDS, codec.decode_record)
 
     async def head(self, run_id: str) -> RunHead:
         """Return a run without its large fields. Raises RunGone."""
-        return codec.decode_head(await self._fields(run_id, codec.HEAD_FIELDS))
+        return await self._decoded(run_id, codec.HEAD_FIELDS, codec.decode_head)
 
     async def is_made_by(self, run_id: str, digest: str) -> bool:
         """Return whether the run exists, was created by the request with this digest, and is not being deleted."""
         found = await self._redis.command("HMGET", self.keys.run(run_id), "digest", "condemned")
         return codec.items(found) == [digest, None]
 
+    async def is_listed(self, user: str, run_id: str) -> bool:
+        """Return whether the user's index of runs has the run."""
+        return await self._redis.command("ZSCORE", self.keys.user_runs(user), run_id) is not None
+
     async def log(self, run_id: str) -> RunLog:
         """Return a run with the archived segments of its log. Raises RunGone."""
-        return codec.decode_log(await self._fields(run_id, codec.LOG_FIELDS))
+        return await self._decoded(run_id, codec.LOG_FIELDS, codec.decode_log)
 
     async def files(self, run_id: str) -> dict[str, FileEntry]:
         """Return the files of a run by path; none if there is no such run."""
@@ -74,25 +90,29 @@ class RunReader:
         """Return a page of a user's runs, newest first, older than the cursor `before` (creation in ms, run id).
 
         `error` selects the runs that failed with this code. A page looks at MAX_SCAN runs at most, so with a filter it
-        can be short and still have a cursor. Ids whose record has expired are removed from the index.
+        can be short and still have a cursor. Ids whose record has expired are removed from the index; ids whose record
+        cannot be read are listed apart, so that they do not hide the other runs.
         """
         runs: list[RunHead] = []
+        unreadable: list[str] = []
         cursor, scanned = before, 0
         while scanned < MAX_SCAN:
             found = await self._ids(user, cursor, limit)
-            heads, gone = await self._heads([run_id for _, run_id in found])
-            if gone:
-                await self._redis.command("ZREM", self.keys.user_runs(user), *gone)
+            heads = await self._heads([run_id for _, run_id in found])
+            if expired := [run_id for run_id, head in heads.items() if head is None]:
+                await self._redis.command("ZREM", self.keys.user_runs(user), *expired)
             for position in found:
-                head = heads.get(position[1])
+                head = heads[position[1]]
                 cursor, scanned = position, scanned + 1
-                if head and status in {None, head.status} and (error is None or _failed_with(head, error)):
+                if isinstance(head, RecordUnreadable):
+                    unreadable.append(position[1])
+                elif head and status in {None, head.status} and (error is None or _failed_with(head, error)):
                     runs.append(head)
                 if len(runs) == limit:
-                    return Page(runs=runs, cursor=cursor)
+                    return Page(runs=runs, cursor=cursor, unreadable=unreadable)
             if len(found) < limit:
-                return Page(runs=runs, cursor=None)
-        return Page(runs=runs, cursor=cursor)
+                return Page(runs=runs, cursor=None, unreadable=unreadable)
+        return Page(runs=runs, cursor=cursor, unreadable=unreadable)
 
     async def read(self, run_id: str, *, after: int) -> tuple[list[Event], bool]:
         """Return events from seq `after + 1` on, as many as one round trip fetches, and whether there may be more."""
@@ -106,10 +126,12 @@ class RunReader:
         keys = self.keys
         commands = [
             ["LLEN", keys.pending],
-            *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead)),
+            *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable)),
         ]
-        pending, ready, delayed, running, dead = (int(str(n)) for n in await self._redis.pipeline(commands))
-        return QueueDepths(pending=pending, ready=ready, delayed=delayed, running=running, dead=dead)
+        pending, ready, delayed, running, dead, unreadable = (int(str(n)) for n in await self._redis.pipeline(commands))
+        return QueueDepths(
+            pending=pending, ready=ready, delayed=delayed, running=running, dead=dead, unreadable=unreadable
+        )
 
     async def ping(self) -> None:
         """Raise StoreUnavailable if Redis cannot be reached."""
@@ -133,15 +155,48 @@ class RunReader:
                 break
         return positions[:limit]
 
-    async def _heads(self, run_ids: Sequence[str]) -> tuple[dict[str, RunHead], list[str]]:
-        """Return the runs that exist, by id, and the ids of the runs that do not."""
+    async def _heads(self, run_ids: Sequence[str]) -> dict[str, RunHead | RecordUnreadable | None]:
+        """Return each run by its id: without its large fields, or the error; None if the record has expired."""
         if not run_ids:
-            return {}, []
+            return {}
         commands = [["HMGET", self.keys.run(run_id), *codec.HEAD_FIELDS] for run_id in run_ids]
-        replies = await self._redis.pipeline(commands)
-        found = [fields for reply in replies if (fields := codec.named(reply, codec.HEAD_FIELDS))]
-        heads = {head.id: head for head in map(codec.decode_head, found)}
-        return heads, [run_id for run_id in run_ids if run_id not in heads]
+        try:
+            replies = await self._redis.pipeline(commands)
+        except StoreRejected:
+            # A pipeline raises the first error only: one key that holds no hash must not hide the other runs.
+            return {run_id: await self._head_or_error(run_id) for run_id in run_ids}
+        heads: dict[str, RunHead | RecordUnreadable | None] = {}
+        for run_id, reply in zip(run_ids, replies, strict=True):
+            fields = codec.named(reply, codec.HEAD_FIELDS)
+            try:
+                heads[run_id] = codec.decode_head(fields) if fields else None
+            except UNDECODABLE as exc:
+                heads[run_id] = _unreadable(run_id, exc)
+        return heads
+
+    async def _head_or_error(self, run_id: str) -> RunHead | RecordUnreadable | None:
+        try:
+            return await self.head(run_id)
+        except RunGone:
+            return None
+        except RecordUnreadable as exc:
+            return exc
+
+    async def _decoded(
+        self, run_id: str, names: Sequence[str], decode: Callable[[Mapping[str, str | None]], Run]
+    ) -> Run:
+        """Fetch and decode a record. Raises RunGone, RecordUnreadable."""
+        try:
+            reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
+        except StoreRejected as exc:
+            raise _unreadable(run_id, exc) from exc
+        fields = codec.named(reply, names)
+        if fields is None:
+            raise RunGone(f"there is no run '{run_id}'")
+        try:
+            return decode(fields)
+        except UNDECODABLE as exc:
+            raise _unreadable(run_id, exc) from exc
 
     async def _matching(self, run_id: str, prefix: str) -> dict[str, str]:
         """Return the fields of a run's hash whose names begin with `prefix`."""
@@ -154,12 +209,12 @@ class RunReader:
             if cursor == "0":
                 return found
 
-    async def _fields(self, run_id: str, names: Sequence[str]) -> dict[str, str | None]:
-        fields = codec.named(await self._redis.command("HMGET", self.keys.run(run_id), *names), names)
-        if fields is None:
-            raise RunGone(f"there is no run '{run_id}'")
-        return fields
-
 
 def _failed_with(run: RunHead, code: str) -> bool:
     return run.error is not None and run.error.code == code
+
+
+def _unreadable(run_id: str, cause: Exception) -> RecordUnreadable:
+    """Return the error for a record; the cause is named by its type alone, because its text may hold a user's data."""
+    reason = f"it is damaged, or a newer release has written it ({type(cause).__name__})"
+    return RecordUnreadable(f"the record of run '{run_id}' cannot be read: {reason}")

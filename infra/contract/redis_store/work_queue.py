@@ -54,15 +54,16 @@ class WorkQueue(RunReader):
                 "claim_seq": seq.number,
                 "last_acked": -1 if seq.last_acked is None else seq.last_acked,
             },
+            more_args=seq.dead,
         )
-        next_ms, *records = codec.items(reply)
+        next_ms, set_aside, *records = codec.items(reply)
         claims, unreadable = [], []
         for fields in map(codec.pairs, records):
             try:
                 claims.append(codec.decode_claim(fields))
             except (msgspec.DecodeError, LookupError, ValueError):
                 unreadable.append(Lease(fields["id"], int(fields["fence"])))
-        return ClaimReply(claims, unreadable, None if next_ms == -1 else int(str(next_ms)))
+        return ClaimReply(claims, unreadable, None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
         """Prolong the leases of all of a worker's runs in one call; return the replies in the order of `leases`."""

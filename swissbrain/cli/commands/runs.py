@@ -19,11 +19,16 @@ def runs(
 ) -> None:
     """List your runs, newest first."""
     with connect(note) as client:
-        found = [item for item, _ in zip(client.runs(status=status, error=error), range(limit), strict=False)]
+        listed = client.runs(status=status, error=error, on_unreadable=_warn_of_unreadable)
+        found = [item for item, _ in zip(listed, range(limit), strict=False)]
     if as_json:
         print_json(*found)
     else:
         console().print(tables.runs_table(found))
+
+
+def _warn_of_unreadable(run_id: str) -> None:
+    note(f"the record of run {run_id} cannot be read: it is damaged, or a newer release has written it")
 
 
 def show(

@@ -94,3 +94,20 @@ async def test_a_page_reports_missing_events_as_a_gap(ada: httpx.AsyncClient, wo
     await worker.redis.command("DEL", f"run:{run_id}:log")
     page = (await ada.get(f"/agent/logs/{run_id}?after=4")).json()
     assert page == {"events": [], "last_seq": 6, "next_after": 6, "done": True, "gap": {"first": 5, "last": 6}}
+
+
+async def test_a_damaged_record_is_named_beside_the_runs_that_can_be_read(
+    ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    first, damaged, last = [await create(ada, start=False) for _ in range(3)]
+    await worker.redis.command("HSET", f"run:{damaged}", "status", "of a newer release")
+
+    listed = (await ada.get("/agent/runs")).json()
+    shown = await ada.get(f"/agent/runs/{damaged}")
+
+    assert {run["run_id"] for run in listed["runs"]} == {first, last}
+    assert listed["unreadable"] == [damaged]
+    assert (shown.status_code, shown.json()["type"]) == (500, "urn:swissbrain:problem:record-unreadable")
+    assert damaged in shown.json()["detail"]
+    assert (await bob.get(f"/agent/runs/{damaged}")).status_code == 404
+    assert "unreadable" not in (await bob.get("/agent/runs")).json()

@@ -1,9 +1,11 @@
--- KEYS: pending, ready, delayed, leases, dead
+-- KEYS: pending, ready, delayed, leases, dead, unreadable
 -- ARGV: worker, wanted (number), lease_ms (number), run_prefix, channel_prefix, retention_s (number), control,
---   version (number), token_taken (number), process, claim_seq (number), last_acked (number)
--- Reply: ms until the next lease expiry or due run (-1 if there is none), then one flat record for each granted run.
+--   version (number), token_taken (number), process, claim_seq (number), last_acked (number), then dead process
+-- Reply: ms until the next lease expiry or due run (-1 if there is none), a flat list of run ids that were set aside with
+-- the reason for each, then one flat record for each granted run.
 -- `token_taken` is 1 if the worker has taken a wake token since its last claim. `claim_seq` is the number of this claim
 -- within `process`; `last_acked` is the number of the last claim whose reply arrived if later replies were lost, else -1.
+-- The dead processes are earlier workers on this host of which `process` knows that they have ended.
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers them all.
 
 local NEWER_MS = 1000
@@ -15,6 +17,26 @@ local ms = math.floor(us / 1000)
 
 local function log_of(id)
   return run_prefix .. id .. ':log'
+end
+
+-- A run whose record is damaged must not take the runs beside it along. Each step on one run is executed by `isolated`: if the
+-- step raises an error, the run leaves the queue and is listed in `unreadable`, where an operator finds it. A step reads and
+-- computes before its first write, so nothing is half done.
+local MAX_UNREADABLE = 10000
+local set_aside = {}
+
+local function isolated(step, id, ...)
+  local ok, result = pcall(step, id, ...)
+  if ok then return result end
+  for _, set in ipairs({ ready, delayed, leases }) do
+    redis.call('ZREM', set, id)
+  end
+  redis.call('ZREMRANGEBYSCORE', unreadable, '-inf', int(ms - retention_s * 1000))
+  redis.call('ZADD', unreadable, int(ms), id)
+  redis.call('ZREMRANGEBYRANK', unreadable, 0, -MAX_UNREADABLE - 1)
+  expire(run_prefix .. id, log_of(id), retention_s)
+  set_aside[#set_aside + 1] = id
+  set_aside[#set_aside + 1] = type(result) == 'table' and result.err or tostring(result)
 end
 
 -- A record of a newer release is left to a worker that can read it.
@@ -51,6 +73,7 @@ local function recover(id, outcome, counts)
     return finish_lost(id, run, fence, seq, outcome, 'failed', '{"code":"worker_lost","message":"' .. message .. '"}')
   end
   local data = cjson.encode({ reason = outcome, worker = found[7], attempt = tonumber(attempt) })
+  local score = order(priority, counts and us or EPOCH_US)
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.requeued', data))
   local fields = { 'status', 'queued', 'seq', int(last), 'queued_ms', int(ms), 'worker', '' }
   if not counts then
@@ -58,7 +81,7 @@ local function recover(id, outcome, counts)
     fields[#fields + 1] = int(tonumber(attempt) - 1)
   end
   write(run, ended(fields, fence, ms, outcome))
-  redis.call('ZADD', ready, order(priority, counts and us or EPOCH_US), id)
+  redis.call('ZADD', ready, score, id)
 end
 
 local function expired(id)
@@ -69,28 +92,44 @@ end
 -- again, and the attempt does not count. The attempt does count if this happens to a run twice in a row and the run was
 -- granted alone the second time: its record may be too large for a reply. Only the claims between `last_acked` and this one
 -- are undone: this call may itself be executed late, after its worker has begun runs of a later claim.
-local function take_back()
-  for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
-    local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
-    local by, of, together = (held[1] or ''):match('^(.*):(%d+):(%d+)$')
-    if by == process and last_acked < tonumber(of) and tonumber(of) < claim_seq then
-      local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
-      recover(id, 'unanswered', together == '1' and before and cjson.decode(before).outcome == 'unanswered')
-    end
+local function take_back(id)
+  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
+  local by, of, together = (held[1] or ''):match('^(.*):(%d+):(%d+)$')
+  if by == process and last_acked < tonumber(of) and tonumber(of) < claim_seq then
+    local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
+    recover(id, 'unanswered', together == '1' and before and cjson.decode(before).outcome == 'unanswered')
   end
 end
 
-local function promote(id)
-  redis.call('ZREM', delayed, id)
-  local priority = redis.call('HGET', run_prefix .. id, 'priority')
-  if priority then redis.call('ZADD', ready, order(priority, us), id) end
+-- Recovers the run of a worker process that has ended, without waiting for its lease. The attempt counts. A run whose previous
+-- attempt was lost too waits for its lease: if it kills its workers, it must not use up the attempts of the runs beside it
+-- within seconds.
+local dead_processes = {}
+for index = MORE, #ARGV do
+  dead_processes[ARGV[index]] = true
 end
 
--- Calls `act` for each due member of the set; returns the score of the first remaining member, or nil.
-local function sweep(set, act)
+local function recover_from_dead(id)
+  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
+  local by = (held[1] or ''):match('^(.*):%d+:%d+$')
+  if not dead_processes[by or ''] then return end
+  local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
+  local outcome = before and cjson.decode(before).outcome
+  if outcome ~= 'lease_expired' and outcome ~= 'worker_restarted' then recover(id, 'worker_restarted', true) end
+end
+
+local function promote(id)
+  local priority = redis.call('HGET', run_prefix .. id, 'priority')
+  local score = priority and order(priority, us)
+  redis.call('ZREM', delayed, id)
+  if score then redis.call('ZADD', ready, score, id) end
+end
+
+-- Executes `step` for each due member of the set; returns the score of the first remaining member, or nil.
+local function sweep(set, step)
   local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
   if not first[2] or tonumber(first[2]) > ms then return tonumber(first[2] or nil) end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', int(ms), 'LIMIT', 0, SWEEP)) do act(id) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', int(ms), 'LIMIT', 0, SWEEP)) do isolated(step, id) end
   return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2] or nil)
 end
 
@@ -102,6 +141,7 @@ local function grant(id, together)
   if #record == 0 then return nil end
   local held = {}
   for index = 1, #record, 2 do held[record[index]] = record[index + 1] end
+  if not NEXT[held.status] then error('the record has no valid status') end
   if held.status ~= 'queued' then return nil end
   if newer(held.v) then
     redis.call('ZADD', delayed, int(ms + NEWER_MS), id)
@@ -129,14 +169,19 @@ local function grant(id, together)
   return record
 end
 
-if last_acked >= 0 then take_back() end
+if last_acked >= 0 then
+  for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do isolated(take_back, id) end
+end
+if #ARGV >= MORE then
+  for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do isolated(recover_from_dead, id) end
+end
 next_lease = sweep(leases, expired)
 next_due = sweep(delayed, promote)
 
 local granted = {}
 local picked = wanted > 0 and redis.call('ZPOPMIN', ready, wanted) or {}
 for index = 1, #picked, 2 do
-  granted[#granted + 1] = grant(picked[index], #picked / 2)
+  granted[#granted + 1] = isolated(grant, picked[index], #picked / 2)
 end
 
 -- Makes the number of wake tokens equal to the number of ready runs: deletes all tokens if every run was picked, else adds
@@ -157,4 +202,4 @@ if #granted > 0 and (not soonest or ms + lease_ms < soonest) then soonest = ms +
 local next_ms = soonest and math.max(0, soonest - ms) or -1
 -- Workers that fell asleep before this lease was granted must wake when it expires: no other message reports a lost worker.
 if soonest then redis.call('PUBLISH', control, 'next ' .. int(next_ms)) end
-return { next_ms, unpack(granted) }
+return { next_ms, set_aside, unpack(granted) }
