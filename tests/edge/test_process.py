@@ -40,7 +40,7 @@ def start(**changes: str) -> "subprocess.CompletedProcess[str]":
 
 @contextmanager
 def running(
-    rest: RedisRestSettings, port: int | None = None, open_files: int = 1024, **changes: str
+    rest: RedisRestSettings, port: int | None = None, open_files: str = "1024", **changes: str
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Start a server, on a free port by default; yield its process and its URL."""
     port = port or free_port()
@@ -104,7 +104,7 @@ def test_sigterm_ends_the_streams_and_the_process(rest_settings: RedisRestSettin
 def test_silent_connections_do_not_shut_out_requests_that_need_redis(
     rest_settings: RedisRestSettings, first: bytes
 ) -> None:
-    with running(rest_settings, open_files=160, RETENTION_DAYS="1", REDIS_KEY_PREFIX="{own}:") as (process, url):
+    with running(rest_settings, open_files="160", RETENTION_DAYS="1", REDIS_KEY_PREFIX="{own}:") as (process, url):
         silent = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 5) for _ in range(300)]
         for connection in silent:
             with contextlib.suppress(ConnectionError):
