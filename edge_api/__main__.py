@@ -10,16 +10,21 @@ from edge_api.app import end_streams
 from edge_api.handler import build_app
 from edge_api.settings import ServerSettings
 from infra.asgi_server import StreamServer, listen, server_config
+from infra.http_limits import Limits, connection_limit, raise_descriptor_limit
 from infra.logging import configure, log
 from infra.settings import Env, SettingsError
 
 SHUTDOWN_TIMEOUT_S = 5
 
+_DESCRIPTORS_EACH = 2
+"""A log stream may need a subscription of its own: one connection to the client and one to Redis."""
+
 
 def create_server(app: Starlette, settings: ServerSettings) -> StreamServer:
     """Return a server for the application. At shutdown, requests under way have SHUTDOWN_TIMEOUT_S to complete."""
-    config = server_config(app, settings.host, settings.port, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
-    return StreamServer(config, app, end_streams)
+    limits = Limits(connection_limit(settings.max_connections, descriptors_each=_DESCRIPTORS_EACH))
+    config = server_config(app, settings.host, settings.port, limits, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
+    return StreamServer(config, app, end_streams, limits)
 
 
 def main() -> int:
@@ -36,6 +41,7 @@ def main() -> int:
         sys.stderr.write(f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}\n")
         return 1
     configure()
+    raise_descriptor_limit()
     host, port = listener.getsockname()[:2]
     log("edge.listening", host=host, port=port)
     server = create_server(app, settings)

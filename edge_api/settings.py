@@ -94,17 +94,19 @@ class EdgeSettings:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Address on which the server listens when the edge runs under uvicorn."""
+    """Address on which the server listens when the edge runs under uvicorn, and its number of connections."""
 
     host: str
     port: int
+    max_connections: int = 10_000
 
     @classmethod
     def from_env(cls, env: Env) -> "ServerSettings":
-        """Read `EDGE_HOST EDGE_PORT`."""
+        """Read `EDGE_HOST EDGE_PORT EDGE_MAX_CONNECTIONS`."""
         return cls(
             host=env.text("EDGE_HOST", "127.0.0.1"),
             port=env.integer("EDGE_PORT", 8787, low=0, high=65535),
+            max_connections=env.integer("EDGE_MAX_CONNECTIONS", cls.max_connections, low=8, high=1_000_000),
         )
 
 

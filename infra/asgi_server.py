@@ -1,8 +1,9 @@
-"""uvicorn server of the API and the gateway.
+"""uvicorn server of the API and the gateway, with the bounds of `infra.http_guard` on what clients may send and hold.
 
 Separate from `infra.asgi`, because a Lambda function imports that module and must not load uvicorn.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +11,37 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
+from infra.http_connections import GuardState
+from infra.http_guard import GuardedProtocol
+from infra.http_limits import Limits
+
 WRITE_TIMEOUT_MS = 60_000
 """The kernel closes a connection whose client has acknowledged none of the sent data for this time."""
+
+
+_TICKS_PER_SWEEP = 5
+"""uvicorn's loop ticks ten times a second."""
 
 
 class StreamServer(uvicorn.Server):
     """Server of an application with event streams; stops on SIGTERM, SIGINT or `should_exit = True`.
 
-    `end_streams` ends the open event streams of `app` and rejects new ones.
+    `config` is a result of `server_config`. `end_streams` ends the open event streams of `app` and rejects new ones.
     """
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, end_streams: Callable[[Starlette], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Starlette, end_streams: Callable[[Starlette], None], limits: Limits
+    ) -> None:
         super().__init__(config)
         self.app = app
         self._end_streams = end_streams
+        self.server_state: GuardState = GuardState(limits)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Apply the deadlines of all connections twice a second; return True if the server has to stop."""
+        if counter % _TICKS_PER_SWEEP == 0:
+            self.server_state.sweep(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, end the streams, then wait for the other requests until the graceful timeout."""
@@ -31,14 +49,19 @@ class StreamServer(uvicorn.Server):
         # so that each shutdown would take the whole graceful timeout and then cut the streams.
         self._end_streams(self.app)
         await super().shutdown(sockets)
+        # A client that reads nothing would otherwise keep its descriptor until the process ends.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
-def server_config(app: Starlette, host: str, port: int, **options: Any) -> uvicorn.Config:
+def server_config(app: Starlette, host: str, port: int, limits: Limits, **options: Any) -> uvicorn.Config:
     """Return the uvicorn settings that the API and the gateway share. `options` are further settings of uvicorn."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=GuardedProtocol,
+        timeout_keep_alive=limits.keep_alive_s,
         access_log=False,  # paths and query strings hold tokens and data of users
         log_config=None,
         server_header=False,

@@ -6,8 +6,10 @@ import gc
 import os
 import sys
 
+from infra.asgi_server import listen
 from infra.gateway.server import create_server
 from infra.gateway.settings import GatewaySettings
+from infra.http_limits import raise_descriptor_limit
 from infra.logging import configure
 from infra.settings import Env, SettingsError
 
@@ -23,10 +25,16 @@ def main() -> int:
     except SettingsError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as exc:
+        sys.stderr.write(f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}\n")
+        return 1
     configure()
     gc.set_threshold(*_GC_THRESHOLD)
+    raise_descriptor_limit()
     server = create_server(settings)
-    server.run()
+    server.run(sockets=[listener])
     return 0 if server.started else 1
 
 

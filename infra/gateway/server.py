@@ -12,16 +12,14 @@ from starlette.applications import Starlette
 from infra.asgi_server import StreamServer, server_config
 from infra.gateway.app import abort_commands, create_gateway, end_streams
 from infra.gateway.settings import GatewaySettings
-
-KEEP_ALIVE_S = 75
-"""Longer than clients keep an idle connection; otherwise a client may send a request just as the server closes it."""
+from infra.http_limits import RESERVED_DESCRIPTORS, Limits, connection_limit
 
 
 class GatewayServer(StreamServer):
     """Server that answers every command with an error if Redis has not replied within `shutdown_timeout_s`."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, shutdown_timeout_s: float) -> None:
-        super().__init__(config, app, end_streams)
+    def __init__(self, config: uvicorn.Config, app: Starlette, limits: Limits, shutdown_timeout_s: float) -> None:
+        super().__init__(config, app, end_streams, limits)
         self._shutdown_timeout_s = shutdown_timeout_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -37,13 +35,16 @@ class GatewayServer(StreamServer):
 def create_server(settings: GatewaySettings) -> GatewayServer:
     """Return the gateway's server. Raises SettingsError for an unusable Redis URL."""
     app = create_gateway(settings)
+    # One connection to Redis beside the pool serves all subscribers.
+    reserved = RESERVED_DESCRIPTORS + settings.pool_size
+    limits = Limits(connection_limit(settings.max_connections, reserved=reserved))
     config = server_config(
         app,
         settings.host,
         settings.port,
+        limits,
         proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
         # One second more than the commands have, for the error responses to be sent.
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s) + 1,
     )
-    return GatewayServer(config, app, settings.shutdown_timeout_s)
+    return GatewayServer(config, app, limits, settings.shutdown_timeout_s)

@@ -43,6 +43,7 @@ class GatewaySettings:
     readonly_token: str | None = field(default=None, repr=False)
     host: str = "127.0.0.1"
     port: int = 8079
+    max_connections: int = 10_000
     max_request_bytes: int = 10 * 1024 * 1024
     max_response_bytes: int = 10 * 1024 * 1024
     max_batch_commands: int = 10_000
@@ -69,6 +70,7 @@ class GatewaySettings:
             readonly_token=env.optional("GATEWAY_READONLY_TOKEN"),
             host=env.text("GATEWAY_HOST", cls.host),
             port=env.integer("GATEWAY_PORT", cls.port, low=0, high=65535),
+            max_connections=env.integer("GATEWAY_MAX_CONNECTIONS", cls.max_connections, low=8, high=1_000_000),
             max_request_bytes=env.integer("GATEWAY_MAX_REQUEST_BYTES", cls.max_request_bytes, low=1, high=1 << 30),
             max_response_bytes=env.integer("GATEWAY_MAX_RESPONSE_BYTES", cls.max_response_bytes, low=1, high=1 << 30),
             max_batch_commands=env.integer("GATEWAY_MAX_BATCH_COMMANDS", cls.max_batch_commands, low=1, high=1_000_000),

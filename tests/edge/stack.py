@@ -112,7 +112,7 @@ async def serve(
     socket = listen("127.0.0.1", 0)
     port = socket.getsockname()[1]
     made = create_server(app, ServerSettings("127.0.0.1", port))
-    server = _QuietServer(made.config, app, end_streams)
+    server = _QuietServer(made.config, app, end_streams, made.server_state.limits)
     serving = asyncio.create_task(server.serve([socket]))
 
     async def started() -> bool:

@@ -1,9 +1,11 @@
 """The API as a process: settings, start, shutdown, and the modules that a cold start loads."""
 
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,12 +40,12 @@ def start(**changes: str) -> "subprocess.CompletedProcess[str]":
 
 @contextmanager
 def running(
-    rest: RedisRestSettings, port: int | None = None, **changes: str
+    rest: RedisRestSettings, port: int | None = None, open_files: str = "1024", **changes: str
 ) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """Start a server, on a free port by default; yield its process and its URL."""
     port = port or free_port()
     env = {**ENV, "UPSTASH_REDIS_REST_URL": rest.url, "UPSTASH_REDIS_REST_TOKEN": rest.token, **changes}
-    command = [sys.executable, "-m", "edge_api"]
+    command = ["sh", "-c", f'ulimit -n {open_files}; exec "$0" -m edge_api', sys.executable]
     process = subprocess.Popen(command, env={**env, "EDGE_PORT": str(port)}, stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: process.poll() is not None or accepts(port), "the API listens")
@@ -96,6 +98,25 @@ def test_sigterm_ends_the_streams_and_the_process(rest_settings: RedisRestSettin
     assert "secret" not in errors
     assert TOKEN not in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
+def test_silent_connections_do_not_shut_out_requests_that_need_redis(
+    rest_settings: RedisRestSettings, first: bytes
+) -> None:
+    with running(rest_settings, open_files="160", RETENTION_DAYS="1", REDIS_KEY_PREFIX="{own}:") as (process, url):
+        silent = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 5) for _ in range(300)]
+        for connection in silent:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(first)
+        for _ in range(3):
+            answer = httpx.post(f"{url}/agent/runs", json=PLAN, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert answer.status_code == 201
+        for connection in silent:
+            connection.close()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert errors.count('"action":"server.full"') == 1
 
 
 @pytest.mark.parametrize(

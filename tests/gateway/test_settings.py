@@ -103,6 +103,14 @@ def test_the_command_rejects_bad_settings_with_one_line() -> None:
     assert (process.returncode, out, err) == (2, "", "GATEWAY_TOKEN is not set\n")
 
 
+def test_the_error_for_a_port_in_use_is_one_line(valkey: Valkey, served: Served) -> None:
+    variables = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_TOKEN": "t", "GATEWAY_PORT": str(served.port)}
+    with command(**variables) as process:
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (1, "")
+    assert err == f"cannot listen on 127.0.0.1:{served.port}: Address already in use\n"
+
+
 def test_the_command_serves_and_stops_on_sigterm_without_logging_a_token(valkey: Valkey, served: Served) -> None:
     port = free_port()
     variables = {"GATEWAY_REDIS_URL": valkey.url, "GATEWAY_TOKEN": "very-secret", "GATEWAY_PORT": str(port)}

@@ -1,0 +1,184 @@
+"""A server with a recording application, and raw connections to it."""
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from infra.asgi_server import StreamServer, listen, server_config
+from infra.http_limits import Limits
+from tests.support.waiting import wait_until
+
+LIMITS = Limits(connections=1000)
+HOST = b"Host: x\r\n"
+
+
+@dataclass
+class Seen:
+    """Request as the application saw it."""
+
+    method: str
+    path: str
+    headers: list[tuple[bytes, bytes]] = field(repr=False)
+    body: bytes
+
+
+@dataclass
+class Recorder:
+    """ASGI application that records each request whose body is complete, and answers with the body.
+
+    `/early` is answered before its body, `/wait` when `release` is set, `/stream` with two parts of unknown length,
+    `/huge` with more than the buffers of a connection hold.
+    """
+
+    requests: list[Seen] = field(default_factory=list)
+    disconnects: list[str] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    release: threading.Event = field(default_factory=threading.Event)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.running -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["raw_path"].decode()
+        if path == "/early":
+            await _respond(send, b"early")
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.disconnects.append(path)
+                return
+            body += message["body"]
+            more = message["more_body"]
+        self.requests.append(Seen(scope["method"], path, list(scope["headers"]), body))
+        if path == "/wait":
+            while not self.release.is_set():
+                await asyncio.sleep(0.01)
+        if path == "/stream":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"one\n", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two\n", "more_body": False})
+            return
+        await _respond(send, bytes(40_000_000) if path == "/huge" else body or path.encode())
+
+
+async def _respond(send: Send, body: bytes) -> None:
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@dataclass
+class Running:
+    """A running server."""
+
+    port: int
+    app: Recorder
+    server: StreamServer
+
+    def connect(self) -> "Client":
+        """Return a new connection."""
+        return Client(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+
+    def exchange(self, *packets: bytes) -> bytes:
+        """Send the packets on a new connection, half-close it after the last answer, and return all answers."""
+        with self.connect() as client:
+            for packet in packets:
+                client.send(packet)
+            return client.read_to_end()
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.server_state.guarded)
+
+
+class Client:
+    """Raw connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = sock
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        """Send the data, as far as the server still takes it."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.sock.sendall(data)
+
+    def read_to_end(self) -> bytes:
+        """Return all data until the server closes the connection."""
+        received = b""
+        try:
+            while part := self.sock.recv(1 << 20):
+                received += part
+        except ConnectionResetError:
+            received += b"<reset>"
+        return received
+
+    def read_until(self, text: bytes) -> bytes:
+        """Return all data until it contains `text`."""
+        received = b""
+        while text not in received:
+            part = self.sock.recv(1 << 16)
+            assert part, received
+            received += part
+        return received
+
+
+@contextmanager
+def serve(limits: Limits = LIMITS, **changes: Any) -> Iterator[Running]:
+    """Run a server in a thread. `changes` are changed limits."""
+    limits = replace(limits, **changes)
+    recorder = Recorder()
+    app = Starlette(routes=[Mount("/", recorder)])
+    config = server_config(app, "127.0.0.1", 0, limits, timeout_graceful_shutdown=1)
+    server = StreamServer(config, app, lambda _app: None, limits)
+    listener = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    wait_until(lambda: server.started, "the server listens")
+    try:
+        yield Running(listener.getsockname()[1], recorder, server)
+    finally:
+        recorder.release.set()
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server did not stop"
+
+
+def statuses(answers: bytes) -> list[int]:
+    """Return the statuses of all answers."""
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answers)]
+
+
+def post(path: str, body: bytes, *headers: bytes, close: bool = True) -> bytes:
+    """Return a request with Content-Length."""
+    lines = [*headers, *([b"Connection: close"] if close else []), b"Content-Length: %d" % len(body)]
+    return b"POST %s HTTP/1.1\r\n%s%s\r\n\r\n%s" % (path.encode(), HOST, b"\r\n".join(lines), body)
+
+
+def get(path: str, *headers: bytes, close: bool = True) -> bytes:
+    """Return a request without a body."""
+    lines = [*headers, *([b"Connection: close"] if close else [])]
+    return b"GET %s HTTP/1.1\r\n%s\r\n" % (path.encode(), HOST + b"".join(line + b"\r\n" for line in lines))
