@@ -169,7 +169,8 @@ class LocalExecutor:
         return start(command_line, sandbox.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
 
     def _guarded(self, python: Path, lifeline_fd: int, command: Command, argv: list[str]) -> list[str]:
-        return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, command.limits.memory_bytes, argv)
+        memory_bytes, tmp_files = command.limits.memory_bytes, 0 if self._unsafe else sandbox.TMP_FILES
+        return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, argv, tmp_files=tmp_files)
 
 
 @dataclass(frozen=True)

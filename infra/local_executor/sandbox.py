@@ -15,6 +15,8 @@ from infra.local_executor import launcher as launcher_source
 WORKSPACE = "/workspace"
 PROGRAM = "/run/program"
 TMP_BYTES = 256 * 1024 * 1024
+TMP_FILES = 65_536
+"""Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIRST_UID = 300_000
 UIDS = 60_000
@@ -103,9 +105,11 @@ def launched(
     return [*launcher, *map(str, numbers), interpreter(command), program]
 
 
-def guarded(python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str]) -> list[str]:
+def guarded(
+    python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str], *, tmp_files: int
+) -> list[str]:
     """Return the command line of the guard that runs `argv`."""
-    numbers = map(str, (lifeline_fd, lock_fd, memory_bytes))
+    numbers = map(str, (lifeline_fd, lock_fd, memory_bytes, tmp_files))
     return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *argv]
 
 
@@ -156,7 +160,8 @@ def arguments(host: Host, workspace: Path, source_fd: int, filter_fd: int) -> li
             parts += ["--perms", "0755", "--dir", str(parent)]
         parts += ["--ro-bind", str(python), str(python)]
     parts += ["--bind", str(workspace), WORKSPACE, "--perms", "0555", "--ro-bind-data", str(source_fd), PROGRAM]
-    parts += ["--remount-ro", "/", "--clearenv"]
+    # `/dev` is a file system of its own. It belongs to the program if the worker is not root, and has no size limit.
+    parts += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
     for name, value in environment(WORKSPACE, python).items():
         parts += ["--setenv", name, value]
     return parts
