@@ -34,6 +34,9 @@ def main(lifeline: int, lock: int, memory_bytes: int, files: int, command: list[
     # program inherits ignored signals, but not handlers.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
+    # An ignored SIGCHLD, which the worker may have inherited, would reap children and lose their exit codes.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for private in (lifeline, lock):
         os.set_inheritable(private, False)
