@@ -16,6 +16,9 @@ from infra.contract.errors import ExecutorUnavailable
 START_TIMEOUT_S = 60
 """Time for a sandbox to be set up. A busy host needs seconds; after a minute the sandbox is stuck."""
 
+END_TIMEOUT_S = 1
+"""Time for a sandbox that could not be set up to end by itself."""
+
 
 class GuardedProgram:
     """Program below its guard process (see guard.py). Once the guard has ended, the whole process tree is dead.
@@ -67,6 +70,10 @@ class GuardedProgram:
                     # The launcher writes one byte. An empty read means that the sandbox ended without starting it.
                     self.started = bool(os.read(self._ready_fd, 1))
             if not self.started:
+                # The launcher or bwrap has failed and is ending. To kill it meanwhile would hide its exit code.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(END_TIMEOUT_S):
+                        await self._tree_dead.wait()
                 await self.kill()
         timed_out = False
         try:

@@ -13,39 +13,30 @@ CACHE = "/tmp/.cache"  # noqa: S108
 
 _ETC = (
     "alternatives",
-    "ca-certificates",
     "crypto-policies",
     "fonts",
-    "glvnd",
-    "gtk-3.0",
     "ImageMagick-*",
     "java*",
     "ld.so.cache",
     "libreoffice",
     "locale.alias",
     "localtime",
-    "magic",
-    "magic.mime",
     "mime.types",
     "os-release",
-    "papersize",
-    "perl",
     "pki/ca-trust",
     "pki/java",
     "pki/tls/certs",
     "pki/tls/openssl.cnf",
     "protocols",
-    "python3*",
     "R",
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
-    "terminfo",
     "texmf",
     "timezone",
-    "xml",
 )
-"""Patterns of what is mounted from the host's `/etc`: configuration that packages install and that holds no secrets."""
+"""Patterns of what is mounted from the host's `/etc`: configuration that packages install and that holds no secrets.
+Each mount makes the start of a program slower, so what few programs need is missing."""
 
 
 def environment(home: str, python: Path) -> dict[str, str]:
