@@ -91,7 +91,7 @@ function importModule(source) {
 
 
 @dataclass(frozen=True)
-class Script:
+class ProgramScript:
     """How a program is started: its command line, and the files that it needs outside the workspace, by path.
 
     `fifo` is the path of the FIFO from which it reads the file `text`, or empty if it needs none.
@@ -112,13 +112,13 @@ def script_name(command: Command, workspace: Path) -> str:
     return name
 
 
-def script(command: Command, interpreter: str, folder: str, path: str) -> Script:
+def script(command: Command, interpreter: str, folder: str, path: str) -> ProgramScript:
     """Return how the program at the path `interpreter` runs the script `path`. `folder` is where its files will be."""
     text, hook = f"{folder}/{TEXT}", f"{folder}/node.cjs"
     files = {text: command.source}
     if command.interpreter == "python":
-        return Script([interpreter, "-c", _PYTHON, text, path], files, text)
+        return ProgramScript([interpreter, "-c", _PYTHON, text, path], files, text)
     if command.interpreter == "node":
         files[hook] = _NODE % {"text": json.dumps(text), "path": json.dumps(path)}
-        return Script([interpreter, "--require", hook, path], files, text)
-    return Script([interpreter, path], files, text, fifo=path)
+        return ProgramScript([interpreter, "--require", hook, path], files, text)
+    return ProgramScript([interpreter, path], files, text, fifo=path)

@@ -7,11 +7,12 @@ byte to the descriptor READY once the sandbox is set up. If FIFO is not empty, t
 use.
 """
 
+# The module `signal` makes enumerations of the same names, which takes milliseconds.
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import fcntl
 import os
 import resource
-import signal
 import sys
 
 OPEN_FILES = 1024
@@ -57,10 +58,10 @@ def reset_signals() -> None:
 
     Python itself ignores SIGPIPE and SIGXFSZ, and the worker's parent may have ignored or blocked others.
     """
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with contextlib.suppress(OSError):  # the C library keeps two signals for itself
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in _signal.valid_signals():
+        with contextlib.suppress(OSError):  # two signals cannot be handled, and the C library keeps two for itself
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def offer(fifo: str, text: str) -> None:

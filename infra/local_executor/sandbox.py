@@ -12,7 +12,7 @@ from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import Command
 from infra.local_executor import guard
 from infra.local_executor import launcher as launcher_source
-from infra.local_executor.interpreters import Script
+from infra.local_executor.interpreters import ProgramScript
 from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, environment, etc_of_host
 
 WORKSPACE = "/workspace"
@@ -79,7 +79,7 @@ def interpreter(command: Command) -> str:
 
 
 def launched(
-    python: Path, uid: int, ready_fd: int, command: Command, script: Script, *, count_processes: bool
+    python: Path, uid: int, ready_fd: int, command: Command, script: ProgramScript, *, count_processes: bool
 ) -> list[str]:
     """Return the command line of the launcher, which ends with the command line of the program."""
     limits = command.limits
@@ -128,7 +128,7 @@ def _mapped(uid_map: Path) -> list[tuple[int, int]]:
     return [(int(first), int(count)) for first, _, count in lines] or [(0, 0)]
 
 
-def sandboxed(host: Host, command: Command, script: Script, args_fd: int, ready_fd: int) -> list[str]:
+def sandboxed(host: Host, command: Command, script: ProgramScript, args_fd: int, ready_fd: int) -> list[str]:
     """Return the command line of bwrap with the launcher in it.
 
     `args_fd` holds the result of `arguments`: unlike a command line, other users cannot read it.
