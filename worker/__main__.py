@@ -18,6 +18,7 @@ from infra import logging as log_lines
 from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, HostExhausted
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.local_executor import LocalExecutor
+from infra.process_state import reset_inherited_state
 from infra.redis_tcp import RedisTcp
 from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
@@ -86,6 +87,7 @@ def main() -> int:
         action="store_true",
         help="for development only: run tools without isolation",
     )
+    reset_inherited_state()
     options = parser.parse_args()
     log_lines.configure()
     try:

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import secrets
-from contextlib import ExitStack
+import stat
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from infra.contract.execution import Command, Execution, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
 from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
-from infra.local_executor import guard, sandbox, seccomp
+from infra.local_executor import guard, interpreters, machine, sandbox, seccomp
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done, start
 from infra.local_executor.output import OutputCapture
 from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
@@ -101,7 +102,8 @@ class LocalExecutor:
     async def _run(self, command: Command, dirs: RunDirs, on_line: OnLine) -> "ProgramResult":
         stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes)
         stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes)
-        program = await self._start(command, dirs)
+        script_name = interpreters.script_name(command, dirs.workspace)
+        program = await self._start(command, dirs, script_name)
         tasks: list[asyncio.Future[Any]] = []
         try:
             # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
@@ -121,47 +123,58 @@ class LocalExecutor:
             finally:
                 program.close()
                 await shield_until_done(_wait_for_all(tasks))
+                _remove_fifo(dirs.workspace / script_name)
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
         return ProgramResult(program.exit_code, timed_out, stdout, stderr)
 
-    async def _start(self, command: Command, dirs: RunDirs) -> GuardedProgram:
+    async def _start(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
         if self._unsafe:
-            return self._start_unsafe(command, dirs)
+            return self._start_unsafe(command, dirs, script_name)
         host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
+        uid, gid = os.geteuid(), os.getegid()
         if host.root:
-            uid = sandbox.uid_of(command.run_id)
+            uid = gid = sandbox.uid_of(command.run_id)
             try:
                 await shield_until_done(asyncio.to_thread(chown_tree, dirs.workspace, uid))
             except PermissionError as exc:
                 raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
+        path = f"{sandbox.WORKSPACE}/{script_name}"
         with ExitStack() as close_fds:
-            source_fd = _memory_file(close_fds, command.source.encode())
+            script = interpreters.script(command, sandbox.interpreter(command), sandbox.PROGRAM, path)
+            made = {f"/etc/{name}": text for name, text in machine.etc_files(uid, gid, sandbox.WORKSPACE).items()}
+            files = {name: _memory_file(close_fds, text.encode()) for name, text in {**made, **script.files}.items()}
             filter_fd = _memory_file(close_fds, seccomp.program())
-            arguments = sandbox.arguments(host, dirs.workspace, source_fd, filter_fd)
+            arguments = sandbox.arguments(host, dirs.workspace, files, filter_fd)
             args_fd = _memory_file(close_fds, b"".join(os.fsencode(part) + b"\0" for part in arguments))
 
             def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
-                sandboxed = sandbox.sandboxed(host, command, args_fd, ready_fd)
+                sandboxed = sandbox.sandboxed(host, command, script, args_fd, ready_fd)
                 return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
 
-            return start(command_line, {}, pass_fds=(self._scratch.lock_fd, source_fd, filter_fd, args_fd), cwd="/")
+            pass_fds = (self._scratch.lock_fd, *files.values(), filter_fd, args_fd)
+            return start(command_line, {}, pass_fds=pass_fds, cwd="/", owner=uid if host.root else None)
 
-    def _start_unsafe(self, command: Command, dirs: RunDirs) -> GuardedProgram:
+    def _start_unsafe(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
-        program = dirs.output / f"{command.call}.program"
-        program.write_text(command.source)
+        folder = dirs.output / f"{command.call}.program"
+        folder.mkdir(exist_ok=True)
+        path = f"{dirs.workspace}/{script_name}"
+        script = interpreters.script(command, sandbox.interpreter(command), str(folder), path)
+        for name, text in script.files.items():
+            Path(name).write_text(text)
         python = sandbox.python_home()
         home = str(dirs.workspace)
 
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
-            launched = sandbox.launched(python, 0, ready_fd, command, str(program), count_processes=False)
+            launched = sandbox.launched(python, 0, ready_fd, command, script, count_processes=False)
             return self._guarded(python, lifeline_fd, command, launched)
 
-        return start(command_line, sandbox.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
+        return start(command_line, machine.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
 
     def _guarded(self, python: Path, lifeline_fd: int, command: Command, argv: list[str]) -> list[str]:
-        return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, command.limits.memory_bytes, argv)
+        memory_bytes, tmp_files = command.limits.memory_bytes, 0 if self._unsafe else sandbox.TMP_FILES
+        return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, argv, tmp_files=tmp_files)
 
 
 @dataclass(frozen=True)
@@ -183,6 +196,13 @@ def _start_error(stderr: str, exit_code: int | None) -> ContractError:
         )
     unavailable = f"the sandbox could not be built: {stderr or 'no reason given'}; {sandbox.HINT}"
     return exhaustion_in(stderr) or ExecutorUnavailable(unavailable)
+
+
+def _remove_fifo(path: Path) -> None:
+    """Remove the FIFO of a script that its interpreter has not opened, because it could not be started."""
+    with suppress(OSError):
+        if stat.S_ISFIFO(path.lstat().st_mode):
+            path.unlink()
 
 
 async def _ignore(stream: str, line: str, more: bool) -> None:

@@ -1,9 +1,10 @@
 """Guard process between the worker and one program: the program's processes never outlive the guard or the worker.
 
-Runs as a script with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES COMMAND…`. Kills the program's
-process tree when the program ends, when the tree uses more memory than allowed, or when the worker closes the lifeline
-(its death closes it too), and exits once the last process of the tree has been reaped. LOCK is the descriptor of the
-scratch folder's lock (see scratch_root.py): the guard keeps it open until it exits, the program does not inherit it.
+Runs as a script with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES FILES COMMAND…`. Kills the
+program's process tree when the program ends, when the tree uses more memory or more files in memory than allowed, or
+when the worker closes the lifeline (its death closes it too), and exits once the last process of the tree has been
+reaped. LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open until it
+exits, the program does not inherit it. A limit of 0 is none.
 
 The guard is a subreaper: orphans of the tree become its children, in whatever session or process group they are. So
 killing children until no child remains kills the whole tree, and the death of the worker is noticed at any instant.
@@ -27,12 +28,15 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 COUNTS = 5
 
 
-def main(lifeline: int, lock: int, memory_bytes: int, command: list[str]) -> int:
+def main(lifeline: int, lock: int, memory_bytes: int, files: int, command: list[str]) -> int:
     """Run the command and return its exit code, or 128 + n if signal n ended it."""
     # Signals to the whole service must not end the guard before its program. Handlers instead of SIG_IGN, because a
     # program inherits ignored signals, but not handlers.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)
+    # An ignored SIGCHLD, which the worker may have inherited, would reap children and lose their exit codes.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for private in (lifeline, lock):
         os.set_inheritable(private, False)
@@ -44,13 +48,12 @@ def main(lifeline: int, lock: int, memory_bytes: int, command: list[str]) -> int
             if fd > 2 and fd not in (lifeline, lock):
                 with contextlib.suppress(OSError):  # the descriptor of the listing itself is already closed
                     os.close(fd)
-        memory_exceeded = watch(lifeline, program, memory_bytes)
+        exceeded = watch(lifeline, program, memory_bytes, MemoryFiles(files))
     finally:
         code = kill_tree(program)
-    if memory_exceeded:
+    if exceeded:
         with contextlib.suppress(OSError):
-            limit_mb = memory_bytes // 1024**2
-            os.write(2, f"\nkilled: the program used more memory than its limit of {limit_mb} MB\n".encode())
+            os.write(2, f"\nkilled: the program {exceeded}\n".encode())
     return code
 
 
@@ -63,15 +66,54 @@ def execute(command: list[str]) -> None:
         os._exit(NOT_FOUND)
 
 
-def watch(lifeline: int, program: int, memory_bytes: int) -> bool:
-    """Wait until the tree must be killed; return True if it exceeds its memory limit. `memory_bytes` 0: no limit."""
+def watch(lifeline: int, program: int, memory_bytes: int, files: "MemoryFiles") -> str:
+    """Wait until the tree must be killed; return which limit it exceeds, or an empty text."""
     poll = select.poll()
     poll.register(lifeline, 0)  # no events requested: POLLHUP is always reported
     poll.register(os.pidfd_open(program), select.POLLIN)
     while not poll.poll(TICK_MS):
         if memory_bytes and exceeds_memory(memory_bytes):
-            return True
-    return False
+            return f"used more memory than its limit of {memory_bytes // 1024**2} MB"
+        if files.exceed_limit():
+            return f"created more than its limit of {files.limit} files in one of {', '.join(files.folders)}"
+    return ""
+
+
+class MemoryFiles:
+    """Count of the files in the sandbox's file systems in memory.
+
+    Each file, even an empty one, takes about 1 KB of the kernel's memory, which belongs to no process. bwrap limits the
+    size of the content, but not the number of files.
+    """
+
+    folders = ("/tmp", "/dev/shm")  # noqa: S108
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._fds: list[int] = []
+
+    def exceed_limit(self) -> bool:
+        """Return True if one of the folders holds more files than allowed."""
+        if self.limit and not self._fds:
+            self._fds = self._open_folders()
+        counts = [os.fstatvfs(fd) for fd in self._fds]
+        return any(count.f_files - count.f_ffree > self.limit for count in counts)
+
+    def _open_folders(self) -> list[int]:
+        """Open the folders through a process of the sandbox; empty until the sandbox is set up."""
+        own = os.stat("/")  # noqa: PTH116
+        for pid in descendants(processes()):
+            opened: list[int] = []
+            # Before bwrap has set up the sandbox, its processes have the root of the host, or one without the folders.
+            # Some processes may not be looked into, depending on their user.
+            with contextlib.suppress(OSError):
+                if not os.path.samestat(os.stat(f"/proc/{pid}/root"), own):  # noqa: PTH116
+                    paths = [f"/proc/{pid}/root{folder}" for folder in self.folders]
+                    opened.extend(os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths)
+                    return opened
+            for fd in opened:
+                os.close(fd)
+        return []
 
 
 def kill_tree(program: int) -> int:
@@ -170,4 +212,5 @@ def processes() -> dict[int, tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))
+    lifeline, lock, memory_bytes, files = map(int, sys.argv[1:5])
+    sys.exit(main(lifeline, lock, memory_bytes, files, sys.argv[5:]))

@@ -16,6 +16,9 @@ from infra.contract.errors import ExecutorUnavailable
 START_TIMEOUT_S = 60
 """Time for a sandbox to be set up. A busy host needs seconds; after a minute the sandbox is stuck."""
 
+END_TIMEOUT_S = 1
+"""Time for a sandbox that could not be set up to end by itself."""
+
 
 class GuardedProgram:
     """Program below its guard process (see guard.py). Once the guard has ended, the whole process tree is dead.
@@ -24,7 +27,14 @@ class GuardedProgram:
     closed. `started` is False until the sandbox is set up.
     """
 
-    def __init__(self, guard: "subprocess.Popen[bytes]", guard_fd: int, lifeline_fd: int, ready_fd: int) -> None:
+    def __init__(
+        self,
+        guard: "subprocess.Popen[bytes]",
+        guard_fd: int,
+        lifeline_fd: int,
+        ready_fd: int,
+        outputs: Sequence[IO[bytes]],
+    ) -> None:
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()
         self.started = False
@@ -33,6 +43,7 @@ class GuardedProgram:
         self._tree_dead = asyncio.Event()
         self._lifeline_fd: int | None = lifeline_fd
         self._ready_fd: int | None = ready_fd
+        self._outputs = outputs
         self._pipes: list[asyncio.BaseTransport] = []
         asyncio.get_running_loop().add_reader(guard_fd, self._reap)
 
@@ -44,7 +55,7 @@ class GuardedProgram:
 
     async def connect(self) -> None:
         """Connect stdout and stderr of the program to the stream readers."""
-        for pipe, reader in ((self._guard.stdout, self.stdout), (self._guard.stderr, self.stderr)):
+        for pipe, reader in zip(self._outputs, (self.stdout, self.stderr), strict=True):
             self._pipes.append(await _connect(pipe, reader))
 
     async def wait(self, timeout_s: float) -> bool:
@@ -59,6 +70,10 @@ class GuardedProgram:
                     # The launcher writes one byte. An empty read means that the sandbox ended without starting it.
                     self.started = bool(os.read(self._ready_fd, 1))
             if not self.started:
+                # The launcher or bwrap has failed and is ending. To kill it meanwhile would hide its exit code.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(END_TIMEOUT_S):
+                        await self._tree_dead.wait()
                 await self.kill()
         timed_out = False
         try:
@@ -80,9 +95,8 @@ class GuardedProgram:
             self._ready_fd = None
         for pipe in self._pipes:
             pipe.close()
-        for unconnected in (self._guard.stdout, self._guard.stderr)[len(self._pipes) :]:
-            if unconnected:
-                unconnected.close()
+        for unconnected in self._outputs[len(self._pipes) :]:
+            unconnected.close()
 
     async def _kill(self) -> None:
         if self._lifeline_fd is not None:
@@ -103,8 +117,9 @@ def start(
     *,
     pass_fds: Sequence[int],
     cwd: str,
+    owner: int | None = None,
 ) -> GuardedProgram:
-    """Start a guard in a new session; it inherits `pass_fds`.
+    """Start a guard in a new session; it inherits `pass_fds`. The pipes of its output get the uid `owner`.
 
     `command_line` takes two descriptors and returns the guard's command: the guard's end of the lifeline, and the pipe
     to which the launcher writes one byte once the sandbox is set up.
@@ -113,12 +128,17 @@ def start(
     with ExitStack() as close_on_error:
         lifeline_theirs, lifeline_ours = _pipe(close_on_error)
         ready_ours, ready_theirs = _pipe(close_on_error)
+        outputs = [_pipe(close_on_error) for _ in ("stdout", "stderr")]
+        if owner is not None:
+            # Otherwise the program could write to the pipes, but not open them again as /dev/stdout and /dev/stderr.
+            for _, writing in outputs:
+                os.fchown(writing, owner, owner)
         try:
             guard = subprocess.Popen(
                 command_line(lifeline_theirs, ready_theirs),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=outputs[0][1],
+                stderr=outputs[1][1],
                 env=environment,
                 pass_fds=(*pass_fds, lifeline_theirs, ready_theirs),
                 cwd=cwd,
@@ -128,8 +148,11 @@ def start(
             raise ExecutorUnavailable(f"{exc.filename or 'a program'} could not be started: {exc.strerror}") from exc
         guard_fd = os.pidfd_open(guard.pid)
         close_on_error.callback(os.close, guard_fd)
-        program = GuardedProgram(guard, guard_fd, lifeline_ours, ready_ours)
+        pipes = [open(reading, "rb", buffering=0) for reading, _ in outputs]  # noqa: PTH123, SIM115
+        program = GuardedProgram(guard, guard_fd, lifeline_ours, ready_ours, pipes)
         close_on_error.pop_all()
+    for _, writing in outputs:
+        os.close(writing)
     os.close(lifeline_theirs)
     os.close(ready_theirs)
     return program
@@ -156,7 +179,7 @@ def _pipe(close_on_error: ExitStack) -> tuple[int, int]:
     return reading, writing
 
 
-async def _connect(pipe: IO[bytes] | None, reader: asyncio.StreamReader) -> asyncio.BaseTransport:
+async def _connect(pipe: IO[bytes], reader: asyncio.StreamReader) -> asyncio.BaseTransport:
     protocol = asyncio.StreamReaderProtocol(reader)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, pipe)
     return transport

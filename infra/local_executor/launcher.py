@@ -1,21 +1,27 @@
 """First process inside the sandbox: sets limits, drops root if root built the sandbox, then becomes the program.
 
 The source text is passed to `python -c` and uses the standard library alone. Arguments:
-`READY UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S COMMAND…`; 0 leaves a limit or the uid unchanged. Writes a byte to
-the descriptor READY once the sandbox is set up. Limits data, not address space, because node and browsers reserve far
-more addresses than they use.
+`READY UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S FIFO TEXT COMMAND…`; 0 leaves a limit or the uid unchanged. Writes a
+byte to the descriptor READY once the sandbox is set up. If FIFO is not empty, the command reads the file TEXT from it
+(see interpreters.py). Limits data, not address space, because node and browsers reserve far more addresses than they
+use.
 """
 
+# The module `signal` makes enumerations of the same names, which takes milliseconds.
+import _signal  # type: ignore[import-not-found]
 import contextlib
+import fcntl
 import os
 import resource
 import sys
 
 OPEN_FILES = 1024
 OOM_SCORE = "800"
+PIPE_BYTES = 1024 * 1024
+"""Capacity of the FIFO, so that the longest text fits and its writer ends at once."""
 
 
-def main(ready: int, uid: int, numbers: list[int], command: list[str]) -> None:
+def main(ready: int, uid: int, numbers: list[int], fifo: str, text: str, command: list[str]) -> None:
     """Replace this process by the command. `numbers` are the four limits in the order of the arguments."""
     # If the host runs out of memory, the kernel must kill programs before it kills the worker.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
@@ -36,13 +42,52 @@ def main(ready: int, uid: int, numbers: list[int], command: list[str]) -> None:
         os.setresuid(uid, uid, uid)
     os.chdir(os.environ["HOME"])
     os.nice(5)
+    if fifo:
+        offer(fifo, text)
     os.write(ready, b"1")
     os.close(ready)
+    reset_signals()
     try:
         os.execv(command[0], command)  # noqa: S606
     except OSError as error:
         sys.exit(f"{command[0]}: {error.strerror}")
 
 
+def reset_signals() -> None:
+    """Handle every signal as by default and block none: a program inherits what is ignored or blocked.
+
+    Python itself ignores SIGPIPE and SIGXFSZ, and the worker's parent may have ignored or blocked others.
+    """
+    for number in _signal.valid_signals():
+        with contextlib.suppress(OSError):  # two signals cannot be handled, and the C library keeps two for itself
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def offer(fifo: str, text: str) -> None:
+    """Make the FIFO, and start a process that writes the file `text` into it and removes its name."""
+    # The program must not get a child that it did not start, so the child leaves its own child to the init process.
+    try:
+        os.mkfifo(fifo, 0o600)
+        child = os.fork()
+        if child == 0 and os.fork():
+            os._exit(0)
+    except OSError as error:
+        sys.exit(f"{fifo}: {error.strerror}")
+    if child:
+        if os.waitpid(child, 0)[1]:
+            sys.exit(1)
+        return
+    with open(text, "rb") as file:  # noqa: PTH123
+        content = file.read()
+    writing = os.open(fifo, os.O_WRONLY)  # returns when the interpreter has opened the FIFO for reading
+    os.unlink(fifo)  # noqa: PTH108
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    while content:
+        content = content[os.write(writing, content) :]
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), list(map(int, sys.argv[3:7])), sys.argv[7:])
+    main(int(sys.argv[1]), int(sys.argv[2]), list(map(int, sys.argv[3:7])), sys.argv[7], sys.argv[8], sys.argv[9:])

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,15 @@ from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import Command
 from infra.local_executor import guard
 from infra.local_executor import launcher as launcher_source
+from infra.local_executor.interpreters import ProgramScript
+from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, environment, etc_of_host
 
 WORKSPACE = "/workspace"
 PROGRAM = "/run/program"
+"""Folder with the files that start the program (interpreters.py)."""
 TMP_BYTES = 256 * 1024 * 1024
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TMP_FILES = 65_536
+"""Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
 FIRST_UID = 300_000
 UIDS = 60_000
 FEWEST_UIDS = 1_000
@@ -73,39 +78,30 @@ def interpreter(command: Command) -> str:
     return found
 
 
-def environment(home: str, python: Path) -> dict[str, str]:
-    """Return the program's complete environment. It holds no variable of the worker, because these hold secrets."""
-    return {
-        "PATH": f"{python / 'bin'}:{SYSTEM_PATH}",
-        "HOME": home,
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": home,
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TMPDIR": "/tmp",  # noqa: S108
-    }
-
-
 def launched(
-    python: Path, uid: int, ready_fd: int, command: Command, program: str, *, count_processes: bool
+    python: Path, uid: int, ready_fd: int, command: Command, script: ProgramScript, *, count_processes: bool
 ) -> list[str]:
     """Return the command line of the launcher, which ends with the command line of the program."""
     limits = command.limits
-    numbers = [
+    arguments = [
         ready_fd,
         uid,
         limits.processes if count_processes else 0,
         limits.memory_bytes,
         limits.file_bytes,
         math.ceil(command.timeout_s) + 1,
+        script.fifo,
+        script.text,
     ]
     launcher = [str(python / "bin" / "python3"), "-I", "-S", "-c", LAUNCHER]
-    return [*launcher, *map(str, numbers), interpreter(command), program]
+    return [*launcher, *map(str, arguments), *script.argv]
 
 
-def guarded(python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str]) -> list[str]:
+def guarded(
+    python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str], *, tmp_files: int
+) -> list[str]:
     """Return the command line of the guard that runs `argv`."""
-    numbers = map(str, (lifeline_fd, lock_fd, memory_bytes))
+    numbers = map(str, (lifeline_fd, lock_fd, memory_bytes, tmp_files))
     return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *argv]
 
 
@@ -132,21 +128,24 @@ def _mapped(uid_map: Path) -> list[tuple[int, int]]:
     return [(int(first), int(count)) for first, _, count in lines] or [(0, 0)]
 
 
-def sandboxed(host: Host, command: Command, args_fd: int, ready_fd: int) -> list[str]:
+def sandboxed(host: Host, command: Command, script: ProgramScript, args_fd: int, ready_fd: int) -> list[str]:
     """Return the command line of bwrap with the launcher in it.
 
     `args_fd` holds the result of `arguments`: unlike a command line, other users cannot read it.
     """
     uid = uid_of(command.run_id) if host.root else 0
-    program = launched(host.python_home, uid, ready_fd, command, PROGRAM, count_processes=True)
+    program = launched(host.python_home, uid, ready_fd, command, script, count_processes=True)
     return [str(host.bwrap), "--args", str(args_fd), "--", *program]
 
 
-def arguments(host: Host, workspace: Path, source_fd: int, filter_fd: int) -> list[str]:
-    """Return bwrap's options. `source_fd` holds the program's source text, `filter_fd` the filter of system calls."""
+def arguments(host: Host, workspace: Path, files: Mapping[str, int], filter_fd: int) -> list[str]:
+    """Return bwrap's options.
+
+    `files` has descriptors with the content of files to create, by path; `filter_fd` holds the filter of system calls.
+    """
     python = host.python_home
     parts = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    parts += ["--die-with-parent", "--new-session", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    parts += ["--die-with-parent", "--new-session", "--hostname", HOST_NAME, "--cap-drop", "ALL"]
     # Root needs no user namespace to build the sandbox, only the capabilities to drop root inside.
     parts += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if host.root else ["--unshare-user"]
     parts += ["--seccomp", str(filter_fd)]
@@ -155,8 +154,23 @@ def arguments(host: Host, workspace: Path, source_fd: int, filter_fd: int) -> li
         for parent in reversed(python.parents[:-1]):
             parts += ["--perms", "0755", "--dir", str(parent)]
         parts += ["--ro-bind", str(python), str(python)]
-    parts += ["--bind", str(workspace), WORKSPACE, "--perms", "0555", "--ro-bind-data", str(source_fd), PROGRAM]
-    parts += ["--remount-ro", "/", "--clearenv"]
+    parts += [
+        "--bind",
+        str(workspace),
+        WORKSPACE,
+        "--perms",
+        "0755",
+        "--dir",
+        "/run",
+        "--perms",
+        "0755",
+        "--dir",
+        PROGRAM,
+    ]
+    for path, fd in files.items():
+        parts += ["--perms", "0444", "--file", str(fd), path]
+    # `/dev` is a file system of its own. It belongs to the program if the worker is not root, and has no size limit.
+    parts += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
     for name, value in environment(WORKSPACE, python).items():
         parts += ["--setenv", name, value]
     return parts
@@ -167,15 +181,18 @@ def _tmpfs(path: str) -> list[str]:
 
 
 def _system() -> list[str]:
-    """Mount the host's programs and libraries read-only; of `/etc` only the files of the dynamic linker and TLS."""
+    """Mount the host's programs and libraries read-only; of `/etc` only what installed programs need."""
     parts = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
-        path = Path("/", name)
-        if path.is_symlink():
-            parts += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            parts += ["--ro-bind", str(path), str(path)]
-    parts += ["--perms", "0755", "--dir", "/etc", "--perms", "0755", "--dir", "/etc/ssl"]
-    for name in ("alternatives", "ld.so.cache", "ssl/certs", "ssl/openssl.cnf"):
-        parts += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    return parts
+        parts += _mounted(f"/{name}")
+    parts += ["--perms", "0755", "--dir", "/etc"]
+    for folder in sorted({parent for path in etc_of_host() for parent in Path(path).parents[:-2]}):
+        parts += ["--perms", "0755", "--dir", str(folder)]
+    return parts + [part for path in etc_of_host() for part in _mounted(path)]
+
+
+def _mounted(path: str) -> list[str]:
+    """Mount a file or folder of the host under its own path, if it is there. Links stay links."""
+    if Path(path).is_symlink():
+        return ["--symlink", str(Path(path).readlink()), path]
+    return ["--ro-bind-try", path, path]

@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import ExecLimits
-from infra.local_executor import LocalExecutor
+from infra.local_executor import LocalExecutor, sandbox
 from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import DAEMON, MB, Bench, scratch_content
 
@@ -22,6 +22,12 @@ try:
     time.sleep(60)
 except OSError:
     print(made)
+"""
+MANY_FILES = f"""
+import os, time
+for number in range({sandbox.TMP_FILES + 1000}):
+    os.mknod(f'/tmp/{{number}}')
+time.sleep(60)
 """
 
 
@@ -36,6 +42,8 @@ async def report(root: Path) -> dict[str, Any]:
     results["out"] = (await bench.run("id -u; ls -a /root /etc/shadow /sys /home; pwd")).out
     results["written"] = (await bench.run("echo x > made; echo y > /usr/bin/made")).code
     results["made"] = (bench.files.directory / "made").read_text()
+    results["devices"] = (await bench.run("echo x > /dev/planted || echo x > /dev/shm/fine; ls /dev/shm")).out
+    results["many files"] = (await bench.run(MANY_FILES, "python", timeout_s=100)).code
     results["namespaces"] = (await bench.run("unshare -Ur id -u")).out
     results["capabilities"] = (await bench.run("grep CapEff /proc/self/status")).out.split()[-1]
     hog = await bench.run("x = bytearray(2 * 1024 ** 3)", "python", limits=ExecLimits(memory_bytes=128 * MB))

@@ -121,6 +121,8 @@ def test_workers_with_fewer_permissions_isolate_programs(
     assert results == {
         "written": 2,
         "made": "x\n",
+        "devices": "fine\n",
+        "many files": 137,
         "namespaces": "",
         "capabilities": "0" * 16,
         "hog": "MemoryError",

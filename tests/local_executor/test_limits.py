@@ -3,7 +3,7 @@
 import pytest
 
 from infra.contract.execution import ExecLimits
-from infra.local_executor import guard
+from infra.local_executor import guard, sandbox
 from tests.local_executor.rig import MB, Bench
 
 SMALL = ExecLimits(memory_bytes=128 * MB, file_bytes=4 * MB, processes=24)
@@ -90,7 +90,16 @@ def test_shared_memory_must_exceed_the_limit_in_several_counts_and_private_memor
     assert [*remaining] == []
 
 
-@pytest.mark.parametrize("call", ["os.memfd_create('x')", "libc.shmget(0, 1 << 20, 0o1600)"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.memfd_create('x')",
+        "libc.shmget(0, 1 << 20, 0o1600)",
+        "libc.msgget(0, 0o1600)",
+        "libc.semget(0, 100, 0o1600)",
+        "libc.mq_open(b'/x', os.O_CREAT | os.O_RDWR, 0o600, None)",
+    ],
+)
 async def test_memory_that_belongs_to_no_process_is_refused(bench: Bench, call: str) -> None:
     source = (
         "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"
@@ -104,6 +113,19 @@ async def test_temporary_files_have_a_limit(bench: Bench, folder: str) -> None:
     ran = await bench.run(f"for n in 1 2 3; do head -c 200M /dev/zero > {folder}/$n || exit 3; done")
     assert ran.code == 3
     assert "No space left" in ran.err
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/dev/shm"])
+async def test_the_number_of_temporary_files_is_limited(
+    bench: Bench, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "TMP_FILES", 2000)
+    source = "import os, time\nfor n in range({}): os.mknod(f'{}/{{n}}')\ntime.sleep(0.5)\nprint('fine')"
+    ran = await bench.run(source.format(1900, folder), "python")
+    assert (ran.code, ran.out) == (0, "fine\n"), ran.err
+    ran = await bench.run(source.format(2100, folder), "python", timeout_s=100)
+    assert ran.code == 137
+    assert ran.lines[-1][1] == "killed: the program created more than its limit of 2000 files in one of /tmp, /dev/shm"
 
 
 async def test_a_file_cannot_exceed_its_limit(bench: Bench) -> None:

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.local_executor import LocalExecutor, sandbox
+from infra.local_executor import LocalExecutor, machine, sandbox
 from infra.scratch_root import ScratchRoot
 from tests.tools.kit import Kit
 from worker.toolkit.base import ToolResult
@@ -20,7 +20,7 @@ SOURCES = {
 
 
 def needs(language: str) -> None:
-    if language != "python" and shutil.which(language, path=sandbox.SYSTEM_PATH) is None:
+    if language != "python" and shutil.which(language, path=machine.SYSTEM_PATH) is None:
         pytest.skip(f"{language} is not installed here")
 
 

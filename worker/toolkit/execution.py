@@ -5,6 +5,7 @@ from pathlib import Path
 from infra.contract.execution import Execution, Interpreter, OutputStream
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
+from worker.toolkit.failure import reason_in
 
 LOGGED_BYTES = 256 * 1024
 """Limit for the output of one call in the log; if there is more, all of it is stored in files below `.run/`."""
@@ -69,9 +70,8 @@ async def execute(context: ToolContext, interpreter: Interpreter, source: str, t
     if ended.timed_out:
         raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s", result)
     if ended.exit_code != 0:
-        # The last line of stderr is, for most programs, the error itself.
-        lines = result.stderr_tail.strip().splitlines()
-        raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {lines[-1]}' if lines else ''}", result)
+        reason = reason_in(result.stderr_tail)
+        raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {reason}' if reason else ''}", result)
     return result
 
 

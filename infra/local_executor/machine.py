@@ -1,0 +1,96 @@
+"""Environment and `/etc` of a program: what programs expect of a usual machine, and nothing of the worker's."""
+
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+HOST_NAME = "sandbox"
+USER = "user"
+CACHE = "/tmp/.cache"  # noqa: S108
+"""Folder for caches: a cache in the home directory would be stored as a result of the run."""
+
+_ETC = (
+    "alternatives",
+    "crypto-policies",
+    "fonts",
+    "ImageMagick-*",
+    "java*",
+    "ld.so.cache",
+    "libreoffice",
+    "locale.alias",
+    "localtime",
+    "mime.types",
+    "os-release",
+    "pki/ca-trust",
+    "pki/java",
+    "pki/tls/certs",
+    "pki/tls/openssl.cnf",
+    "protocols",
+    "R",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "texmf",
+    "timezone",
+)
+"""Patterns of what is mounted from the host's `/etc`: configuration that packages install and that holds no secrets.
+Each mount makes the start of a program slower, so what few programs need is missing."""
+
+
+def environment(home: str, python: Path) -> dict[str, str]:
+    """Return the program's complete environment. It holds no variable of the worker, because these hold secrets."""
+    return {
+        "PATH": f"{python / 'bin'}:{SYSTEM_PATH}",
+        "HOME": home,
+        "USER": USER,
+        "LOGNAME": USER,
+        "SHELL": _shell(),
+        "TERM": "dumb",
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",  # noqa: S108
+        "PYTHONPATH": home,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_CACHE_HOME": CACHE,
+        "MPLCONFIGDIR": f"{CACHE}/matplotlib",
+        "YARN_CACHE_FOLDER": f"{CACHE}/yarn",
+        "npm_config_cache": f"{CACHE}/npm",
+        "npm_config_update_notifier": "false",
+    }
+
+
+def etc_files(uid: int, gid: int, home: str) -> dict[str, str]:
+    """Return the files of `/etc` that are made for the program, by name."""
+    users = {uid: f"{USER}:x:{uid}:{gid}:{USER}:{home}:{_shell()}"}
+    groups = {gid: f"{USER}:x:{gid}:"}
+    for number, name in ((0, "root"), (65534, "nobody")):
+        users.setdefault(number, f"{name}:x:{number}:{number}:{name}:/nonexistent:/usr/sbin/nologin")
+        groups.setdefault(number, f"{name}:x:{number}:")
+    hosts = [f"127.0.0.1 localhost {HOST_NAME}"]
+    if Path("/proc/net/if_inet6").exists():
+        hosts.append("::1 localhost ip6-localhost ip6-loopback")
+    sources = ("passwd", "group", "hosts", "services", "protocols", "networks", "rpc")
+    return {
+        "passwd": _lines(users.values()),
+        "group": _lines(groups.values()),
+        "hosts": _lines(hosts),
+        "hostname": f"{HOST_NAME}\n",
+        "nsswitch.conf": _lines(f"{source}: files" for source in sources),
+    }
+
+
+@cache
+def etc_of_host() -> tuple[str, ...]:
+    """Return the paths below `/etc` that are mounted from the host. Looked up once, because every program needs it."""
+    found = {path for pattern in _ETC for path in Path("/etc").glob(pattern)}
+    return tuple(str(path) for path in sorted(found) if path.exists() and os.access(path, os.R_OK))
+
+
+def _shell() -> str:
+    return "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,39 @@
+"""State that a process inherits from its parent. A server must not depend on who started it."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+
+_KEPT = {signal.SIGKILL, signal.SIGSTOP, signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ}
+"""Not reset: `nohup` ignores SIGHUP on purpose, and Python ignores the last two itself, to raise errors instead."""
+
+
+def reset_inherited_state() -> None:
+    """Open closed standard descriptors, unblock all signals, and handle ignored ones as by default.
+
+    A server calls this first. Otherwise sockets and files get the numbers 0 to 2, and the exit codes of children are
+    lost, because a parent that ignores SIGCHLD passes this on.
+    """
+    _open_standard_descriptors()
+    for number in signal.valid_signals() - _KEPT:
+        if signal.getsignal(number) == signal.SIG_IGN:
+            with suppress(OSError, ValueError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _open_standard_descriptors() -> None:
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            os.set_inheritable(fd, True)
+    # Python leaves out the stream of a descriptor that was closed when it started.
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

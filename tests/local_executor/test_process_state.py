@@ -1,0 +1,63 @@
+"""State that a server inherits from its parent, and the exit codes of programs below such a parent."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.local_executor.rig import REPOSITORY, Bench
+
+SHOW = """
+import os, signal, subprocess, sys
+from infra.process_state import reset_inherited_state
+reset_inherited_state()
+print([os.path.realpath(f'/proc/self/fd/{fd}') for fd in range(3)].count('/dev/null'), file=sys.stdout)
+ignored = {number.name for number in signal.Signals if signal.getsignal(number) == signal.SIG_IGN}
+with open(sys.argv[1], 'w') as file:
+    print(sorted(ignored), signal.pthread_sigmask(signal.SIG_BLOCK, []), subprocess.call('exit 3', shell=True),
+          os.open('/', os.O_RDONLY) > 2, None in (sys.stdin, sys.stdout, sys.stderr), file=file)
+"""
+
+
+def close_all() -> None:
+    os.closerange(0, 3)
+
+
+def ignore_and_block() -> None:
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])
+
+
+def run_under_nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize(
+    ("parent", "ignored"),
+    [
+        (close_all, ["SIGPIPE", "SIGXFSZ"]),
+        (ignore_and_block, ["SIGPIPE", "SIGXFSZ"]),
+        (run_under_nohup, ["SIGHUP", "SIGPIPE", "SIGXFSZ"]),
+    ],
+)
+def test_a_server_starts_from_a_known_state(
+    parent: Callable[[], None], ignored: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shown = tmp_path_factory.mktemp("state") / "shown"
+    subprocess.run([sys.executable, "-c", SHOW, str(shown)], preexec_fn=parent, cwd=REPOSITORY, check=True)
+    assert shown.read_text() == f"{ignored} set() 3 True False\n"
+
+
+async def test_programs_below_a_guard_that_ignores_the_end_of_children(bench: Bench) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os_wait = "import subprocess; print(subprocess.run(['false']).returncode)"
+    try:
+        inside = await bench.run(os_wait, "python", timeout_s=20)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert inside.out == "1\n", inside.err
+    assert not inside.execution.timed_out
