@@ -12,6 +12,7 @@ from edge_api.settings import ServerSettings
 from infra.asgi_server import StreamServer, listen, server_config
 from infra.http_limits import Limits, connection_limit, raise_descriptor_limit
 from infra.logging import configure, log
+from infra.process_state import reset_inherited_state
 from infra.settings import Env, SettingsError
 
 SHUTDOWN_TIMEOUT_S = 5
@@ -29,6 +30,7 @@ def create_server(app: Starlette, settings: ServerSettings) -> StreamServer:
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
+    reset_inherited_state()
     try:
         settings = ServerSettings.from_env(Env(os.environ))
         app = build_app(os.environ)

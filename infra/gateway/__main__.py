@@ -11,6 +11,7 @@ from infra.gateway.server import create_server
 from infra.gateway.settings import GatewaySettings
 from infra.http_limits import raise_descriptor_limit
 from infra.logging import configure
+from infra.process_state import reset_inherited_state
 from infra.settings import Env, SettingsError
 
 # A reply of millions of lists would make Python examine all objects again and again while it is parsed, for as long as
@@ -20,6 +21,7 @@ _GC_THRESHOLD = (10_000, 10, 50)
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
+    reset_inherited_state()
     try:
         settings = GatewaySettings.from_env(Env(os.environ))
     except SettingsError as exc:
