@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -31,21 +31,29 @@ _ARGUMENTS = 1000
 
 async def from_json(body: bytes, pacer: Pacer) -> Command:
     """Parse `["SET", "key", 1]`. Raises `MalformedRequest`."""
-    return await _command(await _elements(body, pacer), "the request body", pacer)
+    value = await _elements(body, pacer)
+    _check_command(value, "the request body")
+    return await _arguments(value, pacer)
 
 
 async def batch_from_json(body: bytes, max_commands: int, pacer: Pacer) -> list[Command]:
     """Parse `[["SET", "key", 1], ["GET", "key"]]`. Raises `MalformedRequest`, or `BatchTooLong`."""
     if await count_exceeds(body, max_commands, pacer):
         raise BatchTooLong(_too_long(max_commands))
-    rows = await _decode(_rows_decoder, body, pacer)
+    rows = await _decode(_decoder if len(body) <= LARGE_BYTES else _rows_decoder, body, pacer)
     if not isinstance(rows, list) or not rows:
         raise MalformedRequest("ERR the request body must be a non-empty JSON array of commands")
     if len(rows) > max_commands:
         raise BatchTooLong(_too_long(max_commands))
+    small = len(body) <= LARGE_BYTES
     batch: list[Command] = []
     for number, row in enumerate(rows, 1):
-        batch.append(await _command(await _decode(_decoder, row, pacer), f"command {number}", pacer))
+        value = row if small else await _decode(_decoder, row, pacer)
+        _check_command(value, f"command {number}")
+        if len(value) <= _ARGUMENTS:
+            batch.append([_argument(element) for element in value])
+        else:
+            batch.append(await _arguments(value, pacer))
         if pacer.due:
             await pacer.pause()
     return batch
@@ -55,14 +63,14 @@ def _too_long(max_commands: int) -> str:
     return f"ERR max pipeline size exceeded. Limit: {max_commands} commands in one request (GATEWAY_MAX_BATCH_COMMANDS)"
 
 
-async def _elements(body: bytes, pacer: Pacer) -> object:
+async def _elements(body: bytes, pacer: Pacer) -> Any:
     """Decode an array, in slices if it is large and has a simple form."""
     if len(body) <= LARGE_BYTES:
         return await _decode(_decoder, body, pacer)
     elements: list[object] = []
     position = 0
     async for end, group in simple_elements(body, pacer):
-        elements += cast("list[object]", await _decode(_decoder, group, pacer))
+        elements += await _decode(_decoder, group, pacer)
         position = end
     if not elements:
         return await _decode(_decoder, body, pacer)
@@ -72,7 +80,7 @@ async def _elements(body: bytes, pacer: Pacer) -> object:
     return elements + rest
 
 
-async def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, pacer: Pacer) -> object:
+async def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, pacer: Pacer) -> Any:
     try:
         return decoder.decode(text)
     except RecursionError as exc:
@@ -85,14 +93,18 @@ async def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw,
         raise MalformedRequest(_NO_JSON) from failure
 
 
-async def _command(value: object, where: str, pacer: Pacer) -> Command:
+def _check_command(value: Any, where: str) -> None:
+    """Raise `MalformedRequest` unless the value is a list that begins with the name of a command."""
     if not isinstance(value, list) or not value:
         raise MalformedRequest(f"ERR {where} must be a non-empty JSON array: a command name and its arguments")
     if not isinstance(value[0], str) or not value[0]:
         raise MalformedRequest(f"ERR {where} must begin with the name of a command")
+
+
+async def _arguments(values: list[object], pacer: Pacer) -> Command:
     command: Command = []
-    for start in range(0, len(value), _ARGUMENTS):
-        command.extend(_argument(element) for element in value[start : start + _ARGUMENTS])
+    for start in range(0, len(values), _ARGUMENTS):
+        command += [_argument(element) for element in values[start : start + _ARGUMENTS]]
         if pacer.due:
             await pacer.pause()
     return command

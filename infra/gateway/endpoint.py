@@ -143,9 +143,9 @@ class GatewayEndpoint:
         if encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header):
             return await self._single_resp2(command, caller)
         text_encoding = encoding.encoding_for(encoding_header)
-        reply = await self._executor.single(command, caller)
-        status = 400 if isinstance(reply, ErrorReply) else 200
-        return _HttpResponse(await _collect(result_pieces(reply, text_encoding), caller.pacer), status)
+        replies = await self._executor.single(command, caller)
+        status = 400 if isinstance(replies[0], ErrorReply) else 200
+        return _HttpResponse(await _collect(result_pieces(replies, text_encoding), caller.pacer), status)
 
     async def _single_resp2(self, command: parse.Command, caller: Caller) -> _HttpResponse:
         try:

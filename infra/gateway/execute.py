@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.gateway.commands import Command
@@ -31,7 +31,6 @@ _NOT_SENT = "ERR an earlier command of the pipeline got no reply; the command wa
 _MAY_HAVE_RUN = "the command may have been executed"
 
 _WINDOW_COMMANDS = 128
-_WINDOW_BYTES = 1024 * 1024
 """Commands of a pipeline that are sent together. Redis stores the replies to all commands that it has received, so a
 smaller window bounds its memory, and what has run when replies are too large."""
 
@@ -65,8 +64,8 @@ class CommandExecutor:
         [reply] = await self._pool.execute(pack((b"PING",)), 1)
         return reply
 
-    async def single(self, command: Command, caller: Caller) -> RespReply:
-        """Return the reply, which may be an error of Redis.
+    async def single(self, command: Command, caller: Caller) -> Replies:
+        """Return the one reply, which may be an error of Redis.
 
         Raises `CommandRejected`, `ResponseTooLarge` or `RedisUnavailable`.
         """
@@ -74,9 +73,10 @@ class CommandExecutor:
 
     async def single_raw(self, command: Command, caller: Caller) -> bytes:
         """Return the bytes of the reply. Raises what `single` raises."""
-        return bytes(await self._single(self._raw_pool, command, caller))
+        [reply] = await self._single(self._raw_pool, command, caller)
+        return bytes(reply)
 
-    async def pipeline(self, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
+    async def pipeline(self, commands: Sequence[Command], caller: Caller) -> Replies:
         """Return a reply for each command, an `ErrorReply` for each that was rejected or whose reply was lost.
 
         Raises `RedisUnavailable` only if no command at all got a reply.
@@ -88,7 +88,7 @@ class CommandExecutor:
         replies = await self._pipeline(self._raw_pool, commands, caller)
         return [resp2_error(str(reply)) if isinstance(reply, ErrorReply) else reply for reply in replies]
 
-    async def transaction(self, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
+    async def transaction(self, commands: Sequence[Command], caller: Caller) -> Replies:
         """Run all commands or none; return their replies.
 
         Raises `CommandRejected` (EXECABORT, with the first reason), `ResponseTooLarge` or `RedisUnavailable`.
@@ -96,43 +96,52 @@ class CommandExecutor:
         for rejection in await self._rejections(commands, caller):
             if rejection is not None:
                 raise CommandRejected(f"{_DISCARDED} {rejection}")
-        packed = [_MULTI, *[await self._pack(command, caller) for command in commands], _EXEC]
+        packed = [_MULTI, *await self._pack_all(commands, caller), _EXEC]
         try:
-            *queued, result = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)))
+            received = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)))
         except RepliesTooLarge as exc:
             raise self._too_large(exc) from exc
         caller.pacer.restart()
+        *queued, result = received
         if isinstance(result, ErrorReply):
             reasons = [str(reply) for reply in queued if isinstance(reply, ErrorReply)]
             raise CommandRejected(" ".join([str(result), *reasons[:1]]))
-        return [self._scripts.translate_reply(*pair) for pair in zip(commands, result, strict=True)]
+        replies = Replies(self._scripts.translate_reply(*pair) for pair in zip(commands, result, strict=True))
+        replies.size = received.size
+        return replies
 
-    async def _single(self, pool: Pool, command: Command, caller: Caller) -> RespReply:
-        await self._check(command, caller)
-        payload = await self._pack(command, caller)
+    async def _single(self, pool: Pool, command: Command, caller: Caller) -> Replies:
+        check(command)
+        if caller.readonly:
+            await self._readonly.check(command)
+        [payload] = await self._pack_all([command], caller)
         try:
-            [reply] = await pool.execute(payload, 1, self._limit(1))
+            replies = await pool.execute(payload, 1, self._limit(1))
         except RepliesTooLarge as exc:
             raise self._too_large(exc) from exc
         caller.pacer.restart()
-        return self._scripts.translate_reply(command, reply)
+        replies[0] = self._scripts.translate_reply(command, replies[0])
+        return replies
 
-    async def _pipeline(self, pool: Pool, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
+    async def _pipeline(self, pool: Pool, commands: Sequence[Command], caller: Caller) -> Replies:
         replies = await self._rejections(commands, caller)
         allowed = [index for index, rejection in enumerate(replies) if rejection is None]
         left = self._limit(len(commands))
         answered = 0
-        for window in _windows(commands, allowed):
+        for start in range(0, len(allowed), _WINDOW_COMMANDS):
+            window = allowed[start : start + _WINDOW_COMMANDS]
             if answered:
                 await caller.pacer.pause()  # a client that has left gets no more commands executed
-            packed = [await self._pack(commands[index], caller) for index in window]
+            packed = await self._pack_all([commands[index] for index in window], caller)
             received: Replies | list[object]
             lost, unsent = "", _NOT_SENT
             try:
                 received = await pool.execute(b"".join(packed), len(packed), left)
                 left -= received.size
+                replies.size += received.size
             except RepliesTooLarge as exc:
                 received, lost = exc.replies, self._too_large(exc).text
+                replies.size += received.size
                 unsent = lost.replace(_MAY_HAVE_RUN, "the command was not sent")
             except RedisUnavailable as exc:
                 # Keep the replies received before the connection broke, so that only others have an unknown outcome.
@@ -162,32 +171,27 @@ class CommandExecutor:
         log("gateway.limit_exceeded", level=logging.WARNING, reason=text)
         return ResponseTooLarge(f"{text}; {_MAY_HAVE_RUN}")
 
-    async def _pack(self, command: Command, caller: Caller) -> bytes:
-        """Encode a command for the wire, in slices if it is large."""
-        command = self._scripts.translate(command)
-        if caller.pacer.due:
-            await caller.pacer.pause()
-        if len(command) <= _PACK_ARGUMENTS:
-            return pack(command)
-        packed = [b"*%d\r\n" % len(command)]
-        for start in range(0, len(command), _PACK_ARGUMENTS):
-            some = pack(command[start : start + _PACK_ARGUMENTS])
-            packed.append(some[some.index(b"\n") + 1 :])
+    async def _pack_all(self, commands: Sequence[Command], caller: Caller) -> list[bytes]:
+        """Encode commands for the wire, in slices if they are many or large."""
+        packed: list[bytes] = []
+        for command in commands:
+            translated = self._scripts.translate(command)
+            if len(translated) <= _PACK_ARGUMENTS:
+                packed.append(pack(translated))
+            else:
+                packed.append(await _pack_large(translated, caller.pacer))
             if caller.pacer.due:
                 await caller.pacer.pause()
-        return b"".join(packed)
+        return packed
 
-    async def _check(self, command: Command, caller: Caller) -> None:
-        check(command)
-        if caller.readonly:
-            await self._readonly.check(command)
-
-    async def _rejections(self, commands: Sequence[Command], caller: Caller) -> list[RespReply]:
+    async def _rejections(self, commands: Sequence[Command], caller: Caller) -> Replies:
         """Return an `ErrorReply` for each rejected command, None for each allowed one. Raises `RedisUnavailable`."""
-        rejections: list[RespReply] = []
+        rejections = Replies()
         for command in commands:
             try:
-                await self._check(command, caller)
+                check(command)
+                if caller.readonly:
+                    await self._readonly.check(command)
             except RedisUnavailable:
                 raise
             except GatewayError as exc:
@@ -199,17 +203,12 @@ class CommandExecutor:
         return rejections
 
 
-def _windows(commands: Sequence[Command], allowed: Sequence[int]) -> Iterator[list[int]]:
-    """Divide the indexes of allowed commands into windows that are sent one after the other."""
-    window: list[int] = []
-    size = 0
-    for index in allowed:
-        command = commands[index]
-        length = sum(map(len, command)) if len(command) <= _PACK_ARGUMENTS else _WINDOW_BYTES
-        if window and (len(window) == _WINDOW_COMMANDS or size + length > _WINDOW_BYTES):
-            yield window
-            window, size = [], 0
-        window.append(index)
-        size += length
-    if window:
-        yield window
+async def _pack_large(command: Command, pacer: Pacer) -> bytes:
+    """Encode a command of many arguments."""
+    packed = [b"*%d\r\n" % len(command)]
+    for start in range(0, len(command), _PACK_ARGUMENTS):
+        some = pack(command[start : start + _PACK_ARGUMENTS])
+        packed.append(some[some.index(b"\n") + 1 :])
+        if pacer.due:
+            await pacer.pause()
+    return b"".join(packed)

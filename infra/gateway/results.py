@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from infra.gateway.connection import Replies
 from infra.gateway.encoding import Encoding, body
 from infra.gateway.resp import ErrorReply, RespReply
 
+_SMALL_BYTES = 32 * 1024
+"""Replies up to this size are encoded in one piece."""
 _PIECE_WORK = 1000
 """Elements that are encoded at a time; 64 bytes of a string count as one."""
 
@@ -37,17 +40,41 @@ _Convert = Callable[[RespReply, Encoding, _Piece], Any]
 _Split = Callable[[RespReply, Encoding], Iterator[bytes]]
 
 
-def result_pieces(reply: RespReply, encoding: Encoding) -> Iterator[bytes]:
-    """Yield the body of the response to one command. Takes the elements out of `reply`."""
+def result_pieces(replies: Replies, encoding: Encoding) -> Iterator[bytes]:
+    """Yield the body of the response to one command. Takes the elements out of its reply."""
+    if replies.size <= _SMALL_BYTES:
+        yield body(_small_envelope(replies[0], encoding))
+        return
     try:
-        yield body(_envelope(reply, encoding, _Piece()))
+        yield body(_envelope(replies[0], encoding, _Piece()))
     except _TooMuchWork:
-        yield from _split_envelope(reply, encoding)
+        yield from _split_envelope(replies[0], encoding)
 
 
-def batch_pieces(replies: list[RespReply], encoding: Encoding) -> Iterator[bytes]:
+def batch_pieces(replies: Replies, encoding: Encoding) -> Iterator[bytes]:
     """Yield the body of the response to a batch. Takes the elements out of `replies`."""
-    return _list_pieces(replies, encoding, _envelope, _split_envelope)
+    if replies.size <= _SMALL_BYTES and len(replies) <= _PIECE_WORK:
+        yield body([_small_envelope(reply, encoding) for reply in replies])
+        return
+    yield from _list_pieces(replies, encoding, _envelope, _split_envelope)
+
+
+def _small_envelope(reply: RespReply, encoding: Encoding) -> dict[str, Any]:
+    """Return what `_envelope` returns, without counting the work."""
+    if isinstance(reply, ErrorReply):
+        return {"error": str(reply)}
+    # A result that is `OK` is never encoded; inside a list `OK` is a string like any other.
+    return {"result": "OK" if reply == b"OK" else _small(reply, encoding.whole)}
+
+
+def _small(reply: RespReply, encode: Callable[[bytes], str]) -> Any:
+    if isinstance(reply, bytes):
+        return encode(reply)
+    if isinstance(reply, list):
+        return [_small(element, encode) for element in reply]
+    if isinstance(reply, ErrorReply):  # inside an array, as a script may return it
+        return encode(str(reply).encode())
+    return reply
 
 
 def _envelope(reply: RespReply, encoding: Encoding, piece: _Piece) -> dict[str, Any]:
@@ -55,7 +82,6 @@ def _envelope(reply: RespReply, encoding: Encoding, piece: _Piece) -> dict[str, 
         text = str(reply)
         piece.spend(len(text) if piece.left < _PIECE_WORK else 0)
         return {"error": text}
-    # A result that is `OK` is never encoded; inside a list `OK` is a string like any other.
     if isinstance(reply, bytes) and reply == b"OK":
         piece.spend()
         return {"result": "OK"}
@@ -75,9 +101,7 @@ def _plain(reply: RespReply, encoding: Encoding, piece: _Piece) -> Any:
     piece.spend()
     if isinstance(reply, list):
         return [_plain(element, encoding, piece) for element in reply]
-    if isinstance(reply, ErrorReply):  # inside an array, as a script may return it
-        return encoding.whole(str(reply).encode())
-    return reply
+    return _small(reply, encoding.whole)
 
 
 def _split(reply: RespReply, encoding: Encoding) -> Iterator[bytes]:

@@ -33,6 +33,8 @@ class ScriptTranslator:
 
     def translate(self, command: Command) -> Command:
         """Return the command for Redis: the same object, unless it has a script with flags of Upstash or its digest."""
+        if command[0][:1] not in b"EeSs":  # most commands end here
+            return command
         name = command[0].upper()
         if name in _EVAL and len(command) > 1:
             return self._with_script(command, 1)
@@ -48,7 +50,7 @@ class ScriptTranslator:
 
     def translate_reply(self, command: Command, reply: RespReply) -> RespReply:
         """Return the reply for the client to the command that it sent. SCRIPT LOAD replies the digest of its script."""
-        if len(command) == 3 and command[0].upper() == b"SCRIPT" and command[1].upper() == b"LOAD":
+        if self._digests and len(command) == 3 and command[0].upper() == b"SCRIPT" and command[1].upper() == b"LOAD":
             digest = _sha1(command[2])
             received = self._digests.get(digest)
             if received is not None and isinstance(reply, bytes):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from infra.gateway import commands
 from infra.gateway.connect import connect
-from infra.gateway.connection import RepliesTooLarge, ReplyTooDeep, RespConnection
+from infra.gateway.connection import Replies, RepliesTooLarge, ReplyTooDeep, RespConnection
 from infra.gateway.encoding import BASE64, TEXT
 from infra.gateway.endpoint import _collect
 from infra.gateway.errors import BatchTooLong, MalformedRequest
@@ -286,7 +286,7 @@ async def test_large_results_are_encoded_in_slices(encoding: Any) -> None:
     for reply in (b"\0" * 9_000_000, flat, nested, [[flat.copy()]], [nested.copy(), b"x" * 5_000_000]):
 
         async def encode(pacer: Pacer, reply: Any = reply) -> None:
-            await _collect(result_pieces(reply, encoding), pacer)
+            await _collect(result_pieces(sized([reply], 1 << 20), encoding), pacer)
 
         assert await longest_turn(encode) < 0.2
 
@@ -307,8 +307,17 @@ def test_pieces_of_a_result_are_the_json_of_the_whole(found: list[Any]) -> None:
         return [plain(each) for each in value] if isinstance(value, list) else value
 
     expected = [{"result": plain(value)} for value in found]
-    assert [json.loads(b"".join(result_pieces(copied(value), TEXT))) for value in found] == expected
-    assert json.loads(b"".join(batch_pieces(copied(found), TEXT))) == expected
+    for size in (0, 1 << 20):
+        for value, result in zip(found, expected, strict=True):
+            assert json.loads(b"".join(result_pieces(sized([copied(value)], size), TEXT))) == result
+        assert json.loads(b"".join(batch_pieces(sized(copied(found), size), TEXT))) == expected
+
+
+def sized(found: list[Any], size: int) -> Replies:
+    """Return replies that were received in `size` bytes."""
+    sized_replies = Replies(found)
+    sized_replies.size = size
+    return sized_replies
 
 
 def copied(value: Any) -> Any:
