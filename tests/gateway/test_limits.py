@@ -243,7 +243,7 @@ async def longest_turn(work: Callable[[Pacer], Awaitable[object]]) -> float:
         gc.enable()
         done = True
         await ticker
-    await pacer.close()
+    pacer.close()
     return longest
 
 
