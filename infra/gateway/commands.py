@@ -10,7 +10,7 @@ import msgspec
 
 from infra.gateway.errors import BatchTooLong, MalformedRequest
 from infra.gateway.json_text import LARGE_BYTES, count_exceeds, replace_half_characters, simple_elements
-from infra.gateway.pacing import Pacer
+from infra.gateway.pacing import PACED_COMMANDS, Pacer
 
 Command = list[bytes]
 
@@ -31,8 +31,11 @@ _ARGUMENTS = 1000
 
 async def from_json(body: bytes, pacer: Pacer) -> Command:
     """Parse `["SET", "key", 1]`. Raises `MalformedRequest`."""
-    value = await _elements(body, pacer)
+    small = len(body) <= LARGE_BYTES
+    value = await (_decode(_decoder, body, pacer) if small else _elements(body, pacer))
     _check_command(value, "the request body")
+    if len(value) <= _ARGUMENTS:
+        return [_argument(element) for element in value]
     return await _arguments(value, pacer)
 
 
@@ -54,7 +57,7 @@ async def batch_from_json(body: bytes, max_commands: int, pacer: Pacer) -> list[
             batch.append([_argument(element) for element in value])
         else:
             batch.append(await _arguments(value, pacer))
-        if pacer.due:
+        if number % PACED_COMMANDS == 0 and pacer.due:
             await pacer.pause()
     return batch
 
@@ -64,9 +67,7 @@ def _too_long(max_commands: int) -> str:
 
 
 async def _elements(body: bytes, pacer: Pacer) -> Any:
-    """Decode an array, in slices if it is large and has a simple form."""
-    if len(body) <= LARGE_BYTES:
-        return await _decode(_decoder, body, pacer)
+    """Decode a large array, in slices if it has a simple form."""
     elements: list[object] = []
     position = 0
     async for end, group in simple_elements(body, pacer):

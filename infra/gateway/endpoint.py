@@ -76,7 +76,7 @@ class GatewayEndpoint:
         except RecursionError:
             response = _error(ResponseTooLarge("ERR the reply is nested too deeply; the command was executed"))
         finally:
-            await pacer.close()
+            pacer.close()
         if response is not None:
             await _send(response, send)
 

@@ -16,7 +16,7 @@ from infra.gateway.errors import (
     RedisUnavailable,
     ResponseTooLarge,
 )
-from infra.gateway.pacing import Pacer
+from infra.gateway.pacing import PACED_COMMANDS, Pacer
 from infra.gateway.policy import ReadOnlyPolicy, check
 from infra.gateway.pool import Pool
 from infra.gateway.resp import ErrorReply, RespReply, pack
@@ -114,7 +114,9 @@ class CommandExecutor:
         check(command)
         if caller.readonly:
             await self._readonly.check(command)
-        [payload] = await self._pack_all([command], caller)
+        translated = self._scripts.translate(command)
+        large = len(translated) > _PACK_ARGUMENTS
+        payload = await _pack_large(translated, caller.pacer) if large else pack(translated)
         try:
             replies = await pool.execute(payload, 1, self._limit(1))
         except RepliesTooLarge as exc:
@@ -174,20 +176,20 @@ class CommandExecutor:
     async def _pack_all(self, commands: Sequence[Command], caller: Caller) -> list[bytes]:
         """Encode commands for the wire, in slices if they are many or large."""
         packed: list[bytes] = []
-        for command in commands:
+        for number, command in enumerate(commands, 1):
             translated = self._scripts.translate(command)
             if len(translated) <= _PACK_ARGUMENTS:
                 packed.append(pack(translated))
             else:
                 packed.append(await _pack_large(translated, caller.pacer))
-            if caller.pacer.due:
+            if number % PACED_COMMANDS == 0 and caller.pacer.due:
                 await caller.pacer.pause()
         return packed
 
     async def _rejections(self, commands: Sequence[Command], caller: Caller) -> Replies:
         """Return an `ErrorReply` for each rejected command, None for each allowed one. Raises `RedisUnavailable`."""
         rejections = Replies()
-        for command in commands:
+        for number, command in enumerate(commands, 1):
             try:
                 check(command)
                 if caller.readonly:
@@ -198,7 +200,7 @@ class CommandExecutor:
                 rejections.append(ErrorReply(exc.text))
             else:
                 rejections.append(None)
-            if caller.pacer.due:
+            if number % PACED_COMMANDS == 0 and caller.pacer.due:
                 await caller.pacer.pause()
         return rejections
 

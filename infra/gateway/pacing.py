@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from time import perf_counter
 
 from starlette.requests import ClientDisconnect
@@ -13,6 +12,9 @@ from infra.asgi import wait_for_disconnect
 
 SLICE_S = 0.002
 """Time after which a request yields. Another request needs about six turns of the loop, and waits one slice in each."""
+
+PACED_COMMANDS = 32
+"""Small commands of a batch that are worked on before the clock is looked at."""
 
 
 class Pacer:
@@ -42,9 +44,7 @@ class Pacer:
             raise ClientDisconnect
         self.restart()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop to watch the connection."""
         if self._watcher is not None:
             self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher

@@ -1,0 +1,203 @@
+"""Share of one request in the event loop: large requests are parsed, packed and encoded in slices."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.gateway import commands
+from infra.gateway.connection import Replies
+from infra.gateway.encoding import BASE64, TEXT
+from infra.gateway.endpoint import _collect
+from infra.gateway.errors import BatchTooLong, MalformedRequest
+from infra.gateway.pacing import Pacer
+from infra.gateway.results import batch_pieces, result_pieces
+from tests.gateway.support import TOKEN, Served
+from tests.support.waiting import wait_until
+
+
+def connected() -> Pacer:
+    """Return the pacer of a request whose client stays connected."""
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    return Pacer(receive)
+
+
+async def longest_turn(work: Callable[[Pacer], Awaitable[object]]) -> float:
+    """Return the longest time that the event loop was busy with `work`, in seconds of the process.
+
+    Without garbage collection, which depends on the objects of other tests.
+    """
+    pacer, longest, done = connected(), 0.0, False
+
+    async def tick() -> None:
+        nonlocal longest
+        before = time.process_time()
+        while not done:
+            await asyncio.sleep(0)
+            now = time.process_time()
+            before, longest = now, max(longest, now - before)
+
+    ticker = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        await work(pacer)
+    finally:
+        gc.enable()
+        done = True
+        await ticker
+    pacer.close()
+    return longest
+
+
+BODIES = {
+    "millions of commands": b"[" + b",".join([b'["PING"]'] * 1_100_000) + b"]",
+    "millions of empty commands": b"[" + b" , ".join([b"[ ]"] * 1_500_000) + b"]",
+    "long batch": b"[" + b",".join([b'["SET","key","' + b"x" * 900 + b'"]'] * 10_000) + b"]",
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+async def test_a_large_batch_is_parsed_in_slices(body: bytes) -> None:
+    async def parse(pacer: Pacer) -> None:
+        if body == BODIES["long batch"]:
+            assert len(await commands.batch_from_json(body, 10_000, pacer)) == 10_000
+        else:
+            with pytest.raises(BatchTooLong):
+                await commands.batch_from_json(body, 10_000, pacer)
+
+    started = time.process_time()
+    assert await longest_turn(parse) < 0.15
+    assert time.process_time() - started < 1
+
+
+async def test_a_command_of_millions_of_arguments_is_parsed_in_slices() -> None:
+    body = b'["DEL",' + b",".join([b'"a" '] * 1_500_000) + b"]"
+
+    async def parse(pacer: Pacer) -> None:
+        command = await commands.from_json(body, pacer)
+        assert len(command) == 1_500_001
+        assert command[-1] == b"a"
+
+    assert await longest_turn(parse) < 0.2
+
+
+@pytest.mark.parametrize("encoding", [TEXT, BASE64], ids=["text", "base64"])
+async def test_large_results_are_encoded_in_slices(encoding: Any) -> None:
+    flat: list[Any] = [b"%d" % number for number in range(200_000)]
+    nested: list[Any] = [[number, [b"a", None]] for number in range(60_000)]
+    for reply in (b"\0" * 9_000_000, flat, nested, [[flat.copy()]], [nested.copy(), b"x" * 5_000_000]):
+
+        async def encode(pacer: Pacer, reply: Any = reply) -> None:
+            await _collect(result_pieces(sized([reply], 1 << 20), encoding), pacer)
+
+        assert await longest_turn(encode) < 0.2
+
+
+scalars = st.one_of(st.integers(0, 9), st.none(), st.binary(max_size=8), st.just(b"OK"))
+values = st.recursive(
+    st.one_of(scalars, st.just("é😀".encode() * 40_000), st.lists(scalars, max_size=3).map(lambda some: some * 700)),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=6,
+)
+
+
+@given(st.lists(values, max_size=4))
+def test_pieces_of_a_result_are_the_json_of_the_whole(found: list[Any]) -> None:
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        return [plain(each) for each in value] if isinstance(value, list) else value
+
+    expected = [{"result": plain(value)} for value in found]
+    for size in (0, 1 << 20):
+        for value, result in zip(found, expected, strict=True):
+            assert json.loads(b"".join(result_pieces(sized([copied(value)], size), TEXT))) == result
+        assert json.loads(b"".join(batch_pieces(sized(copied(found), size), TEXT))) == expected
+
+
+def sized(found: list[Any], size: int) -> Replies:
+    """Return replies that were received in `size` bytes."""
+    sized_replies = Replies(found)
+    sized_replies.size = size
+    return sized_replies
+
+
+def copied(value: Any) -> Any:
+    return [copied(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    "text", ['["DEL",%s,]', '["DEL",%s', '["DEL",%s]]', '["DEL",%s x]', '["DEL",%s,nul]', '[,"DEL",%s]']
+)
+async def test_a_large_malformed_command_is_rejected(text: str) -> None:
+    body = (text % ",".join(['"argument"'] * 20_000)).encode()
+    with pytest.raises(MalformedRequest, match="not valid JSON"):
+        await commands.from_json(body, connected())
+
+
+async def test_a_large_command_is_parsed_like_a_small_one() -> None:
+    tail = '"a\\"],[b", 1.10 ,-5,true,null,{"a": [1]}, [2] ,"\\ud83d","é", "' + "y" * 10_000 + '"'
+    arguments = ",".join([tail] * 20)
+    expected = (await commands.from_json(f'["X",{arguments}]'.encode(), connected()))[1:]
+    many = ",".join(['"x"'] * 50_000)
+    found = await commands.from_json(f'[ "X" , {many}, {arguments}]'.encode(), connected())
+    assert found == [b"X", *[b"x"] * 50_000, *expected]
+    rows = await commands.batch_from_json(f'[["X",{arguments}],["X",{many}]]'.encode(), 2, connected())
+    assert rows == [[b"X", *expected], [b"X", *[b"x"] * 50_000]]
+
+
+def test_a_pipeline_ends_when_its_client_has_left(served: Served, http: httpx.Client) -> None:
+    slow = ["EVAL", "for i = 1, 100000 do end return redis.call('INCR', KEYS[1])", 1, "n"]
+    body = json.dumps([slow] * 9000).encode()
+    head = f"POST /pipeline HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as sock:
+        sock.sendall(head.encode() + body)
+        wait_until(lambda: http.get("/exists/n").json() == {"result": 1}, "the pipeline runs")
+    executed: list[int] = []
+
+    def stands_still() -> bool:
+        executed.append(int(http.get("/get/n").json()["result"]))
+        return executed[-2:-1] == executed[-1:]
+
+    wait_until(stands_still, "the pipeline has ended")
+    assert executed[-1] < 9000
+
+
+def test_other_requests_do_not_wait_for_a_large_one(served: Served, http: httpx.Client) -> None:
+    """Bounds the longest wait generously: before there were slices, these requests took seconds."""
+    http.post("/", json=["EVAL", "for i = 1, 500000 do redis.call('RPUSH', 'l', i) end", 0])
+    large = [
+        ("/pipeline", [["PING"]] * 1_000_000),
+        ("/pipeline", [["INCR", "n"]] * 10_000),
+        ("/", ["LRANGE", "l", 0, -1]),
+    ]
+    for path, batch in large:
+        body = json.dumps(batch, separators=(",", ":")).encode()
+        waits = []
+
+        def send(path: str = path, body: bytes = body) -> None:
+            with served.client() as client:
+                client.post(path, content=body)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        while thread.is_alive():
+            started = time.perf_counter()
+            assert http.get("/ping").status_code == 200
+            waits.append(time.perf_counter() - started)
+        assert max(waits) < 1
