@@ -7,6 +7,8 @@ from http import HTTPStatus
 
 import pytest
 
+from swissbrain.errors import ApiError
+from tests.chaos.load import eventually
 from tests.chaos.plans import effect, hang, shell
 from tests.chaos.processes import Process, now_ms
 from tests.chaos.proxy import Mode
@@ -217,6 +219,20 @@ REFUSALS = {
 }
 
 
+def create_run_once_accepted(site: ChaosSite, *steps: dict[str, object]) -> str:
+    """Create a run; repeat the request while the API answers that Redis has no memory left."""
+
+    def attempt() -> str | None:
+        try:
+            return create_run(site, *steps)
+        except ApiError as exc:
+            if exc.status != HTTPStatus.INSUFFICIENT_STORAGE:
+                raise
+            return None
+
+    return eventually(attempt)
+
+
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_no_run_fails_while_redis_refuses_writes(site: ChaosSite, reason: str) -> None:
     begin, end = REFUSALS[reason]
@@ -228,7 +244,7 @@ def test_no_run_fails_while_redis_refuses_writes(site: ChaosSite, reason: str) -
 
         site.redis_command(*begin)
         try:
-            delayed = threads.submit(create_run, site, effect())
+            delayed = threads.submit(create_run_once_accepted, site, effect())
             time.sleep(3)
         finally:
             site.redis_command(*end)

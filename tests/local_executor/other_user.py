@@ -11,7 +11,7 @@ from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor, sandbox
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import DAEMON, MB, Bench, scratch_content
+from tests.local_executor.rig import DAEMON, MB, RUN_ID, Bench, scratch_content
 
 BOMB = """
 import os, time
@@ -55,7 +55,7 @@ async def report(root: Path) -> dict[str, Any]:
     await asyncio.wait({running})
     results["alive"] = len(bench.alive())
     await bench.run("mkdir -p a/b/c/d; touch a/b/c/d/e; chmod 0 a/b/c/d a/b/c a/b a; chmod 0 .")
-    await bench.executor.release("run-1")
+    await bench.executor.release(RUN_ID)
     results["left"] = scratch_content(root)
     return results
 

@@ -1,6 +1,7 @@
 """Bench for the real executor: runs programs, and looks at their files and processes on the host."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import uuid
@@ -18,6 +19,8 @@ from tests.support.processes import processes_with
 
 REPOSITORY = Path(__file__).parents[2]
 MB = 1024 * 1024
+RUN_ID = f"run-{os.getpid()}"
+"""Run of most tests. Programs of a run share a uid and its limit of processes, so each test process has its own run."""
 Interpreter = Literal["sh", "bash", "python", "node"]
 
 DAEMON = """
@@ -94,7 +97,7 @@ class Bench:
         source: str,
         interpreter: Interpreter = "sh",
         *,
-        run_id: str = "run-1",
+        run_id: str = RUN_ID,
         call: str = "step-0",
         timeout_s: float = 60,
         limits: ExecLimits | None = None,
@@ -117,7 +120,7 @@ class Bench:
         return BenchResult(execution, lines, continues)
 
     async def start(
-        self, source: str, *, run_id: str = "run-1", files: PlainFiles | None = None
+        self, source: str, *, run_id: str = RUN_ID, files: PlainFiles | None = None
     ) -> "asyncio.Task[BenchResult]":
         """Start a Python program; return its task once it has printed a line."""
         printed = asyncio.Event()

@@ -12,7 +12,7 @@ from infra.contract.errors import HostExhausted
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import LocalExecutor
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import Bench
+from tests.local_executor.rig import RUN_ID, Bench
 from tests.support.processes import open_fds
 from tests.support.small_disk import PAGE_BYTES, fill, free_pages, small_disk
 from tests.support.waiting import wait_until
@@ -128,7 +128,7 @@ async def test_a_disk_without_free_inodes_is_exhaustion(on_disk: Bench, disk: Pa
         except HostExhausted as exc:
             outcomes.append(str(exc).replace("/workspace/.program: ", ""))
         file.unlink()
-        await on_disk.executor.release("run-1")
+        await on_disk.executor.release(RUN_ID)
         if "fine\n" in outcomes:
             break
     assert outcomes[0] == NO_SPACE

@@ -17,7 +17,7 @@ import pytest
 from infra.contract.errors import ExecutorUnavailable
 from infra.local_executor import LocalExecutor, sandbox, seccomp
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
+from tests.local_executor.rig import REPOSITORY, RUN_ID, Bench, scratch_content
 from tests.support.waiting import wait_until
 
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -217,7 +217,7 @@ async def test_a_failure_of_bubblewrap_is_an_error_with_its_message(
     for attempt in (bench.executor.check(), bench.run("true")):
         with pytest.raises(ExecutorUnavailable, match=f"could not be built: .*{message}.*docs/sandbox.md"):
             await attempt
-    assert bench.left() == ["run-1"]
+    assert bench.left() == [RUN_ID]
     assert bench.files.stored == 0
 
 

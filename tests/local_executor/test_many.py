@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from infra.contract.errors import HostExhausted
-from tests.local_executor.rig import DAEMON, Bench, PlainFiles
+from tests.local_executor.rig import DAEMON, RUN_ID, Bench, PlainFiles
 from tests.support.processes import open_fds
 from tests.support.waiting import until
 
@@ -86,7 +86,7 @@ async def test_a_release_removes_deep_and_locked_folders(bench: Bench) -> None:
     locked = "mkdir -p a/b/c/d; touch a/b/c/d/e; chmod 0 a/b/c/d/e a/b/c/d a/b/c a/b a; ln -s /etc link; mkfifo pipe"
     assert (await bench.run(locked)).code == 0
     assert (await bench.run(source, "python")).code == 0
-    await bench.executor.release("run-1")
+    await bench.executor.release(RUN_ID)
     assert bench.left() == []
     assert Path("/etc/passwd").exists()
 

@@ -6,7 +6,7 @@ import hashlib
 import pytest
 
 from infra.contract.execution import Command, ExecLimits
-from tests.local_executor.rig import MB, Bench
+from tests.local_executor.rig import MB, RUN_ID, Bench
 from tests.support.waiting import until
 
 
@@ -135,7 +135,7 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
     source = (
         "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); echo $i > count; done"
     )
-    command = Command("run-1", "step-1", "sh", source, 100)
+    command = Command(RUN_ID, "step-1", "sh", source, 100)
     running = asyncio.ensure_future(bench.executor.execute(command, bench.files, line))
 
     async def stuck() -> bool:
@@ -164,7 +164,7 @@ async def test_each_call_has_its_own_output(bench: Bench) -> None:
     first = await bench.run("echo one", call="step-1")
     second = await bench.run("echo two", call="step-2")
     assert (first.out, second.out) == ("one\n", "two\n")
-    await bench.executor.release("run-1")
+    await bench.executor.release(RUN_ID)
     assert not first.execution.stdout.exists()
     assert bench.left() == []
-    await bench.executor.release("run-1")
+    await bench.executor.release(RUN_ID)

@@ -23,10 +23,12 @@ with open(sys.argv[1], 'w') as file:
 
 
 def close_all() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves run under nohup
     os.closerange(0, 3)
 
 
 def ignore_and_block() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])

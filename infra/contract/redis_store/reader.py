@@ -135,11 +135,12 @@ class RunReader:
 
     async def ping(self) -> None:
         """Raise StoreUnavailable if Redis cannot be reached, StoreFull if it has no memory left for writes."""
+        # Unlike INFO, PING is refused while Redis loads its data.
+        await self._redis.command("PING")
         try:
             info = str(await self._redis.command("INFO", "memory"))
         except StoreRejected:
             # A user without the right to INFO, or a service without the command.
-            await self._redis.command("PING")
             return
         numbers = dict(line.partition(":")[::2] for line in info.splitlines())
         used, limit = (int(numbers.get(name, "0")) for name in ("used_memory", "maxmemory"))
