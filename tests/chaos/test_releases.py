@@ -81,7 +81,8 @@ def test_a_run_started_by_one_release_is_finished_by_the_other(
 ) -> None:
     killed = site.worker(first, code=code[first])
     read: Step = {"tool": "file_read", "args": {"path": "large", "max_bytes": LARGE_BYTES}}
-    work = shell("echo started; sleep 3; echo done >> chain.txt")
+    # Longer than a busy machine needs to kill the worker: if the step ended first, the next one would run twice.
+    work = shell("echo started; sleep 8; echo done >> chain.txt")
     write = shell(f"head -c {LARGE_BYTES} /dev/zero | tr '\\0' x > large")
     run_id = create_run(site, effect(), write, read, work, effect())
     wait_for_program(site, run_id)
