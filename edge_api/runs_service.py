@@ -33,19 +33,6 @@ class RunService:
     which ids exist.
     """
 
-    async def _owned(self, user: str, run_id: str, read: Callable[[str], Awaitable[H]]) -> H:
-        """Read the user's run. Raises RunGone for a run of another user."""
-        try:
-            run = await read(_checked(run_id))
-        except RecordUnreadable:
-            # The record names the owner. If it cannot be read, only the user's index tells whose run it is.
-            if not await self._store.is_listed(user, run_id):
-                raise _gone(run_id) from None
-            raise
-        if run.user != user:
-            raise _gone(run.id)
-        return run
-
     def __init__(self, store: RunCommands, workspaces: WorkspaceStore) -> None:
         self._store = store
         self._workspaces = workspaces
@@ -169,6 +156,19 @@ class RunService:
         if key is None or not await self._store.is_made_by(run_id, digest):
             return None
         return await self._store.get(run_id)
+
+    async def _owned(self, user: str, run_id: str, read: Callable[[str], Awaitable[H]]) -> H:
+        """Read the user's run. Raises RunGone for a run of another user."""
+        try:
+            run = await read(_checked(run_id))
+        except RecordUnreadable:
+            # The record names the owner. If it cannot be read, only the user's index tells whose run it is.
+            if not await self._store.is_listed(user, run_id):
+                raise _gone(run_id) from None
+            raise
+        if run.user != user:
+            raise _gone(run.id)
+        return run
 
     async def _create(
         self, user: str, spec: RunSpec, *, start: bool, key: str | None, digest: str

@@ -75,21 +75,27 @@ class ScriptCaller:
         Raises TypeError if a name is missing or unknown, or if the script takes no further values but some are given.
         """
         keys = [self._key(name, run_id, user) for name in script.keys]
-        known: dict[str, Argument] = {
-            "id": run_id,
-            "user": user,
-            "channel": self._keys.channel(run_id),
-            "control": self._keys.control,
-            "run_prefix": self._keys.run_prefix,
-            "channel_prefix": self._keys.channel_prefix,
-        }
-        given = {**{name: value for name, value in known.items() if name in script.args}, **args}
-        if wrong := set(given) ^ set(script.args):
-            raise TypeError(f"the script '{script.name}' takes the arguments {script.args}; wrong: {sorted(wrong)}")
+        ordered = [args[name] if name in args else self._derived(name, run_id, user) for name in script.args]
+        if None in ordered or not args.keys() <= set(script.args):
+            raise TypeError(f"the script '{script.name}' takes the arguments {script.args}; given: {sorted(args)}")
         if (more_keys and not script.more_keys) or (more_args and not script.more_args):
             raise TypeError(f"the script '{script.name}' takes no further keys or arguments")
-        ordered = [given[name] for name in script.args]
-        return await self._redis.script(script, [*keys, *more_keys], [*ordered, *more_args])
+        values = [value for value in ordered if value is not None]
+        return await self._redis.script(script, [*keys, *more_keys], [*values, *more_args])
+
+    def _derived(self, name: str, run_id: str, user: str) -> str | None:
+        """Return an argument that follows from the run and the user; None for any other name."""
+        match name:
+            case "id":
+                return run_id
+            case "user":
+                return user
+            case "channel":
+                return self._keys.channel(run_id)
+            case "control" | "run_prefix" | "channel_prefix":
+                return str(getattr(self._keys, name))
+            case _:
+                return None
 
     def _key(self, name: str, run_id: str, user: str) -> str:
         match name:
