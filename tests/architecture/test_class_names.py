@@ -12,6 +12,7 @@ API_OBJECTS = {
     "File",
     "FileList",
     "Gap",
+    "InputFile",
     "LogPage",
     "PlanStep",
     "Problem",
@@ -21,6 +22,7 @@ API_OBJECTS = {
     "RunState",
     "RunSummary",
     "StreamToken",
+    "UploadTarget",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""
 
