@@ -10,10 +10,11 @@ from random import Random
 from typing import TypeVar
 
 from swissbrain.client import Client
+from swissbrain.transport import Transport
+
 from swissbrain.errors import ApiError, Unreachable
 from swissbrain.models import Event, Gap, Run, RunState
 from swissbrain.request import Request
-from swissbrain.transport import Transport
 from tests.chaos.plans import Kind, chooser
 from tests.chaos.processes import now_ms
 from tests.chaos.site import ChaosSite

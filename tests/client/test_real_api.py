@@ -17,7 +17,7 @@ from edge_api.settings import ApiSettings
 from infra.contract.files import FileEntry
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
-from swissbrain import ApiError, Client, stream
+from swissbrain import ApiError, Client, log_position
 from swissbrain.models import Event, Gap, PlanStep
 from tests.client.scripted_server import ScriptedServer, reply
 from tests.edge.stack import STREAM_KEY, TOKENS, Files, SimulatedWorker, note, serve
@@ -139,7 +139,7 @@ def test_a_log_is_read_over_several_pages(
 def test_a_log_is_followed_to_its_end_over_streams_that_end_early(
     real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "MAX_PAUSE_S", 0.02)
+    monkeypatch.setattr(log_position, "MAX_PAUSE_S", 0.02)
     run_id = ada.create_run(plan=PLAN).run_id
     seen: list[Event | Gap] = []
 

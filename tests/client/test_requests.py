@@ -9,10 +9,10 @@ from email.utils import formatdate
 from types import MappingProxyType
 
 import pytest
+from swissbrain.transport import ATTEMPTS, _http_date
 
 from swissbrain import ApiError, Client, ClientError, Unreachable
 from swissbrain.models import PlanStep
-from swissbrain.transport import ATTEMPTS, _http_date
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,

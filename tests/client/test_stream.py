@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from swissbrain import ApiError, Client, ProtocolError, Unreachable, stream
+from swissbrain import ApiError, Client, ProtocolError, Unreachable, log_position
 from swissbrain.models import Event, Gap
 from tests.client.scripted_server import (
     TOKEN,
@@ -96,21 +96,21 @@ def test_retry_after_delays_the_next_connection(api: ScriptedServer, client: Cli
     api.then(page(503, retry_after="17"), problem(429, "slowly"), sse(end(0)))
     assert follow(client) == []
     assert pauses[0] == 17
-    assert pauses[1] <= stream.MAX_PAUSE_S
+    assert pauses[1] <= log_position.MAX_PAUSE_S
 
 
 def test_connections_without_events_back_off(api: ScriptedServer, client: Client, pauses: list[float]) -> None:
     api.then(*[sse(ends=reset)] * 12, sse(end(0)))
     assert follow(client) == []
     assert pauses[0] <= 0.1
-    assert all(stream.MAX_PAUSE_S / 2 <= pause <= stream.MAX_PAUSE_S for pause in pauses[8:])
+    assert all(log_position.MAX_PAUSE_S / 2 <= pause <= log_position.MAX_PAUSE_S for pause in pauses[8:])
 
 
 @pytest.mark.parametrize("field", ["0", "-5", "-" + "9" * 400, "9" * 400, "soon", "2000"])
 def test_the_retry_field_is_bounded(api: ScriptedServer, client: Client, pauses: list[float], field: str) -> None:
     api.then(sse(f"retry: {field}\n".encode(), event(1)), sse(event(2), end(2)))
     assert follow(client) == [1, 2]
-    assert stream.MIN_PAUSE_S <= pauses[0] <= stream.MAX_PAUSE_S
+    assert log_position.MIN_PAUSE_S <= pauses[0] <= log_position.MAX_PAUSE_S
     assert field != "2000" or pauses == [2]
 
 
@@ -135,7 +135,7 @@ def test_each_event_resets_holes_and_losses(api: ScriptedServer, client: Client,
     api.then(*(sse(event(seq), event(seq + 2), ends=reset) for seq in range(1, 20)), sse(event(20), end(20)))
     assert follow(client) == [*range(1, 21)]
     assert len(pauses) == 19
-    assert max(pauses) <= stream.MIN_PAUSE_S
+    assert max(pauses) <= log_position.MIN_PAUSE_S
 
 
 @pytest.mark.parametrize("broken", [sse(event(1), event(3)), sse(event(1), gap(3, 5)), sse(event(1), end(2))])
@@ -147,7 +147,7 @@ def test_events_that_stay_missing_are_a_protocol_error(
     with pytest.raises(ProtocolError, match=r"the stream lacks the events 2 to 2$"):
         got.extend(client.events("run_1"))
     assert [item.seq for item in got if isinstance(item, Event)] == [1]
-    assert len(api.requests) == stream.MAX_HOLES
+    assert len(api.requests) == log_position.MAX_HOLES
 
 
 def test_an_end_before_the_last_event_is_ignored(api: ScriptedServer, client: Client, pauses: list[float]) -> None:
