@@ -1,9 +1,9 @@
 """Position of a reader in a live log: which events it has, where the next connection begins, how long to pause."""
 
 import random
-import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from time import monotonic
 
 import httpx
 import msgspec
@@ -107,7 +107,7 @@ class LogPosition:
 
     def lost(self, failure: Unreachable) -> float:
         """Return the pause before the next try in seconds. Raises the failure when the patience is exhausted."""
-        now = time.monotonic()
+        now = monotonic()
         first = self._lost_at is None
         self._lost_at = now if self._lost_at is None else self._lost_at
         if now - self._lost_at >= self._patience_s:

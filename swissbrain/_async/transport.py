@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
+from swissbrain.concurrency import async_sleep
 from swissbrain.environment import open_async_client
 from swissbrain.errors import ApiError, Unreachable
 from swissbrain.messages import (
@@ -53,6 +54,7 @@ class AsyncTransport:
             retry=retry_if_exception_type(Unreachable),
             stop=stop_after_attempt(ATTEMPTS),
             wait=retry_pause_s,
+            sleep=async_sleep,
             reraise=True,
         )
         try:

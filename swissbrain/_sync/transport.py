@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
+from swissbrain.concurrency import sleep
 from swissbrain.environment import open_client
 from swissbrain.errors import ApiError, Unreachable
 from swissbrain.messages import (
@@ -54,6 +55,7 @@ class Transport:
             retry=retry_if_exception_type(Unreachable),
             stop=stop_after_attempt(ATTEMPTS),
             wait=retry_pause_s,
+            sleep=sleep,
             reraise=True,
         )
         try:

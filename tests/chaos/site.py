@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
-from swissbrain.client import Client
-
 from infra.devstack import processes as parts
 from infra.devstack import supervised_process
 from infra.devstack.background import BackgroundStack
@@ -21,6 +19,7 @@ from infra.devstack.probes import http_ok
 from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
+from swissbrain import Client
 from tests.chaos.processes import ROOT, Process, adopt_orphans, orphans
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
 from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS

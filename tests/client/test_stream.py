@@ -8,6 +8,7 @@ import pytest
 
 from swissbrain import ApiError, Client, ProtocolError, Unreachable, log_position
 from swissbrain.models import Event, Gap
+from tests.client.both_clients import Connect
 from tests.client.scripted_server import (
     TOKEN,
     Answer,
@@ -36,8 +37,8 @@ def notes() -> list[str]:
 
 
 @pytest.fixture
-def client(api: ScriptedServer, notes: list[str]) -> Iterator[Client]:
-    with Client(api.url, TOKEN, timeout_s=20, notify=notes.append) as made:
+def client(api: ScriptedServer, connect: Connect, notes: list[str]) -> Iterator[Client]:
+    with connect(api.url, TOKEN, timeout_s=20, notify=notes.append) as made:
         yield made
 
 
@@ -196,7 +197,8 @@ def test_data_over_several_lines_is_one_event(api: ScriptedServer, client: Clien
 def test_a_silent_connection_is_dead(
     api: ScriptedServer, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SILENCE_S", 1.0)
+    for kind in ("_sync", "_async"):
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 1.0)
     api.then(sse(event(1), ends=silent), silent, sse(event(2), end(2)))
     assert follow(client) == [1, 2]
     assert api.last_ids == ["0", "1", "1"]
@@ -206,7 +208,8 @@ def test_a_silent_connection_is_dead(
 def test_pings_keep_a_quiet_connection_alive(
     api: ScriptedServer, client: Client, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SILENCE_S", 5.0)
+    for kind in ("_sync", "_async"):
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 5.0)
     quiet = threading.Event()
 
     def pause(_: object) -> None:
@@ -222,7 +225,7 @@ def test_an_api_that_stays_unreachable_is_an_error_after_patience_s(
     api: ScriptedServer, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(1000.0, 90.0)
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("swissbrain.log_position.monotonic", lambda: next(clock))
     api.then(sse(event(1), ends=reset))
     api.always = problem(503, "no Redis")
     with pytest.raises(Unreachable, match=r"^no Redis$"):
@@ -231,9 +234,9 @@ def test_an_api_that_stays_unreachable_is_an_error_after_patience_s(
     assert len(notes) == 1
 
 
-def test_a_slow_reader_causes_no_outage(api: ScriptedServer) -> None:
+def test_a_slow_reader_causes_no_outage(api: ScriptedServer, connect: Connect) -> None:
     api.then(sse(event(1), event(2), ends=reset), sse(event(3), end(3)))
-    with Client(api.url, TOKEN, patience_s=0.2) as client:
+    with connect(api.url, TOKEN, patience_s=0.2) as client:
         got = []
         items = client.events("run_1")
         threading.Event().wait(0.3)
@@ -243,9 +246,9 @@ def test_a_slow_reader_causes_no_outage(api: ScriptedServer) -> None:
     assert len(got) == 3
 
 
-def test_the_first_loss_is_final_without_patience(api: ScriptedServer, notes: list[str]) -> None:
+def test_the_first_loss_is_final_without_patience(api: ScriptedServer, connect: Connect, notes: list[str]) -> None:
     api.then(sse(event(1), ends=reset))
-    with Client(api.url, TOKEN, patience_s=0, notify=notes.append) as client, pytest.raises(Unreachable):
+    with connect(api.url, TOKEN, patience_s=0, notify=notes.append) as client, pytest.raises(Unreachable):
         follow(client)
     assert notes == []
 

@@ -19,10 +19,10 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from swissbrain.client import Client
 
 from infra.contract.log import Event as StoredEvent
 from infra.workspace import Workspaces
+from swissbrain import Client
 from swissbrain.models import Event, Gap, Run
 from tests.chaos import faults as chaos
 from tests.chaos.faults import Faults
