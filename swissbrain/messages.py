@@ -109,8 +109,8 @@ def _check_finite(value: Any, at: str) -> None:
 
 def unsendable(exc: Exception) -> ClientError:
     """Return the error for arguments that no request can be built from."""
-    reason = "it is not Unicode text" if isinstance(exc, UnicodeError) else exc
-    return ClientError(f"the request cannot be sent: {reason}")
+    problem = "it is not Unicode text" if isinstance(exc, UnicodeError) else exc
+    return ClientError(f"the request cannot be sent: {problem}")
 
 
 def connection_error(base_url: str, exc: httpx.RequestError) -> ClientError:
@@ -119,8 +119,12 @@ def connection_error(base_url: str, exc: httpx.RequestError) -> ClientError:
         return ProtocolError(f"{base_url} does not answer as this API does: {exc}")
     if isinstance(exc, httpx.UnsupportedProtocol):
         return ClientError(f"'{base_url}' is not an address of the API: it must begin with http:// or https://")
-    reason = str(exc) or type(exc).__name__
-    return Unreachable(f"cannot reach the API at {base_url}: {reason}")
+    return Unreachable(f"cannot reach the API at {base_url}: {reason(exc)}")
+
+
+def reason(exc: httpx.RequestError) -> str:
+    """Return in a few words why a request got no complete response."""
+    return str(exc) or ("timed out" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__)
 
 
 def raise_for_error(response: httpx.Response, base_url: str) -> None:
@@ -153,10 +157,10 @@ def refusal(status: int, problem: Problem) -> ApiError:
 def store_refusal(response: httpx.Response, path: str) -> ClientError:
     """Return the error for an error response of the object store, whose body must have been read."""
     code = _STORE_CODE.search(response.text)
-    reason = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
+    message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
     if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(reason)
-    return ApiError(response.status_code, reason)
+        return Unreachable(message)
+    return ApiError(response.status_code, message)
 
 
 def raise_for_redirect(response: httpx.Response, base_url: str) -> None:

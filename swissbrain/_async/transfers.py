@@ -17,7 +17,7 @@ from swissbrain.concurrency import async_call, async_sleep
 from swissbrain.contents import CHUNK_BYTES, OnBytes, hash_part, ignore, open_content, read_part
 from swissbrain.environment import open_async_client
 from swissbrain.errors import ClientError, ProtocolError, Unreachable
-from swissbrain.messages import ATTEMPTS, pause_s, raise_for_redirect, store_refusal
+from swissbrain.messages import ATTEMPTS, pause_s, raise_for_redirect, reason, store_refusal
 from swissbrain.models import InputFile, UploadTarget
 
 
@@ -68,8 +68,7 @@ async def _send(
         async with open_async_client(url, timeout=api.http.timeout) as http:
             answer = await http.request(target.method, url, headers=headers, content=body() if size else b"")
     except httpx.RequestError as exc:
-        reason = str(exc) or type(exc).__name__
-        raise Unreachable(f"cannot send '{path}' to {url.host}: {reason}") from exc
+        raise Unreachable(f"cannot send '{path}' to {url.host}: {reason(exc)}") from exc
     if answer.status_code != HTTPStatus.OK:
         raise store_refusal(answer, path)
 
@@ -132,8 +131,7 @@ async def _fetch(api: AsyncTransport, path: str, store: httpx.URL, start: int) -
             async for chunk in content.aiter_bytes(CHUNK_BYTES):
                 yield chunk
     except httpx.RequestError as exc:
-        reason = str(exc) or type(exc).__name__
-        raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason}") from exc
+        raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason(exc)}") from exc
 
 
 async def save(api: AsyncTransport, run_id: str, path: str, to: Path, on_bytes: OnBytes) -> None:
