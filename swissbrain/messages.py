@@ -81,6 +81,8 @@ def encode(request: Request[Any], http: httpx.Client | httpx.AsyncClient) -> htt
 
 def encode_json(value: object) -> bytes:
     """Return a value as JSON. Raises ClientError for a number that JSON does not have; UnicodeEncodeError too."""
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)
     # msgspec encodes only dict; the hook converts other mappings.
     body = msgspec.to_builtins(value, enc_hook=dict)
     _check_finite(body, "$")
@@ -154,13 +156,21 @@ def refusal(status: int, problem: Problem) -> ApiError:
     )
 
 
-def store_refusal(response: httpx.Response, path: str) -> ClientError:
-    """Return the error for an error response of the object store, whose body must have been read."""
+def check_stored(response: httpx.Response, path: str, expected: HTTPStatus) -> None:
+    """Raise Unreachable, ApiError or ProtocolError unless the object store answered with the expected status.
+
+    The body of an error response must have been read.
+    """
+    status = response.status_code
+    if status == expected:
+        return
+    if not response.is_error:
+        raise ProtocolError(f"the object store answered with HTTP status {status} for '{path}'")
     code = _STORE_CODE.search(response.text)
     message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
-    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(message)
-    return ApiError(response.status_code, message)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise Unreachable(message)
+    raise ApiError(status, message)
 
 
 def raise_for_redirect(response: httpx.Response, base_url: str) -> None:
