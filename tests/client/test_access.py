@@ -76,7 +76,7 @@ def test_an_incomplete_file_is_named(folder: Path, content: bytes) -> None:
     path = folder / ".swissbrain" / "dev.env"
     path.parent.mkdir()
     path.write_bytes(content)
-    with pytest.raises(ClientError, match="SWISSBRAIN_TOKEN|SWISSBRAIN_API_URL") as caught:
+    with pytest.raises(ClientError, match="SWISSBRAIN_") as caught:
         find_access()
     assert str(path) in str(caught.value)
 
