@@ -107,7 +107,7 @@ class RunService:
 
     async def page(self, user: str, query: ListQuery, before: tuple[int, str] | None) -> Page:
         """Return a page of the user's runs, newest first, that begins after the cursor `before`."""
-        return await self._store.page(user, limit=query.limit, before=before, status=query.status, error=query.error)
+        return await self._store.page(user, limit=query.limit, before=before, wanted=query.wanted)
 
     async def start(self, user: str, run_id: str) -> RunState:
         """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted."""

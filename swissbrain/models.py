@@ -117,6 +117,7 @@ class RunPage(_Response, frozen=True):
     runs: list[RunSummary]
     next_cursor: str | None
     unreadable: list[str] = []
+    complete: bool = True
 
 
 class Event(_Response, frozen=True, omit_defaults=True):

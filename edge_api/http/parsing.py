@@ -3,9 +3,11 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import Request
 
 from edge_api.http.errors import BadRequest, BodyTooLarge, CodedBody, WrongMediaType
@@ -67,19 +69,46 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def read_query(request: Request, kind: type[T]) -> T:
-    """Return the query string as a `kind`. Raises InvalidInput, naming the parameter."""
+    """Return the query string as a `kind`. Raises InvalidInput, naming the parameter.
+
+    A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys.
+    """
     items = request.query_params.multi_items()
-    values: Mapping[str, str] = dict(items)
+    values = dict(items)
     if len(values) < len(items):
         repeated = next(name for name, _ in items if len(request.query_params.getlist(name)) > 1)
         raise InvalidInput("the parameter is given twice", repeated)
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return msgspec.convert(_composed(values, kind), kind, strict=False)
     except msgspec.ValidationError as exc:
         error = invalid_input(exc, kind, at="$")
         # msgspec and its paths speak of JSON objects; a client of the query string sent parameters.
         message = str(error).replace("Object contains unknown field", "unknown parameter")
-        raise InvalidInput(message, error.field.removeprefix("$.")) from exc
+        raise InvalidInput(message, error.field.removeprefix("$.").partition("[")[0]) from exc
+
+
+def _composed(values: Mapping[str, str], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the parameters with those of a list or a dict put together. Raises InvalidInput."""
+    composed: dict[str, Any] = {}
+    shapes = _shapes(kind)
+    for name, value in values.items():
+        base, dot, key = name.partition(".")
+        if shapes.get(name) is inspect.DictType:
+            raise InvalidInput(f"give one parameter '{name}.KEY=VALUE' for each key", name)
+        if dot and shapes.get(base) is inspect.DictType:
+            composed.setdefault(base, {})[key] = value
+        else:
+            composed[name] = value.split(",") if shapes.get(name) is inspect.ListType else value
+    return composed
+
+
+@cache
+def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
+    """Return the type of each field that is a list or a dict."""
+    info = inspect.type_info(kind)
+    fields = info.fields if isinstance(info, inspect.StructType) else ()
+    types = {field.encode_name: field.type for field in fields}
+    return {name: type(of.type if isinstance(of, inspect.Metadata) else of) for name, of in types.items()}
 
 
 def idempotency_key(request: Request) -> str | None:

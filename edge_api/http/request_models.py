@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from infra.contract.runs import MAX_PLAN_STEPS, MAX_PROMPT_CHARS, PlanStep, RunSpec
+from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
@@ -86,13 +86,34 @@ Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteRes
 class ListQuery(RequestModel, frozen=True):
     """Selection of the runs to list."""
 
-    status: Annotated[Status | None, msgspec.Meta(description="Only runs of this status.")] = None
+    status: Annotated[
+        list[Status],
+        msgspec.Meta(max_length=len(Status), description="Only runs of these statuses, separated by commas."),
+    ] = []
     error: (
         Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Only runs that failed with this code.")]
         | None
     ) = None
+    created_after: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Only runs created after this time (ms).")] | None
+    ) = None
+    created_before: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Only runs created before this time (ms).")] | None
+    ) = None
+    metadata: Metadata = {}
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+
+    @property
+    def wanted(self) -> RunFilter:
+        """Conditions that a listed run fulfils."""
+        return RunFilter(
+            statuses=self.status,
+            error=self.error,
+            created_after=self.created_after,
+            created_before=self.created_before,
+            metadata=self.metadata,
+        )
 
 
 class LogQuery(RequestModel, frozen=True):

@@ -118,11 +118,14 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of runs, newest first. `next_cursor` requests the next page; null at the end.
 
-    `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer release.
+    `complete` is false if the page ended before `limit` because it had looked at as many runs as a page may: more runs
+    can follow. `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer
+    release.
     """
 
     runs: list[RunSummary]
     next_cursor: str | None
+    complete: bool
     unreadable: list[str] | UnsetType = UNSET
 
 

@@ -98,7 +98,8 @@ class RunRoutes:
         page = await self._runs.page(user, query, before)
         cursor = encode_cursor(page.cursor, user) if page.cursor else None
         runs = [RunSummary.of(run) for run in page.runs]
-        return ok(RunList(runs=runs, next_cursor=cursor, unreadable=page.unreadable or UNSET))
+        unreadable = page.unreadable or UNSET
+        return ok(RunList(runs=runs, next_cursor=cursor, complete=page.complete, unreadable=unreadable))
 
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}`."""

@@ -5,7 +5,7 @@ from infra.contract.events import RunInput
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import RunReader
+from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
@@ -14,7 +14,7 @@ _CREATE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE = map(
 )
 
 
-class RunCommands(RunReader):
+class RunCommands(RunIndex):
     """Commands on runs, and all reads.
 
     Every method raises StoreUnavailable if Redis did not reply in time; the command may then have been executed, and
