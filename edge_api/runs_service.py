@@ -14,6 +14,7 @@ from infra.contract import journal
 from infra.contract.errors import InvalidInput, RecordUnreadable, RunGone, TransitionRefused
 from infra.contract.files import FileEntry
 from infra.contract.log import RunLog
+from infra.contract.queue import QueuePlace
 from infra.contract.redis_store import codec
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.runs import Attempt, ForkOf, Page, RunHead, RunRecord, RunSpec
@@ -81,6 +82,10 @@ class RunService:
     async def get(self, user: str, run_id: str) -> RunRecord:
         """Return the complete record of the user's run."""
         return await self._owned(user, run_id, self._store.get)
+
+    async def place(self, run: RunRecord) -> QueuePlace | None:
+        """Return why a queued run has not begun; None for other runs, and for one that leaves the queue just now."""
+        return await self._store.place(run.id) if run.status is Status.QUEUED else None
 
     async def head(self, user: str, run_id: str) -> RunHead:
         """Return the user's run without its large fields."""

@@ -32,6 +32,18 @@ class RunError(_Response, frozen=True, omit_defaults=True):
     step: int | None = None
 
 
+class QueuePlace(_Response, frozen=True):
+    """Place of a queued run: `ahead` runs are before it, or at least that many if `ahead_capped`.
+
+    `begins_ms` is the earliest time at which it may begin, if it is delayed; `workers_alive` the number of workers.
+    """
+
+    ahead: int
+    ahead_capped: bool
+    begins_ms: int | None
+    workers_alive: int
+
+
 class RunState(_Response, frozen=True):
     """State of a run after a transition. A cancelled run stays `running` until its worker has stopped it."""
 
@@ -81,6 +93,7 @@ class Run(_Response, frozen=True):
     error: RunError | None
     links: dict[str, str]
     start_at_ms: int | None = None
+    queue: QueuePlace | None = None
 
     @property
     def ended(self) -> bool:
@@ -118,6 +131,29 @@ class RunPage(_Response, frozen=True):
     next_cursor: str | None
     unreadable: list[str] = []
     complete: bool = True
+
+
+class Problem(_Response, frozen=True):
+    """Body of an error response."""
+
+    detail: str
+    type: str = ""
+    field: str | None = None
+    run_status: str | None = None
+
+
+class BatchResult(_Response, frozen=True):
+    """Result of one run of a batch: the run, or the problem."""
+
+    status: int
+    run: Run | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(_Response, frozen=True):
+    """Results of a batch, in the order of its runs."""
+
+    results: list[BatchResult]
 
 
 class Event(_Response, frozen=True, omit_defaults=True):
@@ -171,6 +207,18 @@ class File(_Response, frozen=True):
     modified_ms: int
 
 
+class FileLink(_Response, frozen=True):
+    """Address from which anyone can fetch a file until `expires_ms`."""
+
+    url: str
+    expires_ms: int
+    content_type: str
+    size_bytes: int
+
+    def __repr__(self) -> str:
+        return f"FileLink(expires_ms={self.expires_ms})"
+
+
 class FileList(_Response, frozen=True):
     """Files of a workspace, sorted by path."""
 
@@ -190,12 +238,3 @@ class QueueDepths(_Response, frozen=True):
     running: int
     dead: int
     unreadable: int = 0
-
-
-class Problem(_Response, frozen=True):
-    """Body of an error response."""
-
-    detail: str
-    type: str = ""
-    field: str | None = None
-    run_status: str | None = None

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _DRAIN_FACTOR = 16  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_QUALITY = re.compile(r"[01](?:\.[0-9]{0,3})?")
 _COUNT = re.compile(r"[0-9]{1,16}")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF8_NAMES = frozenset({"", "utf-8", "utf8", "us-ascii"})
@@ -113,10 +114,37 @@ def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
 
 def idempotency_key(request: Request) -> str | None:
     """Return the header `Idempotency-Key`, None if it is absent. Raises InvalidInput."""
-    key = request.headers.get("idempotency-key")
+    return check_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+
+
+def check_key(key: str | None, field: str) -> str | None:
+    """Return an idempotency key, None if it is absent. Raises InvalidInput."""
     if key is not None and not _KEY.fullmatch(key):
-        raise InvalidInput("must be 1 to 255 visible ASCII characters", "Idempotency-Key")
+        raise InvalidInput("must be 1 to 255 visible ASCII characters", field)
     return key
+
+
+def convert(value: object, kind: type[T], at: str) -> T:
+    """Return decoded JSON as a `kind`. Raises InvalidInput for a field below the path `at`."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        raise invalid_input(exc, kind, at=at) from exc
+
+
+def prefers_json(request: Request) -> bool:
+    """Return whether the header `Accept` prefers JSON to content of any other type. A tie is no preference."""
+    qualities: dict[str, float] = {}
+    for part in request.headers.get("accept", "").lower().split(","):
+        media_range, *parameters = (each.strip() for each in part.split(";"))
+        given = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        qualities[media_range] = float(given) if _QUALITY.fullmatch(given) else 1.0
+
+    def quality(media_type: str) -> float:
+        ranges = (media_type, "application/*", "*/*")
+        return next((qualities[each] for each in ranges if each in qualities), 0.0)
+
+    return quality("application/json") > quality("application/octet-stream")
 
 
 def last_event_id(request: Request) -> int | None:
@@ -138,9 +166,7 @@ def _decode(kind: type[T], body: bytes, request: Request) -> T:
         raise WrongMediaType(f"the Content-Type is '{media_type[:100]}'; send 'Content-Type: application/json'")
     try:
         # In two steps, because a typed decoder refuses `4.0` as an integer and has no hook for it.
-        return msgspec.convert(_decoder.decode(body), kind)
-    except msgspec.ValidationError as exc:
-        raise invalid_input(exc, kind, at="$") from exc
+        return convert(_decoder.decode(body), kind, "$")
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         charset = _charset(parameters)
         # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.

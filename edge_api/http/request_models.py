@@ -1,6 +1,6 @@
 """Requests. The same types validate the requests and describe them in `/openapi.json`."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -10,6 +10,9 @@ from infra.contract.states import Status
 MAX_SEQ = 2**53 - 1
 MAX_INPUT_CHARS = 100_000
 MAX_STREAM_TOKEN_S = 3600
+MAX_BATCH_RUNS = 100
+MAX_WAIT_S = 25
+"""Longest wait for a run. Proxies and API gateways commonly end a request after 29 s or more."""
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -28,6 +31,24 @@ class CreateRun(RunSpec, frozen=True, kw_only=True):
     """Create a run from a prompt, an explicit plan, or both; `start` queues it immediately."""
 
     start: bool = True
+
+
+class BatchRun(CreateRun, frozen=True, kw_only=True):
+    """Run of a batch. `idempotency_key` is what the header Idempotency-Key is for a run that is created by itself."""
+
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+
+
+class CreateBatch(RequestModel, frozen=True):
+    """Runs to create, each independently of the others."""
+
+    runs: Annotated[list[BatchRun], msgspec.Meta(min_length=1, max_length=MAX_BATCH_RUNS)]
+
+
+class UncheckedBatch(RequestModel, frozen=True):
+    """Batch whose runs are yet to be checked one by one: a bad one must not reject the others."""
+
+    runs: Annotated[list[Any], msgspec.Meta(min_length=1, max_length=MAX_BATCH_RUNS)]
 
 
 class ForkRun(RequestModel, frozen=True):
@@ -114,6 +135,31 @@ class ListQuery(RequestModel, frozen=True):
             created_before=self.created_before,
             metadata=self.metadata,
         )
+
+
+class RunQuery(RequestModel, frozen=True):
+    """Time to wait for a run."""
+
+    wait: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=1,
+                le=MAX_WAIT_S,
+                description="Seconds to wait until the run has ended or waits for a person.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class FileQuery(RequestModel, frozen=True):
+    """Disposition of a file: what a browser that opens its URL does with it."""
+
+    disposition: Annotated[
+        Literal["attachment", "inline"],
+        msgspec.Meta(description="`inline`: a browser shows the file; only for types that cannot contain programs."),
+    ] = "attachment"
 
 
 class LogQuery(RequestModel, frozen=True):
