@@ -35,7 +35,12 @@ class LinkedFiles(Files):
 
     url: str = ""
 
-    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
+    def link_type(self, path: str, *, inline: bool) -> str:
+        return "application/octet-stream"
+
+    async def presign_get(
+        self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
+    ) -> str:
         return f"{self.url}/{entry.key}"
 
 
