@@ -170,6 +170,29 @@ class File(_Response, frozen=True):
     modified_ms: int
 
 
+class UploadTarget(_Response, frozen=True):
+    """Request that stores the content of an announced file: send exactly these headers before `expires_ms`."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_ms: int
+
+    def __repr__(self) -> str:
+        return f"UploadTarget(expires_ms={self.expires_ms})"
+
+
+class InputFile(_Response, frozen=True):
+    """File that a run begins with: uploaded (`size_bytes`, `sha256`), or copied from `source_path` of `from_run`."""
+
+    path: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+    from_run: str | None = None
+    source_path: str | None = None
+    upload: UploadTarget | None = None
+
+
 class FileList(_Response, frozen=True):
     """Files of a workspace, sorted by path."""
 
@@ -192,9 +215,10 @@ class QueueDepths(_Response, frozen=True):
 
 
 class Problem(_Response, frozen=True):
-    """Body of an error response."""
+    """Body of an error response. `missing`: paths of the announced files that have not been uploaded."""
 
     detail: str
     type: str = ""
     field: str | None = None
     run_status: str | None = None
+    missing: list[str] = []

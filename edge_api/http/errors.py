@@ -204,7 +204,7 @@ def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
         detail=kind.detail or str(exc),
         field=getattr(exc, "field", "") or UNSET,
         run_status=exc.status if isinstance(exc, domain.TransitionRefused) else UNSET,
-        missing=exc.missing if isinstance(exc, InputsMissing) else UNSET,
+        missing=getattr(exc, "missing", UNSET),
     )
     if isinstance(exc, Forbidden):
         challenge = f'{_CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{exc.scope}"'
