@@ -54,7 +54,7 @@ def _files(name: str) -> Iterator[Path]:
     current = Path.cwd()
     for folder in (current, *current.parents):
         path = folder / FOLDER / f"{name}.env"
-        # Above the current folder only the user's own files: in a shared folder such as /tmp, somebody else's file
+        # Above the current folder only the user's own files: in a shared folder such as /tmp, another user's file
         # would send what the user runs to an API of theirs.
         try:
             if path.is_file() and (folder == current or path.stat().st_uid == os.geteuid()):
