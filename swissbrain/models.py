@@ -136,6 +136,12 @@ class Gap(_Response, frozen=True):
     last: int
 
 
+class Skipped(_Response, frozen=True):
+    """Part of a stream with filters: the events up to seq `last` were filtered out."""
+
+    last: int
+
+
 class End(_Response, frozen=True):
     """End of a stream: the run has ended with event `last_seq`."""
 
@@ -143,12 +149,52 @@ class End(_Response, frozen=True):
 
 
 class LogPage(_Response, frozen=True):
-    """Page of a log. `done`: the run has ended and its log ends with this page."""
+    """Page of a log. `done`: the run has ended and its log ends with this page.
+
+    Pages that are read backwards have `first_seq`, the number of their first event, and `prev_before`, which requests
+    the page before; it is None at the beginning of the log.
+    """
 
     events: list[Event]
     next_after: int
     done: bool
     gap: Gap | None = None
+    first_seq: int | None = None
+    prev_before: int | None = None
+
+
+class Step(_Response, frozen=True):
+    """Step of a run's plan; `index` counts from 0.
+
+    `status` is `pending`, `running`, `succeeded`, `failed` or `cancelled`. `kept`: path of the complete step, if its
+    `result` is too large for the list. None: unknown, or not reached.
+    """
+
+    index: int
+    name: str
+    tool: str
+    status: str
+    started_ms: int | None
+    duration_ms: int | None
+    result: dict[str, Any] | None
+    kept: str | None
+    error: RunError | None
+
+
+class StepList(_Response, frozen=True):
+    """Steps of a run's plan, in order."""
+
+    run_id: str
+    steps: list[Step]
+
+
+class StepRecord(_Response, frozen=True):
+    """Completed step as it is stored; `started_ms` is None for steps of an earlier release."""
+
+    tool: str
+    duration_ms: int
+    result: dict[str, Any]
+    started_ms: int | None = None
 
 
 class StreamToken(_Response, frozen=True):

@@ -32,6 +32,8 @@ ANSWERS = [
     ("GET", "/agent/runs/{run_id}/files", 200, models.FileList),
     ("GET", "/agent/runs/{run_id}/attempts", 200, models.AttemptList),
     ("POST", "/agent/runs/{run_id}/fork", 201, models.Run),
+    ("GET", "/agent/runs/{run_id}/steps", 200, models.StepList),
+    ("GET", "/agent/runs/{run_id}/steps/{index}", 200, models.StepRecord),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]
@@ -132,6 +134,7 @@ def test_responses_in_the_openapi_document_fit_the_client_types(
         (schemas.LogEvent, models.Event),
         (schemas.Gap, models.Gap),
         (schemas.StreamEnd, models.End),
+        (schemas.Skipped, models.Skipped),
         (schemas.Problem, models.Problem),
         (schemas.Links, dict[str, str]),
     ],
