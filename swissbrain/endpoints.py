@@ -14,20 +14,16 @@ import msgspec
 from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
-    AttemptList,
-    BatchResults,
     FileLink,
-    FileList,
     InputFile,
-    LogPage,
     PlanStep,
     QueueDepths,
     Run,
-    RunPage,
     RunState,
-    StepList,
+    StepRecord,
     StreamToken,
 )
+from swissbrain.pages import AttemptList, BatchResults, FileList, LogPage, RunPage, StepList
 from swissbrain.plan import NewRun, Plan
 from swissbrain.request import Request
 
@@ -127,6 +123,11 @@ def run_filters(
 def list_steps(run_id: str) -> Request[StepList]:
     """Return the request for the steps of a run."""
     return Request(StepList, "GET", f"{_run_path(run_id)}/steps")
+
+
+def get_step(run_id: str, index: int) -> Request[StepRecord]:
+    """Return the request for a completed step; `index` counts from 0."""
+    return Request(StepRecord, "GET", f"{_run_path(run_id)}/steps/{index}", redirects=True)
 
 
 def list_attempts(run_id: str) -> Request[AttemptList]:
