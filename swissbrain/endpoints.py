@@ -30,6 +30,8 @@ from swissbrain.request import Request
 RUNS_PER_PAGE = 100
 EVENTS_PER_PAGE = 1000
 RUNS_PER_BATCH = 100
+BATCH_S = 20.0
+"""Seconds for which the API works on a batch at most."""
 BATCH_BYTES = 2**20 - 100
 """Size of the entries of a batch; the rest of the 1 MiB that the API accepts is for what is around them."""
 
@@ -57,7 +59,7 @@ def batches(entries: Iterable[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
 def create_batch(runs: Sequence[msgspec.Raw]) -> Request[BatchResults]:
     """Return the request that creates up to RUNS_PER_BATCH runs."""
     body = msgspec.Raw(b'{"runs":[' + b",".join(map(bytes, runs)) + b"]}")
-    return Request(BatchResults, "POST", "/agent/runs/batch", json=body)
+    return Request(BatchResults, "POST", "/agent/runs/batch", json=body, held_s=BATCH_S)
 
 
 def batch_entry(run: NewRun | Mapping[str, Any]) -> msgspec.Raw:
