@@ -254,7 +254,7 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
     files: list[File]
 
 
-class Upload(msgspec.Struct, frozen=True, kw_only=True):
+class UploadTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Request that uploads an input file: exactly these headers, the file as the body, until `expires_ms`."""
 
     method: str
@@ -271,7 +271,7 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | UnsetType = UNSET
     from_run: str | UnsetType = UNSET
     source_path: str | UnsetType = UNSET
-    upload: Upload | None
+    upload: UploadTarget | None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
