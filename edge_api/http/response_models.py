@@ -25,7 +25,7 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
 
-    `queue` tells why a queued run that is got by itself has not begun; null otherwise.
+    `queue` is the reason why a queued run has not begun; null for other runs, and in answers to other requests.
     """
 
     run_id: str
@@ -295,7 +295,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of one run of a batch: `run` with status 201 or 200, as if it had been created by itself, or `problem`.
+    """Result of one run of a batch: `run` with status 201 or 200, as in a single creation, or `problem`.
 
     `run.result` is null, also for a run that has ended since: a hundred results could exceed the size of an answer.
     """
