@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_api.http.endpoint import BODY_ERRORS, ApiEndpoint
+from edge_api.http.file_models import File, FileLink, FileList, InputFile, UploadTarget
 from edge_api.http.parsing import prefers_json, read_json, read_query
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import AnnounceInput, FileQuery
-from edge_api.http.response_models import File, FileLink, FileList, InputFile, UploadTarget
 from edge_api.http.responses import file_head, ok, redirect
 from edge_api.ports import WorkspaceStore
 from edge_api.runs_service import RunService
