@@ -8,13 +8,17 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.request import getproxies
 
 import httpx
 
 from swissbrain.errors import ClientError
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 _PORTS = {"http": 80, "https": 443}
 _NAME_AND_PORT = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
@@ -22,9 +26,18 @@ _NAME_AND_PORT = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5})
 
 def open_client(url: httpx.URL, **options: Any) -> httpx.Client:
     """Return an HTTP client for requests to the host of `url`. Raises ClientError that names the unusable variable."""
+    return _open(httpx.Client, url, options)
+
+
+def open_async_client(url: httpx.URL, **options: Any) -> httpx.AsyncClient:
+    """Return an asynchronous HTTP client, as `open_client` does."""
+    return _open(httpx.AsyncClient, url, options)
+
+
+def _open(kind: type[C], url: httpx.URL, options: Mapping[str, Any]) -> C:
     name, proxy = _proxy(url)
     try:
-        return httpx.Client(
+        return kind(
             proxy=None if proxy is None else httpx.Proxy(proxy),
             verify=_certificates() if url.scheme == "https" else True,
             trust_env=False,
@@ -74,7 +87,12 @@ def _matches(entry: str, url: httpx.URL) -> bool:
 def _certificates() -> ssl.SSLContext:
     """Return the context for TLS with the certificates of the environment, else of `certifi`. Raises ClientError."""
     variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), "")
-    places = os.environ.get(variable, "")
+    return _read_certificates(variable, os.environ.get(variable, ""))
+
+
+@lru_cache(maxsize=8)
+def _read_certificates(variable: str, places: str) -> ssl.SSLContext:
+    # Kept, because each transfer opens a client of its own, and reading the certificates takes some 20 ms.
     # OpenSSL ignores folders that do not exist: then no certificate of a server could be verified.
     if variable == "SSL_CERT_DIR" and not any(Path(place).is_dir() for place in places.split(os.pathsep)):
         raise ClientError(f"there is no folder {places}, which SSL_CERT_DIR names")

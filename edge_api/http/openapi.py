@@ -30,6 +30,13 @@ _STREAM_TOKEN = {
     "name": "token",
     "description": "A stream token of the run in the path, instead of the header Authorization.",
 }
+_INDEX = {
+    "name": "index",
+    "in": "path",
+    "required": True,
+    "description": "Index of the step, counted from 0.",
+    "schema": {"type": "integer", "minimum": 0},
+}
 # Starlette writes the type of a path parameter into the path, `{path:path}`; OpenAPI does not.
 _CONVERTOR = re.compile(r":\w+}")
 
@@ -70,7 +77,7 @@ def _components(endpoints: Sequence[ApiEndpoint]) -> dict[str, Any]:
 
 
 def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
-    parameters = [parameter for parameter in (_RUN_ID, _PATH) if f"{{{parameter['name']}}}" in path]
+    parameters = [parameter for parameter in (_RUN_ID, _PATH, _INDEX) if f"{{{parameter['name']}}}" in path]
     parameters += [dict(header) for header in endpoint.headers]
     if endpoint.query is not None:
         parameters += _query_parameters(endpoint.query)
@@ -99,7 +106,21 @@ def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
 def _query_parameters(kind: type[msgspec.Struct]) -> list[dict[str, Any]]:
     ((_, components),) = [msgspec.json.schema_components([kind], ref_template=REF)]
     described = components[kind.__name__]["properties"]
-    return [{"name": name, "in": "query", "schema": schema} for name, schema in described.items()]
+    return [_query_parameter(name, schema) for name, schema in described.items()]
+
+
+def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    # OpenAPI has no style for `NAME.KEY=VALUE`: such parameters are described by one of them.
+    if schema.get("type") == "object":
+        described = f"One for each KEY, at most {schema['maxProperties']}: only runs that have this value."
+        return {
+            "name": f"{name}.KEY",
+            "in": "query",
+            "description": described,
+            "schema": schema["additionalProperties"],
+        }
+    shape = {"explode": False} if schema.get("type") == "array" else {}
+    return {"name": name, "in": "query", "schema": schema, **shape}
 
 
 def _success(status: int, kind: object) -> dict[str, Any]:

@@ -1,16 +1,20 @@
 """Requests. The same types validate the requests and describe them in `/openapi.json`."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from infra.contract.errors import InvalidInput
-from infra.contract.runs import MAX_PLAN_STEPS, MAX_PROMPT_CHARS, PlanStep, RunSpec
+from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
+MAX_EVENTS = 1000
 MAX_INPUT_CHARS = 100_000
 MAX_STREAM_TOKEN_S = 3600
+MAX_BATCH_RUNS = 100
+MAX_WAIT_S = 25
+"""Longest wait for a run. Proxies and API gateways commonly end a request after 29 s or more."""
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -29,6 +33,24 @@ class CreateRun(RunSpec, frozen=True, kw_only=True):
     """Create a run from a prompt, an explicit plan, or both; `start` queues it immediately."""
 
     start: bool = True
+
+
+class BatchRun(CreateRun, frozen=True, kw_only=True):
+    """Run of a batch. `idempotency_key` has the meaning of the header Idempotency-Key of a single creation."""
+
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+
+
+class CreateBatch(RequestModel, frozen=True):
+    """Runs to create, each independently of the others."""
+
+    runs: Annotated[list[BatchRun], msgspec.Meta(min_length=1, max_length=MAX_BATCH_RUNS)]
+
+
+class UncheckedBatch(RequestModel, frozen=True):
+    """Batch whose runs are yet to be checked one by one: a bad one must not reject the others."""
+
+    runs: Annotated[list[Any], msgspec.Meta(min_length=1, max_length=MAX_BATCH_RUNS)]
 
 
 class ForkRun(RequestModel, frozen=True):
@@ -109,24 +131,91 @@ Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteRes
 class ListQuery(RequestModel, frozen=True):
     """Selection of the runs to list."""
 
-    status: Annotated[Status | None, msgspec.Meta(description="Only runs of this status.")] = None
+    status: Annotated[
+        list[Status],
+        msgspec.Meta(max_length=len(Status), description="Only runs of these statuses, separated by commas."),
+    ] = []
     error: (
         Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Only runs that failed with this code.")]
         | None
     ) = None
+    created_after: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Only runs created after this time (ms).")] | None
+    ) = None
+    created_before: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Only runs created before this time (ms).")] | None
+    ) = None
+    metadata: Metadata = {}
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: Annotated[str, msgspec.Meta(max_length=500)] | None = None
 
+    @property
+    def wanted(self) -> RunFilter:
+        """Conditions that a listed run fulfils."""
+        return RunFilter(
+            statuses=self.status,
+            error=self.error,
+            created_after=self.created_after,
+            created_before=self.created_before,
+            metadata=self.metadata,
+        )
 
-class LogQuery(RequestModel, frozen=True):
-    """Part of a log to read."""
+
+class RunQuery(RequestModel, frozen=True):
+    """Time to wait for a run."""
+
+    wait: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=1,
+                le=MAX_WAIT_S,
+                description="Seconds to wait until the run has ended or waits for a person.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class FileQuery(RequestModel, frozen=True):
+    """Disposition of a file: what a browser that opens its URL does with it."""
+
+    disposition: Annotated[
+        Literal["attachment", "inline"],
+        msgspec.Meta(description="`inline`: a browser shows the file; only for types that cannot contain programs."),
+    ] = "attachment"
+
+
+_Filter = Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class LogFilters(RequestModel, frozen=True):
+    """Events to return; each filter is a list of values with commas between them, and all filters must hold."""
+
+    step: Annotated[_Filter | None, msgspec.Meta(description="Only events of these steps, counted from 0.")] = None
+    stream: Annotated[_Filter | None, msgspec.Meta(description="Only output on these streams: stdout, stderr.")] = None
+    type: Annotated[_Filter | None, msgspec.Meta(description="Only events of these types.")] = None
+    tail: (
+        Annotated[int, msgspec.Meta(ge=1, le=MAX_EVENTS, description="Begin with the last events, this many.")] | None
+    ) = None
+
+
+class LogQuery(LogFilters, frozen=True):
+    """Part of a log to read. Only one of `after`, `before` and `tail` may be given."""
 
     after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
+    before: (
+        Annotated[
+            int, msgspec.Meta(ge=1, le=MAX_SEQ, description="Sequence number before which the events are wanted.")
+        ]
+        | None
+    ) = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_EVENTS, description="Most events; not with `tail`.")] = 200
 
 
-class StreamQuery(RequestModel, frozen=True):
-    """Start of a stream. The header `Last-Event-ID` takes precedence over `lastEventId`, which does over `after`."""
+class StreamQuery(LogFilters, frozen=True):
+    """Start of a stream. The header `Last-Event-ID` takes precedence over `lastEventId`, which does over
+    `after` and `tail`."""
 
     after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
     # The name is the one that event-source-polyfill uses, because it must not send the header to other origins.

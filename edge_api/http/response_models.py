@@ -1,13 +1,16 @@
 """Responses. The same types encode the responses and describe them in `/openapi.json`."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from infra.contract.log import Event
+from infra.contract.queue import QueuePlace
 from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
 from infra.contract.states import Status
+
+StepStatus: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +23,10 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log."""
+    """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
+
+    `queue` is the reason why a queued run has not begun; null for other runs, and in answers to other requests.
+    """
 
     run_id: str
     status: Status
@@ -43,10 +49,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     finished_ms: int | None
     result: dict[str, Any] | None
     error: RunError | None
+    queue: QueuePlace | None
     links: Links
 
     @classmethod
-    def of(cls, record: RunRecord) -> "Run":
+    def of(cls, record: RunRecord, place: QueuePlace | None = None) -> "Run":
         """Return the parts of a record that its owner may see."""
         spec, base = record.spec, f"/agent/runs/{record.id}"
         logs = f"/agent/logs/{record.id}"
@@ -72,6 +79,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             finished_ms=record.finished_ms,
             result=record.result,
             error=record.error,
+            queue=place,
             links=Links(self=base, logs=logs, stream=f"{logs}/stream", files=f"{base}/files"),
         )
 
@@ -118,11 +126,14 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of runs, newest first. `next_cursor` requests the next page; null at the end.
 
-    `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer release.
+    `complete` is false if the page ended before `limit` because it had looked at as many runs as a page may: more runs
+    can follow. `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer
+    release.
     """
 
     runs: list[RunSummary]
     next_cursor: str | None
+    complete: bool
     unreadable: list[str] | UnsetType = UNSET
 
 
@@ -138,6 +149,31 @@ class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts of a run: the workers that claimed it, and when; oldest first."""
 
     attempts: list[Attempt]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Step of a run's plan; `index` counts from 0. Null: unknown, or not reached.
+
+    `kept`: path of the stored step, if its `result` is too large for this list. `error`: why the step failed, or why
+    its stored result cannot be shown.
+    """
+
+    index: int
+    name: str
+    tool: str
+    status: StepStatus
+    started_ms: int | None
+    duration_ms: int | None
+    result: dict[str, Any] | None
+    kept: str | None
+    error: RunError | None
+
+
+class StepList(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of a run's plan, in order; none without a plan."""
+
+    run_id: str
+    steps: list[Step]
 
 
 class LogEvent(Event, frozen=True, kw_only=True, omit_defaults=False):
@@ -159,7 +195,9 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 class LogPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a log. `next_after` requests the next page; `done`: the run has ended and its log ends here.
 
-    `gap` is present only if events before the first event of this page no longer exist.
+    `gap` is present only if events before the first event of this page no longer exist. Pages that are read backwards
+    (`tail`, `before`) have `first_seq`, the number of the first event, null without events, and `prev_before`, which
+    requests the page before this one and is null at the beginning of the log; their `gap` follows the last event.
     """
 
     events: list[LogEvent]
@@ -167,6 +205,14 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True):
     next_after: int
     done: bool
     gap: Gap | UnsetType = UNSET
+    first_seq: int | UnsetType | None = UNSET
+    prev_before: int | UnsetType | None = UNSET
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of a stream's `skipped` event: the filters of the request exclude all events up to seq `last`."""
+
+    last: int
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,41 +228,6 @@ class StreamToken(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     expires_ms: int
     href: str
-
-
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of a run's workspace; `href` redirects to its content."""
-
-    path: str
-    size_bytes: int
-    modified_ms: int
-    href: str
-
-
-class FileList(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of a run's workspace, sorted by path."""
-
-    files: list[File]
-
-
-class UploadTarget(msgspec.Struct, frozen=True, kw_only=True):
-    """Request that uploads an input file: exactly these headers, the file as the body, until `expires_ms`."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    expires_ms: int
-
-
-class InputFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Input file of a run: to be uploaded with `upload`, or to be copied from the run `from_run`."""
-
-    path: str
-    size_bytes: int | UnsetType = UNSET
-    sha256: str | UnsetType = UNSET
-    from_run: str | UnsetType = UNSET
-    source_path: str | UnsetType = UNSET
-    upload: UploadTarget | None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,3 +248,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     field: str | UnsetType = UNSET
     run_status: str | UnsetType = UNSET
     missing: list[str] | UnsetType = UNSET
+
+
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of one run of a batch: `run` with status 201 or 200, as in a single creation, or `problem`.
+
+    `run.result` is null, also for a run that has ended since: a hundred results could exceed the size of an answer.
+    """
+
+    status: int
+    run: Run | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class BatchResults(msgspec.Struct, frozen=True, kw_only=True):
+    """Results of a batch, in the order of its runs."""
+
+    results: list[BatchResult]

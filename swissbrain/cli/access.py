@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from swissbrain import Client
 from swissbrain.cli.errors import CommandError
-from swissbrain.client import Client
 
 URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
 DEV_ENV = Path(".swissbrain") / "dev.env"

@@ -11,7 +11,10 @@ from swissbrain import Client
 from swissbrain.cli import main
 from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.cli.access import URL
+from tests.client.both_clients import CLIENTS, Connect
+from tests.client.real_api import Real, real_api
 from tests.client.scripted_server import TOKEN, ScriptedServer, scripted_server
+from tests.edge.stack import TOKENS, SimulatedWorker
 
 
 class CommandResult(NamedTuple):
@@ -31,9 +34,15 @@ def api() -> Iterator[ScriptedServer]:
         yield server
 
 
+@pytest.fixture(params=CLIENTS)
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Return what makes a client: Client, then AsyncClient behind the same interface."""
+    return CLIENTS[request.param]
+
+
 @pytest.fixture
-def client(api: ScriptedServer) -> Iterator[Client]:
-    with Client(api.url, TOKEN, timeout_s=20) as made:
+def client(api: ScriptedServer, connect: Connect) -> Iterator[Client]:
+    with connect(api.url, TOKEN, timeout_s=20) as made:
         yield made
 
 
@@ -41,7 +50,12 @@ def client(api: ScriptedServer) -> Iterator[Client]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace the pauses between attempts by entries of a list, in seconds."""
     recorded: list[float] = []
+
+    async def record(seconds: float) -> None:
+        recorded.append(seconds)
+
     monkeypatch.setattr("time.sleep", recorded.append)
+    monkeypatch.setattr("anyio.sleep", record)
     return recorded
 
 
@@ -62,3 +76,22 @@ def swissbrain(
         return CommandResult(caught.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    with real_api(tmp_path_factory.mktemp("valkey")) as made:
+        yield made
+
+
+@pytest.fixture
+def worker(real: Real) -> SimulatedWorker:
+    """Return the simulated worker, over an empty database."""
+    real.do(real.worker.redis.command("FLUSHALL"))
+    return real.worker
+
+
+@pytest.fixture
+def ada(real: Real, worker: SimulatedWorker, connect: Connect) -> Iterator[Client]:
+    with connect(real.url, TOKENS["ada"]) as client:
+        yield client

@@ -65,7 +65,12 @@ class Files:
     async def missing(self, user_id: str, run_id: str, files: Mapping[str, FileEntry]) -> list[str]:
         raise AssertionError("no test uploads a file here")
 
-    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
+    def link_type(self, path: str, *, inline: bool) -> str:
+        return "application/octet-stream"
+
+    async def presign_get(
+        self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
+    ) -> str:
         raise AssertionError("there is no file to link to")
 
     async def delete_run(self, user_id: str, run_id: str) -> int:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from msgspec import UNSET, UnsetType
+
 from infra.contract.execution import Execution, Interpreter, OutputStream
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
@@ -48,12 +50,16 @@ class LoggedOutput:
         await self._context.output(stream, text, more=more)
 
 
-async def execute(context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float) -> ExecutionResult:
-    """Execute a program; log its output and the files that it changed.
+async def execute(
+    context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float | UnsetType
+) -> ExecutionResult:
+    """Execute a program; log its output and the files that it changed. Without `timeout_s`, all time left is allowed.
 
     Raises ToolFailed with code `exit_code` or `timeout`, and the errors of the executor.
     """
     output = LoggedOutput(context)
+    if timeout_s is UNSET:
+        timeout_s = context.time_left_s
     ended = await context.execute(interpreter, source, timeout_s, output.log_line)
     context.changed(ended.changes)
     with translate_exhaustion():
