@@ -13,8 +13,10 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from swissbrain.cli.commands import create, files, logs, queue, runs, transitions
+from swissbrain.cli.access import profile
+from swissbrain.cli.commands import create, files, keys, logs, queue, runs, transitions
 from swissbrain.cli.errors import CommandError
+from swissbrain.cli.explanations import explain
 from swissbrain.cli.output import USAGE, note
 from swissbrain.cli.server_commands import CommandGroup
 from swissbrain.errors import ClientError
@@ -40,19 +42,24 @@ app = typer.Typer(
     help="Run AI agents, watch them, and keep what they make.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(keys.key, name="key")
 
 
 @app.callback(invoke_without_command=True)
 def main_options(
     context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    profile_name: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="Use the API and token of .swissbrain/NAME.env, here or above."),
+    ] = None,
 ) -> None:
     """Run AI agents, watch them, and keep what they make."""
+    profile.set(profile_name)
     if show_version:
         typer.echo(f"swissbrain {version('swissbrain')}")
         raise typer.Exit
@@ -69,7 +76,10 @@ def main() -> None:
         if message := exc.format_message():
             note(message)
         code = USAGE
-    except (ClientError, CommandError) as exc:
+    except ClientError as exc:
+        note(explain(exc))
+        code = USAGE
+    except CommandError as exc:
         note(str(exc))
         code = USAGE
     except OSError as exc:

@@ -36,6 +36,11 @@ class EventLines:
     def __exit__(self, *_: object) -> None:
         self._end_line()
 
+    @property
+    def is_line_open(self) -> bool:
+        """Whether the last line printed may still be continued."""
+        return self._open_text is not None
+
     def show(self, item: Event | Gap) -> None:
         """Print an event or a gap."""
         if isinstance(item, Gap):
@@ -154,7 +159,8 @@ def _tool_started(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _tool_output(_: Event, data: Mapping[str, Any]) -> Text:
-    bar = (f"{_INDENT}│ ", "red" if data.get("stream") == "stderr" else "dim")
+    # Told apart without colours too: a log is also read in files and by people who do not see red.
+    bar = ("    err │ ", "red") if data.get("stream") == "stderr" else (f"{_INDENT}│ ", "dim")
     return Text.assemble(bar, (plain(data["text"]), _TEXT_STYLES["tool.output"]))
 
 

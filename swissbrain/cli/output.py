@@ -7,6 +7,7 @@ import msgspec
 import typer
 
 from swissbrain.cli.event_lines import EventLines
+from swissbrain.cli.silence import Reason, with_reason
 from swissbrain.cli.terminal import console, plain, printable_json
 from swissbrain.client import Client
 from swissbrain.models import Event, Gap
@@ -18,7 +19,7 @@ EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
 def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> None:
     """Show the log until the run has ended, then exit with the code of its outcome."""
     try:
-        last = show_log(client.events(run_id, after=after), as_json=as_json)
+        last = show_log(client.events(run_id, after=after), as_json=as_json, reason=Reason(client, run_id))
     except KeyboardInterrupt:
         note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
@@ -27,10 +28,13 @@ def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> Non
     raise typer.Exit(EXIT_CODES.get(str(outcome or client.get_run(run_id).status), 0))
 
 
-def show_log(items: Iterable[Event | Gap], *, as_json: bool) -> Event | Gap | None:
-    """Show events as they arrive. Return the last one, or None if there was none."""
+def show_log(items: Iterable[Event | Gap], *, as_json: bool, reason: Reason | None = None) -> Event | Gap | None:
+    """Show events as they arrive; with a reason, also why none arrives. Return the last one, or None if none came."""
     item = None
+    screen = console(stderr=True)
     with EventLines(console()) as lines:
+        if reason is not None and screen.is_terminal and not screen.is_dumb_terminal:
+            items = with_reason(iter(items), reason, screen, lambda: not lines.is_line_open)
         for item in items:
             if as_json:
                 print_json(item)

@@ -42,7 +42,9 @@ def test_runs_that_are_missing_or_in_the_wrong_state_are_skipped(
     skipped = "swissbrain: a: there is no run 'a'\nswissbrain: b: it runs\n"
     assert swissbrain(command, "a", "b", "c") == (2, f"c {word}\n", skipped)
     api.then(problem(403, "not allowed"))
-    assert swissbrain(command, "a", "b") == (2, "", "swissbrain: not allowed\n")
+    refused = swissbrain(command, "a", "b")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("swissbrain: not allowed (the token is SWISSBRAIN_TOKEN from the environment")
 
 
 @pytest.fixture
