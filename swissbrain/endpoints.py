@@ -4,46 +4,85 @@ Actions that must not take effect twice carry an idempotency key, because the tr
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from swissbrain.errors import ClientError
+from swissbrain.messages import encode_json
 from swissbrain.models import (
     AttemptList,
+    BatchResults,
+    FileLink,
     FileList,
+    InputFile,
     LogPage,
     PlanStep,
     QueueDepths,
     Run,
     RunPage,
     RunState,
+    StepList,
     StreamToken,
 )
+from swissbrain.plan import NewRun, Plan
 from swissbrain.request import Request
 
 RUNS_PER_PAGE = 100
 EVENTS_PER_PAGE = 1000
+RUNS_PER_BATCH = 100
+BATCH_BYTES = 2**20 - 100
+"""Size of the entries of a batch; the rest of the 1 MiB that the API accepts is for what is around them."""
 
 
-def create_run(*, start: bool, idempotency_key: str | None, **fields: Any) -> Request[Run]:
+def create_run(*, idempotency_key: str | None, plan: Plan | None, **fields: Any) -> Request[Run]:
     """Return the request that creates a run; `fields` is the body; None means the default of the API."""
-    body = {**_without_none(fields), "start": start}
+    body = _without_none({"plan": _steps(plan), **fields})
     return Request(Run, "POST", "/agent/runs", json=body, key=_key(idempotency_key))
+
+
+def batches(entries: Iterable[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
+    """Yield the entries in order, in batches of a number and a size that the API accepts."""
+    batch: list[msgspec.Raw] = []
+    size = 0
+    for entry in entries:
+        if batch and (len(batch) == RUNS_PER_BATCH or size + len(bytes(entry)) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += len(bytes(entry)) + 1
+    if batch:
+        yield batch
+
+
+def create_batch(runs: Sequence[msgspec.Raw]) -> Request[BatchResults]:
+    """Return the request that creates up to RUNS_PER_BATCH runs."""
+    return Request(BatchResults, "POST", "/agent/runs/batch", json={"runs": runs})
+
+
+def batch_entry(run: NewRun | Mapping[str, Any]) -> msgspec.Raw:
+    """Return a run of a batch as JSON, with an idempotency key. Raises ClientError for an unknown field."""
+    fields = msgspec.structs.asdict(run) if isinstance(run, NewRun) else dict(run)
+    if unknown := fields.keys() - {*NewRun.__struct_fields__}:
+        raise ClientError(f"unknown field '{min(unknown)}' of a run; allowed are {', '.join(NewRun.__struct_fields__)}")
+    fields |= {"plan": _steps(fields.get("plan")), "idempotency_key": _key(fields.get("idempotency_key"))}
+    return msgspec.Raw(encode_json(_without_none(fields)))
 
 
 def fork_run(
     run_id: str,
     from_step: int,
     *,
-    plan: Sequence[PlanStep | Mapping[str, Any]] | None,
+    plan: Plan | None,
     prompt: str | None,
     start: bool,
     idempotency_key: str | None,
 ) -> Request[Run]:
     """Return the request that forks a run before its step `from_step`, counted from 0."""
-    body = _without_none({"from_step": from_step, "start": start, "plan": plan, "prompt": prompt})
+    body = _without_none({"from_step": from_step, "start": start, "plan": _steps(plan), "prompt": prompt})
     return Request(Run, "POST", f"{_run_path(run_id)}/fork", json=body, key=_key(idempotency_key))
 
 
@@ -52,13 +91,41 @@ def get_run(run_id: str) -> Request[Run]:
     return Request(Run, "GET", _run_path(run_id))
 
 
-def list_runs(*, status: str | None, error: str | None, cursor: str | None) -> Request[RunPage]:
+def wait_for_run(run_id: str, wait_s: int) -> Request[Run]:
+    """Return the request for one run, answered when it has ended or waits for input, after `wait_s` seconds at most."""
+    return Request(Run, "GET", _run_path(run_id), params={"wait": str(wait_s)}, held_s=wait_s)
+
+
+def list_runs(filters: Mapping[str, str], cursor: str | None) -> Request[RunPage]:
     """Return the request for one page of runs; `cursor` comes from the page before; None for the first page."""
-    params = {"limit": str(RUNS_PER_PAGE)}
-    params |= {name: value for name, value in (("status", status), ("error", error)) if value}
+    params = {"limit": str(RUNS_PER_PAGE), **filters}
     if cursor is not None:
         params["cursor"] = cursor
     return Request(RunPage, "GET", "/agent/runs", params=params)
+
+
+def run_filters(
+    *,
+    status: str | Sequence[str] | None,
+    error: str | None,
+    created_after_ms: int | None,
+    created_before_ms: int | None,
+    metadata: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """Return the query for the runs to which all filters apply."""
+    named = {
+        "status": _joined(status),
+        "error": error,
+        "created_after": created_after_ms,
+        "created_before": created_before_ms,
+        **{f"metadata.{name}": value for name, value in (metadata or {}).items()},
+    }
+    return {name: str(value) for name, value in _without_none(named).items()}
+
+
+def list_steps(run_id: str) -> Request[StepList]:
+    """Return the request for the steps of a run."""
+    return Request(StepList, "GET", f"{_run_path(run_id)}/steps")
 
 
 def list_attempts(run_id: str) -> Request[AttemptList]:
@@ -92,10 +159,24 @@ def delete_run(run_id: str) -> Request[None]:
     return Request(NoneType, "DELETE", _run_path(run_id))
 
 
-def read_log(run_id: str, after: int) -> Request[LogPage]:
+def read_log(run_id: str, after: int, filters: Mapping[str, str]) -> Request[LogPage]:
     """Return the request for one page of a log, from seq `after + 1` on."""
-    params = {"after": str(after), "limit": str(EVENTS_PER_PAGE)}
+    params = {"after": str(after), "limit": str(EVENTS_PER_PAGE), **filters}
     return Request(LogPage, "GET", f"/agent/logs/{_quoted(run_id)}", params=params)
+
+
+def read_log_backwards(run_id: str, count: int, before: int | None, filters: Mapping[str, str]) -> Request[LogPage]:
+    """Return the request for the last `count` events of a log, or for those directly before the seq `before`."""
+    limit = str(min(count, EVENTS_PER_PAGE))
+    part = {"tail": limit} if before is None else {"before": str(before), "limit": limit}
+    return Request(LogPage, "GET", f"/agent/logs/{_quoted(run_id)}", params={**part, **filters})
+
+
+def log_filters(
+    step: int | Sequence[int] | None, stream: str | Sequence[str] | None, event_type: str | Sequence[str] | None
+) -> dict[str, str]:
+    """Return the query for the events to which all filters apply."""
+    return _without_none({"step": _joined(step), "stream": _joined(stream), "type": _joined(event_type)})
 
 
 def log_stream_path(run_id: str) -> str:
@@ -116,7 +197,24 @@ def list_files(run_id: str) -> Request[FileList]:
 
 def get_file(run_id: str, path: str) -> Request[None]:
     """Return the request whose response redirects to the content of a file."""
-    return Request(NoneType, "GET", f"{_run_path(run_id)}/files/{_quoted(path, safe='/')}", redirects=True)
+    return Request(NoneType, "GET", _file_path(run_id, path), redirects=True)
+
+
+def get_file_link(run_id: str, path: str, *, inline: bool) -> Request[FileLink]:
+    """Return the request for an address of a file."""
+    params = {"disposition": "inline"} if inline else None
+    return Request(FileLink, "GET", _file_path(run_id, path), params=params, accept="application/json")
+
+
+def announce_upload(run_id: str, path: str, size_bytes: int, sha256: str) -> Request[InputFile]:
+    """Return the request that announces a file; its response says where to send the content."""
+    body = {"size_bytes": size_bytes, "sha256": sha256}
+    return Request(InputFile, "PUT", _file_path(run_id, path), json=body)
+
+
+def copy_file(run_id: str, path: str, from_run: str, source: str) -> Request[InputFile]:
+    """Return the request that lets a run begin with a file of another run."""
+    return Request(InputFile, "PUT", _file_path(run_id, path), json={"from_run": from_run, "path": source})
 
 
 def get_queue() -> Request[QueueDepths]:
@@ -126,6 +224,10 @@ def get_queue() -> Request[QueueDepths]:
 
 def _run_path(run_id: str) -> str:
     return f"/agent/runs/{_quoted(run_id)}"
+
+
+def _file_path(run_id: str, path: str) -> str:
+    return f"{_run_path(run_id)}/files/{_quoted(path, safe='/')}"
 
 
 def _quoted(name: str, safe: str = "") -> str:
@@ -142,6 +244,17 @@ def _quoted(name: str, safe: str = "") -> str:
 
 def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _steps(plan: Plan | None) -> Sequence[PlanStep | Mapping[str, Any]] | None:
+    return [plan] if isinstance(plan, PlanStep | Mapping) else plan
+
+
+def _joined(values: int | str | Sequence[int | str] | None) -> str | None:
+    """Return one value or several as text, separated by commas; None without a value."""
+    if values is None or isinstance(values, int | str):
+        values = [] if values is None or values == "" else [values]
+    return ",".join(map(str, values)) or None
 
 
 def _key(given: str | None) -> str:

@@ -8,13 +8,16 @@ import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.request import getproxies
 
 import httpx
 
 from swissbrain.errors import ClientError
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 _PORTS = {"http": 80, "https": 443}
 _NAME_AND_PORT = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5}))?")
@@ -22,9 +25,18 @@ _NAME_AND_PORT = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]{1,5})
 
 def open_client(url: httpx.URL, **options: Any) -> httpx.Client:
     """Return an HTTP client for requests to the host of `url`. Raises ClientError that names the unusable variable."""
+    return _open(httpx.Client, url, options)
+
+
+def open_async_client(url: httpx.URL, **options: Any) -> httpx.AsyncClient:
+    """Return an asynchronous HTTP client, as `open_client` does."""
+    return _open(httpx.AsyncClient, url, options)
+
+
+def _open(kind: type[C], url: httpx.URL, options: Mapping[str, Any]) -> C:
     name, proxy = _proxy(url)
     try:
-        return httpx.Client(
+        return kind(
             proxy=None if proxy is None else httpx.Proxy(proxy),
             verify=_certificates() if url.scheme == "https" else True,
             trust_env=False,

@@ -3,8 +3,14 @@
 ClientError     also raised directly, for arguments that cannot be sent
 ├── ApiError        the API refused the request; `status`, `field` and `run_status` give the details
 ├── Unreachable     no response in time, or no connection, after all attempts
-└── ProtocolError   the response does not come from this API
+├── ProtocolError   the response does not come from this API
+├── RunFailed       a run that was waited for did not succeed; `run` is the run
+└── WaitTimeout     a run that was waited for goes on; `run` is the run
 """
+
+from collections.abc import Sequence
+
+from swissbrain.models import Run, RunError
 
 
 class ClientError(Exception):
@@ -20,11 +26,18 @@ class ApiError(ClientError):
     `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the invalid value, `run_status` the
     status of a run that refused a transition; the last two are None where they do not apply. `tries` is the number of
     times the request was sent. With more than one, an earlier try whose response was lost may be the reason for the
-    refusal.
+    refusal. `missing` holds the paths of announced files that have not been uploaded.
     """
 
     def __init__(
-        self, status: int, detail: str, *, kind: str = "", field: str | None = None, run_status: str | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        kind: str = "",
+        field: str | None = None,
+        run_status: str | None = None,
+        missing: Sequence[str] = (),
     ) -> None:
         super().__init__(f"{detail} ({field})" if field else detail)
         self.status = status
@@ -32,6 +45,7 @@ class ApiError(ClientError):
         self.kind = kind
         self.field = field
         self.run_status = run_status
+        self.missing = list(missing)
         self.tries = 1
 
 
@@ -41,3 +55,26 @@ class Unreachable(ClientError):
 
 class ProtocolError(ClientError):
     """Response that this API does not give."""
+
+
+class RunFailed(ClientError):
+    """End of a run without success: `run.status` is `failed`, `cancelled` or `waiting` (for input).
+
+    `error` is the error of the run, `stderr` the last lines that the failed step wrote to its error output.
+    """
+
+    def __init__(self, run: Run, stderr: Sequence[str] = ()) -> None:
+        reason = f": {run.error.message} ({run.error.code})" if run.error else ""
+        state = {"failed": "has failed", "cancelled": "was cancelled"}.get(run.status, "waits for input")
+        super().__init__(f"the run {run.run_id} {state}{reason}")
+        self.run = run
+        self.error: RunError | None = run.error
+        self.stderr = list(stderr)
+
+
+class WaitTimeout(ClientError, TimeoutError):
+    """End of the time to wait for a run, which goes on. `run` is the run as it was then."""
+
+    def __init__(self, run: Run, timeout_s: float) -> None:
+        super().__init__(f"the run {run.run_id} has not ended after {timeout_s:g} s; it is {run.status}")
+        self.run = run

@@ -32,6 +32,25 @@ class RunError(_Response, frozen=True, omit_defaults=True):
     step: int | None = None
 
 
+class ForkOf(_Response, frozen=True):
+    """Source of a fork: the run has taken over its first `from_step` steps."""
+
+    run_id: str
+    from_step: int
+
+
+class QueuePlace(_Response, frozen=True):
+    """Place of a queued run: `ahead` runs are before it, or at least that many if `ahead_capped`.
+
+    `begins_ms` is the earliest time at which it may begin, if it is delayed; `workers_alive` the number of workers.
+    """
+
+    ahead: int
+    ahead_capped: bool
+    begins_ms: int | None
+    workers_alive: int
+
+
 class RunState(_Response, frozen=True):
     """State of a run after a transition. A cancelled run stays `running` until its worker has stopped it."""
 
@@ -60,7 +79,10 @@ class RunSummary(_Response, frozen=True):
 
 
 class Run(_Response, frozen=True):
-    """Run. `links` holds the paths `self`, `logs`, `stream`, `files`."""
+    """Run. `links` holds the paths of its parts, such as `logs`, `stream` and `files`.
+
+    `queue` tells of a queued run how many are before it; None for other runs, and in lists.
+    """
 
     run_id: str
     status: str
@@ -81,6 +103,8 @@ class Run(_Response, frozen=True):
     error: RunError | None
     links: dict[str, str]
     start_at_ms: int | None = None
+    fork_of: ForkOf | None = None
+    queue: QueuePlace | None = None
 
     @property
     def ended(self) -> bool:
@@ -105,6 +129,29 @@ class Attempt(_Response, frozen=True):
     outcome: str | None = None
 
 
+class Step(_Response, frozen=True):
+    """Step of a run. `index` counts from 0; `status` is `pending`, `running`, `succeeded`, `failed` or `cancelled`.
+
+    `kept` is the path, at the API, of a result that is stored as a file. Fields are None where nothing is known.
+    """
+
+    index: int
+    name: str | None
+    tool: str
+    status: str
+    started_ms: int | None
+    duration_ms: int | None
+    result: dict[str, Any] | None
+    kept: str | None
+    error: RunError | None
+
+
+class StepList(_Response, frozen=True):
+    """Steps of a run, in order."""
+
+    steps: list[Step]
+
+
 class AttemptList(_Response, frozen=True):
     """Attempts of a run, oldest first."""
 
@@ -117,6 +164,31 @@ class RunPage(_Response, frozen=True):
     runs: list[RunSummary]
     next_cursor: str | None
     unreadable: list[str] = []
+    complete: bool = True
+
+
+class Problem(_Response, frozen=True):
+    """Body of an error response. `missing`: paths of the announced files that have not been uploaded."""
+
+    detail: str
+    type: str = ""
+    field: str | None = None
+    run_status: str | None = None
+    missing: list[str] = []
+
+
+class BatchResult(_Response, frozen=True):
+    """Result of one run of a batch: the run, or the problem."""
+
+    status: int
+    run: Run | None = None
+    problem: Problem | None = None
+
+
+class BatchResults(_Response, frozen=True):
+    """Results of a batch, in the order of its runs."""
+
+    results: list[BatchResult]
 
 
 class Event(_Response, frozen=True, omit_defaults=True):
@@ -143,12 +215,17 @@ class End(_Response, frozen=True):
 
 
 class LogPage(_Response, frozen=True):
-    """Page of a log. `done`: the run has ended and its log ends with this page."""
+    """Page of a log. `done`: the run has ended and its log ends with this page.
+
+    `prev_before` requests the page before this one, of pages that are read backwards; None at the beginning.
+    """
 
     events: list[Event]
     next_after: int
     done: bool
     gap: Gap | None = None
+    first_seq: int | None = None
+    prev_before: int | None = None
 
 
 class StreamToken(_Response, frozen=True):
@@ -170,6 +247,41 @@ class File(_Response, frozen=True):
     modified_ms: int
 
 
+class FileLink(_Response, frozen=True):
+    """Address from which anyone can fetch a file until `expires_ms`."""
+
+    url: str
+    expires_ms: int
+    content_type: str
+    size_bytes: int
+
+    def __repr__(self) -> str:
+        return f"FileLink(expires_ms={self.expires_ms})"
+
+
+class UploadTarget(_Response, frozen=True):
+    """Request that stores the content of an announced file: send exactly these headers before `expires_ms`."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_ms: int
+
+    def __repr__(self) -> str:
+        return f"UploadTarget(expires_ms={self.expires_ms})"
+
+
+class InputFile(_Response, frozen=True):
+    """File that a run begins with: uploaded (`size_bytes`, `sha256`), or copied from `source_path` of `from_run`."""
+
+    path: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+    from_run: str | None = None
+    source_path: str | None = None
+    upload: UploadTarget | None = None
+
+
 class FileList(_Response, frozen=True):
     """Files of a workspace, sorted by path."""
 
@@ -189,12 +301,3 @@ class QueueDepths(_Response, frozen=True):
     running: int
     dead: int
     unreadable: int = 0
-
-
-class Problem(_Response, frozen=True):
-    """Body of an error response."""
-
-    detail: str
-    type: str = ""
-    field: str | None = None
-    run_status: str | None = None

@@ -17,10 +17,10 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from infra.commands.running import Interrupted, Unsafe, running
+from swissbrain import Client
 from swissbrain.cli.event_lines import EventLines
 from swissbrain.cli.plan_file import PlanError, read_plan
 from swissbrain.cli.terminal import cell, console, duration, plain, status
-from swissbrain.client import Client
 from swissbrain.models import Event, Run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "planets"

@@ -8,8 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swissbrain import Client
 from swissbrain.cli.errors import CommandError
-from swissbrain.client import Client
 
 URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
 FOLDER, DEV = ".swissbrain", "dev"

@@ -5,8 +5,8 @@ from http import HTTPStatus
 
 import typer
 
+from swissbrain import Client
 from swissbrain.cli.output import USAGE, note
-from swissbrain.client import Client
 from swissbrain.errors import ApiError
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.control import Control, ControlType
 from rich.filesize import decimal
 from rich.text import Text
 
@@ -22,12 +24,16 @@ class EventLines:
 
     The parts of a long text, and the deltas of a model's reply, continue the line of the first part, as long as no
     other event comes between. A reply that was shown delta by delta is not shown again as a message. The success of a
-    tool is not shown, because the end of its step shows it. An event with unexpected fields is shown raw.
+    tool is not shown, because the end of its step shows it. An event with unexpected fields is shown raw. A line that
+    replaces the one before it is drawn in its place on a terminal, and below it anywhere else.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._redraws = console.is_terminal and not console.is_dumb_terminal
         self._open_text: tuple[object, ...] | None = None
+        self._last_text: tuple[object, ...] | None = None
+        self._last_line = ""
         self._deltas = ""
 
     def __enter__(self) -> Self:
@@ -45,6 +51,7 @@ class EventLines:
         """Print an event or a gap."""
         if isinstance(item, Gap):
             self._end_line()
+            self._last_text = None
             missing = f"{'':{_TIME_WIDTH}}  events {item.first} to {item.last} are no longer kept"
             self._console.print(Text(missing, "yellow"), soft_wrap=True)
         elif item.type in _TEXT_STYLES and isinstance(item.data.get("text"), str):
@@ -52,6 +59,7 @@ class EventLines:
         else:
             self._end_line()
             if item.type != "tool.finished" or item.data.get("status") != "succeeded":
+                self._last_text = None
                 self._print(_format(item))
 
     def _show_text(self, item: Event, text: str) -> None:
@@ -64,9 +72,14 @@ class EventLines:
             return
         text_id = (item.type, item.step, item.data.get("stream"))
         line = Text(plain(text), _TEXT_STYLES[item.type])
-        if self._open_text != text_id:
+        replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
+        if replaces or self._open_text != text_id:
             self._end_line()
             line = _format(item)
+            if replaces and self._last_text == text_id:
+                self._erase_line()
+            self._last_text, self._last_line = text_id, ""
+        self._last_line += line.plain
         more = more or item.type == "model.delta"
         self._print(line, end="" if more else "\n")
         self._open_text = text_id if more else None
@@ -75,6 +88,14 @@ class EventLines:
     def _was_shown(self, message: Event, text: str) -> bool:
         """Return True if the open line shows this text already, as deltas."""
         return self._open_text == ("model.delta", message.step, None) and bool(text) and self._deltas.startswith(text)
+
+    def _erase_line(self) -> None:
+        """Erase the last line, which has ended, on a terminal. It may fill several rows."""
+        if self._redraws and "\n" not in self._last_line:
+            rows = -(-cell_len(self._last_line.expandtabs()) // self._console.width)
+            # A row that has left the terminal at its top cannot be erased.
+            erase = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
+            self._console.control(Control(*erase * min(rows, self._console.height - 1)))
 
     def _end_line(self) -> None:
         if self._open_text is not None:

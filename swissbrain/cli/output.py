@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 import typer
 
+from swissbrain import Client
 from swissbrain.cli.event_lines import EventLines
 from swissbrain.cli.silence import Reason, with_reason
 from swissbrain.cli.terminal import console, plain, printable_json
-from swissbrain.client import Client
 from swissbrain.models import Event, Gap
 
 FAILED, USAGE, CANCELLED = 1, 2, 3

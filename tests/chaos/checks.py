@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swissbrain.client import Client
+from swissbrain import Client
 from swissbrain.errors import ApiError
 from swissbrain.models import Event, Gap, Run
 from tests.chaos.load import SentRun

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeVar
 
-from swissbrain.client import Client
+from swissbrain import Client
+from swissbrain._sync.transport import Transport
 from swissbrain.errors import ApiError, Unreachable
 from swissbrain.models import Event, Gap, Run, RunState
 from swissbrain.request import Request
-from swissbrain.transport import Transport
 from tests.chaos.plans import Kind, chooser
 from tests.chaos.processes import now_ms
 from tests.chaos.site import ChaosSite

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from infra.scratch_root import LOCK
-from swissbrain.client import Client
+from swissbrain import Client
 from swissbrain.models import Event
 from tests.chaos.checks import CLAIM_EVENTS, check_run, read_effects
 from tests.chaos.faults import TICK_S, Faults

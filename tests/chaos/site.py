@@ -19,7 +19,7 @@ from infra.devstack.probes import http_ok
 from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
-from swissbrain.client import Client
+from swissbrain import Client
 from tests.chaos.processes import ROOT, Process, adopt_orphans, orphans
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
 from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS

@@ -11,6 +11,7 @@ from swissbrain import Client
 from swissbrain.cli import main
 from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.cli.access import URL
+from tests.client.both_clients import CLIENTS, Connect
 from tests.client.scripted_server import TOKEN, ScriptedServer, scripted_server
 
 
@@ -31,9 +32,15 @@ def api() -> Iterator[ScriptedServer]:
         yield server
 
 
+@pytest.fixture(params=CLIENTS)
+def connect(request: pytest.FixtureRequest) -> Connect:
+    """Return what makes a client: Client, then AsyncClient behind the same interface."""
+    return CLIENTS[request.param]
+
+
 @pytest.fixture
-def client(api: ScriptedServer) -> Iterator[Client]:
-    with Client(api.url, TOKEN, timeout_s=20) as made:
+def client(api: ScriptedServer, connect: Connect) -> Iterator[Client]:
+    with connect(api.url, TOKEN, timeout_s=20) as made:
         yield made
 
 
@@ -41,7 +48,12 @@ def client(api: ScriptedServer) -> Iterator[Client]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace the pauses between attempts by entries of a list, in seconds."""
     recorded: list[float] = []
+
+    async def record(seconds: float) -> None:
+        recorded.append(seconds)
+
     monkeypatch.setattr("time.sleep", recorded.append)
+    monkeypatch.setattr("anyio.sleep", record)
     return recorded
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from swissbrain import transport
+from swissbrain import messages
 from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.cli.access import URL
 from tests.client.conftest import Command
@@ -130,4 +130,4 @@ def test_an_unreachable_api_is_one_line(
     assert result.code == 2
     assert result.err.startswith("swissbrain: cannot reach the API at http://127.0.0.1:1: ")
     assert result.err.endswith("Connection refused\n")
-    assert len(pauses) == transport.ATTEMPTS - 1
+    assert len(pauses) == messages.ATTEMPTS - 1

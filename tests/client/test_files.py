@@ -58,7 +58,7 @@ def test_a_file_is_saved_and_replaces_the_old_one(
         (close_early, Unreachable),
         (partial(b"the beginning"), Unreachable),
         (page(403), ApiError),
-        (page(503), ApiError),
+        (page(503), Unreachable),
         (reply(302, b"moved", location="/other"), ProtocolError),
         (reply(206, b"a part"), ProtocolError),
         (reply(204), ProtocolError),
@@ -66,7 +66,12 @@ def test_a_file_is_saved_and_replaces_the_old_one(
     ],
 )
 def test_an_incomplete_download_leaves_the_old_file(
-    store: ScriptedServer, client: Client, tmp_path: Path, answer: Answer, error: type[Exception]
+    store: ScriptedServer,
+    client: Client,
+    pauses: list[float],
+    tmp_path: Path,
+    answer: Answer,
+    error: type[Exception],
 ) -> None:
     store.always = answer
     old = tmp_path / "old"
@@ -76,6 +81,73 @@ def test_an_incomplete_download_leaves_the_old_file(
             client.save("run_1", "a", to)
     assert old.read_bytes() == b"old"
     assert [*tmp_path.iterdir()] == [old]
+
+
+def interrupted(content: bytes, sent: int) -> Answer:
+    """Return an answer that breaks off after some bytes."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    return lambda wire: (wire.send(head + content[:sent]), wire.reset())[-1]
+
+
+def rest(content: bytes, start: int) -> Answer:
+    return reply(206, content[start:], content_range=f"bytes {start}-{len(content) - 1}/{len(content)}")
+
+
+def test_an_interrupted_download_continues_where_it_broke(
+    api: ScriptedServer, store: ScriptedServer, client: Client, pauses: list[float], tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 4096
+    half = 2 * 256 * 1024
+    store.then(interrupted(content, 0), interrupted(content, half), reset, page(503), rest(content, half))
+    api.then(*(reply(307, location=f"{store.url}/object?sig={n}") for n in range(5)))
+    counts: list[int] = []
+    client.save("run_1", "a", tmp_path / "a", on_bytes=counts.append)
+    assert (tmp_path / "a").read_bytes() == content
+    assert [request.headers.get("range") for request in store.requests] == [None, None, *["bytes=524288-"] * 3]
+    assert store.targets == [f"/object?sig={n}" for n in range(5)]
+    assert (counts, counts[-1]) == (sorted(counts), len(content))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(200, b"x" * 300_000),
+        reply(206, b"x" * 300_000, content_range="bytes 0-299999/300000"),
+        reply(206, b"x" * 300_000),
+    ],
+)
+def test_another_part_than_the_missing_one_is_an_error(
+    store: ScriptedServer, client: Client, pauses: list[float], answer: Answer
+) -> None:
+    store.then(interrupted(b"x" * 600_000, 300_000), answer)
+    with pytest.raises(ProtocolError):
+        client.read_bytes("run_1", "a")
+
+
+def test_a_file_that_is_replaced_meanwhile_is_an_error(
+    api: ScriptedServer, store: ScriptedServer, client: Client, pauses: list[float]
+) -> None:
+    store.then(interrupted(b"x" * 600_000, 300_000))
+    api.then(reply(307, location=f"{store.url}/one"), reply(307, location=f"{store.url}/other"))
+    with pytest.raises(ClientError, match=r"^'a' was replaced while it was fetched$"):
+        client.read_bytes("run_1", "a")
+
+
+def test_a_download_that_makes_no_progress_ends(store: ScriptedServer, client: Client, pauses: list[float]) -> None:
+    store.always = interrupted(b"x" * 10, 0)
+    with pytest.raises(Unreachable):
+        client.read_bytes("run_1", "a")
+    assert len(store.requests) == 5
+
+
+def test_a_file_is_read_as_bytes_and_as_text(store: ScriptedServer, client: Client) -> None:
+    store.always = reply(200, "é\r\n".encode())
+    assert client.read_bytes("run_1", "a") == "é\r\n".encode()
+    assert client.read_text("run_1", "a") == "é\r\n"
+    store.always = reply(200, b"\xe9")
+    assert client.read_text("run_1", "a", encoding="latin-1") == "é"
+    with pytest.raises(UnicodeDecodeError):
+        client.read_text("run_1", "a")
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from edge_api.settings import ApiSettings
 from infra.contract.files import FileEntry
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
-from swissbrain import ApiError, Client, stream
+from swissbrain import ApiError, Client, log_position
 from swissbrain.models import Event, Gap, PlanStep
+from tests.client.both_clients import Connect
 from tests.client.scripted_server import ScriptedServer, reply
 from tests.edge.stack import STREAM_KEY, TOKENS, Files, SimulatedWorker, note, serve
 from tests.support.redis import gateway, valkey_server
@@ -83,8 +84,8 @@ def worker(real: Real) -> SimulatedWorker:
 
 
 @pytest.fixture
-def ada(real: Real, worker: SimulatedWorker) -> Iterator[Client]:
-    with Client(real.url, TOKENS["ada"]) as client:
+def ada(real: Real, worker: SimulatedWorker, connect: Connect) -> Iterator[Client]:
+    with connect(real.url, TOKENS["ada"]) as client:
         yield client
 
 
@@ -139,7 +140,7 @@ def test_a_log_is_read_over_several_pages(
 def test_a_log_is_followed_to_its_end_over_streams_that_end_early(
     real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "MAX_PAUSE_S", 0.02)
+    monkeypatch.setattr(log_position, "MAX_PAUSE_S", 0.02)
     run_id = ada.create_run(plan=PLAN).run_id
     seen: list[Event | Gap] = []
 
@@ -232,9 +233,9 @@ def test_malformed_run_ids_are_not_found(ada: Client, run_id: str) -> None:
         assert caught.value.status in {404, 405}
 
 
-def test_wrong_tokens_and_missing_scopes_are_rejected(real: Real, worker: SimulatedWorker) -> None:
+def test_wrong_tokens_and_missing_scopes_are_rejected(real: Real, worker: SimulatedWorker, connect: Connect) -> None:
     for token, status in [("unknown", 401), (TOKENS["reader"], 403)]:
-        with Client(real.url, token) as client, pytest.raises(ApiError) as caught:
+        with connect(real.url, token) as client, pytest.raises(ApiError) as caught:
             client.create_run(prompt="x")
         assert caught.value.status == status
 

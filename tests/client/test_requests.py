@@ -11,8 +11,9 @@ from types import MappingProxyType
 import pytest
 
 from swissbrain import ApiError, Client, ClientError, Unreachable
+from swissbrain.messages import ATTEMPTS, _http_date
 from swissbrain.models import PlanStep
-from swissbrain.transport import ATTEMPTS, _http_date
+from tests.client.both_clients import Connect
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,
@@ -179,20 +180,23 @@ def test_an_error_response_of_a_proxy_is_an_api_error(api: ScriptedServer, clien
     assert (caught.value.kind, caught.value.field, caught.value.run_status) == ("", None, None)
 
 
-def test_a_silent_server_times_out(api: ScriptedServer, pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("swissbrain.transport.ATTEMPTS", 2)
+def test_a_silent_server_times_out(
+    api: ScriptedServer, connect: Connect, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("_sync", "_async"):
+        monkeypatch.setattr(f"swissbrain.{kind}.transport.ATTEMPTS", 2)
     api.always = silent
     with (
-        Client(api.url, TOKEN, timeout_s=0.2) as client,
-        pytest.raises(Unreachable, match=r"^cannot reach the API at http.*: timed out$"),
+        connect(api.url, TOKEN, timeout_s=0.2) as client,
+        pytest.raises(Unreachable, match=r"^cannot reach the API at http.*: (timed out|ReadTimeout)$"),
     ):
         client.queue()
     assert len(api.requests) == 2
 
 
-def test_the_base_url_may_have_a_path(api: ScriptedServer) -> None:
+def test_the_base_url_may_have_a_path(api: ScriptedServer, connect: Connect) -> None:
     api.always = ok(run())
-    with Client(f"{api.url}/of/the/api/", TOKEN) as client:
+    with connect(f"{api.url}/of/the/api/", TOKEN) as client:
         client.get_run("a")
     assert api.targets == ["/of/the/api/agent/runs/a"]
 
@@ -206,7 +210,7 @@ def test_a_client_may_be_shared_between_threads(api: ScriptedServer, client: Cli
     assert {request.json["prompt"] for request in api.requests} == {str(number) for number in range(40)}
 
 
-def test_one_client_follows_any_number_of_logs(api: ScriptedServer) -> None:
+def test_one_client_follows_any_number_of_logs(api: ScriptedServer, connect: Connect) -> None:
     """Follow more logs than httpx allows connections by default, and still send another request."""
     count = 120
     following = threading.Barrier(count + 1)
@@ -224,7 +228,7 @@ def test_one_client_follows_any_number_of_logs(api: ScriptedServer) -> None:
 
     going_on = threading.Event()
     api.always = sse(event(1), hold, end(1))
-    with Client(api.url, TOKEN, timeout_s=20, patience_s=0) as client, ThreadPoolExecutor(count) as pool:
+    with connect(api.url, TOKEN, timeout_s=20, patience_s=0) as client, ThreadPoolExecutor(count) as pool:
         followers = [pool.submit(follow, client) for _ in range(count)]
         following.wait(60)
         api.always = ok(run())

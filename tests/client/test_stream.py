@@ -6,8 +6,9 @@ from itertools import count
 
 import pytest
 
-from swissbrain import ApiError, Client, ProtocolError, Unreachable, stream
+from swissbrain import ApiError, Client, ProtocolError, Unreachable, log_position
 from swissbrain.models import Event, Gap
+from tests.client.both_clients import Connect
 from tests.client.scripted_server import (
     TOKEN,
     Answer,
@@ -36,8 +37,8 @@ def notes() -> list[str]:
 
 
 @pytest.fixture
-def client(api: ScriptedServer, notes: list[str]) -> Iterator[Client]:
-    with Client(api.url, TOKEN, timeout_s=20, notify=notes.append) as made:
+def client(api: ScriptedServer, connect: Connect, notes: list[str]) -> Iterator[Client]:
+    with connect(api.url, TOKEN, timeout_s=20, notify=notes.append) as made:
         yield made
 
 
@@ -96,21 +97,21 @@ def test_retry_after_delays_the_next_connection(api: ScriptedServer, client: Cli
     api.then(page(503, retry_after="17"), problem(429, "slowly"), sse(end(0)))
     assert follow(client) == []
     assert pauses[0] == 17
-    assert pauses[1] <= stream.MAX_PAUSE_S
+    assert pauses[1] <= log_position.MAX_PAUSE_S
 
 
 def test_connections_without_events_back_off(api: ScriptedServer, client: Client, pauses: list[float]) -> None:
     api.then(*[sse(ends=reset)] * 12, sse(end(0)))
     assert follow(client) == []
     assert pauses[0] <= 0.1
-    assert all(stream.MAX_PAUSE_S / 2 <= pause <= stream.MAX_PAUSE_S for pause in pauses[8:])
+    assert all(log_position.MAX_PAUSE_S / 2 <= pause <= log_position.MAX_PAUSE_S for pause in pauses[8:])
 
 
 @pytest.mark.parametrize("field", ["0", "-5", "-" + "9" * 400, "9" * 400, "soon", "2000"])
 def test_the_retry_field_is_bounded(api: ScriptedServer, client: Client, pauses: list[float], field: str) -> None:
     api.then(sse(f"retry: {field}\n".encode(), event(1)), sse(event(2), end(2)))
     assert follow(client) == [1, 2]
-    assert stream.MIN_PAUSE_S <= pauses[0] <= stream.MAX_PAUSE_S
+    assert log_position.MIN_PAUSE_S <= pauses[0] <= log_position.MAX_PAUSE_S
     assert field != "2000" or pauses == [2]
 
 
@@ -135,7 +136,7 @@ def test_each_event_resets_holes_and_losses(api: ScriptedServer, client: Client,
     api.then(*(sse(event(seq), event(seq + 2), ends=reset) for seq in range(1, 20)), sse(event(20), end(20)))
     assert follow(client) == [*range(1, 21)]
     assert len(pauses) == 19
-    assert max(pauses) <= stream.MIN_PAUSE_S
+    assert max(pauses) <= log_position.MIN_PAUSE_S
 
 
 @pytest.mark.parametrize("broken", [sse(event(1), event(3)), sse(event(1), gap(3, 5)), sse(event(1), end(2))])
@@ -147,7 +148,7 @@ def test_events_that_stay_missing_are_a_protocol_error(
     with pytest.raises(ProtocolError, match=r"the stream lacks the events 2 to 2$"):
         got.extend(client.events("run_1"))
     assert [item.seq for item in got if isinstance(item, Event)] == [1]
-    assert len(api.requests) == stream.MAX_HOLES
+    assert len(api.requests) == log_position.MAX_HOLES
 
 
 def test_an_end_before_the_last_event_is_ignored(api: ScriptedServer, client: Client, pauses: list[float]) -> None:
@@ -196,7 +197,8 @@ def test_data_over_several_lines_is_one_event(api: ScriptedServer, client: Clien
 def test_a_silent_connection_is_dead(
     api: ScriptedServer, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SILENCE_S", 1.0)
+    for kind in ("_sync", "_async"):
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 1.0)
     api.then(sse(event(1), ends=silent), silent, sse(event(2), end(2)))
     assert follow(client) == [1, 2]
     assert api.last_ids == ["0", "1", "1"]
@@ -206,7 +208,8 @@ def test_a_silent_connection_is_dead(
 def test_pings_keep_a_quiet_connection_alive(
     api: ScriptedServer, client: Client, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "SILENCE_S", 5.0)
+    for kind in ("_sync", "_async"):
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 5.0)
     quiet = threading.Event()
 
     def pause(_: object) -> None:
@@ -222,7 +225,7 @@ def test_an_api_that_stays_unreachable_is_an_error_after_patience_s(
     api: ScriptedServer, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(1000.0, 90.0)
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("swissbrain.log_position.monotonic", lambda: next(clock))
     api.then(sse(event(1), ends=reset))
     api.always = problem(503, "no Redis")
     with pytest.raises(Unreachable, match=r"^no Redis$"):
@@ -231,9 +234,9 @@ def test_an_api_that_stays_unreachable_is_an_error_after_patience_s(
     assert len(notes) == 1
 
 
-def test_a_slow_reader_causes_no_outage(api: ScriptedServer) -> None:
+def test_a_slow_reader_causes_no_outage(api: ScriptedServer, connect: Connect) -> None:
     api.then(sse(event(1), event(2), ends=reset), sse(event(3), end(3)))
-    with Client(api.url, TOKEN, patience_s=0.2) as client:
+    with connect(api.url, TOKEN, patience_s=0.2) as client:
         got = []
         items = client.events("run_1")
         threading.Event().wait(0.3)
@@ -243,9 +246,9 @@ def test_a_slow_reader_causes_no_outage(api: ScriptedServer) -> None:
     assert len(got) == 3
 
 
-def test_the_first_loss_is_final_without_patience(api: ScriptedServer, notes: list[str]) -> None:
+def test_the_first_loss_is_final_without_patience(api: ScriptedServer, connect: Connect, notes: list[str]) -> None:
     api.then(sse(event(1), ends=reset))
-    with Client(api.url, TOKEN, patience_s=0, notify=notes.append) as client, pytest.raises(Unreachable):
+    with connect(api.url, TOKEN, patience_s=0, notify=notes.append) as client, pytest.raises(Unreachable):
         follow(client)
     assert notes == []
 

@@ -20,7 +20,7 @@ import httpx
 import msgspec
 from msgspec import json
 
-from swissbrain.client import Client
+from swissbrain import Client
 from swissbrain.models import Gap
 from tests.browser.browser import Browser, Collected
 from tests.chaos.load import persistent

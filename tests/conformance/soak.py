@@ -22,7 +22,7 @@ from rich.table import Table
 
 from infra.contract.log import Event as StoredEvent
 from infra.workspace import Workspaces
-from swissbrain.client import Client
+from swissbrain import Client
 from swissbrain.models import Event, Gap, Run
 from tests.chaos import faults as chaos
 from tests.chaos.faults import Faults

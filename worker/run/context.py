@@ -166,9 +166,10 @@ class CallContext:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s)
         return await self._executor.execute(command, self._directory, on_line)
 
-    async def output(self, stream: OutputStream, text: str, *, more: bool = False) -> None:
+    async def output(self, stream: OutputStream, text: str, *, more: bool = False, replaces_line: bool = False) -> None:
         """Log a line of output, or a part of it."""
-        await self._context.emitter.emit(ToolOutput(stream=stream, text=text, more=more), step=self._step)
+        output = ToolOutput(stream=stream, text=text, more=more, replaces_line=replaces_line)
+        await self._context.emitter.emit(output, step=self._step)
 
     async def message(self, text: str) -> None:
         """Log a message to the people who watch the run."""

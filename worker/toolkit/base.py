@@ -53,8 +53,11 @@ class ToolContext(Protocol):
         """Execute a program in the workspace. Raises ExecutorUnavailable and others, as `Executor.execute`."""
         ...
 
-    async def output(self, stream: OutputStream, text: str, *, more: bool = False) -> None:
-        """Log a line of output live (event `tool.output`), or a part of it: with `more`, the line continues."""
+    async def output(self, stream: OutputStream, text: str, *, more: bool = False, replaces_line: bool = False) -> None:
+        """Log a line of output live (event `tool.output`), or a part of it: with `more`, the line continues.
+
+        `replaces_line`: the line replaces the previous one of the stream.
+        """
         ...
 
     async def message(self, text: str) -> None:

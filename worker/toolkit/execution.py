@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from infra.contract.execution import Execution, Interpreter, OutputStream
+from infra.contract.execution import Execution, Interpreter, LinePart, OutputStream
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 from worker.toolkit.failure import reason_in
@@ -38,14 +38,14 @@ class LoggedOutput:
         """Return whether the log holds only a part of the output."""
         return self._remaining < 0
 
-    async def log_line(self, stream: OutputStream, text: str, more: bool) -> None:
-        """Log one line of output; with `more`, a part of a line that continues."""
-        if self.is_truncated():
-            return
-        self._remaining -= len(text.encode()) + 1
-        if self.is_truncated():
-            text, more = f"… output truncated; complete output: {_output_path(self._context, stream)}", False
-        await self._context.output(stream, text, more=more)
+    async def log_line(self, stream: OutputStream, part: LinePart) -> bool:
+        """Log a line of output, or a part of it. Return False if no further lines are logged."""
+        if not self.is_truncated():
+            self._remaining -= len(part.text.encode()) + 1
+            if self.is_truncated():
+                part = LinePart(f"… output truncated; complete output: {_output_path(self._context, stream)}")
+            await self._context.output(stream, part.text, more=part.more, replaces_line=part.replaces)
+        return not self.is_truncated()
 
 
 async def execute(context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float) -> ExecutionResult:

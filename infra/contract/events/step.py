@@ -71,6 +71,17 @@ class ToolOutput(Splittable, frozen=True, kw_only=True):
 
     stream: Annotated[Literal["stdout", "stderr"], Meta(description="Output stream.")]
     text: Annotated[str, Meta(description="Line without its line end, or a part of it.")]
+    replaces_line: Annotated[
+        bool,
+        Meta(
+            description="Whether this line replaces the previous one of the same step and stream: the program has"
+            " overwritten it, as a progress bar does."
+        ),
+    ] = False
+
+    def position(self, at: int) -> dict[str, bool]:
+        """Return the field of the first part alone."""
+        return {"replaces_line": True} if self.replaces_line and at == 0 else {}
 
 
 class ToolFinished(Truncated, frozen=True, kw_only=True):

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
+from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.options import Follow, Json, RunId
 from swissbrain.cli.output import follow_run, note, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.terminal import plain
 from swissbrain.cli.times import future_ms
-from swissbrain.client import Client
 from swissbrain.models import Run
 
 

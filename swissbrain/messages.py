@@ -1,6 +1,7 @@
-"""HTTP to the API: send one request, retry it where that may help, decode the response."""
+"""Messages of HTTP as values: requests are encoded, responses decoded, and error responses turned into exceptions."""
 
 import math
+import random
 import re
 import time
 from datetime import UTC
@@ -10,9 +11,8 @@ from typing import Any, TypeVar
 
 import httpx
 import msgspec
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState
 
-from swissbrain.environment import open_client
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import Problem
 from swissbrain.request import Request
@@ -20,12 +20,12 @@ from swissbrain.request import Request
 T = TypeVar("T")
 
 ATTEMPTS = 5
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 MAX_RETRY_AFTER_S = 30.0
-MAX_IDLE_CONNECTIONS = 20
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
 _VISIBLE_ASCII = re.compile("[!-~]+")
-_backoff = wait_random_exponential(multiplier=0.2, max=5.0)
+_STORE_CODE = re.compile("<Code>([A-Za-z0-9]{1,100})</Code>")
 
 
 class Busy(Unreachable):
@@ -36,86 +36,63 @@ class Busy(Unreachable):
         self.retry_after_s = retry_after_s
 
 
-class Transport:
-    """Sender of requests with the bearer token. Retries every request, because each endpoint allows a repetition."""
+def check_access(base_url: str, token: str) -> httpx.URL:
+    """Return the address of the API as a URL. Raises ClientError if the address or the token is malformed."""
+    try:
+        # A user name or password in the address is rejected: error messages name the address and must not hold
+        # secrets, and httpx would send the password instead of the token.
+        url = httpx.URL(base_url)
+        if url.userinfo or not _VISIBLE_ASCII.fullmatch(token):
+            raise ValueError
+        url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
+    except (httpx.InvalidURL, ValueError):
+        raise ClientError("the API's address or token is malformed") from None
+    return url
 
-    def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
-        self.base_url = base_url.rstrip("/")
-        try:
-            # A user name or password in the address is rejected: error messages name the address and must not hold
-            # secrets, and httpx would send the password instead of the token.
-            url = httpx.URL(self.base_url)
-            if url.userinfo or not _VISIBLE_ASCII.fullmatch(token):
-                raise ValueError
-            url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
-        except (httpx.InvalidURL, ValueError):
-            raise ClientError("the API's address or token is malformed") from None
-        self.http = open_client(
-            url,
-            base_url=self.base_url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=timeout_s,
-            # Connections in use are not limited, because each followed log holds one.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+
+def encode(request: Request[Any], http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+    """Return the request as `http` sends it. Raises ClientError for a request that cannot be sent."""
+    headers = {}
+    content = None
+    try:
+        if request.json is not None:
+            headers["Content-Type"] = "application/json"
+            content = encode_json(request.json)
+        if request.key is not None:
+            if not _VISIBLE_ASCII.fullmatch(request.key):
+                raise ClientError("an idempotency key consists of visible ASCII characters")
+            headers["Idempotency-Key"] = request.key
+        if request.accept is not None:
+            headers["Accept"] = request.accept
+        timeout = http.timeout.as_dict()
+        if timeout["read"] is not None:
+            timeout["read"] += request.held_s
+        return http.build_request(
+            request.method,
+            request.path,
+            content=content,
+            params=request.params,
+            headers=headers,
+            timeout=httpx.Timeout(**timeout),
         )
+    except (httpx.InvalidURL, UnicodeEncodeError, RecursionError) as exc:
+        raise unsendable(exc) from exc
 
-    def ask(self, request: Request[T]) -> T:
-        """Send a request and return the decoded response. Raises the errors of `send`."""
-        response = self.send(request)
-        try:
-            return msgspec.json.decode(response.content, type=request.response)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise ProtocolError(f"{self.base_url} does not answer as this API does: {exc}") from exc
 
-    def send(self, request: Request[Any]) -> httpx.Response:
-        """Send a request and return the response, which is no error. Redirects are not followed.
+def encode_json(value: object) -> bytes:
+    """Return a value as JSON. Raises ClientError for a number that JSON does not have; UnicodeEncodeError too."""
+    # msgspec encodes only dict; the hook converts other mappings.
+    body = msgspec.to_builtins(value, enc_hook=dict)
+    _check_finite(body, "$")
+    return msgspec.json.encode(body)
 
-        A redirect is an error, unless the request expects one. Raises ApiError, Unreachable, ProtocolError; ClientError
-        for a request that cannot be sent.
-        """
-        retrying = Retrying(
-            retry=retry_if_exception_type(Unreachable), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True
-        )
-        try:
-            response: httpx.Response = retrying(self._send_once, self._encode(request))
-        except ApiError as exc:
-            exc.tries = retrying.statistics["attempt_number"]
-            raise
-        if not (request.redirects and response.status_code == HTTPStatus.TEMPORARY_REDIRECT):
-            raise_for_redirect(response, self.base_url)
-        return response
 
-    def _encode(self, request: Request[Any]) -> httpx.Request:
-        headers = {}
-        content = None
-        try:
-            if request.json is not None:
-                headers["Content-Type"] = "application/json"
-                # msgspec encodes only dict; the hook converts other mappings.
-                body = msgspec.to_builtins(request.json, enc_hook=dict)
-                _check_finite(body, "$")
-                content = msgspec.json.encode(body)
-            if request.key is not None:
-                if not _VISIBLE_ASCII.fullmatch(request.key):
-                    raise ClientError("an idempotency key consists of visible ASCII characters")
-                headers["Idempotency-Key"] = request.key
-            return self.http.build_request(
-                request.method, request.path, content=content, params=request.params, headers=headers
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError, RecursionError) as exc:
-            raise unsendable(exc) from exc
-
-    def _send_once(self, request: httpx.Request) -> httpx.Response:
-        try:
-            response = self.http.send(request)
-        except httpx.RequestError as exc:
-            raise connection_error(self.base_url, exc) from exc
-        raise_for_error(response, self.base_url)
-        return response
-
-    def close(self) -> None:
-        """Close the connections."""
-        self.http.close()
+def decode(response: httpx.Response, request: Request[T], base_url: str) -> T:
+    """Return the decoded body of a response. Raises ProtocolError."""
+    try:
+        return msgspec.json.decode(response.content, type=request.response)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
 
 
 def _check_finite(value: Any, at: str) -> None:
@@ -158,7 +135,28 @@ def raise_for_error(response: httpx.Response, base_url: str) -> None:
         problem = Problem(detail=f"{base_url} answered with HTTP status {status}")
     if status in BUSY:
         raise Busy(problem.detail, _retry_after_s(response))
-    raise ApiError(status, problem.detail, kind=problem.type, field=problem.field, run_status=problem.run_status)
+    raise refusal(status, problem)
+
+
+def refusal(status: int, problem: Problem) -> ApiError:
+    """Return a problem of the API as an exception."""
+    return ApiError(
+        status,
+        problem.detail,
+        kind=problem.type,
+        field=problem.field,
+        run_status=problem.run_status,
+        missing=problem.missing,
+    )
+
+
+def store_refusal(response: httpx.Response, path: str) -> ClientError:
+    """Return the error for an error response of the object store, whose body must have been read."""
+    code = _STORE_CODE.search(response.text)
+    reason = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return Unreachable(reason)
+    return ApiError(response.status_code, reason)
 
 
 def raise_for_redirect(response: httpx.Response, base_url: str) -> None:
@@ -196,7 +194,13 @@ def _http_date(text: str) -> float | None:
         return None
 
 
-def _wait(state: RetryCallState) -> float:
+def retry_pause_s(state: RetryCallState) -> float:
+    """Return the pause before the next try of a request in seconds, for tenacity."""
     failure = state.outcome.exception() if state.outcome else None
     retry_after_s = failure.retry_after_s if isinstance(failure, Busy) else 0.0
-    return max(retry_after_s, _backoff(state))
+    return max(retry_after_s, pause_s(state.attempt_number))
+
+
+def pause_s(tries: int) -> float:
+    """Return the pause after a number of failed tries in seconds: random, and doubled with each."""
+    return min(FIRST_PAUSE_S * 2.0**tries, MAX_PAUSE_S) * random.random()  # noqa: S311

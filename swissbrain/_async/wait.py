@@ -1,0 +1,41 @@
+"""Waiting for a run, by requests that the API holds back until the run has ended."""
+
+import time
+
+from swissbrain import endpoints
+from swissbrain._async.transport import AsyncTransport
+from swissbrain.concurrency import async_sleep
+from swissbrain.errors import Unreachable, WaitTimeout
+from swissbrain.models import Run
+
+HELD_S = 20
+MIN_INTERVAL_S = 0.5
+"""Time between two requests at least, for an API that does not hold them back."""
+
+
+async def wait(api: AsyncTransport, run_id: str, timeout_s: float | None, patience_s: float) -> Run:
+    """Return the run when it has ended or waits for input. Raises WaitTimeout, Unreachable, ApiError."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    away_since: float | None = None
+    while True:
+        asked = time.monotonic()
+        left_s = HELD_S if deadline is None else min(HELD_S, int(deadline - asked))
+        # The API accepts whole seconds only.
+        request = endpoints.wait_for_run(run_id, left_s) if left_s >= 1 else endpoints.get_run(run_id)
+        try:
+            run = await api.ask(request)
+        except Unreachable:
+            away_since = asked if away_since is None else away_since
+            now = time.monotonic()
+            if now - away_since >= patience_s or (deadline is not None and now >= deadline):
+                raise
+        else:
+            away_since = None
+            if run.ended or run.status == "waiting":
+                return run
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(run, timeout_s or 0.0)
+        next_s = asked + MIN_INTERVAL_S
+        if deadline is not None:
+            next_s = min(next_s, deadline)
+        await async_sleep(max(0.0, next_s - time.monotonic()))

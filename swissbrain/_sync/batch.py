@@ -1,0 +1,56 @@
+# Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
+"""Creation of many runs, in batches that the API accepts."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from swissbrain import endpoints
+from swissbrain._sync.transport import Transport
+from swissbrain.concurrency import sleep
+from swissbrain.errors import ApiError, ProtocolError
+from swissbrain.messages import ATTEMPTS, BUSY, pause_s, refusal
+from swissbrain.models import BatchResult, Problem, Run
+from swissbrain.plan import NewRun
+
+
+def create_many(api: Transport, runs: Sequence[NewRun | Mapping[str, Any]]) -> list[Run | ApiError]:
+    """Create runs; return for each, in order, the run or the refusal. Raises the errors of a whole batch."""
+    created: list[Run | ApiError] = []
+    for batch in endpoints.batches([endpoints.batch_entry(run) for run in runs]):
+        created += _create(api, batch)
+    return created
+
+
+def _create(api: Transport, batch: Sequence[msgspec.Raw]) -> list[Run | ApiError]:
+    results = _ask(api, batch)
+    for tries in range(1, ATTEMPTS):
+        # Each run has an idempotency key: sending it again creates no second one.
+        again = [index for index, result in enumerate(results) if result.status in BUSY]
+        if not again:
+            break
+        sleep(pause_s(tries))
+        for index, result in zip(again, _ask(api, [batch[index] for index in again]), strict=True):
+            results[index] = result
+    return [_outcome(result) for result in results]
+
+
+def _ask(api: Transport, batch: Sequence[msgspec.Raw]) -> list[BatchResult]:
+    try:
+        results = (api.ask(endpoints.create_batch(batch))).results
+    except ApiError as exc:
+        # A run that is too large for any request is alone in its batch.
+        if len(batch) == 1 and exc.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return [BatchResult(status=exc.status, problem=Problem(detail=exc.detail, type=exc.kind))]
+        raise
+    if len(results) != len(batch):
+        raise ProtocolError(f"{api.base_url} answered for {len(results)} of {len(batch)} runs")
+    return results
+
+
+def _outcome(result: BatchResult) -> Run | ApiError:
+    if result.run is not None:
+        return result.run
+    return refusal(result.status, result.problem or Problem(detail=f"HTTP status {result.status}"))

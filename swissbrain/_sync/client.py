@@ -1,0 +1,66 @@
+# Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
+"""Client of the HTTP API."""
+
+from collections.abc import Callable
+from typing import Self
+
+from swissbrain._sync.files import FileMethods
+from swissbrain._sync.logs import LogMethods
+from swissbrain._sync.runs import RunMethods
+from swissbrain._sync.transport import Transport
+from swissbrain.access import find_access
+
+TIMEOUT_S = 30.0
+PATIENCE_S = 300.0
+
+
+class Client(RunMethods, LogMethods, FileMethods):
+    """Client of the API at `base_url` with a bearer token. May be shared between threads.
+
+    Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if
+    the response does not come from this API. Requests are retried where that may help; no request takes effect twice.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+        notify: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        """Prepare the connections; raises ClientError for an address or a token that is malformed.
+
+        `timeout_s` bounds each request; `patience_s` bounds how long `events` and `wait` retry while the API is
+        unreachable. `notify` receives a line when the connection of a followed log is lost, and when it is restored.
+        """
+        self._api = Transport(base_url, token, timeout_s)
+        self._patience_s = patience_s
+        self._notify = notify
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        patience_s: float = PATIENCE_S,
+        notify: Callable[[str], None] = lambda _line: None,
+    ) -> Self:
+        """Return a client for the API that SWISSBRAIN_API_URL and SWISSBRAIN_TOKEN name, else for the dev stack.
+
+        The dev stack is the one started in the current folder or in a folder above it. Raises ClientError if there is
+        neither.
+        """
+        access = find_access()
+        return cls(access.url, access.token, timeout_s=timeout_s, patience_s=patience_s, notify=notify)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._api.close()

@@ -1,0 +1,157 @@
+# Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
+"""Contents of files, which go to and come from the object store. The token is never sent to the object store."""
+
+import hashlib
+import secrets
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+
+from swissbrain import endpoints
+from swissbrain._sync.transport import Transport
+from swissbrain.concurrency import call, sleep
+from swissbrain.contents import CHUNK_BYTES, OnBytes, hash_part, ignore, open_content, read_part
+from swissbrain.environment import open_client
+from swissbrain.errors import ClientError, ProtocolError, Unreachable
+from swissbrain.messages import ATTEMPTS, pause_s, raise_for_redirect, store_refusal
+from swissbrain.models import InputFile, UploadTarget
+
+
+def upload(api: Transport, run_id: str, path: str, content: Path | bytes, on_bytes: OnBytes = ignore) -> InputFile:
+    """Announce a file and send its content, again if the connection breaks. Raises OSError too."""
+    with call(partial(open_content, content)) as source:
+        sha256 = hashlib.sha256()
+        size = tries = 0
+        while count := call(partial(hash_part, source, sha256)):
+            size += count
+        while True:
+            # The same content gets the same place in the store, so that sending it twice has the effect of once.
+            file = api.ask(endpoints.announce_upload(run_id, path, size, sha256.hexdigest()))
+            if file.upload is None:
+                raise ProtocolError(f"{api.base_url} does not say where to send '{path}'")
+            try:
+                _send(api, path, file.upload, source, size, on_bytes)
+            except Unreachable:
+                tries += 1
+                if tries == ATTEMPTS:
+                    raise
+                sleep(pause_s(tries))
+            else:
+                return file
+
+
+def _send(
+    api: Transport,
+    path: str,
+    target: UploadTarget,
+    source: BinaryIO,
+    size: int,
+    on_bytes: OnBytes,
+) -> None:
+    def body() -> Generator[bytes, None, None]:
+        sent = 0
+        while sent < size:
+            part = call(partial(read_part, source, sent, size))
+            yield part
+            sent += len(part)
+            on_bytes(sent)
+
+    url = httpx.URL(target.url)
+    headers = {**target.headers, "Content-Length": str(size)}
+    try:
+        with open_client(url, timeout=api.http.timeout) as http:
+            answer = http.request(target.method, url, headers=headers, content=body() if size else b"")
+    except httpx.RequestError as exc:
+        reason = str(exc) or type(exc).__name__
+        raise Unreachable(f"cannot send '{path}' to {url.host}: {reason}") from exc
+    if answer.status_code != HTTPStatus.OK:
+        raise store_refusal(answer, path)
+
+
+def download(api: Transport, run_id: str, path: str, to: BinaryIO, on_bytes: OnBytes) -> None:
+    """Write the content of a file to `to`; after a lost connection, continue where it broke."""
+    place = ""
+    got = tries = 0
+    while True:
+        store = _locate(api, run_id, path)
+        # The place of a file in the store has one content for ever; only the signature in the query changes.
+        if got and store.path != place:
+            raise ClientError(f"'{path}' was replaced while it was fetched")
+        place = store.path
+        before = got
+        try:
+            with closing(_fetch(api, path, store, got)) as chunks:
+                for chunk in chunks:
+                    call(partial(to.write, chunk))
+                    got += len(chunk)
+                    on_bytes(got)
+        except Unreachable:
+            tries = 1 if got > before else tries + 1
+            if tries == ATTEMPTS:
+                raise
+            sleep(pause_s(tries))
+        else:
+            return
+
+
+def _locate(api: Transport, run_id: str, path: str) -> httpx.URL:
+    response = api.send(endpoints.get_file(run_id, path))
+    if response.next_request is None:
+        raise ProtocolError(f"{api.base_url} does not say where '{path}' is stored")
+    if response.next_request.url.path == response.request.url.path:
+        # Not the store, but the same file of the API at another address, such as https:// instead of http://.
+        raise_for_redirect(response, api.base_url)
+    return response.next_request.url
+
+
+def _fetch(api: Transport, path: str, store: httpx.URL, start: int) -> Generator[bytes, None, None]:
+    """Yield the content of a file from the byte `start` on."""
+    # A new request without the client's headers: following the redirect, httpx would keep the token for a store at the
+    # address of the API. Compressed content could not be continued at a byte.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    expected = HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK
+    try:
+        with (
+            open_client(store, timeout=api.http.timeout) as http,
+            http.stream("GET", store, headers=headers) as content,
+        ):
+            if content.is_error:
+                content.read()
+                raise store_refusal(content, path)
+            # Also 204 is no error, but its body is not the file; and 206 could be another part of it.
+            if content.status_code != expected or (
+                start and not content.headers.get("content-range", "").startswith(f"bytes {start}-")
+            ):
+                raise ProtocolError(f"the object store answered with HTTP status {content.status_code} for '{path}'")
+            for chunk in content.iter_bytes(CHUNK_BYTES):
+                yield chunk
+    except httpx.RequestError as exc:
+        reason = str(exc) or type(exc).__name__
+        raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason}") from exc
+
+
+def save(api: Transport, run_id: str, path: str, to: Path, on_bytes: OnBytes) -> None:
+    """Write the content of a file to the file `to`: replace it as a whole, or leave the old one. Raises OSError too."""
+    if to.exists() and not to.is_file():
+        # A device or a pipe is written to; replacing it by a regular file would remove it.
+        with call(lambda: to.open("wb")) as device:
+            download(api, run_id, path, device, on_bytes)
+        return
+    # The temporary file is in the same folder, because a file can be replaced atomically only within a file system.
+    partial_file = to.with_name(f".swissbrain-{secrets.token_hex(8)}")
+    try:
+        content = partial_file.open("xb")
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(to)) from exc
+    try:
+        with content:
+            download(api, run_id, path, content, on_bytes)
+        partial_file.replace(to)
+    except BaseException:
+        partial_file.unlink(missing_ok=True)
+        raise

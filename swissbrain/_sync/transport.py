@@ -1,0 +1,80 @@
+# Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
+"""HTTP to the API: send one request, retry it where that may help, decode the response."""
+
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from swissbrain.concurrency import sleep
+from swissbrain.environment import open_client
+from swissbrain.errors import ApiError, Unreachable
+from swissbrain.messages import (
+    ATTEMPTS,
+    check_access,
+    connection_error,
+    decode,
+    encode,
+    raise_for_error,
+    raise_for_redirect,
+    retry_pause_s,
+)
+from swissbrain.request import Request
+
+T = TypeVar("T")
+
+MAX_IDLE_CONNECTIONS = 20
+
+
+class Transport:
+    """Sender of requests with the bearer token. Retries every request, because each endpoint allows a repetition."""
+
+    def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.http = open_client(
+            check_access(self.base_url, token),
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=timeout_s,
+            # Connections in use are not limited, because each followed log holds one.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+        )
+
+    def ask(self, request: Request[T]) -> T:
+        """Send a request and return the decoded response. Raises the errors of `send`."""
+        return decode(self.send(request), request, self.base_url)
+
+    def send(self, request: Request[Any]) -> httpx.Response:
+        """Send a request and return the response, which is no error. Redirects are not followed.
+
+        A redirect is an error, unless the request expects one. Raises ApiError, Unreachable, ProtocolError; ClientError
+        for a request that cannot be sent.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type(Unreachable),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=retry_pause_s,
+            sleep=sleep,
+            reraise=True,
+        )
+        try:
+            response: httpx.Response = retrying(self._send_once, encode(request, self.http))
+        except ApiError as exc:
+            exc.tries = retrying.statistics["attempt_number"]
+            raise
+        if not (request.redirects and response.status_code == HTTPStatus.TEMPORARY_REDIRECT):
+            raise_for_redirect(response, self.base_url)
+        return response
+
+    def _send_once(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = self.http.send(request)
+        except httpx.RequestError as exc:
+            raise connection_error(self.base_url, exc) from exc
+        raise_for_error(response, self.base_url)
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.http.close()

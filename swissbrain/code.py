@@ -1,0 +1,31 @@
+"""Steps that run a program: `code.python(Path("report.py"))` or `code.python("print(1)")`.
+
+A Path is a file of this machine, which is read now; text is the program itself.
+"""
+
+from pathlib import Path
+
+from swissbrain.models import PlanStep
+from swissbrain.plan import step
+
+
+def python(source: Path | str, *, timeout_s: float | None = None, name: str | None = None) -> PlanStep:
+    """Return the step that runs a Python program; it is killed after `timeout_s` seconds. Raises OSError too."""
+    return _code("python", source, timeout_s, name)
+
+
+def node(source: Path | str, *, timeout_s: float | None = None, name: str | None = None) -> PlanStep:
+    """Return the step that runs a JavaScript program with Node.js, as `python` does for Python."""
+    return _code("node", source, timeout_s, name)
+
+
+def bash(source: Path | str, *, timeout_s: float | None = None, name: str | None = None) -> PlanStep:
+    """Return the step that runs a Bash script, as `python` does for a Python program."""
+    return _code("bash", source, timeout_s, name)
+
+
+def _code(language: str, source: Path | str, timeout_s: float | None, name: str | None) -> PlanStep:
+    if isinstance(source, Path):
+        name = source.name if name is None else name
+        source = source.read_text(encoding="utf-8-sig")
+    return step("code", name, language=language, source=source, timeout_s=timeout_s)

@@ -1,0 +1,69 @@
+"""Plans: a function for each tool, which returns the step that calls it.
+
+plan = [file_write("names.txt", "Ada\\nGrace\\n"), shell("sort names.txt"), code.python(Path("report.py"))]
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from swissbrain.models import PlanStep
+
+Plan = PlanStep | Mapping[str, Any] | Sequence[PlanStep | Mapping[str, Any]]
+"""Plan as the client accepts it: one step or several. A mapping has the fields of PlanStep."""
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """Run to be created by `create_many`; the fields are the arguments of `create_run`."""
+
+    plan: Plan | None = None
+    prompt: str | None = None
+    start: bool = True
+    priority: int | None = None
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+    metadata: Mapping[str, str] | None = None
+    delay_s: float | None = None
+    start_at_ms: int | None = None
+    queue_ttl_s: float | None = None
+    idempotency_key: str | None = None
+
+
+def shell(command: str, *, timeout_s: float | None = None, name: str | None = None) -> PlanStep:
+    """Return the step that runs a command line with `sh`; the program is killed after `timeout_s` seconds."""
+    return step("shell", name, command=command, timeout_s=timeout_s)
+
+
+def file_write(path: str, content: str | bytes, *, name: str | None = None) -> PlanStep:
+    """Return the step that writes a file of up to 1,000,000 characters; upload larger ones."""
+    if isinstance(content, bytes):
+        text = base64.b64encode(content).decode()
+        return step("file_write", name, path=path, content=text, encoding="base64")
+    return step("file_write", name, path=path, content=content)
+
+
+def file_read(path: str, *, max_bytes: int | None = None, name: str | None = None) -> PlanStep:
+    """Return the step that reads a text file; its content is the result of the step."""
+    return step("file_read", name, path=path, max_bytes=max_bytes)
+
+
+def file_list(path: str | None = None, *, name: str | None = None) -> PlanStep:
+    """Return the step that lists the files of a folder, or of the whole workspace."""
+    return step("file_list", name, path=path)
+
+
+def file_delete(path: str, *, name: str | None = None) -> PlanStep:
+    """Return the step that deletes a file."""
+    return step("file_delete", name, path=path)
+
+
+def message(text: str, *, name: str | None = None) -> PlanStep:
+    """Return the step that logs a message for the people who watch the run."""
+    return step("message", name, text=text)
+
+
+def step(tool: str, name: str | None = None, **args: Any) -> PlanStep:
+    """Return the step that calls any tool; arguments that are None are left to the default of the tool."""
+    return PlanStep(tool=tool, name=name, args={key: value for key, value in args.items() if value is not None})
