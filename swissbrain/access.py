@@ -8,7 +8,8 @@ from pathlib import Path
 from swissbrain.errors import ClientError
 
 URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
-DEV_ENV = Path(".swissbrain") / "dev.env"
+FOLDER, DEV = Path(".swissbrain"), "dev"
+MAX_FILE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,33 @@ def find_access() -> Access:
 
     Raises ClientError.
     """
-    variables: Mapping[str, str] = os.environ
-    source = "the environment"
     # Both values come from one source: a token must not be sent to an API that it does not belong to.
-    if not variables.get(URL):
-        path = next(_dev_envs(), None)
-        if path is None:
-            raise ClientError(
-                f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or in one above it"
-            )
-        variables, source = _read(path), str(path)
+    if os.environ.get(URL):
+        return _access(os.environ, "the environment")
+    for path in env_files(DEV):
+        return read_access(path)
+    raise ClientError(
+        f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or in one above it"
+    )
+
+
+def read_access(path: Path) -> Access:
+    """Return the access in a file such as `.swissbrain/dev.env`. Raises ClientError."""
+    return _access(_read(path), str(path))
+
+
+def _access(variables: Mapping[str, str], source: str) -> Access:
     missing = [name for name in (URL, TOKEN) if not variables.get(name)]
     if missing:
         raise ClientError(f"{missing[0]} is not set in {source}")
     return Access(variables[URL], variables[TOKEN], source)
 
 
-def _dev_envs() -> Iterator[Path]:
+def env_files(name: str) -> Iterator[Path]:
+    """Yield the files `.swissbrain/NAME.env` of this folder and of those above it, the nearest first."""
     here = Path.cwd()
     for folder in (here, *here.parents):
-        path = folder / DEV_ENV
+        path = folder / FOLDER / f"{name}.env"
         try:
             owner = path.stat().st_uid
         except OSError:
@@ -56,7 +64,8 @@ def _dev_envs() -> Iterator[Path]:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            lines = file.read(MAX_FILE_BYTES).decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as exc:
         raise ClientError(f"cannot read {path}: {exc}") from None
     return {name: value for name, _, value in (line.partition("=") for line in lines)}

@@ -9,6 +9,7 @@ from infra.contract.files import DirectoryFiles, FileChanges
 
 Interpreter: TypeAlias = Literal["sh", "bash", "python", "node"]
 OutputStream: TypeAlias = Literal["stdout", "stderr"]
+LineEnd: TypeAlias = Literal["\n", "\r\n", ""]
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,13 @@ class LinePart(NamedTuple):
     """Line of output without its end, or a part of it.
 
     `more`: the next part continues the line. `replaces`: the line replaces the previous one of the same stream, which
-    the program has overwritten.
+    the program has overwritten. `end`: the end of the line, a line feed, CR LF, or nothing at the end of the output.
     """
 
     text: str
     more: bool = False
     replaces: bool = False
+    end: LineEnd = "\n"
 
 
 OnLine: TypeAlias = Callable[[OutputStream, LinePart], Awaitable[bool]]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from infra.contract.execution import LinePart
+from infra.contract.execution import LineEnd, LinePart
 
 PART_CHARS = 4096
 """Maximum length of a part; a longer line is passed on in several parts. At most 16 KB of UTF-8."""
@@ -35,11 +35,14 @@ class LineSplitter:
         self._is_overwritten = False
         self._state = ""  # the last complete state, unless it was passed on
         self._shown: str | None = None  # the state that was passed on last
+        self._has_return = False  # the output ends with a carriage return: a line feed may follow
         self._text_s = self._shown_s = -SILENCE_S
 
     @property
     def due_s(self) -> float | None:
         """Time at which `due` has a part to pass on; None if it has none until more output comes."""
+        if self._has_return:
+            return self._text_s + SILENCE_S
         if self._state:
             return self._shown_s + STATE_S
         if self._text and self._text != self._shown:
@@ -49,12 +52,14 @@ class LineSplitter:
 
     def feed(self, data: bytes, now_s: float, *, final: bool = False) -> list[LinePart]:
         """Return the lines that are now complete, without line ends. `final` completes the last line too."""
-        *lines, text = (self._text + self._decoder.decode(data, final)).split("\n")
+        held = "\r" if self._has_return else ""
+        *lines, text = (self._text + held + self._decoder.decode(data, final)).split("\n")
         self._text_s = now_s
         parts = [part for line in lines for part in self._end_line(line, now_s)]
-        self._text = self._take_states(text, parts)
+        self._has_return = text.endswith("\r") and not (final or self._is_overwritten)
+        self._text = self._take_states(text[:-1] if self._has_return else text, parts)
         if final and (self._text or self._state or self._is_open):
-            return parts + self._end_line(self._text, now_s)
+            return parts + self._end_line(self._text, now_s, "")
         # Pass on an unfinished long line early: a program may print megabytes without a line end.
         while len(self._text) > PART_CHARS:
             parts.append(self._open_part(self._text[:PART_CHARS]))
@@ -66,6 +71,11 @@ class LineSplitter:
         due_s = self.due_s
         if due_s is None or due_s > now_s:
             return []
+        if self._has_return:
+            self._has_return = False
+            parts: list[LinePart] = []
+            self._text = self._take_states(f"{self._text}\r", parts)
+            return parts + self.due(now_s)
         if self._is_overwritten:
             # The current state may be incomplete as long as the program prints.
             is_silent = bool(self._text) and self._text_s + SILENCE_S <= now_s
@@ -73,9 +83,10 @@ class LineSplitter:
         text, self._text = self._text, ""
         return [self._open_part(text)]
 
-    def _end_line(self, line: str, now_s: float) -> list[LinePart]:
+    def _end_line(self, line: str, now_s: float, end: LineEnd = "\n") -> list[LinePart]:
         parts: list[LinePart] = []
         if "\r" in line:
+            end = "\r\n" if end and line.endswith("\r") else end
             line = self._take_states(line.rstrip("\r"), parts)
         if self._is_overwritten:
             last = line or self._state
@@ -88,7 +99,7 @@ class LineSplitter:
         self._text = self._state = ""
         self._is_open = self._is_overwritten = False
         self._shown = None
-        return parts
+        return [*parts[:-1], parts[-1]._replace(end=end)] if parts else parts
 
     def _take_states(self, text: str, parts: list[LinePart]) -> str:
         """Return the text after the last carriage return, and keep the last state before it."""

@@ -1,11 +1,12 @@
 """The command `swissbrain`.
 
 Exit codes: 0 done, or the run succeeded; 1 the run failed; 2 bad input, a refusal, or an unreachable API, with one
-line on stderr; 3 the run was cancelled; 130 interrupted.
+line on stderr; 3 the run was cancelled; 4 it has not ended; 130 interrupted. `exec` exits with the code of the program.
 """
 
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Annotated
@@ -14,28 +15,33 @@ import typer
 from typer.exceptions import TyperException
 
 from swissbrain.cli.access import profile
-from swissbrain.cli.commands import create, files, keys, logs, queue, runs, transitions
+from swissbrain.cli.commands import create, execute, files, keys, logs, queue, runs, steps, transitions, wait
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.output import USAGE, note
+from swissbrain.cli.program_steps import OrderedCommand
 from swissbrain.cli.server_commands import CommandGroup
 from swissbrain.errors import ClientError
 
 INTERRUPTED = 128 + signal.SIGINT
-COMMANDS = (
-    create.run,
-    logs.logs,
-    runs.runs,
-    runs.show,
-    files.files,
-    transitions.start,
-    transitions.cancel,
-    transitions.retry,
-    create.fork,
-    transitions.delete,
-    queue.queue,
-)
-"""Commands in the order of the help; the name of a function is the name of its command."""
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "run": create.run,
+    "exec": execute.execute,
+    "wait": wait.wait,
+    "logs": logs.logs,
+    "runs": runs.runs,
+    "show": runs.show,
+    "steps": steps.steps,
+    "files": files.files,
+    "start": transitions.start,
+    "resume": transitions.resume,
+    "cancel": transitions.cancel,
+    "retry": transitions.retry,
+    "fork": create.fork,
+    "delete": transitions.delete,
+    "queue": queue.queue,
+}
+"""Commands in the order of the help, by name."""
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -44,8 +50,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in COMMANDS:
-    app.command()(command)
+for name, command in COMMANDS.items():
+    # After the program of `exec`, every word is its argument, also one that looks like an option.
+    settings = {"allow_interspersed_args": name != "exec"}
+    app.command(name, cls=OrderedCommand, context_settings=settings)(command)
 app.add_typer(keys.key, name="key")
 
 

@@ -1,40 +1,24 @@
-"""Address of the API and token of the user: from the environment, a profile, or the dev stack of the current folder."""
+"""Address of the API and token of the user: of a profile, or as the client finds them."""
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from swissbrain import Client
+from swissbrain.access import TOKEN, URL, Access, env_files, find_access, read_access
 from swissbrain.cli.errors import CommandError
 
-URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
-FOLDER, DEV = ".swissbrain", "dev"
-MAX_FILE_BYTES = 64 * 1024
+__all__ = ["TOKEN", "URL", "AccessError", "access", "connect", "fingerprint", "is_dev_stack", "profile", "used"]
+
 FINGERPRINT_CHARS = 12
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class AccessError(CommandError):
-    """Missing address of the API or missing token."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """Address and token, and the place that both come from."""
-
-    url: str
-    token: str = field(repr=False)
-    source: str
-    is_dev_stack: bool = False
-
-    @property
-    def token_name(self) -> str:
-        """Where the token comes from, and the first digits of its SHA-256, by which the API's key list shows it."""
-        return f"{TOKEN} from {self.source}, SHA-256 {fingerprint(self.token)}"
+    """Profile that does not exist."""
 
 
 profile: ContextVar[str | None] = ContextVar("profile", default=None)
@@ -48,70 +32,29 @@ def fingerprint(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:FINGERPRINT_CHARS]
 
 
+def is_dev_stack(found: Access) -> bool:
+    """Return whether the access is that of `swissbrain dev`."""
+    return Path(found.source).name == "dev.env"
+
+
 def connect(notify: Callable[[str], None], **options: float) -> Client:
-    """Return a client for the API of the profile, else of the environment, else of the dev stack of the folder.
+    """Return a client for the API of the profile, else for the one that the client finds.
 
-    The folder is the current one or the nearest above it that has a dev stack. `options`: those of Client. Raises
-    AccessError.
+    `options`: those of Client. Raises AccessError, ClientError.
     """
-    access = find_access()
-    used.set(access)
-    return Client(access.url, access.token, notify=notify, **options)
+    found = access()
+    used.set(found)
+    return Client(found.url, found.token, notify=notify, **options)
 
 
-def find_access() -> Access:
-    """Return the address and the token to use. Raises AccessError."""
-    # Both values come from one source: a token must not be sent to an API that it does not belong to.
+def access() -> Access:
+    """Return the address and the token to use. Raises AccessError, ClientError."""
     name = profile.get()
-    if name is not None:
-        return _of_profile(name)
-    if os.environ.get(URL):
-        return _access(os.environ, "the environment")
-    for path in _files(DEV):
-        return _access(_read(path), str(path), is_dev_stack=True)
-    raise AccessError(
-        f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or above; "
-        "--profile names another source"
-    )
-
-
-def _of_profile(name: str) -> Access:
+    if name is None:
+        return find_access()
     if not _PROFILE.fullmatch(name):
-        raise AccessError(f"'{name}' is not the name of a profile: letters, digits, '.', '_' and '-'")
+        raise AccessError(f"'{name}' is not the name of a profile, which has only letters, digits, '.', '_' and '-'")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "swissbrain" / f"{name}.env"
-    for path in (*_files(name), *([config] if config.is_file() else [])):
-        return _access(_read(path), str(path), is_dev_stack=name == DEV)
-    raise AccessError(f"there is no profile '{name}': neither {FOLDER}/{name}.env here or above, nor {config}")
-
-
-def _files(name: str) -> Iterator[Path]:
-    """Yield the files of this name in `.swissbrain/`, in the current folder and in those above it."""
-    current = Path.cwd()
-    for folder in (current, *current.parents):
-        path = folder / FOLDER / f"{name}.env"
-        # Above the current folder only the user's own files: in a shared folder such as /tmp, somebody else's file
-        # would send what the user runs to an API of theirs.
-        try:
-            if path.is_file() and (folder == current or path.stat().st_uid == os.geteuid()):
-                yield path
-        except OSError:
-            continue
-
-
-def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
-    missing = [name for name in (URL, TOKEN) if not variables.get(name)]
-    if missing:
-        where = "" if source == "the environment" else f" in {source}"
-        raise AccessError(f"{missing[0]} is not set{where}")
-    return Access(variables[URL], variables[TOKEN], source, is_dev_stack)
-
-
-def _read(path: Path) -> dict[str, str]:
-    try:
-        with path.open("rb") as file:
-            lines = file.read(MAX_FILE_BYTES).decode("utf-8").splitlines()
-    except OSError as exc:
-        raise AccessError(f"cannot read {path}: {exc.strerror}") from None
-    except UnicodeDecodeError:
-        raise AccessError(f"cannot read {path}: it is not UTF-8 text; {URL} and {TOKEN} are not set") from None
-    return {name.strip(): value for name, _, value in (each.partition("=") for each in lines)}
+    for path in (*env_files(name), *([config] if config.is_file() else [])):
+        return read_access(path)
+    raise AccessError(f"there is no profile '{name}': neither .swissbrain/{name}.env here or above, nor {config}")

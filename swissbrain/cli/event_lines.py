@@ -9,14 +9,13 @@ from rich.control import Control, ControlType
 from rich.filesize import decimal
 from rich.text import Text
 
-from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, truncate
+from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, timestamp, truncate
 from swissbrain.models import Event, Gap
 
 MAX_ARGS_CHARS = 100
 MAX_UNKNOWN_CHARS = 1000
 """Limit for events of an unknown type, or with unexpected fields."""
 _INDENT = "        "
-_TIME_WIDTH = 12
 
 
 class EventLines:
@@ -28,8 +27,11 @@ class EventLines:
     replaces the one before it is drawn in its place on a terminal, and below it anywhere else.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, timestamps: bool = False) -> None:
+        """`timestamps`: show date and time zone beside the time of day."""
         self._console = console
+        self._time = timestamp if timestamps else clock
+        self._indent = len(self._time(0)) + 2
         self._redraws = console.is_terminal and not console.is_dumb_terminal
         self._open_text: tuple[object, ...] | None = None
         self._last_text: tuple[object, ...] | None = None
@@ -52,7 +54,7 @@ class EventLines:
         if isinstance(item, Gap):
             self._end_line()
             self._last_text = None
-            missing = f"{'':{_TIME_WIDTH}}  events {item.first} to {item.last} are no longer kept"
+            missing = f"{'':{self._indent}}events {item.first} to {item.last} are no longer kept"
             self._console.print(Text(missing, "yellow"), soft_wrap=True)
         elif item.type in _TEXT_STYLES and isinstance(item.data.get("text"), str):
             self._show_text(item, item.data["text"])
@@ -60,7 +62,7 @@ class EventLines:
             self._end_line()
             if item.type != "tool.finished" or item.data.get("status") != "succeeded":
                 self._last_text = None
-                self._print(_format(item))
+                self._print(self._format(item))
 
     def _show_text(self, item: Event, text: str) -> None:
         more = item.data.get("more") is True
@@ -75,7 +77,7 @@ class EventLines:
         replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
         if replaces or self._open_text != text_id:
             self._end_line()
-            line = _format(item)
+            line = self._format(item)
             if replaces and self._last_text == text_id:
                 self._erase_line()
             self._last_text, self._last_line = text_id, ""
@@ -102,9 +104,12 @@ class EventLines:
             self._console.print()
         self._open_text, self._deltas = None, ""
 
+    def _format(self, event: Event) -> Text:
+        return Text.assemble((self._time(event.ts), "dim"), "  ", _describe(event))
+
     def _print(self, line: Text, end: str = "\n") -> None:
         if "\n" in line.plain:  # indented, so that a text of several lines cannot forge other events
-            line = Text(f"\n{'':{_TIME_WIDTH + 2}}").join(line.split("\n", allow_blank=not end))
+            line = Text(f"\n{'':{self._indent}}").join(line.split("\n", allow_blank=not end))
         if self._console.color_system is None:
             # Without colours, writing directly gives the same output as rich in a tenth of the time; logs can be long.
             self._console.file.write(line.plain + end)
@@ -113,12 +118,11 @@ class EventLines:
             self._console.print(line, soft_wrap=True, end=end)
 
 
-def _format(event: Event) -> Text:
+def _describe(event: Event) -> Text:
     try:
-        shown = _FORMATTERS.get(event.type, _unknown)(event, event.data)
+        return _FORMATTERS.get(event.type, _unknown)(event, event.data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        shown = _unknown(event, event.data)
-    return Text.assemble((clock(event.ts), "dim"), "  ", shown)
+        return _unknown(event, event.data)
 
 
 def _run_started(_: Event, data: Mapping[str, Any]) -> Text:

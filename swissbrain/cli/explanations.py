@@ -3,7 +3,7 @@
 import re
 from http import HTTPStatus
 
-from swissbrain.cli.access import URL, used
+from swissbrain.cli.access import TOKEN, URL, fingerprint, is_dev_stack, used
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 
 _STEP = re.compile(r"\$\.plan\[([0-9]+)\]")
@@ -22,11 +22,11 @@ def explain(error: ClientError) -> str:
     if access is None:
         return message
     if isinstance(error, ApiError) and _concerns_token(error):
-        return f"{message} (the token is {access.token_name})"
+        return f"{message} (the token is {TOKEN} from {access.source}, SHA-256 {fingerprint(access.token)})"
     no_route = isinstance(error, ApiError) and error.status == HTTPStatus.NOT_FOUND and error.kind in _NO_KIND
     if no_route or isinstance(error, ProtocolError):
         return f"{message}; is {access.url} the address of the API, without '/agent'? It is {URL} from {access.source}"
-    if isinstance(error, Unreachable) and access.is_dev_stack:
+    if isinstance(error, Unreachable) and is_dev_stack(access):
         return f"{message}; is 'swissbrain dev' running? The address is from {access.source}"
     return message
 

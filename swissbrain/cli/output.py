@@ -12,14 +12,20 @@ from swissbrain.cli.silence import Reason, with_reason
 from swissbrain.cli.terminal import console, plain, printable_json
 from swissbrain.models import Event, Gap
 
-FAILED, USAGE, CANCELLED = 1, 2, 3
+FAILED, USAGE, CANCELLED, NOT_ENDED = 1, 2, 3, 4
 EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
 
 
-def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> None:
-    """Show the log until the run has ended, then exit with the code of its outcome."""
+def follow_run(
+    client: Client, run_id: str, *, as_json: bool, timestamps: bool = False, after: int = 0, **part: Any
+) -> None:
+    """Show the log until the run has ended, then exit with the code of its outcome.
+
+    `part`: the arguments of `Client.events` that select events.
+    """
+    events = client.events(run_id, after=after, **part)
     try:
-        last = show_log(client.events(run_id, after=after), as_json=as_json, reason=Reason(client, run_id))
+        last = show_log(events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id))
     except KeyboardInterrupt:
         note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
@@ -28,11 +34,13 @@ def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> Non
     raise typer.Exit(EXIT_CODES.get(str(outcome or client.get_run(run_id).status), 0))
 
 
-def show_log(items: Iterable[Event | Gap], *, as_json: bool, reason: Reason | None = None) -> Event | Gap | None:
+def show_log(
+    items: Iterable[Event | Gap], *, as_json: bool, timestamps: bool = False, reason: Reason | None = None
+) -> Event | Gap | None:
     """Show events as they arrive; with a reason, also why none arrives. Return the last one, or None if none came."""
     item = None
     screen = console(stderr=True)
-    with EventLines(console()) as lines:
+    with EventLines(console(), timestamps=timestamps) as lines:
         if reason is not None and screen.is_terminal and not screen.is_dumb_terminal:
             items = with_reason(iter(items), reason, screen, lambda: not lines.is_line_open)
         for item in items:
@@ -43,10 +51,23 @@ def show_log(items: Iterable[Event | Gap], *, as_json: bool, reason: Reason | No
     return item
 
 
+def pairs(texts: list[str], option: str) -> dict[str, str]:
+    """Return KEY=VALUE options as a mapping. Raises BadParameter."""
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"'{text}' is not KEY=VALUE", param_hint=option)
+    return dict(text.partition("=")[::2] for text in texts)
+
+
 def print_json(*items: Any) -> None:
     """Print each value as one line of JSON that is safe on a terminal."""
     for item in items:
-        typer.echo(printable_json(msgspec.json.encode(item).decode()))
+        typer.echo(json_line(item))
+
+
+def json_line(item: Any) -> str:
+    """Return a value as one line of JSON that is safe on a terminal."""
+    return printable_json(msgspec.json.encode(item).decode())
 
 
 def note(line: str) -> None:

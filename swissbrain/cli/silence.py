@@ -10,8 +10,8 @@ from typing import TypeVar
 import typer
 from rich.console import Console
 
+from swissbrain import Client
 from swissbrain.cli.terminal import duration, plain, truncate
-from swissbrain.client import Client
 from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap, Run
 

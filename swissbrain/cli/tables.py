@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
 from rich.filesize import decimal
 from rich.text import Text
 
 from swissbrain.cli.layout import Column, Details, Rows
 from swissbrain.cli.terminal import cell, date_time, duration, line, plain, status, truncate
-from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary
+from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary, Step
 
-MAX_PROMPT_CHARS = 1000
+MAX_PROMPT_CHARS = MAX_RESULT_CHARS = 1000
 
 
 def runs_table(runs: Iterable[RunSummary]) -> Rows:
@@ -42,6 +43,32 @@ def _attempt_row(attempt: Attempt) -> list[Text]:
     took = "" if attempt.ended_ms is None else duration(attempt.ended_ms - attempt.started_ms)
     ended = line(attempt.outcome or "goes on")
     return [Text(str(attempt.attempt)), line(attempt.worker), Text(date_time(attempt.started_ms)), Text(took), ended]
+
+
+def steps_table(steps: Iterable[Step]) -> Rows:
+    """Return a table with a row for each step, counted from 1."""
+    columns = [Column("step"), Column("name"), Column("status"), Column("took"), Column("result", flexible=True)]
+    return Rows(columns, map(_step_row, steps))
+
+
+def _step_row(step: Step) -> list[Text]:
+    took = "" if step.duration_ms is None else duration(step.duration_ms)
+    name = line(step.name if step.name in {None, step.tool} else f"{step.name} [{step.tool}]")
+    return [
+        Text(str(step.index + 1)),
+        name if step.name else line(step.tool),
+        status(step.status),
+        Text(took),
+        _result(step),
+    ]
+
+
+def _result(step: Step) -> Text:
+    if step.error is not None:
+        return line(f"{step.error.code}: {step.error.message}")
+    if step.kept is not None:
+        return line(f"in the file {step.kept.rpartition('/files/')[2]}")
+    return line("" if step.result is None else truncate(msgspec.json.encode(step.result).decode(), MAX_RESULT_CHARS))
 
 
 def queue_table(depths: QueueDepths) -> Rows:

@@ -89,6 +89,11 @@ def clock(ms: int) -> str:
     return f"{_local(ms // 1000, '%H:%M:%S')}.{ms % 1000:03}"
 
 
+def timestamp(ms: int) -> str:
+    """Return milliseconds since the epoch as local date and time with the offset of the time zone (ISO 8601)."""
+    return f"{_local(ms // 1000, '%Y-%m-%dT%H:%M:%S')}.{ms % 1000:03}{_local(ms // 1000, '%z')}"
+
+
 @lru_cache(maxsize=16)
 def _local(seconds: int, form: str) -> str:
     try:

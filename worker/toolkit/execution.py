@@ -33,18 +33,29 @@ class LoggedOutput:
     def __init__(self, context: ToolContext) -> None:
         self._context = context
         self._remaining = LOGGED_BYTES
+        self._logged: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
 
     def is_truncated(self) -> bool:
         """Return whether the log holds only a part of the output."""
         return self._remaining < 0
 
+    def has_every_byte(self, ended: Execution) -> bool:
+        """Return whether the lines in the log tell every byte of the output, as a log of plain text does."""
+        if self.is_truncated():
+            return False
+        return all(b"".join(self._logged[name]) == getattr(ended, name).read_bytes() for name in self._logged)
+
     async def log_line(self, stream: OutputStream, part: LinePart) -> bool:
         """Log a line of output, or a part of it. Return False if no further lines are logged."""
         if not self.is_truncated():
-            self._remaining -= len(part.text.encode()) + 1
+            text = part.text.encode()
+            self._remaining -= len(text) + 1
+            self._logged[stream].append(text if part.more else text + part.end.encode())
             if self.is_truncated():
                 part = LinePart(f"… output truncated; complete output: {_output_path(self._context, stream)}")
-            await self._context.output(stream, part.text, more=part.more, replaces_line=part.replaces)
+            await self._context.output(
+                stream, part.text, more=part.more, replaces_line=part.replaces, line_end=part.end
+            )
         return not self.is_truncated()
 
 
@@ -57,7 +68,7 @@ async def execute(context: ToolContext, interpreter: Interpreter, source: str, t
     ended = await context.execute(interpreter, source, timeout_s, output.log_line)
     context.changed(ended.changes)
     with translate_exhaustion():
-        paths = await _store_output(context, ended) if output.is_truncated() else []
+        paths = [] if output.has_every_byte(ended) else await _store_output(context, ended)
         result = ExecutionResult(
             exit_code=ended.exit_code,
             duration_ms=ended.duration_ms,

@@ -78,6 +78,12 @@ class ToolOutput(Splittable, frozen=True, kw_only=True):
             " overwritten it, as a progress bar does."
         ),
     ] = False
+    line_end: (
+        Annotated[
+            Literal["\r\n", ""], Meta(description="End of the line, where it is not a line feed; empty if it has none.")
+        ]
+        | UnsetType
+    ) = UNSET
 
     def position(self, at: int) -> dict[str, bool]:
         """Return the field of the first part alone."""
@@ -100,9 +106,13 @@ class ToolFinished(Truncated, frozen=True, kw_only=True):
     ) = UNSET
     kept: (
         Annotated[
-            Sequence[str], Meta(description="Files with the complete output, if the log holds only a part of it.")
+            Sequence[str],
+            Meta(description="Files with the complete output, if the log does not have it, or not byte for byte."),
         ]
         | UnsetType
+    ) = UNSET
+    exit_code: (
+        Annotated[int, Meta(description="Exit code of the program; 128 + n if signal n ended it.")] | UnsetType
     ) = UNSET
 
 

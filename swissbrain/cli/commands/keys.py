@@ -11,12 +11,13 @@ import msgspec
 import typer
 from rich.text import Text
 
-from swissbrain.cli.access import FINGERPRINT_CHARS, AccessError, find_access
+from swissbrain.cli.access import FINGERPRINT_CHARS, access
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.layout import Column, Rows
 from swissbrain.cli.options import Json
 from swissbrain.cli.output import note, print_json
 from swissbrain.cli.terminal import console, line
+from swissbrain.errors import ClientError
 
 KEYS = "SWISSBRAIN_API_KEYS"
 SCOPES = ("runs:read", "runs:write")
@@ -65,8 +66,8 @@ def list_keys(as_json: Json = False) -> None:
         print_json(*entries)
         return
     try:
-        own = hashlib.sha256(find_access().token.encode("utf-8", "surrogateescape")).hexdigest()
-    except AccessError:
+        own = hashlib.sha256(access().token.encode("utf-8", "surrogateescape")).hexdigest()
+    except (ClientError, CommandError):
         own = ""
     columns = [Column("SHA-256"), Column("user"), Column("scopes"), Column("")]
     console().print(Rows(columns, (_row(entry, own) for entry in entries)))
