@@ -20,8 +20,10 @@ from edge_api.http.errors import HANDLERS, LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.reader import LogReader
+from edge_api.logs.run_wait import RunWaits
 from edge_api.logs.sse import LogStreams
 from edge_api.ports import WorkspaceStore
+from edge_api.routes.batches import BatchRoutes
 from edge_api.routes.execute import ExecuteRoutes
 from edge_api.routes.files import FileRoutes
 from edge_api.routes.logs import LogRoutes
@@ -62,7 +64,8 @@ def create_app(
 
     endpoints: Sequence[ApiEndpoint] = [
         *ExecuteRoutes(runs, max_body_bytes=limit).endpoints(),
-        *RunRoutes(runs, max_body_bytes=limit).endpoints(),
+        *BatchRoutes(runs, max_body_bytes=limit).endpoints(),
+        *RunRoutes(runs, RunWaits(store, fanout, streams), max_body_bytes=limit).endpoints(),
         *RunActionRoutes(runs, max_body_bytes=limit).endpoints(),
         *StreamTokenRoutes(runs, tokens, max_body_bytes=limit).endpoints(),
         *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),

@@ -14,8 +14,14 @@ class WorkspaceStore(Protocol):
         """Archive of logs."""
         ...
 
-    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
-        """Return a URL with which anybody can fetch the file for `expires_s`."""
+    async def presign_get(
+        self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
+    ) -> str:
+        """Return a URL with which anybody can fetch the file for `expires_s`; browsers show it if `inline`."""
+        ...
+
+    def link_type(self, path: str, *, inline: bool) -> str:
+        """Return the content type with which a link serves the file. Raises InvalidInput if it cannot be `inline`."""
         ...
 
     async def delete_run(self, user_id: str, run_id: str) -> int:

@@ -14,6 +14,7 @@ from infra.contract import journal
 from infra.contract.errors import InvalidInput, RecordUnreadable, RunGone, TransitionRefused
 from infra.contract.files import FileEntry
 from infra.contract.log import RunLog
+from infra.contract.queue import QueuePlace
 from infra.contract.redis_store import codec
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.runs import Attempt, ForkOf, Page, RunHead, RunRecord, RunSpec
@@ -82,6 +83,10 @@ class RunService:
         """Return the complete record of the user's run."""
         return await self._owned(user, run_id, self._store.get)
 
+    async def place(self, run: RunRecord) -> QueuePlace | None:
+        """Return why a queued run has not begun; None for other runs, and for one that leaves the queue just now."""
+        return await self._store.place(run.id) if run.status is Status.QUEUED else None
+
     async def head(self, user: str, run_id: str) -> RunHead:
         """Return the user's run without its large fields."""
         return await self._owned(user, run_id, self._store.head)
@@ -107,7 +112,7 @@ class RunService:
 
     async def page(self, user: str, query: ListQuery, before: tuple[int, str] | None) -> Page:
         """Return a page of the user's runs, newest first, that begins after the cursor `before`."""
-        return await self._store.page(user, limit=query.limit, before=before, status=query.status, error=query.error)
+        return await self._store.page(user, limit=query.limit, before=before, wanted=query.wanted)
 
     async def start(self, user: str, run_id: str) -> RunState:
         """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted."""

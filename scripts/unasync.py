@@ -24,6 +24,7 @@ REPLACEMENTS = [
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\ba(close|closing|read|iter_sse|iter_bytes)\b", r"\1"),
     (r"\banext\b", "next"),
+    ("asynchronous client, and the source of the synchronous one", "synchronous client"),
     (r"\bbetween tasks\b", "between threads"),
     (r"\bswissbrain\._async\b", "swissbrain._sync"),
 ]

@@ -1,6 +1,7 @@
-"""Address of the API and token of the user: from the environment, or from the dev stack of the current folder."""
+"""Address of the API and token of the user: from the environment, a profile, or the dev stack of the current folder."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,64 +9,78 @@ from pathlib import Path
 from swissbrain.errors import ClientError
 
 URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
-FOLDER, DEV = Path(".swissbrain"), "dev"
+FOLDER, DEV = ".swissbrain", "dev"
 MAX_FILE_BYTES = 64 * 1024
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class AccessError(ClientError):
+    """Missing address of the API or missing token."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """Address of an API, a token for it, and the name of the place that both come from."""
+    """Address of an API, a token for it, and the place that both come from."""
 
     url: str
     token: str = field(repr=False)
     source: str
+    is_dev_stack: bool = False
 
 
-def find_access() -> Access:
-    """Return the access that the environment names, else that of the dev stack of this folder or the nearest above.
+def find_access(profile: str | None = None) -> Access:
+    """Return the access of the profile, else of the environment, else of the dev stack of the current folder.
 
-    Raises ClientError.
+    A profile NAME is the file `.swissbrain/NAME.env` of the current folder or the nearest above it, else
+    `~/.config/swissbrain/NAME.env`; the profile of the dev stack is `dev`. Raises AccessError.
     """
     # Both values come from one source: a token must not be sent to an API that it does not belong to.
+    if profile is not None:
+        return _of_profile(profile)
     if os.environ.get(URL):
         return _access(os.environ, "the environment")
-    for path in env_files(DEV):
-        return read_access(path)
-    raise ClientError(
-        f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or in one above it"
-    )
+    for path in _files(DEV):
+        return _access(_read(path), str(path), is_dev_stack=True)
+    raise AccessError(f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or above")
 
 
-def read_access(path: Path) -> Access:
-    """Return the access in a file such as `.swissbrain/dev.env`. Raises ClientError."""
-    return _access(_read(path), str(path))
+def _of_profile(name: str) -> Access:
+    if not _PROFILE.fullmatch(name):
+        raise AccessError(f"'{name}' is not the name of a profile: letters, digits, '.', '_' and '-'")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "swissbrain" / f"{name}.env"
+    for path in (*_files(name), *([config] if config.is_file() else [])):
+        return _access(_read(path), str(path), is_dev_stack=name == DEV)
+    raise AccessError(f"there is no profile '{name}': neither {FOLDER}/{name}.env here or above, nor {config}")
 
 
-def _access(variables: Mapping[str, str], source: str) -> Access:
-    missing = [name for name in (URL, TOKEN) if not variables.get(name)]
-    if missing:
-        raise ClientError(f"{missing[0]} is not set in {source}")
-    return Access(variables[URL], variables[TOKEN], source)
-
-
-def env_files(name: str) -> Iterator[Path]:
-    """Yield the files `.swissbrain/NAME.env` of this folder and of those above it, the nearest first."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+def _files(name: str) -> Iterator[Path]:
+    """Yield the files of this name in `.swissbrain/`, in the current folder and in those above it."""
+    current = Path.cwd()
+    for folder in (current, *current.parents):
         path = folder / FOLDER / f"{name}.env"
+        # Above the current folder only the user's own files: in a shared folder such as /tmp, somebody else's file
+        # would send what the user runs to an API of theirs.
         try:
-            owner = path.stat().st_uid
+            if path.is_file() and (folder == current or path.stat().st_uid == os.geteuid()):
+                yield path
         except OSError:
             continue
-        # In a folder that others can write to, such as /tmp, a file of another user could name another API.
-        if not hasattr(os, "getuid") or owner in {os.getuid(), 0}:
-            yield path
+
+
+def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
+    missing = [name for name in (URL, TOKEN) if not variables.get(name)]
+    if missing:
+        where = "" if source == "the environment" else f" in {source}"
+        raise AccessError(f"{missing[0]} is not set{where}")
+    return Access(variables[URL], variables[TOKEN], source, is_dev_stack)
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             lines = file.read(MAX_FILE_BYTES).decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ClientError(f"cannot read {path}: {exc}") from None
-    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+    except OSError as exc:
+        raise AccessError(f"cannot read {path}: {exc.strerror}") from None
+    except UnicodeDecodeError:
+        raise AccessError(f"cannot read {path}: it is not UTF-8 text; {URL} and {TOKEN} are not set") from None
+    return {name.strip(): value for name, _, value in (each.partition("=") for each in lines)}

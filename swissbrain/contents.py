@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,12 +10,6 @@ from swissbrain.errors import ClientError
 
 CHUNK_BYTES = 256 * 1024
 HASHED_BYTES = 4 * 1024 * 1024
-
-OnBytes = Callable[[int], None]
-
-
-def ignore(_count: int) -> None:
-    """Do nothing with the number of bytes transferred so far."""
 
 
 def open_content(content: Path | bytes) -> BinaryIO:

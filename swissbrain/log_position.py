@@ -1,7 +1,7 @@
 """Position of a reader in a live log: which events it has, where the next connection begins, how long to pause."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from time import monotonic
 
@@ -9,6 +9,7 @@ import httpx
 import msgspec
 from httpx_sse import ServerSentEvent
 
+from swissbrain.callbacks import Notify
 from swissbrain.errors import ProtocolError, Unreachable
 from swissbrain.messages import Busy, raise_for_redirect
 from swissbrain.models import End, Event, Gap
@@ -34,7 +35,7 @@ class LogPosition:
         filters: Mapping[str, str],
         *,
         patience_s: float,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> None:
         self.ended = False
         self.retry_s = 1.0

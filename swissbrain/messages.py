@@ -81,6 +81,8 @@ def encode(request: Request[Any], http: httpx.Client | httpx.AsyncClient) -> htt
 
 def encode_json(value: object) -> bytes:
     """Return a value as JSON. Raises ClientError for a number that JSON does not have; UnicodeEncodeError too."""
+    if isinstance(value, msgspec.Raw):
+        return bytes(value)
     # msgspec encodes only dict; the hook converts other mappings.
     body = msgspec.to_builtins(value, enc_hook=dict)
     _check_finite(body, "$")
@@ -109,8 +111,8 @@ def _check_finite(value: Any, at: str) -> None:
 
 def unsendable(exc: Exception) -> ClientError:
     """Return the error for arguments that no request can be built from."""
-    reason = "it is not Unicode text" if isinstance(exc, UnicodeError) else exc
-    return ClientError(f"the request cannot be sent: {reason}")
+    problem = "it is not Unicode text" if isinstance(exc, UnicodeError) else exc
+    return ClientError(f"the request cannot be sent: {problem}")
 
 
 def connection_error(base_url: str, exc: httpx.RequestError) -> ClientError:
@@ -119,8 +121,12 @@ def connection_error(base_url: str, exc: httpx.RequestError) -> ClientError:
         return ProtocolError(f"{base_url} does not answer as this API does: {exc}")
     if isinstance(exc, httpx.UnsupportedProtocol):
         return ClientError(f"'{base_url}' is not an address of the API: it must begin with http:// or https://")
-    reason = str(exc) or type(exc).__name__
-    return Unreachable(f"cannot reach the API at {base_url}: {reason}")
+    return Unreachable(f"cannot reach the API at {base_url}: {reason(exc)}")
+
+
+def reason(exc: httpx.RequestError) -> str:
+    """Return in a few words why a request got no complete response."""
+    return str(exc) or ("timed out" if isinstance(exc, httpx.TimeoutException) else type(exc).__name__)
 
 
 def raise_for_error(response: httpx.Response, base_url: str) -> None:
@@ -150,13 +156,21 @@ def refusal(status: int, problem: Problem) -> ApiError:
     )
 
 
-def store_refusal(response: httpx.Response, path: str) -> ClientError:
-    """Return the error for an error response of the object store, whose body must have been read."""
+def check_stored(response: httpx.Response, path: str, expected: HTTPStatus) -> None:
+    """Raise Unreachable, ApiError or ProtocolError unless the object store answered with the expected status.
+
+    The body of an error response must have been read.
+    """
+    status = response.status_code
+    if status == expected:
+        return
+    if not response.is_error:
+        raise ProtocolError(f"the object store answered with HTTP status {status} for '{path}'")
     code = _STORE_CODE.search(response.text)
-    reason = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
-    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return Unreachable(reason)
-    return ApiError(response.status_code, reason)
+    message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise Unreachable(message)
+    raise ApiError(status, message)
 
 
 def raise_for_redirect(response: httpx.Response, base_url: str) -> None:

@@ -205,13 +205,21 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Respo
     return Response(body, problem.status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
 
 
-async def _on_error(request: Request, exc: Exception) -> Response:
+def report(exc: Exception, scope: Scope) -> tuple[Problem, Mapping[str, str]]:
+    """Return the problem document and the headers of an error; log the error if it is not the client's."""
     problem, headers = describe(exc)
-    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        # Not `request.url`, which cannot be built from every Host header.
+    # Not the URL of the request, which cannot be built from every Host header.
+    method, path = scope["method"], scope["path"]
+    if not isinstance(exc, domain.ContractError | EdgeError):
+        log("request.crashed", level=logging.ERROR, error=exc, method=method, path=path)
+    elif problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         reason = f"{type(exc).__name__}: {exc}"
-        log("request.failed", level=logging.WARNING, status=problem.status, path=request.scope["path"], reason=reason)
-    return respond(problem, headers)
+        log("request.failed", level=logging.WARNING, status=problem.status, path=path, reason=reason)
+    return problem, headers
+
+
+async def _on_error(request: Request, exc: Exception) -> Response:
+    return respond(*report(exc, request.scope))
 
 
 async def _on_http_exception(_request: Request, exc: Exception) -> Response:
@@ -256,7 +264,6 @@ class LastResort:
             # The client disconnected while its body was read: no error, and no response is possible.
             return None
         except Exception as exc:  # noqa: BLE001
-            log("request.crashed", level=logging.ERROR, error=exc, method=scope["method"], path=scope["path"])
+            problem, headers = report(exc, scope)
             if not has_started:
-                problem, headers = describe(exc)
                 await respond(problem, headers)(scope, receive, send)

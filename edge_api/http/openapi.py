@@ -99,7 +99,21 @@ def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
 def _query_parameters(kind: type[msgspec.Struct]) -> list[dict[str, Any]]:
     ((_, components),) = [msgspec.json.schema_components([kind], ref_template=REF)]
     described = components[kind.__name__]["properties"]
-    return [{"name": name, "in": "query", "schema": schema} for name, schema in described.items()]
+    return [_query_parameter(name, schema) for name, schema in described.items()]
+
+
+def _query_parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    # OpenAPI has no style for `NAME.KEY=VALUE`: such parameters are described by one of them.
+    if schema.get("type") == "object":
+        described = f"One for each KEY, at most {schema['maxProperties']}: only runs that have this value."
+        return {
+            "name": f"{name}.KEY",
+            "in": "query",
+            "description": described,
+            "schema": schema["additionalProperties"],
+        }
+    shape = {"explode": False} if schema.get("type") == "array" else {}
+    return {"name": name, "in": "query", "schema": schema, **shape}
 
 
 def _success(status: int, kind: object) -> dict[str, Any]:

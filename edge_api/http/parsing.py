@@ -3,9 +3,11 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import Request
 
 from edge_api.http.errors import BadRequest, BodyTooLarge, CodedBody, WrongMediaType
@@ -18,6 +20,7 @@ T = TypeVar("T")
 
 _DRAIN_FACTOR = 16  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_QUALITY = re.compile(r"[01](?:\.[0-9]{0,3})?")
 _COUNT = re.compile(r"[0-9]{1,16}")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF8_NAMES = frozenset({"", "utf-8", "utf8", "us-ascii"})
@@ -67,27 +70,81 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def read_query(request: Request, kind: type[T]) -> T:
-    """Return the query string as a `kind`. Raises InvalidInput, naming the parameter."""
+    """Return the query string as a `kind`. Raises InvalidInput, naming the parameter.
+
+    A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys.
+    """
     items = request.query_params.multi_items()
-    values: Mapping[str, str] = dict(items)
+    values = dict(items)
     if len(values) < len(items):
         repeated = next(name for name, _ in items if len(request.query_params.getlist(name)) > 1)
         raise InvalidInput("the parameter is given twice", repeated)
     try:
-        return msgspec.convert(values, kind, strict=False)
+        return msgspec.convert(_composed(values, kind), kind, strict=False)
     except msgspec.ValidationError as exc:
         error = invalid_input(exc, kind, at="$")
         # msgspec and its paths speak of JSON objects; a client of the query string sent parameters.
         message = str(error).replace("Object contains unknown field", "unknown parameter")
-        raise InvalidInput(message, error.field.removeprefix("$.")) from exc
+        raise InvalidInput(message, error.field.removeprefix("$.").partition("[")[0]) from exc
+
+
+def _composed(values: Mapping[str, str], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the parameters with those of a list or a dict put together. Raises InvalidInput."""
+    composed: dict[str, Any] = {}
+    shapes = _shapes(kind)
+    for name, value in values.items():
+        base, dot, key = name.partition(".")
+        if shapes.get(name) is inspect.DictType:
+            raise InvalidInput(f"give one parameter '{name}.KEY=VALUE' for each key", name)
+        if dot and shapes.get(base) is inspect.DictType:
+            composed.setdefault(base, {})[key] = value
+        else:
+            composed[name] = value.split(",") if shapes.get(name) is inspect.ListType else value
+    return composed
+
+
+@cache
+def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
+    """Return the type of each field that is a list or a dict."""
+    info = inspect.type_info(kind)
+    fields = info.fields if isinstance(info, inspect.StructType) else ()
+    types = {field.encode_name: field.type for field in fields}
+    return {name: type(of.type if isinstance(of, inspect.Metadata) else of) for name, of in types.items()}
 
 
 def idempotency_key(request: Request) -> str | None:
     """Return the header `Idempotency-Key`, None if it is absent. Raises InvalidInput."""
-    key = request.headers.get("idempotency-key")
+    return check_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+
+
+def check_key(key: str | None, field: str) -> str | None:
+    """Return an idempotency key, None if it is absent. Raises InvalidInput."""
     if key is not None and not _KEY.fullmatch(key):
-        raise InvalidInput("must be 1 to 255 visible ASCII characters", "Idempotency-Key")
+        raise InvalidInput("must be 1 to 255 visible ASCII characters", field)
     return key
+
+
+def convert(value: object, kind: type[T], at: str) -> T:
+    """Return decoded JSON as a `kind`. Raises InvalidInput for a field below the path `at`."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        raise invalid_input(exc, kind, at=at) from exc
+
+
+def prefers_json(request: Request) -> bool:
+    """Return whether the header `Accept` prefers JSON to content of any other type. A tie is no preference."""
+    qualities: dict[str, float] = {}
+    for part in request.headers.get("accept", "").lower().split(","):
+        media_range, *parameters = (each.strip() for each in part.split(";"))
+        given = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        qualities[media_range] = float(given) if _QUALITY.fullmatch(given) else 1.0
+
+    def quality(media_type: str) -> float:
+        ranges = (media_type, "application/*", "*/*")
+        return next((qualities[each] for each in ranges if each in qualities), 0.0)
+
+    return quality("application/json") > quality("application/octet-stream")
 
 
 def last_event_id(request: Request) -> int | None:
@@ -109,9 +166,7 @@ def _decode(kind: type[T], body: bytes, request: Request) -> T:
         raise WrongMediaType(f"the Content-Type is '{media_type[:100]}'; send 'Content-Type: application/json'")
     try:
         # In two steps, because a typed decoder refuses `4.0` as an integer and has no hook for it.
-        return msgspec.convert(_decoder.decode(body), kind)
-    except msgspec.ValidationError as exc:
-        raise invalid_input(exc, kind, at="$") from exc
+        return convert(_decoder.decode(body), kind, "$")
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         charset = _charset(parameters)
         # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.

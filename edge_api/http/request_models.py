@@ -1,15 +1,18 @@
 """Requests. The same types validate the requests and describe them in `/openapi.json`."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from infra.contract.runs import MAX_PLAN_STEPS, MAX_PROMPT_CHARS, PlanStep, RunSpec
+from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
 MAX_INPUT_CHARS = 100_000
 MAX_STREAM_TOKEN_S = 3600
+MAX_BATCH_RUNS = 100
+MAX_WAIT_S = 25
+"""Longest wait for a run. Proxies and API gateways commonly end a request after 29 s or more."""
 
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
@@ -28,6 +31,24 @@ class CreateRun(RunSpec, frozen=True, kw_only=True):
     """Create a run from a prompt, an explicit plan, or both; `start` queues it immediately."""
 
     start: bool = True
+
+
+class BatchRun(CreateRun, frozen=True, kw_only=True):
+    """Run of a batch. `idempotency_key` is what the header Idempotency-Key is for a run that is created by itself."""
+
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+
+
+class CreateBatch(RequestModel, frozen=True):
+    """Runs to create, each independently of the others."""
+
+    runs: Annotated[list[BatchRun], msgspec.Meta(min_length=1, max_length=MAX_BATCH_RUNS)]
+
+
+class UncheckedBatch(RequestModel, frozen=True):
+    """Batch whose runs are yet to be checked one by one: a bad one must not reject the others."""
+
+    runs: Annotated[list[Any], msgspec.Meta(min_length=1, max_length=MAX_BATCH_RUNS)]
 
 
 class ForkRun(RequestModel, frozen=True):
@@ -86,13 +107,59 @@ Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteRes
 class ListQuery(RequestModel, frozen=True):
     """Selection of the runs to list."""
 
-    status: Annotated[Status | None, msgspec.Meta(description="Only runs of this status.")] = None
+    status: Annotated[
+        list[Status],
+        msgspec.Meta(max_length=len(Status), description="Only runs of these statuses, separated by commas."),
+    ] = []
     error: (
         Annotated[str, msgspec.Meta(min_length=1, max_length=64, description="Only runs that failed with this code.")]
         | None
     ) = None
+    created_after: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Only runs created after this time (ms).")] | None
+    ) = None
+    created_before: (
+        Annotated[int, msgspec.Meta(ge=0, le=MAX_MS, description="Only runs created before this time (ms).")] | None
+    ) = None
+    metadata: Metadata = {}
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
     cursor: Annotated[str, msgspec.Meta(max_length=500)] | None = None
+
+    @property
+    def wanted(self) -> RunFilter:
+        """Conditions that a listed run fulfils."""
+        return RunFilter(
+            statuses=self.status,
+            error=self.error,
+            created_after=self.created_after,
+            created_before=self.created_before,
+            metadata=self.metadata,
+        )
+
+
+class RunQuery(RequestModel, frozen=True):
+    """Time to wait for a run."""
+
+    wait: (
+        Annotated[
+            int,
+            msgspec.Meta(
+                ge=1,
+                le=MAX_WAIT_S,
+                description="Seconds to wait until the run has ended or waits for a person.",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class FileQuery(RequestModel, frozen=True):
+    """Disposition of a file: what a browser that opens its URL does with it."""
+
+    disposition: Annotated[
+        Literal["attachment", "inline"],
+        msgspec.Meta(description="`inline`: a browser shows the file; only for types that cannot contain programs."),
+    ] = "attachment"
 
 
 class LogQuery(RequestModel, frozen=True):

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from infra.contract.log import Event
+from infra.contract.queue import QueuePlace
 from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
 from infra.contract.states import Status
 
@@ -20,7 +21,10 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log."""
+    """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
+
+    `queue` tells why a queued run that is got by itself has not begun; null otherwise.
+    """
 
     run_id: str
     status: Status
@@ -43,10 +47,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     finished_ms: int | None
     result: dict[str, Any] | None
     error: RunError | None
+    queue: QueuePlace | None
     links: Links
 
     @classmethod
-    def of(cls, record: RunRecord) -> "Run":
+    def of(cls, record: RunRecord, place: QueuePlace | None = None) -> "Run":
         """Return the parts of a record that its owner may see."""
         spec, base = record.spec, f"/agent/runs/{record.id}"
         logs = f"/agent/logs/{record.id}"
@@ -72,6 +77,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             finished_ms=record.finished_ms,
             result=record.result,
             error=record.error,
+            queue=place,
             links=Links(self=base, logs=logs, stream=f"{logs}/stream", files=f"{base}/files"),
         )
 
@@ -118,11 +124,14 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 class RunList(msgspec.Struct, frozen=True, kw_only=True):
     """A page of runs, newest first. `next_cursor` requests the next page; null at the end.
 
-    `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer release.
+    `complete` is false if the page ended before `limit` because it had looked at as many runs as a page may: more runs
+    can follow. `unreadable`: ids of runs in this part of the list whose records are damaged, or were written by a newer
+    release.
     """
 
     runs: list[RunSummary]
     next_cursor: str | None
+    complete: bool
     unreadable: list[str] | UnsetType = UNSET
 
 
@@ -193,6 +202,15 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
     href: str
 
 
+class FileLink(msgspec.Struct, frozen=True, kw_only=True):
+    """URL with which anybody can fetch a file until `expires_ms`, and the content type with which it is served."""
+
+    url: str
+    expires_ms: int
+    content_type: str
+    size_bytes: int
+
+
 class FileList(msgspec.Struct, frozen=True, kw_only=True):
     """The files of a run's workspace, sorted by path."""
 
@@ -214,3 +232,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     field: str | UnsetType = UNSET
     run_status: str | UnsetType = UNSET
+
+
+class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of one run of a batch: `run` with status 201 or 200, as if it had been created by itself, or `problem`.
+
+    `run.result` is null, also for a run that has ended since: a hundred results could exceed the size of an answer.
+    """
+
+    status: int
+    run: Run | UnsetType = UNSET
+    problem: Problem | UnsetType = UNSET
+
+
+class BatchResults(msgspec.Struct, frozen=True, kw_only=True):
+    """Results of a batch, in the order of its runs."""
+
+    results: list[BatchResult]

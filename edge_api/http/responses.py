@@ -21,15 +21,19 @@ def ok(value: object, status: int = 200) -> Response:
 
 
 def created(record: RunRecord, principal: Principal, *, is_new: bool) -> Response:
-    """Return the run: with 201 if this request created it, with 200 if an earlier request with the same key did.
+    """Return the run: with 201 if this request created it, with 200 if an earlier request with the same key did."""
+    run = visible(record, principal)
+    headers = {**_HEADERS, "Location": run.links.self}
+    return Response(_encode(run), 201 if is_new else 200, headers, "application/json")
+
+
+def visible(record: RunRecord, principal: Principal) -> Run:
+    """Return the run that a request has created or found.
 
     A principal without the scope to read gets no result and no error, which the run may have by now.
     """
     run = Run.of(record)
-    if not principal.allows(READ_RUNS):
-        run = msgspec.structs.replace(run, result=None, error=None)
-    headers = {**_HEADERS, "Location": run.links.self}
-    return Response(_encode(run), 201 if is_new else 200, headers, "application/json")
+    return run if principal.allows(READ_RUNS) else msgspec.structs.replace(run, result=None, error=None)
 
 
 def no_content() -> Response:

@@ -49,21 +49,14 @@ class LongPoll:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body"})
             return
-        await self._streams.hold(self._collect(), receive, self._wait_s(scope))
+        hold_s = within_invocation(scope, self._settings.longpoll_wait_s)
+        await self._streams.hold(self._collect(), receive, hold_s)
         if self._failure is not None:
             raise self._failure
         body = RETRY_SOON + self._body if self._body else RETRY + PING
         headers = [*HEADERS, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-    def _wait_s(self, scope: Scope) -> float:
-        """Return the longest waiting time. On Lambda it ends before the invocation, whose context Mangum passes on."""
-        context = scope.get("aws.context")
-        if context is None:
-            return self._settings.longpoll_wait_s
-        remaining_s = context.get_remaining_time_in_millis() / 1000
-        return float(min(self._settings.longpoll_wait_s, max(remaining_s - MARGIN_S, remaining_s / 2)))
 
     async def _collect(self) -> None:
         try:
@@ -95,6 +88,15 @@ class LongPoll:
         if isinstance(item, StreamEnd):
             return False
         return is_terminal_event(item) or (self._run.status in TERMINAL and _seq(item) >= self._run.seq)
+
+
+def within_invocation(scope: Scope, wait_s: float) -> float:
+    """Return the waiting time; on Lambda it ends before the invocation, whose context Mangum passes on."""
+    context = scope.get("aws.context")
+    if context is None:
+        return wait_s
+    remaining_s = context.get_remaining_time_in_millis() / 1000
+    return float(min(wait_s, max(remaining_s - MARGIN_S, remaining_s / 2)))
 
 
 def _seq(item: Event | Gap) -> int:

@@ -5,23 +5,27 @@ from collections.abc import Sequence
 from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from edge_api.http.cursor import decode_cursor, encode_cursor
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint
 from edge_api.http.parsing import idempotency_key, read_json, read_query
 from edge_api.http.principal import Principal
-from edge_api.http.request_models import CreateRun, ListQuery, spec_of
+from edge_api.http.request_models import CreateRun, ListQuery, RunQuery, spec_of
 from edge_api.http.response_models import AttemptList, Run, RunList, RunSummary
 from edge_api.http.responses import created, no_content, ok
+from edge_api.logs.run_wait import RunWaits, is_settled
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS, WRITE_RUNS
+from infra.contract.runs import RunRecord
 
 
 class RunRoutes:
     """Create, list, show and delete runs."""
 
-    def __init__(self, runs: RunService, *, max_body_bytes: int) -> None:
+    def __init__(self, runs: RunService, waits: RunWaits, *, max_body_bytes: int) -> None:
         self._runs = runs
+        self._waits = waits
         self._max_body_bytes = max_body_bytes
 
     def endpoints(self) -> Sequence[ApiEndpoint]:
@@ -56,9 +60,10 @@ class RunRoutes:
                 self.show,
                 READ_RUNS,
                 operation_id="getRun",
-                summary="Get a run.",
+                summary="Get a run; with `wait`, as soon as it has ended or waits for a person, or after that time.",
                 success={200: Run},
-                errors=[404],
+                errors=[404, 422],
+                query=RunQuery,
             ),
             ApiEndpoint(
                 "GET",
@@ -98,11 +103,24 @@ class RunRoutes:
         page = await self._runs.page(user, query, before)
         cursor = encode_cursor(page.cursor, user) if page.cursor else None
         runs = [RunSummary.of(run) for run in page.runs]
-        return ok(RunList(runs=runs, next_cursor=cursor, unreadable=page.unreadable or UNSET))
+        unreadable = page.unreadable or UNSET
+        return ok(RunList(runs=runs, next_cursor=cursor, complete=page.complete, unreadable=unreadable))
 
-    async def show(self, request: Request, principal: Principal) -> Response:
-        """`GET /agent/runs/{run_id}`."""
-        return ok(Run.of(await self._runs.get(principal.user, request.path_params["run_id"])))
+    async def show(self, request: Request, principal: Principal) -> ASGIApp:
+        """`GET /agent/runs/{run_id}`; with `?wait=`, once the run has ended or waits for a person."""
+        wait_s = read_query(request, RunQuery).wait
+        run_id = request.path_params["run_id"]
+
+        async def read() -> RunRecord:
+            return await self._runs.get(principal.user, run_id)
+
+        run = await read()
+        if wait_s is None or is_settled(run) or request.method == "HEAD":
+            return await self._shown(run)
+        return self._waits.response(run.id, read, self._shown, wait_s)
+
+    async def _shown(self, run: RunRecord) -> Response:
+        return ok(Run.of(run, await self._runs.place(run)))
 
     async def attempts(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}/attempts`."""

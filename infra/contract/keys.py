@@ -49,6 +49,14 @@ class Keys:
         return f"{self.prefix}jobs:unreadable"
 
     @property
+    def workers(self) -> str:
+        """Sorted set: worker processes that have asked for work, score = time in ms until which they count as alive.
+
+        No TTL: at most 10,000 members. A process leaves when it drains; others leave when a new one joins.
+        """
+        return f"{self.prefix}jobs:workers"
+
+    @property
     def run_prefix(self) -> str:
         """Prefix of run keys: `claim` picks run ids itself and derives their keys."""
         return f"{self.prefix}run:"

@@ -23,6 +23,12 @@ from infra.contract.log import NewEvent, Segment
 from infra.contract.runs import RunRecord
 from infra.contract.states import Outcome
 
+ALIVE_MS = 300_000
+"""Time for which a claim can note that a worker process is alive. Longer than the longest wait between two such claims
+of a worker, also of one whose slots are all taken."""
+MAX_AHEAD = 1000
+"""Largest number of runs before a run that is told."""
+
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Run granted to a worker: its record, its journal (key → JSON), its files by path, its archived log segments."""
@@ -94,6 +100,20 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
     events: list[NewEvent] = []
     journal: dict[str, str] = {}
     files: dict[str, FileEntry | None] = {}
+
+
+class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a queued run has not begun.
+
+    `ahead`: number of ready runs before it; at least that many if `ahead_capped`, 0 for a delayed run. `begins_ms`:
+    earliest begin of a delayed run, in ms since the epoch. `workers_alive`: number of worker processes that have asked
+    for work within ALIVE_MS and have not drained since.
+    """
+
+    ahead: int
+    ahead_capped: bool
+    begins_ms: int | None
+    workers_alive: int
 
 
 class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):

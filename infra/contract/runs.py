@@ -1,5 +1,6 @@
 """Runs: the request of a user, the record in Redis, and the parts of the record that lists and attempts show."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -168,12 +169,41 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None = None
 
 
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Selection of a user's runs: every condition must hold. `statuses`: one of these; empty: any.
+
+    `error`: failed with this code. `created_after`, `created_before`: exclusive, in ms since the epoch. `metadata`: has
+    each of these pairs.
+    """
+
+    statuses: Sequence[Status] = ()
+    error: str | None = None
+    created_after: int | None = None
+    created_before: int | None = None
+    metadata: dict[str, str] = {}
+
+    @property
+    def reads_records(self) -> bool:
+        """True if the index alone, which is ordered by creation, cannot answer."""
+        return bool(self.statuses or self.error is not None or self.metadata)
+
+    def matches(self, run: RunHead) -> bool:
+        """Return whether the record of a run, regardless of its creation, fulfils the conditions."""
+        return (
+            (not self.statuses or run.status in self.statuses)
+            and (self.error is None or (run.error is not None and run.error.code == self.error))
+            and self.metadata.items() <= run.brief.metadata.items()
+        )
+
+
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Page of a user's runs, newest first. `cursor` (creation in ms, run id) is the start of the next page, if any.
 
-    `unreadable`: ids of the runs in this part of the list whose records are damaged, or of a newer release.
+    `unreadable`: ids of the runs in this part of the list whose records are damaged, or of a newer release. `complete`
+    is False if the page ended at the bound of its search, so that more runs of this part may match.
     """
 
     runs: list[RunHead]
     cursor: tuple[int, str] | None
     unreadable: list[str] = []
+    complete: bool = True

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 DEFAULT_TYPE = "application/octet-stream"
 
-_PASSIVE = {
+PASSIVE = {
     ".avif": "image/avif",
     ".csv": "text/plain; charset=utf-8",
     ".gif": "image/gif",
@@ -35,12 +35,17 @@ def stored_type(path: str) -> str:
     return guessed if guessed and not encoding else DEFAULT_TYPE
 
 
+def can_be_inline(path: str) -> bool:
+    """Return whether a browser may show the file."""
+    return served_as(path, inline=True)[1].startswith("inline")
+
+
 def served_as(path: str, *, inline: bool) -> tuple[str, str]:
     """Return content type and content disposition of a link to the file."""
     name = path.rsplit("/", 1)[-1]
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"%;' else "_" for c in name)
     filename = f"filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
-    passive = _PASSIVE.get(name[name.rfind(".") :].lower()) if "." in name else None
+    passive = PASSIVE.get(name[name.rfind(".") :].lower()) if "." in name else None
     if inline and passive:
         return passive, f"inline; {filename}"
     return DEFAULT_TYPE, f"attachment; {filename}"

@@ -8,7 +8,7 @@ from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
 from infra.workspace.limits import WorkspaceLimits
-from infra.workspace.links import served_as
+from infra.workspace.links import PASSIVE, can_be_inline, served_as
 from infra.workspace.log_segments import LogSegments
 from infra.workspace.object_keys import run_prefix
 from infra.workspace.run_files import S3RunFiles
@@ -41,6 +41,17 @@ class Workspaces:
     def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> S3RunFiles:
         """Return the workspace of one claimed run, whose record names `files`. Use one object for the whole claim."""
         return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self._limits, fence, files)
+
+    def link_type(self, path: str, *, inline: bool) -> str:
+        """Return the content type with which a link serves the file. Raises InvalidInput if it cannot be `inline`."""
+        if inline and not can_be_inline(path):
+            allowed = ", ".join(PASSIVE)
+            raise InvalidInput(
+                f"a browser may only download this file, because its type can contain programs; allowed inline are "
+                f"{allowed}",
+                "disposition",
+            )
+        return served_as(path, inline=inline)[0]
 
     async def presign_get(
         self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False

@@ -1,6 +1,5 @@
 """Client of the HTTP API."""
 
-from collections.abc import Callable
 from typing import Self
 
 from swissbrain._async.files import AsyncFileMethods
@@ -8,6 +7,7 @@ from swissbrain._async.logs import AsyncLogMethods
 from swissbrain._async.runs import AsyncRunMethods
 from swissbrain._async.transport import AsyncTransport
 from swissbrain.access import find_access
+from swissbrain.callbacks import Notify, ignore
 
 TIMEOUT_S = 30.0
 PATIENCE_S = 300.0
@@ -27,7 +27,7 @@ class AsyncClient(AsyncRunMethods, AsyncLogMethods, AsyncFileMethods):
         *,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
-        notify: Callable[[str], None] = lambda _line: None,
+        notify: Notify = ignore,
     ) -> None:
         """Prepare the connections; raises ClientError for an address or a token that is malformed.
 
@@ -42,16 +42,18 @@ class AsyncClient(AsyncRunMethods, AsyncLogMethods, AsyncFileMethods):
     def from_env(
         cls,
         *,
+        profile: str | None = None,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
-        notify: Callable[[str], None] = lambda _line: None,
+        notify: Notify = ignore,
     ) -> Self:
         """Return a client for the API that SWISSBRAIN_API_URL and SWISSBRAIN_TOKEN name, else for the dev stack.
 
-        The dev stack is the one started in the current folder or in a folder above it. Raises ClientError if there is
-        neither.
+        The dev stack is the one started in the current folder or in the nearest above it. A `profile` takes precedence:
+        the file NAME.env in `.swissbrain/` of these folders, or in `~/.config/swissbrain/`. Raises ClientError if there
+        is no access.
         """
-        access = find_access()
+        access = find_access(profile)
         return cls(access.url, access.token, timeout_s=timeout_s, patience_s=patience_s, notify=notify)
 
     async def __aenter__(self) -> Self:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from swissbrain import endpoints
 from swissbrain._async import transfers
 from swissbrain._async.transport import AsyncTransport
-from swissbrain.contents import OnBytes, ignore
+from swissbrain.callbacks import OnBytes, ignore
 from swissbrain.models import File, FileLink, InputFile
 
 

@@ -1,10 +1,11 @@
 """Methods of the client for logs."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from swissbrain import endpoints
 from swissbrain._async.stream import follow
 from swissbrain._async.transport import AsyncTransport
+from swissbrain.callbacks import Notify
 from swissbrain.log_position import LogPosition
 from swissbrain.models import Event, Gap, StreamToken
 
@@ -19,7 +20,7 @@ class AsyncLogMethods:
 
     _api: AsyncTransport
     _patience_s: float
-    _notify: Callable[[str], None]
+    _notify: Notify
 
     async def logs(
         self,

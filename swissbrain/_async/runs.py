@@ -1,6 +1,6 @@
 """Methods of the client for runs."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -10,6 +10,7 @@ from swissbrain import endpoints
 from swissbrain._async import batch, transfers
 from swissbrain._async.transport import AsyncTransport
 from swissbrain._async.wait import wait
+from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
 from swissbrain.plan import NewRun, Plan
@@ -159,7 +160,7 @@ class AsyncRunMethods:
         created_after_ms: int | None = None,
         created_before_ms: int | None = None,
         metadata: Mapping[str, str] | None = None,
-        on_unreadable: Callable[[str], None] = lambda _run_id: None,
+        on_unreadable: Notify = ignore,
     ) -> AsyncGenerator[RunSummary, None]:
         """Yield the runs to which all filters apply, newest first, fetched page by page.
 

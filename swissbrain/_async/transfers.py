@@ -13,11 +13,12 @@ import httpx
 
 from swissbrain import endpoints
 from swissbrain._async.transport import AsyncTransport
+from swissbrain.callbacks import OnBytes, ignore
 from swissbrain.concurrency import async_call, async_sleep
-from swissbrain.contents import CHUNK_BYTES, OnBytes, hash_part, ignore, open_content, read_part
+from swissbrain.contents import CHUNK_BYTES, hash_part, open_content, read_part
 from swissbrain.environment import open_async_client
 from swissbrain.errors import ClientError, ProtocolError, Unreachable
-from swissbrain.messages import ATTEMPTS, pause_s, raise_for_redirect, store_refusal
+from swissbrain.messages import ATTEMPTS, check_stored, pause_s, raise_for_redirect, reason
 from swissbrain.models import InputFile, UploadTarget
 
 
@@ -62,16 +63,16 @@ async def _send(
             sent += len(part)
             on_bytes(sent)
 
-    url = httpx.URL(target.url)
     headers = {**target.headers, "Content-Length": str(size)}
     try:
+        url = httpx.URL(target.url)
         async with open_async_client(url, timeout=api.http.timeout) as http:
             answer = await http.request(target.method, url, headers=headers, content=body() if size else b"")
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
+        raise ProtocolError(f"{api.base_url} does not say where to send '{path}'") from exc
     except httpx.RequestError as exc:
-        reason = str(exc) or type(exc).__name__
-        raise Unreachable(f"cannot send '{path}' to {url.host}: {reason}") from exc
-    if answer.status_code != HTTPStatus.OK:
-        raise store_refusal(answer, path)
+        raise Unreachable(f"cannot send '{path}' to {url.host}: {reason(exc)}") from exc
+    check_stored(answer, path, HTTPStatus.OK)
 
 
 async def download(api: AsyncTransport, run_id: str, path: str, to: BinaryIO, on_bytes: OnBytes) -> None:
@@ -123,17 +124,13 @@ async def _fetch(api: AsyncTransport, path: str, store: httpx.URL, start: int) -
         ):
             if content.is_error:
                 await content.aread()
-                raise store_refusal(content, path)
-            # Also 204 is no error, but its body is not the file; and 206 could be another part of it.
-            if content.status_code != expected or (
-                start and not content.headers.get("content-range", "").startswith(f"bytes {start}-")
-            ):
-                raise ProtocolError(f"the object store answered with HTTP status {content.status_code} for '{path}'")
+            check_stored(content, path, expected)
+            if start and not content.headers.get("content-range", "").startswith(f"bytes {start}-"):
+                raise ProtocolError(f"the object store answered with another part of '{path}' than the missing one")
             async for chunk in content.aiter_bytes(CHUNK_BYTES):
                 yield chunk
     except httpx.RequestError as exc:
-        reason = str(exc) or type(exc).__name__
-        raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason}") from exc
+        raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason(exc)}") from exc
 
 
 async def save(api: AsyncTransport, run_id: str, path: str, to: Path, on_bytes: OnBytes) -> None:

@@ -1,7 +1,6 @@
 # Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
 """Client of the HTTP API."""
 
-from collections.abc import Callable
 from typing import Self
 
 from swissbrain._sync.files import FileMethods
@@ -9,6 +8,7 @@ from swissbrain._sync.logs import LogMethods
 from swissbrain._sync.runs import RunMethods
 from swissbrain._sync.transport import Transport
 from swissbrain.access import find_access
+from swissbrain.callbacks import Notify, ignore
 
 TIMEOUT_S = 30.0
 PATIENCE_S = 300.0
@@ -28,7 +28,7 @@ class Client(RunMethods, LogMethods, FileMethods):
         *,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
-        notify: Callable[[str], None] = lambda _line: None,
+        notify: Notify = ignore,
     ) -> None:
         """Prepare the connections; raises ClientError for an address or a token that is malformed.
 
@@ -43,16 +43,18 @@ class Client(RunMethods, LogMethods, FileMethods):
     def from_env(
         cls,
         *,
+        profile: str | None = None,
         timeout_s: float = TIMEOUT_S,
         patience_s: float = PATIENCE_S,
-        notify: Callable[[str], None] = lambda _line: None,
+        notify: Notify = ignore,
     ) -> Self:
         """Return a client for the API that SWISSBRAIN_API_URL and SWISSBRAIN_TOKEN name, else for the dev stack.
 
-        The dev stack is the one started in the current folder or in a folder above it. Raises ClientError if there is
-        neither.
+        The dev stack is the one started in the current folder or in the nearest above it. A `profile` takes precedence:
+        the file NAME.env in `.swissbrain/` of these folders, or in `~/.config/swissbrain/`. Raises ClientError if there
+        is no access.
         """
-        access = find_access()
+        access = find_access(profile)
         return cls(access.url, access.token, timeout_s=timeout_s, patience_s=patience_s, notify=notify)
 
     def __enter__(self) -> Self:

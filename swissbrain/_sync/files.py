@@ -8,7 +8,7 @@ from typing import BinaryIO
 from swissbrain import endpoints
 from swissbrain._sync import transfers
 from swissbrain._sync.transport import Transport
-from swissbrain.contents import OnBytes, ignore
+from swissbrain.callbacks import OnBytes, ignore
 from swissbrain.models import File, FileLink, InputFile
 
 

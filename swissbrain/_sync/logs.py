@@ -1,11 +1,12 @@
 # Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
 """Methods of the client for logs."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 
 from swissbrain import endpoints
 from swissbrain._sync.stream import follow
 from swissbrain._sync.transport import Transport
+from swissbrain.callbacks import Notify
 from swissbrain.log_position import LogPosition
 from swissbrain.models import Event, Gap, StreamToken
 
@@ -20,7 +21,7 @@ class LogMethods:
 
     _api: Transport
     _patience_s: float
-    _notify: Callable[[str], None]
+    _notify: Notify
 
     def logs(
         self,

@@ -1,7 +1,7 @@
 # Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
 """Methods of the client for runs."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -11,6 +11,7 @@ from swissbrain import endpoints
 from swissbrain._sync import batch, transfers
 from swissbrain._sync.transport import Transport
 from swissbrain._sync.wait import wait
+from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
 from swissbrain.plan import NewRun, Plan
@@ -160,7 +161,7 @@ class RunMethods:
         created_after_ms: int | None = None,
         created_before_ms: int | None = None,
         metadata: Mapping[str, str] | None = None,
-        on_unreadable: Callable[[str], None] = lambda _run_id: None,
+        on_unreadable: Notify = ignore,
     ) -> Generator[RunSummary, None, None]:
         """Yield the runs to which all filters apply, newest first, fetched page by page.
 

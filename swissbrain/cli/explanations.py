@@ -3,7 +3,8 @@
 import re
 from http import HTTPStatus
 
-from swissbrain.cli.access import TOKEN, URL, fingerprint, is_dev_stack, used
+from swissbrain.access import TOKEN, URL
+from swissbrain.cli.access import fingerprint, used
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 
 _STEP = re.compile(r"\$\.plan\[([0-9]+)\]")
@@ -26,7 +27,7 @@ def explain(error: ClientError) -> str:
     no_route = isinstance(error, ApiError) and error.status == HTTPStatus.NOT_FOUND and error.kind in _NO_KIND
     if no_route or isinstance(error, ProtocolError):
         return f"{message}; is {access.url} the address of the API, without '/agent'? It is {URL} from {access.source}"
-    if isinstance(error, Unreachable) and is_dev_stack(access):
+    if isinstance(error, Unreachable) and access.is_dev_stack:
         return f"{message}; is 'swissbrain dev' running? The address is from {access.source}"
     return message
 

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+from playwright import async_api as playwright
+
 from infra.settings import RedisRestSettings
 from tests.browser.browser import EXAMPLE, Browser
 from tests.browser.helpers import ADA, api, new_run
+from tests.chaos import proxy
 from tests.edge.stack import SimulatedWorker
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "browser.md"
@@ -23,9 +26,7 @@ async def test_the_example_page_follows_a_run(
     async with api(browser, rest_settings) as edge, browser.page() as page:
         run_id = await new_run(edge)
         await page.goto(browser.origin)
-        for name, value in {"api": edge.url, "key": ADA, "run": run_id}.items():
-            await page.fill(f"[name={name}]", value)
-        await page.click("button")
+        await fill(page, edge.url, run_id)
         await worker.complete(events=2)
         await page.get_by_text("the run has ended").wait_for()
         *events, last = (await page.inner_text("pre")).splitlines()
@@ -41,3 +42,35 @@ async def test_the_example_page_follows_a_run(
         await page.fill("[name=run]", "run_none")
         await page.click("button")
         await page.get_by_text("there is no run 'run_none'").wait_for()
+
+
+async def fill(page: playwright.Page, api: str, run_id: str) -> None:
+    for name, value in {"api": api, "key": ADA, "run": run_id}.items():
+        await page.fill(f"[name={name}]", value)
+    await page.click("button")
+
+
+async def test_the_example_page_says_that_the_address_is_wrong(browser: Browser) -> None:
+    async with browser.page() as page:
+        await page.goto(browser.origin)
+        await fill(page, browser.origin, "run_1")
+        await page.get_by_text("is not of this API: it answers with HTTP status").wait_for()
+
+
+async def test_the_example_page_says_that_the_api_is_away_and_that_it_is_back(
+    browser: Browser, worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
+    async with api(browser, rest_settings) as edge, browser.page() as page:
+        run_id = await new_run(edge)
+        await worker.complete(events=1)
+        with proxy.ProxyHost() as host:
+            to_api = host.proxy(int(edge.url.rpartition(":")[2]))
+            to_api.behave(proxy.Mode.DISCONNECT)
+            await page.goto(browser.origin)
+            await fill(page, f"http://127.0.0.1:{to_api.port}", run_id)
+            await page.get_by_text("no answer: the API is away, its address is wrong").wait_for()
+            to_api.behave(proxy.Mode.PASS)
+            await page.get_by_text("the run has ended").wait_for()
+        lines = (await page.inner_text("pre")).splitlines()
+        assert [line for line in lines if line.endswith("trying again")] == lines[:1]
+        assert lines[1] == "connected again"

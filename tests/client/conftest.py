@@ -9,10 +9,12 @@ import pytest
 
 from swissbrain import Client
 from swissbrain.cli import main
-from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.cli.access import URL
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
 from tests.client.both_clients import CLIENTS, Connect
+from tests.client.real_api import Real, real_api
 from tests.client.scripted_server import TOKEN, ScriptedServer, scripted_server
+from tests.edge.stack import TOKENS, SimulatedWorker
 
 
 class CommandResult(NamedTuple):
@@ -74,3 +76,22 @@ def swissbrain(
         return CommandResult(caught.value.code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
+    with real_api(tmp_path_factory.mktemp("valkey")) as made:
+        yield made
+
+
+@pytest.fixture
+def worker(real: Real) -> SimulatedWorker:
+    """Return the simulated worker, over an empty database."""
+    real.do(real.worker.redis.command("FLUSHALL"))
+    return real.worker
+
+
+@pytest.fixture
+def ada(real: Real, worker: SimulatedWorker, connect: Connect) -> Iterator[Client]:
+    with connect(real.url, TOKENS["ada"]) as client:
+        yield client

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from swissbrain import messages
-from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.cli.access import URL
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
 from tests.client.conftest import Command
 from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, ok, page, problem, reply, reset, run
 

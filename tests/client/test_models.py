@@ -21,6 +21,7 @@ DOCUMENT = openapi_document()
 ANSWERS = [
     ("POST", "/agent/runs", 200, models.Run),
     ("POST", "/agent/runs", 201, models.Run),
+    ("POST", "/agent/runs/batch", 200, models.BatchResults),
     ("GET", "/agent/runs", 200, models.RunPage),
     ("GET", "/agent/runs/{run_id}", 200, models.Run),
     ("POST", "/agent/runs/{run_id}/start", 200, models.RunState),
@@ -30,6 +31,7 @@ ANSWERS = [
     ("GET", "/agent/logs/{run_id}", 200, models.LogPage),
     ("POST", "/agent/runs/{run_id}/stream-token", 201, models.StreamToken),
     ("GET", "/agent/runs/{run_id}/files", 200, models.FileList),
+    ("GET", "/agent/runs/{run_id}/files/{path}", 200, models.FileLink),
     ("GET", "/agent/runs/{run_id}/attempts", 200, models.AttemptList),
     ("POST", "/agent/runs/{run_id}/fork", 201, models.Run),
     ("GET", "/agent/queue", 200, models.QueueDepths),

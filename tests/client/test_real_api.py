@@ -1,92 +1,22 @@
 """The client against the real API, over a real Valkey and the real gateway."""
 
-import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import httpx
 import pytest
 
-from edge_api.settings import ApiSettings
 from infra.contract.files import FileEntry
 from infra.contract.states import Status
-from infra.redis_tcp import RedisTcp
 from swissbrain import ApiError, Client, log_position
-from swissbrain.models import Event, Gap, PlanStep
+from swissbrain.models import Event, Gap
 from tests.client.both_clients import Connect
+from tests.client.real_api import PLAN, Real
 from tests.client.scripted_server import ScriptedServer, reply
-from tests.edge.stack import STREAM_KEY, TOKENS, Files, SimulatedWorker, note, serve
-from tests.support.redis import gateway, valkey_server
+from tests.edge.stack import TOKENS, SimulatedWorker, note
 from tests.support.waiting import wait_until
-
-T = TypeVar("T")
-PLAN = [PlanStep(tool="message", args={"text": "hello"})]
-
-
-@dataclass
-class LinkedFiles(Files):
-    """Workspace files that are all stored at one address."""
-
-    url: str = ""
-
-    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
-        return f"{self.url}/{entry.key}"
-
-
-class Real:
-    """API and simulated worker in the event loop of another thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self.files = LinkedFiles()
-        self.url = ""
-        self.worker: SimulatedWorker
-
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
-
-    def end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    """Run an API whose streams end every 0.3 s."""
-    made, stack = Real(), AsyncExitStack()
-    settings = ApiSettings(stream_ping_s=0.05, stream_hold_s=0.3, stream_token_keys=(STREAM_KEY,))
-    with valkey_server(tmp_path_factory.mktemp("valkey")) as tcp, gateway(tcp) as rest:
-        redis = RedisTcp(tcp)
-        made.worker = SimulatedWorker(redis)
-        try:
-            made.url = made.do(stack.enter_async_context(serve(rest, made.files, settings))).url
-            yield made
-        finally:
-            made.do(stack.aclose())
-            made.do(redis.close())
-            made.end()
-
-
-@pytest.fixture
-def worker(real: Real) -> SimulatedWorker:
-    """Return the simulated worker, over an empty database."""
-    real.do(real.worker.redis.command("FLUSHALL"))
-    return real.worker
-
-
-@pytest.fixture
-def ada(real: Real, worker: SimulatedWorker, connect: Connect) -> Iterator[Client]:
-    with connect(real.url, TOKENS["ada"]) as client:
-        yield client
 
 
 def test_a_run_is_created_once_for_a_key(ada: Client) -> None:

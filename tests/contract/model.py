@@ -45,12 +45,13 @@ class ModelRun:
 
 
 class Model:
-    """State of all runs. Each method models one script: it changes the runs alike, and returns the outcome."""
+    """State of all runs and workers. Each method models one script: it changes them alike, and returns the outcome."""
 
     def __init__(self) -> None:
         self.runs: dict[str, ModelRun] = {}
         # Logical clock: only the order of the scripts that enqueue runs matters, not the time between them.
         self._now = 0
+        self.workers: set[str] = set()
 
     def ready(self) -> list[str]:
         """Return the ids of the ready runs in the order in which they will be granted."""
@@ -132,6 +133,7 @@ class Model:
     def claim(self, wanted: int, seq: ClaimSeq) -> list[tuple[str, int]]:
         """Undo lost claims, recover runs of dead processes; return the granted runs and their fences, in order."""
         self._now += 1
+        self.workers = (self.workers | {seq.process}) - {*seq.dead}
         leased = [run for run in self.runs.values() if run.leased]
         if seq.last_acked is not None:
             numbers = range(seq.last_acked + 1, seq.number)

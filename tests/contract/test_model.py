@@ -138,7 +138,9 @@ class Scripts(RuleBasedStateMachine):
 
     def claim_once(self, wanted: int, woken: bool, seq: ClaimSeq) -> None:
         token_taken = woken and self.do(self.redis.command("LPOP", "jobs:pending")) is not None
-        claimed = self.do(self.store.claim("w", wanted, lease_ms=LEASE_MS, token_taken=token_taken, seq=seq))
+        claimed = self.do(
+            self.store.claim("w", wanted, lease_ms=LEASE_MS, token_taken=token_taken, seq=seq, alive=True)
+        )
         granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
         assert granted == self.model.claim(wanted, seq)
         for claim in claimed.claims:
@@ -246,6 +248,7 @@ class Scripts(RuleBasedStateMachine):
             ("jobs:leases", {run.id for run in model.runs.values() if run.leased}),
             ("jobs:dead", {run.id for run in model.runs.values() if run.dead}),
             (f"user:{USER}:runs", set(model.runs)),
+            ("jobs:workers", model.workers),
         ):
             assert set(strings(await redis.command("ZRANGE", key, 0, -1))) == members, key
         assert await keys_without_ttl(redis) == []

@@ -8,7 +8,7 @@ from infra.contract.log import NewEvent
 from infra.contract.queue import Writes
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec
-from infra.contract.runs import Brief, PlanStep, RunSpec
+from infra.contract.runs import Brief, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.contract.driver import END, USER, Driver, delete, event, strings
 from tests.support.logs import events_in_redis
@@ -106,7 +106,7 @@ async def test_runs_can_be_listed_by_status(driver: Driver) -> None:
     created = [await driver.create() for _ in range(6)]
     for run_id in created[::2]:
         await driver.store.cancel(run_id)
-    page = await driver.store.page(USER, limit=10, status=Status.CANCELLED)
+    page = await driver.store.page(USER, limit=10, wanted=RunFilter(statuses=[Status.CANCELLED]))
     assert {record.id for record in page.runs} == set(created[::2])
 
 

@@ -187,9 +187,10 @@ async def test_missing_keys_or_arguments_are_rejected_before_the_first_write(
         ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon"]),
         ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n"]),
         ("wait", ["id", "1", "1", "?", "[]", "c"]),
-        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "0"]),
-        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest", "0", "p", "1", "0"]),
-        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "perhaps"]),
+        ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "0", "1"]),
+        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest", "0", "p", "1", "0", "1"]),
+        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "perhaps", "1"]),
+        ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "0", "long"]),
         ("renew", ["soon", "id", "1"]),
     ],
 )
@@ -199,7 +200,7 @@ async def test_an_argument_that_is_not_a_number_is_rejected_before_the_first_wri
     run_id, _ = await driver.in_status(Status.RUNNING)
     before = await driver.dump()
     with pytest.raises(StoreRejected, match="must be a number"):
-        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 5], args)
+        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 6], args)
     assert await driver.dump() == before
 
 

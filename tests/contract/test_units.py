@@ -66,7 +66,8 @@ async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict
 
 def test_every_key_and_channel_starts_with_the_prefix() -> None:
     keys = Keys("{sb}:")
-    names = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead, keys.control]
+    names = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable, keys.workers]
+    names += [keys.control]
     names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u")]
     assert all(name.startswith("{sb}:") for name in names)
     assert len(set(names)) == len(names)

@@ -50,7 +50,12 @@ class Files:
     deleted: list[tuple[str, str]] = field(default_factory=list)
     logs: NoArchive = field(default_factory=NoArchive)
 
-    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
+    def link_type(self, path: str, *, inline: bool) -> str:
+        return "application/octet-stream"
+
+    async def presign_get(
+        self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
+    ) -> str:
         raise AssertionError("there is no file to link to")
 
     async def delete_run(self, user_id: str, run_id: str) -> int:

@@ -21,8 +21,9 @@ the worker ends after RELEASE_S, and the leases expire.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.log import LogFeed
@@ -33,11 +34,16 @@ from worker.lease import ActiveRun, LeaseKeeper, StopReason
 from worker.queue.alarm import Alarm
 from worker.queue.claim_numbers import ClaimNumbers
 from worker.queue.control import Control
+from worker.queue.waits import wait_any
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 
 MAX_BLOCK_S = 240.0
-"""Longest wait without a claim. Bounds the delay of a run whose wake token was lost together with a worker."""
+"""Longest wait without a claim, also while all slots are taken. Bounds the delay of a run whose wake token was lost
+together with a worker."""
+NOTE_S = 30.0
+"""Time after which a claim notes again that this worker is alive. Added to MAX_BLOCK_S, it is shorter than ALIVE_MS, so
+that a living worker always counts as alive; and a busy worker does not pay a command for each claim."""
 RETRY_S = 0.5
 """Pause before Redis is called again after it could not be reached.
 
@@ -47,6 +53,8 @@ HOST_BACKOFF_S = 30.0
 """Time without claims after this host was short of a resource: each further run would lose an attempt here."""
 RELEASE_S = 5.0
 """Longest wait at the end of a drain for the remaining runs to be released."""
+SIGN_OFF_S = 1.0
+"""Longest wait for Redis to note that this worker asks for no more work; else it counts as alive for ALIVE_MS."""
 
 
 class WakeFeed(LogFeed, Protocol):
@@ -103,6 +111,7 @@ class WorkerLoop:
         self._runs: set[asyncio.Task[None]] = set()
         self._token_wait: asyncio.Task[bool] | None = None
         self._backoff_until = time.monotonic()
+        self._look_at = self._note_at = time.monotonic()
 
     def drain(self) -> None:
         """Stop claiming and let runs reach a step boundary within the grace period. A second call ends the grace."""
@@ -121,6 +130,7 @@ class WorkerLoop:
                 await self._claim_until_draining()
             finally:
                 await self._return_unused()
+                await self._sign_off()
             await self._finish_runs()
             for task in tasks:
                 task.cancel()
@@ -147,16 +157,20 @@ class WorkerLoop:
         # After a lost reply the next claim must come soon, even if control messages have moved the alarm since.
         timeout_s = RETRY_S if self._numbers.reply_lost else None
         # The blocking pop continues over several waits: cancelling it could lose a token that it has just taken.
-        await _wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
+        await wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
-        """Return when a slot is free, the backoff is over, or draining begins; return a token taken meanwhile."""
+        """Return when a slot is free, the backoff is over, draining begins, or it is time for a look at the queue.
+
+        Returns a token taken meanwhile.
+        """
         self._slot_freed.clear()
-        backoff_s = self._backoff_until - time.monotonic()
-        timeout_s = backoff_s if backoff_s > 0 else None
-        await _wait_any(self._slot_freed.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
+        backoff_s, look_s = self._backoff_until - time.monotonic(), self._look_at - time.monotonic()
+        timeout_s = backoff_s if backoff_s > 0 else max(0.0, look_s)
+        await wait_any(self._slot_freed.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
         # This worker cannot take the run of the token now. A claim for no run issues the token again, for the others.
-        if self._token_wait and self._token_wait.done() and self._free_slots() <= 0:
+        token_taken = self._token_wait is not None and self._token_wait.done()
+        if self._free_slots() <= 0 and (token_taken or time.monotonic() >= self._look_at):
             await self._claim(0)
 
     async def _take_token(self) -> bool:
@@ -183,26 +197,40 @@ class WorkerLoop:
         if self._token_wait or self._numbers.reply_lost:
             await self._claim(0)
 
+    async def _sign_off(self) -> None:
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(SIGN_OFF_S):
+                await self._store.sign_off(self._identity.process)
+
     async def _claim(self, wanted: int) -> None:
         """Claim up to `wanted` runs, start those that were granted, and set the alarm for the next claim."""
         settings, token_taken = self._settings, self._collect_token()
         asked_for = self._numbers.limit(wanted)
         seq = self._numbers.start()
         sent_at = time.monotonic()
+        alive = sent_at >= self._note_at
         self._alarm.claim_sent()
         try:
             reply = await self._store.claim(
-                settings.name, asked_for, lease_ms=settings.lease_ms, token_taken=token_taken, seq=seq
+                settings.name,
+                asked_for,
+                lease_ms=settings.lease_ms,
+                token_taken=token_taken,
+                seq=seq,
+                alive=alive,
             )
         except StoreUnavailable as exc:
             log("queue.unreachable", reason=str(exc))
             self._numbers.lose_reply(asked_for)
             self._alarm.hasten(int(RETRY_S * 1000))
             self._more_ready = False
+            self._look_at = time.monotonic() + RETRY_S
             return
         if self._numbers.has_dead:
             self._identity.forget_dead()
         self._numbers.acknowledge()
+        self._look_at = time.monotonic() + MAX_BLOCK_S
+        self._note_at = sent_at + NOTE_S if alive else self._note_at
         self._keeper.heartbeat.record()
         self._alarm.claim_answered(reply.next_ms)
         # Also true if the claim was limited to no run: the next one may follow immediately.
@@ -248,7 +276,7 @@ class WorkerLoop:
         """Wait for the runs within the grace period, then release the rest to the queue."""
         log("worker.draining", runs=len(self._runs))
         if self._runs:
-            await _wait_any(asyncio.wait(self._runs), self._grace_ended.wait(), timeout_s=self._settings.grace_s)
+            await wait_any(asyncio.wait(self._runs), self._grace_ended.wait(), timeout_s=self._settings.grace_s)
         for active in self._keeper.runs():
             active.stop(StopReason.DRAIN)
         if self._runs:
@@ -257,23 +285,3 @@ class WorkerLoop:
             for task in unreleased:
                 task.cancel()
             await asyncio.gather(*unreleased, return_exceptions=True)
-
-
-async def _wait_any(
-    *waits: Coroutine[Any, Any, Any], also: asyncio.Task[Any] | None = None, timeout_s: float | None = None
-) -> None:
-    """Wait until one of the coroutines or the task `also` is done, or `timeout_s` has passed.
-
-    The other coroutines are cancelled; `also` is not. Raises the exception of a coroutine that failed.
-    """
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    watched = [*tasks, also] if also else tasks
-    try:
-        await asyncio.wait(watched, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result

@@ -3,18 +3,19 @@
 from infra.contract.event_sizing import truncate
 from infra.contract.events import RunInput
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
+from infra.contract.queue import MAX_AHEAD, QueuePlace
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import RunReader
+from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
-_CREATE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE = map(
-    scripts.load, ("create", "start", "cancel", "retry", "resume", "mark_deleting", "delete")
+_CREATE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE, _PLACE = map(
+    scripts.load, ("create", "start", "cancel", "retry", "resume", "mark_deleting", "delete", "place")
 )
 
 
-class RunCommands(RunReader):
+class RunCommands(RunIndex):
     """Commands on runs, and all reads.
 
     Every method raises StoreUnavailable if Redis did not reply in time; the command may then have been executed, and
@@ -114,6 +115,18 @@ class RunCommands(RunReader):
             run_id=run_id,
         )
         return codec.outcome_and_status(reply)
+
+    async def place(self, run_id: str) -> QueuePlace | None:
+        """Return the place of a run in the queue; None if it is not in the queue, or no longer."""
+        ahead, due, alive = (str(item) for item in codec.items(await self._scripts.call(_PLACE, run_id=run_id)))
+        if ahead == "-1" and not due:
+            return None
+        return QueuePlace(
+            ahead=min(max(int(ahead), 0), MAX_AHEAD),
+            ahead_capped=int(ahead) > MAX_AHEAD,
+            begins_ms=int(float(due)) if due else None,
+            workers_alive=int(alive),
+        )
 
     async def mark_deleting(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Mark a run that has ended or was never started as being deleted.

@@ -9,7 +9,7 @@ from msgspec import structs
 from infra.contract.event_sizing import truncate_text
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.log import Segment
-from infra.contract.queue import UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
+from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
 from infra.contract.redis import Argument, Redis, Script
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.reader import RunReader
@@ -34,12 +34,19 @@ class WorkQueue(RunReader):
         self._scripts = scripts.ScriptCaller(redis, self.keys)
 
     async def claim(
-        self, worker: str, wanted: int, *, lease_ms: int, token_taken: bool = False, seq: ClaimSeq = UNNUMBERED
+        self,
+        worker: str,
+        wanted: int,
+        *,
+        lease_ms: int,
+        token_taken: bool = False,
+        seq: ClaimSeq = UNNUMBERED,
+        alive: bool = False,
     ) -> ClaimReply:
         """Recover expired leases, promote due runs, and grant up to `wanted` ready runs, each with a new fence.
 
         `token_taken`: the worker has taken a wake token since its last claim. Runs granted by claims whose replies were
-        lost are requeued first; `infra.contract.queue` says how.
+        lost are requeued first; `infra.contract.queue` says how. `alive`: note that this worker process is alive.
         """
         reply = await self._scripts.call(
             _CLAIM,
@@ -53,6 +60,7 @@ class WorkQueue(RunReader):
                 "process": seq.process,
                 "claim_seq": seq.number,
                 "last_acked": -1 if seq.last_acked is None else seq.last_acked,
+                "alive_ms": ALIVE_MS if alive else 0,
             },
             more_args=seq.dead,
         )
@@ -64,6 +72,10 @@ class WorkQueue(RunReader):
             except (msgspec.DecodeError, LookupError, ValueError):
                 unreadable.append(Lease(fields["id"], int(fields["fence"])))
         return ClaimReply(claims, unreadable, None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
+
+    async def sign_off(self, process: str) -> None:
+        """Note that a worker process asks for no more work."""
+        await self._redis.command("ZREM", self.keys.workers, process)
 
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
         """Prolong the leases of all of a worker's runs in one call; return the replies in the order of `leases`."""

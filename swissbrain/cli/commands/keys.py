@@ -11,7 +11,8 @@ import msgspec
 import typer
 from rich.text import Text
 
-from swissbrain.cli.access import FINGERPRINT_CHARS, access
+from swissbrain.access import find_access
+from swissbrain.cli.access import FINGERPRINT_CHARS, profile
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.layout import Column, Rows
 from swissbrain.cli.options import Json
@@ -66,8 +67,8 @@ def list_keys(as_json: Json = False) -> None:
         print_json(*entries)
         return
     try:
-        own = hashlib.sha256(access().token.encode("utf-8", "surrogateescape")).hexdigest()
-    except (ClientError, CommandError):
+        own = hashlib.sha256(find_access(profile.get()).token.encode("utf-8", "surrogateescape")).hexdigest()
+    except ClientError:
         own = ""
     columns = [Column("SHA-256"), Column("user"), Column("scopes"), Column("")]
     console().print(Rows(columns, (_row(entry, own) for entry in entries)))

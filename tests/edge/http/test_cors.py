@@ -20,7 +20,12 @@ ALLOW = "access-control-allow-origin"
 class OneFile(Files):
     """Workspaces with one file, and with an unexpected failure."""
 
-    async def presign_get(self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int) -> str:
+    def link_type(self, path: str, *, inline: bool) -> str:
+        return "application/octet-stream"
+
+    async def presign_get(
+        self, user_id: str, run_id: str, path: str, entry: FileEntry, expires_s: int, *, inline: bool = False
+    ) -> str:
         return "https://store.example/file"
 
     async def delete_run(self, user_id: str, run_id: str) -> int:

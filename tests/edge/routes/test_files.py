@@ -1,6 +1,7 @@
 """Files of a run, in a real object store."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -64,6 +65,82 @@ async def test_files_are_listed_fetched_and_deleted(
         assert (await ada.delete(f"/agent/runs/{run_id}")).status_code == 204
         with pytest.raises(FileMissing):
             await written.read("data.csv")
+
+
+async def test_the_link_of_a_file_can_be_had_as_json_and_inline(
+    stored_edge: Edge, workspaces: Workspaces, worker: SimulatedWorker
+) -> None:
+    async with client(stored_edge, "ada") as ada, httpx.AsyncClient() as anyone:
+        run_id = await create(ada)
+        base = f"/agent/runs/{run_id}/files"
+        lease = await worker.claim()
+        written = workspaces.run("ada", run_id, lease.fence, {})
+        for path in ("plot.png", "page.html", "data.json"):
+            await written.write(path, b"content")
+        await worker.emit(lease, files=written.take_uncommitted())
+
+        async def link(path: str, **query: str) -> httpx.Response:
+            return await ada.get(f"{base}/{path}", params=query, headers={"Accept": "application/json"})
+
+        for path, query, kind, disposition in (
+            ("plot.png", {}, "application/octet-stream", "attachment"),
+            ("plot.png", {"disposition": "attachment"}, "application/octet-stream", "attachment"),
+            ("plot.png", {"disposition": "inline"}, "image/png", "inline"),
+            ("data.json", {"disposition": "inline"}, "application/json", "inline"),
+            ("page.html", {}, "application/octet-stream", "attachment"),
+        ):
+            before = time.time()
+            answer = await link(path, **query)
+            found = answer.json()
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+            assert (found["content_type"], found["size_bytes"]) == (kind, 7)
+            assert before + 299 <= found["expires_ms"] / 1000 <= time.time() + 300
+            content = await anyone.get(found["url"])
+            assert (content.content, content.headers["content-type"]) == (b"content", kind)
+            assert content.headers["content-disposition"].startswith(f"{disposition}; ")
+            redirected = await ada.get(f"{base}/{path}", params=query)
+            assert redirected.status_code == 307
+            content = await anyone.get(redirected.headers["location"])
+            assert content.headers["content-disposition"].startswith(f"{disposition}; ")
+        for path, query, field in (
+            ("page.html", {"disposition": "inline"}, "disposition"),
+            ("plot.png", {"disposition": "shown"}, "disposition"),
+            ("plot.png", {"inline": "1"}, "inline"),
+        ):
+            answer = await link(path, **query)
+            assert (answer.status_code, answer.json()["field"]) == (422, field)
+            assert "allowed" in answer.json()["detail"]
+        missing = await link("none.txt")
+        assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [
+        ("application/json", 200),
+        ("application/JSON; charset=utf-8", 200),
+        ("text/html, application/json;q=0.9", 200),
+        ("application/json, */*;q=0.5", 200),
+        ("*/*", 307),
+        ("", 307),
+        ("application/json, text/plain, */*", 307),
+        ("application/json;q=0", 307),
+        ("application/json;q=0.1, application/*", 307),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 307),
+        (",;q=x,application/json;q=many", 200),
+    ],
+)
+async def test_only_a_client_that_prefers_json_gets_the_link_as_json(
+    stored_edge: Edge, workspaces: Workspaces, worker: SimulatedWorker, accept: str, status: int
+) -> None:
+    async with client(stored_edge, "ada") as ada:
+        run_id = await create(ada)
+        lease = await worker.claim()
+        written = workspaces.run("ada", run_id, lease.fence, {})
+        await written.write("a.txt", b"x")
+        await worker.emit(lease, files=written.take_uncommitted())
+        answer = await ada.get(f"/agent/runs/{run_id}/files/a.txt", headers={"Accept": accept})
+        assert answer.status_code == status
 
 
 async def test_paths_that_leave_the_workspace_are_rejected(stored_edge: Edge) -> None:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from infra.contract.queue import Writes
-from infra.contract.redis_store import reader
+from infra.contract.redis_store import run_index
 from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
 from tests.edge.routes.test_lists import pages
@@ -83,7 +83,7 @@ async def test_a_retried_run_is_no_longer_listed_as_failed(ada: httpx.AsyncClien
 async def test_a_rare_failure_is_found_behind_short_pages(
     ada: httpx.AsyncClient, worker: SimulatedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "MAX_SCAN", 4)
+    monkeypatch.setattr(run_index, "MAX_SCAN", 4)
     rare = await fail(ada, worker, "timeout")
     for _ in range(9):
         await fail(ada, worker, "exit_code")
@@ -125,3 +125,159 @@ async def test_a_cursor_of_a_filtered_list_is_only_valid_for_its_user(
     assert (await ada.get(f"{url}&cursor={cursor}")).status_code == 200
     answer = await bob.get(f"{url}&cursor={cursor}")
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:swissbrain:problem:bad-cursor")
+
+
+async def test_several_statuses_are_listed_together(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    failed = await fail(ada, worker, "timeout")
+    cancelled, created = await create(ada), await create(ada, start=False)
+    await ada.post(f"/agent/runs/{cancelled}/cancel")
+    queued = await create(ada)
+    for query, ids in (
+        ("failed,cancelled", [failed, cancelled]),
+        ("queued,created", [queued, created]),
+        ("succeeded,waiting", []),
+        (",".join(Status), [failed, cancelled, created, queued]),
+    ):
+        for limit in (1, 3, 100):
+            assert flat(await pages(ada, status=query, limit=limit)) == await newest_first(ada, ids)
+    assert flat(await pages(ada, status="failed,cancelled", error="timeout")) == [failed]
+
+
+async def test_runs_are_listed_by_the_time_of_their_creation(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    ids = [await create(ada, start=False) for _ in range(6)]
+    for number, run_id in enumerate(ids):
+        # Two runs in each millisecond, so that pages and bounds cut through one.
+        await worker.redis.command("ZADD", "user:ada:runs", 1_700_000_000_000 + number // 2, run_id)
+    by_ms = [sorted(ids[first : first + 2], reverse=True) for first in (0, 2, 4)]
+    start = 1_700_000_000_000
+    for query, wanted in (
+        ({"created_after": start}, by_ms[2] + by_ms[1]),
+        ({"created_before": start + 2}, by_ms[1] + by_ms[0]),
+        ({"created_after": start, "created_before": start + 2}, by_ms[1]),
+        ({"created_after": start + 1, "created_before": start + 2}, []),
+        ({"created_after": start + 5, "created_before": start}, []),
+        ({"created_before": 0}, []),
+        ({"created_after": start, "status": "created"}, by_ms[2] + by_ms[1]),
+    ):
+        for limit in (1, 2, 3, 100):
+            assert flat(await pages(ada, limit=limit, **query)) == wanted, query
+    # A cursor is a position, so it can be used with other bounds.
+    cursor = (await ada.get("/agent/runs?limit=3")).json()["next_cursor"]
+    for query, wanted in (
+        ({"created_after": start + 1}, []),
+        ({"created_after": start}, by_ms[1][1:]),
+        ({"created_before": start + 1}, by_ms[0]),
+    ):
+        found = (await ada.get("/agent/runs", params={**query, "cursor": cursor})).json()["runs"]
+        assert [run["run_id"] for run in found] == wanted
+
+
+async def test_runs_are_listed_by_their_metadata(ada: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+    both = await create(ada, metadata={"team": "data", "a.b": "1"})
+    team = await create(ada, metadata={"team": "data"})
+    empty = await create(ada, metadata={"team": ""})
+    await create(ada)
+    await create(bob, metadata={"team": "data"})
+    for query, ids in (
+        ({"metadata.team": "data"}, [both, team]),
+        ({"metadata.team": "data", "metadata.a.b": "1"}, [both]),
+        ({"metadata.a.b": "1"}, [both]),
+        ({"metadata.team": ""}, [empty]),
+        ({"metadata.team": "Data"}, []),
+        ({"metadata.a": "1"}, []),
+    ):
+        for limit in (1, 100):
+            assert flat(await pages(ada, limit=limit, **query)) == await newest_first(ada, ids), query
+
+
+async def test_a_page_says_whether_its_search_was_complete(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_index, "MAX_SCAN", 4)
+    old = await create(ada, metadata={"k": "v"})
+    for _ in range(5):
+        await create(ada)
+    damaged = await create(ada)
+    await worker.redis.command("HSET", f"run:{damaged}", "status", "of a newer release")
+    query: dict[str, str] = {"metadata.k": "v"}
+    first = (await ada.get("/agent/runs", params=query)).json()
+    assert (first["runs"], first["complete"], first["unreadable"]) == ([], False, [damaged])
+    second = (await ada.get("/agent/runs", params={**query, "cursor": first["next_cursor"]})).json()
+    assert [run["run_id"] for run in second["runs"]] == [old]
+    assert (second["complete"], second["next_cursor"]) == (True, None)
+    # A page that is full is complete, although more runs follow.
+    full = (await ada.get("/agent/runs?limit=2")).json()
+    assert (full["complete"], full["next_cursor"] is None) == (True, False)
+
+
+async def test_three_of_ten_thousand_runs_are_found_while_runs_change_state(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    ids = [await create(ada, start=False, metadata={"n": str(number)}) for number in range(3)]
+    copied = """
+        local fields = redis.call('HGETALL', KEYS[1])
+        for n = 1, 9997 do
+          local id = 'run_' .. n
+          redis.call('HSET', 'run:' .. id, unpack(fields))
+          redis.call('HSET', 'run:' .. id, 'id', id, 'brief', '{"title":"x"}')
+          redis.call('ZADD', 'user:ada:runs', 1700000000000 + math.floor(n / 4), id)
+        end"""
+    await worker.redis.command("EVAL", copied, 1, f"run:{ids[0]}")
+    await worker.redis.command("ZADD", "user:ada:runs", 1, ids[0], 1_700_000_000_900, ids[1], 1_900_000_000_000, ids[2])
+    every, cursor, answers = list[str](), "", 0
+    while cursor is not None:
+        params = {"limit": "100", **({"cursor": cursor} if cursor else {})}
+        page = (await ada.get("/agent/runs", params=params)).json()
+        every += [run["run_id"] for run in page["runs"]]
+        cursor = page["next_cursor"]
+        # Between two pages, listed runs are started, cancelled and deleted.
+        if (answers := answers + 1) % 10 == 0:
+            near = [run_id for run_id in every[-5:] if run_id not in ids]
+            await ada.post(f"/agent/runs/{near[0]}/start")
+            await ada.post(f"/agent/runs/{near[1]}/cancel")
+            assert (await ada.delete(f"/agent/runs/{near[2]}")).status_code == 204
+    assert len(every) == len(set(every)) == 10_000
+    found = await pages(ada, **{"status": "created", "metadata.n": "1"})
+    assert flat(found) == [ids[1]]
+    assert len(found) <= 11
+    rare = flat([page for number in "012" for page in await pages(ada, limit=3, **{"metadata.n": number})])
+    assert rare == ids
+
+
+async def test_no_run_is_skipped_if_one_of_its_millisecond_is_deleted_between_two_reads(
+    ada: httpx.AsyncClient, worker: SimulatedWorker
+) -> None:
+    ids = sorted([await create(ada, start=False) for _ in range(9)], reverse=True)
+    for run_id in ids:
+        await worker.redis.command("ZADD", "user:ada:runs", 1_700_000_000_000, run_id)
+    first = (await ada.get("/agent/runs?limit=3")).json()
+    assert (await ada.delete(f"/agent/runs/{ids[0]}")).status_code == 204
+    rest = (await ada.get("/agent/runs", params={"cursor": first["next_cursor"]})).json()["runs"]
+    assert [run["run_id"] for run in [*first["runs"], *rest]] == ids
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "named"),
+    [
+        ("status=failed,broken", "status", "allowed are created, queued, running, waiting"),
+        ("status=", "status", "allowed are created"),
+        ("status=failed,", "status", "allowed are created"),
+        (f"status={','.join(['failed'] * 8)}", "status", "length <= 7"),
+        ("created_after=yesterday", "created_after", "int"),
+        ("created_before=-1", "created_before", ">= 0"),
+        (f"created_after={2**53}", "created_after", "<= 9007199254740991"),
+        ("metadata=x", "metadata", "metadata.KEY=VALUE"),
+        ("metadata.=x", "metadata", "length >= 1"),
+        (f"metadata.k={'x' * 513}", "metadata", "length <= 512"),
+        (f"metadata.{'k' * 65}=x", "metadata", "length <= 64"),
+        ("metadata.k=1&metadata.k=2", "metadata.k", "given twice"),
+        ("&".join(f"metadata.{number}=x" for number in range(51)), "metadata", "length <= 50"),
+        ("metadatas.k=1", "metadatas.k", "allowed are status, error, created_after"),
+    ],
+)
+async def test_an_invalid_selection_is_rejected_with_what_is_allowed(
+    ada: httpx.AsyncClient, query: str, field: str, named: str
+) -> None:
+    answer = await ada.get(f"/agent/runs?{query}")
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+    assert named in answer.json()["detail"]

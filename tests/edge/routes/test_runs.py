@@ -23,7 +23,8 @@ async def test_the_response_to_a_creation_is_the_complete_run(ada: httpx.AsyncCl
     assert (run["started_ms"], run["finished_ms"], run["result"], run["error"]) == (None, None, None, None)
     shown = await ada.get(run["links"]["self"])
     assert shown.status_code == 200
-    assert shown.json() == run
+    place = {"ahead": 0, "ahead_capped": False, "begins_ms": None, "workers_alive": 0}
+    assert shown.json() == {**run, "queue": place}
     assert shown.headers["cache-control"] == "no-store"
 
 

@@ -8,7 +8,8 @@ from infra.contract.log import NewEvent
 from infra.contract.queue import Lease, Writes
 from infra.contract.states import Status
 from tests.support.waiting import until
-from tests.worker.rig import Rig
+from tests.worker.rig import Gate, Rig
+from worker.queue import loop
 
 LAST = Writes(events=[NewEvent(ts=1, type="log")])
 
@@ -47,3 +48,41 @@ async def test_a_token_taken_by_a_dying_worker_is_replaced_soon(rig: Rig, way: s
         await rig.store.resume(run_id, "yes", token="t")
     assert await dying
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+
+
+async def alive(rig: Rig) -> int:
+    return int(str(await rig.redis.command("ZCARD", rig.store.keys.workers)))
+
+
+async def test_a_worker_is_noted_as_alive_until_it_drains(rig: Rig) -> None:
+    workers = [rig.worker(), rig.worker()]
+    await waiting(rig, 2)
+    assert await alive(rig) == 2
+    await workers[0].drained()
+    assert await alive(rig) == 1
+    await workers[1].drained()
+    assert await alive(rig) == 0
+
+
+async def test_a_worker_whose_slots_are_all_taken_still_shows_that_it_is_alive(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "MAX_BLOCK_S", 0.1)
+    monkeypatch.setattr(loop, "NOTE_S", 0.0)
+    gate = Gate()
+    rig.worker(gate, slots=1)
+    run_id = await rig.submit("wait")
+    await gate.reached("wait")
+    for _ in range(3):
+        await rig.redis.command("DEL", rig.store.keys.workers)
+
+        async def noted() -> bool:
+            return await alive(rig) == 1
+
+        await until(noted, "the busy worker has claimed again")
+    other = await rig.submit("next")
+    depths = await rig.store.depths()
+    assert (depths.ready, depths.pending) == (1, 1)
+    gate.go.set()
+    for each in (run_id, other):
+        assert (await rig.ended(each)).status is Status.SUCCEEDED

@@ -1,10 +1,12 @@
--- KEYS: pending, ready, delayed, leases, dead, unreadable
+-- KEYS: pending, ready, delayed, leases, dead, unreadable, workers
 -- ARGV: worker, wanted (number), lease_ms (number), run_prefix, channel_prefix, retention_s (number), control,
---   version (number), token_taken (number), process, claim_seq (number), last_acked (number), then dead process
+--   version (number), token_taken (number), process, claim_seq (number), last_acked (number), alive_ms (number),
+--   then dead process
 -- Reply: ms until the next lease expiry or due run (-1 if there is none), a flat list of run ids that were set aside with
 -- the reason for each, then one flat record for each granted run.
 -- `token_taken` is 1 if the worker has taken a wake token since its last claim. `claim_seq` is the number of this claim
 -- within `process`; `last_acked` is the number of the last claim whose reply arrived if later replies were lost, else -1.
+-- `alive_ms` is how long `process` counts as alive; 0 if it has been noted recently.
 -- The dead processes are earlier workers on this host of which `process` knows that they have ended.
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers them all.
 
@@ -168,6 +170,15 @@ local function grant(id, together)
   for _, value in ipairs(changed) do record[#record + 1] = value end
   return record
 end
+
+-- Notes that this process asks for work. Others that are no longer alive are removed only when a process joins, so that this
+-- costs one command. No run depends on this set: if it is damaged, the claim goes on.
+local MAX_WORKERS = 10000
+if alive_ms > 0 and redis.pcall('ZADD', workers, int(ms + alive_ms), process ~= '' and process or worker) == 1 then
+  redis.pcall('ZREMRANGEBYSCORE', workers, '-inf', int(ms))
+  redis.pcall('ZREMRANGEBYRANK', workers, 0, -MAX_WORKERS - 1)
+end
+if #ARGV >= MORE then redis.pcall('ZREM', workers, unpack(ARGV, MORE)) end
 
 if last_acked >= 0 then
   for _, id in ipairs(redis.call('ZRANGE', leases, 0, -1)) do isolated(take_back, id) end

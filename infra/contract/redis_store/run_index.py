@@ -1,0 +1,103 @@
+"""Index of a user's runs: lists in pages, selected by filters."""
+
+from collections.abc import Sequence
+
+from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
+from infra.contract.redis import Argument
+from infra.contract.redis_store import codec
+from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
+from infra.contract.runs import Page, RunFilter, RunHead
+
+MAX_SCAN = 1000
+"""Most runs that one page looks at, so that a filter on a rare status costs a bounded number of commands."""
+_CHUNK = 100
+"""Runs fetched at a time while a filter is applied to their records: few round trips for a small page."""
+
+_EVERY_RUN = RunFilter()
+
+
+class RunIndex(RunReader):
+    """Lists of a user's runs, and all reads of single runs; errors as there."""
+
+    async def is_listed(self, user: str, run_id: str) -> bool:
+        """Return whether the user's index of runs has the run."""
+        return await self._redis.command("ZSCORE", self.keys.user_runs(user), run_id) is not None
+
+    async def page(
+        self, user: str, *, limit: int, before: tuple[int, str] | None = None, wanted: RunFilter = _EVERY_RUN
+    ) -> Page:
+        """Return a page of a user's runs, newest first, older than the cursor `before` (creation in ms, run id).
+
+        The order never changes, so pages are disjoint whatever happens to the runs meanwhile, and a run that matches
+        all the time is on one of them. A page looks at MAX_SCAN runs at most: with a filter it can be short, not
+        `complete`, and have a cursor. Ids whose record has expired are removed from the index; ids whose record cannot
+        be read are listed apart, so that they do not hide the other runs.
+        """
+        runs: list[RunHead] = []
+        unreadable: list[str] = []
+        cursor, scanned = before, 0
+        while scanned < MAX_SCAN:
+            asked_for = min(max(limit, _CHUNK) if wanted.reads_records else limit, MAX_SCAN - scanned)
+            found = await self._positions(user, cursor, wanted, asked_for)
+            heads = await self._heads([run_id for _, run_id in found])
+            if expired := [run_id for run_id, head in heads.items() if head is None]:
+                await self._redis.command("ZREM", self.keys.user_runs(user), *expired)
+            for position in found:
+                head = heads[position[1]]
+                cursor, scanned = position, scanned + 1
+                if isinstance(head, RecordUnreadable):
+                    unreadable.append(position[1])
+                elif head and wanted.matches(head):
+                    runs.append(head)
+                if len(runs) == limit:
+                    return Page(runs=runs, cursor=cursor, unreadable=unreadable)
+            if len(found) < asked_for:
+                return Page(runs=runs, cursor=None, unreadable=unreadable)
+        return Page(runs=runs, cursor=cursor, unreadable=unreadable, complete=False)
+
+    async def _positions(
+        self, user: str, before: tuple[int, str] | None, wanted: RunFilter, limit: int
+    ) -> list[tuple[int, str]]:
+        """Return the next `limit` positions of the index, newest first; positions of the same ms by descending id."""
+        after_ms, before_ms = wanted.created_after, wanted.created_before
+        oldest: Argument = "-inf" if after_ms is None else f"({after_ms}"
+        newest: Argument = "+inf" if before_ms is None else f"({before_ms}"
+        command = ["ZREVRANGEBYSCORE", self.keys.user_runs(user)]
+        commands: list[list[Argument]] = []
+        if before is not None and (before_ms is None or before[0] < before_ms):
+            # The runs of the cursor's own ms, which may lie on both sides of it, are read apart and as a whole: an
+            # offset would skip a run if another one were deleted between two reads.
+            if after_ms is None or before[0] > after_ms:
+                commands.append([*command, before[0], before[0], "WITHSCORES"])
+            newest = f"({before[0]}"
+        commands.append([*command, newest, oldest, "WITHSCORES", "LIMIT", 0, limit])
+        flat = [str(item) for reply in await self._redis.pipeline(commands) for item in codec.items(reply)]
+        positions = [(int(float(score)), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
+        return [position for position in positions if before is None or position < before][:limit]
+
+    async def _heads(self, run_ids: Sequence[str]) -> dict[str, RunHead | RecordUnreadable | None]:
+        """Return each run by its id: without its large fields, or the error; None if the record has expired."""
+        if not run_ids:
+            return {}
+        commands = [["HMGET", self.keys.run(run_id), *codec.HEAD_FIELDS] for run_id in run_ids]
+        try:
+            replies = await self._redis.pipeline(commands)
+        except StoreRejected:
+            # A pipeline raises the first error only: one key that holds no hash must not hide the other runs.
+            return {run_id: await self._head_or_error(run_id) for run_id in run_ids}
+        heads: dict[str, RunHead | RecordUnreadable | None] = {}
+        for run_id, reply in zip(run_ids, replies, strict=True):
+            fields = codec.named(reply, codec.HEAD_FIELDS)
+            try:
+                heads[run_id] = codec.decode_head(fields) if fields else None
+            except UNDECODABLE as exc:
+                heads[run_id] = unreadable_record(run_id, exc)
+        return heads
+
+    async def _head_or_error(self, run_id: str) -> RunHead | RecordUnreadable | None:
+        try:
+            return await self.head(run_id)
+        except RunGone:
+            return None
+        except RecordUnreadable as exc:
+            return exc

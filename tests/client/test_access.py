@@ -1,0 +1,90 @@
+"""Address and token: from a profile, the environment, or the dev stack of a folder; always both from one place."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from swissbrain import AsyncClient, Client, ClientError
+from swissbrain.access import find_access
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the current folder, `a/b` below an empty one, without variables and with an empty home."""
+    made = tmp_path / "a" / "b"
+    made.mkdir(parents=True)
+    monkeypatch.chdir(made)
+    for name in ("SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return made
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    path = folder / f"{name}.env"
+    path.write_text(text)
+    return path
+
+
+def both(url: str) -> str:
+    return f"SWISSBRAIN_API_URL=http://{url}\nSWISSBRAIN_TOKEN=token-{url}\n"
+
+
+def test_the_environment_comes_before_the_dev_stack(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder / ".swissbrain", "dev", both("dev"))
+    monkeypatch.setenv("SWISSBRAIN_API_URL", "http://env")
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_TOKEN is not set$"):
+        find_access()  # the token of the dev stack is not sent to another API
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "secret")
+    access = find_access()
+    assert (access.url, access.token, access.source) == ("http://env", "secret", "the environment")
+    assert "secret" not in repr(access)
+
+
+def test_the_nearest_dev_stack_is_used(folder: Path) -> None:
+    far = write(folder.parents[1] / ".swissbrain", "dev", both("far"))
+    assert (find_access().url, find_access().source) == ("http://far", str(far))
+    write(folder.parent / ".swissbrain", "dev", both("near"))
+    access = find_access()
+    assert (access.url, access.token, access.is_dev_stack) == ("http://near", "token-near", True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_file_of_another_user_above_the_folder_is_ignored(folder: Path) -> None:
+    path = write(folder.parent / ".swissbrain", "dev", both("theirs"))
+    os.chown(path, 12345, 12345)
+    with pytest.raises(ClientError, match="are not set, and no 'swissbrain dev' was started in this folder or above"):
+        find_access()
+
+
+def test_a_profile_comes_first(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWISSBRAIN_API_URL", "http://env")
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "x")
+    write(tmp_path / "config" / "swissbrain", "test", both("home"))
+    assert find_access("test").url == "http://home"
+    write(folder.parent / ".swissbrain", "test", both("here"))
+    assert find_access("test").url == "http://here"
+    for name in ("none", "../test", "", "a/b", "."):
+        with pytest.raises(ClientError, match="profile"):
+            find_access(name)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"SWISSBRAIN_API_URL=http://x\n"])
+def test_an_incomplete_file_is_named(folder: Path, content: bytes) -> None:
+    path = folder / ".swissbrain" / "dev.env"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(ClientError, match="SWISSBRAIN_") as caught:
+        find_access()
+    assert str(path) in str(caught.value)
+
+
+async def test_both_clients_are_made_from_the_environment(folder: Path) -> None:
+    write(folder / ".swissbrain", "dev", both("dev"))
+    write(folder / ".swissbrain", "other", both("other"))
+    with Client.from_env(timeout_s=1) as client:
+        assert client._api.base_url == "http://dev"
+    async with AsyncClient.from_env(profile="other") as other:
+        assert other._api.base_url == "http://other"

@@ -1,0 +1,94 @@
+"""Waiting, batches, lists, steps and parts of logs against the real API."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from infra.contract.states import Status
+from swissbrain import ApiError, Client, NewRun, Run, RunFailed, WaitTimeout, message
+from tests.client.real_api import PLAN, Real
+from tests.edge.stack import SimulatedWorker
+from tests.support.waiting import wait_until
+
+
+def test_a_wait_ends_with_the_run(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+    run_id = ada.create_run(PLAN).run_id
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ada.wait, run_id)
+        lease = real.do(worker.claim())
+        time.sleep(1)
+        assert not waiting.done()
+        real.do(worker.finish(lease))
+        ended = time.monotonic()
+        assert waiting.result(10).result == {"answer": 42}
+        assert time.monotonic() - ended < 2
+    assert ada.wait(run_id).status == "succeeded"
+
+
+def test_a_wait_ends_when_the_run_waits_for_input(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+    run_id = ada.create_run(PLAN).run_id
+    real.do(worker.wait(real.do(worker.claim())))
+    assert ada.wait(run_id, timeout_s=10).status == "waiting"
+
+
+def test_a_wait_ends_in_time(ada: Client) -> None:
+    run_id = ada.create_run(PLAN).run_id
+    begun = time.monotonic()
+    with pytest.raises(WaitTimeout) as caught:
+        ada.wait(run_id, timeout_s=1.5)
+    assert 1.5 <= time.monotonic() - begun < 5
+    assert caught.value.run.status == "queued"
+
+
+def test_a_queued_run_tells_its_place(ada: Client) -> None:
+    first, second = ada.create_run(PLAN), ada.create_run(PLAN, delay_s=100)
+    place = ada.get_run(second.run_id).queue
+    assert place
+    assert (place.ahead_capped, place.begins_ms is not None) == (False, True)
+    ada.cancel(first.run_id)
+    assert ada.get_run(first.run_id).queue is None
+
+
+def test_run_waits_for_a_failure(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(ada.run, PLAN)
+        wait_until(lambda: ada.queue().ready == 1, "the run is queued")
+        real.do(worker.complete(status=Status.FAILED))
+        with pytest.raises(RunFailed) as caught:
+            running.result(20)
+    assert caught.value.run.status == "failed"
+
+
+def test_a_batch_answers_for_each_run_and_is_repeatable(ada: Client) -> None:
+    batch = [
+        NewRun(plan=message("a"), idempotency_key="first", metadata={"n": "1"}),
+        NewRun(prompt="x", priority=99),
+        {"plan": [{"tool": "none"}]},
+        NewRun(plan=[message("b")], start=False),
+    ]
+    made = ada.create_many(batch)
+    assert [one.status for one in made] == ["queued", 422, 422, "created"]
+    assert isinstance(made[0], Run)
+    assert isinstance(made[2], ApiError)
+    assert made[2].field == "$.plan[0].tool"
+    (again,) = ada.create_many(batch[:1])
+    assert isinstance(again, Run)
+    assert again.run_id == made[0].run_id
+
+
+def test_more_runs_than_a_batch_holds_are_created_and_listed_by_their_metadata(ada: Client) -> None:
+    made = ada.create_many([NewRun(plan=PLAN, metadata={"n": str(n % 2), "all": "x"}) for n in range(130)])
+    ids = [run.run_id for run in made if isinstance(run, Run)]
+    assert len({*ids}) == 130
+    assert {run.run_id for run in ada.runs(metadata={"all": "x"})} == {*ids}
+    assert {run.run_id for run in ada.runs(metadata={"all": "x", "n": "1"})} == {*ids[1::2]}
+    assert [*ada.runs(metadata={"all": "y"})] == []
+
+
+def test_runs_are_listed_by_several_statuses_and_by_time(ada: Client) -> None:
+    queued, created, cancelled = ada.create_run(PLAN), ada.create_run(PLAN, start=False), ada.create_run(PLAN)
+    ada.cancel(cancelled.run_id)
+    assert {run.run_id for run in ada.runs(status=["created", "cancelled"])} == {created.run_id, cancelled.run_id}
+    assert {run.run_id for run in ada.runs(created_after_ms=created.created_ms)} >= {cancelled.run_id}
+    assert [*ada.runs(created_before_ms=queued.created_ms - 10_000)] == []
