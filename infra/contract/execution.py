@@ -9,7 +9,7 @@ from infra.contract.files import DirectoryFiles, FileChanges
 
 Interpreter: TypeAlias = Literal["sh", "bash", "python", "node"]
 OutputStream: TypeAlias = Literal["stdout", "stderr"]
-LineEnd: TypeAlias = Literal["\n", "\r\n", ""]
+LineEnd: TypeAlias = Literal["\n", "\r\n", "", "\r"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class LinePart(NamedTuple):
     """Line of output without its end, or a part of it.
 
     `more`: the next part continues the line. `replaces`: the line replaces the previous one of the same stream, which
-    the program has overwritten. `end`: the end of the line, a line feed, CR LF, or nothing at the end of the output.
+    the program has overwritten. `end`: the end of the line: a line feed, CR LF, nothing at the end of the
+    output, or a carriage return where the program has overwritten the line, so that parts of its output are left out.
     """
 
     text: str

@@ -86,20 +86,21 @@ class LineSplitter:
     def _end_line(self, line: str, now_s: float, end: LineEnd = "\n") -> list[LinePart]:
         parts: list[LinePart] = []
         if "\r" in line:
-            end = "\r\n" if end and line.endswith("\r") else end
+            end = "\r" if line.endswith("\r\r") or not end else "\r\n" if line.endswith("\r") else end
             line = self._take_states(line.rstrip("\r"), parts)
         if self._is_overwritten:
             last = line or self._state
             if last and last != self._shown:
                 parts += self._show(last, now_s)
             elif self._shown is None:
-                parts.append(LinePart(""))
+                parts.append(LinePart("", end="\r"))
         else:
-            parts += _split(line)
+            *begin, last_part = _split(line)
+            parts += [*begin, last_part._replace(end=end)]
         self._text = self._state = ""
         self._is_open = self._is_overwritten = False
         self._shown = None
-        return [*parts[:-1], parts[-1]._replace(end=end)] if parts else parts
+        return parts
 
     def _take_states(self, text: str, parts: list[LinePart]) -> str:
         """Return the text after the last carriage return, and keep the last state before it."""
@@ -108,7 +109,7 @@ class LineSplitter:
             return text
         if self._is_open:
             # The begin of this state was passed on, so its end has to follow. The next state replaces it as a whole.
-            parts += _split(states[0])
+            parts += [part._replace(end="\r") for part in _split(states[0])]
             self._is_open, self._shown, states[0] = False, "", ""
         self._is_overwritten = True
         state = next(filter(None, reversed(states)), "")
@@ -119,14 +120,15 @@ class LineSplitter:
     def _show(self, state: str, now_s: float) -> list[LinePart]:
         replaces = self._shown is not None
         self._state, self._shown, self._shown_s = "", state, now_s
-        first, *others = _split(state)
+        first, *others = [part._replace(end="\r") for part in _split(state)]
         return [first._replace(replaces=replaces), *others]
 
     def _open_part(self, text: str) -> LinePart:
         """Return a part of a line that has not ended."""
         replaces = self._shown is not None and not self._is_open
+        end: LineEnd = "\r" if self._is_overwritten else "\n"
         self._is_open, self._is_overwritten, self._state = True, False, ""
-        return LinePart(text, more=True, replaces=replaces)
+        return LinePart(text, more=True, replaces=replaces, end=end)
 
 
 class OutputCapture:

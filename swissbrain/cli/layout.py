@@ -97,9 +97,10 @@ class Details:
                 table.add_row(name, value)
             yield table
         else:
-            for name, value in self._rows:
+            for index, (name, value) in enumerate(self._rows):
                 yield Text.assemble((name.plain, "bold"), overflow="fold")
-                for line in value.wrap(console, max(options.max_width - GAP, 1), overflow="fold"):
+                folded = value.wrap(console, max(options.max_width - GAP, 1), overflow="fold")
+                for line in [value] if index == 0 else folded:  # the first value is the id
                     yield _whole(Text(" " * GAP).append_text(line))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import typer
+from rich.console import RenderableType
 
 from swissbrain import Client
 from swissbrain.cli.event_lines import EventLines
@@ -49,6 +50,11 @@ def show_log(
             else:
                 lines.show(item)
     return item
+
+
+def show_table(table: RenderableType) -> None:
+    """Print a table. An id or a path that is wider than the terminal is not cut: the terminal wraps it."""
+    console().print(table, soft_wrap=True)
 
 
 def pairs(texts: list[str], option: str) -> dict[str, str]:

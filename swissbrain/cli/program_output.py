@@ -37,12 +37,14 @@ class StreamCopy:
         """Copy the data of an event `tool.output`."""
         text = str(data.get("text", ""))
         replaces = data.get("replaces_line") is True
-        if text.startswith(TRUNCATED) or (not self.is_terminal and (replaces or NOT_TEXT in text)):
+        end_of_line = str(data.get("line_end", "\n"))
+        if text.startswith(TRUNCATED) or (not self.is_terminal and (end_of_line == "\r" or NOT_TEXT in text)):
             self._holds = True
         # The end of a line is copied before the next one, because the last line may have none.
         end = _OVERWRITE if replaces else self._end
         self._copy(end + text.encode("utf-8", "replace"))
-        self._end = b"" if data.get("more") is True else str(data.get("line_end", "\n")).encode()
+        # On a terminal, what follows an overwritten line is the next line.
+        self._end = b"" if data.get("more") is True else b"\n" if end_of_line == "\r" else end_of_line.encode()
 
     def restart(self) -> None:
         """Expect the output from its beginning, because the program is executed again; it is not copied twice."""

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import TypeVar
 
@@ -123,7 +123,7 @@ def with_reason(
             draw("")
 
 
-def _ticking(items: Iterator[T]) -> Iterator[T | None]:
+def _ticking(items: Iterator[T]) -> Generator[T | None, None, None]:
     """Yield the items, and None after each TICK_S without one. Raises what the iteration raises."""
     arrived: queue.Queue[T | BaseException | None] = queue.Queue(maxsize=1000)
 

@@ -177,7 +177,7 @@ class CallContext:
         line_end: LineEnd = "\n",
     ) -> None:
         """Log a line of output, or a part of it."""
-        end = UNSET if line_end == "\n" or more else line_end
+        end = UNSET if line_end == "\n" else line_end
         output = ToolOutput(stream=stream, text=text, more=more, replaces_line=replaces_line, line_end=end)
         await self._context.emitter.emit(output, step=self._step)
 

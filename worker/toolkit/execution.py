@@ -34,6 +34,7 @@ class LoggedOutput:
         self._context = context
         self._remaining = LOGGED_BYTES
         self._logged: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._is_overwritten = False
 
     def is_truncated(self) -> bool:
         """Return whether the log holds only a part of the output."""
@@ -41,7 +42,7 @@ class LoggedOutput:
 
     def has_every_byte(self, ended: Execution) -> bool:
         """Return whether the lines in the log tell every byte of the output, as a log of plain text does."""
-        if self.is_truncated():
+        if self.is_truncated() or self._is_overwritten:
             return False
         return all(b"".join(self._logged[name]) == getattr(ended, name).read_bytes() for name in self._logged)
 
@@ -50,6 +51,7 @@ class LoggedOutput:
         if not self.is_truncated():
             text = part.text.encode()
             self._remaining -= len(text) + 1
+            self._is_overwritten = self._is_overwritten or part.end == "\r"
             self._logged[stream].append(text if part.more else text + part.end.encode())
             if self.is_truncated():
                 part = LinePart(f"… output truncated; complete output: {_output_path(self._context, stream)}")

@@ -80,7 +80,11 @@ class ToolOutput(Splittable, frozen=True, kw_only=True):
     ] = False
     line_end: (
         Annotated[
-            Literal["\r\n", ""], Meta(description="End of the line, where it is not a line feed; empty if it has none.")
+            Literal["\r\n", "", "\r"],
+            Meta(
+                description="End of the line, where it is not a line feed; empty at the end of the output; `\\r` if the"
+                " program has overwritten the line, so that earlier states of it may be left out."
+            ),
         ]
         | UnsetType
     ) = UNSET

@@ -14,8 +14,7 @@ from swissbrain.cli.downloads import is_pattern, save_files, select_files
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json, RunId
-from swissbrain.cli.output import USAGE, note, print_json
-from swissbrain.cli.terminal import console
+from swissbrain.cli.output import USAGE, note, print_json, show_table
 from swissbrain.errors import ClientError
 
 
@@ -42,7 +41,7 @@ def files(
         if path is not None and not found:
             raise CommandError(f"no file of the run matches '{path}'")
         if output is None:
-            print_json(*found) if as_json else console().print(tables.files_table(found))
+            print_json(*found) if as_json else show_table(tables.files_table(found))
             return
         size, fetched, failed = 0, 0, 0
         for file, outcome in save_files(client, run_id, found, Path(output)):

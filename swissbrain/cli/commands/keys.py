@@ -16,8 +16,8 @@ from swissbrain.cli.access import FINGERPRINT_CHARS, profile
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.layout import Column, Rows
 from swissbrain.cli.options import Json
-from swissbrain.cli.output import note, print_json
-from swissbrain.cli.terminal import console, line
+from swissbrain.cli.output import note, print_json, show_table
+from swissbrain.cli.terminal import line
 from swissbrain.errors import ClientError
 
 KEYS = "SWISSBRAIN_API_KEYS"
@@ -71,7 +71,7 @@ def list_keys(as_json: Json = False) -> None:
     except ClientError:
         own = ""
     columns = [Column("SHA-256"), Column("user"), Column("scopes"), Column("")]
-    console().print(Rows(columns, (_row(entry, own) for entry in entries)))
+    show_table(Rows(columns, (_row(entry, own) for entry in entries)))
 
 
 def _row(entry: KeyEntry, own: str) -> list[Text]:

@@ -8,9 +8,8 @@ import typer
 from swissbrain.cli import tables
 from swissbrain.cli.access import connect
 from swissbrain.cli.options import CreatedAfter, CreatedBefore, FailedWith, Json, Metadata, RunId, StatusFilter
-from swissbrain.cli.output import note, pairs, print_json
+from swissbrain.cli.output import note, pairs, print_json, show_table
 from swissbrain.cli.selection import RunFilters, warn_of_unreadable
-from swissbrain.cli.terminal import console
 
 
 def runs(
@@ -30,7 +29,7 @@ def runs(
     if as_json:
         print_json(*found)
     else:
-        console().print(tables.runs_table(found))
+        show_table(tables.runs_table(found))
 
 
 def show(
@@ -42,7 +41,7 @@ def show(
     with connect(note) as client:
         if attempts:
             found = client.attempts(run_id)
-            print_json(*found) if as_json else console().print(tables.attempts_table(found))
+            print_json(*found) if as_json else show_table(tables.attempts_table(found))
         else:
             run = client.get_run(run_id)
-            print_json(run) if as_json else console().print(tables.run_table(run))
+            print_json(run) if as_json else show_table(tables.run_table(run))
