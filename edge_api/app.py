@@ -68,7 +68,7 @@ def create_app(
         *RunRoutes(runs, RunWaits(store, fanout, streams), max_body_bytes=limit).endpoints(),
         *RunActionRoutes(runs, max_body_bytes=limit).endpoints(),
         *StreamTokenRoutes(runs, tokens, max_body_bytes=limit).endpoints(),
-        *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
+        *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s, max_body_bytes=limit).endpoints(),
         *LogRoutes(runs, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
@@ -110,7 +110,7 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=("GET", "HEAD", "POST", "DELETE"),
+        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
         # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
         allow_headers=("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
         expose_headers=("Location", "Retry-After"),

@@ -1,9 +1,20 @@
 """Port to the object store, as the edge needs it; `infra.workspace` provides it."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from infra.contract.files import FileEntry
 from infra.contract.log import LogArchive
+
+
+class FileLimits(Protocol):
+    """Limits in bytes: of one file, and of all files of a run."""
+
+    @property
+    def file_bytes(self) -> int: ...
+
+    @property
+    def total_bytes(self) -> int: ...
 
 
 class WorkspaceStore(Protocol):
@@ -12,6 +23,27 @@ class WorkspaceStore(Protocol):
     @property
     def logs(self) -> LogArchive:
         """Archive of logs."""
+        ...
+
+    @property
+    def limits(self) -> FileLimits:
+        """Limits of the workspace of a run."""
+        ...
+
+    def new_upload(self, path: str, size_bytes: int, sha256: str) -> FileEntry:
+        """Return the entry of an input file that is to be uploaded, with an unused object key."""
+        ...
+
+    def upload_headers(self, size_bytes: int, sha256: str, md5: str | None) -> dict[str, str]:
+        """Return the headers that the upload of an input file must have. Raises InvalidInput if the store needs MD5."""
+        ...
+
+    async def presign_put(self, user_id: str, run_id: str, key: str, expires_s: int, headers: Mapping[str, str]) -> str:
+        """Return a URL with which anybody can store the object for `expires_s`, with exactly these headers."""
+        ...
+
+    async def missing(self, user_id: str, run_id: str, files: Mapping[str, FileEntry]) -> list[str]:
+        """Return the paths of announced files whose objects are missing, or are others."""
         ...
 
     async def presign_get(

@@ -3,16 +3,18 @@
 import hashlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import TypeVar
 
 from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
+from edge_api.inputs_service import InputService
 from edge_api.ports import WorkspaceStore
 from infra.contract import journal
 from infra.contract.errors import InvalidInput, RecordUnreadable, RunGone, TransitionRefused
-from infra.contract.files import FileEntry
+from infra.contract.files import FileEntry, Input
 from infra.contract.log import RunLog
 from infra.contract.queue import QueuePlace
 from infra.contract.redis_store import codec
@@ -37,6 +39,7 @@ class RunService:
     def __init__(self, store: RunCommands, workspaces: WorkspaceStore) -> None:
         self._store = store
         self._workspaces = workspaces
+        self._inputs = InputService(store, workspaces)
 
     async def create(self, user: str, spec: RunSpec, *, start: bool, key: str | None) -> tuple[RunRecord, bool]:
         """Create a run. Return its record, and whether this call created it.
@@ -50,7 +53,8 @@ class RunService:
             # A repeated request must succeed even if the source run has been deleted or retried since.
             if earlier := await self._created_before(user, key, digest):
                 return earlier, False
-            await self._check_fork(user, spec, spec.fork_of)
+            inputs = await self._check_fork(user, spec, spec.fork_of)
+            return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
         return await self._create(user, spec, start=start, key=key, digest=digest)
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
@@ -76,8 +80,8 @@ class RunService:
             fork_of=fork_of,
         )
         spec.check()
-        await self._check_fork(user, spec, fork_of)
-        return await self._create(user, spec, start=wanted.start, key=key, digest=digest)
+        inputs = await self._check_fork(user, spec, fork_of)
+        return await self._create(user, spec, start=wanted.start, key=key, digest=digest, inputs=inputs)
 
     async def get(self, user: str, run_id: str) -> RunRecord:
         """Return the complete record of the user's run."""
@@ -115,10 +119,27 @@ class RunService:
         return await self._store.page(user, limit=query.limit, before=before, wanted=query.wanted)
 
     async def start(self, user: str, run_id: str) -> RunState:
-        """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted."""
-        _not_deleting("start", await self.head(user, run_id))
-        reply = await self._store.start(run_id)
+        """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted; InputsMissing."""
+        run = _not_deleting("start", await self.head(user, run_id))
+        reply = await self._inputs.checked(run, lambda version: self._store.start(run_id, inputs_version=version))
         return self._state("start", run_id, reply, allowed="a run that was created but not started")
+
+    async def announce_upload(self, user: str, run_id: str, path: str, size_bytes: int, sha256: str) -> FileEntry:
+        """Announce an input file that the client uploads; return its entry. Raises TransitionRefused if it is started.
+
+        Raises LimitExceeded.
+        """
+        run = _not_deleting("add an input file to", await self.head(user, run_id))
+        return await self._inputs.announce_upload(run, path, size_bytes, sha256)
+
+    async def announce_copy(self, user: str, run_id: str, path: str, from_run: str, source_path: str) -> None:
+        """Announce an input file that is copied from another run of the user. Errors as in `announce_upload`.
+
+        Raises FileMissing.
+        """
+        run = _not_deleting("add an input file to", await self.head(user, run_id))
+        source = _not_deleting("copy a file of", await self.head(user, from_run))
+        await self._inputs.announce_copy(run, path, source, source_path)
 
     async def cancel(self, user: str, run_id: str) -> RunState:
         """Request the cancellation of a run. Raises TransitionRefused if it has succeeded or failed."""
@@ -127,9 +148,15 @@ class RunService:
         return self._state("cancel", run_id, reply, allowed="a run that has not ended", cancelling=True)
 
     async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
-        """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted."""
-        _not_deleting("retry", await self.head(user, run_id))
-        reply = await self._store.retry(run_id, token=_derived(user, key))
+        """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted.
+
+        Raises InputsMissing if it was cancelled before its start.
+        """
+        run = _not_deleting("retry", await self.head(user, run_id))
+        token = _derived(user, key)
+        reply = await self._inputs.checked(
+            run, lambda version: self._store.retry(run_id, token=token, inputs_version=version)
+        )
         return self._state("retry", run_id, reply, allowed="a run that has failed or was cancelled")
 
     async def resume(self, user: str, run_id: str, user_input: str, *, key: str | None) -> RunState:
@@ -176,10 +203,17 @@ class RunService:
         return run
 
     async def _create(
-        self, user: str, spec: RunSpec, *, start: bool, key: str | None, digest: str
+        self,
+        user: str,
+        spec: RunSpec,
+        *,
+        start: bool,
+        key: str | None,
+        digest: str,
+        inputs: Mapping[str, Input] = MappingProxyType({}),
     ) -> tuple[RunRecord, bool]:
         run_id = _new_id(user, key)
-        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest)
+        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest, inputs=inputs)
         if record is None:
             raise KeyReused(
                 "this Idempotency-Key was used for a request with other content, or its run is being deleted"
@@ -188,12 +222,13 @@ class RunService:
             log("run.created", run_id=run_id, user=user, start=start)
         return record, outcome is Outcome.OK
 
-    async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> None:
-        """Raise RunGone or TransitionRefused if the source run cannot be forked.
+    async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> dict[str, Input]:
+        """Return the input files of a fork. Raises RunGone or TransitionRefused if the source run cannot be forked.
 
         Raises InvalidInput if the source run has not completed the first steps, or if the new plan has other ones.
         """
-        source = _not_deleting("fork", await self.get(user, fork.run_id)).spec.plan or []
+        run = _not_deleting("fork", await self.get(user, fork.run_id))
+        source = run.spec.plan or []
         done = await self._store.journal(fork.run_id)
         # Steps are executed in order, so the first step without a journal entry ends the completed ones.
         completed = next((index for index in range(len(source)) if journal.step_key(index) not in done), len(source))
@@ -204,6 +239,7 @@ class RunService:
             )
         if (spec.plan or [])[: fork.from_step] != source[: fork.from_step]:
             raise InvalidInput(f"the first {fork.from_step} steps must be those of the run {fork.run_id}", "$.plan")
+        return await self._inputs.of_fork(run, done)
 
     def _state(
         self,

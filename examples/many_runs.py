@@ -1,4 +1,4 @@
-"""Create many runs at once, wait for them, and list those that failed."""
+"""Create many runs in one call, wait for them, and list those that failed."""
 
 import sys
 import time

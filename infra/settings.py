@@ -58,6 +58,9 @@ class Env:
         return value
 
 
+UPLOAD_CHECKSUMS = ("sha256", "md5")
+
+
 @dataclass(frozen=True)
 class StoreSettings:
     """Settings that the API and the workers must share: key names, and the retention of finished runs."""
@@ -74,23 +77,32 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class S3Settings:
-    """Bucket of the workspaces. `endpoint_url` None: the AWS endpoint of the region."""
+    """Bucket of the workspaces. `endpoint_url` None: the AWS endpoint of the region.
+
+    `upload_checksum`: checksum, `sha256` or `md5`, with which the store checks the input files that clients upload.
+    """
 
     bucket: str
     region: str
     access_key: str
     secret_key: str = field(repr=False)
     endpoint_url: str | None = None
+    upload_checksum: str = "sha256"
 
     @classmethod
     def from_env(cls, env: Env) -> "S3Settings":
-        """Read `S3_BUCKET S3_REGION S3_ACCESS_KEY S3_SECRET_KEY S3_ENDPOINT_URL`."""
+        """Read `S3_BUCKET S3_REGION S3_ACCESS_KEY S3_SECRET_KEY S3_ENDPOINT_URL S3_UPLOAD_CHECKSUM`."""
+        upload_checksum = env.text("S3_UPLOAD_CHECKSUM", cls.upload_checksum)
+        if upload_checksum not in UPLOAD_CHECKSUMS:
+            allowed = " or ".join(UPLOAD_CHECKSUMS)
+            raise SettingsError(f"S3_UPLOAD_CHECKSUM must be {allowed}, not '{upload_checksum}'")
         return cls(
             bucket=env.text("S3_BUCKET", "swissbrain-workspaces"),
             region=env.text("S3_REGION", "ch-gva-2"),
             access_key=env.text("S3_ACCESS_KEY"),
             secret_key=env.text("S3_SECRET_KEY"),
             endpoint_url=env.url("S3_ENDPOINT_URL", "http", "https", default="https://sos-ch-gva-2.exo.io"),
+            upload_checksum=upload_checksum,
         )
 
 

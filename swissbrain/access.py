@@ -14,10 +14,6 @@ MAX_FILE_BYTES = 64 * 1024
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class AccessError(ClientError):
-    """Missing address of the API or missing token."""
-
-
 @dataclass(frozen=True)
 class Access:
     """Address of an API, a token for it, and the place that both come from."""
@@ -32,7 +28,7 @@ def find_access(profile: str | None = None) -> Access:
     """Return the access of the profile, else of the environment, else of the dev stack of the current folder.
 
     A profile NAME is the file `.swissbrain/NAME.env` of the current folder or the nearest above it, else
-    `~/.config/swissbrain/NAME.env`; the profile of the dev stack is `dev`. Raises AccessError.
+    `~/.config/swissbrain/NAME.env`; the profile of the dev stack is `dev`. Raises ClientError.
     """
     # Both values come from one source: a token must not be sent to an API that it does not belong to.
     if profile is not None:
@@ -41,16 +37,16 @@ def find_access(profile: str | None = None) -> Access:
         return _access(os.environ, "the environment")
     for path in _files(DEV):
         return _access(_read(path), str(path), is_dev_stack=True)
-    raise AccessError(f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or above")
+    raise ClientError(f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or above")
 
 
 def _of_profile(name: str) -> Access:
     if not _PROFILE.fullmatch(name):
-        raise AccessError(f"'{name}' is not the name of a profile: letters, digits, '.', '_' and '-'")
+        raise ClientError(f"'{name}' is not the name of a profile: letters, digits, '.', '_' and '-'")
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "swissbrain" / f"{name}.env"
     for path in (*_files(name), *([config] if config.is_file() else [])):
         return _access(_read(path), str(path), is_dev_stack=name == DEV)
-    raise AccessError(f"there is no profile '{name}': neither {FOLDER}/{name}.env here or above, nor {config}")
+    raise ClientError(f"there is no profile '{name}': neither {FOLDER}/{name}.env here or above, nor {config}")
 
 
 def _files(name: str) -> Iterator[Path]:
@@ -58,7 +54,7 @@ def _files(name: str) -> Iterator[Path]:
     current = Path.cwd()
     for folder in (current, *current.parents):
         path = folder / FOLDER / f"{name}.env"
-        # Above the current folder only the user's own files: in a shared folder such as /tmp, somebody else's file
+        # Above the current folder only the user's own files: in a shared folder such as /tmp, another user's file
         # would send what the user runs to an API of theirs.
         try:
             if path.is_file() and (folder == current or path.stat().st_uid == os.geteuid()):
@@ -71,7 +67,7 @@ def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = F
     missing = [name for name in (URL, TOKEN) if not variables.get(name)]
     if missing:
         where = "" if source == "the environment" else f" in {source}"
-        raise AccessError(f"{missing[0]} is not set{where}")
+        raise ClientError(f"{missing[0]} is not set{where}")
     return Access(variables[URL], variables[TOKEN], source, is_dev_stack)
 
 
@@ -80,7 +76,7 @@ def _read(path: Path) -> dict[str, str]:
         with path.open("rb") as file:
             lines = file.read(MAX_FILE_BYTES).decode("utf-8").splitlines()
     except OSError as exc:
-        raise AccessError(f"cannot read {path}: {exc.strerror}") from None
+        raise ClientError(f"cannot read {path}: {exc.strerror}") from None
     except UnicodeDecodeError:
-        raise AccessError(f"cannot read {path}: it is not UTF-8 text; {URL} and {TOKEN} are not set") from None
+        raise ClientError(f"cannot read {path}: it is not UTF-8 text; {URL} and {TOKEN} are not set") from None
     return {name.strip(): value for name, _, value in (each.partition("=") for each in lines)}

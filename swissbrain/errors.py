@@ -5,7 +5,7 @@ ClientError     also raised directly, for arguments that cannot be sent
 ├── Unreachable     no response in time, or no connection, after all attempts
 ├── ProtocolError   the response does not come from this API
 ├── RunFailed       a run that was waited for did not succeed; `run` is the run
-└── WaitTimeout     a run that was waited for goes on; `run` is the run
+└── WaitTimeout     a run that was waited for has not ended; `run` is the run
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class RunFailed(ClientError):
 
 
 class WaitTimeout(ClientError, TimeoutError):
-    """End of the time to wait for a run, which goes on. `run` is the run as it was then."""
+    """End of the time to wait for a run, which continues. `run` is the run at that time."""
 
     def __init__(self, run: Run, timeout_s: float) -> None:
         super().__init__(f"the run {run.run_id} has not ended after {timeout_s:g} s; it is {run.status}")

@@ -79,10 +79,7 @@ class RunSummary(_Response, frozen=True):
 
 
 class Run(_Response, frozen=True):
-    """Run. `links` holds the paths of its parts, such as `logs`, `stream` and `files`.
-
-    `queue` tells of a queued run how many are before it; None for other runs, and in lists.
-    """
+    """Run. `links`: paths of its parts. `queue`: place of a queued run; None for other runs, and in lists."""
 
     run_id: str
     status: str

@@ -9,7 +9,14 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from infra.contract.errors import ContractError, ExecutorUnavailable, FileMissing, InvalidInput, LimitExceeded
+from infra.contract.errors import (
+    ContractError,
+    ExecutorUnavailable,
+    FileMissing,
+    InputChanged,
+    InvalidInput,
+    LimitExceeded,
+)
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.journal import call_name, step_key
 from infra.contract.log import NewEvent
@@ -23,6 +30,7 @@ from worker.toolkit.base import Tool, ToolFailed, ToolResult
 _CODES: dict[type[ContractError], str] = {
     ExecutorUnavailable: "executor_unavailable",
     FileMissing: "file_missing",
+    InputChanged: "input_changed",
     InvalidInput: "invalid_input",
     LimitExceeded: "limit_exceeded",
 }

@@ -19,6 +19,7 @@ from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.logging import log
 from worker.fork import inherit
+from worker.inputs import copy_inputs
 from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
@@ -118,6 +119,7 @@ class Runner:
         deadline = asyncio.timeout(run.spec.timeout_s)
         try:
             async with deadline:
+                await copy_inputs(context, self._workspaces)
                 if run.spec.fork_of:
                     await inherit(context, run.spec.fork_of, self._store, self._workspaces)
                 return await self._strategy.work(context, lambda: active.draining)

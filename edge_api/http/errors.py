@@ -12,11 +12,12 @@ EdgeError
 ├── BodyTooLarge               the body is larger than the limit
 ├── WrongMediaType             the Content-Type is not JSON
 ├── CodedBody                  the body is compressed
-└── KeyReused                  the idempotency key belongs to another request
+├── KeyReused                  the idempotency key belongs to another request
+└── InputsMissing              announced input files are not uploaded
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -105,6 +106,15 @@ class KeyReused(EdgeError):
     field = "Idempotency-Key"
 
 
+class InputsMissing(EdgeError):
+    """Announced input files are not in the object store, or are others. `missing` are their paths."""
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        names = ", ".join(f"'{path}'" for path in missing[:3]) + (" and others" if len(missing) > 3 else "")
+        super().__init__(f"{len(missing)} input files are not uploaded: {names}; upload or announce them again")
+        self.missing = list(missing)
+
+
 @dataclass(frozen=True)
 class _Kind:
     status: HTTPStatus
@@ -142,12 +152,14 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         headers={"Accept-Encoding": "identity"},
     ),
     KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
+    InputsMissing: _Kind(HTTPStatus.CONFLICT, "inputs-missing", "Input files are missing"),
     domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
     domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
     domain.RecordUnreadable: _Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR, "record-unreadable", "The record of the run cannot be read"
     ),
     domain.FileMissing: _Kind(HTTPStatus.NOT_FOUND, "file-not-found", "There is no such file"),
+    domain.LimitExceeded: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "limit-exceeded", "A limit is exceeded"),
     domain.TransitionRefused: _Kind(HTTPStatus.CONFLICT, "transition-refused", "The run does not allow this now"),
     domain.StoreUnavailable: _Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -192,6 +204,7 @@ def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
         detail=kind.detail or str(exc),
         field=getattr(exc, "field", "") or UNSET,
         run_status=exc.status if isinstance(exc, domain.TransitionRefused) else UNSET,
+        missing=getattr(exc, "missing", UNSET),
     )
     if isinstance(exc, Forbidden):
         challenge = f'{_CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{exc.scope}"'

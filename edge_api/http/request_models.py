@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from infra.contract.errors import InvalidInput
 from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Status
 
@@ -58,6 +59,28 @@ class ForkRun(RequestModel, frozen=True):
     plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
     prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
     start: bool = True
+
+
+class AnnounceInput(RequestModel, frozen=True):
+    """Input file of a run: content to upload (`size_bytes`, `sha256`), or the file `path` of the run `from_run`.
+
+    `md5` is needed only if the object store of the API checks uploads by MD5.
+    """
+
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | None = None
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z", description="64 lower-case hex digits.")] | None = (
+        None
+    )
+    md5: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z", description="32 lower-case hex digits.")] | None = None
+    from_run: RunId | None = None
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
+
+    def check(self) -> None:
+        """Raise InvalidInput unless the fields describe one of the two kinds of input."""
+        uploaded = [self.size_bytes is not None, self.sha256 is not None, self.md5 is not None]
+        copied = [self.from_run is not None, self.path is not None]
+        if not (all(uploaded[:2]) and not any(copied)) and not (all(copied) and not any(uploaded)):
+            raise InvalidInput("give 'size_bytes' and 'sha256' of a file to upload, or 'from_run' and 'path'", "$")
 
 
 class ResumeRun(RequestModel, frozen=True):

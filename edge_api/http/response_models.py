@@ -217,6 +217,26 @@ class FileList(msgspec.Struct, frozen=True, kw_only=True):
     files: list[File]
 
 
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """Request that uploads an input file: exactly these headers, the file as the body, until `expires_ms`."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_ms: int
+
+
+class InputFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Input file of a run: to be uploaded with `upload`, or to be copied from the run `from_run`."""
+
+    path: str
+    size_bytes: int | UnsetType = UNSET
+    sha256: str | UnsetType = UNSET
+    from_run: str | UnsetType = UNSET
+    source_path: str | UnsetType = UNSET
+    upload: Upload | None
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """State of the process: up, or ready."""
 
@@ -224,7 +244,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """An error (RFC 9457). `field`: path of the bad value; `run_status`: status of a run that rejects an action."""
+    """An error (RFC 9457). `field`: path of the bad value; `run_status`: status of a run that rejects an action;
+    `missing`: paths of input files that are not uploaded.
+    """
 
     type: str
     title: str
@@ -232,6 +254,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     field: str | UnsetType = UNSET
     run_status: str | UnsetType = UNSET
+    missing: list[str] | UnsetType = UNSET
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):

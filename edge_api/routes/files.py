@@ -1,4 +1,4 @@
-"""Files of a run's workspace: listed by the API, downloaded from the object store."""
+"""Files of a run: announced and listed by the API, uploaded to and downloaded from the object store."""
 
 import time
 from collections.abc import Sequence
@@ -7,25 +7,28 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edge_api.http.endpoint import ApiEndpoint
-from edge_api.http.parsing import prefers_json, read_query
+from edge_api.http.endpoint import BODY_ERRORS, ApiEndpoint
+from edge_api.http.parsing import prefers_json, read_json, read_query
 from edge_api.http.principal import Principal
-from edge_api.http.request_models import FileQuery
-from edge_api.http.response_models import File, FileLink, FileList
+from edge_api.http.request_models import AnnounceInput, FileQuery
+from edge_api.http.response_models import File, FileLink, FileList, InputFile, Upload
 from edge_api.http.responses import file_head, ok, redirect
 from edge_api.ports import WorkspaceStore
 from edge_api.runs_service import RunService
-from edge_api.settings import READ_RUNS
-from infra.contract.paths import workspace_path
+from edge_api.settings import READ_RUNS, WRITE_RUNS
+from infra.contract.paths import workspace_path, writable_path
 
 
 class FileRoutes:
-    """List the files of a run, and redirect to the content of one."""
+    """Announce input files of a run, list its files, and redirect to the content of one."""
 
-    def __init__(self, runs: RunService, workspaces: WorkspaceStore, *, presign_expiry_s: int) -> None:
+    def __init__(
+        self, runs: RunService, workspaces: WorkspaceStore, *, presign_expiry_s: int, max_body_bytes: int
+    ) -> None:
         self._runs = runs
         self._workspaces = workspaces
         self._presign_expiry_s = presign_expiry_s
+        self._max_body_bytes = max_body_bytes
 
     def endpoints(self) -> Sequence[ApiEndpoint]:
         """Return the endpoint rows."""
@@ -50,6 +53,17 @@ class FileRoutes:
                 success={307: None, 200: FileLink},
                 errors=[404, 422],
                 query=FileQuery,
+            ),
+            ApiEndpoint(
+                "PUT",
+                "/agent/runs/{run_id}/files/{path:path}",
+                self.announce,
+                WRITE_RUNS,
+                operation_id="announceInput",
+                summary="Announce an input file of a run that is not started, and get the URL to upload it.",
+                success={200: InputFile},
+                errors=[*BODY_ERRORS, 404, 409],
+                body=AnnounceInput,
             ),
         ]
 
@@ -85,3 +99,23 @@ class FileRoutes:
         if not prefers_json(request):
             return redirect(url)
         return ok(FileLink(url=url, expires_ms=expires_ms, content_type=content_type, size_bytes=entry.size_bytes))
+
+    async def announce(self, request: Request, principal: Principal) -> Response:
+        """`PUT /agent/runs/{run_id}/files/{path}`: the body describes the file and does not contain it."""
+        path = writable_path(request.path_params["path"])
+        run_id = request.path_params["run_id"]
+        wanted = await read_json(request, AnnounceInput, self._max_body_bytes)
+        wanted.check()
+        if wanted.from_run is not None and wanted.path is not None:
+            principal.require(READ_RUNS)  # the new run has the content of another run
+            source_path = workspace_path(wanted.path, field="$.path")
+            await self._runs.announce_copy(principal.user, run_id, path, wanted.from_run, source_path)
+            return ok(InputFile(path=path, from_run=wanted.from_run, source_path=source_path, upload=None))
+        size_bytes, sha256 = wanted.size_bytes or 0, wanted.sha256 or ""
+        headers = self._workspaces.upload_headers(size_bytes, sha256, wanted.md5)
+        entry = await self._runs.announce_upload(principal.user, run_id, path, size_bytes, sha256)
+        # Taken before the signature is made, so that the URL is valid at least until then.
+        expires_ms = int((time.time() + self._presign_expiry_s) * 1000)
+        url = await self._workspaces.presign_put(principal.user, run_id, entry.key, self._presign_expiry_s, headers)
+        upload = Upload(method="PUT", url=url, headers=headers, expires_ms=expires_ms)
+        return ok(InputFile(path=path, size_bytes=size_bytes, sha256=sha256, upload=upload))

@@ -45,8 +45,9 @@ export function follow(api, run, { mint, after = 0, onEvent, onGap, onEnd, onErr
         reached();
         return body;
       }
-      if (body?.detail && ![429, 502, 503, 504].includes(response.status)) throw body;
-      // A complete response in another format: the address belongs to another server, or its path is wrong.
+      const known = body?.detail && body.type !== "about:blank";
+      if (known && ![429, 502, 503, 504].includes(response.status)) throw body;
+      // A complete response in another format, or without a type: another server, or a wrong path of the API.
       if (text != null && response.status < 500 && response.status !== 429) {
         throw { detail: `${response.url} is not of this API: it answers with HTTP status ${response.status}` };
       }

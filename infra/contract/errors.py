@@ -11,6 +11,7 @@ ContractError
 ├── StoreRejected       Redis replied with an error
 ├── FilesUnavailable    the object store could not be reached or failed; may be retried
 ├── FileMissing         no such file in the workspace
+├── InputChanged        an input file is not the one that was announced
 ├── LimitExceeded       a documented limit of the workspace or the executor was exceeded
 ├── HostExhausted       the worker's host lacks disk space, files, processes or memory; may be retried
 └── ExecutorUnavailable the sandbox cannot run on this host; the message says what to install
@@ -84,6 +85,10 @@ class FilesUnavailable(ContractError):
 
 class FileMissing(ContractError):
     """No such file in the workspace."""
+
+
+class InputChanged(ContractError):
+    """The stored bytes of an input file are not those that were announced: their SHA-256 differs."""
 
 
 class LimitExceeded(ContractError):

@@ -5,6 +5,11 @@ waits among the workspace's uncommitted changes, and counts when `take_uncommitt
 write, which stores it in the record together with the result of the step and its events, or not at all. A step that
 fails stores its changes together with its last events. Until then no reader sees the file. If the worker dies or its
 lease is lost before that write, the object stays unreferenced, and the repeated step starts on the workspace as it was.
+
+When does an input file count? A run that was created but not started is told its input files one by one: an Input each,
+for bytes that the client uploads itself, or for a file of another run. `start` fixes them: from then on no input is
+added or replaced, the uploaded files are files of the run, and the worker copies the others before the first step. A
+signed upload URL stays usable after `start`; so a reader compares what it reads with the SHA-256 of the entry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +18,47 @@ from typing import Protocol, Self, TypeAlias
 
 import msgspec
 
+FIELD_PREFIX = "file:"
+"""Prefix of the hash fields that hold the entries of a run's files."""
+MAX_INPUTS = 100
+"""Most input files of a run."""
+
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """File as the run's record knows it. `key` is its object key without the run's prefix.
 
-    An object is never written twice, so an entry always refers to the same bytes.
+    A worker never writes an object twice, so an entry always refers to the same bytes. An input file is uploaded by a
+    client, so its entry has the SHA-256 (hex) of its bytes, and whoever reads them compares it.
     """
 
     key: str
     size_bytes: int
     modified_ms: int
     executable: bool = False
+    sha256: str | None = None
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Input file of a run that was announced before the run's start.
+
+    Without `from_run`, a client uploads the object `entry.key` of this run. With it, `entry` is the file `source_path`
+    of that run, whose object the worker copies.
+    """
+
+    entry: FileEntry
+    from_run: str | None = None
+    source_path: str | None = None
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Input files of a run by path. `version` grows with each change, until `start` fixes them."""
+
+    version: int
+    files: dict[str, Input]
+
+    def uploads(self) -> dict[str, FileEntry]:
+        """Return the files that a client uploads, by path."""
+        return {path: file.entry for path, file in self.files.items() if file.from_run is None}
 
 
 class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +84,8 @@ Changes: TypeAlias = Mapping[str, FileEntry | None]
 class ToolFiles(Protocol):
     """Port for tools: single files of the workspace, uncommitted changes included.
 
-    Methods that fetch or store bytes raise FilesUnavailable if the object store fails, and HostExhausted.
+    Methods that fetch or store bytes raise FilesUnavailable if the object store fails, and HostExhausted. Those that
+    fetch raise InputChanged for an input file that was overwritten.
     """
 
     async def read(self, path: str, max_bytes: int | None = None) -> bytes:

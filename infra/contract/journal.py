@@ -7,6 +7,7 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `step:{i}` | result of the completed step `i`, counted from 0 |
 | `step:{i}:files` | changes which that step made to the workspace: path → file entry, null for a deleted file |
 | `started` | key of the last non-idempotent entry that was begun; `retry` removes it |
+| `input:{path}` | change that an input file made which was copied from another run: path → file entry |
 | `forked` | `true` once the steps of the source run have been taken over |
 
 A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the journal then holds a BlobRef.
@@ -43,6 +44,11 @@ class BlobRef(msgspec.Struct, frozen=True):
 def step_key(index: int) -> str:
     """Key of the result of a step."""
     return f"step:{index}"
+
+
+def input_key(path: str) -> str:
+    """Key of the change that an input file from another run makes to the workspace."""
+    return f"input:{path}"
 
 
 def files_key(key: str) -> str:

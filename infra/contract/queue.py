@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from infra.contract.files import FileEntry
+from infra.contract.files import FileEntry, Input
 from infra.contract.log import NewEvent, Segment
 from infra.contract.runs import RunRecord
 from infra.contract.states import Outcome
@@ -31,12 +31,16 @@ MAX_AHEAD = 1000
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Run granted to a worker: its record, its journal (key → JSON), its files by path, its archived log segments."""
+    """Run granted to a worker: its record, its journal (key → JSON), its files by path, its archived log segments.
+
+    `inputs` are its input files by path, as they were announced before its start.
+    """
 
     run: RunRecord
     journal: dict[str, bytes]
     files: dict[str, FileEntry]
     segments: Sequence[Segment] = ()
+    inputs: Mapping[str, Input] = {}
 
 
 class Lease:

@@ -1,7 +1,7 @@
 """Objects in the bucket: blocking calls by key."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -147,6 +147,18 @@ class Bucket:
             return self._client.generate_presigned_url(
                 "get_object", Params={"Bucket": self._name, "Key": key, **headers}, ExpiresIn=expires_s
             )
+
+    def link_for_put(self, key: str, expires_s: int, signed: Mapping[str, Any]) -> str:
+        """Return a signed URL to store an object, with the `signed` parameters of `put_object`. It is a secret."""
+        with translated_errors(key):
+            params = {"Bucket": self._name, "Key": key, **signed}
+            return self._client.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_s)
+
+    def head(self, key: str) -> tuple[int, str | None]:
+        """Return the object's size and the SHA-256 that the store keeps with it, as in its header; None if none."""
+        with translated_errors(key):
+            found = self._client.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
+            return found["ContentLength"], found.get("ChecksumSHA256")
 
     def close(self) -> None:
         """Close the connections."""

@@ -17,6 +17,7 @@ from infra.logging import log
 from infra.workspace.bucket import Bucket
 from infra.workspace.cancellation import Cancellation
 from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved
+from infra.workspace.inputs import verified
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import each
 from infra.workspace.tree import Scan, Stamp, Tree, parents
@@ -148,7 +149,7 @@ class DirectorySync:
 
     def _fetch(self, tree: Tree, path: str, entry: FileEntry) -> None:
         with self._bucket.open(self._prefix + entry.key) as chunks:
-            stamp, digest = tree.write(path, chunks, executable=entry.executable)
+            stamp, digest = tree.write(path, verified(path, entry, chunks), executable=entry.executable)
         self._synced[path] = _SyncedFile(entry.key, _Content(stamp, digest, time.time_ns()))
 
     def _store(self, tree: Tree, path: str, content: _Content) -> FileEntry:

@@ -17,6 +17,7 @@ from infra.contract.paths import workspace_path
 from infra.workspace.bucket import Bucket
 from infra.workspace.directory_sync import DirectorySync
 from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved
+from infra.workspace.inputs import read_file
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import Threads, each
 
@@ -46,9 +47,13 @@ class S3RunFiles:
     # ToolFiles
 
     async def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        """Return the file's bytes, at most the first `max_bytes`. Raises FileMissing, FilesUnavailable."""
-        key = self._prefix + self._index.get(path).key
-        return await self._threads.call(lambda _: self._bucket.get(key, max_bytes))
+        """Return the file's bytes, at most the first `max_bytes`. Raises FileMissing, FilesUnavailable, InputChanged.
+
+        An input file is read to its end even if only its beginning is wanted.
+        """
+        entry = self._index.get(path)
+        key = self._prefix + entry.key
+        return await self._threads.call(lambda _: read_file(self._bucket, key, path, entry, max_bytes))
 
     async def write(self, path: str, data: bytes) -> FileInfo:
         """Store a whole file. Raises LimitExceeded, FilesUnavailable."""
@@ -79,8 +84,8 @@ class S3RunFiles:
         """Make `directory` hold exactly the workspace's files; remove everything else, empty folders too.
 
         Fetches only missing files. New files have mode 0644, or 0755 if they were executable when stored, and belong
-        to the worker; the executor gives them to the sandbox's user. Raises FilesUnavailable, HostExhausted; a further
-        call does not fetch again what was fetched before the error.
+        to the worker; the executor gives them to the sandbox's user. Raises FilesUnavailable, InputChanged,
+        HostExhausted; a further call does not fetch again what was fetched before the error.
         """
         await self._threads.call(lambda cancellation: self._sync.materialise(directory, cancellation))
 

@@ -7,6 +7,7 @@ from infra.contract.files import FileEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
+from infra.workspace.inputs import missing_uploads, new_upload, sign_upload, upload_headers
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import PASSIVE, can_be_inline, served_as
 from infra.workspace.log_segments import LogSegments
@@ -27,7 +28,8 @@ class Workspaces:
     def __init__(self, settings: S3Settings, limits: WorkspaceLimits | None = None) -> None:
         self._bucket = Bucket(settings)
         self._threads = Threads()
-        self._limits = limits or WorkspaceLimits()
+        self._upload_checksum = settings.upload_checksum
+        self.limits = limits or WorkspaceLimits()
         self.logs = LogSegments(self._bucket, self._threads)
 
     async def ensure_bucket(self) -> None:
@@ -40,7 +42,36 @@ class Workspaces:
 
     def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> S3RunFiles:
         """Return the workspace of one claimed run, whose record names `files`. Use one object for the whole claim."""
-        return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self._limits, fence, files)
+        return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self.limits, fence, files)
+
+    def new_upload(self, path: str, size_bytes: int, sha256: str) -> FileEntry:
+        """Return the entry of an input file that is to be uploaded, with an unused object key."""
+        return new_upload(path, size_bytes, sha256)
+
+    def upload_headers(self, size_bytes: int, sha256: str, md5: str | None) -> dict[str, str]:
+        """Return the headers that the upload of an input file with these digests (hex) must have.
+
+        Raises InvalidInput if this store needs the MD5 and there is none.
+        """
+        if self._upload_checksum == "sha256":
+            return upload_headers(size_bytes, sha256, None)
+        if md5 is None:
+            raise InvalidInput("the object store of this API checks uploads by MD5; give it as 32 hex digits", "$.md5")
+        return upload_headers(size_bytes, sha256, md5)
+
+    async def presign_put(self, user_id: str, run_id: str, key: str, expires_s: int, headers: Mapping[str, str]) -> str:
+        """Return a URL with which anyone can store the object `key` of the run until it expires. It is a secret.
+
+        The request must have exactly these headers, see `upload_headers`.
+        """
+        _check_expiry(expires_s)
+        key = run_prefix(user_id, run_id) + key
+        return await self._threads.call(lambda _: sign_upload(self._bucket, key, expires_s, headers))
+
+    async def missing(self, user_id: str, run_id: str, files: Mapping[str, FileEntry]) -> list[str]:
+        """Return the paths of announced files whose objects are missing, or have another size or checksum."""
+        prefix = run_prefix(user_id, run_id)
+        return await self._threads.call(lambda cancellation: missing_uploads(self._bucket, prefix, files, cancellation))
 
     def link_type(self, path: str, *, inline: bool) -> str:
         """Return the content type with which a link serves the file. Raises InvalidInput if it cannot be `inline`."""
@@ -61,8 +92,7 @@ class Workspaces:
         The file downloads as an attachment. With `inline` a browser shows it if its type cannot run code (see
         links.py). Does not check that the object exists.
         """
-        if not 1 <= expires_s <= MAX_LINK_S:
-            raise InvalidInput(f"a link is valid for 1 to {MAX_LINK_S} seconds, not {expires_s}", "expires_s")
+        _check_expiry(expires_s)
         content_type, disposition = served_as(path, inline=inline)
         key = run_prefix(user_id, run_id) + entry.key
         return await self._threads.call(lambda _: self._bucket.link(key, expires_s, content_type, disposition))
@@ -76,3 +106,8 @@ class Workspaces:
         """Wait for calls in progress and close threads and connections. Blocks: call it off the event loop."""
         self._threads.close()
         self._bucket.close()
+
+
+def _check_expiry(expires_s: int) -> None:
+    if not 1 <= expires_s <= MAX_LINK_S:
+        raise InvalidInput(f"a link is valid for 1 to {MAX_LINK_S} seconds, not {expires_s}", "expires_s")

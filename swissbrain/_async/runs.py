@@ -88,7 +88,7 @@ class AsyncRunMethods:
         """Create a run, upload its `files` (path in the workspace → content), start it, and return it when succeeded.
 
         Raises RunFailed if the run fails, is cancelled or waits for input; WaitTimeout if it has not ended after
-        `wait_s` seconds. The run goes on after a WaitTimeout.
+        `wait_s` seconds. The run continues after a WaitTimeout.
         """
         run = await self.create_run(
             plan,
@@ -115,7 +115,7 @@ class AsyncRunMethods:
                 await transfers.upload(self._api, run_id, path, content)
             await self.start(run_id)
         except (ClientError, OSError):
-            # A run that nobody will start must not stay behind. One that was started after all is not deleted.
+            # A run that is never started must not remain. A run that was started despite the error is not deleted.
             with suppress(ClientError):
                 await self.delete(run_id)
             raise

@@ -89,7 +89,7 @@ class RunMethods:
         """Create a run, upload its `files` (path in the workspace → content), start it, and return it when succeeded.
 
         Raises RunFailed if the run fails, is cancelled or waits for input; WaitTimeout if it has not ended after
-        `wait_s` seconds. The run goes on after a WaitTimeout.
+        `wait_s` seconds. The run continues after a WaitTimeout.
         """
         run = self.create_run(
             plan,
@@ -116,7 +116,7 @@ class RunMethods:
                 transfers.upload(self._api, run_id, path, content)
             self.start(run_id)
         except (ClientError, OSError):
-            # A run that nobody will start must not stay behind. One that was started after all is not deleted.
+            # A run that is never started must not remain. A run that was started despite the error is not deleted.
             with suppress(ClientError):
                 self.delete(run_id)
             raise

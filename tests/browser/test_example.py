@@ -50,11 +50,16 @@ async def fill(page: playwright.Page, api: str, run_id: str) -> None:
     await page.click("button")
 
 
-async def test_the_example_page_says_that_the_address_is_wrong(browser: Browser) -> None:
-    async with browser.page() as page:
+async def test_the_example_page_says_that_the_address_is_wrong(
+    browser: Browser, rest_settings: RedisRestSettings
+) -> None:
+    async with api(browser, rest_settings) as edge, browser.page() as page:
         await page.goto(browser.origin)
+        # Another server, which does not know POST; a wrong path of the API.
         await fill(page, browser.origin, "run_1")
-        await page.get_by_text("is not of this API: it answers with HTTP status").wait_for()
+        await page.get_by_text("answers with HTTP status 501; trying again").wait_for()
+        await fill(page, f"{edge.url}/wrong", "run_1")
+        await page.get_by_text("is not of this API: it answers with HTTP status 404").wait_for()
 
 
 async def test_the_example_page_says_that_the_api_is_away_and_that_it_is_back(

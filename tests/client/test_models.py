@@ -34,6 +34,7 @@ ANSWERS = [
     ("GET", "/agent/runs/{run_id}/files/{path}", 200, models.FileLink),
     ("GET", "/agent/runs/{run_id}/attempts", 200, models.AttemptList),
     ("POST", "/agent/runs/{run_id}/fork", 201, models.Run),
+    ("PUT", "/agent/runs/{run_id}/files/{path}", 200, models.InputFile),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]

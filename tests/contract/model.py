@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from infra.contract.errors import ContractError, InvalidInput, LimitExceeded
 from infra.contract.queue import ClaimSeq
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 
@@ -16,7 +17,8 @@ class ModelRun:
     `queue_order` sorts the ready runs, and is None for all others. `claim_number` is the number of the claim that
     granted the run last, `process` the worker process that sent that claim, `granted_alone` whether that claim granted
     no other run. `unanswered` is the fence of the last grant that was undone because its reply was lost, `lost` the
-    fence of the last attempt whose worker was lost.
+    fence of the last attempt whose worker was lost. `inputs` and `files` are sizes by path; `begun`: the run has been
+    queued.
     """
 
     id: str
@@ -35,6 +37,10 @@ class ModelRun:
     dead: bool = False
     deleting: bool = False
     journal: set[str] = field(default_factory=set)
+    inputs: dict[str, int] = field(default_factory=dict)
+    inputs_version: int = 0
+    files: dict[str, int] = field(default_factory=dict)
+    begun: bool = False
     ends: int = 0
     archived: int = 0
     unanswered: int = -1
@@ -67,13 +73,32 @@ class Model:
             self._enqueue(run)
         return OK
 
-    def start(self, run_id: str) -> Outcome:
+    def announce(self, run_id: str, path: str, size: int, max_bytes: int) -> Outcome | type[ContractError]:
+        """Contents are equal if their sizes are."""
+        run = self.runs.get(run_id)
+        if not run or run.deleting:
+            return GONE
+        if run.status is not Status.CREATED:
+            return REFUSED
+        if run.inputs.get(path) == size:
+            return SAME
+        folders = [sorted([f"{path}/", f"{other}/"], key=len) for other in run.inputs if other != path]
+        if any(longer.startswith(shorter) for shorter, longer in folders):
+            return InvalidInput
+        wanted = run.inputs | {path: size}
+        if sum(wanted.values()) > max_bytes:
+            return LimitExceeded
+        run.inputs = wanted
+        run.inputs_version += 1
+        return OK
+
+    def start(self, run_id: str, version: int) -> Outcome:
         run = self.runs.get(run_id)
         if not run or run.deleting:
             return GONE
         if run.status in {Status.QUEUED, Status.RUNNING}:
             return SAME
-        if run.status is not Status.CREATED:
+        if run.status is not Status.CREATED or version != run.inputs_version:
             return REFUSED
         self._now += 1
         self._enqueue(run)
@@ -93,7 +118,7 @@ class Model:
         self._end(run, Status.CANCELLED)
         return OK
 
-    def requeue(self, run_id: str, token: str, *, waiting: bool) -> Outcome:
+    def requeue(self, run_id: str, token: str, version: int, *, waiting: bool) -> Outcome:
         """Model `resume` of a waiting run, else `retry` of a failed or cancelled run."""
         run = self.runs.get(run_id)
         if not run or (run.deleting and not waiting):
@@ -101,6 +126,8 @@ class Model:
         if token in run.tokens:
             return SAME
         if run.status not in ({Status.WAITING} if waiting else {Status.FAILED, Status.CANCELLED}):
+            return REFUSED
+        if not waiting and not run.begun and version != run.inputs_version:
             return REFUSED
         run.tokens.add(token)
         run.seq += 1
@@ -239,6 +266,8 @@ class Model:
             self._enqueue(run, first=not counts)
 
     def _enqueue(self, run: ModelRun, *, first: bool = False) -> None:
+        if not run.begun:
+            run.begun, run.files = True, dict(run.inputs)
         run.status = Status.QUEUED
         run.queue_order = (MAX_PRIORITY - run.priority, 0 if first else self._now, run.id)
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from infra.contract.files import FileEntry, Input
 from infra.contract.log import TERMINAL_EVENT, NewEvent, Segment
 from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.runs import RunRecord, RunSpec
@@ -30,6 +31,8 @@ EXAMPLES = os.environ.get("SWISSBRAIN_MODEL_EXAMPLES")
 LEASE_MS = 3_600_000
 USER = "ada"
 EVENT = NewEvent(ts=1, type="log")
+PATHS = ["a", "a/b", "a b/ä%.csv"]
+MAX_BYTES = 5
 CHOICE = st.integers(min_value=0, max_value=10_000)
 
 
@@ -47,6 +50,8 @@ class Scripts(RuleBasedStateMachine):
         self.created = 0
         self.leases: list[tuple[str, int]] = []
         self.claimed: dict[tuple[str, int], RunRecord] = {}
+        self.objects = 0
+        self.stored: dict[tuple[str, str], Input] = {}
         self.last_call: Callable[[], None] | None = None
         self.processes = 1
         self.claim_seq = ClaimSeq("p1")
@@ -90,7 +95,48 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    @rule(choice=CHOICE, name=st.sampled_from(["start", "cancel", "mark_deleting", "delete"]))
+    @rule(choice=CHOICE, path=st.sampled_from(PATHS), size=st.integers(0, 3))
+    def announce(self, choice: int, path: str, size: int) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            self.objects += 1
+            file = Input(entry=FileEntry(key=f"k{self.objects}", size_bytes=size, modified_ms=0, sha256=f"{size}"))
+            expected = self.model.announce(run_id, path, size, MAX_BYTES)
+            call = self.store.announce(run_id, path, file, max_bytes=MAX_BYTES)
+            if not isinstance(expected, Outcome):
+                with pytest.raises(expected):
+                    self.do(call)
+                return
+            outcome, _, stored = self.do(call)
+            assert outcome is expected
+            if outcome is Outcome.OK:
+                assert stored
+                assert stored.entry.key == file.entry.key
+                self.stored[run_id, path] = stored
+            elif outcome is Outcome.SAME:
+                assert stored == self.stored[run_id, path]
+            else:
+                assert stored is None
+
+        self.call(once)
+
+    @rule(choice=CHOICE, stale=st.integers(0, 1))
+    def start(self, choice: int, stale: int) -> None:
+        run_id = self.run_id(choice)
+        version = self.inputs_version(run_id) + stale
+
+        def once() -> None:
+            outcome, _ = self.do(self.store.start(run_id, inputs_version=version))
+            assert outcome is self.model.start(run_id, version)
+
+        self.call(once)
+
+    def inputs_version(self, run_id: str) -> int:
+        run = self.model.runs.get(run_id)
+        return run.inputs_version if run else 0
+
+    @rule(choice=CHOICE, name=st.sampled_from(["cancel", "mark_deleting", "delete"]))
     def change_status(self, choice: int, name: str) -> None:
         run_id = self.run_id(choice)
 
@@ -101,15 +147,18 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    @rule(choice=CHOICE, token=st.sampled_from("abc"), waiting=st.booleans())
-    def requeue(self, choice: int, token: str, waiting: bool) -> None:
+    @rule(choice=CHOICE, token=st.sampled_from("abc"), waiting=st.booleans(), stale=st.sampled_from([0, 0, 0, 1]))
+    def requeue(self, choice: int, token: str, waiting: bool, stale: int) -> None:
         run_id = self.run_id(choice)
+        version = self.inputs_version(run_id) + stale
 
         def once() -> None:
             store = self.store
-            call = store.resume(run_id, "yes", token=token) if waiting else store.retry(run_id, token=token)
-            outcome, _ = self.do(call)
-            assert outcome is self.model.requeue(run_id, token, waiting=waiting)
+            if waiting:
+                outcome, _ = self.do(store.resume(run_id, "yes", token=token))
+            else:
+                outcome, _ = self.do(store.retry(run_id, token=token, inputs_version=version))
+            assert outcome is self.model.requeue(run_id, token, version, waiting=waiting)
 
         self.call(once)
 
@@ -145,6 +194,7 @@ class Scripts(RuleBasedStateMachine):
         assert granted == self.model.claim(wanted, seq)
         for claim in claimed.claims:
             assert set(claim.journal) == self.model.runs[claim.run.id].journal
+            assert claim.inputs.keys() == self.model.runs[claim.run.id].inputs.keys()
         self.leases += granted
         self.claimed |= {(claim.run.id, claim.run.fence): claim.run for claim in claimed.claims}
         assert self.do(self.redis.command("LLEN", "jobs:pending")) == len(self.model.ready())
@@ -261,6 +311,12 @@ class Scripts(RuleBasedStateMachine):
                 *map(str, (run.attempt, run.fence, run.batch, run.seq, int(run.cancel))),
             ]
             assert set(await self.store.journal(run.id)) == run.journal
+            inputs = await self.store.inputs(run.id)
+            assert inputs.version == run.inputs_version
+            assert {path: file.entry.size_bytes for path, file in inputs.files.items()} == run.inputs
+            files = await self.store.files(run.id)
+            assert {path: entry.size_bytes for path, entry in files.items()} == run.files
+            assert all(entry.key == self.stored[run.id, path].entry.key for path, entry in files.items())
             assert (await self.store.log(run.id)).archived == run.archived
             events = await events_in_redis(self.store, run.id, after=run.archived)
             assert [event.seq for event in events] == list(range(run.archived + 1, run.seq + 1))

@@ -44,7 +44,11 @@ def test_a_script_defines_a_local_for_each_name_in_its_header(name: str) -> None
 
 @pytest.mark.parametrize(
     "args",
-    [{"token": "t", "tokens": "t"}, {}, {"token": "t", "id": "other", "unknown": 1}],
+    [
+        {"token": "t", "inputs_version": 0, "tokens": "t"},
+        {"token": "t"},
+        {"token": "t", "inputs_version": 0, "id": "other", "unknown": 1},
+    ],
 )
 async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict[str, str]) -> None:
     class UnusedRedis:
@@ -61,7 +65,7 @@ async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict
     with pytest.raises(TypeError, match="'retry' takes the arguments"):
         await caller.call(scripts.load("retry"), args, run_id="r")
     with pytest.raises(TypeError, match="no further"):
-        await caller.call(scripts.load("retry"), {"token": "t"}, run_id="r", more_args=["x"])
+        await caller.call(scripts.load("retry"), {"token": "t", "inputs_version": 0}, run_id="r", more_args=["x"])
 
 
 def test_every_key_and_channel_starts_with_the_prefix() -> None:

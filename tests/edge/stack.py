@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +27,7 @@ from infra.contract.states import Outcome, Status
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
+from infra.workspace import WorkspaceLimits
 from tests.support.archive import NoArchive
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
@@ -49,6 +50,20 @@ class Files:
 
     deleted: list[tuple[str, str]] = field(default_factory=list)
     logs: NoArchive = field(default_factory=NoArchive)
+
+    limits: WorkspaceLimits = field(default_factory=WorkspaceLimits)
+
+    def new_upload(self, path: str, size_bytes: int, sha256: str) -> FileEntry:
+        raise AssertionError("no test uploads a file here")
+
+    def upload_headers(self, size_bytes: int, sha256: str, md5: str | None) -> dict[str, str]:
+        raise AssertionError("no test uploads a file here")
+
+    async def presign_put(self, user_id: str, run_id: str, key: str, expires_s: int, headers: Mapping[str, str]) -> str:
+        raise AssertionError("no test uploads a file here")
+
+    async def missing(self, user_id: str, run_id: str, files: Mapping[str, FileEntry]) -> list[str]:
+        raise AssertionError("no test uploads a file here")
 
     def link_type(self, path: str, *, inline: bool) -> str:
         return "application/octet-stream"

@@ -48,6 +48,7 @@ class RunContext:
         self, claim: Claim, emitter: LogEmitter, files: RunFiles, executor: Executor, check_lease: Callable[[], None]
     ) -> None:
         self.run = claim.run
+        self.inputs = claim.inputs
         self.emitter = emitter
         self._files = files
         self._executor = executor

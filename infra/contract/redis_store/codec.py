@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 
 from infra.contract import journal
-from infra.contract.files import FileEntry
+from infra.contract.files import FIELD_PREFIX as FILE_PREFIX
+from infra.contract.files import FileEntry, Input, Inputs
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply
@@ -30,7 +31,7 @@ HEAD_FIELDS = (
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
 RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
-FILE_PREFIX = "file:"
+INPUT_FIELDS = ("id", "inputs", "inputs_version")
 ATTEMPT_PREFIX = "attempt:"
 _END = ":end"
 
@@ -38,6 +39,8 @@ _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
 _brief = msgspec.json.Decoder(Brief)
 _file = msgspec.json.Decoder(FileEntry)
+_input = msgspec.json.Decoder(Input)
+_inputs = msgspec.json.Decoder(dict[str, Input])
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
 _segments = msgspec.json.Decoder(list[Segment])
@@ -113,6 +116,17 @@ def decode_file(text: str) -> FileEntry:
     return _file.decode(text)
 
 
+def decode_input(text: str) -> Input:
+    """Return one input file."""
+    return _input.decode(text)
+
+
+def decode_inputs(fields: Mapping[str, str | None]) -> Inputs:
+    """Return the input files among the fields of a run's hash."""
+    text = fields.get("inputs")
+    return Inputs(version=_number(fields, "inputs_version") or 0, files=_inputs.decode(text) if text else {})
+
+
 def encode_fields(writes: Writes) -> list[str]:
     """Return hash fields and their values in turn; the scripts remove a field whose value is empty."""
     pairs = [(f"{journal.FIELD_PREFIX}{key}", value) for key, value in writes.journal.items()]
@@ -155,6 +169,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         journal=decode_journal(fields),
         files=decode_files(fields),
         segments=decode_segments(fields.get("segments")),
+        inputs=decode_inputs(fields).files,
     )
 
 

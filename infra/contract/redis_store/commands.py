@@ -1,7 +1,12 @@
 """State changes that the API requests, one method per script."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from infra.contract.errors import InvalidInput, LimitExceeded
 from infra.contract.event_sizing import truncate
 from infra.contract.events import RunInput
+from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.queue import MAX_AHEAD, QueuePlace
 from infra.contract.redis import Argument, Redis
@@ -10,8 +15,8 @@ from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
-_CREATE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE, _PLACE = map(
-    scripts.load, ("create", "start", "cancel", "retry", "resume", "mark_deleting", "delete", "place")
+_CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE, _PLACE = map(
+    scripts.load, ("create", "announce", "start", "cancel", "retry", "resume", "mark_deleting", "delete", "place")
 )
 
 
@@ -28,9 +33,16 @@ class RunCommands(RunIndex):
         self._scripts = scripts.ScriptCaller(redis, self.keys)
 
     async def create(
-        self, run_id: str, user: str, spec: RunSpec, *, start: bool, digest: str
+        self,
+        run_id: str,
+        user: str,
+        spec: RunSpec,
+        *,
+        start: bool,
+        digest: str,
+        inputs: Mapping[str, Input] = MappingProxyType({}),
     ) -> tuple[Outcome, RunRecord | None]:
-        """Record a run and, with `start`, queue it.
+        """Record a run and, with `start`, queue it. `inputs` are files of other runs, by path.
 
         OK: created. SAME: the run exists, created by a request with the same `digest`; its present record is returned.
         REFUSED: the run exists, created by another request, or is being deleted; no record is returned.
@@ -49,6 +61,7 @@ class RunCommands(RunIndex):
                 "delay_ms": int(spec.delay_s * 1000) or "",
                 "start_at_ms": _or_empty(spec.start_at_ms),
                 "queue_ttl_ms": _or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000)),
+                "inputs": codec.encode(inputs) if inputs else "",
                 "index_ttl_s": 2 * self._retention_s,
                 "unstarted_ttl_s": self._retention_s,
             },
@@ -65,9 +78,46 @@ class RunCommands(RunIndex):
         fields |= {"status": "queued", "queued_ms": created_ms} if start else {"status": "created"}
         return outcome, codec.decode_record(fields)
 
-    async def start(self, run_id: str) -> tuple[Outcome, Status | None]:
-        """Queue a created run. SAME: the run is queued or running already. REFUSED: it waits or has ended."""
-        return codec.outcome_and_status(await self._scripts.call(_START, run_id=run_id))
+    async def announce(
+        self, run_id: str, path: str, file: Input, *, max_bytes: int
+    ) -> tuple[Outcome, Status | None, Input | None]:
+        """Add an input file to a created run, or replace it; return it as stored, none if it was not stored.
+
+        SAME: the same content was announced before, perhaps under another object key, which stays. REFUSED: the run is
+        not `created`. Raises LimitExceeded if the run would have more than MAX_INPUTS inputs or `max_bytes`, and
+        InvalidInput if one input would be a folder of another one.
+        """
+        reply = await self._scripts.call(
+            _ANNOUNCE,
+            {
+                "path": path,
+                "input": codec.encode(file),
+                "max_files": MAX_INPUTS,
+                "max_bytes": max_bytes,
+            },
+            run_id=run_id,
+        )
+        outcome, status = codec.outcome_and_status(reply)
+        rest = codec.items(reply)[2:]
+        if outcome in {Outcome.OK, Outcome.SAME}:
+            return outcome, status, codec.decode_input(str(rest[0]))
+        if status is Status.CREATED and len(rest) == 1:
+            raise InvalidInput(f"'{path}' and the input file '{rest[0]}' cannot both exist: one is a folder", "path")
+        if status is Status.CREATED:
+            raise LimitExceeded(
+                f"the run would have {rest[0]} input files with {rest[1]} bytes; "
+                f"at most {MAX_INPUTS} files with {max_bytes} bytes are allowed"
+            )
+        return outcome, status, None
+
+    async def start(self, run_id: str, *, inputs_version: int = 0) -> tuple[Outcome, Status | None]:
+        """Queue a created run. Its uploaded input files become files of the run in the same step.
+
+        `inputs_version` is the version whose uploads the caller has found complete. SAME: the run is queued or running
+        already. REFUSED: it waits or has ended; if it is still `created`, its inputs have another version.
+        """
+        reply = await self._scripts.call(_START, {"inputs_version": inputs_version}, run_id=run_id)
+        return codec.outcome_and_status(reply)
 
     async def cancel(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Request the end of a run. The status is `cancelled`, or `running` until the worker has stopped the run.
@@ -83,17 +133,19 @@ class RunCommands(RunIndex):
         )
         return codec.outcome_and_status(reply)
 
-    async def retry(self, run_id: str, *, token: str) -> tuple[Outcome, Status | None]:
+    async def retry(self, run_id: str, *, token: str, inputs_version: int = 0) -> tuple[Outcome, Status | None]:
         """Queue a failed or cancelled run again, with fresh attempts and its journal kept.
 
         `token` names this request. SAME: the request was carried out before. REFUSED: the run has not ended, or has
-        succeeded.
+        succeeded; if it was cancelled before its start, its inputs have another version than `inputs_version`, see
+        `start`.
         """
         return codec.outcome_and_status(
             await self._scripts.call(
                 _RETRY,
                 {
                     "token": token,
+                    "inputs_version": inputs_version,
                 },
                 run_id=run_id,
             )

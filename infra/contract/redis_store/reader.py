@@ -7,7 +7,7 @@ import msgspec
 
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
-from infra.contract.files import FileEntry
+from infra.contract.files import FileEntry, Inputs
 from infra.contract.keys import Keys
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
@@ -19,7 +19,7 @@ _LOG_ENTRIES = 64
 """Stream entries fetched per read: at 64 KB each, well below the 10 MB limit of a REST reply."""
 
 
-Run = TypeVar("Run", bound=RunHead)
+Decoded = TypeVar("Decoded")
 
 UNDECODABLE = (msgspec.DecodeError, LookupError, ValueError)
 """Errors of the codec for a record that is damaged, or that a newer release has written."""
@@ -62,6 +62,10 @@ class RunReader:
         if text is None:
             raise FileMissing(f"there is no file '{path}'")
         return codec.decode_file(str(text))
+
+    async def inputs(self, run_id: str) -> Inputs:
+        """Return the input files of a run. Raises RunGone."""
+        return await self._decoded(run_id, codec.INPUT_FIELDS, codec.decode_inputs)
 
     async def journal(self, run_id: str) -> dict[str, bytes]:
         """Return the journal of a run, key → JSON; empty if there is no such run."""
@@ -106,8 +110,8 @@ class RunReader:
             raise StoreFull(f"Redis uses {used} bytes of memory; its limit is {limit}")
 
     async def _decoded(
-        self, run_id: str, names: Sequence[str], decode: Callable[[Mapping[str, str | None]], Run]
-    ) -> Run:
+        self, run_id: str, names: Sequence[str], decode: Callable[[Mapping[str, str | None]], Decoded]
+    ) -> Decoded:
         """Fetch and decode a record. Raises RunGone, RecordUnreadable."""
         try:
             reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)

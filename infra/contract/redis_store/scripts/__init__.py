@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from types import MappingProxyType
 
+from infra.contract import files as run_files
 from infra.contract import journal
 from infra.contract.keys import Keys
 from infra.contract.redis import Argument, Redis, Reply, Script
@@ -133,11 +134,12 @@ def _locals(keys: dict[str, str], args: dict[str, str]) -> str:
 
 
 def _constants() -> str:
-    """Return the table of transitions, the set of terminal states and the journal's names as Lua source."""
+    """Return the table of transitions, the set of terminal states and the names of fields as Lua source."""
     rows = ", ".join(
         f"{state} = {{ {', '.join(f'{target} = true' for target in sorted(targets))} }}"
         for state, targets in NEXT.items()
     )
     ends = ", ".join(f"{state} = true" for state in sorted(TERMINAL))
-    started = f"{journal.FIELD_PREFIX}{journal.STARTED}"
-    return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\nlocal JOURNAL_STARTED = '{started}'"
+    names = {"JOURNAL_STARTED": f"{journal.FIELD_PREFIX}{journal.STARTED}", "FILE": run_files.FIELD_PREFIX}
+    texts = "\n".join(f"local {name} = '{text}'" for name, text in names.items())
+    return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}"

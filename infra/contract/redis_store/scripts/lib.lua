@@ -1,4 +1,4 @@
--- Functions shared by all scripts. The loader puts NEXT, TERMINAL and JOURNAL_STARTED before them, and the local variables
+-- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED and FILE before them, and the local variables
 -- of a script's header after them.
 -- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
 -- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
@@ -125,6 +125,18 @@ local function ended(fields, fence, ms, outcome)
   if fence then
     fields[#fields + 1] = 'attempt:' .. fence .. ':end'
     fields[#fields + 1] = cjson.encode({ ended_ms = ms, outcome = outcome })
+  end
+  return fields
+end
+
+-- Adds the uploaded ones of a run's inputs (JSON text, or nil) to `fields`, as files of the run. The others stay where they
+-- are: the worker copies them before the first step.
+local function with_uploads(fields, inputs)
+  for path, file in pairs(inputs and cjson.decode(inputs) or {}) do
+    if not file.from_run then
+      fields[#fields + 1] = FILE .. path
+      fields[#fields + 1] = cjson.encode(file.entry)
+    end
   end
   return fields
 end

@@ -1,21 +1,27 @@
 -- KEYS: run, log, ready, pending, dead
--- ARGV: id, channel, token, control
+-- ARGV: id, channel, token, inputs_version, control
 -- Reply: outcome, status. Queues a failed or cancelled run again with fresh attempts. Its journal stays, except for the
 -- mark of the call that was under way: a user who asks for a retry wants that call repeated. `token` names this request;
--- SAME if the request was carried out before.
+-- SAME if the request was carried out before. A run that was cancelled before its start is started here, with its inputs;
+-- REFUSED with the status `cancelled` if these are not the version that the caller has checked.
 
-local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'token', 'token:' .. token, 'condemned')
+local found = redis.call(
+  'HMGET', run, 'status', 'priority', 'seq', 'token', 'token:' .. token, 'condemned', 'queued_ms', 'inputs', 'inputs_version'
+)
 local status, priority, seq = found[1], found[2], found[3]
 if not status or found[6] then return { 'GONE' } end
 if found[4] == token or found[5] then return { 'SAME', status } end
 if not TERMINAL[status] or not allowed(status, 'queued') then return { 'REFUSED', status } end
+if not found[7] and (found[9] or '0') ~= inputs_version then return { 'REFUSED', status } end
 local us = now_us()
 local ms = math.floor(us / 1000)
 local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
-write(run, {
+local fields = {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
   'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
-})
+}
+if not found[7] then with_uploads(fields, found[8]) end
+write(run, fields)
 redis.call('HDEL', run, JOURNAL_STARTED)
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)

@@ -1,15 +1,19 @@
 -- KEYS: run, ready, pending, delayed
--- ARGV: id, control
--- Reply: outcome, status. SAME if the run was started before and has not ended.
+-- ARGV: id, inputs_version, control
+-- Reply: outcome, status. SAME if the run was started before and has not ended. REFUSED with the status `created` if the
+-- inputs are not the version that the caller has checked.
 
-local found = redis.call('HMGET', run, 'status', 'priority', 'start_at_ms', 'delay_ms', 'condemned')
+local found =
+  redis.call('HMGET', run, 'status', 'priority', 'start_at_ms', 'delay_ms', 'condemned', 'inputs', 'inputs_version')
 local status, priority = found[1], found[2]
 if not status or found[5] then return { 'GONE' } end
 if status == 'queued' or status == 'running' then return { 'SAME', status } end
 if status ~= 'created' or not allowed(status, 'queued') then return { 'REFUSED', status } end
+if (found[7] or '0') ~= inputs_version then return { 'REFUSED', status } end
 local us = now_us()
 local ms = math.floor(us / 1000)
-write(run, { 'status', 'queued', 'queued_ms', int(ms) })
+local fields = { 'status', 'queued', 'queued_ms', int(ms) }
+write(run, with_uploads(fields, found[6]))
 redis.call('PERSIST', run)
 enqueue(ready, pending, delayed, control, id, priority, us, due_of(ms, found[3], found[4]))
 return { 'OK', 'queued' }

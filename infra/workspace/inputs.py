@@ -1,0 +1,99 @@
+"""Input files in the store: signed uploads by clients, and reads that compare the digest. Blocking, except for keys.
+
+The store is asked to refuse other bytes than the announced ones: length and checksum are part of the signature. A store
+may accept headers and not check them, so nothing relies on it: the run's start compares what the store reports, and
+each read compares the SHA-256.
+"""
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from infra.contract.errors import FileMissing, InputChanged
+from infra.contract.files import FileEntry
+from infra.workspace.bucket import Bucket
+from infra.workspace.cancellation import Cancellation
+from infra.workspace.threads import each
+
+_PARAMETERS = {
+    "content-length": "ContentLength",
+    "x-amz-checksum-sha256": "ChecksumSHA256",
+    "content-md5": "ContentMD5",
+}
+
+
+def new_upload(path: str, size_bytes: int, sha256: str) -> FileEntry:
+    """Return the entry of a file that is to be uploaded, with an unused object key. No claim has the fence 0."""
+    key = f"files/0-{secrets.token_hex(8)}/{path}"
+    return FileEntry(key=key, size_bytes=size_bytes, modified_ms=0, sha256=sha256)
+
+
+def upload_headers(size_bytes: int, sha256: str, md5: str | None) -> dict[str, str]:
+    """Return the headers that an upload must have: the length, and the digest `md5` (hex) if given, else `sha256`."""
+    checksum = ("content-md5", md5) if md5 else ("x-amz-checksum-sha256", sha256)
+    return {"content-length": str(size_bytes), checksum[0]: _header(checksum[1])}
+
+
+def sign_upload(bucket: Bucket, key: str, expires_s: int, headers: Mapping[str, str]) -> str:
+    """Return a URL that accepts a PUT with exactly these headers."""
+    signed: dict[str, Any] = {_PARAMETERS[name]: value for name, value in headers.items()}
+    signed["ContentLength"] = int(signed["ContentLength"])
+    return bucket.link_for_put(key, expires_s, signed)
+
+
+def missing_uploads(
+    bucket: Bucket, prefix: str, files: Mapping[str, FileEntry], cancellation: Cancellation
+) -> list[str]:
+    """Return the paths whose objects are missing, or differ in size or (if the store keeps it) in SHA-256; sorted."""
+
+    def is_there(path: str) -> bool:
+        entry = files[path]
+        try:
+            size_bytes, sha256 = bucket.head(prefix + entry.key)
+        except FileMissing:
+            return False
+        # The checksum of an object that was stored in parts is not that of its bytes; it has a suffix.
+        differs = sha256 is not None and "-" not in sha256 and sha256 != _header(entry.sha256 or "")
+        return size_bytes == entry.size_bytes and not differs
+
+    paths = sorted(files)
+    return [path for path, there in zip(paths, each(is_there, paths, cancellation), strict=True) if not there]
+
+
+def read_file(bucket: Bucket, key: str, path: str, entry: FileEntry, max_bytes: int | None) -> bytes:
+    """Return a file's bytes, at most the first `max_bytes`. Raises FileMissing, FilesUnavailable, InputChanged."""
+    if entry.sha256 is None:
+        return bucket.get(key, max_bytes)
+    data = bytearray()
+    with bucket.open(key) as chunks:
+        # The digest of the beginning is not known, so the file is read to its end.
+        for chunk in verified(path, entry, chunks):
+            if max_bytes is None or len(data) < max_bytes:
+                data += chunk
+    return bytes(data[:max_bytes])
+
+
+def verified(path: str, entry: FileEntry, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Pass on the chunks of a file. Raises InputChanged, after the last chunk at the latest, if they are others."""
+    if entry.sha256 is None:
+        yield from chunks
+        return
+    digest, size_bytes = hashlib.sha256(), 0
+    for chunk in chunks:
+        digest.update(chunk)
+        size_bytes += len(chunk)
+        if size_bytes > entry.size_bytes:
+            break
+        yield chunk
+    if size_bytes != entry.size_bytes or digest.hexdigest() != entry.sha256:
+        raise InputChanged(
+            f"the input file '{path}' was overwritten in the object store: its SHA-256 is not {entry.sha256} with "
+            f"{entry.size_bytes} bytes, as announced; create another run with the right file"
+        )
+
+
+def _header(digest: str) -> str:
+    """Return a digest (hex) as S3 writes it in headers."""
+    return base64.b64encode(bytes.fromhex(digest)).decode()
