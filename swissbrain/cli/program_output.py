@@ -26,7 +26,7 @@ class StreamCopy:
     printed_bytes: int = 0
     differs: bool = False
     """Whether what was copied is not the output: only if the program was executed twice, with different outputs."""
-    _end: bytes = b""
+    _open: bytes = b""
     _held: bytearray = field(default_factory=bytearray)
     _holds: bool = False
     _sha256: Any = field(default_factory=hashlib.sha256)
@@ -40,15 +40,17 @@ class StreamCopy:
         end_of_line = str(data.get("line_end", "\n"))
         if text.startswith(TRUNCATED) or (not self.is_terminal and (end_of_line == "\r" or NOT_TEXT in text)):
             self._holds = True
-        # The end of a line is copied before the next one, because the last line may have none.
-        end = _OVERWRITE if replaces else self._end
-        self._copy(end + text.encode("utf-8", "replace"))
-        # On a terminal, what follows an overwritten line is the next line.
-        self._end = b"" if data.get("more") is True else b"\n" if end_of_line == "\r" else end_of_line.encode()
+        # A line that was overwritten may be overwritten again; other lines have ended.
+        begin, self._open = _OVERWRITE if replaces else self._open, b""
+        if data.get("more") is True:
+            end_of_line = ""
+        elif end_of_line == "\r":
+            end_of_line, self._open = "", b"\n"
+        self._copy(begin + (text + end_of_line).encode("utf-8", "replace"))
 
     def restart(self) -> None:
         """Expect the output from its beginning, because the program is executed again; it is not copied twice."""
-        self._end, self._holds = b"", False
+        self._open, self._holds = b"", False
         self._held.clear()
         self._repeated, self._repeat_bytes = hashlib.sha256(), self.printed_bytes
 
@@ -57,7 +59,7 @@ class StreamCopy:
         self._holds = False
         if fetch is not None and self._copy_rest(fetch):
             return
-        self._copy(bytes(self._held) + self._end)
+        self._copy(bytes(self._held) + self._open)
 
     def _copy_rest(self, fetch: Callable[[BinaryIO], None]) -> bool:
         """Copy the complete output from where the copy ends; return False if the copy is not its beginning."""
