@@ -19,6 +19,7 @@ from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import HANDLERS, LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout
+from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
 from edge_api.logs.run_wait import RunWaits
 from edge_api.logs.sse import LogStreams
@@ -29,10 +30,12 @@ from edge_api.routes.files import FileRoutes
 from edge_api.routes.logs import LogRoutes
 from edge_api.routes.run_actions import RunActionRoutes
 from edge_api.routes.runs import RunRoutes
+from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.runs_service import RunService
 from edge_api.settings import ApiSettings
+from edge_api.steps import RunSteps
 from infra.contract.log import LogFeed
 from infra.contract.redis_store.commands import RunCommands
 
@@ -57,6 +60,7 @@ def create_app(
     streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
     runs = RunService(store, workspaces)
+    pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
     def description() -> bytes:
@@ -69,7 +73,8 @@ def create_app(
         *RunActionRoutes(runs, max_body_bytes=limit).endpoints(),
         *StreamTokenRoutes(runs, tokens, max_body_bytes=limit).endpoints(),
         *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s, max_body_bytes=limit).endpoints(),
-        *LogRoutes(runs, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
+        *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
+        *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
     ]

@@ -14,26 +14,24 @@ import msgspec
 from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
-    AttemptList,
-    BatchResults,
     FileLink,
-    FileList,
     InputFile,
-    LogPage,
     PlanStep,
     QueueDepths,
     Run,
-    RunPage,
     RunState,
-    StepList,
+    StepRecord,
     StreamToken,
 )
+from swissbrain.pages import AttemptList, BatchResults, FileList, LogPage, RunPage, StepList
 from swissbrain.plan import NewRun, Plan
 from swissbrain.request import Request
 
 RUNS_PER_PAGE = 100
 EVENTS_PER_PAGE = 1000
 RUNS_PER_BATCH = 100
+BATCH_S = 20.0
+"""Seconds for which the API works on a batch at most."""
 BATCH_BYTES = 2**20 - 100
 """Size of the entries of a batch; the rest of the 1 MiB that the API accepts is for what is around them."""
 
@@ -61,7 +59,7 @@ def batches(entries: Iterable[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
 def create_batch(runs: Sequence[msgspec.Raw]) -> Request[BatchResults]:
     """Return the request that creates up to RUNS_PER_BATCH runs."""
     body = msgspec.Raw(b'{"runs":[' + b",".join(map(bytes, runs)) + b"]}")
-    return Request(BatchResults, "POST", "/agent/runs/batch", json=body)
+    return Request(BatchResults, "POST", "/agent/runs/batch", json=body, held_s=BATCH_S)
 
 
 def batch_entry(run: NewRun | Mapping[str, Any]) -> msgspec.Raw:
@@ -127,6 +125,11 @@ def run_filters(
 def list_steps(run_id: str) -> Request[StepList]:
     """Return the request for the steps of a run."""
     return Request(StepList, "GET", f"{_run_path(run_id)}/steps")
+
+
+def get_step(run_id: str, index: int) -> Request[StepRecord]:
+    """Return the request for a completed step; `index` counts from 0."""
+    return Request(StepRecord, "GET", f"{_run_path(run_id)}/steps/{index}", redirects=True)
 
 
 def list_attempts(run_id: str) -> Request[AttemptList]:

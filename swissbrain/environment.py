@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.request import getproxies
@@ -86,7 +87,12 @@ def _matches(entry: str, url: httpx.URL) -> bool:
 def _certificates() -> ssl.SSLContext:
     """Return the context for TLS with the certificates of the environment, else of `certifi`. Raises ClientError."""
     variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), "")
-    places = os.environ.get(variable, "")
+    return _read_certificates(variable, os.environ.get(variable, ""))
+
+
+@lru_cache(maxsize=8)
+def _read_certificates(variable: str, places: str) -> ssl.SSLContext:
+    # Kept, because each transfer opens a client of its own, and reading the certificates takes some 20 ms.
     # OpenSSL ignores folders that do not exist: then no certificate of a server could be verified.
     if variable == "SSL_CERT_DIR" and not any(Path(place).is_dir() for place in places.split(os.pathsep)):
         raise ClientError(f"there is no folder {places}, which SSL_CERT_DIR names")

@@ -12,7 +12,7 @@ from httpx_sse import ServerSentEvent
 from swissbrain.callbacks import Notify
 from swissbrain.errors import ProtocolError, Unreachable
 from swissbrain.messages import Busy, raise_for_redirect
-from swissbrain.models import End, Event, Gap
+from swissbrain.models import End, Event, Gap, Skipped
 
 SILENCE_S = 45.0
 """Read timeout. The API sends a ping every 15 s, so a connection that is silent for longer is dead."""
@@ -84,9 +84,9 @@ class LogPosition:
             event = msgspec.json.decode(item.data, type=Event)
             self._check_contiguous(event.seq)
             return event if self._advance(event.seq) else None
-        elif self._filters and item.id.isdecimal():
-            # Events that the filters exclude are not sent, but the id moves past them.
-            self._advance(int(item.id))
+        elif item.event == "skipped":
+            # The filters excluded these events: the next connection must not begin before them.
+            self._advance(msgspec.json.decode(item.data, type=Skipped).last)
         return None
 
     def _check_contiguous(self, seq: int) -> None:

@@ -89,10 +89,10 @@ def encode_json(value: object) -> bytes:
     return msgspec.json.encode(body)
 
 
-def decode(response: httpx.Response, request: Request[T], base_url: str) -> T:
+def decode(body: bytes, request: Request[T], base_url: str) -> T:
     """Return the decoded body of a response. Raises ProtocolError."""
     try:
-        return msgspec.json.decode(response.content, type=request.response)
+        return msgspec.json.decode(body, type=request.response)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
 

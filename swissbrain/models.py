@@ -11,11 +11,11 @@ import msgspec
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class _Response(msgspec.Struct, frozen=True, kw_only=True):
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """Base of responses and of their parts."""
 
 
-class PlanStep(_Response, frozen=True, omit_defaults=True):
+class PlanStep(Response, frozen=True, omit_defaults=True):
     """Tool call of a plan."""
 
     tool: str
@@ -24,7 +24,7 @@ class PlanStep(_Response, frozen=True, omit_defaults=True):
     name: str | None = None
 
 
-class RunError(_Response, frozen=True, omit_defaults=True):
+class RunError(Response, frozen=True, omit_defaults=True):
     """Error of a failed run. `code` is stable, `message` is for people, `step` is the index of the failed step."""
 
     code: str
@@ -32,14 +32,14 @@ class RunError(_Response, frozen=True, omit_defaults=True):
     step: int | None = None
 
 
-class ForkOf(_Response, frozen=True):
+class ForkOf(Response, frozen=True):
     """Source of a fork: the run has taken over its first `from_step` steps."""
 
     run_id: str
     from_step: int
 
 
-class QueuePlace(_Response, frozen=True):
+class QueuePlace(Response, frozen=True):
     """Place of a queued run: `ahead` runs are before it, or at least that many if `ahead_capped`.
 
     `begins_ms` is the earliest time at which it may begin, if it is delayed; `workers_alive` the number of workers.
@@ -51,7 +51,7 @@ class QueuePlace(_Response, frozen=True):
     workers_alive: int
 
 
-class RunState(_Response, frozen=True):
+class RunState(Response, frozen=True):
     """State of a run after a transition. A cancelled run stays `running` until its worker has stopped it."""
 
     run_id: str
@@ -59,7 +59,7 @@ class RunState(_Response, frozen=True):
     cancel_requested: bool
 
 
-class RunSummary(_Response, frozen=True):
+class RunSummary(Response, frozen=True):
     """Run in a list. `steps` is None without an explicit plan; `last_seq` is the number of the last log event."""
 
     run_id: str
@@ -78,7 +78,7 @@ class RunSummary(_Response, frozen=True):
     error: RunError | None
 
 
-class Run(_Response, frozen=True):
+class Run(Response, frozen=True):
     """Run. `links`: paths of its parts. `queue`: place of a queued run; None for other runs, and in lists."""
 
     run_id: str
@@ -109,7 +109,7 @@ class Run(_Response, frozen=True):
         return self.status in TERMINAL
 
 
-class Attempt(_Response, frozen=True):
+class Attempt(Response, frozen=True):
     """Claim of a run by a worker.
 
     `attempt` is its number since the last retry; a drained or unanswered claim is not counted. `outcome`: a terminal
@@ -126,14 +126,15 @@ class Attempt(_Response, frozen=True):
     outcome: str | None = None
 
 
-class Step(_Response, frozen=True):
-    """Step of a run. `index` counts from 0; `status` is `pending`, `running`, `succeeded`, `failed` or `cancelled`.
+class Step(Response, frozen=True):
+    """Step of a run's plan; `index` counts from 0.
 
-    `kept` is the path, at the API, of a result that is stored as a file. Fields are None where nothing is known.
+    `status` is `pending`, `running`, `succeeded`, `failed` or `cancelled`. `kept`: path of the complete step, if its
+    `result` is too large for the list. None: unknown, or not reached.
     """
 
     index: int
-    name: str | None
+    name: str
     tool: str
     status: str
     started_ms: int | None
@@ -143,28 +144,16 @@ class Step(_Response, frozen=True):
     error: RunError | None
 
 
-class StepList(_Response, frozen=True):
-    """Steps of a run, in order."""
+class StepRecord(Response, frozen=True):
+    """Completed step as it is stored; `started_ms` is None for steps of an earlier release."""
 
-    steps: list[Step]
-
-
-class AttemptList(_Response, frozen=True):
-    """Attempts of a run, oldest first."""
-
-    attempts: list[Attempt]
+    tool: str
+    duration_ms: int
+    result: dict[str, Any]
+    started_ms: int | None = None
 
 
-class RunPage(_Response, frozen=True):
-    """Page of runs, newest first. `unreadable`: ids of runs in this part of the list whose records cannot be read."""
-
-    runs: list[RunSummary]
-    next_cursor: str | None
-    unreadable: list[str] = []
-    complete: bool = True
-
-
-class Problem(_Response, frozen=True):
+class Problem(Response, frozen=True):
     """Body of an error response. `missing`: paths of the announced files that have not been uploaded."""
 
     detail: str
@@ -174,21 +163,7 @@ class Problem(_Response, frozen=True):
     missing: list[str] = []
 
 
-class BatchResult(_Response, frozen=True):
-    """Result of one run of a batch: the run, or the problem."""
-
-    status: int
-    run: Run | None = None
-    problem: Problem | None = None
-
-
-class BatchResults(_Response, frozen=True):
-    """Results of a batch, in the order of its runs."""
-
-    results: list[BatchResult]
-
-
-class Event(_Response, frozen=True, omit_defaults=True):
+class Event(Response, frozen=True, omit_defaults=True):
     """Event of a run's log. `seq` is 1, 2, 3 … without a gap; `ts` is ms since the epoch; `step` counts from 0."""
 
     seq: int
@@ -198,34 +173,26 @@ class Event(_Response, frozen=True, omit_defaults=True):
     data: dict[str, Any] = {}
 
 
-class Gap(_Response, frozen=True):
+class Gap(Response, frozen=True):
     """Deleted events of a log, from seq `first` to seq `last`."""
 
     first: int
     last: int
 
 
-class End(_Response, frozen=True):
+class Skipped(Response, frozen=True):
+    """Part of a stream with filters: the events up to seq `last` were filtered out."""
+
+    last: int
+
+
+class End(Response, frozen=True):
     """End of a stream: the run has ended with event `last_seq`."""
 
     last_seq: int
 
 
-class LogPage(_Response, frozen=True):
-    """Page of a log. `done`: the run has ended and its log ends with this page.
-
-    `prev_before` requests the page before this one, of pages that are read backwards; None at the beginning.
-    """
-
-    events: list[Event]
-    next_after: int
-    done: bool
-    gap: Gap | None = None
-    first_seq: int | None = None
-    prev_before: int | None = None
-
-
-class StreamToken(_Response, frozen=True):
+class StreamToken(Response, frozen=True):
     """Token for a browser to read the log of one run until `expires_ms`. `href`: path of the stream with it."""
 
     token: str
@@ -236,7 +203,7 @@ class StreamToken(_Response, frozen=True):
         return f"StreamToken(expires_ms={self.expires_ms})"
 
 
-class File(_Response, frozen=True):
+class File(Response, frozen=True):
     """File in the workspace of a run."""
 
     path: str
@@ -244,7 +211,7 @@ class File(_Response, frozen=True):
     modified_ms: int
 
 
-class FileLink(_Response, frozen=True):
+class FileLink(Response, frozen=True):
     """Address from which anyone can fetch a file until `expires_ms`."""
 
     url: str
@@ -256,7 +223,7 @@ class FileLink(_Response, frozen=True):
         return f"FileLink(expires_ms={self.expires_ms})"
 
 
-class UploadTarget(_Response, frozen=True):
+class UploadTarget(Response, frozen=True):
     """Request that stores the content of an announced file: send exactly these headers before `expires_ms`."""
 
     method: str
@@ -268,7 +235,7 @@ class UploadTarget(_Response, frozen=True):
         return f"UploadTarget(expires_ms={self.expires_ms})"
 
 
-class InputFile(_Response, frozen=True):
+class InputFile(Response, frozen=True):
     """File that a run begins with: uploaded (`size_bytes`, `sha256`), or copied from `source_path` of `from_run`."""
 
     path: str
@@ -279,13 +246,7 @@ class InputFile(_Response, frozen=True):
     upload: UploadTarget | None = None
 
 
-class FileList(_Response, frozen=True):
-    """Files of a workspace, sorted by path."""
-
-    files: list[File]
-
-
-class QueueDepths(_Response, frozen=True):
+class QueueDepths(Response, frozen=True):
     """Number of runs in each part of the queue, of all users.
 
     `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that

@@ -18,12 +18,12 @@ from infra.contract.errors import (
     LimitExceeded,
 )
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
-from infra.contract.journal import call_name, step_key
+from infra.contract.journal import StepRecord, call_name, step_key
 from infra.contract.log import NewEvent
 from infra.contract.runs import PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.run.context import CallInterrupted, RunContext
-from worker.run.emitter import new_event
+from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import Drained, StepFailed
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
@@ -35,14 +35,6 @@ _CODES: dict[type[ContractError], str] = {
     LimitExceeded: "limit_exceeded",
 }
 """Error codes of failures that another attempt would meet again; other errors leave the strategy as they are."""
-
-
-class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Journal value of a completed step."""
-
-    tool: str
-    duration_ms: int
-    result: dict[str, Any]
 
 
 class PlanWalker:
@@ -90,7 +82,7 @@ class PlanWalker:
         emit = context.emitter.emit
         await emit(StepStarted(name=step.name or step.tool, tool=step.tool), step=index)
         await emit(ToolStarted(tool=step.tool, args=step.args), step=index)
-        began = time.monotonic()
+        began, started_ms = time.monotonic(), now_ms()
 
         def duration_ms() -> int:
             return int((time.monotonic() - began) * 1000)
@@ -108,11 +100,12 @@ class PlanWalker:
             # The files that a failed call wrote are kept, so that its user can look at them.
             context.commit(*_failed(index, step.tool, duration_ms(), error, partial))
             raise StepFailed(error) from exc
-        return StepRecord(tool=step.tool, duration_ms=duration_ms(), result=result)
+        return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
-        result = await self._tools[step.tool].run(args, context.for_call(call_name(index), index))
+        call = context.for_call(call_name(index), index, timeout_s=step.timeout_s)
+        result = await self._tools[step.tool].run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
 
@@ -128,7 +121,9 @@ async def _step_timeout(timeout_s: float | None) -> AsyncIterator[None]:
         # A TimeoutError of the tool itself, or of the run's deadline, is not the timeout of the step.
         if not deadline.expired():
             raise
-        raise ToolFailed("timeout", f"the step took longer than its timeout of {timeout_s:g} s") from None
+        raise ToolFailed(
+            "timeout", f"the step took longer than its timeout of {timeout_s:g} s (`timeout_s` of the step)"
+        ) from None
 
 
 def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:

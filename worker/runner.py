@@ -127,7 +127,7 @@ class Runner:
             # A TimeoutError of a tool is not the timeout of the run.
             if not deadline.expired():
                 raise
-            message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s"
+            message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s (`timeout_s` of the run)"
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
     async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict) -> int:

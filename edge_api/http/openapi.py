@@ -30,6 +30,13 @@ _STREAM_TOKEN = {
     "name": "token",
     "description": "A stream token of the run in the path, instead of the header Authorization.",
 }
+_INDEX = {
+    "name": "index",
+    "in": "path",
+    "required": True,
+    "description": "Index of the step, counted from 0.",
+    "schema": {"type": "integer", "minimum": 0},
+}
 # Starlette writes the type of a path parameter into the path, `{path:path}`; OpenAPI does not.
 _CONVERTOR = re.compile(r":\w+}")
 
@@ -70,7 +77,7 @@ def _components(endpoints: Sequence[ApiEndpoint]) -> dict[str, Any]:
 
 
 def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
-    parameters = [parameter for parameter in (_RUN_ID, _PATH) if f"{{{parameter['name']}}}" in path]
+    parameters = [parameter for parameter in (_RUN_ID, _PATH, _INDEX) if f"{{{parameter['name']}}}" in path]
     parameters += [dict(header) for header in endpoint.headers]
     if endpoint.query is not None:
         parameters += _query_parameters(endpoint.query)

@@ -9,6 +9,7 @@ from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metada
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
+MAX_EVENTS = 1000
 MAX_INPUT_CHARS = 100_000
 MAX_STREAM_TOKEN_S = 3600
 MAX_BATCH_RUNS = 100
@@ -185,15 +186,36 @@ class FileQuery(RequestModel, frozen=True):
     ] = "attachment"
 
 
-class LogQuery(RequestModel, frozen=True):
-    """Part of a log to read."""
+_Filter = Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class LogFilters(RequestModel, frozen=True):
+    """Events to return; each filter is a list of values with commas between them, and all filters must hold."""
+
+    step: Annotated[_Filter | None, msgspec.Meta(description="Only events of these steps, counted from 0.")] = None
+    stream: Annotated[_Filter | None, msgspec.Meta(description="Only output on these streams: stdout, stderr.")] = None
+    type: Annotated[_Filter | None, msgspec.Meta(description="Only events of these types.")] = None
+    tail: (
+        Annotated[int, msgspec.Meta(ge=1, le=MAX_EVENTS, description="Begin with the last events, this many.")] | None
+    ) = None
+
+
+class LogQuery(LogFilters, frozen=True):
+    """Part of a log to read. Only one of `after`, `before` and `tail` may be given."""
 
     after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 200
+    before: (
+        Annotated[
+            int, msgspec.Meta(ge=1, le=MAX_SEQ, description="Sequence number before which the events are wanted.")
+        ]
+        | None
+    ) = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_EVENTS, description="Most events; not with `tail`.")] = 200
 
 
-class StreamQuery(RequestModel, frozen=True):
-    """Start of a stream. The header `Last-Event-ID` takes precedence over `lastEventId`, which does over `after`."""
+class StreamQuery(LogFilters, frozen=True):
+    """Start of a stream. The header `Last-Event-ID` takes precedence over `lastEventId`, which does over
+    `after` and `tail`."""
 
     after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
     # The name is the one that event-source-polyfill uses, because it must not send the header to other origins.

@@ -1,6 +1,6 @@
 """Responses. The same types encode the responses and describe them in `/openapi.json`."""
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -9,6 +9,8 @@ from infra.contract.log import Event
 from infra.contract.queue import QueuePlace
 from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
 from infra.contract.states import Status
+
+StepStatus: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 
 class Links(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +151,31 @@ class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
     attempts: list[Attempt]
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Step of a run's plan; `index` counts from 0. Null: unknown, or not reached.
+
+    `kept`: path of the stored step, if its `result` is too large for this list. `error`: why the step failed, or why
+    its stored result cannot be shown.
+    """
+
+    index: int
+    name: str
+    tool: str
+    status: StepStatus
+    started_ms: int | None
+    duration_ms: int | None
+    result: dict[str, Any] | None
+    kept: str | None
+    error: RunError | None
+
+
+class StepList(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of a run's plan, in order; none without a plan."""
+
+    run_id: str
+    steps: list[Step]
+
+
 class LogEvent(Event, frozen=True, kw_only=True, omit_defaults=False):
     """One event of a run's log: `seq` is 1, 2, 3 … without a gap, `ts` is ms since the epoch, `step` counts from 0."""
 
@@ -168,7 +195,9 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 class LogPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of a log. `next_after` requests the next page; `done`: the run has ended and its log ends here.
 
-    `gap` is present only if events before the first event of this page no longer exist.
+    `gap` is present only if events before the first event of this page no longer exist. Pages that are read backwards
+    (`tail`, `before`) have `first_seq`, the number of the first event, null without events, and `prev_before`, which
+    requests the page before this one and is null at the beginning of the log; their `gap` follows the last event.
     """
 
     events: list[LogEvent]
@@ -176,6 +205,14 @@ class LogPage(msgspec.Struct, frozen=True, kw_only=True):
     next_after: int
     done: bool
     gap: Gap | UnsetType = UNSET
+    first_seq: int | UnsetType | None = UNSET
+    prev_before: int | UnsetType | None = UNSET
+
+
+class Skipped(msgspec.Struct, frozen=True, kw_only=True):
+    """The data of a stream's `skipped` event: the filters of the request exclude all events up to seq `last`."""
+
+    last: int
 
 
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import msgspec
 
-from edge_api.http.response_models import Gap, LogEvent
+from edge_api.http.response_models import Gap, LogEvent, Skipped
 from edge_api.logs.items import Item
 from infra.contract.log import Event
 from infra.contract.redis_store import codec
@@ -39,12 +39,14 @@ class LiveBatch(list[Event]):
 
 
 def frame(item: Item) -> bytes:
-    """Return an item as a server-sent event: unnamed with its seq as id, or named `gap` or `end`."""
+    """Return an item as a server-sent event: unnamed with its seq as id, or named `gap`, `skipped` or `end`."""
     # The data is one line, because JSON escapes line ends inside strings.
     if isinstance(item, Event):
         return b"id: %d\ndata: %b\n\n" % (item.seq, _encode(LogEvent.of(item)))
     if isinstance(item, Gap):
         return b"event: gap\nid: %d\ndata: %b\n\n" % (item.last, _encode(item))
+    if isinstance(item, Skipped):
+        return b"event: skipped\nid: %d\ndata: %b\n\n" % (item.last, _encode(item))
     return b"event: end\ndata: %b\n\n" % _encode(item)
 
 

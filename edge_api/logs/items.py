@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
-from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.http.response_models import Gap, Skipped, StreamEnd
 from infra.contract.log import TERMINAL_EVENT, Event
 
-Item: TypeAlias = Event | Gap | StreamEnd
+Item: TypeAlias = Event | Gap | Skipped | StreamEnd
 
 
 class ItemSource(Protocol):

@@ -10,10 +10,10 @@ from contextlib import aclosing
 
 from starlette.types import Receive, Scope, Send
 
-from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.http.response_models import Gap, Skipped, StreamEnd
 from edge_api.logs.frames import PING, RETRY, frame
 from edge_api.logs.items import Item, ItemSource, is_terminal_event
-from edge_api.logs.reader import ENOUGH_BYTES
+from edge_api.logs.limits import ENOUGH_BYTES
 from edge_api.logs.sse import HEADERS, LogStreams
 from edge_api.settings import ApiSettings
 from infra.contract.log import Event, RunLog
@@ -40,6 +40,7 @@ class LongPoll:
         self._settings = settings
         self._streams = streams
         self._body = bytearray()
+        self._skipped: Skipped | None = None
         self._failure: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +54,8 @@ class LongPoll:
         await self._streams.hold(self._collect(), receive, hold_s)
         if self._failure is not None:
             raise self._failure
+        if self._skipped and not self._may_be_last(self._skipped):
+            self._body += frame(self._skipped)
         body = RETRY_SOON + self._body if self._body else RETRY + PING
         headers = [*HEADERS, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -65,7 +68,7 @@ class LongPoll:
                     if self._add(items):
                         return
         except Exception as exc:  # noqa: BLE001
-            if not self._body:
+            if not self._body and not self._skipped:
                 self._failure = exc
             else:
                 log("poll.failed", level=logging.ERROR, error=exc, run_id=self._run.id)
@@ -73,11 +76,17 @@ class LongPoll:
     def _add(self, items: Sequence[Item]) -> bool:
         """Add the items to the body. Return whether the response is complete."""
         for item in items:
+            # Only the last one counts, and it alone is no reason to respond: the client would ask again immediately.
+            self._skipped = item if isinstance(item, Skipped) else None
+            if self._skipped:
+                continue
             self._body += frame(item)
             if len(self._body) >= ENOUGH_BYTES and not self._may_be_last(item):
                 return True
         last = items[-1]
-        return isinstance(last, StreamEnd) or (_seq(last) >= self._run.seq and not self._may_be_last(last))
+        if isinstance(last, StreamEnd):
+            return True
+        return bool(self._body) and _seq(last) >= self._run.seq and not self._may_be_last(last)
 
     def _may_be_last(self, item: Item) -> bool:
         """Return whether the item may be the last event of the log.
@@ -99,5 +108,5 @@ def within_invocation(scope: Scope, wait_s: float) -> float:
     return float(min(wait_s, max(remaining_s - MARGIN_S, remaining_s / 2)))
 
 
-def _seq(item: Event | Gap) -> int:
-    return item.last if isinstance(item, Gap) else item.seq
+def _seq(item: Event | Gap | Skipped) -> int:
+    return item.seq if isinstance(item, Event) else item.last

@@ -1,4 +1,4 @@
-"""Reading of a run's log: in pages, or followed live without skipping, repeating or polling.
+"""Reading of a run's log live, without skipping, repeating or polling.
 
 How a reader passes from replay to live:
 
@@ -17,18 +17,17 @@ A failure of the upstream leads to RETRY, which begins again with step 1 at the 
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack
 from enum import Enum, auto
 
-from edge_api.http.response_models import Gap, StreamEnd
+from edge_api.http.response_models import StreamEnd
 from edge_api.logs.backoff import RETRY_LAST_S, backoff_s
 from edge_api.logs.fanout import Fanout, Listener
-from edge_api.logs.frames import frame
 from edge_api.logs.items import Item, is_terminal_event
 from edge_api.logs.position import Position
 from edge_api.logs.stored import CatchUp, StoredLog
 from infra.contract.errors import FilesUnavailable, RunGone, StoreUnavailable
-from infra.contract.log import Event, LogArchive, RunLog
+from infra.contract.log import LogArchive, RunLog
 from infra.contract.redis_store.reader import RunReader
 from infra.contract.states import TERMINAL
 from infra.logging import log
@@ -37,40 +36,15 @@ LOOK_S = 1.0
 """Age of the record above which a new subscriber reads it again: the run may have ended or been deleted since."""
 QUIET_S = 2.0
 """Time without a message after which a new subscriber reads back once more, in case a replica lagged behind."""
-ENOUGH_BYTES = 1024 * 1024
-"""Size above which a response that is not streamed is complete. Lambda allows 6 MB, and the text can become three times
-as long, because Lambda encodes it as JSON once more."""
 
 
 class LogReader:
-    """Reads logs for any number of clients. All followers of one run share one subscription."""
+    """Follows logs for any number of clients. All followers of one run share one subscription."""
 
     def __init__(self, store: RunReader, fanout: Fanout, archive: LogArchive) -> None:
         self._store = store
         self._fanout = fanout
         self._archive = archive
-
-    async def page(self, run: RunLog, after: int, limit: int) -> list[Event | Gap]:
-        """Return events after `after`, at most `limit` and about ENOUGH_BYTES; a gap can only be the first item.
-
-        Raises StoreUnavailable, FilesUnavailable.
-        """
-        position = Position(run, after)
-        found: list[Event | Gap] = []
-        size = 0
-        async with aclosing(StoredLog(self._store, self._archive, position)) as stored:
-            while items := await stored.next_batch():
-                for item in items:
-                    # A page states at most one gap, in front of its events; a later one begins the next page.
-                    if found and isinstance(item, Gap):
-                        return found
-                    found.append(item)
-                    size += len(frame(item))
-                    if len(found) >= limit or size >= ENOUGH_BYTES:
-                        return found
-            if not found and position.is_short():
-                found = [stored.skip(run.seq + 1)]
-        return found
 
     def follow(self, run: RunLog, after: int) -> "LogFollower":
         """Return a follower of the run's log that begins after event `after`."""

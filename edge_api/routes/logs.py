@@ -11,22 +11,32 @@ from edge_api.http.endpoint import LAST_EVENT_ID, ApiEndpoint
 from edge_api.http.parsing import last_event_id, read_query
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import LogQuery, StreamQuery
-from edge_api.http.response_models import Gap, LogEvent, LogPage
+from edge_api.http.response_models import LogEvent, LogPage
 from edge_api.http.responses import no_content, ok
+from edge_api.logs.filtered import FilteredSource
+from edge_api.logs.filters import EventFilter
+from edge_api.logs.items import ItemSource
 from edge_api.logs.longpoll import LongPoll
+from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
 from edge_api.logs.sse import EventStream, LogStreams
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS, ApiSettings
-from infra.contract.log import Event
+from infra.contract.errors import InvalidInput
 from infra.contract.states import TERMINAL
+
+SKIPPED_EVERY_S = 1.0
+"""Shortest time between two `skipped` events of a stream whose filter excludes all events."""
 
 
 class LogRoutes:
     """Both ways to read a log. Pages and streams contain the same events."""
 
-    def __init__(self, runs: RunService, reader: LogReader, streams: LogStreams, settings: ApiSettings) -> None:
+    def __init__(
+        self, runs: RunService, pages: LogPages, reader: LogReader, streams: LogStreams, settings: ApiSettings
+    ) -> None:
         self._runs = runs
+        self._pages = pages
         self._reader = reader
         self._streams = streams
         self._settings = settings
@@ -54,8 +64,8 @@ class LogRoutes:
                 stream_token=True,
                 operation_id="streamLog",
                 summary="Follow a run's log: unnamed events with a LogEvent as data and its seq as id; `gap` for "
-                "events that no longer exist; `end` after the last event of an ended run. 204: the client has all "
-                "events.",
+                "events that no longer exist; `skipped` after events that the filters exclude; `end` after the last "
+                "event of an ended run. 204: the client has all events.",
                 success={200: "text/event-stream", 204: None},
                 errors=[404, 422],
                 query=StreamQuery,
@@ -67,16 +77,23 @@ class LogRoutes:
         """`GET /agent/logs/{run_id}`."""
         query = read_query(request, LogQuery)
         run = await self._runs.log(principal.user, request.path_params["run_id"])
-        items = await self._reader.page(run, query.after, query.limit)
-        events = [LogEvent.of(item) for item in items if isinstance(item, Event)]
-        gap = next((item for item in items if isinstance(item, Gap)), UNSET)
-        next_after = max([query.after, *(event.seq for event in events), gap.last if gap else 0])
+        wanted = EventFilter.of(query)
+        if sum((query.after > 0, query.before is not None, query.tail is not None)) > 1:
+            raise InvalidInput("give only one of 'after', 'before' and 'tail'", "before" if query.before else "tail")
+        is_backwards = query.before is not None or query.tail is not None
+        if is_backwards:
+            found = await self._pages.backwards(run, query.before, query.tail or query.limit, wanted)
+        else:
+            found = await self._pages.forwards(run, query.after, query.limit, wanted)
+        events = [LogEvent.of(event) for event in found.events]
         page = LogPage(
             events=events,
             last_seq=max(run.seq, events[-1].seq if events else 0),
-            next_after=next_after,
-            done=run.status in TERMINAL and next_after >= run.seq,
-            gap=gap,
+            next_after=found.last,
+            done=run.status in TERMINAL and found.last >= run.seq,
+            gap=found.gap or UNSET,
+            first_seq=(events[0].seq if events else None) if is_backwards else UNSET,
+            prev_before=(found.first if found.first > 1 else None) if is_backwards else UNSET,
         )
         return ok(page)
 
@@ -90,10 +107,19 @@ class LogRoutes:
         # polyfill adds, has the last event.
         given = (last_event_id(request), query.last_event_id)
         after = next((seq for seq in given if seq is not None), query.after)
+        wanted = EventFilter.of(query)
+        if query.tail is not None and query.after:
+            raise InvalidInput("give only one of 'after' and 'tail'", "tail")
         run = await self._runs.log(principal.user, request.path_params["run_id"])
-        if run.status in TERMINAL and after >= run.seq:
+        if query.tail is not None and given == (None, None):
+            found = await self._pages.backwards(run, None, query.tail, wanted)
+            after = found.events[0].seq - 1 if found.events else found.last
+        elif run.status in TERMINAL and after >= run.seq:
             return no_content()
-        source = self._reader.follow(run, after)
-        if self._settings.log_mode == "longpoll":
+        is_poll = self._settings.log_mode == "longpoll"
+        source: ItemSource = self._reader.follow(run, after)
+        if wanted:
+            source = FilteredSource(source, wanted, every_s=0 if is_poll else SKIPPED_EVERY_S)
+        if is_poll:
             return LongPoll(run, source, self._settings, self._streams)
         return EventStream(run.id, source, self._settings, self._streams)

@@ -10,10 +10,11 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `input:{path}` | change that an input file made which was copied from another run: path → file entry |
 | `forked` | `true` once the steps of the source run have been taken over |
 
-A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the journal then holds a BlobRef.
+The result of a step is a StepRecord. A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the
+journal then holds a BlobRef.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -35,10 +36,35 @@ MAX_INLINE_BYTES: Final = 32 * 1024
 _BLOB_REF_START = b'{"$kept":'
 
 
-class BlobRef(msgspec.Struct, frozen=True):
-    """Reference to a blob in the object store; the journal holds it in place of a large value."""
+class StepTimes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """When a completed step began, in ms since the epoch, and how long it took. Records of version 1 lack the start."""
+
+    started_ms: int | None = None
+    duration_ms: int | None = None
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of a completed step."""
+
+    tool: str
+    duration_ms: int
+    result: dict[str, Any]
+    started_ms: int | None = None
+
+    @property
+    def times(self) -> StepTimes:
+        """Start and duration."""
+        return StepTimes(started_ms=self.started_ms, duration_ms=self.duration_ms)
+
+
+class BlobRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Reference to a blob in the object store; the journal holds it in place of a large value.
+
+    `times` are those of a StepRecord, so that a list of steps need not fetch the blobs.
+    """
 
     name: str = msgspec.field(name="$kept")
+    times: StepTimes | None = None
 
 
 def step_key(index: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from infra.contract.errors import InvalidInput
 from infra.contract.paths import workspace_path, writable_path
@@ -18,7 +19,13 @@ MAX_TOOL_TIMEOUT_S = 3600.0
 
 Path = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="Relative path inside the workspace.")]
 TimeoutS = Annotated[
-    float, msgspec.Meta(gt=0, le=MAX_TOOL_TIMEOUT_S, description="Seconds until the program is killed.")
+    float,
+    msgspec.Meta(
+        gt=0,
+        le=MAX_TOOL_TIMEOUT_S,
+        description="Seconds until the program is killed; by default what is left of the step and of the run, but at "
+        "most 3600.",
+    ),
 ]
 
 
@@ -73,7 +80,7 @@ class ShellArgs(ToolArgs, frozen=True):
     """Run a command line with `sh` in the sandbox; its working directory is the workspace."""
 
     command: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
-    timeout_s: TimeoutS = 60.0
+    timeout_s: TimeoutS | UnsetType = UNSET
 
 
 class CodeArgs(ToolArgs, frozen=True):
@@ -81,7 +88,7 @@ class CodeArgs(ToolArgs, frozen=True):
 
     language: Literal["python", "bash", "node"]
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
-    timeout_s: TimeoutS = 60.0
+    timeout_s: TimeoutS | UnsetType = UNSET
 
 
 class MessageArgs(ToolArgs, frozen=True):

@@ -11,7 +11,8 @@ from swissbrain._async.transport import AsyncTransport
 from swissbrain.concurrency import async_sleep
 from swissbrain.errors import ApiError, ProtocolError
 from swissbrain.messages import ATTEMPTS, BUSY, pause_s, refusal
-from swissbrain.models import BatchResult, Problem, Run
+from swissbrain.models import Problem, Run
+from swissbrain.pages import BatchResult
 from swissbrain.plan import NewRun
 
 

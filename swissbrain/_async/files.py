@@ -65,8 +65,8 @@ class AsyncFileMethods:
 
         `on_bytes` receives the number of bytes written so far.
         """
-        await transfers.download(self._api, run_id, path, to, on_bytes)
+        await transfers.download(self._api, endpoints.get_file(run_id, path), path, to, on_bytes)
 
     async def save(self, run_id: str, path: str, to: Path, *, on_bytes: OnBytes = ignore) -> None:
         """Write the content of a file to the file `to`, which is replaced as a whole. Raises OSError too."""
-        await transfers.save(self._api, run_id, path, to, on_bytes)
+        await transfers.save(self._api, endpoints.get_file(run_id, path), path, to, on_bytes)

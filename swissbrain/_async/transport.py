@@ -42,7 +42,7 @@ class AsyncTransport:
 
     async def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
-        return decode(await self.send(request), request, self.base_url)
+        return decode((await self.send(request)).content, request, self.base_url)
 
     async def send(self, request: Request[Any]) -> httpx.Response:
         """Send a request and return the response, which is no error. Redirects are not followed.

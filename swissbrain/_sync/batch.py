@@ -12,7 +12,8 @@ from swissbrain._sync.transport import Transport
 from swissbrain.concurrency import sleep
 from swissbrain.errors import ApiError, ProtocolError
 from swissbrain.messages import ATTEMPTS, BUSY, pause_s, refusal
-from swissbrain.models import BatchResult, Problem, Run
+from swissbrain.models import Problem, Run
+from swissbrain.pages import BatchResult
 from swissbrain.plan import NewRun
 
 

@@ -66,8 +66,8 @@ class FileMethods:
 
         `on_bytes` receives the number of bytes written so far.
         """
-        transfers.download(self._api, run_id, path, to, on_bytes)
+        transfers.download(self._api, endpoints.get_file(run_id, path), path, to, on_bytes)
 
     def save(self, run_id: str, path: str, to: Path, *, on_bytes: OnBytes = ignore) -> None:
         """Write the content of a file to the file `to`, which is replaced as a whole. Raises OSError too."""
-        transfers.save(self._api, run_id, path, to, on_bytes)
+        transfers.save(self._api, endpoints.get_file(run_id, path), path, to, on_bytes)

@@ -146,8 +146,12 @@ class RunMethods:
         return wait(self._api, run_id, timeout_s, self._patience_s)
 
     def steps(self, run_id: str) -> list[Step]:
-        """Return the steps of a run with their states and results. The index counts from 0."""
+        """Return the steps of a run with their states and results; `result` is None if it is too large for the list."""
         return (self._api.ask(endpoints.list_steps(run_id))).steps
+
+    def step_result(self, run_id: str, index: int) -> dict[str, Any]:
+        """Return the complete result of a completed step, counted from 0, also if it is large."""
+        return (transfers.read_step(self._api, run_id, index)).result
 
     def attempts(self, run_id: str) -> list[Attempt]:
         """Return the attempts of a run, oldest first."""

@@ -2,13 +2,14 @@
 """Contents of files, which go to and come from the object store. The token is never sent to the object store."""
 
 import hashlib
+import io
 import secrets
 from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -19,8 +20,9 @@ from swissbrain.concurrency import call, sleep
 from swissbrain.contents import CHUNK_BYTES, hash_part, open_content, read_part
 from swissbrain.environment import open_client
 from swissbrain.errors import ClientError, ProtocolError, Unreachable
-from swissbrain.messages import ATTEMPTS, check_stored, pause_s, raise_for_redirect, reason
-from swissbrain.models import InputFile, UploadTarget
+from swissbrain.messages import ATTEMPTS, check_stored, decode, pause_s, raise_for_redirect, reason
+from swissbrain.models import InputFile, StepRecord, UploadTarget
+from swissbrain.request import Request
 
 
 def upload(api: Transport, run_id: str, path: str, content: Path | bytes, on_bytes: OnBytes = ignore) -> InputFile:
@@ -74,19 +76,30 @@ def _send(
     check_stored(answer, path, HTTPStatus.OK)
 
 
-def download(api: Transport, run_id: str, path: str, to: BinaryIO, on_bytes: OnBytes) -> None:
-    """Write the content of a file to `to`; after a lost connection, continue where it broke."""
+def read_step(api: Transport, run_id: str, index: int) -> StepRecord:
+    """Return a completed step, from the API or, if it is large, from the object store."""
+    request = endpoints.get_step(run_id, index)
+    response = api.send(request)
+    if response.next_request is None:
+        return decode(response.content, request, api.base_url)
+    content = io.BytesIO()
+    download(api, request, f"step {index}", content)
+    return decode(content.getvalue(), request, api.base_url)
+
+
+def download(api: Transport, request: Request[Any], name: str, to: BinaryIO, on_bytes: OnBytes = ignore) -> None:
+    """Write the content to which the API redirects to `to`; after a lost connection, continue where it broke."""
     place = ""
     got = tries = 0
     while True:
-        store = _locate(api, run_id, path)
+        store = _locate(api, request, name)
         # The place of a file in the store has one content for ever; only the signature in the query changes.
         if got and store.path != place:
-            raise ClientError(f"'{path}' was replaced while it was fetched")
+            raise ClientError(f"'{name}' was replaced while it was fetched")
         place = store.path
         before = got
         try:
-            with closing(_fetch(api, path, store, got)) as chunks:
+            with closing(_fetch(api, name, store, got)) as chunks:
                 for chunk in chunks:
                     call(partial(to.write, chunk))
                     got += len(chunk)
@@ -100,17 +113,17 @@ def download(api: Transport, run_id: str, path: str, to: BinaryIO, on_bytes: OnB
             return
 
 
-def _locate(api: Transport, run_id: str, path: str) -> httpx.URL:
-    response = api.send(endpoints.get_file(run_id, path))
+def _locate(api: Transport, request: Request[Any], name: str) -> httpx.URL:
+    response = api.send(request)
     if response.next_request is None:
-        raise ProtocolError(f"{api.base_url} does not say where '{path}' is stored")
+        raise ProtocolError(f"{api.base_url} does not say where '{name}' is stored")
     if response.next_request.url.path == response.request.url.path:
         # Not the store, but the same file of the API at another address, such as https:// instead of http://.
         raise_for_redirect(response, api.base_url)
     return response.next_request.url
 
 
-def _fetch(api: Transport, path: str, store: httpx.URL, start: int) -> Generator[bytes, None, None]:
+def _fetch(api: Transport, name: str, store: httpx.URL, start: int) -> Generator[bytes, None, None]:
     """Yield the content of a file from the byte `start` on."""
     # A new request without the client's headers: following the redirect, httpx would keep the token for a store at the
     # address of the API. Compressed content could not be continued at a byte.
@@ -123,21 +136,24 @@ def _fetch(api: Transport, path: str, store: httpx.URL, start: int) -> Generator
         ):
             if content.is_error:
                 content.read()
-            check_stored(content, path, expected)
+            check_stored(content, name, expected)
             if start and not content.headers.get("content-range", "").startswith(f"bytes {start}-"):
-                raise ProtocolError(f"the object store answered with another part of '{path}' than the missing one")
+                raise ProtocolError(f"the object store answered with another part of '{name}' than the missing one")
             for chunk in content.iter_bytes(CHUNK_BYTES):
                 yield chunk
     except httpx.RequestError as exc:
-        raise Unreachable(f"cannot fetch '{path}' from {store.host}: {reason(exc)}") from exc
+        raise Unreachable(f"cannot fetch '{name}' from {store.host}: {reason(exc)}") from exc
 
 
-def save(api: Transport, run_id: str, path: str, to: Path, on_bytes: OnBytes) -> None:
-    """Write the content of a file to the file `to`: replace it as a whole, or leave the old one. Raises OSError too."""
+def save(api: Transport, request: Request[Any], name: str, to: Path, on_bytes: OnBytes) -> None:
+    """Write the content to which the API redirects to the file `to`: replace it as a whole, or leave the old one.
+
+    Raises OSError too.
+    """
     if to.exists() and not to.is_file():
         # A device or a pipe is written to; replacing it by a regular file would remove it.
         with call(lambda: to.open("wb")) as device:
-            download(api, run_id, path, device, on_bytes)
+            download(api, request, name, device, on_bytes)
         return
     # The temporary file is in the same folder, because a file can be replaced atomically only within a file system.
     partial_file = to.with_name(f".swissbrain-{secrets.token_hex(8)}")
@@ -147,7 +163,7 @@ def save(api: Transport, run_id: str, path: str, to: Path, on_bytes: OnBytes) ->
         raise OSError(exc.errno, exc.strerror, str(to)) from exc
     try:
         with content:
-            download(api, run_id, path, content, on_bytes)
+            download(api, request, name, content, on_bytes)
         partial_file.replace(to)
     except BaseException:
         partial_file.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class Transport:
 
     def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
-        return decode(self.send(request), request, self.base_url)
+        return decode((self.send(request)).content, request, self.base_url)
 
     def send(self, request: Request[Any]) -> httpx.Response:
         """Send a request and return the response, which is no error. Redirects are not followed.

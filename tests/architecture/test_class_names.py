@@ -26,6 +26,10 @@ API_OBJECTS = {
     "RunError",
     "RunState",
     "RunSummary",
+    "Skipped",
+    "Step",
+    "StepList",
+    "StepRecord",
     "StreamToken",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""

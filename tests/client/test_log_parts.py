@@ -69,7 +69,10 @@ def test_a_filtered_log_goes_on_after_pages_without_a_match(api: ScriptedServer,
 def test_a_filtered_stream_continues_after_the_events_that_it_did_not_get(
     api: ScriptedServer, client: Client, pauses: list[float]
 ) -> None:
-    api.then(sse(event(3), b"id: 40\n\n", b": ping\n\n", ends=reset), sse(event(50), event(60), end(99)))
+    api.then(
+        sse(event(3), b'event: skipped\nid: 40\ndata: {"last": 40}\n\n', b": ping\n\n", ends=reset),
+        sse(event(50), event(60), end(99)),
+    )
     assert numbers([*client.events("run_1", stream="stderr")]) == [3, 50, 60]
     assert api.last_ids == ["0", "40"]
     assert api.targets == ["/agent/logs/run_1/stream?stream=stderr"] * 2

@@ -11,7 +11,7 @@ from edge_api.http import response_models as schemas
 from infra.contract import log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import Client, models
+from swissbrain import Client, models, pages
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -21,20 +21,22 @@ DOCUMENT = openapi_document()
 ANSWERS = [
     ("POST", "/agent/runs", 200, models.Run),
     ("POST", "/agent/runs", 201, models.Run),
-    ("POST", "/agent/runs/batch", 200, models.BatchResults),
-    ("GET", "/agent/runs", 200, models.RunPage),
+    ("POST", "/agent/runs/batch", 200, pages.BatchResults),
+    ("GET", "/agent/runs", 200, pages.RunPage),
     ("GET", "/agent/runs/{run_id}", 200, models.Run),
     ("POST", "/agent/runs/{run_id}/start", 200, models.RunState),
     ("POST", "/agent/runs/{run_id}/cancel", 200, models.RunState),
     ("POST", "/agent/runs/{run_id}/retry", 200, models.RunState),
     ("POST", "/agent/runs/{run_id}/resume", 200, models.RunState),
-    ("GET", "/agent/logs/{run_id}", 200, models.LogPage),
+    ("GET", "/agent/logs/{run_id}", 200, pages.LogPage),
     ("POST", "/agent/runs/{run_id}/stream-token", 201, models.StreamToken),
-    ("GET", "/agent/runs/{run_id}/files", 200, models.FileList),
+    ("GET", "/agent/runs/{run_id}/files", 200, pages.FileList),
     ("GET", "/agent/runs/{run_id}/files/{path}", 200, models.FileLink),
-    ("GET", "/agent/runs/{run_id}/attempts", 200, models.AttemptList),
+    ("GET", "/agent/runs/{run_id}/attempts", 200, pages.AttemptList),
     ("POST", "/agent/runs/{run_id}/fork", 201, models.Run),
     ("PUT", "/agent/runs/{run_id}/files/{path}", 200, models.InputFile),
+    ("GET", "/agent/runs/{run_id}/steps", 200, pages.StepList),
+    ("GET", "/agent/runs/{run_id}/steps/{index}", 200, models.StepRecord),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]
@@ -135,6 +137,7 @@ def test_responses_in_the_openapi_document_fit_the_client_types(
         (schemas.LogEvent, models.Event),
         (schemas.Gap, models.Gap),
         (schemas.StreamEnd, models.End),
+        (schemas.Skipped, models.Skipped),
         (schemas.Problem, models.Problem),
         (schemas.Links, dict[str, str]),
     ],
@@ -232,4 +235,4 @@ def test_fields_of_later_releases_are_ignored() -> None:
         "done": True,
         "gap": {"first": 1, "last": 1, "x": 1},
     }
-    msgspec.convert(page, models.LogPage)
+    msgspec.convert(page, pages.LogPage)

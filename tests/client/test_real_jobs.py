@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from infra.contract.states import Status
-from swissbrain import ApiError, Client, NewRun, Run, RunFailed, WaitTimeout, message
+from swissbrain import ApiError, Client, Event, Gap, NewRun, Run, RunFailed, WaitTimeout, message
 from tests.client.real_api import PLAN, Real
-from tests.edge.stack import SimulatedWorker
+from tests.edge.stack import SimulatedWorker, note
 from tests.support.waiting import wait_until
 
 
@@ -92,3 +92,59 @@ def test_runs_are_listed_by_several_statuses_and_by_time(ada: Client) -> None:
     assert {run.run_id for run in ada.runs(status=["created", "cancelled"])} == {created.run_id, cancelled.run_id}
     assert {run.run_id for run in ada.runs(created_after_ms=created.created_ms)} >= {cancelled.run_id}
     assert [*ada.runs(created_before_ms=queued.created_ms - 10_000)] == []
+
+
+def seqs(items: list[Event | Gap]) -> list[int]:
+    return [item.seq for item in items if isinstance(item, Event)]
+
+
+def test_a_log_is_read_from_its_end(
+    real: Real, worker: SimulatedWorker, ada: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("swissbrain.endpoints.EVENTS_PER_PAGE", 4)
+    run_id = ada.create_run(PLAN).run_id
+    assert ada.logs(run_id) == []
+    lease = real.do(worker.claim())
+    real.do(worker.emit(lease, *(note(number) for number in range(10))))
+    real.do(worker.finish(lease))
+    assert seqs(ada.logs(run_id, tail=3)) == [10, 11, 12]
+    assert seqs(ada.logs(run_id, tail=10)) == [*range(3, 13)]
+    assert seqs(ada.logs(run_id, tail=5, before=10)) == [5, 6, 7, 8, 9]
+    assert seqs(ada.logs(run_id)) == [*range(1, 13)]
+    assert seqs(ada.logs(run_id, tail=3, before=2)) == [1]
+
+
+def test_filters_select_events_of_pages_and_streams(real: Real, worker: SimulatedWorker, ada: Client) -> None:
+    run_id = ada.create_run(PLAN).run_id
+    lease = real.do(worker.claim())
+    real.do(worker.emit(lease, *(note(number, stream=("stdout", "stderr")[number % 2]) for number in range(10))))
+    real.do(worker.finish(lease))
+    assert seqs(ada.logs(run_id, step=0)) == [*range(2, 12)]
+    assert seqs([*ada.logged(run_id, event_type=["run.started", "run.finished"])]) == [1, 12]
+    assert seqs([*ada.events(run_id, stream="stderr")]) == [3, 5, 7, 9, 11]
+    assert seqs([*ada.events(run_id, stream="stderr", tail=2)]) == [9, 11]
+    assert seqs([*ada.events(run_id, tail=2)]) == [11, 12]
+    assert [*ada.events(run_id, step=7)] == []
+
+
+def test_a_filtered_stream_survives_the_end_of_its_connections(
+    real: Real, worker: SimulatedWorker, ada: Client
+) -> None:
+    """Follow with a filter, over connections that the API ends every 0.3 s."""
+    run_id = ada.create_run(PLAN).run_id
+    lease = real.do(worker.claim())
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(lambda: seqs([*ada.events(run_id, stream="stderr")]))
+        for number in range(12):
+            real.do(worker.emit(lease, note(number, stream="stderr" if number % 4 == 0 else "stdout")))
+            time.sleep(0.15)
+        real.do(worker.finish(lease))
+        assert following.result(60) == [2, 6, 10]
+
+
+def test_steps_of_a_run_that_has_not_begun_are_pending(ada: Client) -> None:
+    run_id = ada.create_run([message("a"), message("b")]).run_id
+    assert [(step.index, step.tool, step.status) for step in ada.steps(run_id)] == [
+        (0, "message", "pending"),
+        (1, "message", "pending"),
+    ]

@@ -28,7 +28,7 @@ def routes() -> set[tuple[str, str]]:
     nothing: Any = SimpleNamespace(logs=None)
     app = create_app(nothing, nothing, nothing, nothing, ApiSettings())
     found = [route for route in app.routes if isinstance(route, Route)]
-    every = {(method, route.path.replace(":path}", "}")) for route in found for method in route.methods or ()}
+    every = {(method, re.sub(r":\w+}", "}", route.path)) for route in found for method in route.methods or ()}
     return {(method, path) for method, path in every if method != "HEAD"}
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
+from infra.contract.journal import StepRecord
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from tests.worker.rig import Rig
@@ -19,9 +21,11 @@ class Steps:
         self.called: list[str] = []
         self.cancelled: list[str] = []
         self.go = asyncio.Event()
+        self.left_s: list[float] = []
 
     async def __call__(self, context: ToolContext, command: str) -> None:
         self.called.append(command)
+        self.left_s.append(context.time_left_s)
         try:
             if command == "wait":
                 await self.go.wait()
@@ -44,7 +48,7 @@ async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_inde
     assert record.status is Status.FAILED
     assert record.error
     assert (record.error.code, record.error.step) == ("timeout", 1)
-    assert record.error.message == "the step took longer than its timeout of 0.05 s"
+    assert record.error.message == "the step took longer than its timeout of 0.05 s (`timeout_s` of the step)"
     assert record.attempt == 1
     assert (steps.called, steps.cancelled) == (["quick", "wait"], ["wait"])
 
@@ -96,3 +100,34 @@ async def test_a_timeout_error_of_a_tool_is_not_the_timeout_of_its_step(rig: Rig
     record = await rig.ended(await rig.submit(plan=[step("bad", LONG_S)]))
     assert record.error
     assert record.error.code == "internal_error"
+
+
+@pytest.mark.parametrize(
+    ("run_s", "step_s", "left_s"),
+    [
+        (100.0, None, 100.0),
+        (100.0, 200.0, 100.0),
+        (200.0, 100.0, 100.0),
+        (86_400.0, None, 3600.0),
+        (86_400, 9000, 3600),
+    ],
+)
+async def test_a_call_has_what_is_left_of_its_step_and_its_run_but_at_most_an_hour(
+    rig: Rig, run_s: float, step_s: float | None, left_s: float
+) -> None:
+    steps = Steps()
+    rig.worker(steps)
+    await rig.ended(await rig.submit(plan=[step("quick", step_s)], timeout_s=run_s))
+    assert left_s - 20 < steps.left_s[0] <= left_s
+
+
+async def test_the_journal_has_the_start_of_a_step(rig: Rig) -> None:
+    rig.worker(Steps())
+    run_id = await rig.submit(plan=[step("quick")])
+    await rig.ended(run_id)
+    began = next(event for event in await rig.log(run_id) if event.type == "step.started")
+    (entry,) = await rig.store.step_entries(run_id, [0])
+    assert entry
+    record = msgspec.json.decode(entry, type=StepRecord)
+    assert abs((record.started_ms or 0) - began.ts) < 1000
+    assert record.tool == "shell"

@@ -17,6 +17,7 @@ If the worker is lost before the write of 6, the next owner repeats the call, if
 it was before the call.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -26,10 +27,11 @@ from msgspec import UNSET
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import Changes, DirectoryFiles, FileChanges, FileEntry, ToolFiles
-from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, blob_ref, files_key
+from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, StepRecord, StepTimes, blob_ref, files_key
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
+from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
@@ -55,6 +57,7 @@ class RunContext:
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []
+        self._deadline_s = time.monotonic() + claim.run.spec.timeout_s
 
     async def once(
         self,
@@ -112,9 +115,12 @@ class RunContext:
         self._commit([event], entries, self._files.take_uncommitted())
         await self.emitter.flush()
 
-    def for_call(self, call: str, step: int) -> ToolContext:
-        """Return the context of one tool call, named `call`, within a step, counted from 0."""
-        return CallContext(self, self._files, self._executor, call, step)
+    def for_call(self, call: str, step: int, *, timeout_s: float | None = None) -> ToolContext:
+        """Return the context of one tool call, named `call`, within a step, counted from 0, with its own timeout."""
+        deadline_s = self._deadline_s
+        if timeout_s is not None:
+            deadline_s = min(deadline_s, time.monotonic() + timeout_s)
+        return CallContext(self, self._files, self._executor, call, step, deadline_s)
 
     def defer(self, event: NewEvent) -> None:
         """Log an event together with the next commit, not before: it reports a change of the workspace."""
@@ -134,11 +140,19 @@ class RunContext:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
         text = codec.encode(value)
         if len(text) > MAX_INLINE_BYTES:
-            text = codec.encode(BlobRef(await self._files.put_blob(text.encode())))
+            text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=_times(text)))
         return text
 
     async def _recall(self, text: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(await resolve(text, self._files), type=kind)
+
+
+def _times(text: str) -> StepTimes | None:
+    """Return the times of a step, if the JSON is a StepRecord."""
+    try:
+        return msgspec.json.decode(text, type=StepRecord).times
+    except msgspec.ValidationError:
+        return None
 
 
 async def resolve(text: bytes, files: RunFiles) -> bytes:
@@ -150,18 +164,26 @@ async def resolve(text: bytes, files: RunFiles) -> bytes:
 class CallContext:
     """Context of one tool call; implements ToolContext."""
 
-    def __init__(self, context: RunContext, files: RunFiles, executor: Executor, call: str, step: int) -> None:
+    def __init__(
+        self, context: RunContext, files: RunFiles, executor: Executor, call: str, step: int, deadline_s: float
+    ) -> None:
         self.call = call
         self.files: ToolFiles = files
         self._context = context
         self._directory: DirectoryFiles = files
         self._executor = executor
         self._step = step
+        self._deadline_s = deadline_s
 
     @property
     def run_id(self) -> str:
         """Id of the run."""
         return self._context.run.id
+
+    @property
+    def time_left_s(self) -> float:
+        """Seconds until the step or the run times out, whichever is first, but at most MAX_TOOL_TIMEOUT_S."""
+        return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._deadline_s - time.monotonic()))
 
     async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
         """Execute a program in the workspace."""

@@ -35,7 +35,7 @@ class BufferedWrites:
 
 def new_event(data: Truncated, step: int | None = None) -> NewEvent:
     """Build an event with the current time; long texts in `data` are truncated."""
-    return NewEvent(ts=_now_ms(), type=data.TYPE, step=step, data=truncate(data))
+    return NewEvent(ts=now_ms(), type=data.TYPE, step=step, data=truncate(data))
 
 
 class LogEmitter:
@@ -80,7 +80,7 @@ class LogEmitter:
 
         Waits only while the buffer is full, or while Redis holds as much of the log as it may before it is archived.
         """
-        ts = _now_ms()
+        ts = now_ms()
         for part in split(data):
             self.put(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
         if self._bytes > BUFFER_BYTES:
@@ -209,7 +209,8 @@ def _merge(items: list[BufferedWrites]) -> Writes:
     return merged
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """Return the current time in ms since the epoch."""
     return time.time_ns() // 1_000_000
 
 

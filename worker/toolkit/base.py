@@ -45,6 +45,11 @@ class ToolContext(Protocol):
         ...
 
     @property
+    def time_left_s(self) -> float:
+        """Seconds until the step or the run times out, whichever is first, but at most MAX_TOOL_TIMEOUT_S."""
+        ...
+
+    @property
     def files(self) -> ToolFiles:
         """Files of the workspace."""
         ...

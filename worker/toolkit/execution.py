@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from msgspec import UNSET, UnsetType
+
 from infra.contract.execution import Execution, Interpreter, LinePart, OutputStream
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
@@ -61,12 +63,18 @@ class LoggedOutput:
         return not self.is_truncated()
 
 
-async def execute(context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float) -> ExecutionResult:
-    """Execute a program; log its output and the files that it changed.
+async def execute(
+    context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float | UnsetType
+) -> ExecutionResult:
+    """Execute a program; log its output and the files that it changed. Without `timeout_s`, all time left is allowed.
 
     Raises ToolFailed with code `exit_code` or `timeout`, and the errors of the executor.
     """
     output = LoggedOutput(context)
+    setting = "`timeout_s` in the arguments of the step"
+    if timeout_s is UNSET:
+        timeout_s = context.time_left_s
+        setting = "what was left of the `timeout_s` of the step or of the run, at most 3600 s"
     ended = await context.execute(interpreter, source, timeout_s, output.log_line)
     context.changed(ended.changes)
     with translate_exhaustion():
@@ -81,7 +89,7 @@ async def execute(context: ToolContext, interpreter: Interpreter, source: str, t
             kept=tuple(paths),
         )
     if ended.timed_out:
-        raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s", result)
+        raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s ({setting})", result)
     if ended.exit_code != 0:
         reason = reason_in(result.stderr_tail)
         raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {reason}' if reason else ''}", result)

@@ -17,6 +17,8 @@ from infra.contract.runs import Attempt, RunHead, RunRecord
 
 _LOG_ENTRIES = 64
 """Stream entries fetched per read: at 64 KB each, well below the 10 MB limit of a REST reply."""
+_STEP_ENTRIES = 64
+"""Steps fetched per read: at MAX_INLINE_BYTES each, well below the same limit."""
 
 
 Decoded = TypeVar("Decoded")
@@ -71,6 +73,16 @@ class RunReader:
         """Return the journal of a run, key → JSON; empty if there is no such run."""
         return codec.decode_journal(await self._matching(run_id, journal.FIELD_PREFIX))
 
+    async def step_entries(self, run_id: str, steps: Sequence[int]) -> list[bytes | None]:
+        """Return the journal's entries of these steps as JSON; None for a step that is not completed."""
+        found: list[bytes | None] = []
+        for first in range(0, len(steps), _STEP_ENTRIES):
+            keys = map(journal.step_key, steps[first : first + _STEP_ENTRIES])
+            names = [f"{journal.FIELD_PREFIX}{key}" for key in keys]
+            reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
+            found += [None if value is None else str(value).encode() for value in codec.items(reply)]
+        return found
+
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the claims of a run, oldest first; none if there is no such run."""
         return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))
@@ -81,6 +93,27 @@ class RunReader:
         reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
         found = [event for event in codec.decode_entries(reply) if event.seq > after]
         return found, len(codec.items(reply)) == _LOG_ENTRIES
+
+    async def read_back(self, run_id: str, *, before: int | None, entries: int) -> list[Event]:
+        """Return the last events that Redis holds, or the last before seq `before`, in order.
+
+        They are the events of up to `entries` stream entries, as many of them as one round trip fetches.
+        """
+        key, entries = self.keys.log(run_id), min(entries, _LOG_ENTRIES)
+        if before is None:
+            found = codec.items(await self._redis.command("XREVRANGE", key, "+", "-", "COUNT", entries))
+        else:
+            # The id of an entry is the number of its last event: the event before `before` may be in an entry with a
+            # higher id.
+            around, older = await self._redis.pipeline(
+                [
+                    ["XRANGE", key, f"{before - 1}-0", "+", "COUNT", 1],
+                    ["XREVRANGE", key, f"{max(0, before - 2)}-0", "-", "COUNT", entries],
+                ]
+            )
+            found = [*codec.items(around), *codec.items(older)]
+        events = codec.decode_entries(found[::-1])
+        return [event for event in events if before is None or event.seq < before]
 
     async def depths(self) -> QueueDepths:
         """Return the number of runs in each part of the queue."""

@@ -11,33 +11,16 @@ from msgspec import json
 
 from edge_api.http.response_models import StreamEnd
 from edge_api.logs.fanout import Fanout
+from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
-from infra.contract.log import Event, Segment
-from infra.contract.states import Outcome, Status
+from infra.contract.log import Event
+from infra.contract.states import Status
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
+from tests.edge.logs.archiving import ArchivingWorker
 from tests.edge.logs.reading import read_all
 from tests.edge.stack import Edge, SimulatedWorker, client, create, follow, note, numbers, serve, stream
-from tests.support.logs import events_in_redis
 from tests.support.waiting import until
-
-
-class ArchivingWorker(SimulatedWorker):
-    """Worker that archives on request."""
-
-    def __init__(self, worker: SimulatedWorker, workspaces: Workspaces) -> None:
-        super().__init__(worker.redis)
-        self.workspaces = workspaces
-
-    async def archive(self, run_id: str, *lasts: int) -> list[Segment]:
-        """Move the events up to the last of these numbers into segments that end with these numbers."""
-        for last in lasts:
-            record, log = await self.store.get(run_id), await self.store.log(run_id)
-            events = await events_in_redis(self.store, run_id, after=log.archived)
-            segment = Segment(log.archived + 1, last, record.fence)
-            await self.workspaces.logs.store(log, segment, [event for event in events if event.seq <= last])
-            assert await self.store.trim(record, [*log.segments, segment]) is Outcome.OK
-        return list((await self.store.log(run_id)).segments)
 
 
 @pytest.fixture
@@ -157,7 +140,8 @@ async def test_events_archived_after_the_record_was_read_are_found(
     reader: LogReader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
     items = await read_all(reader.follow(old, 0))
     assert [item.seq for item in items if isinstance(item, Event)] == list(range(1, 13))
-    assert [item.seq for item in await reader.page(old, 2, 100) if isinstance(item, Event)] == list(range(3, 13))
+    pages_of_old = LogPages(archiving.store, archiving.workspaces.logs)
+    assert [event.seq for event in (await pages_of_old.forwards(old, 2, 100)).events] == list(range(3, 13))
 
 
 async def test_a_missing_segment_is_a_gap(ada: httpx.AsyncClient, archiving: ArchivingWorker) -> None:

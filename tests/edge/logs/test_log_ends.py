@@ -9,6 +9,7 @@ from edge_api.http.response_models import StreamEnd
 from edge_api.logs import backoff
 from edge_api.logs import reader as log_reader
 from edge_api.logs.fanout import Fanout
+from edge_api.logs.limits import ENOUGH_BYTES
 from edge_api.logs.reader import LogReader
 from edge_api.logs.stored import LAG_TRIES
 from infra.contract.log import Event, RunLog
@@ -162,7 +163,7 @@ async def test_a_page_is_no_larger_than_a_lambda_response_may_be(
     done = False
     while not done:
         answer = await ada.get(f"/agent/logs/{run_id}", params={"after": seqs[-1] if seqs else 0, "limit": 1000})
-        assert len(answer.content) < log_reader.ENOUGH_BYTES + 20_000
+        assert len(answer.content) < ENOUGH_BYTES + 20_000
         page = answer.json()
         seqs += [event["seq"] for event in page["events"]]
         done = page["done"]

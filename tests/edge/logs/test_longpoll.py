@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from httpx_sse import aconnect_sse
 
-from edge_api.logs import reader as log_reader
 from edge_api.logs.items import Item
+from edge_api.logs.limits import ENOUGH_BYTES
 from edge_api.logs.longpoll import LongPoll
 from edge_api.logs.sse import LogStreams
 from edge_api.settings import ApiSettings
@@ -160,7 +160,7 @@ async def test_large_logs_are_split_into_responses_of_about_a_megabyte(
         seen, after = seen + found, found[-1]
         assert answer.text.startswith("retry: 100\n")
     assert len(sizes) == 2
-    assert all(log_reader.ENOUGH_BYTES <= size < log_reader.ENOUGH_BYTES + 2 * len(text.encode()) for size in sizes)
+    assert all(ENOUGH_BYTES <= size < ENOUGH_BYTES + 2 * len(text.encode()) for size in sizes)
     assert seen == list(range(1, after + 1))
     assert numbers(await follow(ada, run_id, after)) == list(range(after + 1, 63))
 

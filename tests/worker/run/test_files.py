@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from infra.contract.journal import blob_ref
 from infra.contract.states import Status
 from infra.workspace import Workspaces
 from tests.worker.rig import Rig
@@ -74,6 +75,12 @@ async def test_a_large_result_is_stored_outside_the_journal(
     await asyncio.wait_for(tool.written.wait(), 20)
     fields = await rig.redis.command("HGET", f"run:{run_id}", "journal:step:0")
     assert str(fields).startswith('{"$kept":"kept/1-')
+    ref = blob_ref(str(fields).encode())
+    assert ref
+    assert ref.times
+    began = next(event for event in await rig.log(run_id) if event.type == "step.started")
+    assert began.ts - 1000 < (ref.times.started_ms or 0) <= began.ts + 1000
+    assert ref.times.duration_ms is not None
     await first.killed()
     tool.go.set()
     rig.worker(tool, workspaces=workspaces)

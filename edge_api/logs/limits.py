@@ -1,0 +1,10 @@
+"""Limits of an answer with events that is not streamed."""
+
+from typing import Final
+
+ENOUGH_BYTES: Final = 1024 * 1024
+"""Size above which a response that is not streamed is complete. Lambda allows 6 MB, and the text can become three times
+as long, because Lambda encodes it as JSON once more."""
+MAX_READS: Final = 32
+"""Number of reads after which a page ends, also if few events match its filters. A read is a command to Redis, or
+256 KB of an archived segment."""
