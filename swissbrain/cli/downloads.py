@@ -1,6 +1,7 @@
 """Files of a run, selected by a pattern and saved in a folder of this machine."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
@@ -56,11 +57,18 @@ def save_files(
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = folder.resolve()
+    stopped = threading.Event()
+
+    def check(count: int) -> None:
+        if stopped.is_set():
+            raise CommandError("stopped")
+        advance(count)
+
     with progress("fetching", sum(file.size_bytes for file in files), is_bytes=True) as advance:
 
         def save(file: File) -> bool | Exception:
             try:
-                return _save(client, run_id, file, _target(root, file.path), advance)
+                return _save(client, run_id, file, _target(root, file.path), check)
             except (ClientError, CommandError, OSError) as exc:
                 return exc
 
@@ -68,6 +76,7 @@ def save_files(
         try:
             yield from zip(files, pool.map(save, files), strict=True)
         finally:
+            stopped.set()
             pool.shutdown(cancel_futures=True)
 
 

@@ -67,7 +67,7 @@ def _result(step: Step) -> Text:
     if step.error is not None:
         return line(f"{step.error.code}: {step.error.message}")
     if step.kept is not None:
-        return line(f"in the file {step.kept.rpartition('/files/')[2]}")
+        return line(f"too large for the list: {step.kept}")
     return line("" if step.result is None else truncate(msgspec.json.encode(step.result).decode(), MAX_RESULT_CHARS))
 
 

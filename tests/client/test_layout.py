@@ -100,7 +100,7 @@ def test_an_empty_table_shows_its_columns() -> None:
 
 
 def test_steps_are_counted_from_one_with_results_and_errors() -> None:
-    base = {"name": None, "tool": "shell", "status": "pending", "started_ms": None, "duration_ms": None}
+    base = {"name": "shell", "tool": "shell", "status": "pending", "started_ms": None, "duration_ms": None}
     none = {"result": None, "kept": None, "error": None}
     done = {
         **base,

@@ -33,7 +33,7 @@ def test_a_run_that_does_not_end_in_time_is_named(api: ScriptedServer, swissbrai
     api.always = ok(run(status="running"))
     result = swissbrain("wait", "run_1", "--timeout", "300ms")
     assert (result.code, result.out) == (4, "")
-    assert result.err == "swissbrain: run_1: the run run_1 has not ended after 0.3 s; it is running\n"
+    assert result.err == "swissbrain: run_1 has not ended; it is running\n"
 
 
 def test_a_run_that_does_not_exist_does_not_end_the_wait_for_others(api: ScriptedServer, swissbrain: Command) -> None:
