@@ -53,14 +53,8 @@ def steps_table(steps: Iterable[Step]) -> Rows:
 
 def _step_row(step: Step) -> list[Text]:
     took = "" if step.duration_ms is None else duration(step.duration_ms)
-    name = line(step.name if step.name in {None, step.tool} else f"{step.name} [{step.tool}]")
-    return [
-        Text(str(step.index + 1)),
-        name if step.name else line(step.tool),
-        status(step.status),
-        Text(took),
-        _result(step),
-    ]
+    name = step.tool if step.name == step.tool else f"{step.name} [{step.tool}]"
+    return [Text(str(step.index + 1)), line(name), status(step.status), Text(took), _result(step)]
 
 
 def _result(step: Step) -> Text:
