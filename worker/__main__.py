@@ -54,7 +54,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
-    runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY))
+    runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY), log_window_s=settings.log_window_s)
     loop = WorkerLoop(settings, store, redis, keeper, runner, scratch)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)

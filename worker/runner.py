@@ -26,6 +26,7 @@ from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.strategy import Drained, StepFailed, Strategy
+from worker.settings import LOG_WINDOW_S
 from worker.workspaces import RunWorkspaces
 
 
@@ -51,13 +52,25 @@ Verdict: TypeAlias = Finish | Release
 
 
 class Runner:
-    """Works on claimed runs with one strategy, one executor and one source of workspaces."""
+    """Works on claimed runs with one strategy, one executor and one source of workspaces.
 
-    def __init__(self, store: WorkQueue, workspaces: RunWorkspaces, executor: Executor, strategy: Strategy) -> None:
+    `log_window_s` is the time in which log events wait for others (see LogEmitter).
+    """
+
+    def __init__(
+        self,
+        store: WorkQueue,
+        workspaces: RunWorkspaces,
+        executor: Executor,
+        strategy: Strategy,
+        *,
+        log_window_s: float = LOG_WINDOW_S,
+    ) -> None:
         self._store = store
         self._workspaces = workspaces
         self._executor = executor
         self._strategy = strategy
+        self._log_window_s = log_window_s
 
     async def run(self, claim: Claim, active: ActiveRun) -> bool:
         """Work on the run until it has an outcome, and write that outcome. Never raises an error of the work.
@@ -66,7 +79,7 @@ class Runner:
         """
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
-        emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver)
+        emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
         context = RunContext(claim, emitter, files, self._executor, active.check_lease)
         # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
@@ -114,7 +127,7 @@ class Runner:
             # A TimeoutError of a tool is not the timeout of the run.
             if not deadline.expired():
                 raise
-            message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s"
+            message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s (`timeout_s` of the run)"
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
     async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
-from infra.contract.execution import Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, LinePart, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
 from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
@@ -205,8 +205,8 @@ def _remove_fifo(path: Path) -> None:
             path.unlink()
 
 
-async def _ignore(stream: str, line: str, more: bool) -> None:
-    pass
+async def _ignore(_stream: str, _part: LinePart) -> bool:
+    return False
 
 
 async def _wait_for_all(tasks: list[asyncio.Future[Any]]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.cli.access import URL
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from infra.contract.execution import Command, ExecLimits
+from infra.contract.execution import Command, ExecLimits, LinePart
 from tests.local_executor.rig import MB, RUN_ID, Bench
 from tests.support.waiting import until
 
@@ -49,10 +49,10 @@ async def test_a_program_may_print_nothing(bench: Bench) -> None:
     assert (ran.lines, ran.out, ran.err, ran.execution.stdout_bytes) == ([], "", "", 0)
 
 
-async def test_empty_lines_and_carriage_returns_are_passed_on(bench: Bench) -> None:
-    ran = await bench.run("printf 'a\\r\\n\\n\\nb\\rc\\n'")
-    assert [text for _, text in ran.lines] == ["a", "", "", "b\rc"]
-    assert ran.execution.stdout.read_bytes() == b"a\r\n\n\nb\rc\n"
+async def test_empty_lines_and_line_ends_of_two_characters_are_passed_on(bench: Bench) -> None:
+    ran = await bench.run("printf 'a\\r\\n\\n\\nb\\r\\n'")
+    assert ran.parts == [LinePart("a"), LinePart(""), LinePart(""), LinePart("b")]
+    assert ran.execution.stdout.read_bytes() == b"a\r\n\n\nb\r\n"
 
 
 async def test_a_long_line_is_passed_on_in_parts(bench: Bench) -> None:
@@ -128,9 +128,9 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
     gate = asyncio.Event()
     waiting: list[str] = []
 
-    async def line(_: str, text: str, __: bool) -> None:
-        waiting.append(text)
-        await gate.wait()
+    async def line(_: str, part: LinePart) -> bool:
+        waiting.append(part.text)
+        return await gate.wait()
 
     source = (
         "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); echo $i > count; done"

@@ -36,7 +36,9 @@ class RecordingContext:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s)
         return await self.executor.execute(command, self.files, on_line)
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
+    async def output(
+        self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False, replaces_line: bool = False
+    ) -> None:
         self.lines.append((stream, text))
         self.unfinished.append(more)
 

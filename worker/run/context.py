@@ -22,9 +22,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from infra.contract.events import Artifact, Log, Message, ToolOutput
-from infra.contract.execution import Command, Execution, Executor, Interpreter, OnLine, OutputStream
+from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import Changes, DirectoryFiles, FileChanges, FileEntry, ToolFiles
 from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, StepRecord, StepTimes, blob_ref, files_key
 from infra.contract.log import NewEvent
@@ -189,9 +190,19 @@ class CallContext:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s)
         return await self._executor.execute(command, self._directory, on_line)
 
-    async def output(self, stream: OutputStream, text: str, *, more: bool = False) -> None:
+    async def output(
+        self,
+        stream: OutputStream,
+        text: str,
+        *,
+        more: bool = False,
+        replaces_line: bool = False,
+        line_end: LineEnd = "\n",
+    ) -> None:
         """Log a line of output, or a part of it."""
-        await self._context.emitter.emit(ToolOutput(stream=stream, text=text, more=more), step=self._step)
+        end = UNSET if line_end == "\n" else line_end
+        output = ToolOutput(stream=stream, text=text, more=more, replaces_line=replaces_line, line_end=end)
+        await self._context.emitter.emit(output, step=self._step)
 
     async def message(self, text: str) -> None:
         """Log a message to the people who watch the run."""
