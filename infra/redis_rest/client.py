@@ -1,6 +1,7 @@
 """Redis of the API: commands through the Upstash REST API, subscriptions over SSE."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -8,21 +9,27 @@ from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.redis_rest.auto_pipeline import AutoPipeline, deadline
 from infra.redis_rest.sse import events
-from infra.redis_rest.transport import Transport
 from infra.redis_rest.upstash import UpstashClient
-from infra.settings import RedisRestSettings
+from infra.settings import RedisRestSettings, SettingsError
 
 MAX_REQUESTS = 16
 """Concurrent requests. Commands that wait for one of them are sent together; subscriptions do not count."""
 
 
 class RedisRest:
-    """Implements the ports `Redis` and `LogFeed`. Each call has the deadline `settings.timeout_s`."""
+    """Implements the ports `Redis` and `LogFeed`. Each call has the deadline `settings.timeout_s`.
 
-    def __init__(self, settings: RedisRestSettings) -> None:
+    `starts_cold`: a function, of which the start counts. A server pays for a slower import once, and less per request.
+    The constructor raises SettingsError.
+    """
+
+    def __init__(self, settings: RedisRestSettings, *, starts_cold: bool = False) -> None:
         self._timeout_s = settings.timeout_s
-        self._transport = Transport(settings.url, settings.timeout_s)
-        self._upstash = UpstashClient(settings.url, settings.token, self._transport)
+        try:
+            self._upstash = UpstashClient(settings.url, settings.token, starts_cold=starts_cold)
+        except OSError as exc:
+            named = " or ".join(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+            raise SettingsError(f"no certificates can be read from {named or 'the package certifi'}: {exc}") from None
         self._subscribe_url = f"{settings.url}/subscribe"
         self._subscribe_headers = {"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"}
         self._request_slots = asyncio.Semaphore(MAX_REQUESTS)
@@ -56,7 +63,9 @@ class RedisRest:
         async with AsyncExitStack() as stack:
             # The deadline covers the connection and the confirmation, not the messages after them.
             async with deadline(self._timeout_s):
-                stream = self._transport.stream(f"{self._subscribe_url}/{channel}", headers=self._subscribe_headers)
+                stream = self._upstash.transport.stream(
+                    f"{self._subscribe_url}/{channel}", headers=self._subscribe_headers
+                )
                 subscription = events(await stack.enter_async_context(stream))
                 await _confirmation(subscription)
             yield _messages(subscription, f"message,{channel},")
@@ -64,7 +73,7 @@ class RedisRest:
     async def close(self) -> None:
         """Close all connections."""
         await self._commands.close()
-        await self._transport.aclose()
+        await self._upstash.transport.aclose()
 
     @asynccontextmanager
     async def _request_slot(self) -> AsyncIterator[None]:

@@ -1,40 +1,38 @@
-"""HTTP to the Redis REST API: bounded answers, no redirects, the contract's errors. The library is `pyreqwest`."""
+"""HTTP to the Redis REST API, whichever library sends it: bounded answers, no redirects, the contract's errors."""
 
-import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import proxy_bypass
+from typing import Any, ClassVar
 
-import certifi
 import msgspec
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import BuilderError, DetailedPyreqwestError, PyreqwestError
-from pyreqwest.request import RequestBuilder
-from pyreqwest.response import Response
 from upstash_redis.errors import UpstashError
 
 from infra.contract.errors import StoreUnavailable
-from infra.settings import SettingsError
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Size of an answer after decompression. Upstash and our gateway send at most 10 MB, which base64 makes 13 MB."""
 MAX_IDLE_S = 5.0
-"""Time for which an idle connection is kept. Short, because a frozen process does not see that the server closes it."""
-MAX_UNDER_WAY = 64
-"""Commands under way, with those whose caller has left; a further one waits for its turn."""
+"""Time for which an idle connection is kept, which is shorter than any server keeps it."""
 MAX_SILENCE_S = 60.0
-"""Time without a byte from the server after which an answer or a subscription is considered dead."""
+"""A subscription that brings neither a message nor a heartbeat for this time is considered dead."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """Status and headers of an answer, and its body as it comes."""
+
+    status: int
+    headers: Mapping[str, str]
+    parts: AsyncIterator[bytes]
 
 
 class Answer:
     """Answer to a request of the SDK, which reads these two members."""
 
-    def __init__(self, headers: Mapping[str, str], body: bytes, commands: Sequence[Any]) -> None:
+    def __init__(self, headers: Mapping[str, str], body: bytes | bytearray, commands: Sequence[Any]) -> None:
         self.headers = headers
         self._body = body
         self._pipelined = len(commands) if commands and isinstance(commands[0], list) else None
@@ -59,84 +57,63 @@ class Answer:
         return document
 
 
-class Transport:
-    """Stands in for the SDK's `httpx.AsyncClient`, and streams subscriptions.
+class Transport(ABC):
+    """Stands in for the SDK's `httpx.AsyncClient`, and streams subscriptions. Has no deadline: the caller sets one.
 
-    Nothing is sent twice: redirects are not followed, and a request is repeated only if its connection turns out to be
-    closed before the first byte was written. Methods raise StoreUnavailable, whose message contains neither token nor
-    address. The constructor raises SettingsError.
-
-    The library lets a cancelled request run on, unseen, until its answer or its timeout. Its connection is not used
-    meanwhile, and MAX_UNDER_WAY bounds their number.
-
-    Proxies and certificates come from the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE,
-    SSL_CERT_DIR.
+    Nothing is sent twice, and redirects are not followed. A cancelled request closes its connection. Methods raise
+    StoreUnavailable, whose message contains neither token nor address. Proxies and certificates come from the
+    environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR.
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
-        timeout = timedelta(seconds=timeout_s)
-        self._commands = _build(url, _builder().timeout(timeout).max_connections(MAX_UNDER_WAY).pool_timeout(timeout))
-        self._subscriptions = _build(url, _builder().connect_timeout(timeout))
+    errors: ClassVar[tuple[type[Exception], ...]]
+    """Errors of the library, raised by `exchange` and while its answer is read."""
+
+    @abstractmethod
+    def exchange(
+        self, url: str, headers: Mapping[str, str], body: bytes, silence_s: float | None = None
+    ) -> AbstractAsyncContextManager[Response]:
+        """Send a POST; the answer must have no pause longer than `silence_s`. Leaving closes an unread answer."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all connections."""
 
     async def post(self, url: str, *, headers: Mapping[str, str], json: Any) -> Answer:
         """Send a JSON document and return the answer, unless it has status 3xx or 5xx."""
-        request = _request(self._commands, url, headers).header("Content-Type", "application/json")
-        with _translated_errors():
-            async with request.body_bytes(msgspec.json.encode(json)).build_streamed() as response:
+        headers = {**headers, "Content-Type": "application/json"}
+        with self._translated_errors():
+            async with self.exchange(url, headers, msgspec.json.encode(json)) as response:
                 _raise_for_status(response)
-                body = await response.body_reader.read(MAX_ANSWER_BYTES + 1)
-                if body is not None and len(body) > MAX_ANSWER_BYTES:
-                    raise StoreUnavailable(f"the answer of Redis has more than {MAX_ANSWER_BYTES} bytes")
-                return Answer(response.headers, bytes(body or b""), json)
+                body = bytearray()
+                async for part in response.parts:
+                    body += part
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise StoreUnavailable(f"the answer of Redis has more than {MAX_ANSWER_BYTES} bytes")
+        return Answer(response.headers, body, json)
 
     @asynccontextmanager
     async def stream(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
         """Send an empty POST; yield the parts of an event stream as they come. Leaving closes the connection."""
-        request = _request(self._subscriptions, url, headers)
-        with _translated_errors():
-            async with request.streamed_read_buffer_limit(0).build_streamed() as response:
+        with self._translated_errors():
+            async with self.exchange(url, headers, b"", MAX_SILENCE_S) as response:
                 _raise_for_status(response)
-                if response.status != 200 or "text/event-stream" not in (response.get_header("content-type") or ""):
+                kind = response.headers.get("Content-Type", "")
+                if response.status != HTTPStatus.OK or not kind.startswith("text/event-stream"):
                     raise StoreUnavailable(f"no event stream from Redis: status {response.status}")
-                yield _parts(response)
+                yield self._parts(response)
 
-    async def aclose(self) -> None:
-        """Close all connections; requests under way fail."""
-        await self._commands.close()
-        await self._subscriptions.close()
+    async def _parts(self, response: Response) -> AsyncIterator[bytes]:
+        with self._translated_errors():
+            async for part in response.parts:
+                yield part
 
-
-def _builder() -> ClientBuilder:
-    idle, silence = timedelta(seconds=MAX_IDLE_S), timedelta(seconds=MAX_SILENCE_S)
-    return ClientBuilder().follow_redirects(False).pool_idle_timeout(idle).read_timeout(silence)
-
-
-def _build(url: str, builder: ClientBuilder) -> Client:
-    """Return a client with the proxies and the certificates of the environment. Raises SettingsError."""
-    parts = urlsplit(url)
-    if proxy_bypass(parts.netloc.rpartition("@")[2]):
-        builder = builder.no_proxy()  # the library knows domains and networks of NO_PROXY, but no ports
-    named = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
-    if parts.scheme != "https" or not named:
-        # Minimal images have no certificates, without which the library does not even speak plain HTTP.
-        builder = builder.add_root_certificate_pem(Path(certifi.where()).read_bytes())
-    try:
-        return builder.build()
-    except BuilderError:
-        raise SettingsError(f"{' and '.join(named)}: no certificate can be read from there") from None
-
-
-def _request(client: Client, url: str, headers: Mapping[str, str]) -> RequestBuilder:
-    try:
-        return client.post(url).headers(headers)
-    except ValueError:  # its message is the malformed address or header, which can be a secret
-        raise StoreUnavailable("the address or the token of Redis is malformed") from None
-
-
-async def _parts(response: Response) -> AsyncIterator[bytes]:
-    with _translated_errors():
-        while (part := await response.body_reader.read_chunk()) is not None:
-            yield bytes(part)
+    @contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self.errors as exc:
+            # Not `from exc`: its text can contain the address, and its attributes the token or a proxy's password.
+            raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None
 
 
 def _raise_for_status(response: Response) -> None:
@@ -147,14 +124,3 @@ def _raise_for_status(response: Response) -> None:
             f"no reply from Redis: status {response.status}, a redirect, which is not followed because the token would "
             "go with it; UPSTASH_REDIS_REST_URL must be the final address"
         )
-
-
-@contextmanager
-def _translated_errors() -> Iterator[None]:
-    try:
-        yield
-    except PyreqwestError as exc:
-        details = exc.details if isinstance(exc, DetailedPyreqwestError) else {"causes": None}
-        # The first cause names the address, and the others the reason.
-        reason = ": ".join(cause["message"] for cause in (details["causes"] or [])[1:])
-        raise StoreUnavailable(f"no reply from Redis: {reason or exc.message}") from None

@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
+import httpx
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
 from infra.contract.errors import TRANSIENT_CODES, StoreFull, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
+from infra.redis_rest.httpx_transport import HttpxTransport
 from infra.redis_rest.transport import Transport
 
 T = TypeVar("T")
@@ -25,16 +27,17 @@ class UpstashClient:
        same for an outage and for a command that Redis rejected.
     3. Its retries are off: it would repeat any command silently, but only the caller knows whether a command is safe to
        repeat. Its telemetry is off, too: it would send the versions and the platform of this host.
-    4. Its HTTP client is replaced by `transport`, which needs a tenth of the processor time, and checks the shape of
-       answers.
+    4. Its HTTP client is replaced by `transport`, which checks the shape of answers, and in a server needs a tenth of
+       the processor time.
 
     Has no deadline: the caller sets one. Errors: StoreUnavailable (there was no reply, or Redis cannot execute
     commands now) and StoreRejected (Redis replied with an error).
     """
 
-    def __init__(self, url: str, token: str, transport: Transport) -> None:
+    def __init__(self, url: str, token: str, *, starts_cold: bool) -> None:
         self._sdk = Redis(url, token, rest_retries=0, allow_telemetry=False)
-        self._sdk._http._client = cast("Any", transport)  # the client that it replaces has no connection yet
+        self.transport = _transport(url, self._sdk._http._client, starts_cold=starts_cold)
+        self._sdk._http._client = cast("Any", self.transport)
 
     async def execute(self, command: Sequence[Argument]) -> Reply:
         """Execute one command in one request."""
@@ -46,6 +49,14 @@ class UpstashClient:
         for command in commands:
             pipeline.execute(_lower_name(command))
         return await _translate_errors(cast("Awaitable[list[Reply]]", pipeline.exec()))
+
+
+def _transport(url: str, client: httpx.AsyncClient, *, starts_cold: bool) -> Transport:
+    if starts_cold:
+        return HttpxTransport(client)
+    from infra.redis_rest.aiohttp_transport import AiohttpTransport  # the import takes 100 ms of processor time
+
+    return AiohttpTransport(url)
 
 
 def _lower_name(command: Sequence[Argument]) -> list[Argument]:
@@ -66,4 +77,4 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
         raise StoreRejected(str(exc)) from exc
     except (ValueError, KeyError) as exc:
         # The body is not JSON, or not an object of the protocol, so it came from a proxy.
-        raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from exc
+        raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None

@@ -37,6 +37,10 @@ class Connection:
         self._writer.write(data)
         await self._writer.drain()
 
+    def end(self) -> None:
+        """Close after what was sent."""
+        self._writer.close()
+
     def reset(self) -> None:
         """Close with a reset instead of an end."""
         self._writer.transport.abort()

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ import pytest
 from infra.contract.errors import StoreFull, StoreRejected, StoreUnavailable
 from infra.redis_rest import RedisRest, transport
 from infra.settings import RedisRestSettings
+from tests.redis_rest.conftest import Connect
 from tests.redis_rest.raw_server import REPLY, TOKEN, Connection, RawServer, Reply, always, answer, chunked, raw_server
 
 GARBAGE = {
@@ -24,9 +26,9 @@ GARBAGE = {
     "no such chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "huge chunk size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
     "3 MB of head": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 3_000_000 + b"\r\n\r\n",
-    "many headers": answer(REPLY, *(b"X-%d: x" % number for number in range(5000))),
+    "many headers": answer(REPLY, *(b"X-%d: something longer" % number for number in range(5000))),
     "not gzip": answer(REPLY, b"Content-Encoding: gzip"),
-    "cut gzip": answer(gzip.compress(REPLY)[:-9], b"Content-Encoding: gzip"),
+    "cut gzip": answer(gzip.compress(REPLY)[:-18], b"Content-Encoding: gzip"),
     "empty": answer(b""),
     "a page": answer(b"<html>Sign in</html>"),
     "two documents": answer(REPLY + REPLY),
@@ -41,9 +43,11 @@ GARBAGE = {
 
 
 @asynccontextmanager
-async def connected(reply: Reply, timeout_s: float = 10) -> AsyncIterator[tuple[RedisRest, RawServer]]:
+async def connected(
+    connect: Connect, reply: Reply, timeout_s: float = 10
+) -> AsyncIterator[tuple[RedisRest, RawServer]]:
     async with raw_server(reply) as server:
-        redis = RedisRest(RedisRestSettings(server.url, TOKEN, timeout_s))
+        redis = connect(RedisRestSettings(server.url, TOKEN, timeout_s))
         try:
             yield redis, server
         finally:
@@ -54,14 +58,14 @@ async def unavailable(redis: RedisRest) -> str:
     """Return the message of the error of a command."""
     with pytest.raises(StoreUnavailable) as caught:
         await redis.command("GET", "k")
-    assert TOKEN not in f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
     return str(caught.value)
 
 
 @pytest.mark.parametrize("whole", [answer(), chunked(REPLY[:5], REPLY[5:])], ids=["length", "chunked"])
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_an_answer_that_is_cut_at_any_byte_is_an_error_and_is_not_asked_for_again(
-    whole: bytes, reset: bool
+    connect: Connect, whole: bytes, reset: bool
 ) -> None:
     cut = 0
 
@@ -71,7 +75,7 @@ async def test_an_answer_that_is_cut_at_any_byte_is_an_error_and_is_not_asked_fo
             connection.reset()
         return cut == len(whole)
 
-    async with connected(reply) as (redis, server):
+    async with connected(connect, reply) as (redis, server):
         for cut in range(len(whole)):
             await unavailable(redis)
             assert len(server.requests) == cut + 1
@@ -81,14 +85,14 @@ async def test_an_answer_that_is_cut_at_any_byte_is_an_error_and_is_not_asked_fo
 
 
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE)
-async def test_garbage_is_an_error_and_the_next_request_is_answered(data: bytes) -> None:
+async def test_garbage_is_an_error_and_the_next_request_is_answered(connect: Connect, data: bytes) -> None:
     healthy = False
 
     async def reply(connection: Connection) -> bool:
         await connection.send(answer() if healthy else data)
         return healthy
 
-    async with connected(reply) as (redis, server):
+    async with connected(connect, reply) as (redis, server):
         await unavailable(redis)
         assert len(server.requests) == 1
         healthy = True
@@ -96,8 +100,8 @@ async def test_garbage_is_an_error_and_the_next_request_is_answered(data: bytes)
 
 
 @pytest.mark.parametrize("body", [b"[]", b'[{"result":1}]', b'[{"result":1},{"result":2},{"result":3}]', b'["a","b"]'])
-async def test_a_pipeline_without_one_reply_to_each_command_is_an_error(body: bytes) -> None:
-    async with connected(always(answer(body))) as (redis, _):
+async def test_a_pipeline_without_one_reply_to_each_command_is_an_error(connect: Connect, body: bytes) -> None:
+    async with connected(connect, always(answer(body))) as (redis, _):
         with pytest.raises(StoreUnavailable):
             await redis.pipeline([("GET", "a"), ("GET", "b")])
 
@@ -114,28 +118,28 @@ async def test_a_pipeline_without_one_reply_to_each_command_is_an_error(body: by
     ],
 )
 async def test_an_error_has_its_class_for_commands_and_pipelines(
-    status: bytes, error: bytes, kind: type[Exception]
+    connect: Connect, status: bytes, error: bytes, kind: type[Exception]
 ) -> None:
-    async with connected(always(answer(b'{"error":"%b"}' % error, status=status))) as (redis, _):
+    async with connected(connect, always(answer(b'{"error":"%b"}' % error, status=status))) as (redis, _):
         for call in (redis.command("GET", "a"), redis.pipeline([("GET", "a"), ("GET", "b")])):
             with pytest.raises(kind) as caught:
                 await call
             assert type(caught.value) is kind
 
 
-async def test_a_connection_that_was_closed_while_idle_is_not_used() -> None:
+async def test_a_connection_that_was_closed_while_idle_is_not_used(connect: Connect) -> None:
     async def reply(connection: Connection) -> bool:
         await connection.send(answer())
         return False
 
-    async with connected(reply) as (redis, server):
+    async with connected(connect, reply) as (redis, server):
         for _ in range(100):
             assert await redis.command("GET", "k") == "a"
             await asyncio.sleep(0.002)
         assert server.connections == len(server.requests) == 100
 
 
-async def test_a_request_that_meets_the_end_of_its_connection_is_sent_at_most_once() -> None:
+async def test_a_request_that_meets_the_end_of_its_connection_is_sent_at_most_once(connect: Connect) -> None:
     """The server reads the second request of each connection and closes without an answer."""
     seen: set[Connection] = set()
 
@@ -146,7 +150,7 @@ async def test_a_request_that_meets_the_end_of_its_connection_is_sent_at_most_on
         await connection.send(answer())
         return True
 
-    async with connected(reply) as (redis, server):
+    async with connected(connect, reply) as (redis, server):
         for _ in range(50):
             assert await redis.command("GET", "k") == "a"
             await unavailable(redis)
@@ -166,7 +170,7 @@ async def never(connection: Connection) -> bool:
 
 
 @pytest.mark.parametrize("broken", [slowly, never])
-async def test_a_late_answer_ends_at_the_deadline_and_closes_its_connection(broken: Reply) -> None:
+async def test_a_late_answer_ends_at_the_deadline_and_closes_its_connection(connect: Connect, broken: Reply) -> None:
     gone = asyncio.Event()
 
     async def reply(connection: Connection) -> bool:
@@ -175,7 +179,7 @@ async def test_a_late_answer_ends_at_the_deadline_and_closes_its_connection(brok
         finally:
             gone.set()
 
-    async with connected(reply, timeout_s=0.3) as (redis, server):
+    async with connected(connect, reply, timeout_s=0.3) as (redis, server):
         began = time.monotonic()
         assert "within 0.3 s" in await unavailable(redis)
         assert time.monotonic() - began < 2
@@ -189,7 +193,7 @@ def endless() -> bytes:
     return b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
 
 
-async def test_an_answer_without_end_is_read_up_to_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_without_end_is_read_up_to_the_limit(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1_000_000)
     sent = 0
 
@@ -200,21 +204,21 @@ async def test_an_answer_without_end_is_read_up_to_the_limit(monkeypatch: pytest
             await connection.send(endless())
             sent += 0x10000
 
-    async with connected(reply) as (redis, server):
+    async with connected(connect, reply) as (redis, server):
         assert "more than 1000000 bytes" in await unavailable(redis)
         assert sent < 30_000_000, "what the buffers of both sides hold"
         server.reply = always(answer())
         assert await redis.command("GET", "k") == "a"
 
 
-async def test_the_limit_is_that_of_the_decompressed_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_limit_is_that_of_the_decompressed_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = gzip.compress(b'{"result":"%b"}' % (b"YQ==" * 10_000_000))
     assert len(bomb) < 100_000
     monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1_000_000)
-    async with connected(always(answer(bomb, b"Content-Encoding: gzip"))) as (redis, _):
+    async with connected(connect, always(answer(bomb, b"Content-Encoding: gzip"))) as (redis, _):
         assert "more than 1000000 bytes" in await unavailable(redis)
 
 
-async def test_a_compressed_answer_is_read() -> None:
-    async with connected(always(answer(gzip.compress(REPLY), b"Content-Encoding: gzip"))) as (redis, _):
+async def test_a_compressed_answer_is_read(connect: Connect) -> None:
+    async with connected(connect, always(answer(gzip.compress(REPLY), b"Content-Encoding: gzip"))) as (redis, _):
         assert await redis.command("GET", "k") == "a"
