@@ -33,7 +33,7 @@ def main() -> int:
     reset_inherited_state()
     try:
         settings = ServerSettings.from_env(Env(os.environ))
-        app = build_app(os.environ)
+        app = build_app(os.environ, starts_cold=False)
     except SettingsError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
