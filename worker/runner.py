@@ -66,7 +66,7 @@ class Runner:
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver)
-        files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
+        files = self._workspaces.run(run.user, run.id, run.fence, claim.files, claim.folders)
         context = RunContext(claim, emitter, files, self._executor, active.check_lease)
         # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")

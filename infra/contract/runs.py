@@ -8,7 +8,7 @@ from infra.contract.errors import InvalidInput
 from infra.contract.states import Status
 from infra.contract.tools import parse_args
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 """Version of the records that this release writes. Workers leave runs with a newer version to newer workers."""
 
 MAX_PROMPT_CHARS = 100_000

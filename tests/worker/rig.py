@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.execution import Command, Execution, Executor, OnLine
-from infra.contract.files import DirectoryFiles, FileEntry
+from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
 from infra.contract.log import Event
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.runs import PlanStep, RunRecord, RunSpec
@@ -38,10 +38,20 @@ class NoFiles:
 
     logs = NoArchive()
 
-    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
+    def run(
+        self,
+        user_id: str,
+        run_id: str,
+        fence: int,
+        files: Mapping[str, FileEntry],
+        folders: Mapping[str, FolderEntry] = NO_FOLDERS,
+    ) -> RunFiles:
         return self  # type: ignore[return-value]
 
     def take_uncommitted(self) -> dict[str, FileEntry | None]:
+        return {}
+
+    def take_uncommitted_folders(self) -> dict[str, FolderEntry | None]:
         return {}
 
     async def check(self) -> None:
@@ -179,7 +189,8 @@ class Rig:
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
         runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), walker)
-        worker = Worker(WorkerLoop(settings, store, redis, keeper, runner, identity or Identity()), keeper, redis)
+        loop = WorkerLoop(settings, store, redis, keeper, runner, identity or Identity())
+        worker = Worker(loop, keeper, redis)
         self._workers.append(worker)
         return worker
 

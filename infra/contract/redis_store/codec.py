@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from infra.contract import journal
-from infra.contract.files import FileEntry
+from infra.contract.files import FileEntry, FolderEntry
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply
@@ -31,6 +31,7 @@ HEAD_FIELDS = (
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
 RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
 FILE_PREFIX = "file:"
+FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
 _END = ":end"
 
@@ -38,6 +39,7 @@ _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
 _brief = msgspec.json.Decoder(Brief)
 _file = msgspec.json.Decoder(FileEntry)
+_folder = msgspec.json.Decoder(FolderEntry)
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
 _segments = msgspec.json.Decoder(list[Segment])
@@ -98,6 +100,15 @@ def decode_files(fields: Mapping[str, str]) -> dict[str, FileEntry]:
     }
 
 
+def decode_folders(fields: Mapping[str, str]) -> dict[str, FolderEntry]:
+    """Return the folders among the fields of a run's hash, by path."""
+    return {
+        name.removeprefix(FOLDER_PREFIX): _folder.decode(value)
+        for name, value in fields.items()
+        if name.startswith(FOLDER_PREFIX)
+    }
+
+
 def decode_attempts(fields: Mapping[str, str]) -> list[Attempt]:
     """Return the claims of a run, oldest first, from its fields `attempt:{fence}` and `attempt:{fence}:end`."""
     begun = {name: value for name, value in fields.items() if not name.endswith(_END)}
@@ -117,6 +128,7 @@ def encode_fields(writes: Writes) -> list[str]:
     """Return hash fields and their values in turn; the scripts remove a field whose value is empty."""
     pairs = [(f"{journal.FIELD_PREFIX}{key}", value) for key, value in writes.journal.items()]
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
+    pairs += [(f"{FOLDER_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.folders.items()]
     return [part for pair in pairs for part in pair]
 
 
@@ -154,6 +166,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         run=decode_record(fields),
         journal=decode_journal(fields),
         files=decode_files(fields),
+        folders=decode_folders(fields),
         segments=decode_segments(fields.get("segments")),
     )
 
