@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from infra.contract.files import Changes, FileChanges, FileEntry, FileInfo, FolderChanges, FolderEntry
+from infra.contract.files import MAX_FOLDERS, Changes, FileChanges, FileEntry, FileInfo, FolderChanges, FolderEntry
 from infra.contract.paths import workspace_path
 from infra.workspace.bucket import Bucket
 from infra.workspace.directory_sync import DirectorySync
@@ -72,9 +72,14 @@ class S3RunFiles:
         return [info_of(path, entry) for path, entry in sorted(self._index.files.items()) if path.startswith(below)]
 
     async def delete(self, path: str) -> None:
-        """Delete a file. Raises FileMissing."""
+        """Delete a file. Its folder stays, as on any machine. Raises FileMissing."""
         self._index.get(path)
         self._index.set(path, None)
+        folder, index = path.rpartition("/")[0], self._index
+        if not folder or is_reserved(folder) or len(index.folders) >= MAX_FOLDERS:
+            return
+        if not any(f"{known}/".startswith(f"{folder}/") for known in (*index.files, *index.folders)):
+            index.set_folder(folder, FolderEntry())
 
     # DirectoryFiles
 

@@ -93,7 +93,7 @@ class Tree:
         return Scan(files, modes, sorted(skipped))
 
     def prune(self, wanted: Collection[str], wanted_folders: Collection[str]) -> Scan:
-        """Remove everything except the wanted files and folders; return those of them that exist.
+        """Remove everything except the wanted files and folders; return the ones that exist.
 
         `wanted_folders` includes the folders above each file and each folder. Folders are unlocked, and have the modes
         returned.

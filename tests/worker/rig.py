@@ -21,6 +21,7 @@ from tests.support.archive import NoArchive
 from tests.support.logs import events_in_redis
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
+from worker.fitness import Fitness
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
 from worker.queue.loop import WorkerLoop
@@ -181,6 +182,7 @@ class Rig:
         executor: Executor | None = None,
         idempotent: bool = True,
         identity: Identity | None = None,
+        fitness: Fitness | None = None,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
@@ -189,7 +191,7 @@ class Rig:
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
         runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), walker)
-        loop = WorkerLoop(settings, store, redis, keeper, runner, identity or Identity())
+        loop = WorkerLoop(settings, store, redis, keeper, runner, identity or Identity(), fitness or Fitness())
         worker = Worker(loop, keeper, redis)
         self._workers.append(worker)
         return worker

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from infra.workspace import S3RunFiles, WorkspaceLimits, Workspaces
 from infra.workspace import directory_sync as sync
 from infra.workspace.tree import Tree
 
+Entry = TypeVar("Entry", FileEntry, FolderEntry)
 HOUR_NS = 3600 * 10**9
 State: TypeAlias = dict[str, tuple[int, int | None]]
 """Mode of each file and folder by path, and the modification time of each file in ns."""
@@ -31,18 +32,21 @@ def state(directory: Path) -> State:
     return found
 
 
+def _apply(changes: dict[str, Entry | None], record: dict[str, Entry]) -> None:
+    for path, entry in changes.items():
+        record.pop(path, None)
+        if entry:
+            record[path] = msgspec.json.decode(msgspec.json.encode(entry), type=type(entry))  # as Redis holds it
+
+
 @pytest.fixture
 def elsewhere(workspaces: Workspaces, user: str) -> Elsewhere:
     """Function that returns the workspace of the next claim, from the record with all changes of the one given."""
     record: tuple[dict[str, FileEntry], dict[str, FolderEntry]] = ({}, {})
 
     def claimed(files: S3RunFiles) -> S3RunFiles:
-        for known, changes in zip(record, (files.take_uncommitted(), files.take_uncommitted_folders()), strict=True):
-            for path, entry in changes.items():
-                known.pop(path, None)
-                if entry:
-                    # As Redis holds it.
-                    known[path] = msgspec.json.decode(msgspec.json.encode(entry), type=type(entry))  # type: ignore[assignment]
+        _apply(files.take_uncommitted(), record[0])
+        _apply(files.take_uncommitted_folders(), record[1])
         return workspaces.run(user, "run-1", 2, *record)
 
     return claimed
@@ -150,6 +154,20 @@ async def test_folders_follow_what_programs_do(files: S3RunFiles, elsewhere: Els
     (work / "a").write_text("a file now")
     await files.store_changes(work)
     assert not elsewhere(files)._index.folders
+
+
+async def test_the_folder_of_a_deleted_file_stays_until_a_file_takes_its_place(files: S3RunFiles, work: Path) -> None:
+    for path in ("a/b/one", "a/b/two", ".run/x", "top"):
+        await files.write(path, b"1")
+        await files.delete(path)
+    await files.write("kept/file", b"1")
+    assert files._index.folders.keys() == {"a/b"}
+    await files.materialise(work)
+    assert (work / "a/b").is_dir()
+    await files.write("a", b"1")
+    await files.materialise(work)
+    assert (work / "a").read_text() == "1"
+    assert not files._index.folders
 
 
 async def test_a_file_wins_over_a_folder_in_its_way(workspaces: Workspaces, user: str, work: Path) -> None:

@@ -48,6 +48,8 @@ class RunContext:
         self, claim: Claim, emitter: LogEmitter, files: RunFiles, executor: Executor, check_lease: Callable[[], None]
     ) -> None:
         self.run = claim.run
+        self.unable = claim.run.unable
+        """Number of workers in a row that were unable to execute the next call."""
         self.emitter = emitter
         self._files = files
         self._executor = executor
@@ -87,6 +89,7 @@ class RunContext:
         if changed.folders:
             journal[folders_key(key)] = await self._inline(changed.folders)
         self._commit(done(value), journal, changed)
+        self.unable = 0
         return value
 
     def knows(self, key: str) -> bool:
@@ -107,7 +110,7 @@ class RunContext:
     ) -> None:
         """Start with journal entries of another run and the changes of its workspace, in one write.
 
-        `changes` are by the key under which the journal holds them; `journal` has those of `folders` already.
+        `changes` are by the key under which the journal holds them; `journal` has the entries of `folders` already.
         """
         adopted = await self._files.adopt(source, list(changes.values()))
         self._files.adopt_folders(folders)

@@ -29,7 +29,7 @@ HEAD_FIELDS = (
     "condemned",
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
-RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
+RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input", "unable")
 FILE_PREFIX = "file:"
 FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
@@ -125,10 +125,15 @@ def decode_file(text: str) -> FileEntry:
 
 
 def encode_fields(writes: Writes) -> list[str]:
-    """Return hash fields and their values in turn; the scripts remove a field whose value is empty."""
+    """Return hash fields and their values in turn; the scripts remove a field whose value is empty.
+
+    A result in the journal is progress, and ends a row of workers that were unable to make any.
+    """
     pairs = [(f"{journal.FIELD_PREFIX}{key}", value) for key, value in writes.journal.items()]
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
     pairs += [(f"{FOLDER_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.folders.items()]
+    if writes.journal.keys() - {journal.STARTED}:
+        pairs.append(("unable", ""))
     return [part for pair in pairs for part in pair]
 
 
@@ -157,6 +162,7 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         worker=fields.get("worker") or None,
         result=msgspec.json.decode(result) if result else None,
         user_input=fields.get("input") or None,
+        unable=_number(fields, "unable") or 0,
     )
 
 

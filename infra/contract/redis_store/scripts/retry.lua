@@ -16,7 +16,7 @@ write(run, {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
   'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
 })
-redis.call('HDEL', run, JOURNAL_STARTED)
+redis.call('HDEL', run, JOURNAL_STARTED, 'unable')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)
