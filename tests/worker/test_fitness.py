@@ -178,6 +178,16 @@ async def test_a_run_that_a_worker_is_unable_to_do_is_done_by_another(rig: Rig) 
     assert requeued[0] == {"reason": "unable", "delay_ms": 1, "message": MISSING}
 
 
+async def test_one_able_worker_among_four_is_enough(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "UNABLE_BACKOFF_S", 1.0)
+    monkeypatch.setattr(runner, "UNABLE_DELAY_MS", 500)
+    for body in (lacks_node, lacks_node, lacks_node, well):
+        rig.worker(body)
+    runs = [await rig.submit("node", max_attempts=1) for _ in range(12)]
+    for run_id in runs:
+        assert (await rig.ended(run_id)).status is Status.SUCCEEDED, await workers_and_outcomes(rig, run_id)
+
+
 async def test_a_run_that_no_worker_is_able_to_do_fails_after_five_in_a_row(rig: Rig) -> None:
     for _ in range(2):
         rig.worker(lacks_node)

@@ -52,6 +52,8 @@ HOST_BACKOFF_S = 30.0
 UNABLE_BACKOFF_S = 1.0
 """Time without claims after a run was given back because this host lacks a program that it needs. It is longer than the
 first delay of such a run, so that a worker which has the program comes first."""
+LATE_FOR_S = 60.0
+"""Time after that in which the alarm of this worker is late, for the same reason."""
 RELEASE_S = 5.0
 """Longest wait at the end of a drain for the remaining runs to be released."""
 
@@ -243,6 +245,7 @@ class WorkerLoop:
             case Lack.PROGRAM:
                 self._fitness.doubt()
                 self._back_off(UNABLE_BACKOFF_S)
+                self._alarm.be_late(LATE_FOR_S)
 
     def _back_off(self, seconds: float) -> None:
         log("worker.backoff", seconds=seconds)
