@@ -1,5 +1,6 @@
 """Objects in the bucket: blocking calls by key."""
 
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -61,9 +62,14 @@ class Bucket:
                 )
 
     def check(self) -> None:
-        """Raise FilesUnavailable if the bucket is missing or these credentials may not use it."""
+        """Store, read and delete a small object. Raises FilesUnavailable if these credentials may not do so."""
+        # No user id begins with an underscore. The name is new for each call, because other workers check as well.
+        key = f"users/_check/{secrets.token_hex(8)}"
         with translated_errors(f"the bucket '{self._name}'", object_call=False):
             self._client.head_bucket(Bucket=self._name)
+            self._client.put_object(Bucket=self._name, Key=key, Body=b"check", ContentLength=5)
+            self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
+            self._client.delete_object(Bucket=self._name, Key=key)
 
     def get(self, key: str, max_bytes: int | None) -> bytes:
         """Return the object's bytes, at most the first `max_bytes`; never fewer because a response was truncated."""
