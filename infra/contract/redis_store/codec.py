@@ -146,7 +146,8 @@ def encode_fields(writes: Writes) -> list[str]:
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
     pairs += [(f"{FOLDER_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.folders.items()]
     if writes.journal.keys() - {journal.STARTED}:
-        pairs.append(("unable", ""))
+        # Written as 0 instead of removed: it is stored by the command that stores the other fields.
+        pairs.append(("unable", "0"))
     return [part for pair in pairs for part in pair]
 
 
