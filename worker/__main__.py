@@ -17,7 +17,7 @@ from infra import logging as log_lines
 from infra.contract.errors import ContractError
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.local_executor import LocalExecutor
-from infra.process_state import reset_inherited_state
+from infra.process_state import exempt_startup_objects, reset_inherited_state
 from infra.redis_tcp import RedisTcp
 from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
@@ -52,6 +52,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     try:
         with _health(keeper.heartbeat, fitness, settings):
             log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
+            exempt_startup_objects()
             await loop.run()
     finally:
         await redis.close()

@@ -1,4 +1,4 @@
-"""Transport of a server: over aiohttp, which needs a tenth of the processor time of httpx for a request."""
+"""Transport of a server: over aiohttp, with which a request needs a fifth of the processor time it needs with httpx."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

@@ -27,8 +27,8 @@ class UpstashClient:
        same for an outage and for a command that Redis rejected.
     3. Its retries are off: it would repeat any command silently, but only the caller knows whether a command is safe to
        repeat. Its telemetry is off, too: it would send the versions and the platform of this host.
-    4. Its HTTP client is replaced by `transport`, which checks the shape of answers, and in a server needs a tenth of
-       the processor time.
+    4. Its HTTP client is replaced by `transport`, which checks the shape of answers, and which in a server needs a
+       fraction of the processor time.
 
     Has no deadline: the caller sets one. Errors: StoreUnavailable (there was no reply, or Redis cannot execute
     commands now) and StoreRejected (Redis replied with an error).

@@ -157,6 +157,12 @@ async def test_a_request_that_meets_the_end_of_its_connection_is_sent_at_most_on
         assert len(server.requests) == 100
 
 
+async def test_a_second_answer_right_after_the_first_is_not_the_answer_to_the_next_request() -> None:
+    """For aiohttp alone: httpx takes it for the next answer."""
+    async with connected(RedisRest, always(answer() + answer(b'{"result":"YmFk"}'))) as (redis, _):
+        assert [await redis.command("GET", "k") for _ in range(20)] == ["a"] * 20
+
+
 async def slowly(connection: Connection) -> bool:
     for byte in answer():
         await connection.send(bytes([byte]))
