@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench import cancel, durability, first_event, idle, logs, million, queue, streams, throughput
+from bench import cancel, durability, first_event, flood, idle, logs, million, queue, streams, throughput
 from bench.lab import Lab, lab
 
 BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "logs-memory": (logs.soak, 0),
     "logs-million": (million.run, 1),
     "cancel": (cancel.run, 1),
+    "flood": (flood.run, 1),
     "durability": (durability.run, 0),
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),

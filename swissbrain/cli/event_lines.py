@@ -5,8 +5,9 @@ from typing import Any, Self
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.control import Control, ControlType
+from rich.control import Control
 from rich.filesize import decimal
+from rich.segment import ControlType
 from rich.text import Text
 
 from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, truncate
