@@ -1,8 +1,9 @@
 """`python -m bench [NAME ...]`: run the named benchmarks (default: all), each on a fresh stack, and print tables."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+
+import uvloop
 
 from bench import cancel, durability, first_event, flood, idle, logs, million, queue, streams, throughput
 from bench.lab import Lab, lab
@@ -43,7 +44,7 @@ def main() -> int:
     if unknown := set(names) - set(known):
         print(f"unknown benchmark {', '.join(sorted(unknown))}; allowed are {', '.join(known)}", file=sys.stderr)
         return 2
-    asyncio.run(measure(names))
+    uvloop.run(measure(names))
     return 0
 
 
