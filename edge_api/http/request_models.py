@@ -36,7 +36,7 @@ class CreateRun(RunSpec, frozen=True, kw_only=True):
 
 
 class BatchRun(CreateRun, frozen=True, kw_only=True):
-    """Run of a batch. `idempotency_key` is what the header Idempotency-Key is for a run that is created by itself."""
+    """Run of a batch. `idempotency_key` has the meaning of the header Idempotency-Key of a single creation."""
 
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
 

@@ -25,7 +25,7 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
 
-    `queue` tells why a queued run that is got by itself has not begun; null otherwise.
+    `queue` is the reason why a queued run has not begun; null for other runs, and in answers to other requests.
     """
 
     run_id: str
@@ -230,50 +230,6 @@ class StreamToken(msgspec.Struct, frozen=True, kw_only=True):
     href: str
 
 
-class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of a run's workspace; `href` redirects to its content."""
-
-    path: str
-    size_bytes: int
-    modified_ms: int
-    href: str
-
-
-class FileLink(msgspec.Struct, frozen=True, kw_only=True):
-    """URL with which anybody can fetch a file until `expires_ms`, and the content type with which it is served."""
-
-    url: str
-    expires_ms: int
-    content_type: str
-    size_bytes: int
-
-
-class FileList(msgspec.Struct, frozen=True, kw_only=True):
-    """The files of a run's workspace, sorted by path."""
-
-    files: list[File]
-
-
-class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """Request that uploads an input file: exactly these headers, the file as the body, until `expires_ms`."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    expires_ms: int
-
-
-class InputFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Input file of a run: to be uploaded with `upload`, or to be copied from the run `from_run`."""
-
-    path: str
-    size_bytes: int | UnsetType = UNSET
-    sha256: str | UnsetType = UNSET
-    from_run: str | UnsetType = UNSET
-    source_path: str | UnsetType = UNSET
-    upload: Upload | None
-
-
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """State of the process: up, or ready."""
 
@@ -295,7 +251,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of one run of a batch: `run` with status 201 or 200, as if it had been created by itself, or `problem`.
+    """Result of one run of a batch: `run` with status 201 or 200, as in a single creation, or `problem`.
 
     `run.result` is null, also for a run that has ended since: a hundred results could exceed the size of an answer.
     """

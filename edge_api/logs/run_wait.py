@@ -33,7 +33,7 @@ _SETTLING_EVENTS = frozenset({TERMINAL_EVENT, RunWaiting.TYPE})
 
 
 def is_settled(run: RunRecord) -> bool:
-    """Return whether a run goes on only if somebody acts: it has ended, or waits for a person."""
+    """Return whether a run has ended or waits for a person."""
     return run.status in TERMINAL or run.status is Status.WAITING
 
 

@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_api.http.endpoint import BODY_ERRORS, ApiEndpoint
+from edge_api.http.file_models import File, FileLink, FileList, InputFile, UploadTarget
 from edge_api.http.parsing import prefers_json, read_json, read_query
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import AnnounceInput, FileQuery
-from edge_api.http.response_models import File, FileLink, FileList, InputFile, Upload
 from edge_api.http.responses import file_head, ok, redirect
 from edge_api.ports import WorkspaceStore
 from edge_api.runs_service import RunService
@@ -117,5 +117,5 @@ class FileRoutes:
         # Taken before the signature is made, so that the URL is valid at least until then.
         expires_ms = int((time.time() + self._presign_expiry_s) * 1000)
         url = await self._workspaces.presign_put(principal.user, run_id, entry.key, self._presign_expiry_s, headers)
-        upload = Upload(method="PUT", url=url, headers=headers, expires_ms=expires_ms)
+        upload = UploadTarget(method="PUT", url=url, headers=headers, expires_ms=expires_ms)
         return ok(InputFile(path=path, size_bytes=size_bytes, sha256=sha256, upload=upload))

@@ -18,7 +18,7 @@ from typing import Protocol, Self, TypeAlias
 
 import msgspec
 
-FIELD_PREFIX = "file:"
+FILE_PREFIX = "file:"
 """Prefix of the hash fields that hold the entries of a run's files."""
 MAX_INPUTS = 100
 """Most input files of a run."""

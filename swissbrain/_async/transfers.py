@@ -65,7 +65,8 @@ async def _send(
             sent += len(part)
             on_bytes(sent)
 
-    headers = {**target.headers, "Content-Length": str(size)}
+    # Headers of HTTP are the same in upper and lower case, keys of a dict are not.
+    headers = httpx.Headers({**httpx.Headers(target.headers), "content-length": str(size)})
     try:
         url = httpx.URL(target.url)
         async with open_async_client(url, timeout=api.http.timeout) as http:

@@ -31,6 +31,7 @@ API_OBJECTS = {
     "StepList",
     "StepRecord",
     "StreamToken",
+    "UploadTarget",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""
 

@@ -63,7 +63,7 @@ def test_a_record_with_changed_fields_has_a_newer_version(code: dict[str, Path])
         names = {}
         for found in pkgutil.walk_packages(infra.contract.__path__, "infra.contract."):
             names |= vars(importlib.import_module(found.name))
-        kinds = [names[name] for name in ("RunSpec", "PlanStep", "ForkOf", "FileEntry")]
+        kinds = [names[name] for name in ("RunSpec", "PlanStep", "ForkOf", "FileEntry", "Input") if name in names]
         fields = {kind.__name__: sorted(kind.__struct_fields__) for kind in kinds}
         print(json.dumps([names["RECORD_VERSION"], fields]))
     """

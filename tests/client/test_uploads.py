@@ -41,7 +41,10 @@ def announced(store: ScriptedServer, **headers: str) -> Answer:
 def test_a_file_is_announced_and_sent(
     api: ScriptedServer, store: ScriptedServer, client: Client, tmp_path: Path, content: bytes, from_disk: bool
 ) -> None:
-    api.always = announced(store, **{"x-amz-checksum-sha256": "c2hh", "content-type": "text/csv"})
+    size = str(len(content))
+    api.always = announced(
+        store, **{"content-length": size, "x-amz-checksum-sha256": "c2hh", "content-type": "text/csv"}
+    )
     (tmp_path / "a").write_bytes(content)
     counts: list[int] = []
     source = tmp_path / "a" if from_disk else content
@@ -50,7 +53,7 @@ def test_a_file_is_announced_and_sent(
     assert (asked.method, asked.target) == ("PUT", "/agent/runs/run_1/files/data/%C3%A4.csv")
     assert asked.json == {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert (sent.method, sent.target, sent.body) == ("PUT", "/key?sig=1", content)
-    assert sent.headers["content-length"] == str(len(content))
+    assert sent.headers["content-length"] == size
     assert "transfer-encoding" not in sent.headers
     assert (sent.headers["x-amz-checksum-sha256"], sent.headers["content-type"]) == ("c2hh", "text/csv")
     assert TOKEN not in str(sent)

@@ -128,6 +128,18 @@ def test_a_poll_returns_the_stored_events(invoke: Invoke, monkeypatch: pytest.Mo
     assert call(invoke, "GET", f"{path}?after=1")["statusCode"] == 204
 
 
+def test_a_request_that_waits_for_a_run_leaves_no_task_and_no_subscription(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RedisRest, "subscribe", closing_slowly)
+    run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])
+    path = f"/agent/runs/{run['run_id']}?wait=1"
+    answer = call(invoke, "GET", path)
+    assert (answer["statusCode"], json.loads(answer["body"])["status"]) == (200, "queued")
+    call(invoke, "POST", f"/agent/runs/{run['run_id']}/cancel")
+    assert json.loads(call(invoke, "GET", path)["body"])["status"] == "cancelled"
+
+
 def test_a_poll_that_ends_before_redis_replies_leaves_no_request_open(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

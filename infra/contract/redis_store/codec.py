@@ -6,8 +6,7 @@ from typing import Any
 import msgspec
 
 from infra.contract import journal
-from infra.contract.files import FIELD_PREFIX as FILE_PREFIX
-from infra.contract.files import FileEntry, Input, Inputs
+from infra.contract.files import FILE_PREFIX, FileEntry, Input, Inputs
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply

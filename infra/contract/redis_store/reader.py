@@ -7,7 +7,7 @@ import msgspec
 
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
-from infra.contract.files import FileEntry, Inputs
+from infra.contract.files import FILE_PREFIX, FileEntry, Inputs
 from infra.contract.keys import Keys
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
@@ -56,11 +56,11 @@ class RunReader:
 
     async def files(self, run_id: str) -> dict[str, FileEntry]:
         """Return the files of a run by path; none if there is no such run."""
-        return codec.decode_files(await self._matching(run_id, codec.FILE_PREFIX))
+        return codec.decode_files(await self._matching(run_id, FILE_PREFIX))
 
     async def file(self, run_id: str, path: str) -> FileEntry:
         """Return one file of a run. Raises FileMissing."""
-        text = await self._redis.command("HGET", self.keys.run(run_id), f"{codec.FILE_PREFIX}{path}")
+        text = await self._redis.command("HGET", self.keys.run(run_id), f"{FILE_PREFIX}{path}")
         if text is None:
             raise FileMissing(f"there is no file '{path}'")
         return codec.decode_file(str(text))

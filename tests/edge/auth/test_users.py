@@ -103,7 +103,7 @@ async def test_a_run_of_another_user_looks_like_a_missing_run(
     for action in ("start", "stop", "retry"):
         answer = await bob.post("/agent/execute", json={"action": action, "run_id": theirs})
         assert answer.status_code == 404
-    assert (await bob.get("/agent/runs")).json() == {"runs": [], "next_cursor": None}
+    assert (await bob.get("/agent/runs")).json() == {"runs": [], "next_cursor": None, "complete": True}
     assert await worker.redis.command("HGETALL", f"run:{theirs}") == before
     assert files.deleted == []
 

@@ -224,7 +224,8 @@ async def test_three_of_ten_thousand_runs_are_found_while_runs_change_state(
         end"""
     await worker.redis.command("EVAL", copied, 1, f"run:{ids[0]}")
     await worker.redis.command("ZADD", "user:ada:runs", 1, ids[0], 1_700_000_000_900, ids[1], 1_900_000_000_000, ids[2])
-    every, cursor, answers = list[str](), "", 0
+    every, answers = list[str](), 0
+    cursor: str | None = ""
     while cursor is not None:
         params = {"limit": "100", **({"cursor": cursor} if cursor else {})}
         page = (await ada.get("/agent/runs", params=params)).json()

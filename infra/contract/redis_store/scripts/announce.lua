@@ -5,7 +5,7 @@
 -- or the number and the bytes of the inputs that the run would have. SAME if an input with this path and this content was
 -- announced before: the stored one, with its object key, stays.
 
-local found = redis.call('HMGET', run, 'status', 'condemned', 'inputs')
+local found = redis.call('HMGET', run, 'status', 'condemned', 'inputs', 'inputs_version')
 local status = found[1]
 if not status or found[2] then return { 'GONE' } end
 if status ~= 'created' then return { 'REFUSED', status } end
@@ -26,6 +26,5 @@ for other, each in pairs(inputs) do
   files, bytes = files + 1, bytes + each.entry.size_bytes
 end
 if files > max_files or bytes > max_bytes then return { 'REFUSED', status, int(files), int(bytes) } end
-redis.call('HSET', run, 'inputs', cjson.encode(inputs))
-redis.call('HINCRBY', run, 'inputs_version', 1)
+redis.call('HSET', run, 'inputs', cjson.encode(inputs), 'inputs_version', int((tonumber(found[4]) or 0) + 1))
 return { 'OK', status, cjson.encode(wanted) }
