@@ -46,7 +46,7 @@ def for_each_run(run_ids: Sequence[str], act: Callable[[str], str], options: Bul
     if not run_ids:
         note(f"no run to {options.verb}")
         return
-    # In a script nobody could answer.
+    # A script cannot answer.
     asks = options.asks and not options.yes and sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not typer.confirm(f"{options.verb} {count}?", err=True):
         note("nothing was changed")

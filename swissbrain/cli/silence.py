@@ -135,7 +135,7 @@ def _ticking(items: Iterator[T]) -> Generator[T | None, None, None]:
         except BaseException as exc:  # noqa: BLE001 - raised again in the thread that iterates
             arrived.put(exc)
 
-    # A daemon: after Ctrl-C nobody waits for a connection on which nothing comes.
+    # A daemon, because it may wait for a silent connection when Ctrl-C ends the command.
     threading.Thread(target=pump, daemon=True).start()
     while True:
         try:

@@ -136,7 +136,7 @@ def _exit_code(run_id: str, ended: Mapping[str, Any], outcome: Mapping[str, Any]
     if outcome.get("status") == "succeeded":
         return 0
     error = outcome.get("error") or {}
-    if error.get("code") == "exit_code":  # of a worker that does not tell which
+    if error.get("code") == "exit_code":  # of a worker that does not log the code
         return FAILED
     note(f"run {run_id} {outcome.get('status', 'ended')}" + (f": {error['message']}" if error.get("message") else ""))
     return TIMED_OUT if error.get("code") == "timeout" else NO_EXIT_CODE
