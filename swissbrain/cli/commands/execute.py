@@ -14,6 +14,7 @@ import typer
 
 from swissbrain import Client, shell
 from swissbrain.cli.access import connect
+from swissbrain.cli.explanations import explain
 from swissbrain.cli.inputs import InputError, input_files, send_files
 from swissbrain.cli.options import InputFiles
 from swissbrain.cli.output import FAILED, note
@@ -77,6 +78,9 @@ def execute(
             if isinstance(exc, OSError):  # the receiver of the output has gone
                 raise
             raise typer.Exit(128 + (exc.number if isinstance(exc, Stopped) else signal.SIGINT)) from None
+        except ClientError as exc:
+            note(f"run {run.run_id} may go on: {explain(exc)}")
+            raise typer.Exit(NO_EXIT_CODE) from None
     raise typer.Exit(code)
 
 
