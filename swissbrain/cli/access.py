@@ -1,4 +1,4 @@
-"""API and token of a command: those of the option `--profile`, or those that the client finds."""
+"""API and token of a command: of the option `--profile`, or as the client finds them."""
 
 import hashlib
 from collections.abc import Callable
@@ -23,5 +23,5 @@ def connect(notify: Callable[[str], None], **options: float) -> Client:
 
 
 def fingerprint(token: str) -> str:
-    """Return the first digits of a token's SHA-256, which tell tokens apart without revealing them."""
+    """Return the first digits of a token's SHA-256, which identify the token without revealing it."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:FINGERPRINT_CHARS]

@@ -2,14 +2,14 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TypeAlias
 
 import typer
 
-from swissbrain.cli.errors import CommandError
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.output import USAGE, note
 from swissbrain.cli.progress import MIN_ITEMS, progress
@@ -19,6 +19,10 @@ from swissbrain.errors import ApiError, ClientError
 THREADS = 8
 SKIPPED = {HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT}
 """Refusals that concern one run alone; others, such as 403, would be the same for every run."""
+
+
+Outcome: TypeAlias = str | ClientError | None
+"""Line to print; why the run was not changed, or may not have been; None if it was not tried."""
 
 
 @dataclass(frozen=True)
@@ -46,42 +50,48 @@ def for_each_run(run_ids: Sequence[str], act: Callable[[str], str], options: Bul
     if not run_ids:
         note(f"no run to {options.verb}")
         return
-    # In a script nobody could answer.
+    # A script cannot answer.
     asks = options.asks and not options.yes and sys.stdin.isatty() and sys.stderr.isatty()
     if asks and not typer.confirm(f"{options.verb} {count}?", err=True):
         note("nothing was changed")
         raise typer.Exit(USAGE)
-    reports = _act_on_all(run_ids, act, options.verb)
-    if len(run_ids) == 1 and reports:
-        raise reports[0][1] or CommandError(f"{run_ids[0]}: not done")
+    reports: list[tuple[str, ClientError | None]] = []
+    interrupted = threading.Event()
+    _act_on_all(_outcomes(run_ids, act, interrupted), len(run_ids), options.verb, reports)
+    if len(run_ids) == 1 and reports and reports[0][1]:
+        raise reports[0][1]
     for run_id, error in reports:
         note(f"{run_id}: {explain(error) if error else 'not done'}")
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     if reports:
         raise typer.Exit(USAGE)
 
 
-def _act_on_all(run_ids: Sequence[str], act: Callable[[str], str], verb: str) -> list[tuple[str, ClientError | None]]:
-    """Act on the runs. Return those that were not changed, or may not have been, with the reason; None: not tried."""
-    reports: list[tuple[str, ClientError | None]] = []
+def _act_on_all(
+    outcomes: Iterable[tuple[str, Outcome]], total: int, verb: str, reports: list[tuple[str, ClientError | None]]
+) -> None:
+    """Print what was done, and collect the runs that were not changed, or may not have been, with the reason."""
     # One terminal cannot show both a bar and a line for each run.
-    is_counted = len(run_ids) >= MIN_ITEMS and sys.stdout.isatty() and sys.stderr.isatty()
-    with progress(verb, len(run_ids)) as advance:
-        for run_id, outcome in _outcomes(run_ids, act):
+    is_counted = total >= MIN_ITEMS and sys.stdout.isatty() and sys.stderr.isatty()
+    with progress(verb, total) as advance:
+        for run_id, outcome in outcomes:
             advance(1)
             if not isinstance(outcome, str):
                 reports.append((run_id, outcome))
             elif not is_counted:
                 typer.echo(plain(outcome))
     if is_counted:
-        typer.echo(f"{verb}: {len(run_ids) - len(reports)} of {len(run_ids)} runs")
-    return reports
+        typer.echo(f"{verb}: {total - len(reports)} of {total} runs")
 
 
-def _outcomes(run_ids: Sequence[str], act: Callable[[str], str]) -> Iterator[tuple[str, str | ClientError | None]]:
-    """Yield for each run, in order, what was printed, why nothing was done, or None if it was not tried."""
+def _outcomes(
+    run_ids: Sequence[str], act: Callable[[str], str], interrupted: threading.Event
+) -> Iterator[tuple[str, Outcome]]:
+    """Yield the outcome of each run, in order. After Ctrl-C, which sets `interrupted`, no further run is begun."""
     stop = threading.Event()
 
-    def act_once(run_id: str) -> str | ClientError | None:
+    def act_once(run_id: str) -> Outcome:
         if stop.is_set():
             return None
         try:
@@ -92,8 +102,16 @@ def _outcomes(run_ids: Sequence[str], act: Callable[[str], str]) -> Iterator[tup
             return exc
 
     pool = ThreadPoolExecutor(THREADS if len(run_ids) > THREADS else 1)
+    futures = [pool.submit(act_once, run_id) for run_id in run_ids]
     try:
-        yield from zip(run_ids, pool.map(act_once, run_ids), strict=True)
+        for run_id, future in zip(run_ids, futures, strict=True):
+            try:
+                outcome = future.result()
+            except KeyboardInterrupt:
+                interrupted.set()
+                stop.set()
+                outcome = future.result()  # of a request that is under way
+            yield run_id, outcome
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)

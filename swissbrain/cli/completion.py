@@ -3,8 +3,9 @@
 import threading
 from itertools import islice
 
-from swissbrain.cli.access import connect
-from swissbrain.cli.errors import CommandError
+import typer
+
+from swissbrain.cli.access import connect, profile
 from swissbrain.cli.terminal import plain
 from swissbrain.errors import ClientError
 from swissbrain.models import RunSummary
@@ -15,15 +16,21 @@ PATIENCE_S = 2.0
 STATUSES = ("created", "queued", "running", "waiting", "succeeded", "failed", "cancelled")
 
 
-def run_ids(incomplete: str) -> list[tuple[str, str]]:
+def run_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Return the ids of the latest runs that begin so, each with its status and title."""
     found: list[tuple[str, str]] = []
+    # While a line is completed, the options before the command are parsed, but the command does not run.
+    profile.set(context.find_root().params.get("profile_name"))
+    try:
+        client = connect(lambda _: None, timeout_s=PATIENCE_S)
+    except ClientError:
+        return found
 
     def ask() -> None:
         try:
-            with connect(lambda _: None, timeout_s=PATIENCE_S) as client:
+            with client:
                 found.extend(_shown(run) for run in islice(client.runs(), RUNS) if run.run_id.startswith(incomplete))
-        except (ClientError, CommandError, OSError):
+        except (ClientError, OSError):
             return
 
     # A daemon: it does not keep the process alive while an API that does not answer is tried again.

@@ -53,7 +53,7 @@ def save_files(
     """Save the files in the folder under their paths, each completely or not at all.
 
     Yield for each file, in order, whether it was fetched, or why it could not be saved. A file that is there with the
-    size and the time of the run's file is not fetched again, so that an interrupted download goes on.
+    size and the time of the run's file is not fetched again, so that an interrupted download is continued.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root = folder.resolve()
@@ -85,7 +85,7 @@ def _target(root: Path, path: str) -> Path:
     parts = path.split("/")
     target = root.joinpath(*parts)
     unsafe = any(part in {"", ".", ".."} or os.sep in part or (os.altsep and os.altsep in part) for part in parts)
-    # The folder may hold links that somebody else has made.
+    # A link in the folder may lead out of it.
     if unsafe or not target.parent.resolve().is_relative_to(root) or target.is_symlink():
         raise CommandError("its path leads out of the folder")
     return target

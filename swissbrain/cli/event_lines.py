@@ -47,7 +47,7 @@ class EventLines:
 
     @property
     def is_line_open(self) -> bool:
-        """Whether the last line printed may still be continued."""
+        """True if the last line printed may still be continued."""
         return self._open_text is not None
 
     def show(self, item: Event | Gap) -> None:
@@ -186,7 +186,7 @@ def _tool_started(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _tool_output(_: Event, data: Mapping[str, Any]) -> Text:
-    # Told apart without colours too: a log is also read in files and by people who do not see red.
+    # Marked by a word, because a file has no colours and not all people see red.
     bar = ("    err │ ", "red") if data.get("stream") == "stderr" else (f"{_INDENT}│ ", "dim")
     return Text.assemble(bar, (plain(data["text"]), _TEXT_STYLES["tool.output"]))
 

@@ -24,7 +24,7 @@ def input_files(texts: Sequence[str]) -> dict[str, Path]:
     """Return the local files by their paths in the workspace. Raises InputError.
 
     `data.csv` keeps its name, `data.csv=in/table.csv` gets another; a folder keeps its name, the content of `folder/`
-    goes to the top, and that of `folder=in` into `in`.
+    goes to the top, the content of `folder=in` into `in`.
     """
     found: dict[str, Path] = {}
     for text in texts:
@@ -80,7 +80,7 @@ def _in_folder(folder: Path, target: str) -> Iterator[tuple[str, Path]]:
 
 
 def send_files(client: Client, run: Run, files: Mapping[str, Path]) -> None:
-    """Upload the files of a created run. If that fails, the run is deleted, because nobody will start it."""
+    """Upload the files of a created run. If that fails, the run is deleted, because it will not be started."""
     try:
         with progress("sending", sum(local.stat().st_size for local in files.values()), is_bytes=True) as advance:
             for path, local in files.items():
@@ -93,7 +93,7 @@ def send_files(client: Client, run: Run, files: Mapping[str, Path]) -> None:
 
                 client.upload(run.run_id, path, local, on_bytes=on_bytes)
     except BaseException as exc:
-        # Somebody else may have started a run of the same idempotency key: then it is theirs.
+        # A command with the same idempotency key may have started the run: then it must stay.
         if not (isinstance(exc, ApiError) and exc.run_status not in {None, "created"}):
             with suppress(ClientError):
                 client.delete(run.run_id)

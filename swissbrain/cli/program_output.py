@@ -17,7 +17,7 @@ _OVERWRITE = b"\r\x1b[K"
 class StreamCopy:
     """One output stream of the program, copied to `to` while its lines arrive.
 
-    A log is text in lines. Where it cannot tell the bytes that were printed, a terminal gets the text; any other
+    A log is text in lines. Where it does not have the bytes that were printed, a terminal gets the text; any other
     receiver gets the rest in `finish`, from the complete output that the worker stores in that case.
     """
 

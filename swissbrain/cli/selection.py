@@ -44,7 +44,7 @@ class RunFilters:
 def select_runs(
     client: Client, run_ids: Sequence[str] | None, filters: RunFilters, statuses: Sequence[str]
 ) -> list[str]:
-    """Return the given ids, or those of the runs that the filters select. Raises BadParameter.
+    """Return the given ids, or the ids of the runs that the filters select. Raises BadParameter.
 
     The list is complete before anything is changed, because a change may move a run out of what the filters select.
     """

@@ -1,4 +1,4 @@
-"""Line that says why a followed run is silent, and for how long: on a terminal, drawn over and over, never in a log."""
+"""Line that says why a followed run is silent, and for how long. It is drawn on a terminal only."""
 
 import queue
 import threading
@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from swissbrain import Client
-from swissbrain.cli.terminal import duration, plain, truncate
+from swissbrain.cli.terminal import duration, plain
 from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap, Run
 
@@ -84,7 +85,7 @@ class Reason:
 
 def why_queued(run: Run, now_ms: float) -> str:
     """Return what a queued run waits for, or nothing if that is not known."""
-    waits = getattr(run, "queue", None)
+    waits = run.queue
     if run.status != "queued" or waits is None:
         return ""
     if waits.begins_ms is not None and waits.begins_ms > now_ms:
@@ -107,7 +108,9 @@ def with_reason(
     def draw(text: str) -> None:
         nonlocal drawn
         if text or drawn:
-            typer.echo(_ERASE + truncate(text, max(screen.width - 1, 1)), err=True, nl=False)
+            line = Text(" ".join(text.split()))
+            line.truncate(max(screen.width - 1, 1), overflow="ellipsis")
+            typer.echo(_ERASE + line.plain, err=True, nl=False)
         drawn = bool(text)
 
     with closing(_ticking(items)) as ticking:
@@ -135,7 +138,7 @@ def _ticking(items: Iterator[T]) -> Generator[T | None, None, None]:
         except BaseException as exc:  # noqa: BLE001 - raised again in the thread that iterates
             arrived.put(exc)
 
-    # A daemon: after Ctrl-C nobody waits for a connection on which nothing comes.
+    # A daemon, because it may wait for a silent connection when Ctrl-C ends the command.
     threading.Thread(target=pump, daemon=True).start()
     while True:
         try:

@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from swissbrain.access import URL
 from tests.client.conftest import Command
 from tests.client.scripted_server import TOKEN, ScriptedServer, Wire, ok, problem, reply, reset, state, summary
 from tests.support.terminal import on_terminal
+from tests.support.waiting import wait_until
 
 PAGE = {"runs": [summary("run_a"), summary("run_b")], "next_cursor": None}
 
@@ -144,3 +148,31 @@ def test_many_runs_have_a_bar_and_a_count_on_a_terminal(api: ScriptedServer, tmp
     assert result.code == 0
     assert "/40" in result.raw
     assert result.text.endswith("cancel: 40 of 40 runs\n")
+
+
+def test_ctrl_c_names_the_runs_that_were_not_reached(api: ScriptedServer, tmp_path: Path) -> None:
+    ids = [f"run_{number}" for number in range(60)]
+
+    def answer(wire: Wire) -> None:
+        time.sleep(0.1)
+        ok(state("cancelled"))(wire)
+
+    api.always = answer
+    with subprocess.Popen(
+        [sys.executable, "-m", "swissbrain", "cancel", *ids],
+        cwd=tmp_path,
+        env=environment(api),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        wait_until(lambda: len(api.requests) > 10, "some runs are cancelled")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    done = [line.split()[0] for line in out.splitlines()]
+    named = [line.split()[1].rstrip(":") for line in err.splitlines()]
+    assert process.returncode == 130
+    assert sorted([*done, *named]) == sorted(ids)
+    assert {target.split("/")[3] for target in api.targets} == set(done)
+    assert named

@@ -67,7 +67,7 @@ def test_each_command_of_the_page_works_at_80_columns(folder: Path, failed_run: 
     assert result.code == expected, result.text
     assert "Traceback" not in result.text
     # An id is never cut: wherever one begins, it is whole.
-    assert set(re.findall(r"run_\w+", result.text)) == set(RUN_ID.findall(result.text))
+    assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
 
 
 def test_the_page_has_an_example_of_every_command() -> None:
@@ -83,7 +83,7 @@ def test_tables_fit_every_terminal(folder: Path, failed_run: str, columns: int, 
     result = on_a_terminal(folder, f"swissbrain {words}".replace("RUN", failed_run), columns)
     assert result.code == 0
     assert all(len(text) <= columns for text in result.text.splitlines())
-    assert set(re.findall(r"run_\w+", result.text)) == set(RUN_ID.findall(result.text))
+    assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
     if words in {"runs", "show RUN"}:
         assert failed_run in result.text
 

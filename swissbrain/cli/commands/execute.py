@@ -14,6 +14,7 @@ import typer
 
 from swissbrain import Client, shell
 from swissbrain.cli.access import connect
+from swissbrain.cli.explanations import explain
 from swissbrain.cli.inputs import InputError, input_files, send_files
 from swissbrain.cli.options import InputFiles
 from swissbrain.cli.output import FAILED, note
@@ -77,6 +78,9 @@ def execute(
             if isinstance(exc, OSError):  # the receiver of the output has gone
                 raise
             raise typer.Exit(128 + (exc.number if isinstance(exc, Stopped) else signal.SIGINT)) from None
+        except ClientError as exc:
+            note(f"run {run.run_id} may go on: {explain(exc)}")
+            raise typer.Exit(NO_EXIT_CODE) from None
     raise typer.Exit(code)
 
 
@@ -136,7 +140,7 @@ def _exit_code(run_id: str, ended: Mapping[str, Any], outcome: Mapping[str, Any]
     if outcome.get("status") == "succeeded":
         return 0
     error = outcome.get("error") or {}
-    if error.get("code") == "exit_code":  # of a worker that does not tell which
+    if error.get("code") == "exit_code":  # of a worker that does not log the code
         return FAILED
     note(f"run {run_id} {outcome.get('status', 'ended')}" + (f": {error['message']}" if error.get("message") else ""))
     return TIMED_OUT if error.get("code") == "timeout" else NO_EXIT_CODE

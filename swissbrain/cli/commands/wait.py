@@ -37,7 +37,7 @@ def wait(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Wait until runs have ended, and print how. The runs go on after a timeout."""
+    """Wait until runs have ended, and print how. A timeout does not stop the runs."""
     codes = set()
     with connect(note) as client:
         for run_id, outcome in _outcomes(client, given_ids(run_ids), timeout_s):
@@ -75,7 +75,7 @@ def _outcomes(
     for run_id in run_ids:
         waiting.put(run_id)
     for _ in range(min(THREADS, len(run_ids))):
-        # Daemons: after Ctrl-C nobody waits for a request that the API holds back.
+        # Daemons, because the API may hold a request back for 20 s, and Ctrl-C must end the command before.
         threading.Thread(target=wait_for_some, daemon=True).start()
     for _ in run_ids:
         run_id, outcome = done.get()
