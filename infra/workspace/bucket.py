@@ -45,6 +45,8 @@ class Bucket:
         self._lock = Lock()
         self._cached_client: S3Client | None = None
         self._deletes_batches = True
+        # No user id begins with an underscore. Other processes check at the same time, each with its own object.
+        self._check_key = f"users/_check/{secrets.token_hex(8)}"
 
     def create(self) -> None:
         """Create the bucket if it is missing. Other processes may call this at the same time."""
@@ -63,13 +65,11 @@ class Bucket:
 
     def check(self) -> None:
         """Store, read and delete a small object. Raises FilesUnavailable if these credentials may not do so."""
-        # No user id begins with an underscore. The name is new for each call, because other workers check as well.
-        key = f"users/_check/{secrets.token_hex(8)}"
         with translated_errors(f"the bucket '{self._name}'", object_call=False):
             self._client.head_bucket(Bucket=self._name)
-            self._client.put_object(Bucket=self._name, Key=key, Body=b"check", ContentLength=5)
-            self._client.get_object(Bucket=self._name, Key=key)["Body"].read()
-            self._client.delete_object(Bucket=self._name, Key=key)
+            self._client.put_object(Bucket=self._name, Key=self._check_key, Body=b"check", ContentLength=5)
+            self._client.get_object(Bucket=self._name, Key=self._check_key)["Body"].read()
+            self._client.delete_object(Bucket=self._name, Key=self._check_key)
 
     def get(self, key: str, max_bytes: int | None) -> bytes:
         """Return the object's bytes, at most the first `max_bytes`; never fewer because a response was truncated."""

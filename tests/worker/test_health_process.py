@@ -14,11 +14,9 @@ import pytest
 
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
-from infra.settings import RedisTcpSettings, S3Settings
-from infra.workspace import Workspaces
+from infra.settings import RedisTcpSettings
 from tests.chaos.processes import Process
 from tests.support.redis import OwnValkey, accepts, free_port
-from tests.support.s3 import variables_of
 from tests.support.waiting import until, wait_until
 from tests.worker.quick import HANG
 from tests.worker.rig import Rig
@@ -26,14 +24,8 @@ from tests.worker.rig import Rig
 LIMIT_S = 300
 """The limit that docs/configuration.md states."""
 GENEROUS_S = 60.0
+pytestmark = pytest.mark.usefixtures("object_store")
 QUICK = "tests.worker.quick"
-
-
-@pytest.fixture(autouse=True)
-def _object_store(s3: S3Settings, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the worker use a bucket: it claims nothing without one."""
-    for name, value in variables_of(s3).items():
-        monkeypatch.setenv(name, value)
 
 
 class Watched:
