@@ -8,10 +8,10 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx
 
-from infra.redis_rest.transport import MAX_IDLE_S, Response, Transport
+from infra.redis_rest.transport import MAX_IDLE_S, RestResponse, RestTransport
 
 
-class AiohttpTransport(Transport):
+class AiohttpTransport(RestTransport):
     """Implements the transport over aiohttp. Connections in use are not limited."""
 
     errors = (aiohttp.ClientError,)
@@ -24,7 +24,7 @@ class AiohttpTransport(Transport):
     @asynccontextmanager
     async def exchange(
         self, url: str, headers: Mapping[str, str], body: bytes, silence_s: float | None = None
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncIterator[RestResponse]:
         """Send a POST."""
         async with self._open().post(
             url,
@@ -35,7 +35,7 @@ class AiohttpTransport(Transport):
             proxy=self._proxy,
             timeout=aiohttp.ClientTimeout(sock_read=silence_s),
         ) as response:
-            yield Response(response.status, response.headers, response.content.iter_any())
+            yield RestResponse(response.status, response.headers, response.content.iter_any())
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from infra.redis_rest.transport import Response, Transport
+from infra.redis_rest.transport import RestResponse, RestTransport
 
 
-class HttpxTransport(Transport):
+class HttpxTransport(RestTransport):
     """Implements the transport over the SDK's own client, because each one needs 30 ms to load certificates."""
 
     errors = (httpx.HTTPError, httpx.InvalidURL)
@@ -19,11 +19,11 @@ class HttpxTransport(Transport):
     @asynccontextmanager
     async def exchange(
         self, url: str, headers: Mapping[str, str], body: bytes, silence_s: float | None = None
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncIterator[RestResponse]:
         """Send a POST."""
         timeout = httpx.Timeout(None, read=silence_s)
         async with self._client.stream("POST", url, headers=headers, content=body, timeout=timeout) as response:
-            yield Response(response.status_code, response.headers, response.aiter_bytes())
+            yield RestResponse(response.status_code, response.headers, response.aiter_bytes())
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -21,7 +21,7 @@ MAX_SILENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Response:
+class RestResponse:
     """Status and headers of an answer, and its body as it comes."""
 
     status: int
@@ -57,7 +57,7 @@ class Answer:
         return document
 
 
-class Transport(ABC):
+class RestTransport(ABC):
     """Stands in for the SDK's `httpx.AsyncClient`, and streams subscriptions. Has no deadline: the caller sets one.
 
     Nothing is sent twice, and redirects are not followed. A cancelled request closes its connection. Methods raise
@@ -71,7 +71,7 @@ class Transport(ABC):
     @abstractmethod
     def exchange(
         self, url: str, headers: Mapping[str, str], body: bytes, silence_s: float | None = None
-    ) -> AbstractAsyncContextManager[Response]:
+    ) -> AbstractAsyncContextManager[RestResponse]:
         """Send a POST; the answer must have no pause longer than `silence_s`. Leaving closes an unread answer."""
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Transport(ABC):
                     raise StoreUnavailable(f"no event stream from Redis: status {response.status}")
                 yield self._parts(response)
 
-    async def _parts(self, response: Response) -> AsyncIterator[bytes]:
+    async def _parts(self, response: RestResponse) -> AsyncIterator[bytes]:
         with self._translated_errors():
             async for part in response.parts:
                 yield part
@@ -116,7 +116,7 @@ class Transport(ABC):
             raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None
 
 
-def _raise_for_status(response: Response) -> None:
+def _raise_for_status(response: RestResponse) -> None:
     if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise StoreUnavailable(f"no reply from Redis: status {response.status}")
     if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
