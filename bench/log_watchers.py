@@ -74,7 +74,7 @@ async def _follow(url: str, request: str, watch: Watch, connected: asyncio.Event
     parts, ended = urlsplit(url), asyncio.Event()
     loop = asyncio.get_running_loop()
     watcher = _Watcher(request.encode(), watch, connected, ended, first, end)
-    transport, _ = await loop.create_connection(lambda: watcher, parts.hostname, parts.port)
+    transport, _ = await loop.create_connection(lambda: watcher, parts.hostname or "", parts.port or 0)
     try:
         await ended.wait()
     finally:
