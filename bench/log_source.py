@@ -25,6 +25,7 @@ from infra.settings import Env, RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
 from worker.run.archiver import Archiver
 from worker.run.emitter import LogEmitter, new_event
+from worker.settings import WorkerSettings
 
 LEASE_MS = 3_600_000
 TICK_S = 0.002
@@ -63,12 +64,13 @@ async def call_at_rate(rate: float, seconds: float, emit: Callable[[int], Awaita
 async def log_run(redis: RedisTcp, run_id: str, rate: float, seconds: float) -> None:
     """Log into a run through the worker's emitter and archiver."""
     workspaces = Workspaces(S3Settings.from_env(Env(os.environ)))
+    window_s = WorkerSettings.from_env(Env(os.environ)).log_window_s
     store = TimedStore(redis)
     claims = (await store.claim("bench", 100, lease_ms=LEASE_MS)).claims
     claim = next(claim for claim in claims if claim.run.id == run_id)
     store.seq = claim.run.seq
     lease, archiver = Lease(run_id, claim.run.fence), Archiver(store, workspaces.logs, claim)
-    emitter = LogEmitter(store, lease, lambda _: None, archiver)
+    emitter = LogEmitter(store, lease, lambda _: None, archiver, window_s)
     await wait_for_start()
     made = await call_at_rate(
         rate, seconds, lambda number: emitter.emit(ToolOutput(stream="stdout", text=line(number)), step=0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,12 +20,12 @@ from infra.contract.errors import (
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.journal import StepRecord, call_name, step_key
 from infra.contract.log import NewEvent
-from infra.contract.runs import PlanStep, RunError
+from infra.contract.runs import MAX_UNABLE, PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.run.context import CallInterrupted, RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import Drained, StepFailed
-from worker.toolkit.base import Tool, ToolFailed
+from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
 _CODES: dict[type[ContractError], str] = {
     ExecutorUnavailable: "executor_unavailable",
@@ -46,7 +46,7 @@ class PlanWalker:
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         """Execute the steps that the journal does not hold yet; return the number of steps and the last result.
 
-        Raises StepFailed, Drained, FilesUnavailable, HostExhausted, LeaseLost.
+        Raises StepFailed, Drained, FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost.
         """
         plan = context.run.spec.plan
         if plan is None:
@@ -92,13 +92,16 @@ class PlanWalker:
                 result = await self._call(context, index, step)
         except (ToolFailed, ContractError) as exc:
             code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
+            # Another worker may have what this one lacks.
+            if isinstance(exc, ExecutorUnavailable) and context.unable < MAX_UNABLE:
+                raise
             # Transient failures and a lost lease are not failures of the step: the runner handles them.
             if code is None:
                 raise
             error = RunError(code=code, message=str(exc), step=index)
             partial = exc.result if isinstance(exc, ToolFailed) else None
             # The files that a failed call wrote are kept, so that its user can look at them.
-            context.commit(*_failed(index, step.tool, duration_ms(), error, partial.kept if partial else ()))
+            context.commit(*_failed(index, step.tool, duration_ms(), error, partial))
             raise StepFailed(error) from exc
         return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
 
@@ -121,26 +124,38 @@ async def _step_timeout(timeout_s: float | None) -> AsyncIterator[None]:
         # A TimeoutError of the tool itself, or of the run's deadline, is not the timeout of the step.
         if not deadline.expired():
             raise
-        raise ToolFailed("timeout", f"the step took longer than its timeout of {timeout_s:g} s") from None
+        raise ToolFailed(
+            "timeout", f"the step took longer than its timeout of {timeout_s:g} s (`timeout_s` of the step)"
+        ) from None
 
 
 def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:
     """Return the events of a step's success."""
-    duration_ms, kept = record.duration_ms, record.result.get("kept", UNSET)
+    finished = ToolFinished(
+        tool=record.tool,
+        status="succeeded",
+        duration_ms=record.duration_ms,
+        kept=record.result.get("kept", UNSET),
+        exit_code=record.result.get("exit_code", UNSET),
+    )
     return [
-        new_event(ToolFinished(tool=record.tool, status="succeeded", duration_ms=duration_ms, kept=kept), index),
-        new_event(StepFinished(status="succeeded", duration_ms=duration_ms), index),
+        new_event(finished, index),
+        new_event(StepFinished(status="succeeded", duration_ms=record.duration_ms), index),
     ]
 
 
-def _failed(index: int, tool: str, duration_ms: int, error: RunError, kept: Sequence[str] = ()) -> list[NewEvent]:
+def _failed(
+    index: int, tool: str, duration_ms: int, error: RunError, partial: ToolResult | None = None
+) -> list[NewEvent]:
     """Return the events of a step's failure."""
+    exit_code = getattr(partial, "exit_code", None)
     finished = ToolFinished(
         tool=tool,
         status="failed",
         duration_ms=duration_ms,
         code=error.code,
         message=error.message,
-        kept=list(kept) or UNSET,
+        kept=(partial.kept if partial else ()) or UNSET,
+        exit_code=UNSET if exit_code is None else exit_code,
     )
     return [new_event(finished, index), new_event(StepFinished(status="failed", duration_ms=duration_ms), index)]

@@ -47,6 +47,8 @@ def split(data: Truncated | Splittable) -> list[dict[str, Any]]:
         return [_Truncator(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)]
     name = data.SPLIT_FIELD
     value = built.pop(name)
+    for field in data.position(0):
+        del built[field]
     if isinstance(value, list):
         value = [_Truncator(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(item) for item in value]
     beside = _Truncator(data.MAX_TEXT_CHARS, _SIDE_BYTES).fields(built)

@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from infra.contract.files import DirectoryFiles, FileChanges
 
 Interpreter: TypeAlias = Literal["sh", "bash", "python", "node"]
 OutputStream: TypeAlias = Literal["stdout", "stderr"]
+LineEnd: TypeAlias = Literal["\n", "\r\n", "", "\r"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,24 @@ class Execution:
     changes: FileChanges
 
 
-OnLine: TypeAlias = Callable[[OutputStream, str, bool], Awaitable[None]]
-"""Callback for each line of output (without its end) as it appears. A long line comes in parts; the last argument says
-whether the line continues. It is awaited, so that a slow log slows the program down instead of losing lines."""
+class LinePart(NamedTuple):
+    """Line of output without its end, or a part of it.
+
+    `more`: the next part continues the line. `replaces`: the line replaces the previous one of the same stream, which
+    the program has overwritten. `end`: the end of the line: a line feed, CR LF, nothing at the end of the
+    output, or a carriage return where the program has overwritten the line, so that parts of its output are left out.
+    """
+
+    text: str
+    more: bool = False
+    replaces: bool = False
+    end: LineEnd = "\n"
+
+
+OnLine: TypeAlias = Callable[[OutputStream, LinePart], Awaitable[bool]]
+"""Callback for each line of output as it appears; a long line, and one that is slow to end, comes in parts. It is
+awaited, so that a slow log slows the program down instead of losing lines. It returns False if it needs no further
+lines of this stream."""
 
 
 class Executor(Protocol):

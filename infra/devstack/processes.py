@@ -16,6 +16,9 @@ from infra.gateway.acl import ACL_RULES
 GRACE_S = 5
 """Time that a stopping worker gives its runs to reach a step boundary. Other runs continue at the next start."""
 
+LOG_WINDOW_MS = "10"
+"""Window of the workers' log events. The commands of the stack's own Redis are not billed, so logs can be quicker."""
+
 REDIS_MEMORY = "1gb"
 
 GATEWAY_USER = "gateway"
@@ -134,6 +137,7 @@ def worker(config: StackConfig, base: Mapping[str, str], number: int, *, unsafe:
         WORKER_NAME=name,
         WORKER_ROOT=str(config.data_dir.work / name),
         WORKER_GRACE_S=str(GRACE_S),
+        WORKER_LOG_WINDOW_MS=base.get("WORKER_LOG_WINDOW_MS", LOG_WINDOW_MS),
         **config.s3_variables,
     )
 

@@ -1,11 +1,13 @@
 """The command `swissbrain`.
 
 Exit codes: 0 done, or the run succeeded; 1 the run failed; 2 bad input, a refusal, or an unreachable API, with one
-line on stderr; 3 the run was cancelled; 130 interrupted.
+line on stderr; 3 the run was cancelled; 4 it has not ended; 130 interrupted. `exec` exits with the code of the program.
 """
 
+import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Annotated
@@ -13,46 +15,60 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from swissbrain.cli.commands import create, files, logs, queue, runs, transitions
+from swissbrain.cli.access import profile
+from swissbrain.cli.commands import create, execute, files, keys, logs, queue, runs, steps, transitions, wait
 from swissbrain.cli.errors import CommandError
+from swissbrain.cli.explanations import explain
 from swissbrain.cli.output import USAGE, note
+from swissbrain.cli.program_steps import OrderedCommand
 from swissbrain.cli.server_commands import CommandGroup
 from swissbrain.errors import ClientError
 
 INTERRUPTED = 128 + signal.SIGINT
-COMMANDS = (
-    create.run,
-    logs.logs,
-    runs.runs,
-    runs.show,
-    files.files,
-    transitions.start,
-    transitions.cancel,
-    transitions.retry,
-    create.fork,
-    transitions.delete,
-    queue.queue,
-)
-"""Commands in the order of the help; the name of a function is the name of its command."""
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "run": create.run,
+    "exec": execute.execute,
+    "wait": wait.wait,
+    "logs": logs.logs,
+    "runs": runs.runs,
+    "show": runs.show,
+    "steps": steps.steps,
+    "files": files.files,
+    "start": transitions.start,
+    "resume": transitions.resume,
+    "cancel": transitions.cancel,
+    "retry": transitions.retry,
+    "fork": create.fork,
+    "delete": transitions.delete,
+    "queue": queue.queue,
+}
+"""Commands in the order of the help, by name."""
 
 app = typer.Typer(
     cls=CommandGroup,
     help="Run AI agents, watch them, and keep what they make.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in COMMANDS:
-    app.command()(command)
+for name, command in COMMANDS.items():
+    # After the program of `exec`, every word is its argument, also one that looks like an option.
+    settings = {"allow_interspersed_args": name != "exec"}
+    app.command(name, cls=OrderedCommand, context_settings=settings)(command)
+app.add_typer(keys.key, name="key")
 
 
 @app.callback(invoke_without_command=True)
 def main_options(
     context: typer.Context,
     show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    profile_name: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME", help="Use the API and token of .swissbrain/NAME.env, here or above."),
+    ] = None,
 ) -> None:
     """Run AI agents, watch them, and keep what they make."""
+    profile.set(profile_name)
     if show_version:
         typer.echo(f"swissbrain {version('swissbrain')}")
         raise typer.Exit
@@ -65,16 +81,30 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except TyperException as exc:
         if message := exc.format_message():
             note(message)
         code = USAGE
-    except (ClientError, CommandError) as exc:
+    except ClientError as exc:
+        note(explain(exc))
+        code = USAGE
+    except CommandError as exc:
         note(str(exc))
         code = USAGE
     except OSError as exc:
         note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE
+        _discard_output()
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _discard_output() -> None:
+    """Discard output that standard output still buffers, if it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter flushes once more at its end, and would report the failure in a second line.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,40 +1,27 @@
-"""Address of the API and token of the user: from the environment, or from the dev stack of the current folder."""
+"""API and token of a command: of the option `--profile`, or as the client finds them."""
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import hashlib
+from collections.abc import Callable
+from contextvars import ContextVar
 
 from swissbrain import Client
-from swissbrain.cli.errors import CommandError
+from swissbrain.access import Access, find_access
 
-URL, TOKEN = "SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN"
-DEV_ENV = Path(".swissbrain") / "dev.env"
+FINGERPRINT_CHARS = 12
 
-
-class AccessError(CommandError):
-    """Missing address of the API or missing token."""
-
-
-def connect(notify: Callable[[str], None]) -> Client:
-    """Return a client for the API that the environment names, else for the dev stack of the current folder.
-
-    Raises AccessError.
-    """
-    variables: Mapping[str, str] = os.environ
-    # Both values come from one source: a token must not be sent to an API that it does not belong to.
-    if not variables.get(URL):
-        variables = _dev_env()
-    missing = [name for name in (URL, TOKEN) if not variables.get(name)]
-    if missing:
-        raise AccessError(f"{missing[0]} is not set")
-    return Client(variables[URL], variables[TOKEN], notify=notify)
+profile: ContextVar[str | None] = ContextVar("profile", default=None)
+"""Name given with the option `--profile`."""
+used: ContextVar[Access | None] = ContextVar("used", default=None)
+"""Access of the current command, for errors to name."""
 
 
-def _dev_env() -> dict[str, str]:
-    try:
-        lines = DEV_ENV.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise AccessError(
-            f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder"
-        ) from None
-    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+def connect(notify: Callable[[str], None], **options: float) -> Client:
+    """Return a client with the `options` of Client. Raises ClientError."""
+    found = find_access(profile.get())
+    used.set(found)
+    return Client(found.url, found.token, notify=notify, **options)
+
+
+def fingerprint(token: str) -> str:
+    """Return the first digits of a token's SHA-256, which identify the token without revealing it."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()[:FINGERPRINT_CHARS]

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.control import Control
 from rich.filesize import decimal
+from rich.segment import ControlType
 from rich.text import Text
 
-from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, truncate
+from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, timestamp, truncate
 from swissbrain.models import Event, Gap
 
 MAX_ARGS_CHARS = 100
 MAX_UNKNOWN_CHARS = 1000
 """Limit for events of an unknown type, or with unexpected fields."""
 _INDENT = "        "
-_TIME_WIDTH = 12
 
 
 class EventLines:
@@ -22,12 +24,19 @@ class EventLines:
 
     The parts of a long text, and the deltas of a model's reply, continue the line of the first part, as long as no
     other event comes between. A reply that was shown delta by delta is not shown again as a message. The success of a
-    tool is not shown, because the end of its step shows it. An event with unexpected fields is shown raw.
+    tool is not shown, because the end of its step shows it. An event with unexpected fields is shown raw. A line that
+    replaces the one before it is drawn in its place on a terminal, and below it anywhere else.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, timestamps: bool = False) -> None:
+        """`timestamps`: show date and time zone beside the time of day."""
         self._console = console
+        self._time = timestamp if timestamps else clock
+        self._indent = len(self._time(0)) + 2
+        self._redraws = console.is_terminal and not console.is_dumb_terminal
         self._open_text: tuple[object, ...] | None = None
+        self._last_text: tuple[object, ...] | None = None
+        self._last_line = ""
         self._deltas = ""
 
     def __enter__(self) -> Self:
@@ -36,18 +45,25 @@ class EventLines:
     def __exit__(self, *_: object) -> None:
         self._end_line()
 
+    @property
+    def is_line_open(self) -> bool:
+        """True if the last line printed may still be continued."""
+        return self._open_text is not None
+
     def show(self, item: Event | Gap) -> None:
         """Print an event or a gap."""
         if isinstance(item, Gap):
             self._end_line()
-            missing = f"{'':{_TIME_WIDTH}}  events {item.first} to {item.last} are no longer kept"
+            self._last_text = None
+            missing = f"{'':{self._indent}}events {item.first} to {item.last} are no longer kept"
             self._console.print(Text(missing, "yellow"), soft_wrap=True)
         elif item.type in _TEXT_STYLES and isinstance(item.data.get("text"), str):
             self._show_text(item, item.data["text"])
         else:
             self._end_line()
             if item.type != "tool.finished" or item.data.get("status") != "succeeded":
-                self._print(_format(item))
+                self._last_text = None
+                self._print(self._format(item))
 
     def _show_text(self, item: Event, text: str) -> None:
         more = item.data.get("more") is True
@@ -59,9 +75,14 @@ class EventLines:
             return
         text_id = (item.type, item.step, item.data.get("stream"))
         line = Text(plain(text), _TEXT_STYLES[item.type])
-        if self._open_text != text_id:
+        replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
+        if replaces or self._open_text != text_id:
             self._end_line()
-            line = _format(item)
+            line = self._format(item)
+            if replaces and self._last_text == text_id:
+                self._erase_line()
+            self._last_text, self._last_line = text_id, ""
+        self._last_line += line.plain
         more = more or item.type == "model.delta"
         self._print(line, end="" if more else "\n")
         self._open_text = text_id if more else None
@@ -71,14 +92,25 @@ class EventLines:
         """Return True if the open line shows this text already, as deltas."""
         return self._open_text == ("model.delta", message.step, None) and bool(text) and self._deltas.startswith(text)
 
+    def _erase_line(self) -> None:
+        """Erase the last line, which has ended, on a terminal. It may fill several rows."""
+        if self._redraws and "\n" not in self._last_line:
+            rows = -(-cell_len(self._last_line.expandtabs()) // self._console.width)
+            # A row that has left the terminal at its top cannot be erased.
+            erase = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
+            self._console.control(Control(*erase * min(rows, self._console.height - 1)))
+
     def _end_line(self) -> None:
         if self._open_text is not None:
             self._console.print()
         self._open_text, self._deltas = None, ""
 
+    def _format(self, event: Event) -> Text:
+        return Text.assemble((self._time(event.ts), "dim"), "  ", _describe(event))
+
     def _print(self, line: Text, end: str = "\n") -> None:
         if "\n" in line.plain:  # indented, so that a text of several lines cannot forge other events
-            line = Text(f"\n{'':{_TIME_WIDTH + 2}}").join(line.split("\n", allow_blank=not end))
+            line = Text(f"\n{'':{self._indent}}").join(line.split("\n", allow_blank=not end))
         if self._console.color_system is None:
             # Without colours, writing directly gives the same output as rich in a tenth of the time; logs can be long.
             self._console.file.write(line.plain + end)
@@ -87,12 +119,11 @@ class EventLines:
             self._console.print(line, soft_wrap=True, end=end)
 
 
-def _format(event: Event) -> Text:
+def _describe(event: Event) -> Text:
     try:
-        shown = _FORMATTERS.get(event.type, _unknown)(event, event.data)
+        return _FORMATTERS.get(event.type, _unknown)(event, event.data)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        shown = _unknown(event, event.data)
-    return Text.assemble((clock(event.ts), "dim"), "  ", shown)
+        return _unknown(event, event.data)
 
 
 def _run_started(_: Event, data: Mapping[str, Any]) -> Text:
@@ -105,7 +136,8 @@ def _run_resumed(_: Event, data: Mapping[str, Any]) -> Text:
 
 def _run_requeued(_: Event, data: Mapping[str, Any]) -> Text:
     after = f", goes on in {duration(data['delay_ms'])}" if data.get("delay_ms") else ""
-    return Text(plain(f"run given back: {data['reason']}{after}"), "yellow")
+    why = f" ({data['message']})" if data.get("message") else ""
+    return Text(plain(f"run given back: {data['reason']}{why}{after}"), "yellow")
 
 
 def _run_retried(_: Event, data: Mapping[str, Any]) -> Text:
@@ -154,7 +186,8 @@ def _tool_started(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _tool_output(_: Event, data: Mapping[str, Any]) -> Text:
-    bar = (f"{_INDENT}│ ", "red" if data.get("stream") == "stderr" else "dim")
+    # Marked by a word, because a file has no colours and not all people see red.
+    bar = ("    err │ ", "red") if data.get("stream") == "stderr" else (f"{_INDENT}│ ", "dim")
     return Text.assemble(bar, (plain(data["text"]), _TEXT_STYLES["tool.output"]))
 
 

@@ -4,8 +4,36 @@ from typing import Annotated
 
 import typer
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
-RunIds = Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Ids of the runs.")]
-FailedWith = Annotated[str | None, typer.Option(help="All of your runs that failed with this code.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, one value per line.")]
+from swissbrain.cli.completion import run_ids, statuses
+from swissbrain.cli.times import seconds, time_ms
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", autocompletion=run_ids)]
+RunIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RUN]...", help="Ids of runs; - reads them from standard input.", autocompletion=run_ids),
+]
+StatusFilter = Annotated[
+    str | None, typer.Option(help="Only runs with this status, or several: failed,cancelled.", autocompletion=statuses)
+]
+FailedWith = Annotated[str | None, typer.Option(help="Only runs that failed with this code.")]
+CreatedAfter = Annotated[
+    int | None, typer.Option(parser=time_ms, metavar="TIME", help="Only runs created since: 2026-11-30, or 2h (ago).")
+]
+CreatedBefore = Annotated[
+    int | None, typer.Option(parser=time_ms, metavar="TIME", help="Only runs created before: 2026-11-30, or 30d (ago).")
+]
+Metadata = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only runs with this metadata. Several must all be equal.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the ids of the runs and change nothing.")]
+InputFiles = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATH[=NAME]", help="File or folder that the run begins with. Several are allowed."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, one value per line. Steps count from 0 there.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log live until the run has ended.")]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option("--timeout", parser=seconds, metavar="DURATION", help="Time until the run is stopped, such as 5m."),
+]

@@ -5,20 +5,28 @@ from typing import Any
 
 import msgspec
 import typer
+from rich.console import RenderableType
 
 from swissbrain import Client
 from swissbrain.cli.event_lines import EventLines
+from swissbrain.cli.silence import Reason, with_reason
 from swissbrain.cli.terminal import console, plain, printable_json
 from swissbrain.models import Event, Gap
 
-FAILED, USAGE, CANCELLED = 1, 2, 3
+FAILED, USAGE, CANCELLED, NOT_ENDED = 1, 2, 3, 4
 EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
 
 
-def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> None:
-    """Show the log until the run has ended, then exit with the code of its outcome."""
+def follow_run(
+    client: Client, run_id: str, *, as_json: bool, timestamps: bool = False, after: int = 0, **part: Any
+) -> None:
+    """Show the log until the run has ended, then exit with the code of its outcome.
+
+    `part`: the arguments of `Client.events` that select events.
+    """
+    events = client.events(run_id, after=after, **part)
     try:
-        last = show_log(client.events(run_id, after=after), as_json=as_json)
+        last = show_log(events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id))
     except KeyboardInterrupt:
         note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
@@ -27,10 +35,15 @@ def follow_run(client: Client, run_id: str, after: int, *, as_json: bool) -> Non
     raise typer.Exit(EXIT_CODES.get(str(outcome or client.get_run(run_id).status), 0))
 
 
-def show_log(items: Iterable[Event | Gap], *, as_json: bool) -> Event | Gap | None:
-    """Show events as they arrive. Return the last one, or None if there was none."""
+def show_log(
+    items: Iterable[Event | Gap], *, as_json: bool, timestamps: bool = False, reason: Reason | None = None
+) -> Event | Gap | None:
+    """Show events as they arrive; with a reason, also why none arrives. Return the last one, or None if none came."""
     item = None
-    with EventLines(console()) as lines:
+    screen = console(stderr=True)
+    with EventLines(console(), timestamps=timestamps) as lines:
+        if reason is not None and screen.is_terminal and not screen.is_dumb_terminal:
+            items = with_reason(iter(items), reason, screen, lambda: not lines.is_line_open)
         for item in items:
             if as_json:
                 print_json(item)
@@ -39,10 +52,28 @@ def show_log(items: Iterable[Event | Gap], *, as_json: bool) -> Event | Gap | No
     return item
 
 
+def show_table(table: RenderableType) -> None:
+    """Print a table. An id or a path that is wider than the terminal is not cut: the terminal wraps it."""
+    console().print(table, soft_wrap=True)
+
+
+def pairs(texts: list[str], option: str) -> dict[str, str]:
+    """Return KEY=VALUE options as a mapping. Raises BadParameter."""
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"'{text}' is not KEY=VALUE", param_hint=option)
+    return dict(text.partition("=")[::2] for text in texts)
+
+
 def print_json(*items: Any) -> None:
     """Print each value as one line of JSON that is safe on a terminal."""
     for item in items:
-        typer.echo(printable_json(msgspec.json.encode(item).decode()))
+        typer.echo(json_line(item))
+
+
+def json_line(item: Any) -> str:
+    """Return a value as one line of JSON that is safe on a terminal."""
+    return printable_json(msgspec.json.encode(item).decode())
 
 
 def note(line: str) -> None:

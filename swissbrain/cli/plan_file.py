@@ -1,13 +1,20 @@
-"""Plans in files: steps in the format of the API, whose long texts may be in separate files."""
+"""Plans in files: steps in the format of the API, as JSON or YAML, whose long texts may be in separate files."""
 
 import json
 import math
+import re
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import yaml
 
 from swissbrain.cli.errors import CommandError
 
 REFERENCE = "$file"
+MAX_BYTES = 1024 * 1024
+"""Limit for a plan and for each file that it names: more than the API accepts in one request."""
+STDIN = Path("-")
 _BOM = "\ufeff"
 
 
@@ -15,24 +22,80 @@ class PlanError(CommandError):
     """Plan that cannot be read."""
 
 
-def read_plan(path: Path) -> list[dict[str, Any]]:
-    """Return the steps of a plan: a JSON list, or an object whose `plan` is one. Raises PlanError.
+class _PlanLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Loader of YAML with the values of JSON: `no`, `010`, `1:30` and dates are text. Aliases are refused.
 
-    `{"$file": "chart.py"}` at any depth is replaced by the text of that file, with its line ends; its path is relative
-    to the plan.
+    A few aliases of aliases would make a plan of any size.
     """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node that is no alias. Raises YAMLError."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+for _kind, _form, _first in (
+    ("null", r"~|null|", "~n\0"),
+    ("bool", r"true|false", "tf"),
+    ("int", r"-?(?:0|[1-9][0-9]*)", "-0123456789"),
+    ("float", r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|nan)", "-+.0123456789"),
+):
+    # An empty value has no first character; the library spells that as an empty text.
+    _PlanLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_form})$"), [char.strip("\0") for char in _first]
+    )
+
+
+def read_plan(path: Path) -> list[dict[str, Any]]:
+    """Return the steps of a plan: a list, or an object whose `plan` is one. Raises PlanError.
+
+    The path `-` means standard input. `{"$file": "chart.py"}` at any depth is replaced by the text of that file, with
+    its line ends; its path is relative to the plan.
+    """
+    name = "standard input" if path == STDIN else str(path)
     try:
-        # Editors on Windows begin a file with a byte order mark, which is not part of the JSON.
-        plan = json.loads(_read_text(path).removeprefix(_BOM), parse_constant=_refuse, parse_float=_finite)
+        # Editors on Windows begin a file with a byte order mark, which is not part of the plan.
+        plan = _parse(_read_text(path).removeprefix(_BOM), path, name)
         if isinstance(plan, dict):
             plan = plan.get("plan")
         if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
-            raise PlanError(f"{path} holds no list of steps")
+            raise PlanError(f"{name} holds no list of steps")
         return [_resolve(step, path.parent) for step in plan]
-    except ValueError as exc:
-        raise PlanError(f"{path} is not JSON: {exc}") from exc
     except RecursionError as exc:
-        raise PlanError(f"{path} is nested too deeply") from exc
+        raise PlanError(f"{name} is nested too deeply") from exc
+
+
+def _parse(text: str, path: Path, name: str) -> Any:
+    is_yaml = path.suffix.lower() in {".yaml", ".yml"}
+    # YAML contains JSON, but its messages about JSON are of no help, and standard input has no ending.
+    if not is_yaml and (path != STDIN or text.lstrip()[:1] in {"{", "["}):
+        try:
+            return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        except ValueError as exc:
+            raise PlanError(f"{name} is not JSON: {exc}") from exc
+    try:
+        return _plain(yaml.load(text, _PlanLoader), "$")  # noqa: S506 - derived from SafeLoader
+    except (yaml.YAMLError, ValueError) as exc:
+        raise PlanError(f"{name} is not YAML: {' '.join(str(exc).split())}") from exc
+
+
+def _plain(value: Any, at: str) -> Any:
+    """Return a value of YAML that JSON has as well. Raises ValueError that names the place of any other."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise ValueError(f"the key {key!r} of {at} is not text")  # noqa: TRY004 - a fault of the file
+        return {key: _plain(item, f"{at}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, f"{at}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{at} is no number of JSON")
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"{at} has the type {type(value).__name__}, which JSON does not have")
+    return value
 
 
 def _resolve(value: Any, folder: Path) -> Any:
@@ -49,12 +112,19 @@ def _resolve(value: Any, folder: Path) -> Any:
 
 def _read_text(path: Path) -> str:
     try:
-        # Not `read_text`, which turns each line end into a line feed.
-        return path.read_bytes().decode("utf-8")
+        # Bytes, because reading text would turn each line end into a line feed.
+        if path == STDIN:
+            content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+        if len(content) <= MAX_BYTES:
+            return content.decode("utf-8")
+        reason = f"it has more than {MAX_BYTES:,} bytes; --file sends large files"
     except (OSError, ValueError) as exc:
         # ValueError: not UTF-8, or a path with a null character.
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8 text"
-        raise PlanError(f"cannot read {path}: {reason}") from exc
+        reason = str(exc.strerror) if isinstance(exc, OSError) else "it is not UTF-8 text"
+    raise PlanError(f"cannot read {path}: {reason}")
 
 
 def _refuse(constant: str) -> float:

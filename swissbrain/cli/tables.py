@@ -1,66 +1,94 @@
-"""Tables of runs, files, attempts and the queue, for people."""
+"""Tables of runs, files, attempts, steps and the queue, for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import msgspec
 from rich.filesize import decimal
-from rich.table import Table
+from rich.text import Text
 
-from swissbrain.cli.terminal import cell, date_time, duration, plain, status, truncate
-from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary
+from swissbrain.cli.layout import Column, Details, Rows
+from swissbrain.cli.terminal import cell, date_time, duration, line, plain, status, truncate
+from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary, Step
 
-MAX_PROMPT_CHARS = 1000
+MAX_PROMPT_CHARS = MAX_RESULT_CHARS = 1000
 
 
-def runs_table(runs: Iterable[RunSummary]) -> Table:
+def runs_table(runs: Iterable[RunSummary]) -> Rows:
     """Return a table with a row for each run."""
-    table = _table("run", "status", "created", "took", "title")
-    for column in table.columns[:-1]:
-        column.no_wrap = True
-    for run in runs:
-        took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
-        reason = f": {plain(run.error.code)}" if run.error else ""
-        table.add_row(
-            cell(run.run_id), status(run.status).append(reason), date_time(run.created_ms), took, cell(run.title)
-        )
-    return table
+    columns = [Column("run"), Column("status"), Column("created"), Column("took"), Column("title", flexible=True)]
+    return Rows(columns, map(_run_row, runs))
 
 
-def files_table(files: Iterable[File]) -> Table:
+def _run_row(run: RunSummary) -> list[Text]:
+    took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
+    reason = f": {plain(run.error.code)}" if run.error else ""
+    state = line(status(run.status).append(reason))
+    return [line(run.run_id), state, Text(date_time(run.created_ms)), Text(took), line(run.title)]
+
+
+def files_table(files: Iterable[File]) -> Rows:
     """Return a table with a row for each file."""
-    table = _table("file", "size", "modified")
-    table.columns[1].justify = "right"
-    for file in files:
-        table.add_row(cell(file.path), decimal(file.size_bytes), date_time(file.modified_ms))
-    return table
+    columns = [Column("file"), Column("size", right=True), Column("modified")]
+    rows = ([line(file.path), Text(decimal(file.size_bytes)), Text(date_time(file.modified_ms))] for file in files)
+    return Rows(columns, rows)
 
 
-def attempts_table(attempts: Iterable[Attempt]) -> Table:
+def attempts_table(attempts: Iterable[Attempt]) -> Rows:
     """Return a table with a row for each claim by a worker."""
-    table = _table("attempt", "worker", "began", "took", "ended")
-    for attempt in attempts:
-        took = "" if attempt.ended_ms is None else duration(attempt.ended_ms - attempt.started_ms)
-        table.add_row(
-            str(attempt.attempt),
-            cell(attempt.worker),
-            date_time(attempt.started_ms),
-            took,
-            cell(attempt.outcome or "goes on"),
-        )
-    return table
+    columns = [Column(name) for name in ("attempt", "worker", "began", "took", "ended")]
+    return Rows(columns, map(_attempt_row, attempts))
 
 
-def queue_table(depths: QueueDepths) -> Table:
+def _attempt_row(attempt: Attempt) -> list[Text]:
+    took = "" if attempt.ended_ms is None else duration(attempt.ended_ms - attempt.started_ms)
+    ended = line(attempt.outcome or "goes on")
+    return [Text(str(attempt.attempt)), line(attempt.worker), Text(date_time(attempt.started_ms)), Text(took), ended]
+
+
+def steps_table(steps: Iterable[Step]) -> Rows:
+    """Return a table with a row for each step, counted from 1."""
+    columns = [Column("step"), Column("name"), Column("status"), Column("took"), Column("result", flexible=True)]
+    return Rows(columns, map(_step_row, steps))
+
+
+def _step_row(step: Step) -> list[Text]:
+    took = "" if step.duration_ms is None else duration(step.duration_ms)
+    name = step.tool if step.name == step.tool else f"{step.name} [{step.tool}]"
+    return [Text(str(step.index + 1)), line(name), status(step.status), Text(took), _result(step)]
+
+
+def _result(step: Step) -> Text:
+    if step.error is not None:
+        return line(f"{step.error.code}: {step.error.message}")
+    if step.kept is not None:
+        return line(f"too large for the list: {step.kept}")
+    return line("" if step.result is None else truncate(msgspec.json.encode(step.result).decode(), MAX_RESULT_CHARS))
+
+
+def queue_table(depths: QueueDepths) -> Rows:
     """Return a table with the number of runs in each part of the queue."""
-    table = _table("runs", "")
-    table.columns[1].justify = "right"
-    for name in ("ready", "delayed", "running", "dead", "pending"):
-        table.add_row(name if name != "pending" else "wake tokens", str(getattr(depths, name)))
-    return table
+    names = {"ready": "ready", "delayed": "delayed", "running": "running", "dead": "dead", "pending": "wake tokens"}
+    rows = ([Text(shown), Text(str(getattr(depths, name)))] for name, shown in names.items())
+    return Rows([Column("runs"), Column("", right=True)], rows)
 
 
-def run_table(run: Run) -> Table:
+def run_table(run: Run) -> Details:
     """Return a table with the details of a run."""
-    table = _table("run", run.run_id)
+    return Details(_run_details(run))
+
+
+def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
+    yield Text("run"), cell(run.run_id)
+    note = ", cancel requested" if run.cancel_requested and not run.ended else ""
+    yield Text("status"), status(run.status).append(note)
+    if run.error:
+        of = f" of {len(run.plan)}" if run.plan else ""
+        step_note = "" if run.error.step is None else f" (step {run.error.step + 1}{of})"
+        yield Text("error"), cell(f"{run.error.code}: {run.error.message}{step_note}")
+    if run.prompt is not None:
+        yield Text("prompt"), cell(truncate(run.prompt, MAX_PROMPT_CHARS))
+    for number, step in enumerate(run.plan or (), 1):
+        yield Text(f"step {number}"), cell(f"{step.name or step.tool}  [{step.tool}]")
     times = {
         "created": run.created_ms,
         "queued": run.queued_ms,
@@ -68,28 +96,11 @@ def run_table(run: Run) -> Table:
         "started": run.started_ms,
         "ended": run.finished_ms,
     }
-    note = ", cancel requested" if run.cancel_requested and not run.ended else ""
-    table.add_row("status", status(run.status).append(note))
-    if run.error:
-        step_note = "" if run.error.step is None else f" (step {run.error.step + 1})"
-        table.add_row("error", cell(f"{run.error.code}: {run.error.message}{step_note}"))
-    if run.prompt is not None:
-        table.add_row("prompt", cell(truncate(run.prompt, MAX_PROMPT_CHARS)))
-    for number, step in enumerate(run.plan or (), 1):
-        table.add_row(f"step {number}", cell(f"{step.name or step.tool}  [{step.tool}]"))
     for name, at_ms in times.items():
         if at_ms is not None:
-            table.add_row(name, date_time(at_ms))
-    table.add_row("attempt", f"{run.attempt} of {run.max_attempts}")
-    table.add_row("priority", str(run.priority))
-    table.add_row("events", str(run.last_seq))
+            yield Text(name), Text(date_time(at_ms))
+    yield Text("attempt"), Text(f"{run.attempt} of {run.max_attempts}")
+    yield Text("priority"), Text(str(run.priority))
+    yield Text("events"), Text(str(run.last_seq))
     for key, value in run.metadata.items():
-        table.add_row(cell(key), cell(value))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
-    for name in columns:
-        table.add_column(cell(name), overflow="fold")
-    return table
+        yield line(key), cell(value)

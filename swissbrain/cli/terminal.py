@@ -54,19 +54,29 @@ def cell(text: object) -> Text:
     return Text(plain(text))
 
 
+def line(text: object) -> Text:
+    """Return the text on one line, for a cell of a row; each line break is shown as a space."""
+    shown = text.copy() if isinstance(text, Text) else cell(text)
+    return Text(" ").join(shown.split("\n")) if "\n" in shown.plain else shown
+
+
 def status(name: str) -> Text:
     """Return a status in its colour."""
     return Text(plain(name), STYLES.get(name, ""))
 
 
 def duration(ms: float) -> str:
-    """Return milliseconds in a unit that suits people."""
+    """Return milliseconds in units that suit people; options accept the same notation, such as `1h 5m`."""
     if ms < 1000:
         return f"{ms:.0f} ms"
     if ms < 60_000:
         return f"{ms / 1000:.1f} s"
     minutes, seconds = divmod(round(ms / 1000), 60)
-    return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes}m {seconds}s"
+    days, hours = divmod(hours, 24)
+    return f"{days}d {hours}h" if days else f"{hours}h {minutes}m"
 
 
 def date_time(ms: int) -> str:
@@ -77,6 +87,11 @@ def date_time(ms: int) -> str:
 def clock(ms: int) -> str:
     """Return milliseconds since the epoch as local time of day."""
     return f"{_local(ms // 1000, '%H:%M:%S')}.{ms % 1000:03}"
+
+
+def timestamp(ms: int) -> str:
+    """Return milliseconds since the epoch as local date and time with the offset of the time zone (ISO 8601)."""
+    return f"{_local(ms // 1000, '%Y-%m-%dT%H:%M:%S')}.{ms % 1000:03}{_local(ms // 1000, '%z')}"
 
 
 @lru_cache(maxsize=16)

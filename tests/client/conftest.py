@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from swissbrain import Client
+from swissbrain.access import TOKEN as TOKEN_VARIABLE
+from swissbrain.access import URL
 from swissbrain.cli import main
-from swissbrain.cli.access import TOKEN as TOKEN_VARIABLE
-from swissbrain.cli.access import URL
 from tests.client.both_clients import CLIENTS, Connect
 from tests.client.real_api import Real, real_api
 from tests.client.scripted_server import TOKEN, ScriptedServer, scripted_server

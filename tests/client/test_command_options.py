@@ -29,7 +29,7 @@ def test_error_option_selects_all_runs_that_failed_with_a_code(
     assert api.targets[0] == "/agent/runs?limit=100&status=failed&error=worker_lost"
     assert [target.split("/")[3] for target in api.targets[1:]] == ["run_1", "run_2"]
     api.then(ok({"runs": [], "next_cursor": None}))
-    assert swissbrain(command, "--error", "lost") == (0, "", "swissbrain: no run has failed with 'lost'\n")
+    assert swissbrain(command, "--error", "lost") == (0, "", f"swissbrain: no run to {command}\n")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,10 @@ def test_runs_that_are_missing_or_in_the_wrong_state_are_skipped(
     skipped = "swissbrain: a: there is no run 'a'\nswissbrain: b: it runs\n"
     assert swissbrain(command, "a", "b", "c") == (2, f"c {word}\n", skipped)
     api.then(problem(403, "not allowed"))
-    assert swissbrain(command, "a", "b") == (2, "", "swissbrain: not allowed\n")
+    refused = swissbrain(command, "a", "b")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("swissbrain: a: not allowed (the token is SWISSBRAIN_TOKEN from the environment, SHA")
+    assert refused.err.endswith("\nswissbrain: b: not done\n")
 
 
 @pytest.fixture

@@ -1,9 +1,14 @@
 """Joining of events: parts of one text are one line, other events are not joined."""
 
+import re
+
 import pytest
 
 from swissbrain.models import Event, Gap
 from tests.client.test_event_lines import FORBIDDEN, event, shown
+
+WIDTH = 120
+"""Columns of the terminal in `shown`."""
 
 
 def lines(*items: Event | Gap) -> list[str]:
@@ -13,6 +18,10 @@ def lines(*items: Event | Gap) -> list[str]:
 
 def output(text: str, *, more: bool = False, step: int = 0, stream: str = "stdout") -> Event:
     return event("tool.output", step, stream=stream, text=text, **({"more": True} if more else {}))
+
+
+def state(text: str, *, stream: str = "stderr", **data: bool) -> Event:
+    return event("tool.output", stream=stream, text=text, replaces_line=True, **data)
 
 
 def delta(text: str, step: int = 0) -> Event:
@@ -77,3 +86,60 @@ def test_an_escape_sequence_split_over_parts_is_removed() -> None:
         pieces = ["\x1b[31m"[:split], "\x1b[31m"[split:]]
         for items in ([delta(piece) for piece in pieces], [output(piece, more=True) for piece in pieces]):
             assert not FORBIDDEN.search(shown(*items))
+
+
+def test_a_line_that_replaces_another_is_a_line_of_its_own_in_a_file() -> None:
+    states = [output("10%", stream="stderr"), state("50%"), state("100%"), output("done")]
+    assert lines(*states) == [f"        │ {text}" for text in ("10%", "50%", "100%", "done")]
+
+
+def rows(*items: Event | Gap) -> list[str]:
+    """Return the rows that a terminal of 120 columns shows, without the times in front of them."""
+    screen, row = [""], 0
+    for piece in re.split(r"(\x1b\[\d*\w|\n)", shown(*items, colours=True)):
+        if piece == "\n":
+            row += 1
+            screen.extend([""] * (row + 1 - len(screen)))
+        elif piece == "\x1b[1A":
+            row -= 1
+        elif piece == "\x1b[2K":
+            screen[row] = ""
+        elif not piece.startswith("\x1b"):
+            while len(screen[row] + piece) > WIDTH:
+                screen[row], piece = (screen[row] + piece)[:WIDTH], (screen[row] + piece)[WIDTH:]
+                row += 1
+                screen.extend([""] * (row + 1 - len(screen)))
+            screen[row] += piece
+    return [each[14:].removeprefix("        │ ") for each in screen if each]
+
+
+def test_a_line_that_replaces_another_is_drawn_in_its_place_on_a_terminal() -> None:
+    bar = [output("10%", stream="stderr"), state("50%"), state("100%")]
+    assert rows(output("before"), *bar, output("done")) == ["before", "100%", "done"]
+    assert rows(output("0%", stream="stderr", more=True), output("", stream="stderr"), state("9%")) == ["9%"]
+    assert rows(state("a", more=True), output("b", stream="stderr"), state("c")) == ["c"]
+    assert rows(output("\u2588" * 110, stream="stderr"), state("x" * 300), state("end")) == ["end"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        output("b"),
+        output("b", stream="stderr", step=1),
+        event("tool.finished", tool="code", status="failed", message="b"),
+        event("of.a.later.release", text="b"),
+        Gap(first=2, last=3),
+    ],
+)
+def test_only_the_last_row_is_drawn_again(other: Event | Gap) -> None:
+    found = rows(output("50%", stream="stderr"), other, state("100%"))
+    assert len(found) == 3
+    assert (found[0], found[2]) == ("50%", "100%")
+
+
+def test_only_output_of_tools_replaces_lines() -> None:
+    assert len(rows(event("message", text="a"), event("message", text="b", replaces_line=True))) == 2
+    assert rows(output("a", stream="stderr"), event("tool.output", stream="stderr", text="b", replaces_line="x")) == [
+        "a",
+        "b",
+    ]

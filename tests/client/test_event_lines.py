@@ -80,6 +80,8 @@ def test_each_event_is_one_line() -> None:
     assert text("run.resumed", worker="w-1", attempt=2) == "run goes on on w-1, attempt 2"
     assert text("run.requeued", reason="lost", delay_ms=1500) == "run given back: lost, goes on in 1.5 s"
     assert text("run.requeued", reason="lease_expired", worker="w", attempt=1) == "run given back: lease_expired"
+    unable = text("run.requeued", reason="unable", message="no node", delay_ms=500)
+    assert unable == "run given back: unable (no node), goes on in 500 ms"
     assert text("run.finished", status="succeeded") == "run succeeded"
     assert text("run.finished", status="failed", error={"code": "c", "message": "m"}) == "run failed: m"
     assert text("step.started", name="chart", tool="code") == "step 1  chart"
@@ -88,7 +90,7 @@ def test_each_event_is_one_line() -> None:
     assert text("tool.started", tool="code", args={"a": "x\n", "b": 1}) == "        code(a='x\\n', b=1)"
     assert text("tool.output", stream="stdout", text="hello") == "        │ hello"
     assert text("tool.finished", tool="code", status="failed", duration_ms=61_000, message="exit code 7") == (
-        "        code: failed in 1 min 1 s  exit code 7"
+        "        code: failed in 1m 1s  exit code 7"
     )
     assert text("artifact", path="a/b", size_bytes=2000) == "        + a/b  2.0 kB"
     assert text("artifact", path="a/b", deleted=True) == "        - a/b"
@@ -232,7 +234,7 @@ def test_durations_have_a_suitable_unit() -> None:
         "999 ms",
         "1.0 s",
         "59.9 s",
-        "1 min 0 s",
-        "60 min 0 s",
+        "1m 0s",
+        "1h 0m",
     ]
     assert plain("\x1b[1mbold\x1b[0m\r\n") == "bold\n"

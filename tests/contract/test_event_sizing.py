@@ -99,9 +99,12 @@ def test_no_event_is_too_long_whatever_its_data(kind: type[Truncated] | type[Spl
     assert [part.get("more", False) for part in parts] == [True] * (len(parts) - 1) + [data.more]
 
     repeated = [
-        {name: part[name] for name in part if name not in {data.SPLIT_FIELD, "more", "first"}} for part in parts
+        {name: part[name] for name in part if name not in {data.SPLIT_FIELD, "more", "first", "replaces_line"}}
+        for part in parts
     ]
     assert all(fields == repeated[0] for fields in repeated)
+    replacing = [part.get("replaces_line", False) for part in parts]
+    assert replacing == [getattr(data, "replaces_line", False)] + [False] * (len(parts) - 1)
 
 
 @given(TEXT)

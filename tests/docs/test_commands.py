@@ -23,10 +23,14 @@ PLAIN = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
 
 @cache
 def options(command: str) -> frozenset[str]:
-    """Return the options of a `swissbrain` command. Fails if there is no such command."""
-    shown = CliRunner().invoke(app, [command, "--help"], env=PLAIN)
-    assert shown.exit_code == 0, f"there is no command 'swissbrain {command}'"
-    return frozenset(OPTION.findall(shown.output))
+    """Return the options of a `swissbrain` command, or of a group of commands. Fails if there is no such command."""
+    groups = {"key": ("new", "list")}
+    found: set[str] = set()
+    for words in [[command], *([command, name] for name in groups.get(command, ()))]:
+        shown = CliRunner().invoke(app, [*words, "--help"], env=PLAIN)
+        assert shown.exit_code == 0, f"there is no command 'swissbrain {' '.join(words)}'"
+        found.update(OPTION.findall(shown.output))
+    return frozenset(found)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

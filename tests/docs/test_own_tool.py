@@ -28,7 +28,7 @@ class Context:
         self.files = Files()
         self.lines: list[str] = []
 
-    async def output(self, _stream: str, text: str, *, more: bool = False) -> None:
+    async def output(self, _stream: str, text: str, *, more: bool = False, replaces_line: bool = False) -> None:
         assert not more
         self.lines.append(text)
 

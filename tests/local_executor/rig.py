@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from infra.contract.execution import Command, ExecLimits, Execution
+from infra.contract.execution import Command, ExecLimits, Execution, LinePart
 from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor
 from infra.scratch_root import LOCK
@@ -61,11 +61,16 @@ class PlainFiles:
 
 @dataclass
 class BenchResult:
-    """Result of an execution, its lines (stream, text), and for each line whether it continues."""
+    """Result of an execution, and its lines: as (stream, text), and as they were passed on."""
 
     execution: Execution
     lines: list[tuple[str, str]]
-    continues: list[bool]
+    parts: list[LinePart]
+
+    @property
+    def continues(self) -> list[bool]:
+        """For each line whether it continues."""
+        return [part.more for part in self.parts]
 
     @property
     def out(self) -> str:
@@ -106,18 +111,19 @@ class Bench:
     ) -> BenchResult:
         """Execute a program. MARKER in its source is replaced."""
         lines: list[tuple[str, str]] = []
-        continues: list[bool] = []
+        parts: list[LinePart] = []
 
-        async def add(stream: str, text: str, more: bool) -> None:
-            lines.append((stream, text))
-            continues.append(more)
+        async def add(stream: str, part: LinePart) -> bool:
+            lines.append((stream, part.text))
+            parts.append(part)
             if on_line:
-                on_line(stream, text)
+                on_line(stream, part.text)
+            return True
 
         text = source.replace("MARKER", self.marker)
         command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
         execution = await self.executor.execute(command, files or self.files, add)
-        return BenchResult(execution, lines, continues)
+        return BenchResult(execution, lines, parts)
 
     async def start(
         self, source: str, *, run_id: str = RUN_ID, files: PlainFiles | None = None

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from infra.contract.execution import Command, ExecLimits
+from infra.contract.execution import Command, ExecLimits, LinePart
 from tests.local_executor.rig import MB, RUN_ID, Bench
 from tests.support.waiting import until
 
@@ -49,10 +49,10 @@ async def test_a_program_may_print_nothing(bench: Bench) -> None:
     assert (ran.lines, ran.out, ran.err, ran.execution.stdout_bytes) == ([], "", "", 0)
 
 
-async def test_empty_lines_and_carriage_returns_are_passed_on(bench: Bench) -> None:
-    ran = await bench.run("printf 'a\\r\\n\\n\\nb\\rc\\n'")
-    assert [text for _, text in ran.lines] == ["a", "", "", "b\rc"]
-    assert ran.execution.stdout.read_bytes() == b"a\r\n\n\nb\rc\n"
+async def test_empty_lines_and_line_ends_of_two_characters_are_passed_on(bench: Bench) -> None:
+    ran = await bench.run("printf 'a\\r\\n\\n\\nb\\r\\n'")
+    assert ran.parts == [LinePart("a"), LinePart(""), LinePart(""), LinePart("b")]
+    assert ran.execution.stdout.read_bytes() == b"a\r\n\n\nb\r\n"
 
 
 async def test_a_long_line_is_passed_on_in_parts(bench: Bench) -> None:
@@ -98,7 +98,7 @@ async def test_random_bytes_are_stored_unchanged(bench: Bench) -> None:
 
 async def test_output_beyond_the_limit_is_counted_and_discarded(bench: Bench) -> None:
     limits = ExecLimits(output_bytes=4 * MB)
-    ran = await bench.run("yes 'a line of some length, to be printed often enough ......' | head -c 30M", limits=limits)
+    ran = await bench.run(f"yes {'a line of some length' * 100} | head -c 30M", limits=limits)
     assert ran.code == 0
     assert ran.execution.stdout_bytes == 30 * MB
     assert ran.execution.stdout.stat().st_size == 4 * MB
@@ -128,9 +128,9 @@ async def test_a_slow_log_slows_the_program(bench: Bench) -> None:
     gate = asyncio.Event()
     waiting: list[str] = []
 
-    async def line(_: str, text: str, __: bool) -> None:
-        waiting.append(text)
-        await gate.wait()
+    async def line(_: str, part: LinePart) -> bool:
+        waiting.append(part.text)
+        return await gate.wait()
 
     source = (
         "i=0; while [ $i -lt 400 ]; do head -c 10000 /dev/zero | tr '\\0' x; echo; i=$((i+1)); echo $i > count; done"

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from infra.contract.execution import Command, Execution, Executor, Interpreter, OnLine
+from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine
 from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
 from worker.registry import REGISTRY
@@ -36,7 +36,15 @@ class RecordingContext:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s)
         return await self.executor.execute(command, self.files, on_line)
 
-    async def output(self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False) -> None:
+    async def output(
+        self,
+        stream: Literal["stdout", "stderr"],
+        text: str,
+        *,
+        more: bool = False,
+        replaces_line: bool = False,
+        line_end: LineEnd = "\n",
+    ) -> None:
         self.lines.append((stream, text))
         self.unfinished.append(more)
 

@@ -1,5 +1,6 @@
 """Plans in files."""
 
+import io
 import json
 from pathlib import Path
 
@@ -45,4 +46,92 @@ def test_a_malformed_plan_is_one_line(tmp_path: Path, content: str, message: str
 
 def test_a_missing_plan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"cannot read .*plan.json: No such file or directory"):
+        read_plan(tmp_path / "plan.json")
+
+
+YAML = """
+- tool: shell   # a comment
+  name: count
+  timeout_s: 90
+  args:
+    command: |
+      wc -l data.csv
+      echo "done"
+- {tool: message, args: {text: {$file: t.txt}}}
+"""
+
+
+@pytest.mark.parametrize("name", ["plan.yaml", "plan.YML"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_plan_may_be_yaml(tmp_path: Path, name: str, mark: bytes) -> None:
+    (tmp_path / "t.txt").write_text("text\n")
+    (tmp_path / name).write_bytes(mark + YAML.encode())
+    assert read_plan(tmp_path / name) == [
+        {"tool": "shell", "name": "count", "timeout_s": 90, "args": {"command": 'wc -l data.csv\necho "done"\n'}},
+        {"tool": "message", "args": {"text": "text\n"}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("no", "no"),
+        ("on", "on"),
+        ("2026-11-30", "2026-11-30"),
+        ("010", "010"),
+        ("1:30", "1:30"),
+        ("0x1f", "0x1f"),
+        ("1_000", "1_000"),
+        ("12", 12),
+        ("-1.5e3", -1500.0),
+        ("1.0", 1.0),
+        ("null", None),
+        ("", None),
+        ("~", None),
+        ("<<", "<<"),
+        ("'12'", "12"),
+    ],
+)
+def test_yaml_has_the_values_of_json(tmp_path: Path, text: str, value: object) -> None:
+    (tmp_path / "plan.yaml").write_text(f"- args:\n    x: {text}\n")
+    assert read_plan(tmp_path / "plan.yaml") == [{"args": {"x": value}}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a: [", "is not YAML"),
+        ("- &a {x: 1}\n- *a", "aliases are not allowed"),
+        ("- 1: x", "is not text"),
+        ("- x: .inf", "is no number of JSON"),
+        ("- x: .nan", "is no number of JSON"),
+        ("- x: !!binary YQ==", "has the type bytes"),
+        ("- x: !!timestamp 2026-11-30", "has the type date"),
+        ("- x: !!python/object/apply:os.system [exit]", "is not YAML"),
+        ("--- 1\n--- 2", "is not YAML"),
+        ("just text", "holds no list of steps"),
+        ("[" * 20_000, "is nested too deeply"),
+        ("- x: " + "y" * 1_100_000, "has more than 1,048,576 bytes"),
+    ],
+)
+def test_malformed_yaml_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(PlanError) as caught:
+        read_plan(tmp_path / "plan.yaml")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ['\ufeff[{"tool": "x"}]', "- tool: x\n", '{"plan": [{"tool": "x"}]}', "plan:\n- tool: x"]
+)
+def test_a_plan_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert read_plan(Path("-")) == [{"tool": "x"}]
+
+
+def test_a_file_without_an_end_is_not_read_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('[{"args": {"$file": "/dev/zero"}}]')
+    with pytest.raises(PlanError, match="--file sends large files"):
         read_plan(tmp_path / "plan.json")

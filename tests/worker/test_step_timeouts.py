@@ -48,7 +48,7 @@ async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_inde
     assert record.status is Status.FAILED
     assert record.error
     assert (record.error.code, record.error.step) == ("timeout", 1)
-    assert record.error.message == "the step took longer than its timeout of 0.05 s"
+    assert record.error.message == "the step took longer than its timeout of 0.05 s (`timeout_s` of the step)"
     assert record.attempt == 1
     assert (steps.called, steps.cancelled) == (["quick", "wait"], ["wait"])
 

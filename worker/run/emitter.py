@@ -20,8 +20,6 @@ from worker.run.retrying import until_answered
 
 FIRST_S = 0.05
 """Delay of the first batch. The claim itself has logged the run's start, and a run that is shorter needs no batch."""
-COALESCE_S = 0.1
-"""Shortest time between two batches, unless a caller waits for one: events that follow a batch are sent together."""
 BATCH_BYTES = 64 * 1024
 BUFFER_BYTES = 256 * 1024
 """Limit of the buffer. A tool that logs faster than Redis stores has to wait; its log is not dropped."""
@@ -45,12 +43,21 @@ class LogEmitter:
 
     While Redis does not reply, the current batch is sent again under its own number, so nothing is lost or stored
     twice. If Redis rejects a batch, `emit` and `flush` raise the reason from then on: LeaseLost for a stale fence.
+
+    `window_s` is the shortest time between two batches, unless a caller waits for one or a batch is full: events that
+    follow a batch are sent together.
     """
 
     def __init__(
-        self, store: WorkQueue, lease: Lease, on_reply: Callable[[LeaseReply], None], archiver: Archiver
+        self,
+        store: WorkQueue,
+        lease: Lease,
+        on_reply: Callable[[LeaseReply], None],
+        archiver: Archiver,
+        window_s: float,
     ) -> None:
         self._store = store
+        self._window_s = window_s
         self._lease = lease
         self._on_reply = on_reply
         self._archiver = archiver
@@ -59,7 +66,7 @@ class LogEmitter:
         self._accepted = 0
         self._stored = 0
         # Makes the first batch due after FIRST_S.
-        self._sent_at = time.monotonic() + FIRST_S - COALESCE_S
+        self._sent_at = time.monotonic() + FIRST_S - window_s
         self._failure: Exception | None = None
         self._pending = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -86,6 +93,7 @@ class LogEmitter:
     def put(self, writes: Writes) -> None:
         """Store these writes together, in one of the next batches; `flush` waits until they are stored."""
         size = sum(_size(event) for event in writes.events) + 200 * len(writes.files)
+        size += 100 * len(writes.folders)
         size += sum(64 + len(value) for value in writes.journal.values())
         self._items.append(BufferedWrites(writes, size))
         self._bytes += size
@@ -125,7 +133,7 @@ class LogEmitter:
             self._sender = asyncio.create_task(self._send_forever(), name=f"emit {self._lease.run_id}")
 
     def _send_now(self) -> None:
-        """Send the next batch without waiting for COALESCE_S, because a caller waits or the batch is full."""
+        """Send the next batch without waiting for the window, because a caller waits or the batch is full."""
         self._urgent.set()
         self._start()
 
@@ -153,7 +161,7 @@ class LogEmitter:
     async def _coalesce(self) -> None:
         """Wait until the next batch is due or urgent."""
         try:
-            async with asyncio.timeout(self._sent_at + COALESCE_S - time.monotonic()):
+            async with asyncio.timeout(self._sent_at + self._window_s - time.monotonic()):
                 await self._urgent.wait()
         except TimeoutError:
             pass
@@ -194,11 +202,12 @@ class LogEmitter:
 
 def _merge(items: list[BufferedWrites]) -> Writes:
     """Merge writes in order; the last value of a key wins."""
-    merged = Writes(events=[], journal={}, files={})
+    merged = Writes(events=[], journal={}, files={}, folders={})
     for item in items:
         merged.events.extend(item.writes.events)
         merged.journal.update(item.writes.journal)
         merged.files.update(item.writes.files)
+        merged.folders.update(item.writes.folders)
     return merged
 
 

@@ -6,14 +6,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from infra.contract.execution import Execution, Interpreter, OnLine, OutputStream
+from infra.contract.execution import Execution, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import FileChanges, ToolFiles
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Base of all results. A result is stored in the run's journal, so it must be small: large output is a file.
 
-    `kept` names the files with the complete output, if the log holds only a part of it.
+    `kept` names the files with the complete output, if the log does not have it, or not byte for byte.
     """
 
     kept: tuple[str, ...] = ()
@@ -58,8 +58,19 @@ class ToolContext(Protocol):
         """Execute a program in the workspace. Raises ExecutorUnavailable and others, as `Executor.execute`."""
         ...
 
-    async def output(self, stream: OutputStream, text: str, *, more: bool = False) -> None:
-        """Log a line of output live (event `tool.output`), or a part of it: with `more`, the line continues."""
+    async def output(
+        self,
+        stream: OutputStream,
+        text: str,
+        *,
+        more: bool = False,
+        replaces_line: bool = False,
+        line_end: LineEnd = "\n",
+    ) -> None:
+        """Log a line of output live (event `tool.output`), or a part of it: with `more`, the line continues.
+
+        `replaces_line`: the line replaces the previous one of the stream. `line_end`: how the program ended the line.
+        """
         ...
 
     async def message(self, text: str) -> None:

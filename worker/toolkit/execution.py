@@ -4,7 +4,7 @@ from pathlib import Path
 
 from msgspec import UNSET, UnsetType
 
-from infra.contract.execution import Execution, Interpreter, OutputStream
+from infra.contract.execution import Execution, Interpreter, LinePart, OutputStream
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 from worker.toolkit.failure import reason_in
@@ -35,19 +35,32 @@ class LoggedOutput:
     def __init__(self, context: ToolContext) -> None:
         self._context = context
         self._remaining = LOGGED_BYTES
+        self._logged: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        self._is_overwritten = False
 
     def is_truncated(self) -> bool:
         """Return whether the log holds only a part of the output."""
         return self._remaining < 0
 
-    async def log_line(self, stream: OutputStream, text: str, more: bool) -> None:
-        """Log one line of output; with `more`, a part of a line that continues."""
-        if self.is_truncated():
-            return
-        self._remaining -= len(text.encode()) + 1
-        if self.is_truncated():
-            text, more = f"… output truncated; complete output: {_output_path(self._context, stream)}", False
-        await self._context.output(stream, text, more=more)
+    def has_every_byte(self, ended: Execution) -> bool:
+        """Return whether the lines in the log tell every byte of the output, as a log of plain text does."""
+        if self.is_truncated() or self._is_overwritten:
+            return False
+        return all(b"".join(self._logged[name]) == getattr(ended, name).read_bytes() for name in self._logged)
+
+    async def log_line(self, stream: OutputStream, part: LinePart) -> bool:
+        """Log a line of output, or a part of it. Return False if no further lines are logged."""
+        if not self.is_truncated():
+            text = part.text.encode()
+            self._remaining -= len(text) + 1
+            self._is_overwritten = self._is_overwritten or part.end == "\r"
+            self._logged[stream].append(text if part.more else text + part.end.encode())
+            if self.is_truncated():
+                part = LinePart(f"… output truncated; complete output: {_output_path(self._context, stream)}")
+            await self._context.output(
+                stream, part.text, more=part.more, replaces_line=part.replaces, line_end=part.end
+            )
+        return not self.is_truncated()
 
 
 async def execute(
@@ -58,12 +71,14 @@ async def execute(
     Raises ToolFailed with code `exit_code` or `timeout`, and the errors of the executor.
     """
     output = LoggedOutput(context)
+    setting = "`timeout_s` in the arguments of the step"
     if timeout_s is UNSET:
         timeout_s = context.time_left_s
+        setting = "what was left of the `timeout_s` of the step or of the run, at most 3600 s"
     ended = await context.execute(interpreter, source, timeout_s, output.log_line)
     context.changed(ended.changes)
     with translate_exhaustion():
-        paths = await _store_output(context, ended) if output.is_truncated() else []
+        paths = [] if output.has_every_byte(ended) else await _store_output(context, ended)
         result = ExecutionResult(
             exit_code=ended.exit_code,
             duration_ms=ended.duration_ms,
@@ -74,7 +89,7 @@ async def execute(
             kept=tuple(paths),
         )
     if ended.timed_out:
-        raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s", result)
+        raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s ({setting})", result)
     if ended.exit_code != 0:
         reason = reason_in(result.stderr_tail)
         raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {reason}' if reason else ''}", result)

@@ -1,5 +1,6 @@
 """Base classes of the data of events: truncated to one event, or split into several."""
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -32,6 +33,6 @@ class Splittable(EventData, frozen=True, kw_only=True):
         bool, Meta(description="Whether the next event of the same type, step and stream continues this one.")
     ] = False
 
-    def position(self, _at: int) -> dict[str, int]:
-        """Return the fields that say where in the complete value the part at index `_at` begins."""
+    def position(self, _at: int) -> Mapping[str, int | bool]:
+        """Return the fields that depend on the index `_at` in the complete value at which a part begins."""
         return {}

@@ -71,6 +71,27 @@ class ToolOutput(Splittable, frozen=True, kw_only=True):
 
     stream: Annotated[Literal["stdout", "stderr"], Meta(description="Output stream.")]
     text: Annotated[str, Meta(description="Line without its line end, or a part of it.")]
+    replaces_line: Annotated[
+        bool,
+        Meta(
+            description="Whether this line replaces the previous one of the same step and stream: the program has"
+            " overwritten it, as a progress bar does."
+        ),
+    ] = False
+    line_end: (
+        Annotated[
+            Literal["\r\n", "", "\r"],
+            Meta(
+                description="End of the line, where it is not a line feed; empty at the end of the output; `\\r` if the"
+                " program has overwritten the line, so that earlier states of it may be left out."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    def position(self, at: int) -> dict[str, bool]:
+        """Return the field of the first part alone."""
+        return {"replaces_line": True} if self.replaces_line and at == 0 else {}
 
 
 class ToolFinished(Truncated, frozen=True, kw_only=True):
@@ -89,9 +110,13 @@ class ToolFinished(Truncated, frozen=True, kw_only=True):
     ) = UNSET
     kept: (
         Annotated[
-            Sequence[str], Meta(description="Files with the complete output, if the log holds only a part of it.")
+            Sequence[str],
+            Meta(description="Files with the complete output, if the log does not have it, or not byte for byte."),
         ]
         | UnsetType
+    ) = UNSET
+    exit_code: (
+        Annotated[int, Meta(description="Exit code of the program; 128 + n if signal n ended it.")] | UnsetType
     ) = UNSET
 
 

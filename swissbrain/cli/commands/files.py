@@ -5,29 +5,69 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal
 
+from swissbrain import Client
 from swissbrain.cli import tables
 from swissbrain.cli.access import connect
+from swissbrain.cli.downloads import is_pattern, save_files, select_files
+from swissbrain.cli.errors import CommandError
+from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json, RunId
-from swissbrain.cli.output import note, print_json
-from swissbrain.cli.terminal import console
+from swissbrain.cli.output import USAGE, note, print_json, show_table
+from swissbrain.errors import ClientError
 
 
 def files(
     run_id: RunId,
-    path: Annotated[str | None, typer.Argument(help="Print this file instead of the list.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Save the file there.")] = None,
+    path: Annotated[
+        str | None,
+        typer.Argument(help="File to print; of a folder or a pattern, the list."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE|FOLDER/", help="Save the file there, or several in a folder."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """List a run's files, or fetch one of them."""
+    """List a run's files, print one of them, or save some or all."""
     with connect(note) as client:
-        if path is None:
-            if output is not None:
-                raise typer.BadParameter("--output needs the PATH of a file")
-            found = client.files(run_id)
-            print_json(*found) if as_json else console().print(tables.files_table(found))
-        elif output is None:
-            client.download(run_id, path, sys.stdout.buffer)
-            sys.stdout.flush()
-        else:
-            client.save(run_id, path, output)
+        several = path is None or path.endswith("/") or is_pattern(path)
+        into_folder = output is not None and (several or output.endswith("/") or Path(output).is_dir())
+        if path is not None and not several and not into_folder:
+            _fetch_one(client, run_id, path, output)
+            return
+        found = select_files(client.files(run_id), path)
+        if path is not None and not found:
+            raise CommandError(f"no file of the run matches '{path}'")
+        if output is None:
+            print_json(*found) if as_json else show_table(tables.files_table(found))
+            return
+        size, fetched, failed = 0, 0, 0
+        for file, outcome in save_files(client, run_id, found, Path(output)):
+            if isinstance(outcome, Exception):
+                failed += 1
+                note(f"{file.path}: {_reason(outcome)}")
+            elif outcome:
+                fetched += 1
+                size += file.size_bytes
+        there = len(found) - fetched - failed
+        note(
+            f"{fetched} files ({decimal(size)}) saved in {output}" + (f", {there} were there already" if there else "")
+        )
+        if failed:
+            raise typer.Exit(USAGE)
+
+
+def _fetch_one(client: Client, run_id: str, path: str, output: str | None) -> None:
+    if output is None:
+        client.download(run_id, path, sys.stdout.buffer)
+        sys.stdout.flush()
+    else:
+        client.save(run_id, path, Path(output))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'cannot save it'}: {error.strerror}"
+    return explain(error) if isinstance(error, ClientError) else str(error)

@@ -1,34 +1,35 @@
 """Commands that show runs: `runs`, `show`."""
 
+from itertools import islice
 from typing import Annotated
 
 import typer
 
 from swissbrain.cli import tables
 from swissbrain.cli.access import connect
-from swissbrain.cli.options import Json, RunId
-from swissbrain.cli.output import note, print_json
-from swissbrain.cli.terminal import console
+from swissbrain.cli.options import CreatedAfter, CreatedBefore, FailedWith, Json, Metadata, RunId, StatusFilter
+from swissbrain.cli.output import note, pairs, print_json, show_table
+from swissbrain.cli.selection import RunFilters, warn_of_unreadable
 
 
 def runs(
-    status: Annotated[str | None, typer.Option(help="Only runs with this status.")] = None,
-    error: Annotated[str | None, typer.Option(help="Only runs that failed with this code.")] = None,
+    status: StatusFilter = None,
+    error: FailedWith = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: Metadata = None,
     limit: Annotated[int, typer.Option(help="Largest number of runs, newest first.", min=1)] = 20,
     as_json: Json = False,
 ) -> None:
     """List your runs, newest first."""
+    filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
+    arguments = filters.arguments() | ({} if status else {"status": None})
     with connect(note) as client:
-        listed = client.runs(status=status, error=error, on_unreadable=_warn_of_unreadable)
-        found = [item for item, _ in zip(listed, range(limit), strict=False)]
+        found = list(islice(client.runs(**arguments, on_unreadable=warn_of_unreadable), limit))
     if as_json:
         print_json(*found)
     else:
-        console().print(tables.runs_table(found))
-
-
-def _warn_of_unreadable(run_id: str) -> None:
-    note(f"the record of run {run_id} cannot be read: it is damaged, or a newer release has written it")
+        show_table(tables.runs_table(found))
 
 
 def show(
@@ -40,7 +41,7 @@ def show(
     with connect(note) as client:
         if attempts:
             found = client.attempts(run_id)
-            print_json(*found) if as_json else console().print(tables.attempts_table(found))
+            print_json(*found) if as_json else show_table(tables.attempts_table(found))
         else:
             run = client.get_run(run_id)
-            print_json(run) if as_json else console().print(tables.run_table(run))
+            print_json(run) if as_json else show_table(tables.run_table(run))

@@ -1,12 +1,32 @@
-"""Commands that change the state of runs: `start`, `cancel`, `retry`, `delete`."""
+"""Commands that change the state of runs: `start`, `resume`, `cancel`, `retry`, `delete`."""
+
+import sys
+from typing import Annotated
 
 import typer
 
+from swissbrain import Client
 from swissbrain.cli.access import connect
-from swissbrain.cli.bulk import for_each_run, select_runs
-from swissbrain.cli.options import FailedWith, Follow, Json, RunId, RunIds
-from swissbrain.cli.output import follow_run, note, print_json
+from swissbrain.cli.bulk import BulkOptions, for_each_run
+from swissbrain.cli.options import (
+    CreatedAfter,
+    CreatedBefore,
+    DryRun,
+    FailedWith,
+    Follow,
+    Json,
+    Metadata,
+    RunId,
+    RunIds,
+    StatusFilter,
+    Yes,
+)
+from swissbrain.cli.output import follow_run, json_line, note, pairs, print_json
+from swissbrain.cli.selection import STDIN, RunFilters, select_runs
 from swissbrain.cli.terminal import plain
+from swissbrain.models import RunState
+
+MAX_INPUT_CHARS = 1_000_000
 
 
 def start(run_id: RunId, as_json: Json = False) -> None:
@@ -16,46 +36,109 @@ def start(run_id: RunId, as_json: Json = False) -> None:
     print_json(state) if as_json else typer.echo(plain(state.status))
 
 
-def cancel(run_id: RunId, as_json: Json = False) -> None:
-    """Cancel a run."""
+def resume(
+    run_id: RunId,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Input for the run; - reads it from standard input.")],
+    follow: Follow = False,
+    as_json: Json = False,
+) -> None:
+    """Give a waiting run its input."""
+    if text == STDIN:
+        text = sys.stdin.read(MAX_INPUT_CHARS)
     with connect(note) as client:
-        state = client.cancel(run_id)
-    pending = state.cancel_requested and state.status == "running"
-    print_json(state) if as_json else typer.echo("cancel requested" if pending else plain(state.status))
+        # Read before: the events that follow the input come after this one.
+        after = client.get_run(run_id).last_seq if follow else 0
+        state = client.resume(run_id, text)
+        if follow:
+            follow_run(client, run_id, after=after, as_json=as_json)
+        else:
+            print_json(state) if as_json else typer.echo(plain(state.status))
+
+
+def cancel(
+    run_ids: RunIds = None,
+    status: StatusFilter = None,
+    error: FailedWith = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: Metadata = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Cancel runs."""
+    filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
+    with connect(note) as client:
+
+        def cancel_one(run_id: str) -> str:
+            state = client.cancel(run_id)
+            pending = state.cancel_requested and state.status == "running"
+            return _line(run_id, state, as_json=as_json, shown="cancel requested" if pending else state.status)
+
+        selected = select_runs(client, run_ids, filters, ("created", "queued", "running", "waiting"))
+        for_each_run(selected, cancel_one, BulkOptions("cancel", bool(filters), yes, dry_run))
 
 
 def retry(
     run_ids: RunIds = None,
+    status: StatusFilter = None,
     error: FailedWith = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: Metadata = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
     follow: Follow = False,
     as_json: Json = False,
 ) -> None:
     """Queue failed or cancelled runs again; completed steps are not repeated."""
-    if follow and len(run_ids or ()) != 1:
+    if follow and (len(run_ids or ()) != 1 or run_ids == [STDIN]):
         raise typer.BadParameter("--follow needs one run")
+    filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
     with connect(note) as client:
-        selected = select_runs(client, run_ids, error)
-        # Read before the retry: the events of the new attempts come after this one.
-        after = client.get_run(selected[0]).last_seq if follow else 0
+        if follow and run_ids and not dry_run:
+            _retry_and_follow(client, run_ids[0], as_json=as_json)
+            return
 
-        def retry_one(run_id: str) -> None:
+        def retry_one(run_id: str) -> str:
             state = client.retry(run_id)
-            if as_json:
-                print_json(state)
-            elif not follow:
-                typer.echo(plain(f"{run_id} {state.status}"))
+            return _line(run_id, state, as_json=as_json, shown=state.status)
 
-        for_each_run(selected, retry_one)
-        if follow:
-            follow_run(client, selected[0], after, as_json=as_json)
+        selected = select_runs(client, run_ids, filters, ("failed", "cancelled"))
+        for_each_run(selected, retry_one, BulkOptions("retry", bool(filters), yes, dry_run))
 
 
-def delete(run_ids: RunIds = None, error: FailedWith = None) -> None:
+def delete(
+    run_ids: RunIds = None,
+    status: StatusFilter = None,
+    error: FailedWith = None,
+    created_after: CreatedAfter = None,
+    created_before: CreatedBefore = None,
+    metadata: Metadata = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
     """Delete runs that have ended or were never started, with their logs and their files."""
+    filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
     with connect(note) as client:
 
-        def delete_one(run_id: str) -> None:
+        def delete_one(run_id: str) -> str:
             client.delete(run_id)
-            typer.echo(plain(f"{run_id} deleted"))
+            return f"{run_id} deleted"
 
-        for_each_run(select_runs(client, run_ids, error), delete_one)
+        # Not those that were created alone: their files may be on the way.
+        selected = select_runs(client, run_ids, filters, ("succeeded", "failed", "cancelled"))
+        for_each_run(selected, delete_one, BulkOptions("delete", bool(filters), yes, dry_run))
+
+
+def _retry_and_follow(client: Client, run_id: str, *, as_json: bool) -> None:
+    # Read before the retry: the events of the new attempts come after this one.
+    after = client.get_run(run_id).last_seq
+    state = client.retry(run_id)
+    if as_json:
+        print_json(state)
+    follow_run(client, run_id, after=after, as_json=as_json)
+
+
+def _line(run_id: str, state: RunState, *, as_json: bool, shown: str) -> str:
+    return json_line(state) if as_json else f"{run_id} {shown}"

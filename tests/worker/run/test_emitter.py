@@ -23,7 +23,6 @@ from worker.run.emitter import LogEmitter
 BATCH_BYTES = 64 * 1024
 BUFFER_BYTES = 256 * 1024
 FIRST_S = 0.05
-COALESCE_S = 0.1
 OVERHEAD_BYTES = 100
 """Upper bound of the size that is counted for an event besides its text."""
 
@@ -63,10 +62,12 @@ class EndlessArchiver:
 class Bench:
     """Emitter with its store."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_s: float) -> None:
+        self.window_s = window_s
         self.store = SlowStore()
         self.began = now()
-        self.emitter = LogEmitter(self.store, Lease("run_1", 1), lambda _: None, cast("Archiver", EndlessArchiver()))
+        archiver = cast("Archiver", EndlessArchiver())
+        self.emitter = LogEmitter(self.store, Lease("run_1", 1), lambda _: None, archiver, window_s)
 
     async def say(self, *texts: str) -> None:
         for text in texts:
@@ -84,14 +85,20 @@ class Bench:
 Run = Callable[[Callable[[Bench], Coroutine[Any, Any, None]]], None]
 
 
+@pytest.fixture(params=[0.1, 0.01])
+def window_s(request: pytest.FixtureRequest) -> float:
+    """Window of the emitter in the test."""
+    return float(request.param)
+
+
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch, window_s: float) -> Iterator[Run]:
     """Run a test in an event loop with a virtual clock, which the emitter uses as well."""
     clock = SimpleNamespace(monotonic=lambda: now(), time_ns=time.time_ns)
     monkeypatch.setattr(module, "time", clock)
 
     async def whole(test: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:
-        bench = Bench()
+        bench = Bench(window_s)
         try:
             await test(bench)
         finally:
@@ -113,30 +120,32 @@ def test_the_first_event_after_a_pause_is_sent_immediately_and_the_next_ones_tog
     async def test(bench: Bench) -> None:
         began = await bench.pause()
         await bench.say("alone")
-        await asyncio.sleep(COALESCE_S / 10)
+        await asyncio.sleep(bench.window_s / 10)
         assert bench.store.texts == [["alone"]]
         assert bench.store.times == [began]
         later = [f"later {number}" for number in range(50)]
         await bench.say(*later)
-        await asyncio.sleep(COALESCE_S / 2)
+        await asyncio.sleep(bench.window_s / 2)
         await bench.say("last")
         assert bench.store.texts == [["alone"]]
         await asyncio.sleep(60)
         assert bench.store.texts == [["alone"], [*later, "last"]]
-        assert bench.store.times == pytest.approx([began, began + COALESCE_S])
+        assert bench.store.times == pytest.approx([began, began + bench.window_s])
 
     run(test)
 
 
-def test_a_steady_log_is_sent_in_one_batch_per_100_ms(run: Run) -> None:
+def test_a_steady_log_is_sent_in_one_batch_per_window(run: Run) -> None:
     async def test(bench: Bench) -> None:
         began = await bench.pause()
         for number in range(1000):
             await bench.say(str(number))
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(bench.window_s / 100)
         await bench.emitter.flush()
         assert [text for texts in bench.store.texts for text in texts] == [str(number) for number in range(1000)]
-        assert bench.store.times[:-1] == pytest.approx([began + number * COALESCE_S for number in range(10)], abs=0.002)
+        assert bench.store.times[:-1] == pytest.approx(
+            [began + number * bench.window_s for number in range(10)], abs=0.002
+        )
         assert len(bench.store.batches) <= 11
 
     run(test)
@@ -186,7 +195,7 @@ def test_a_full_batch_is_sent_immediately_and_no_batch_exceeds_64_kb(run: Run, c
     async def test(bench: Bench) -> None:
         await bench.pause()
         await bench.say("before")
-        await asyncio.sleep(COALESCE_S / 10)
+        await asyncio.sleep(bench.window_s / 10)
         made = now()
         await bench.say(*texts)
         await asyncio.sleep(60)

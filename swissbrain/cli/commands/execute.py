@@ -1,0 +1,170 @@
+"""Command `exec`: a program of a run as if it ran here."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from swissbrain import Client, shell
+from swissbrain.cli.access import connect
+from swissbrain.cli.explanations import explain
+from swissbrain.cli.inputs import InputError, input_files, send_files
+from swissbrain.cli.options import InputFiles
+from swissbrain.cli.output import FAILED, note
+from swissbrain.cli.program_output import StreamCopy
+from swissbrain.cli.silence import Reason, with_reason
+from swissbrain.cli.terminal import console
+from swissbrain.cli.times import seconds
+from swissbrain.errors import ClientError
+from swissbrain.models import Event, Gap
+
+NO_EXIT_CODE, TIMED_OUT = 125, 124
+"""Exit codes for a run that ended without one, as of other commands that execute programs elsewhere."""
+MAX_TIMEOUT_S = 3600.0
+SPARE_S = 60.0
+"""Time that a run has in addition to its program, so that the program's own limit ends it and its files are stored."""
+CANCEL_S = 10.0
+
+
+class Stopped(BaseException):
+    """Signal to stop. A BaseException, so that no handler of errors catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def execute(
+    words: Annotated[list[str], typer.Argument(metavar="PROGRAM [ARGUMENT]...", help="Program and its arguments.")],
+    file: InputFiles = None,
+    python: Annotated[
+        bool, typer.Option("--python", help="PROGRAM is a Python program of this machine, which is sent along.")
+    ] = False,
+    node: Annotated[
+        bool, typer.Option("--node", help="PROGRAM is a JavaScript program of this machine, which is sent along.")
+    ] = False,
+    timeout_s: Annotated[
+        float | None,
+        typer.Option("--timeout", parser=seconds, metavar="DURATION", help="Time until it is killed, at most 1h."),
+    ] = None,
+) -> None:
+    """Execute a program in a new run, print what it prints, and exit with its code. Ctrl-C cancels it."""
+    if python and node:
+        raise typer.BadParameter("give --python or --node, not both")
+    limit_s = MAX_TIMEOUT_S if timeout_s is None else timeout_s
+    if not 0 < limit_s <= MAX_TIMEOUT_S:
+        raise typer.BadParameter("a program can run for more than 0 s and at most 1h", param_hint="--timeout")
+    files = input_files(file or [])
+    if python or node:
+        words = _with_interpreter("python3" if python else "node", words, files)
+    step = shell(shlex.join(words), timeout_s=limit_s, name=words[0][:200])
+    with connect(note) as client:
+        # Started only when its id is known, so that it can be cancelled whenever this command is stopped.
+        run = client.create_run(step, start=False, timeout_s=limit_s + SPARE_S)
+        send_files(client, run, files)
+        try:
+            with _signals():
+                client.start(run.run_id)
+                code = _follow(client, run.run_id)
+        except (KeyboardInterrupt, Stopped, OSError) as exc:
+            _cancel(client, run.run_id)
+            if isinstance(exc, OSError):  # the receiver of the output has gone
+                raise
+            raise typer.Exit(128 + (exc.number if isinstance(exc, Stopped) else signal.SIGINT)) from None
+        except ClientError as exc:
+            note(f"run {run.run_id} may go on: {explain(exc)}")
+            raise typer.Exit(NO_EXIT_CODE) from None
+    raise typer.Exit(code)
+
+
+def _with_interpreter(interpreter: str, words: list[str], files: dict[str, Path]) -> list[str]:
+    """Return the command line of a local program, which is added to the files to send. Raises InputError."""
+    if words[0].startswith("-"):
+        return [interpreter, *words]
+    program = Path(words[0])
+    if not program.is_file():
+        raise InputError(f"cannot read {program}: there is no such file")
+    if files.setdefault(program.name, program) != program:
+        raise InputError(f"--file: another file would be '{program.name}' in the workspace")
+    return [interpreter, program.name, *words[1:]]
+
+
+def _follow(client: Client, run_id: str) -> int:
+    """Copy the output until the run has ended; return the exit code."""
+    copies = {
+        "stdout": StreamCopy(sys.stdout.buffer, sys.stdout.isatty()),
+        "stderr": StreamCopy(sys.stderr.buffer, sys.stderr.isatty()),
+    }
+    ended: Mapping[str, Any] = {}
+    outcome: Mapping[str, Any] = {}
+    for event in _events(client, run_id, copies):
+        if event.type == "tool.output" and event.data.get("stream") in copies:
+            copies[event.data["stream"]].line(event.data)
+        elif event.type == "tool.finished":
+            ended = event.data
+        elif event.type == "run.finished":
+            outcome = event.data
+        elif event.type == "run.requeued":
+            for copy in copies.values():
+                copy.restart()
+    stored = {str(path).rpartition(".")[2]: str(path) for path in ended.get("kept", ())}
+    for stream, copy in copies.items():
+        path = stored.get(stream)
+        copy.finish(None if path is None else partial(client.download, run_id, path))
+        if copy.differs:
+            note(f"run {run_id}: the program was executed twice, and its {stream} was not the same")
+    return _exit_code(run_id, ended, outcome)
+
+
+def _events(client: Client, run_id: str, copies: Mapping[str, StreamCopy]) -> Iterator[Event]:
+    screen = console(stderr=True)
+    items: Iterator[Event | Gap] = client.events(run_id)
+    if screen.is_terminal and not screen.is_dumb_terminal:
+        # Only before the first output, which the line would overwrite.
+        is_silent = lambda: not any(copy.printed_bytes for copy in copies.values())  # noqa: E731
+        items = with_reason(items, Reason(client, run_id), screen, is_silent)
+    return (item for item in items if isinstance(item, Event))
+
+
+def _exit_code(run_id: str, ended: Mapping[str, Any], outcome: Mapping[str, Any]) -> int:
+    code = ended.get("exit_code")
+    if isinstance(code, int) and outcome.get("status") != "cancelled":
+        return code
+    if outcome.get("status") == "succeeded":
+        return 0
+    error = outcome.get("error") or {}
+    if error.get("code") == "exit_code":  # of a worker that does not log the code
+        return FAILED
+    note(f"run {run_id} {outcome.get('status', 'ended')}" + (f": {error['message']}" if error.get("message") else ""))
+    return TIMED_OUT if error.get("code") == "timeout" else NO_EXIT_CODE
+
+
+def _cancel(client: Client, run_id: str) -> None:
+    try:
+        client.cancel(run_id)
+        with suppress(ClientError):
+            client.wait(run_id, timeout_s=CANCEL_S)
+    except ClientError as exc:
+        note(f"run {run_id} may go on: {exc}; 'swissbrain cancel {run_id}' stops it")
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Raise Stopped in the main thread on SIGTERM and SIGHUP, as Ctrl-C raises KeyboardInterrupt."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,47 @@
+"""Steps from the options `--shell` and `--code`, in the order of the command line."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from swissbrain import code, shell
+from swissbrain.cli.errors import CommandError
+from swissbrain.models import PlanStep
+
+ORDER = "swissbrain.option_order"
+LANGUAGES = {".py": code.python, ".js": code.node, ".mjs": code.node, ".cjs": code.node, ".sh": code.bash}
+
+
+class OrderedCommand(TyperCommand):
+    """Command that keeps the order in which its options were given, which Typer does only for each option alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments and store the names of the options in the context."""
+        *_, given = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[ORDER] = [parameter.name for parameter in given]
+        return super().parse_args(ctx, args)
+
+
+def program_steps(context: typer.Context, commands: Sequence[str], programs: Sequence[Path]) -> list[PlanStep]:
+    """Return a step for each command line of `--shell` and each file of `--code`. Raises CommandError."""
+    values: dict[str, Iterator[PlanStep]] = {
+        "shell": (shell(command) for command in commands),
+        "code": map(code_step, programs),
+    }
+    return [next(values[name]) for name in context.meta[ORDER] if name in values]
+
+
+def code_step(program: Path) -> PlanStep:
+    """Return the step that runs a local program, in the language of its ending. Raises CommandError."""
+    language = LANGUAGES.get(program.suffix.lower())
+    if language is None:
+        raise CommandError(f"--code: {program} does not end with {', '.join(LANGUAGES)}, which tell the language")
+    try:
+        return language(program)
+    except OSError as exc:
+        raise CommandError(f"--code: cannot read {program}: {exc.strerror}") from None
+    except ValueError:
+        raise CommandError(f"--code: {program} is not UTF-8 text") from None

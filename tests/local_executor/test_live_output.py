@@ -1,0 +1,197 @@
+"""Output that no line end follows: begins of lines, and lines that a program overwrites."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.contract.execution import Command, ExecLimits, LinePart
+from infra.local_executor import output
+from infra.local_executor.output import PART_CHARS, SILENCE_S, STATE_S, LineSplitter
+from tests.local_executor.rig import MB, RUN_ID, Bench
+from tests.support.waiting import until
+
+PIECES = ["\r", "\n", "\r\n", "a", "10%", "ü😀", "\xff", "\0", "x" * PART_CHARS, "y" * (PART_CHARS + 1)]
+
+
+def shown(parts: Sequence[LinePart]) -> list[str]:
+    """Return the lines as a client shows them that joins parts and replaces lines."""
+    lines: list[str] = []
+    is_open = False
+    for part in parts:
+        assert len(part.text) <= PART_CHARS
+        if part.replaces:
+            assert lines
+            assert not is_open
+            lines[-1] = part.text
+        elif is_open:
+            lines[-1] += part.text
+        else:
+            lines.append(part.text)
+        is_open = part.more
+    assert not is_open
+    return lines
+
+
+def on_terminal(text: str) -> list[str]:
+    """Return the lines with the last state of each; an empty state overwrites nothing."""
+    *lines, last = text.split("\n")
+    found = [next(filter(None, reversed(line.split("\r"))), "") for line in lines]
+    last = next(filter(None, reversed(last.split("\r"))), "")
+    return [*found, last] if last else found
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from([0.0, 0.05, SILENCE_S, 1.0])), max_size=30), st.data()
+)
+def test_lines_end_with_their_last_state_however_the_output_arrives(
+    output: list[tuple[str, float]], data: st.DataObject
+) -> None:
+    lines, parts, now_s = LineSplitter(), list[LinePart](), 0.0
+    for text, pause_s in output:
+        encoded = text.encode()
+        cut = data.draw(st.integers(0, len(encoded)))
+        for piece in (encoded[:cut], encoded[cut:]):
+            parts += lines.feed(piece, now_s)
+            end_s = now_s + pause_s
+            while (due_s := lines.due_s) is not None and due_s <= end_s:
+                now_s = max(now_s, due_s)
+                due = lines.due(now_s)
+                assert due or lines.due_s != due_s
+                parts += due
+            now_s = end_s
+    parts += lines.feed(b"", now_s, final=True)
+    assert lines.due_s is None
+    assert shown(parts) == on_terminal("".join(text for text, _ in output))
+
+
+def test_states_are_passed_on_five_times_a_second_and_the_last_one_always() -> None:
+    lines, times, parts = LineSplitter(), list[float](), list[LinePart]()
+    for number in range(1001):
+        now_s = number / 100
+        if new := lines.feed(f"\r{number}".encode(), now_s):
+            times.append(now_s)
+            parts += new
+    assert 45 <= len(times) <= 51
+    assert all(later - earlier >= STATE_S - 1e-6 for earlier, later in pairwise(times))
+    parts += lines.feed(b"\n", 10.0)
+    assert parts[-1] == LinePart("1000", replaces=True, end="\r")
+    assert shown(parts) == ["1000"]
+
+
+def test_a_state_that_is_printed_again_is_passed_on_once() -> None:
+    lines = LineSplitter()
+    parts = [part for number in range(50) for part in lines.feed(b"50%\r", number)]
+    assert parts + lines.feed(b"\n", 50) == [LinePart("50%", end="\r")]
+
+
+async def test_the_begin_of_a_line_is_passed_on_while_the_program_waits(bench: Bench) -> None:
+    lines: list[str] = []
+    source = "printf 'Name: '; while [ ! -e go ]; do sleep 0.02; done; echo Ada; printf end"
+    running = asyncio.ensure_future(bench.run(source, on_line=lambda _, text: lines.append(text)))
+
+    async def prompt() -> bool:
+        return lines == ["Name: "]
+
+    await until(prompt, "the prompt is there")
+    (bench.files.directory / "go").touch()
+    ran = await running
+    assert ran.parts == [LinePart("Name: ", more=True), LinePart("Ada"), LinePart("end", end="")]
+    assert ran.out == "Name: Ada\nend"
+
+
+async def test_a_begin_of_a_line_without_an_end_is_closed_at_the_end_of_the_program(bench: Bench) -> None:
+    ran = await bench.run("printf waiting; sleep 1")
+    assert ran.parts == [LinePart("waiting", more=True), LinePart("", end="")]
+
+
+@pytest.mark.parametrize("bar", ["\\r%d%%", "%d%%\\r", "\\r%d%%\\r"])
+async def test_a_progress_bar_is_seen_while_the_program_runs(bench: Bench, bar: str) -> None:
+    seen: list[str] = []
+    source = (
+        f"for i in 0 50 100; do printf '{bar}' $i; while [ ! -e go-$i ]; do sleep 0.02; done; done; echo; echo done"
+    )
+    running = asyncio.ensure_future(bench.run(source, on_line=lambda _, text: seen.append(text)))
+    for number in (0, 50, 100):
+
+        async def is_seen(state: str = f"{number}%") -> bool:
+            return seen[-1:] == [state]
+
+        await until(is_seen, f"{number} % is seen")
+        (bench.files.directory / f"go-{number}").touch()
+    ran = await running
+    states = [LinePart(text, replaces=text != "0%", end="\r") for text in ("0%", "50%", "100%")]
+    # The line end of a bar that ends with a carriage return ends the same line.
+    assert ran.parts == [*states, LinePart("done")]
+
+
+async def test_a_fast_progress_bar_is_passed_on_five_times_a_second(bench: Bench) -> None:
+    source = "import sys, time\nfor i in range(101): print(f'\\r{i}%|', end='', file=sys.stderr); time.sleep(0.01)"
+    ran = await bench.run(source, "python")
+    assert 2 <= len(ran.parts) <= 5 * ran.execution.duration_ms / 1000 + 2
+    assert ran.lines[-1] == ("stderr", "100%|")
+    assert shown(ran.parts) == ["100%|"]
+    assert ran.execution.stderr.read_bytes() == b"".join(b"\r%d%%|" % number for number in range(101))
+
+
+async def test_lines_with_carriage_returns_before_their_ends_overwrite_nothing(bench: Bench) -> None:
+    ran = await bench.run(
+        "for i in $(seq 200); do printf \"$i\\r\"; printf '\\n'; done; printf 'x\\r'; sleep 0.5; printf '\\n'"
+    )
+    *lines, last = ran.parts
+    assert lines == [LinePart(str(number), end="\r\n") for number in range(1, 201)]
+    # After a while the carriage return counts as one that overwrites.
+    assert last == LinePart("x", end="\r")
+
+
+async def test_a_character_that_is_printed_in_pieces_stays_whole_in_a_begin_of_a_line(bench: Bench) -> None:
+    ran = await bench.run("printf 'a\\303'; sleep 0.6; printf '\\274b\\360\\237'; sleep 0.6; printf '\\230\\200\\n'")
+    assert shown(ran.parts) == ["aüb😀"]
+    assert [part.text for part in ran.parts] == ["a", "üb", "😀"]
+
+
+async def test_both_streams_have_begins_of_lines(bench: Bench) -> None:
+    ran = await bench.run("printf out; printf err >&2; sleep 0.6; echo 1; echo 2 >&2")
+    for stream, text in (("stdout", "out1"), ("stderr", "err2")):
+        own = [part for part, (of, _) in zip(ran.parts, ran.lines, strict=True) if of == stream]
+        assert shown(own) == [text]
+
+
+@pytest.mark.parametrize(
+    "source", ["yes", "yes | tr '\\n' '\\r'", "yes | tr -d '\\n'", "cat /dev/urandom", "yes >&2 & yes"]
+)
+async def test_a_program_that_prints_for_ever_leaves_the_processor_to_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(output, "BURST_BYTES", 2 * MB)
+    cpu_s = time.process_time()
+    ran = await bench.run(source, timeout_s=3, limits=ExecLimits(output_bytes=MB))
+    assert time.process_time() - cpu_s < 2
+    assert ran.execution.timed_out
+    read = ran.execution.stdout_bytes + ran.execution.stderr_bytes
+    assert read <= 3 * MB + output.FLOOD_BYTES_S * ran.execution.duration_ms / 1000
+    assert ran.execution.stdout.stat().st_size == min(MB, ran.execution.stdout_bytes)
+
+
+async def test_a_program_that_prints_less_than_a_burst_does_not_wait(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "FLOOD_BYTES_S", 1)
+    assert (await bench.run("head -c 10M /dev/zero", timeout_s=30)).execution.stdout_bytes == 10 * MB
+
+
+async def test_output_is_no_longer_decoded_when_no_more_lines_are_wanted(bench: Bench) -> None:
+    parts: list[LinePart] = []
+
+    async def two(_: str, part: LinePart) -> bool:
+        parts.append(part)
+        return len(parts) < 2
+
+    command = Command(RUN_ID, "step-0", "sh", "seq 100000; printf prompt; sleep 0.5", 60)
+    ended = await bench.executor.execute(command, bench.files, two)
+    assert parts == [LinePart("1"), LinePart("2")]
+    assert ended.stdout.read_bytes() == b"".join(b"%d\n" % number for number in range(1, 100_001)) + b"prompt"

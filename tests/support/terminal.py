@@ -1,0 +1,72 @@
+"""A command on a terminal of a given size, as a person starts it."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+class TerminalResult(NamedTuple):
+    """Exit code and everything that was written to the terminal, without escape sequences and with plain line ends."""
+
+    code: int
+    text: str
+    raw: str
+
+
+def on_terminal(
+    command: Sequence[str],
+    *,
+    columns: int = 80,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    typed: str = "",
+    timeout_s: float = 100,
+) -> TerminalResult:
+    """Run a command on a terminal to its end; `typed` is what the person types."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    given = {name: value for name, value in (env or os.environ).items() if name not in {"COLUMNS", "NO_COLOR"}}
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**given, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    ) as process:
+        os.close(theirs)
+        if typed:
+            os.write(ours, typed.encode())
+        raw = _read_all(ours, process, time.monotonic() + timeout_s)
+        os.close(ours)
+        code = process.wait(timeout=10)
+    return TerminalResult(code, ESCAPES.sub("", raw).replace("\r\n", "\n"), raw)
+
+
+def _read_all(terminal: int, process: subprocess.Popen[bytes], deadline: float) -> str:
+    read = bytearray()
+    while True:
+        if time.monotonic() > deadline:
+            process.kill()
+            raise TimeoutError(read.decode(errors="replace"))
+        if not select.select([terminal], [], [], 0.1)[0]:
+            continue
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            part = b""
+        if not part:
+            return read.decode(errors="replace")
+        read += part

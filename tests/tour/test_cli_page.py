@@ -1,0 +1,108 @@
+"""Every command of the page on the command line, as it is printed there, on a terminal of 80 columns."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from swissbrain.cli import COMMANDS
+from tests.docs.pages import DOCS, blocks
+from tests.support.redis import free_port
+from tests.support.terminal import TerminalResult, on_terminal
+from tests.tour.commands import ALONE, swissbrain
+from tests.tour.test_dev import dev
+
+EXAMPLES = [line for block in blocks(DOCS / "cli.md", "sh") for line in block.splitlines()]
+RUN_ID = re.compile(r"run_[0-9a-f]{32}")
+PLAN = blocks(DOCS / "cli.md", "yaml")[0]
+FILES = {
+    "data.csv": "planet,moons\nMars,2\nEarth,1\n",
+    "report.py": "import sys\nprint(sys.argv[1:], len(open(sys.argv[1]).read().splitlines()))\n",
+    "chart.py": "open('report.html', 'w').write('<h1>chart</h1>')\n",
+    "plan.json": '[{"tool": "message", "args": {"text": "hello"}}]',
+    "plan.yaml": PLAN.replace("wc -l data.csv", "echo counted"),
+}
+FAILING = ("--shell", "mkdir out; echo 1 > out/a.csv; echo page > report.html", "--shell", "echo why >&2; exit 7")
+ENDS_WITH = {"--failed": 0, "logs RUN -f": 1, "wait RUN": 1}
+"""Exit codes other than 0, of commands about a run that has failed."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Run a dev stack; yield its folder, with the files that the page names and a command `swissbrain`."""
+    made = tmp_path_factory.mktemp("page")
+    for name, content in FILES.items():
+        (made / name).write_text(content)
+    (made / "bin").mkdir()
+    command = made / "bin" / "swissbrain"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m swissbrain "$@"\n')
+    command.chmod(0o755)
+    with dev(made, free_port()):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def failed_run(folder: Path) -> str:
+    """Return the id of a run that has failed at its second step and has files."""
+    made = swissbrain(folder, "run", *FAILING, "-f")
+    assert made.returncode == 1, made.stderr
+    return str(RUN_ID.findall(made.stderr)[0])
+
+
+def on_a_terminal(folder: Path, line: str, columns: int = 80, typed: str = "") -> TerminalResult:
+    """Run a command line with bash."""
+    keys = '[{"user": "ada", "scopes": ["runs:read"], "sha256": "' + "0" * 64 + '"}]'
+    env = {**ALONE, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "SWISSBRAIN_API_KEYS": keys}
+    return on_terminal(["bash", "-c", line], cwd=folder, env=env, columns=columns, typed=typed)
+
+
+@pytest.mark.parametrize("line", EXAMPLES)
+def test_each_command_of_the_page_works_at_80_columns(folder: Path, failed_run: str, line: str) -> None:
+    result = on_a_terminal(folder, line.replace("RUN", failed_run))
+    expected = next((code for part, code in ENDS_WITH.items() if part in line), 0)
+    assert result.code == expected, result.text
+    assert "Traceback" not in result.text
+    # An id is never cut: wherever one begins, it is whole.
+    assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
+
+
+def test_the_page_has_an_example_of_every_command() -> None:
+    used = {words[words.index("swissbrain") + 1] for words in map(shlex.split, EXAMPLES)}
+    piped = {line.split("| swissbrain ")[1].split()[0] for line in EXAMPLES if "| swissbrain " in line}
+    # The others are executed below, or change what the examples need.
+    assert {*COMMANDS, "key"} - used - piped == {"start", "resume", "fork"}
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
+@pytest.mark.parametrize("words", ["runs", "show RUN", "show RUN --attempts", "steps RUN", "files RUN", "queue"])
+def test_tables_fit_every_terminal(folder: Path, failed_run: str, columns: int, words: str) -> None:
+    result = on_a_terminal(folder, f"swissbrain {words}".replace("RUN", failed_run), columns)
+    assert result.code == 0
+    assert all(len(text) <= columns for text in result.text.splitlines())
+    assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
+    if words in {"runs", "show RUN"}:
+        assert failed_run in result.text
+
+
+def test_the_other_commands_of_the_table_work(folder: Path, failed_run: str) -> None:
+    created = swissbrain(folder, "run", "--shell", "echo late", "--no-start").stdout.strip()
+    assert on_a_terminal(folder, f"swissbrain start {created}").text == "queued\n"
+    assert on_a_terminal(folder, f"swissbrain wait {created}").text == f"{created} succeeded\n"
+    refused = on_a_terminal(folder, f"swissbrain resume {created} yes")
+    assert refused.code == 2
+    assert "succeeded" in refused.text
+    forked = on_a_terminal(folder, f"swissbrain fork {failed_run} --from-step 2 --plan plan.yaml -f")
+    assert forked.code == 0
+    assert "run goes on from step 2" in forked.text
+    assert "│ counted" in forked.text
+
+
+def test_a_log_tells_stderr_from_stdout_without_colours(folder: Path, failed_run: str) -> None:
+    lines = swissbrain(folder, "logs", failed_run, "--stream", "stderr").stdout.splitlines()
+    assert [line[14:] for line in lines] == ["    err │ why"]
+    (only,) = swissbrain(folder, "logs", failed_run, "--tail", "1", "--timestamps").stdout.splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}  run failed", only)

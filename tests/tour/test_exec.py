@@ -1,0 +1,137 @@
+"""The command `exec`: a program of a run behaves as if it ran here."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis import free_port
+from tests.support.terminal import on_terminal
+from tests.support.waiting import wait_until
+from tests.tour.commands import ALONE, swissbrain
+from tests.tour.test_dev import dev
+
+SWISSBRAIN = [sys.executable, "-m", "swissbrain"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    made = tmp_path_factory.mktemp("exec")
+    with dev(made, free_port()):
+        yield made
+
+
+def execute(folder: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*SWISSBRAIN, "exec", *words], cwd=folder, env=ALONE, capture_output=True, timeout=100, check=False
+    )
+
+
+OUTPUTS = {
+    "no line end": b"a\nb",
+    "empty": b"",
+    "windows": b"a\r\nb\r\n" * 2000,
+    "binary": bytes(range(256)) * 40,
+    "bar": b"\r10%\r50%\r100%\n",
+    "escapes": b"\x1b[31mred\x1b[0m\n",
+    "more than the log takes": b"".join(b"%d\n" % number for number in range(60_000)),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_pipe_gets_every_byte_on_its_stream(folder: Path, name: str) -> None:
+    (folder / "out.bin").write_bytes(OUTPUTS[name])
+    result = execute(folder, "--file", "out.bin", "--", "sh", "-c", "cat out.bin; printf 'to stderr' >&2; exit 7")
+    assert (result.returncode, result.stdout, result.stderr) == (7, OUTPUTS[name], b"to stderr")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "out"),
+    [
+        (["--", "true"], 0, b""),
+        (["false"], 1, b""),
+        (["--", "printf", "%s|", "a b", "$HOME", "*", "'", '"', "é", ""], 0, "a b|$HOME|*|'|\"|é||".encode()),
+        (["printf", "%s", "--json"], 0, b"--json"),
+        (["--", "sh", "-c", "kill -9 $$"], 137, b""),
+        (["--python", "--", "-c", "import sys; print(sys.argv[1:])", "x"], 0, b"['x']\n"),
+        (["--python", "--", "p.py", "a b", "-v"], 3, b"['a b', '-v'] p.py\n"),
+    ],
+)
+def test_words_and_exit_codes_arrive(folder: Path, words: list[str], code: int, out: bytes) -> None:
+    (folder / "p.py").write_text("import sys\nprint(sys.argv[1:], __file__.split('/')[-1])\nsys.exit(3)\n")
+    result = execute(folder, *words)
+    assert (result.returncode, result.stdout) == (code, out), result.stderr
+
+
+def test_files_and_folders_are_sent_and_found(folder: Path) -> None:
+    (folder / "in" / "deep").mkdir(parents=True)
+    (folder / "in" / "deep" / "ü 1.txt").write_bytes(b"x" * 2_600_000)
+    (folder / "in" / "empty").write_bytes(b"")
+    result = execute(
+        folder, "--file", "in", "--file", "in/empty=other/name", "--", "find", ".", "-type", "f", "-size", "+0"
+    )
+    assert (result.returncode, result.stdout) == (0, "./in/deep/ü 1.txt\n".encode()), result.stderr
+    found = execute(folder, "--file", "in/", "--", "sh", "-c", "ls; wc -c < 'deep/ü 1.txt'")
+    assert found.stdout.split() == [b"deep", b"empty", b"2600000"]
+
+
+def test_a_timeout_is_named_and_has_its_own_exit_code(folder: Path) -> None:
+    result = execute(folder, "--timeout", "1s", "--", "sleep", "60")
+    assert (result.returncode, result.stdout) == (124, b"")
+    assert result.stderr.startswith(b"swissbrain: run run_")
+    assert b"timeout" in result.stderr
+    assert execute(folder, "--timeout", "2h", "--", "true").returncode == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cancels_the_run(folder: Path, number: signal.Signals, code: int) -> None:
+    with subprocess.Popen(
+        [*SWISSBRAIN, "exec", "--", "sh", "-c", "echo begun; sleep 60"],
+        cwd=folder,
+        env=ALONE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+    run_id, status = swissbrain(folder, "runs", "--limit", "1").stdout.splitlines()[1].split()[:2]
+    assert (run_id[:4], status) == ("run_", "cancelled")
+
+
+def test_a_receiver_that_leaves_ends_the_run(folder: Path) -> None:
+    command = " ".join([*SWISSBRAIN, "exec", "--", "sh", "-c", "'while :; do echo y; sleep 0.1; done'"])
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -n 1"], cwd=folder, env=ALONE, capture_output=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == (b"y\n", b"")
+
+    def is_cancelled() -> bool:
+        return swissbrain(folder, "runs", "--limit", "1").stdout.splitlines()[1].split()[1] == "cancelled"
+
+    wait_until(is_cancelled, "the run is cancelled")
+
+
+def test_output_is_live_on_a_pipe_and_on_a_terminal(folder: Path) -> None:
+    with subprocess.Popen(
+        [*SWISSBRAIN, "exec", "--", "sh", "-c", "echo one; echo two; sleep 3; echo three"],
+        cwd=folder,
+        env=ALONE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        assert (process.stdout.readline(), process.stdout.readline()) == (b"one\n", b"two\n")
+        began = time.monotonic()
+        assert process.stdout.read() == b"three\n"
+        assert time.monotonic() - began > 1.5
+    shown = on_terminal(
+        [*SWISSBRAIN, "exec", "--", "printf", "10%%\\r20%%\\ndone"], cwd=folder, env=dict(os.environ | ALONE)
+    )
+    assert shown.text.replace("\r", "").endswith("20%\ndone")
