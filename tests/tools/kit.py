@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from infra.contract.execution import Command, Execution, Executor, Interpreter, OnLine
+from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine
 from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
 from worker.registry import REGISTRY
@@ -37,7 +37,13 @@ class RecordingContext:
         return await self.executor.execute(command, self.files, on_line)
 
     async def output(
-        self, stream: Literal["stdout", "stderr"], text: str, *, more: bool = False, replaces_line: bool = False
+        self,
+        stream: Literal["stdout", "stderr"],
+        text: str,
+        *,
+        more: bool = False,
+        replaces_line: bool = False,
+        line_end: LineEnd = "\n",
     ) -> None:
         self.lines.append((stream, text))
         self.unfinished.append(more)
