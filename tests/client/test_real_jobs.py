@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_run_waits_for_a_failure(real: Real, worker: SimulatedWorker, ada: Clien
 
 
 def test_a_batch_answers_for_each_run_and_is_repeatable(ada: Client) -> None:
-    batch = [
+    batch: list[NewRun | dict[str, Any]] = [
         NewRun(plan=message("a"), idempotency_key="first", metadata={"n": "1"}),
         NewRun(prompt="x", priority=99),
         {"plan": [{"tool": "none"}]},
