@@ -8,6 +8,7 @@ import pytest
 
 from infra.contract import tools
 from infra.contract.errors import InvalidInput
+from infra.contract.execution import LineEnd
 from tests.docs.pages import DOCS, blocks
 from worker.toolkit.base import Tool, ToolFailed
 
@@ -28,7 +29,9 @@ class Context:
         self.files = Files()
         self.lines: list[str] = []
 
-    async def output(self, _stream: str, text: str, *, more: bool = False, replaces_line: bool = False) -> None:
+    async def output(
+        self, _stream: str, text: str, *, more: bool = False, replaces_line: bool = False, line_end: LineEnd = "\n"
+    ) -> None:
         assert not more
         self.lines.append(text)
 

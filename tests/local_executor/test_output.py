@@ -51,7 +51,7 @@ async def test_a_program_may_print_nothing(bench: Bench) -> None:
 
 async def test_empty_lines_and_line_ends_of_two_characters_are_passed_on(bench: Bench) -> None:
     ran = await bench.run("printf 'a\\r\\n\\n\\nb\\r\\n'")
-    assert ran.parts == [LinePart("a"), LinePart(""), LinePart(""), LinePart("b")]
+    assert ran.parts == [LinePart("a", end="\r\n"), LinePart(""), LinePart(""), LinePart("b", end="\r\n")]
     assert ran.execution.stdout.read_bytes() == b"a\r\n\n\nb\r\n"
 
 

@@ -173,3 +173,20 @@ async def test_a_missing_sandbox_is_reported_with_how_to_install_it(kit: Kit, mo
     for tool, args in (("shell", {"command": "true"}), ("code", {"language": "python", "source": "1"})):
         with pytest.raises(ExecutorUnavailable, match="apt-get install bubblewrap"):
             await kit.call(tool, ToolResult, **args)
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("printf 'a\\nb'; printf 'c\\r\\n' >&2", ()),
+        ("printf '\\303\\274\\n'", ()),
+        ("printf '\\377\\n'", (".run/step-0.stdout",)),
+        ("printf '1\\r2\\n' >&2; echo out", (".run/step-0.stdout", ".run/step-0.stderr")),
+        ("printf 'a\\r\\r\\n'", (".run/step-0.stdout",)),
+        ("true", ()),
+    ],
+)
+async def test_output_that_the_log_cannot_repeat_byte_for_byte_is_stored(
+    kit: Kit, command: str, kept: tuple[str, ...]
+) -> None:
+    assert (await kit.shell(command)).kept == kept

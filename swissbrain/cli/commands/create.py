@@ -20,44 +20,47 @@ PlanFile = Annotated[
     Path | None,
     typer.Option("--plan", metavar="FILE", help="JSON or YAML file with the steps to execute; - is standard input."),
 ]
+ShellSteps = Annotated[
+    list[str] | None, typer.Option(metavar="COMMAND", help="A step that runs a command line. Several are allowed.")
+]
+CodeSteps = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="A step that runs a program: .py, .js, .mjs, .cjs or .sh. Several are allowed."),
+]
+Delay = Annotated[
+    float | None,
+    typer.Option("--delay", parser=seconds, metavar="DURATION", help="Time until the run may start, such as 10m."),
+]
+StartAt = Annotated[
+    int | None,
+    typer.Option("--start-at", parser=future_ms, metavar="TIME", help="Earliest start, such as 2026-11-30T02:00."),
+]
+QueueTtl = Annotated[
+    float | None,
+    typer.Option(
+        "--queue-ttl",
+        parser=seconds,
+        metavar="DURATION",
+        help="Time until the run fails if no worker has started it, such as 1h.",
+    ),
+]
 
 
 def run(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="Task of the agent.")] = None,
     plan: PlanFile = None,
-    shell: Annotated[
-        list[str] | None, typer.Option(metavar="COMMAND", help="A step that runs a command line. Several are allowed.")
-    ] = None,
-    code: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="A step that runs a program: .py, .js, .mjs, .cjs or .sh. Several are allowed."
-        ),
-    ] = None,
+    shell: ShellSteps = None,
+    code: CodeSteps = None,
     file: InputFiles = None,
     follow: Follow = False,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Queue the run immediately.")] = True,
     priority: Annotated[int | None, typer.Option(help="0 (last) to 8 (first).")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 20.")] = None,
     timeout_s: TimeLimit = None,
-    delay_s: Annotated[
-        float | None,
-        typer.Option("--delay", parser=seconds, metavar="DURATION", help="Time until the run may start, such as 10m."),
-    ] = None,
-    start_at_ms: Annotated[
-        int | None,
-        typer.Option("--start-at", parser=future_ms, metavar="TIME", help="Earliest start, such as 2026-11-30T02:00."),
-    ] = None,
-    queue_ttl_s: Annotated[
-        float | None,
-        typer.Option(
-            "--queue-ttl",
-            parser=seconds,
-            metavar="DURATION",
-            help="Time until the run fails if no worker has started it, such as 1h.",
-        ),
-    ] = None,
+    delay_s: Delay = None,
+    start_at_ms: StartAt = None,
+    queue_ttl_s: QueueTtl = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same run.")] = None,
     as_json: Json = False,
