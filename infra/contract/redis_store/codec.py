@@ -146,7 +146,7 @@ def encode_fields(writes: Writes) -> list[str]:
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
     pairs += [(f"{FOLDER_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.folders.items()]
     if writes.journal.keys() - {journal.STARTED}:
-        # Written as 0 instead of removed: it is stored by the command that stores the other fields.
+        # A value, because removing the field would cost a command of its own.
         pairs.append(("unable", "0"))
     return [part for pair in pairs for part in pair]
 
