@@ -72,6 +72,8 @@ async def poll(url: str, path: str, token: str, watch: Watch, connected: asyncio
 async def _follow(url: str, request: str, watch: Watch, connected: asyncio.Event, *, first: bytes, end: bytes) -> None:
     """Send the request, set `connected` at the text `first`, and return after the line `end` or the connection."""
     parts, ended = urlsplit(url), asyncio.Event()
+    assert parts.hostname
+    assert parts.port
     loop = asyncio.get_running_loop()
     watcher = _Watcher(request.encode(), watch, connected, ended, first, end)
     transport, _ = await loop.create_connection(lambda: watcher, parts.hostname or "", parts.port or 0)

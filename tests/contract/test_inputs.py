@@ -22,7 +22,8 @@ def uploaded(key: str, size_bytes: int = 1, sha256: str = "0" * 64) -> Input:
 
 
 def copied(key: str, run_id: str = "run_other") -> Input:
-    entry = FileEntry(key=key, size_bytes=1, modified_ms=1_700_000_000_123, executable=True)
+    times = {"modified_ms": 1_700_000_000_123, "mtime_ns": 1_700_000_000_123_456_789}  # exact only as integers
+    entry = FileEntry(key=key, size_bytes=1, executable=True, mode=0o750, **times)
     return Input(entry=entry, from_run=run_id, source_path="out/a")
 
 

@@ -40,7 +40,7 @@ _batch = msgspec.json.Decoder(Batch)
 _brief = msgspec.json.Decoder(Brief)
 _file = msgspec.json.Decoder(FileEntry)
 _input = msgspec.json.Decoder(Input)
-_inputs = msgspec.json.Decoder(dict[str, Input])
+_inputs = msgspec.json.Decoder(dict[str, str])
 _folder = msgspec.json.Decoder(FolderEntry)
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
@@ -133,8 +133,17 @@ def decode_input(text: str) -> Input:
 
 def decode_inputs(fields: Mapping[str, str | None]) -> Inputs:
     """Return the input files among the fields of a run's hash."""
-    text = fields.get("inputs")
-    return Inputs(version=_number(fields, "inputs_version") or 0, files=_inputs.decode(text) if text else {})
+    texts = _inputs.decode(fields.get("inputs") or "{}")
+    files = {path: decode_input(text) for path, text in texts.items()}
+    return Inputs(version=_number(fields, "inputs_version") or 0, files=files)
+
+
+def encode_inputs(inputs: Mapping[str, Input]) -> str:
+    """Return input files as the field of a run's hash; empty for none.
+
+    Each file is a text inside the JSON, because a script that decoded and encoded its times in ns would round them.
+    """
+    return encode({path: encode(file) for path, file in inputs.items()}) if inputs else ""
 
 
 def encode_fields(writes: Writes) -> list[str]:

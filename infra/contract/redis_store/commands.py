@@ -61,7 +61,7 @@ class RunCommands(RunIndex):
                 "delay_ms": int(spec.delay_s * 1000) or "",
                 "start_at_ms": _or_empty(spec.start_at_ms),
                 "queue_ttl_ms": _or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000)),
-                "inputs": codec.encode(inputs) if inputs else "",
+                "inputs": codec.encode_inputs(inputs),
                 "index_ttl_s": 2 * self._retention_s,
                 "unstarted_ttl_s": self._retention_s,
             },

@@ -129,10 +129,11 @@ local function ended(fields, fence, ms, outcome)
   return fields
 end
 
--- Adds the uploaded ones of a run's inputs (JSON text, or nil) to `fields`, as files of the run. The others stay where they
--- are: the worker copies them before the first step.
+-- Adds the uploaded ones of a run's inputs (JSON object path -> JSON text, or nil) to `fields`, as files of the run. The
+-- others stay where they are: the worker copies them before the first step.
 local function with_uploads(fields, inputs)
-  for path, file in pairs(inputs and cjson.decode(inputs) or {}) do
+  for path, text in pairs(inputs and cjson.decode(inputs) or {}) do
+    local file = cjson.decode(text)
     if not file.from_run then
       fields[#fields + 1] = FILE .. path
       fields[#fields + 1] = cjson.encode(file.entry)
