@@ -50,7 +50,7 @@ def failed_run(folder: Path) -> str:
     """Return the id of a run that has failed at its second step and has files."""
     made = swissbrain(folder, "run", *FAILING, "-f")
     assert made.returncode == 1, made.stderr
-    return RUN_ID.findall(made.stderr)[0]
+    return str(RUN_ID.findall(made.stderr)[0])
 
 
 def on_a_terminal(folder: Path, line: str, columns: int = 80, typed: str = "") -> TerminalResult:
