@@ -1,10 +1,11 @@
 """`python -m bench [NAME ...]`: run the named benchmarks (default: all), each on a fresh stack, and print tables."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
-from bench import cancel, durability, first_event, idle, logs, million, queue, streams, throughput
+import uvloop
+
+from bench import cancel, durability, first_event, flood, idle, logs, million, queue, streams, throughput
 from bench.lab import Lab, lab
 
 BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
@@ -15,6 +16,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "logs-memory": (logs.soak, 0),
     "logs-million": (million.run, 1),
     "cancel": (cancel.run, 1),
+    "flood": (flood.run, 1),
     "durability": (durability.run, 0),
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),
@@ -42,7 +44,7 @@ def main() -> int:
     if unknown := set(names) - set(known):
         print(f"unknown benchmark {', '.join(sorted(unknown))}; allowed are {', '.join(known)}", file=sys.stderr)
         return 2
-    asyncio.run(measure(names))
+    uvloop.run(measure(names))
     return 0
 
 

@@ -6,13 +6,15 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 EVENT = re.compile(rb'"seq":(\d+)[^\n]*?"text":"([\d.]+) ')
 NUMBER = b'"seq":'
 TIMED = 10
 """Number of watchers that record the arrival of each event. The others only count events."""
-CHUNK_BYTES = 1024 * 1024
+ENDING_BYTES = 1024
+"""Length of the last part of a log in which its end is looked for."""
 
 
 @dataclass
@@ -41,16 +43,16 @@ class Watch:
 
 async def stream(url: str, path: str, token: str, watch: Watch, connected: asyncio.Event) -> None:
     """Follow a run's log over SSE until its end, without reconnecting."""
-    await _read(url, f"GET {path}/stream HTTP/1.1\r\nAuthorization: Bearer {token}", watch, connected, b"event: end")
+    headers = f"Authorization: Bearer {token}\r\nHost: {urlsplit(url).netloc}\r\nAccept: text/event-stream"
+    request = f"GET {path}/stream HTTP/1.1\r\n{headers}\r\n\r\n"
+    await _follow(url, request, watch, connected, first=b'"seq":1,', end=b"event: end")
 
 
 async def channel(url: str, name: str, watch: Watch, connected: asyncio.Event) -> None:
     """Follow a Redis channel until the message `end`."""
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=CHUNK_BYTES)
     login = f"AUTH {parts.username or 'default'} {parts.password}\r\n" if parts.password else ""
-    writer.write(f"{login}SUBSCRIBE {name}\r\n".encode())
-    await _follow(reader, writer, watch, connected, b"\r\nend\r\n", first=b"subscribe")
+    await _follow(url, f"{login}SUBSCRIBE {name}\r\n", watch, connected, first=b"subscribe", end=b"\r\nend\r\n")
 
 
 async def poll(url: str, path: str, token: str, watch: Watch, connected: asyncio.Event, pause_s: float) -> None:
@@ -67,32 +69,49 @@ async def poll(url: str, path: str, token: str, watch: Watch, connected: asyncio
                 await asyncio.sleep(pause_s)
 
 
-async def _read(url: str, request: str, watch: Watch, connected: asyncio.Event, end: bytes) -> None:
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=CHUNK_BYTES)
-    writer.write(f"{request}\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n\r\n".encode())
-    await _follow(reader, writer, watch, connected, end, first=b'"seq":1,')
+async def _follow(url: str, request: str, watch: Watch, connected: asyncio.Event, *, first: bytes, end: bytes) -> None:
+    """Send the request, set `connected` at the text `first`, and return after the line `end` or the connection."""
+    parts, ended = urlsplit(url), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    watcher = _Watcher(request.encode(), watch, connected, ended, first, end)
+    transport, _ = await loop.create_connection(lambda: watcher, parts.hostname or "", parts.port or 0)
+    try:
+        await ended.wait()
+    finally:
+        transport.close()
 
 
-async def _follow(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    watch: Watch,
-    connected: asyncio.Event,
-    end: bytes,
-    *,
-    first: bytes,
-) -> None:
-    rest = b""
-    while data := await reader.read(CHUNK_BYTES):
-        if first in data:
-            connected.set()
-        lines, newline, rest = (rest + data).rpartition(b"\n")
-        watch.take(lines)
-        if end in lines + newline:
-            watch.ended = True
-            break
-    writer.close()
+class _Watcher(asyncio.Protocol):
+    """Connection of one watcher. Without streams and tasks, because a thousand of them share a process."""
+
+    def __init__(
+        self, request: bytes, watch: Watch, connected: asyncio.Event, ended: asyncio.Event, first: bytes, end: bytes
+    ) -> None:
+        self._request = request
+        self._watch = watch
+        self._connected = connected
+        self._ended = ended
+        self._first = first
+        self._end = end
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._connected.is_set() and self._first in data:
+            self._connected.set()
+        data = self._rest + data if self._rest else data
+        complete = data.rfind(b"\n") + 1
+        self._rest = data[complete:]
+        lines = data if complete == len(data) else data[:complete]
+        self._watch.take(lines)
+        if self._end in lines[-ENDING_BYTES:]:
+            self._watch.ended = True
+            self._ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
 
 
 def latencies(watches: Sequence[Watch], sent: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:

@@ -12,7 +12,7 @@ from edge_api.settings import ServerSettings
 from infra.asgi_server import StreamServer, listen, server_config
 from infra.http_limits import Limits, connection_limit, raise_descriptor_limit
 from infra.logging import configure, log
-from infra.process_state import reset_inherited_state
+from infra.process_state import exempt_startup_objects, reset_inherited_state
 from infra.settings import Env, SettingsError
 
 SHUTDOWN_TIMEOUT_S = 5
@@ -33,7 +33,7 @@ def main() -> int:
     reset_inherited_state()
     try:
         settings = ServerSettings.from_env(Env(os.environ))
-        app = build_app(os.environ)
+        app = build_app(os.environ, starts_cold=False)
     except SettingsError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
@@ -51,6 +51,7 @@ def main() -> int:
         # uvicorn restores these handlers and raises the signal again after an orderly shutdown. The default handler
         # would turn that into a failure; this one exits with 0.
         signal.signal(number, _exit_normally)
+    exempt_startup_objects()
     server.run(sockets=[listener])
     return 0 if server.started else 1
 

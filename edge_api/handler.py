@@ -27,10 +27,10 @@ from infra.settings import Env
 from infra.workspace import Workspaces
 
 
-def build_app(env: Mapping[str, str]) -> Starlette:
-    """Return the application with its adapters. Raises SettingsError."""
+def build_app(env: Mapping[str, str], *, starts_cold: bool = True) -> Starlette:
+    """Return the application with its adapters, by default for a function. Raises SettingsError."""
     settings = EdgeSettings.from_env(Env(env))
-    redis = RedisRest(settings.redis)
+    redis = RedisRest(settings.redis, starts_cold=starts_cold)
     workspaces = Workspaces(settings.s3)
     store = RunCommands(redis, settings.store.keys, retention_s=settings.store.retention_s)
 

@@ -1,5 +1,6 @@
-"""State that a process inherits from its parent. A server must not depend on who started it."""
+"""State of a server process: what it inherits from its parent, and the objects of its start."""
 
+import gc
 import os
 import signal
 import sys
@@ -21,6 +22,16 @@ def reset_inherited_state() -> None:
             with suppress(OSError, ValueError):
                 signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def exempt_startup_objects() -> None:
+    """Exempt the objects that exist now from garbage collection. A server calls this when it begins to serve.
+
+    A hundred thousand objects of modules and classes live as long as the process. To examine them takes 25 ms and more,
+    in which every request waits.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _open_standard_descriptors() -> None:

@@ -26,9 +26,12 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_US
 command is sent. The default takes two hours, during which a worker would receive neither wake tokens nor cancellations.
 """
 
-FAILURES = (exceptions.RedisError, OSError, RuntimeError)
-"""Errors of a call. uvloop raises RuntimeError for a write to a connection that was reset while idle, because redis-py
-still takes the connection for open."""
+_LOST_CONNECTION = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, RuntimeError, AttributeError)
+"""Errors of a lost connection. For a write to a connection that was reset while idle, which redis-py still takes for
+open, uvloop raises RuntimeError and asyncio's own event loop AttributeError."""
+
+FAILURES = (exceptions.RedisError, *_LOST_CONNECTION)
+"""Errors of a call."""
 
 
 class RedisTcp:
@@ -149,7 +152,7 @@ def _to_contract_error(exc: Exception) -> StoreUnavailable | StoreRejected:
     """Return the contract's error for an error of redis-py or of the operating system."""
     error: StoreUnavailable | StoreRejected
     code = getattr(exc, "status_code", None) or str(exc).partition(" ")[0]
-    if isinstance(exc, exceptions.ConnectionError | exceptions.TimeoutError | OSError | RuntimeError):
+    if isinstance(exc, _LOST_CONNECTION):
         error = StoreUnavailable(f"no reply from Redis: {type(exc).__name__}")
     elif code in TRANSIENT_CODES:
         error = StoreUnavailable(f"Redis cannot execute the command now: {code}")

@@ -112,10 +112,11 @@ class Run(Response, frozen=True):
 class Attempt(Response, frozen=True):
     """Claim of a run by a worker.
 
-    `attempt` is its number since the last retry; a drained or unanswered claim is not counted. `outcome`: a terminal
-    status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the worker was lost),
-    `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered` (the reply to the
-    claim was lost); None, like `ended_ms`, until the claim ends.
+    `attempt` is its number since the last retry; drained, unable and unanswered claims do not count. `outcome`: a
+    terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `unable` (the worker lacked a program
+    that the next step needs), `lease_expired` (the worker was lost), `worker_restarted` (the worker's process ended,
+    and another one took its place) or `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the
+    claim ends.
     """
 
     fence: int

@@ -5,7 +5,6 @@ Builds the adapters from environment variables and works until SIGTERM.
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -15,14 +14,15 @@ from contextlib import AbstractContextManager, nullcontext
 import uvloop
 
 from infra import logging as log_lines
-from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, HostExhausted
+from infra.contract.errors import ContractError
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.local_executor import LocalExecutor
-from infra.process_state import reset_inherited_state
+from infra.process_state import exempt_startup_objects, reset_inherited_state
 from infra.redis_tcp import RedisTcp
 from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
+from worker.fitness import Fitness
 from worker.health import Heartbeat, serve_health
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
@@ -42,25 +42,17 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     workspaces = Workspaces(S3Settings.from_env(env))
     scratch = ScratchRoot(settings.root / settings.name)
     executor = LocalExecutor(scratch, unsafe=unsafe)
-    # A missing sandbox or object store is logged and does not end the worker: the object store may come back, and runs
-    # without programs need no sandbox.
-    try:
-        await executor.check()
-    except (ExecutorUnavailable, HostExhausted) as exc:
-        log_lines.log("executor.unavailable", level=logging.WARNING, reason=str(exc))
-    try:
-        await workspaces.check()
-    except (FilesUnavailable, HostExhausted) as exc:
-        log_lines.log("files.unavailable", level=logging.WARNING, reason=str(exc))
+    fitness = Fitness({"sandbox": executor.check, "object store": workspaces.check})
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
     runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY), log_window_s=settings.log_window_s)
-    loop = WorkerLoop(settings, store, redis, keeper, runner, scratch)
+    loop = WorkerLoop(settings, store, redis, keeper, runner, scratch, fitness)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
-        with _health(keeper.heartbeat, settings):
+        with _health(keeper.heartbeat, fitness, settings):
             log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
+            exempt_startup_objects()
             await loop.run()
     finally:
         await redis.close()
@@ -70,13 +62,13 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     log_lines.log("worker.stopped", worker=settings.name)
 
 
-def _health(heartbeat: Heartbeat, settings: WorkerSettings) -> AbstractContextManager[object]:
+def _health(heartbeat: Heartbeat, fitness: Fitness, settings: WorkerSettings) -> AbstractContextManager[object]:
     """Return the context of the liveness endpoint; it does nothing if no port is set."""
     if settings.health_port is None:
         return nullcontext()
     # Redis replies to an idle worker at least every MAX_BLOCK_S, to a busy one every third of the lease.
     max_age_s = max(MAX_BLOCK_S, settings.lease_s / 3) + 60
-    return serve_health(heartbeat, settings.health_host, settings.health_port, max_age_s)
+    return serve_health(heartbeat, fitness, settings.health_host, settings.health_port, max_age_s)
 
 
 def main() -> int:

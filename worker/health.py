@@ -1,5 +1,6 @@
 """Liveness endpoint of the worker: 503 once Redis has not replied for `max_age_s`.
 
+An unfit worker (see worker.fitness) is alive, and a restart would not cure it: the answer is 200 and names the problem.
 A separate thread serves the endpoint, so it answers even while the event loop hangs.
 """
 
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 from infra.settings import SettingsError
+from worker.fitness import Fitness
 
 
 class Heartbeat:
@@ -34,11 +36,12 @@ class Heartbeat:
 
 
 @contextmanager
-def serve_health(heartbeat: Heartbeat, host: str, port: int, max_age_s: float) -> Iterator[int]:
+def serve_health(heartbeat: Heartbeat, fitness: Fitness, host: str, port: int, max_age_s: float) -> Iterator[int]:
     """Serve `GET /health` within the context; yield the port.
 
-    The answer is 200 with status `ok`, or 503 with status `unresponsive` if the last reply of Redis is older than
-    `max_age_s`. Raises SettingsError if the worker cannot listen on the port.
+    The answer is 503 with status `unresponsive` if the last reply of Redis is older than `max_age_s`, 200 with status
+    `unfit` and the `problem` if the worker claims nothing because a check failed, else 200 with status `ok`. Raises
+    SettingsError if the worker cannot listen on the port.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +51,10 @@ def serve_health(heartbeat: Heartbeat, host: str, port: int, max_age_s: float) -
                 return
             age_s = heartbeat.age_s()
             alive = age_s <= max_age_s
-            body = json.dumps({"status": "ok" if alive else "unresponsive", "age_s": round(age_s, 1)}).encode()
+            problem = fitness.problem
+            status = "unresponsive" if not alive else "unfit" if problem else "ok"
+            answer = {"status": status, "age_s": round(age_s, 1), **({"problem": problem} if problem else {})}
+            body = json.dumps(answer).encode()
             self.send_response(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -24,7 +24,7 @@ async def copy_inputs(context: RunContext, workspaces: RunWorkspaces) -> None:
         names = ", ".join(files)
         copied = new_event(Log(level="info", message=f"copied from the run {run_id}: {names}"))
         try:
-            await context.inherit({}, changes, source, copied)
+            await context.inherit({}, changes, [], source, copied)
         # The API found the files when they were announced, so a missing object means that the source was deleted.
         except FileMissing:
             message = f"the run {run_id}, from which input files were to be copied, has been deleted: {names}"

@@ -20,7 +20,7 @@ from infra.contract.errors import (
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.journal import StepRecord, call_name, step_key
 from infra.contract.log import NewEvent
-from infra.contract.runs import PlanStep, RunError
+from infra.contract.runs import MAX_UNABLE, PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.run.context import CallInterrupted, RunContext
 from worker.run.emitter import new_event, now_ms
@@ -46,7 +46,7 @@ class PlanWalker:
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         """Execute the steps that the journal does not hold yet; return the number of steps and the last result.
 
-        Raises StepFailed, Drained, FilesUnavailable, HostExhausted, LeaseLost.
+        Raises StepFailed, Drained, FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost.
         """
         plan = context.run.spec.plan
         if plan is None:
@@ -92,6 +92,9 @@ class PlanWalker:
                 result = await self._call(context, index, step)
         except (ToolFailed, ContractError) as exc:
             code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
+            # Another worker may have what this one lacks.
+            if isinstance(exc, ExecutorUnavailable) and context.unable < MAX_UNABLE:
+                raise
             # Transient failures and a lost lease are not failures of the step: the runner handles them.
             if code is None:
                 raise

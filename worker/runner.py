@@ -5,11 +5,19 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias, cast
 
 from msgspec import UNSET
 
-from infra.contract.errors import FilesUnavailable, HostExhausted, LeaseLost, StoreUnavailable
+from infra.contract.errors import (
+    ContractError,
+    ExecutorUnavailable,
+    FilesUnavailable,
+    HostExhausted,
+    LeaseLost,
+    StoreUnavailable,
+)
 from infra.contract.events import Failure, RunEnd, RunFinished, RunRequeued
 from infra.contract.execution import Executor
 from infra.contract.log import NewEvent
@@ -48,7 +56,34 @@ class Release:
     burn: bool
 
 
+@dataclass(frozen=True)
+class Unable(Release):
+    """Outcome: the run returns to the queue for another worker, because this one lacks what `message` names."""
+
+    message: str
+
+
+class Lack(StrEnum):
+    """Thing of which the failure of a run says that this worker lacks it: the next run may fail in the same way."""
+
+    RESOURCE = "resource"
+    STORE = "store"
+    PROGRAM = "program"
+
+
 Verdict: TypeAlias = Finish | Release
+UNABLE_DELAY_MS = 500
+"""Delay before a run that a worker was unable to execute is tried again; doubled for each further one in a row."""
+_TRANSIENT: dict[type[ContractError], str] = {
+    FilesUnavailable: "files_unavailable",
+    HostExhausted: "worker_short",
+}
+"""Error codes of failures that another attempt may not meet."""
+_LACKS: dict[type[BaseException | None], Lack] = {
+    HostExhausted: Lack.RESOURCE,
+    FilesUnavailable: Lack.STORE,
+    ExecutorUnavailable: Lack.PROGRAM,
+}
 
 
 class Runner:
@@ -72,15 +107,15 @@ class Runner:
         self._strategy = strategy
         self._log_window_s = log_window_s
 
-    async def run(self, claim: Claim, active: ActiveRun) -> bool:
+    async def run(self, claim: Claim, active: ActiveRun) -> Lack | None:
         """Work on the run until it has an outcome, and write that outcome. Never raises an error of the work.
 
-        Returns True if this host lacked a resource for the work: the next run would fail the same way.
+        Returns what this worker lacked for the work.
         """
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
-        files = self._workspaces.run(run.user, run.id, run.fence, claim.files)
+        files = self._workspaces.run(run.user, run.id, run.fence, claim.files, claim.folders)
         context = RunContext(claim, emitter, files, self._executor, active.check_lease)
         # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
@@ -90,7 +125,7 @@ class Runner:
             active.stop(StopReason.CANCEL)
         try:
             await asyncio.wait({work})
-            verdict = _verdict(work, active, run)
+            verdict = _verdict(work, active, run, context.unable)
             if verdict is None:
                 await emitter.abandon()
                 log("run.abandoned", run_id=run.id, fence=run.fence)
@@ -103,7 +138,7 @@ class Runner:
             await emitter.abandon()
             await archiver.abandon()
             await self._executor.release(run.id)
-        return not work.cancelled() and isinstance(work.exception(), HostExhausted)
+        return None if work.cancelled() else _LACKS.get(type(work.exception()))
 
     async def fail_unreadable(self, lease: Lease) -> None:
         """Fail a run whose record cannot be decoded. If Redis does not reply, its next owner does so."""
@@ -137,6 +172,8 @@ class Runner:
         writes.events.append(_last_event(verdict))
 
         async def write() -> Outcome:
+            if isinstance(verdict, Unable):
+                return await self._store.release_unable(lease, writes, delay_ms=verdict.delay_ms)
             if isinstance(verdict, Release):
                 delay_ms, burn = verdict.delay_ms, verdict.burn
                 return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)
@@ -150,14 +187,18 @@ class Runner:
 
 def _last_event(verdict: Verdict) -> NewEvent:
     if isinstance(verdict, Release):
-        return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms))
+        message = verdict.message if isinstance(verdict, Unable) else UNSET
+        return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms, message=message))
     error = verdict.error
     failure = Failure(code=error.code, message=error.message, step=error.step) if error else UNSET
     return new_event(RunFinished(status=cast("RunEnd", verdict.status.value), error=failure))
 
 
-def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord) -> Verdict | None:
-    """Return the outcome that follows from the end of the work; None if the lease is lost, so none may be written."""
+def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord, unable: int) -> Verdict | None:
+    """Return the outcome that follows from the end of the work; None if the lease is lost, so none may be written.
+
+    `unable`: number of workers before this one, in a row, that were unable to execute the step.
+    """
     if active.stop_reason is StopReason.LOST:
         return None
     failure = None if work.cancelled() else work.exception()
@@ -175,10 +216,11 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
             return Release("drained", 0, burn=False)
         case StepFailed():
             return Finish(Status.FAILED, error=failure.error)
-        case FilesUnavailable():
-            return _retry_or_fail("files_unavailable", failure, run)
-        case HostExhausted():
-            return _retry_or_fail("worker_short", failure, run)
+        case FilesUnavailable() | HostExhausted():
+            return _retry_or_fail(failure, run)
+        case ExecutorUnavailable():
+            _log_failure("unable", failure, run)
+            return Unable("unable", UNABLE_DELAY_MS << unable, burn=False, message=str(failure))
         case _:
             log("run.broken", run_id=run.id, fence=run.fence, error=failure)
             # The message of an unknown exception may hold internals, so the client is given its type alone.
@@ -186,9 +228,14 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
             return Finish(Status.FAILED, error=RunError(code="internal_error", message=message))
 
 
-def _retry_or_fail(code: str, failure: Exception, run: RunRecord) -> Verdict:
+def _retry_or_fail(failure: FilesUnavailable | HostExhausted, run: RunRecord) -> Verdict:
     """Release the run with a delay after a transient failure that the run did not cause; fail its last attempt."""
-    log("run.host_failure", level=logging.WARNING, run_id=run.id, fence=run.fence, code=code, reason=str(failure))
+    code = _TRANSIENT[type(failure)]
+    _log_failure(code, failure, run)
     if run.attempt < run.spec.max_attempts:
         return Release(code, requeue_delay_ms(run.attempt), burn=True)
     return Finish(Status.FAILED, error=RunError(code=code, message=str(failure)))
+
+
+def _log_failure(code: str, failure: Exception, run: RunRecord) -> None:
+    log("run.host_failure", level=logging.WARNING, run_id=run.id, fence=run.fence, code=code, reason=str(failure))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from infra.contract.files import DirectoryFiles, FileEntry, JournaledFiles, ToolFiles
+from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry, JournaledFiles, ToolFiles
 from infra.contract.log import LogArchive
 
 
@@ -19,6 +19,13 @@ class RunWorkspaces(Protocol):
         """Return the archive of logs."""
         ...
 
-    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
-        """Return the workspace of one claimed run, whose record names `files`."""
+    def run(
+        self,
+        user_id: str,
+        run_id: str,
+        fence: int,
+        files: Mapping[str, FileEntry],
+        folders: Mapping[str, FolderEntry] = NO_FOLDERS,
+    ) -> RunFiles:
+        """Return the workspace of one claimed run, whose record names `files` and `folders`."""
         ...

@@ -67,7 +67,7 @@ def build(settings: ApiSettings, endpoints: Sequence[ApiEndpoint]) -> bytes:
 
 
 def _components(endpoints: Sequence[ApiEndpoint]) -> dict[str, Any]:
-    kinds: list[object] = [schemas.Problem, schemas.LogEvent, schemas.Gap, schemas.StreamEnd]
+    kinds: list[object] = [schemas.Problem, schemas.LogEvent, schemas.Gap, schemas.Skipped, schemas.StreamEnd]
     kinds += [*TOOLS.values(), *EVENTS.values()]
     for endpoint in endpoints:
         for kind in (*endpoint.success.values(), endpoint.body):

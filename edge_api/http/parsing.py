@@ -88,7 +88,7 @@ def read_query(request: Request, kind: type[T]) -> T:
         raise InvalidInput(message, error.field.removeprefix("$.").partition("[")[0]) from exc
 
 
-def _composed(values: Mapping[str, str], kind: type[object]) -> dict[str, Any]:
+def _composed(values: Mapping[str, str], kind: Any) -> dict[str, Any]:
     """Return the parameters with those of a list or a dict put together. Raises InvalidInput."""
     composed: dict[str, Any] = {}
     shapes = _shapes(kind)
@@ -104,7 +104,7 @@ def _composed(values: Mapping[str, str], kind: type[object]) -> dict[str, Any]:
 
 
 @cache
-def _shapes(kind: type[object]) -> Mapping[str, type[inspect.Type]]:
+def _shapes(kind: Any) -> Mapping[str, type[inspect.Type]]:
     """Return the type of each field that is a list or a dict."""
     info = inspect.type_info(kind)
     fields = info.fields if isinstance(info, inspect.StructType) else ()

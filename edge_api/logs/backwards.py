@@ -85,18 +85,15 @@ class BackwardReader:
 
     async def _end(self, before: int | None) -> int:
         """Return the number after the last event, but at most `before`."""
-        run = self._run
-        last = run.seq
-        if run.status not in TERMINAL or run.archived < run.seq:
-            newest = await self._store.read_back(run.id, before=None, entries=1)
-            if not newest and run.archived < run.seq:
+        last = self._run.seq
+        if self._run.status not in TERMINAL:
+            # Redis may have later events than the record or, on a replica that lags behind, earlier ones only. What the
+            # replica lacks is no gap: a later request finds it.
+            newest = await self._store.read_back(self._run.id, before=None, entries=1)
+            if not newest and self._run.archived < last:
                 # The events were archived after the record was read, or they are lost.
                 await self._refresh()
-            # Redis may have later events than the record, or, on a replica that lags behind, earlier ones. If the run
-            # has not ended, those that the replica lacks are left to a later request.
             last = newest[-1].seq if newest else self._run.archived
-            if self._run.status in TERMINAL:
-                last = max(last, self._run.seq)
         return last + 1 if before is None else min(before, last + 1)
 
     async def _read_stream(self) -> None:

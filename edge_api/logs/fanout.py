@@ -33,11 +33,17 @@ class Listener:
         await asyncio.shield(self._confirmed)
 
     async def next_batch(self) -> LiveBatch | None:
-        """Wait for the next batch and return it; None once the upstream has ended or this listener was dropped."""
+        """Wait for the next batch and return it; None once the upstream has ended or this listener was dropped.
+
+        Batches that have arrived meanwhile are joined to it: the busier the process, the fewer chunks it has to send.
+        """
         await self._wait()
         if not self._inbox:
             return None
         batch = self._inbox.popleft()
+        while self._inbox and (joined := batch.join(self._inbox[0])):
+            batch = joined
+            self._inbox.popleft()
         self._size -= batch.size
         return batch
 
@@ -145,7 +151,7 @@ class Fanout:
                 if not shared.confirmed.done():
                     shared.confirmed.set_result(None)
                 async for message in messages:
-                    batch = LiveBatch(message)
+                    batch = LiveBatch.decode(message)
                     # Drop the listeners whose inbox is full.
                     shared.listeners = {each for each in shared.listeners if each.put(batch)}
         except StoreUnavailable as exc:

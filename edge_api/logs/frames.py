@@ -19,23 +19,44 @@ _encode = msgspec.json.Encoder().encode
 
 
 class LiveBatch(list[Event]):
-    """Events of one published message, in order and without a hole. Empty and `damaged` if the message is no batch.
+    """Events of published messages, in order and without a hole. Empty and `damaged` if the message is no batch.
 
-    `size` is the length of the message in characters.
+    `size` is the length of the messages in characters.
     """
 
-    def __init__(self, message: str) -> None:
-        self.size = len(message)
-        self.damaged = False
+    def __init__(self, events: Sequence[Event], size: int, parts: "Sequence[LiveBatch]" = ()) -> None:
+        super().__init__(events)
+        self.size = size
+        self.damaged = not events
+        self._parts = parts
+        self._joined: LiveBatch | None = None
+
+    @classmethod
+    def decode(cls, message: str) -> "LiveBatch":
+        """Return the batch of one published message."""
         try:
-            super().__init__(codec.decode_batch(message))
+            return cls(codec.decode_batch(message), len(message))
         except msgspec.DecodeError:
-            self.damaged = True
+            return cls((), len(message))
 
     @cached_property
     def framed(self) -> bytes:
         """The whole batch as server-sent events."""
+        if self._parts:
+            return b"".join([part.framed for part in self._parts])
         return b"".join(map(frame, self))
+
+    def join(self, later: "LiveBatch") -> "LiveBatch | None":
+        """Return both batches as one; None if `later` does not continue this one, or both are more than a chunk.
+
+        All clients that are equally far behind get the same object, so that it is framed once.
+        """
+        size = self.size + later.size
+        if not self or not later or later[0].seq != self[-1].seq + 1 or size > CHUNK_BYTES:
+            return None
+        if self._joined is None or self._joined[-1] is not later[-1]:
+            self._joined = LiveBatch([*self, *later], size, [*(self._parts or [self]), later])
+        return self._joined
 
 
 def frame(item: Item) -> bytes:

@@ -79,6 +79,7 @@ class EventStream:
         self._streams = streams
         self._sending = asyncio.Lock()
         self._sent_at = time.monotonic()
+        self._waits_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request."""
@@ -95,34 +96,48 @@ class EventStream:
 
     async def _send_all(self, send: Send) -> None:
         async def send_chunk(body: bytes) -> None:
-            async with self._sending, asyncio.timeout(self._settings.stream_stall_s):
+            async with self._sending:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
                 self._sent_at = time.monotonic()
 
-        pinging = asyncio.create_task(self._ping(send_chunk))
         try:
-            async with aclosing(self._source) as source:
-                await send_chunk(RETRY)
-                while items := await source.next_batch():
-                    for body in chunks(items):
-                        await send_chunk(body)
+            async with aclosing(self._source) as source, asyncio.timeout(None) as deadline:
+                watching = asyncio.create_task(self._watch(send_chunk, deadline))
+                try:
+                    await send_chunk(RETRY)
+                    while items := await source.next_batch():
+                        for body in chunks(items):
+                            self._waits_since = time.monotonic()
+                            await send_chunk(body)
+                            self._waits_since = None
+                finally:
+                    watching.cancel()
+                    await asyncio.gather(watching, return_exceptions=True)
         except TimeoutError:
             log("stream.stalled", run_id=self._run_id)
         except Exception as exc:  # noqa: BLE001
             log("stream.failed", level=logging.ERROR, error=exc, run_id=self._run_id)
-        finally:
-            pinging.cancel()
-            await asyncio.gather(pinging, return_exceptions=True)
 
-    async def _ping(self, send_chunk: Callable[[bytes], Awaitable[None]]) -> None:
-        """Send a comment whenever nothing has been sent for `stream_ping_s`, so that proxies keep the connection."""
-        ping_s = self._settings.stream_ping_s
+    async def _watch(self, send_chunk: Callable[[bytes], Awaitable[None]], deadline: asyncio.Timeout) -> None:
+        """Expire `deadline` if a chunk of events is not taken within the stall time, or up to a quarter more.
+
+        Sends a comment whenever nothing has been sent for `stream_ping_s`, so that proxies keep the connection.
+        """
+        # A timeout for each chunk would be exact, and a tenth of the cost of a stream.
+        ping_s, stall_s = self._settings.stream_ping_s, self._settings.stream_stall_s
         while True:
-            await asyncio.sleep(self._sent_at + ping_s - time.monotonic())
-            if time.monotonic() >= self._sent_at + ping_s:
+            now, since = time.monotonic(), self._waits_since
+            if since is not None and now >= since + stall_s:
+                deadline.reschedule(asyncio.get_running_loop().time())
+                return
+            if since is None and now >= self._sent_at + ping_s:
                 # The next chunk of events notices a stalled client; a ping alone does not end the stream.
                 with suppress(TimeoutError):
-                    await send_chunk(PING)
+                    async with asyncio.timeout(stall_s):
+                        await send_chunk(PING)
+                continue
+            due = self._sent_at + ping_s if since is None else since + stall_s
+            await asyncio.sleep(min(due - now, stall_s / 4))
 
 
 async def _is_set(event: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""Files of a run: their entries in the record, and the three ports to a workspace.
+"""Files and folders of a run: their entries in the record, and the three ports to a workspace.
 
 When does a file written by a tool count? The tool's write stores its bytes under a new object key. The change then
 waits among the workspace's uncommitted changes, and counts when `take_uncommitted` hands it to the run's next fenced
@@ -14,6 +14,7 @@ signed upload URL stays usable after `start`; so a reader compares what it reads
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, Self, TypeAlias
 
 import msgspec
@@ -28,7 +29,10 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """File as the run's record knows it. `key` is its object key without the run's prefix.
 
     A worker never writes an object twice, so an entry always refers to the same bytes. An input file is uploaded by a
-    client, so its entry has the SHA-256 (hex) of its bytes, and whoever reads them compares it.
+    client, so its entry has the SHA-256 (hex) of its bytes, and whoever reads them compares it. `modified_ms` is when
+    the object was stored, by the store's clock. `mtime_ns` is the modification time that programs see, in ns since the
+    epoch; None in records of version 1. `mode` holds the permission bits, unless they are 0644, or 0755 for an
+    executable file.
     """
 
     key: str
@@ -36,6 +40,20 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     modified_ms: int
     executable: bool = False
     sha256: str | None = None
+    mtime_ns: int | None = None
+    mode: int | None = None
+
+
+class FolderEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Folder that no file implies: nothing is stored in it, or its permission bits `mode` are not 0755."""
+
+    mode: int | None = None
+
+
+NO_FOLDERS: Mapping[str, FolderEntry] = MappingProxyType({})
+
+MAX_FOLDERS = 1000
+"""Maximum number of folders in a record; folders that files imply do not count."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,15 +88,23 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FileChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes that an executing tool made; `skipped` lists links and special files, which are never stored."""
+    """Changes that an executing tool made; `skipped` lists links and special files, which are never stored.
+
+    A file whose times or permissions alone changed is not `written`. `unkept_folders` counts the folders beyond
+    MAX_FOLDERS.
+    """
 
     written: list[FileInfo]
     deleted: list[str]
     skipped: list[str]
+    unkept_folders: int = 0
 
 
 Changes: TypeAlias = Mapping[str, FileEntry | None]
-"""Changes of a workspace by path; None: the file was deleted."""
+"""Changes of a workspace's files by path; None: the file was deleted."""
+
+FolderChanges: TypeAlias = Mapping[str, FolderEntry | None]
+"""Changes of a workspace's folders by path; None: files imply the folder now, or it was deleted."""
 
 
 class ToolFiles(Protocol):
@@ -109,7 +135,7 @@ class DirectoryFiles(Protocol):
     """Port for executors: the workspace as a directory. Errors as in ToolFiles."""
 
     async def materialise(self, directory: Path) -> None:
-        """Make `directory` hold exactly the workspace's files; fetches only those that are not there yet."""
+        """Make `directory` hold exactly the workspace's files and folders; fetches only what is not there yet."""
         ...
 
     async def store_changes(self, directory: Path) -> FileChanges:
@@ -131,8 +157,16 @@ class JournaledFiles(Protocol):
         """Return and forget the changes since the last call (None: deleted), for the run's next fenced write."""
         ...
 
+    def take_uncommitted_folders(self) -> dict[str, FolderEntry | None]:
+        """Return and forget the changes of folders since the last call, as `take_uncommitted` does for files."""
+        ...
+
+    def adopt_folders(self, changes: Sequence[FolderChanges]) -> None:
+        """Repeat here the changes of folders made in another run's workspace."""
+        ...
+
     async def adopt(self, source: Self, changes: Sequence[Changes]) -> Sequence[Changes]:
-        """Repeat here the changes made in another run's workspace; return them with entries of this run.
+        """Repeat here the changes of files made in another run's workspace; return them with entries of this run.
 
         Objects are copied within the store, those included that a later change overwrites: the workspace after each
         of the steps must remain available to a further fork.

@@ -5,7 +5,8 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | entry | value |
 |---|---|
 | `step:{i}` | result of the completed step `i`, counted from 0 |
-| `step:{i}:files` | changes which that step made to the workspace: path → file entry, null for a deleted file |
+| `step:{i}:files` | changes which that step made to the workspace's files: path → file entry, null for a deleted one |
+| `step:{i}:folders` | the same for folders that no file implies: path → folder entry, null if it is not kept now |
 | `started` | key of the last non-idempotent entry that was begun; `retry` removes it |
 | `input:{path}` | change that an input file made which was copied from another run: path → file entry |
 | `forked` | `true` once the steps of the source run have been taken over |
@@ -80,6 +81,11 @@ def input_key(path: str) -> str:
 def files_key(key: str) -> str:
     """Key of the workspace changes that belong to the result under `key`."""
     return f"{key}:files"
+
+
+def folders_key(key: str) -> str:
+    """Key of the changes of folders that belong to the result under `key`."""
+    return f"{key}:folders"
 
 
 def call_name(step: int) -> str:

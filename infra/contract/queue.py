@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from infra.contract.files import FileEntry, Input
+from infra.contract.files import FileEntry, FolderEntry, Input
 from infra.contract.log import NewEvent, Segment
 from infra.contract.runs import RunRecord
 from infra.contract.states import Outcome
@@ -31,7 +31,8 @@ MAX_AHEAD = 1000
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """Run granted to a worker: its record, its journal (key → JSON), its files by path, its archived log segments.
+    """Run granted to a worker: its record, its journal (key → JSON), its files and folders by path, its archived log
+    segments.
 
     `inputs` are its input files by path, as they were announced before its start.
     """
@@ -39,6 +40,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     run: RunRecord
     journal: dict[str, bytes]
     files: dict[str, FileEntry]
+    folders: dict[str, FolderEntry] = {}
     segments: Sequence[Segment] = ()
     inputs: Mapping[str, Input] = {}
 
@@ -97,13 +99,14 @@ class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):
 class Writes(msgspec.Struct, frozen=True, kw_only=True):
     """Changes that one fenced call stores, all or nothing.
 
-    `events` go to the log; `journal` (key → JSON; an empty value removes the entry) and `files` (path → entry; None
-    removes the file) go into the record.
+    `events` go to the log; `journal` (key → JSON; an empty value removes the entry), `files` and `folders` (path →
+    entry; None removes it) go into the record.
     """
 
     events: list[NewEvent] = []
     journal: dict[str, str] = {}
     files: dict[str, FileEntry | None] = {}
+    folders: dict[str, FolderEntry | None] = {}
 
 
 class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,8 @@ MAX_PROMPT_CHARS = 100_000
 MAX_PLAN_STEPS = 200
 MAX_METADATA_KEYS = 50
 MAX_ATTEMPTS = 20
+MAX_UNABLE = 5
+"""Number of times in a row that workers may give a run back because they are unable to execute its next step."""
 MAX_TIMEOUT_S = 24 * 3600.0
 MAX_DELAY_S = 30 * 24 * 3600.0
 MAX_MS = 2**53 - 1
@@ -144,21 +146,26 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunRecord(RunHead, frozen=True, kw_only=True):
-    """Run as stored; `fence` grows with each claim."""
+    """Run as stored; `fence` grows with each claim.
+
+    `unable`: number of workers in a row that were unable to execute the next step; a result in the journal resets it.
+    """
 
     spec: RunSpec
     fence: int
     worker: str | None
     result: dict[str, Any] | None
     user_input: str | None
+    unable: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """Claim of a run. `attempt` is its number since the last retry; a drained or unanswered claim is not counted.
+    """Claim of a run. `attempt` is its number since the last retry; drained, unable and unanswered ones do not count.
 
-    `outcome`: a terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `lease_expired` (the
-    worker was lost), `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered`
-    (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    `outcome`: a terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `unable` (the worker
+    lacked a program that the next step needs), `lease_expired` (the worker was lost), `worker_restarted` (the worker's
+    process ended, and another one took its place) or `unanswered` (the reply to the claim was lost); None, like
+    `ended_ms`, until the claim ends.
     """
 
     fence: int

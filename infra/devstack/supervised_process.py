@@ -10,6 +10,7 @@ from pathlib import Path
 
 from infra.devstack import die_with_parent
 from infra.devstack.errors import StackError
+from infra.devstack.exit_reason import exit_reason
 from infra.devstack.processes import ProcessSpec
 
 FIRST_DELAY_S = 0.5
@@ -18,8 +19,11 @@ RESET_AFTER_S = 60.0
 """A process that ran this long before its crash is restarted with the first delay again."""
 
 _PAUSE_S = 0.03
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 64 * 1024
 _LINE_CHARS = 300
+
+_CRASHES = frozenset({signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV, signal.SIGSYS})
+"""Signals that a process causes itself. The log has no reason for the others, which another process sends."""
 
 Report = Callable[[str], None]
 """Callback for one line of text for users."""
@@ -82,11 +86,11 @@ class SupervisedProcess:
                 # `ended` is checked even if the probe succeeds: another program on the same port may have answered it.
                 while not await asyncio.to_thread(self._is_ready, self._begin) or ended.done():
                     if ended.done():
-                        raise StackError(f"{self.spec.name} {self._exit_reason()}{self._last_log_line()}")
+                        raise StackError(self._end())
                     await asyncio.wait({ended}, timeout=_PAUSE_S)
         except TimeoutError:
             raise StackError(
-                f"{self.spec.name} is not ready after {self.spec.start_timeout_s:g} s{self._last_log_line()}"
+                self._described(f"is not ready after {self.spec.start_timeout_s:g} s", exit_reason(self._logged()))
             ) from None
         finally:
             ended.cancel()
@@ -94,20 +98,24 @@ class SupervisedProcess:
     async def supervise(self, report: Report) -> None:
         """Restart the process after each end, with exponential backoff, until cancelled. Call `start` first."""
         loop, delay_s = asyncio.get_running_loop(), FIRST_DELAY_S
+        failed_start: str | None = None
         while self._process:
             started_s = loop.time()
             await self._process.wait()
             self._kill_group()
             if loop.time() - started_s > RESET_AFTER_S:
                 delay_s = FIRST_DELAY_S
-            report(f"{self.spec.name} {self._exit_reason()}; starting it again in {delay_s:g} s{self._last_log_line()}")
+            report(f"{failed_start or self._end()}; starting it again in {delay_s:g} s")
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, MAX_DELAY_S)
             try:
                 await self.start()
-            except (StackError, OSError):
+            except (StackError, OSError) as exc:
+                # Kept, because the process may still run: `stop` kills it, and its end would hide this reason.
+                failed_start = str(exc)
                 await self.stop()
             else:
+                failed_start = None
                 report(f"{self.spec.name} is up again")
 
     async def stop(self) -> None:
@@ -140,17 +148,25 @@ class SupervisedProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
         self._clean_up()
 
-    def _exit_reason(self) -> str:
+    def _end(self) -> str:
+        """Return a sentence with the process's exit code or signal, the reason in its log, and the path of its log."""
         code = self._process.returncode if self._process else None
-        if code is None:
-            return "has not ended"
-        return f"ended with exit code {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
+        if code is not None and code < 0 and -code not in _CRASHES:
+            return self._described(f"was ended by {signal.Signals(-code).name}", None)
+        end = (
+            f"ended with exit code {code}"
+            if code is None or code >= 0
+            else f"crashed with {signal.Signals(-code).name}"
+        )
+        return self._described(end, exit_reason(self._logged()) or "its log gives no reason")
 
-    def _last_log_line(self) -> str:
-        """Return the last line that the process logged since this start, and the path of its log."""
+    def _described(self, event: str, reason: str | None) -> str:
+        detail = f": {reason[:_LINE_CHARS]}" if reason else ""
+        return f"{self.spec.name} {event}{detail} ({self._log})"
+
+    def _logged(self) -> str:
+        """Return the last part of the log that the process wrote since this start."""
         with self._log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._begin, size - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
-        return f": {last[:_LINE_CHARS]} ({self._log})"
+            return file.read().decode(errors="replace")

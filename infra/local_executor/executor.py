@@ -18,7 +18,7 @@ from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import guard, interpreters, machine, sandbox, seccomp
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done, start
-from infra.local_executor.output import OutputCapture
+from infra.local_executor.output import OutputCapture, Pace
 from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
 from infra.logging import log
 from infra.scratch_root import ScratchRoot
@@ -100,8 +100,9 @@ class LocalExecutor:
             raise
 
     async def _run(self, command: Command, dirs: RunDirs, on_line: OnLine) -> "ProgramResult":
-        stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes)
-        stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes)
+        pace = Pace()
+        stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes, pace)
+        stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes, pace)
         script_name = interpreters.script_name(command, dirs.workspace)
         program = await self._start(command, dirs, script_name)
         tasks: list[asyncio.Future[Any]] = []
@@ -109,8 +110,10 @@ class LocalExecutor:
             # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
             # same descriptor.
             await shield_until_done(program.connect())
+            running = asyncio.ensure_future(program.wait(command.timeout_s))
+            running.add_done_callback(lambda _: pace.end())
             tasks = [
-                asyncio.ensure_future(program.wait(command.timeout_s)),
+                running,
                 asyncio.ensure_future(stdout.read_all(program.stdout, partial(on_line, "stdout"))),
                 asyncio.ensure_future(stderr.read_all(program.stderr, partial(on_line, "stderr"))),
             ]

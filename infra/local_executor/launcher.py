@@ -42,6 +42,7 @@ def main(ready: int, uid: int, numbers: list[int], fifo: str, text: str, command
         os.setresuid(uid, uid, uid)
     os.chdir(os.environ["HOME"])
     os.nice(5)
+    os.umask(0o022)  # permissions are stored with the files, and must not depend on who started the worker
     if fifo:
         offer(fifo, text)
     os.write(ready, b"1")

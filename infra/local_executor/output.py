@@ -3,6 +3,7 @@
 import asyncio
 import codecs
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,7 +15,15 @@ SILENCE_S = 0.2
 """Time without output after which the begin of a line is passed on, such as a prompt that waits for an answer."""
 STATE_S = 0.2
 """Shortest time between two states of a line that the program overwrites, such as those of a progress bar."""
+FLOOD_BYTES_S = 16 * 1024 * 1024
+"""Rate at which the output of one program is read in the long run. A faster program waits."""
+BURST_BYTES = 4 * FLOOD_BYTES_S
+"""Output that is read at any rate. A program whose output is worth storing seldom prints more."""
+PART_BYTES = 2048
+"""Bytes that take as long to read as one part takes to be logged: floods of short lines cost the most."""
 _CHUNK_BYTES = 64 * 1024
+_PAUSE_S = 0.02
+_LOOK_S = 0.01
 
 OnPart: TypeAlias = Callable[[LinePart], Awaitable[bool]]
 """Receiver of parts. Returns False if it needs no further parts."""
@@ -104,15 +113,17 @@ class LineSplitter:
 
     def _take_states(self, text: str, parts: list[LinePart]) -> str:
         """Return the text after the last carriage return, and keep the last state before it."""
-        *states, text = text.split("\r")
-        if not states:
+        states, overwritten, text = text.rpartition("\r")
+        if not overwritten:
             return text
         if self._is_open:
             # The begin of this state was passed on, so its end has to follow. The next state replaces it as a whole.
-            parts += [part._replace(end="\r") for part in _split(states[0])]
-            self._is_open, self._shown, states[0] = False, "", ""
+            end, _, states = states.partition("\r")
+            parts += [part._replace(end="\r") for part in _split(end)]
+            self._is_open, self._shown = False, ""
         self._is_overwritten = True
-        state = next(filter(None, reversed(states)), "")
+        # Not split: a program can print megabytes of states a second.
+        _, _, state = states.rstrip("\r").rpartition("\r")
         if state:
             self._state = "" if state == self._shown else state
         return text
@@ -131,13 +142,47 @@ class LineSplitter:
         return LinePart(text, more=True, replaces=replaces, end=end)
 
 
-class OutputCapture:
-    """Capture of one output stream: a file with its first `limit` bytes, and the count of all its bytes."""
+class Pace:
+    """Limit for the output of one program. A program that prints for ever must leave the worker to the other runs.
 
-    def __init__(self, path: Path, limit: int) -> None:
+    `end` lifts the limit once the program has ended, because the rest of its output is small.
+    """
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._free_bytes: float = BURST_BYTES
+        self._filled_s = self._clock()
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Lift the limit."""
+        self._ended.set()
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait as long as reading this much output should take, if the program has printed more than BURST_BYTES."""
+        self._free_bytes -= size_bytes
+        if self._free_bytes < 0 and not self._ended.is_set():
+            now_s = self._clock()
+            self._free_bytes = min(BURST_BYTES, self._free_bytes + FLOOD_BYTES_S * (now_s - self._filled_s))
+            self._filled_s = now_s
+            if self._free_bytes < 0:
+                # Few long pauses cost less than many short ones.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_PAUSE_S - self._free_bytes / FLOOD_BYTES_S):
+                        await self._ended.wait()
+
+
+class OutputCapture:
+    """Capture of one output stream: a file with its first `limit` bytes, and the count of all its bytes.
+
+    The streams of one program share its pace.
+    """
+
+    def __init__(self, path: Path, limit: int, pace: Pace) -> None:
         self.path = path
         self.total_bytes = 0
         self._limit = limit
+        self._pace = pace
 
     async def read_all(self, source: asyncio.StreamReader, on_part: OnPart) -> None:
         """Read until the stream ends. Awaits `on_part` for each part of a line, so a slow log slows the program."""
@@ -150,6 +195,7 @@ class OutputCapture:
                 if data:
                     file.write(data[: max(0, self._limit - self.total_bytes)])
                     self.total_bytes += len(data)
+                    await self._pace.take(len(data))
                 if lines is None:
                     continue
                 now_s = clock()
@@ -158,15 +204,19 @@ class OutputCapture:
                     if not await on_part(part):
                         lines = None
                         break
+                    await self._pace.take(PART_BYTES)
 
 
 async def _read(source: asyncio.StreamReader, until_s: float | None) -> bytes | None:
     """Return the next output; None if there is none until the given time of the event loop, b"" at the end."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout_at(until_s):
             return await source.read(_CHUNK_BYTES)
-    except TimeoutError:
-        return None
+    # A busy event loop may have seen the time pass before it has seen the output.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LOOK_S):
+            return await source.read(_CHUNK_BYTES)
+    return None
 
 
 def _split(line: str) -> list[LinePart]:

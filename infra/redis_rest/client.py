@@ -1,40 +1,39 @@
 """Redis of the API: commands through the Upstash REST API, subscriptions over SSE."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-
-import httpx
-from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
 from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.redis_rest.auto_pipeline import AutoPipeline, deadline
+from infra.redis_rest.sse import events
 from infra.redis_rest.upstash import UpstashClient
-from infra.settings import RedisRestSettings
+from infra.settings import RedisRestSettings, SettingsError
 
 MAX_REQUESTS = 16
-"""Concurrent requests. The limit is kept here rather than by the HTTP client, which scans all waiting requests in each
-turn of the event loop: with a thousand of them, the scans would cost more than the replies."""
-SUBSCRIPTION_TIMEOUT_S = 60.0
-"""A subscription that brings neither a message nor a heartbeat for this time is considered dead."""
+"""Concurrent requests. Commands that wait for one of them are sent together; subscriptions do not count."""
 
 
 class RedisRest:
-    """Implements the ports `Redis` and `LogFeed`. Each call has the deadline `settings.timeout_s`."""
+    """Implements the ports `Redis` and `LogFeed`. Each call has the deadline `settings.timeout_s`.
 
-    def __init__(self, settings: RedisRestSettings) -> None:
+    `starts_cold`: a function, of which the start counts. A server pays for a slower import once, and less per request.
+    The constructor raises SettingsError.
+    """
+
+    def __init__(self, settings: RedisRestSettings, *, starts_cold: bool = False) -> None:
         self._timeout_s = settings.timeout_s
-        self._upstash = UpstashClient(settings.url, settings.token)
+        try:
+            self._upstash = UpstashClient(settings.url, settings.token, starts_cold=starts_cold)
+        except OSError as exc:
+            named = " or ".join(name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+            raise SettingsError(f"no certificates can be read from {named or 'the package certifi'}: {exc}") from None
+        self._subscribe_url = f"{settings.url}/subscribe"
+        self._subscribe_headers = {"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"}
         self._request_slots = asyncio.Semaphore(MAX_REQUESTS)
         self._commands = AutoPipeline(self._request_slots, self._pipeline, settings.timeout_s)
-        # A subscription occupies its connection until it ends, so the number of connections has no limit here.
-        self._http = httpx.AsyncClient(
-            base_url=settings.url,
-            headers={"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"},
-            timeout=httpx.Timeout(settings.timeout_s, read=SUBSCRIPTION_TIMEOUT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-        )
 
     async def command(self, *args: Argument) -> Reply:
         """Run one command. If all requests are in use, the next free one carries it together with others."""
@@ -61,21 +60,20 @@ class RedisRest:
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
         """Enter once the subscription is confirmed; iterate over messages until the upstream ends."""
-        try:
-            async with AsyncExitStack() as stack:
-                # The deadline covers the connection and the confirmation, not the messages after them.
-                async with deadline(self._timeout_s):
-                    connecting = aconnect_sse(self._http, "POST", f"/subscribe/{channel}")
-                    events = await _confirmed(await stack.enter_async_context(connecting))
-                yield _messages(events, f"message,{channel},")
-        except (httpx.HTTPError, SSEError) as exc:
-            raise StoreUnavailable(f"the subscription failed: {type(exc).__name__}") from exc
+        async with AsyncExitStack() as stack:
+            # The deadline covers the connection and the confirmation, not the messages after them.
+            async with deadline(self._timeout_s):
+                stream = self._upstash.transport.stream(
+                    f"{self._subscribe_url}/{channel}", headers=self._subscribe_headers
+                )
+                subscription = events(await stack.enter_async_context(stream))
+                await _confirmation(subscription)
+            yield _messages(subscription, f"message,{channel},")
 
     async def close(self) -> None:
         """Close all connections."""
         await self._commands.close()
-        await self._upstash.close()
-        await self._http.aclose()
+        await self._upstash.transport.aclose()
 
     @asynccontextmanager
     async def _request_slot(self) -> AsyncIterator[None]:
@@ -94,22 +92,19 @@ class RedisRest:
             return await self._upstash.pipeline(commands)
 
 
-async def _confirmed(source: EventSource) -> AsyncIterator[ServerSentEvent]:
-    """Wait for the confirmation of a subscription; return the events after it. Raises StoreUnavailable."""
-    if source.response.is_error:
-        raise StoreUnavailable(f"the subscription was rejected with status {source.response.status_code}")
-    events = aiter(source.aiter_sse())
-    async for event in events:
-        if event.data.startswith("subscribe,"):
-            return events
+async def _confirmation(subscription: AsyncIterator[str]) -> None:
+    """Wait for the confirmation of a subscription. Raises StoreUnavailable."""
+    async for event in subscription:
+        if event.startswith("subscribe,"):
+            return
     raise StoreUnavailable("the subscription ended before it was confirmed")
 
 
-async def _messages(events: AsyncIterator[ServerSentEvent], prefix: str) -> AsyncIterator[str]:
+async def _messages(subscription: AsyncIterator[str], prefix: str) -> AsyncIterator[str]:
     """Yield the payloads of the channel's messages; end with the upstream, whether it was closed or broken."""
     try:
-        async for event in events:
-            if event.data.startswith(prefix):
-                yield event.data.removeprefix(prefix)
-    except (httpx.HTTPError, SSEError):
+        async for event in subscription:
+            if event.startswith(prefix):
+                yield event.removeprefix(prefix)
+    except StoreUnavailable:
         return

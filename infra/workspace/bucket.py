@@ -1,5 +1,6 @@
 """Objects in the bucket: blocking calls by key."""
 
+import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -44,6 +45,8 @@ class Bucket:
         self._lock = Lock()
         self._cached_client: S3Client | None = None
         self._deletes_batches = True
+        # No user id begins with an underscore. Other processes check at the same time, each with its own object.
+        self._check_key = f"users/_check/{secrets.token_hex(8)}"
 
     def create(self) -> None:
         """Create the bucket if it is missing. Other processes may call this at the same time."""
@@ -61,9 +64,12 @@ class Bucket:
                 )
 
     def check(self) -> None:
-        """Raise FilesUnavailable if the bucket is missing or these credentials may not use it."""
+        """Store, read and delete a small object. Raises FilesUnavailable if these credentials may not do so."""
         with translated_errors(f"the bucket '{self._name}'", object_call=False):
             self._client.head_bucket(Bucket=self._name)
+            self._client.put_object(Bucket=self._name, Key=self._check_key, Body=b"check", ContentLength=5)
+            self._client.get_object(Bucket=self._name, Key=self._check_key)["Body"].read()
+            self._client.delete_object(Bucket=self._name, Key=self._check_key)
 
     def get(self, key: str, max_bytes: int | None) -> bytes:
         """Return the object's bytes, at most the first `max_bytes`; never fewer because a response was truncated."""

@@ -1,26 +1,35 @@
 """Synchronisation of a local directory with a run's files in the object store.
 
-A change in the directory is found in two steps: a file whose stamp (size, times, inode) equals the stamp noted at the
-last comparison is unchanged; any other file is read and its digest compared.
+A change in the directory is found in two steps: a file whose stamp (size, times, inode, mode) equals the stamp noted at
+the last comparison is unchanged; any other file is read and its digest compared. If the digest is the same, only the
+file's time and permissions are noted in its entry, which keeps its object.
 """
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.contract.files import FileChanges, FileEntry
+from infra.contract.files import MAX_FOLDERS, FileChanges, FileEntry, FolderEntry
 from infra.contract.paths import RESERVED
 from infra.logging import log
 from infra.workspace.bucket import Bucket
 from infra.workspace.cancellation import Cancellation
-from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved
+from infra.workspace.file_index import (
+    FileIndex,
+    entry_of,
+    info_of,
+    is_reserved,
+    mode_of,
+    mtime_ns_of,
+    with_metadata,
+)
 from infra.workspace.inputs import verified
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import each
-from infra.workspace.tree import Scan, Stamp, Tree, parents
+from infra.workspace.tree import FOLDER_MODE, Scan, Stamp, Tree, parents
 
 MAX_SKIPPED = 100
 """Maximum number of skipped names that are listed."""
@@ -37,9 +46,9 @@ class _Content:
     digest: bytes
     noted_ns: int
 
-    def equals(self, other: "_Content") -> bool:
-        """Return True if both would be stored as the same file."""
-        return self.digest == other.digest and self.stamp.executable == other.stamp.executable
+    def has_metadata_of(self, other: "_Content") -> bool:
+        """Return True if both have the same modification time and permissions."""
+        return (self.stamp.mtime_ns, self.stamp.mode) == (other.stamp.mtime_ns, other.stamp.mode)
 
 
 @dataclass(frozen=True)
@@ -71,32 +80,41 @@ class DirectorySync:
         self._synced: dict[str, _SyncedFile] = {}
 
     def materialise(self, directory: Path, cancellation: Cancellation) -> None:
-        """Make `directory` hold exactly the run's files. Files fetched before an error are not fetched again."""
+        """Make `directory` hold exactly the run's files and folders.
+
+        Files fetched before an error are not fetched again.
+        """
         self._use(directory)
         wanted = _without_hidden(self._index.files)
+        folders = _folder_modes(wanted, self._index.folders)
         with Tree(directory) as tree:
-            local = tree.prune(wanted)
-            self._synced = {path: synced for path, synced in self._synced.items() if path in local}
+            local = tree.prune(wanted, folders)
+            self._synced = {path: synced for path, synced in self._synced.items() if path in local.files}
+            for path in sorted(folders.keys() - local.folders.keys()):
+                tree.make_folder(path)
 
             def update(path: str) -> None:
                 synced = self._synced.get(path)
                 # PermissionError: a program locked the file. It is replaced by a new copy.
                 with suppress(PermissionError):
-                    if synced and synced.key == wanted[path].key and not self._changed(tree, path, local[path]):
+                    if synced and synced.key == wanted[path].key and not self._changed(tree, path, local.files[path]):
                         return
                 self._fetch(tree, path, wanted[path])
 
             each(update, sorted(wanted), cancellation)
+            # At the end, because nothing can be made in a locked folder.
+            tree.set_folder_modes({path: mode for path, mode in folders.items() if local.folders.get(path) != mode})
 
     def store_changes(self, directory: Path, cancellation: Cancellation) -> FileChanges:
         """Store the changes in `directory` since `materialise`, except in `.run/`, and add them to the index.
 
-        Links, special files and names that are no workspace path are skipped. Raises LimitExceeded before anything is
-        stored. After any error the index is unchanged, and a further call stores all changes.
+        Changed times and permissions, and folders that no file implies, are noted in the index alone. Links, special
+        files and names that are no workspace path are skipped. Raises LimitExceeded before anything is stored. After
+        any error the index is unchanged, and a further call stores all changes.
         """
         self._use(directory)
         with Tree(directory) as tree:
-            files, skipped = self._scan(tree)
+            files, modes, skipped = self._scan(tree)
             changed: dict[str, _Content] = {}
             unreadable: list[str] = []
 
@@ -108,16 +126,25 @@ class DirectorySync:
                     unreadable.append(path)
 
             each(compare, files, cancellation)
-            entries = each(lambda path: self._store(tree, path, changed[path]), sorted(changed), cancellation)
+            rewritten = sorted(path for path, content in changed.items() if self._differs(path, content))
+            entries = each(lambda path: self._store(tree, path, changed[path]), rewritten, cancellation)
         deleted = sorted(path for path in self._synced if path not in files and not is_reserved(path))
-        for path, entry in zip(sorted(changed), entries, strict=True):
+        for path in changed.keys() - set(rewritten):
+            stamp = changed[path].stamp
+            self._index.set(path, with_metadata(self._index.files[path], mode=stamp.mode, mtime_ns=stamp.mtime_ns))
+            self._synced[path] = _SyncedFile(self._index.files[path].key, changed[path])
+        for path, entry in zip(rewritten, entries, strict=True):
             self._index.set(path, entry)
             self._synced[path] = _SyncedFile(entry.key, changed[path])
         for path in deleted:
             self._index.set(path, None)
             del self._synced[path]
-        written = [info_of(path, self._index.files[path]) for path in sorted(changed)]
-        return FileChanges(written=written, deleted=deleted, skipped=_shortened(sorted([*skipped, *unreadable])))
+        return FileChanges(
+            written=[info_of(path, self._index.files[path]) for path in rewritten],
+            deleted=deleted,
+            skipped=_shortened(sorted([*skipped, *unreadable])),
+            unkept_folders=self._note_folders(files, modes),
+        )
 
     def check(self, directory: Path) -> None:
         """Raise LimitExceeded if `directory` holds more than could be stored."""
@@ -134,14 +161,36 @@ class DirectorySync:
         self._limits.check({path: stamp.size_bytes for path, stamp in scan.files.items()})
         return scan
 
+    def _note_folders(self, files: Collection[str], modes: Mapping[str, int]) -> int:
+        """Update the index with the folders of a scan that no file implies; return the number beyond MAX_FOLDERS."""
+        # A folder with another folder in it is implied by that one.
+        implied = {parent for path in (*files, *modes) for parent in parents(path)}
+        special = [path for path, mode in modes.items() if path not in implied or mode != FOLDER_MODE]
+        kept = sorted(special)[:MAX_FOLDERS]
+        found = {path: FolderEntry(mode=None if modes[path] == FOLDER_MODE else modes[path]) for path in kept}
+        for path in self._index.folders.keys() - found.keys():
+            self._index.set_folder(path, None)
+        for path, entry in found.items():
+            if self._index.folders.get(path) != entry:
+                self._index.set_folder(path, entry)
+        return len(special) - len(kept)
+
+    def _differs(self, path: str, content: _Content) -> bool:
+        """Return True if the store does not have the content, whatever its metadata."""
+        synced = self._synced.get(path)
+        return synced is None or synced.content.digest != content.digest
+
     def _changed(self, tree: Tree, path: str, stamp: Stamp) -> _Content | None:
-        """Return the local file's content if it differs from the store. Raises PermissionError if it is unreadable."""
+        """Return the local file's content if it, its time or its permissions differ from what the index has.
+
+        Raises PermissionError if the file is unreadable.
+        """
         synced = self._synced.get(path)
         if synced and synced.is_unchanged(stamp):
             return None
         noted_ns = time.time_ns()
         content = _Content(*tree.digest(path), noted_ns)
-        if not synced or not content.equals(synced.content):
+        if not synced or self._differs(path, content) or not content.has_metadata_of(synced.content):
             return content
         # Equal, with a new stamp: remember it, so that the next comparison need not read the file.
         self._synced[path] = _SyncedFile(synced.key, content)
@@ -149,14 +198,15 @@ class DirectorySync:
 
     def _fetch(self, tree: Tree, path: str, entry: FileEntry) -> None:
         with self._bucket.open(self._prefix + entry.key) as chunks:
-            stamp, digest = tree.write(path, verified(path, entry, chunks), executable=entry.executable)
+            content = verified(path, entry, chunks)
+            stamp, digest = tree.write(path, content, mode=mode_of(entry), mtime_ns=mtime_ns_of(entry))
         self._synced[path] = _SyncedFile(entry.key, _Content(stamp, digest, time.time_ns()))
 
     def _store(self, tree: Tree, path: str, content: _Content) -> FileEntry:
         key, size_bytes = self._index.new_file_key(path), content.stamp.size_bytes
         with tree.open(path) as fd, os.fdopen(fd, "rb", closefd=False) as file:
             stored = self._bucket.put(self._prefix + key, file, size_bytes)
-        return entry_of(key, stored, executable=content.stamp.executable)
+        return entry_of(key, stored, mode=content.stamp.mode, mtime_ns=content.stamp.mtime_ns)
 
 
 def _without_hidden(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
@@ -165,6 +215,13 @@ def _without_hidden(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     for path in sorted(folders & files.keys()):
         log("workspace.file_hidden", path=path)
     return {path: entry for path, entry in files.items() if path not in folders}
+
+
+def _folder_modes(files: Mapping[str, FileEntry], folders: Mapping[str, FolderEntry]) -> dict[str, int]:
+    """Return the mode of each folder of the directory. A file wins over a folder in its way."""
+    held = {path: entry for path, entry in folders.items() if files.keys().isdisjoint((path, *parents(path)))}
+    modes = {folder: FOLDER_MODE for path in (*files, *held) for folder in parents(path)}
+    return modes | {path: FOLDER_MODE if entry.mode is None else entry.mode for path, entry in held.items()}
 
 
 def _shortened(skipped: list[str]) -> list[str]:

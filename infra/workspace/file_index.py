@@ -1,31 +1,43 @@
-"""Index of the files of one claimed run: its record's entries, plus the changes that are not in the record yet."""
+"""Index of the files and folders of one claimed run: its record's entries, and the changes not in the record yet."""
 
+import stat
 from collections.abc import Mapping
 from itertools import count
 
+from msgspec import structs
+
 from infra.contract.errors import FileMissing
-from infra.contract.files import FileEntry, FileInfo
+from infra.contract.files import FileEntry, FileInfo, FolderEntry
 from infra.contract.paths import RESERVED, workspace_path
 from infra.workspace.bucket import StoredObject
 
+_PLAIN, _EXECUTABLE = 0o644, 0o755
+
 
 class FileIndex:
-    """Files of a claimed run by path, and the source of keys for new objects.
+    """Files and folders of a claimed run by path, and the source of keys for new objects.
 
     A new object never replaces another one: its key contains the claim's fence and a number. So an object that a worker
     stores after the loss of its lease does no harm, because no record names it.
     """
 
-    def __init__(self, fence: int, files: Mapping[str, FileEntry]) -> None:
+    def __init__(self, fence: int, files: Mapping[str, FileEntry], folders: Mapping[str, FolderEntry]) -> None:
         self._fence = fence
         self._numbers = count(1)
         self._files = dict(files)
+        self._folders = dict(folders)
         self._uncommitted: dict[str, FileEntry | None] = {}
+        self._uncommitted_folders: dict[str, FolderEntry | None] = {}
 
     @property
     def files(self) -> Mapping[str, FileEntry]:
         """Files by path, uncommitted changes included."""
         return self._files
+
+    @property
+    def folders(self) -> Mapping[str, FolderEntry]:
+        """Folders that no file implies by path, uncommitted changes included."""
+        return self._folders
 
     def get(self, path: str) -> FileEntry:
         """Return the entry of a file. Raises FileMissing, InvalidInput."""
@@ -42,9 +54,22 @@ class FileIndex:
         else:
             self._files.pop(path, None)
 
+    def set_folder(self, path: str, entry: FolderEntry | None) -> None:
+        """Add, replace or (None) remove a folder, as an uncommitted change."""
+        self._uncommitted_folders[path] = entry
+        if entry:
+            self._folders[path] = entry
+        else:
+            self._folders.pop(path, None)
+
     def take_uncommitted(self) -> dict[str, FileEntry | None]:
-        """Return the changes since the last call (None: deleted) and forget them."""
+        """Return the changes of files since the last call (None: deleted) and forget them."""
         changes, self._uncommitted = self._uncommitted, {}
+        return changes
+
+    def take_uncommitted_folders(self) -> dict[str, FolderEntry | None]:
+        """Return the changes of folders since the last call (None: removed) and forget them."""
+        changes, self._uncommitted_folders = self._uncommitted_folders, {}
         return changes
 
     def sizes(self) -> dict[str, int]:
@@ -60,9 +85,28 @@ class FileIndex:
         return f"kept/{self._fence}-{next(self._numbers)}"
 
 
-def entry_of(key: str, stored: StoredObject, *, executable: bool = False) -> FileEntry:
+def entry_of(key: str, stored: StoredObject, *, mode: int, mtime_ns: int) -> FileEntry:
     """Return the entry of a file that was just stored."""
-    return FileEntry(key=key, size_bytes=stored.size_bytes, modified_ms=stored.modified_ms, executable=executable)
+    entry = FileEntry(key=key, size_bytes=stored.size_bytes, modified_ms=stored.modified_ms)
+    return with_metadata(entry, mode=mode, mtime_ns=mtime_ns)
+
+
+def with_metadata(entry: FileEntry, *, mode: int, mtime_ns: int) -> FileEntry:
+    """Return the entry with other permissions and another modification time."""
+    kept = None if mode in {_PLAIN, _EXECUTABLE} else mode
+    return structs.replace(entry, executable=bool(mode & stat.S_IXUSR), mode=kept, mtime_ns=mtime_ns)
+
+
+def mode_of(entry: FileEntry) -> int:
+    """Return the permission bits of a file."""
+    if entry.mode is not None:
+        return entry.mode
+    return _EXECUTABLE if entry.executable else _PLAIN
+
+
+def mtime_ns_of(entry: FileEntry) -> int:
+    """Return the modification time of a file; for an entry of version 1, the time when its object was stored."""
+    return entry.modified_ms * 1_000_000 if entry.mtime_ns is None else entry.mtime_ns
 
 
 def info_of(path: str, entry: FileEntry) -> FileInfo:

@@ -7,16 +7,17 @@ names the objects that count. Objects of a write that never came (the worker die
 unreferenced until the run is deleted.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import structs
 
-from infra.contract.files import Changes, FileChanges, FileEntry, FileInfo
+from infra.contract.files import MAX_FOLDERS, Changes, FileChanges, FileEntry, FileInfo, FolderChanges, FolderEntry
 from infra.contract.paths import workspace_path
 from infra.workspace.bucket import Bucket
 from infra.workspace.directory_sync import DirectorySync
-from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved
+from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved, mode_of
 from infra.workspace.inputs import read_file
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import Threads, each
@@ -25,7 +26,7 @@ from infra.workspace.threads import Threads, each
 class S3RunFiles:
     """Workspace of one claimed run: ToolFiles, DirectoryFiles and JournaledFiles over one FileIndex.
 
-    Create one object for each claim, with the files of the run's record.
+    Create one object for each claim, with an index of the files and folders of the run's record.
     """
 
     def __init__(
@@ -34,15 +35,14 @@ class S3RunFiles:
         threads: Threads,
         prefix: str,
         limits: WorkspaceLimits,
-        fence: int,
-        files: Mapping[str, FileEntry],
+        index: FileIndex,
     ) -> None:
         self._bucket = bucket
         self._threads = threads
         self._prefix = prefix
         self._limits = limits
-        self._index = FileIndex(fence, files)
-        self._sync = DirectorySync(bucket, prefix, self._index, limits)
+        self._index = index
+        self._sync = DirectorySync(bucket, prefix, index, limits)
 
     # ToolFiles
 
@@ -56,7 +56,7 @@ class S3RunFiles:
         return await self._threads.call(lambda _: read_file(self._bucket, key, path, entry, max_bytes))
 
     async def write(self, path: str, data: bytes) -> FileInfo:
-        """Store a whole file. Raises LimitExceeded, FilesUnavailable."""
+        """Store a whole file; an existing one keeps its permissions. Raises LimitExceeded, FilesUnavailable."""
         # `.run/` is allowed here, because the platform writes there; tools are refused when their arguments are
         # validated. Files in it have a size limit each, but do not count towards the limits of the workspace.
         key = self._index.new_file_key(workspace_path(path))
@@ -64,8 +64,11 @@ class S3RunFiles:
         if not is_reserved(path):
             self._limits.check(self._index.sizes() | {path: len(data)})
         stored = await self._threads.call(lambda _: self._bucket.put(self._prefix + key, data, len(data)))
-        entry = entry_of(key, stored)
+        previous = self._index.files.get(path)
+        entry = entry_of(key, stored, mode=mode_of(previous) if previous else 0o644, mtime_ns=time.time_ns())
         self._index.set(path, entry)
+        for folder in [known for known in self._index.folders if f"{known}/".startswith(f"{path}/")]:
+            self._index.set_folder(folder, None)
         return info_of(path, entry)
 
     async def list(self, folder: str = "") -> list[FileInfo]:
@@ -74,18 +77,24 @@ class S3RunFiles:
         return [info_of(path, entry) for path, entry in sorted(self._index.files.items()) if path.startswith(below)]
 
     async def delete(self, path: str) -> None:
-        """Delete a file. Raises FileMissing."""
+        """Delete a file. Its folder stays, as on any machine. Raises FileMissing."""
         self._index.get(path)
         self._index.set(path, None)
+        folder, index = path.rpartition("/")[0], self._index
+        if not folder or is_reserved(folder) or len(index.folders) >= MAX_FOLDERS:
+            return
+        if not any(f"{known}/".startswith(f"{folder}/") for known in (*index.files, *index.folders)):
+            index.set_folder(folder, FolderEntry())
 
     # DirectoryFiles
 
     async def materialise(self, directory: Path) -> None:
-        """Make `directory` hold exactly the workspace's files; remove everything else, empty folders too.
+        """Make `directory` hold exactly the workspace's files and folders, as the last step left them.
 
-        Fetches only missing files. New files have mode 0644, or 0755 if they were executable when stored, and belong
-        to the worker; the executor gives them to the sandbox's user. Raises FilesUnavailable, InputChanged,
-        HostExhausted; a further call does not fetch again what was fetched before the error.
+        Fetches only missing files. Permissions and the modification times of files are restored; times of folders,
+        owners, links and extended attributes are not. New files belong to the worker; the executor gives them to the
+        sandbox's user. Raises FilesUnavailable, InputChanged, HostExhausted; a further call does not fetch again what
+        was fetched before the error.
         """
         await self._threads.call(lambda cancellation: self._sync.materialise(directory, cancellation))
 
@@ -104,31 +113,42 @@ class S3RunFiles:
     # JournaledFiles
 
     def take_uncommitted(self) -> dict[str, FileEntry | None]:
-        """Return and forget the changes since the last call, for the run's next fenced write."""
+        """Return and forget the changes of files since the last call, for the run's next fenced write."""
         return self._index.take_uncommitted()
 
+    def take_uncommitted_folders(self) -> dict[str, FolderEntry | None]:
+        """Return and forget the changes of folders since the last call, for the run's next fenced write."""
+        return self._index.take_uncommitted_folders()
+
+    def adopt_folders(self, changes: Sequence[FolderChanges]) -> None:
+        """Repeat here the changes of folders made in another run's workspace."""
+        for change in changes:
+            for path, entry in change.items():
+                self._index.set_folder(path, entry)
+
     async def adopt(self, source: "S3RunFiles", changes: Sequence[Changes]) -> Sequence[Changes]:
-        """Repeat here the changes made in another run's workspace; return them with entries of this run.
+        """Repeat here the changes of files made in another run's workspace; return them with entries of this run.
 
         Copies every object within the store, those included that a later change overwrites: a further fork may need
         the workspace as it was after any of the steps.
         """
-        paths = [(number, path) for number, change in enumerate(changes) for path in change]
+        # Several steps name the same object if they changed only its time or permissions.
+        objects = {entry.key: path for change in changes for path, entry in change.items() if entry}
 
-        def copy(numbered_path: tuple[int, str]) -> FileEntry | None:
-            number, path = numbered_path
-            entry = changes[number][path]
-            if entry is None:
-                return None
-            key = self._index.new_file_key(path)
-            self._bucket.copy(source._prefix + entry.key, self._prefix + key)
-            return structs.replace(entry, key=key)
+        def copy(source_key: str) -> str:
+            key = self._index.new_file_key(objects[source_key])
+            self._bucket.copy(source._prefix + source_key, self._prefix + key)
+            return key
 
-        entries = await self._threads.call(lambda cancellation: each(copy, paths, cancellation))
-        adopted: list[dict[str, FileEntry | None]] = [{} for _ in changes]
-        for (number, path), entry in zip(paths, entries, strict=True):
-            adopted[number][path] = entry
-            self._index.set(path, entry)
+        copies = await self._threads.call(lambda cancellation: each(copy, objects, cancellation))
+        keys = dict(zip(objects, copies, strict=True))
+        adopted = [
+            {path: entry and structs.replace(entry, key=keys[entry.key]) for path, entry in change.items()}
+            for change in changes
+        ]
+        for change in adopted:
+            for path, entry in change.items():
+                self._index.set(path, entry)
         return adopted
 
     async def put_blob(self, data: bytes) -> str:

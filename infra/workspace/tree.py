@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,13 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+PERMISSIONS = 0o777
+"""Bits of a mode that are kept; the set-uid, set-gid and sticky bits are not."""
+FOLDER_MODE = 0o755
+"""Mode of a folder of which nothing else is known."""
+_MAX_NS = 2**63 - 1
+
+
 class Stamp(NamedTuple):
     """Attributes of a file that reveal most changes without reading it. A program cannot set `ctime_ns`."""
 
@@ -31,13 +38,17 @@ class Stamp(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     inode: int
-    executable: bool
+    mode: int
 
 
 class Scan(NamedTuple):
-    """Content of a directory: regular files by path, and the printable names of other entries that are no folders."""
+    """Content of a directory: regular files by path, the modes of folders by path, and the printable names of all else.
+
+    The modes are those that programs left, read before the folders were unlocked.
+    """
 
     files: dict[str, Stamp]
+    folders: dict[str, int]
     skipped: list[str]
 
 
@@ -57,6 +68,7 @@ class Tree:
     def scan(self, ignored: str, max_entries: int) -> Scan:
         """List everything except the top folder `ignored`. Raises LimitExceeded for more than `max_entries` entries."""
         files: dict[str, Stamp] = {}
+        modes: dict[str, int] = {}
         skipped: list[str] = []
         count = 0
         folders = [""]
@@ -76,20 +88,26 @@ class Tree:
                     elif stat.S_ISREG(found.st_mode):
                         files[path] = _stamp(found)
                     else:
+                        modes[path] = found.st_mode & PERMISSIONS
                         folders.append(path)
-        return Scan(files, sorted(skipped))
+        return Scan(files, modes, sorted(skipped))
 
-    def prune(self, wanted: Collection[str]) -> dict[str, Stamp]:
-        """Remove everything except the wanted files and their folders; return the wanted files that exist."""
-        folders_of_wanted = {folder for path in wanted for folder in parents(path)}
+    def prune(self, wanted: Collection[str], wanted_folders: Collection[str]) -> Scan:
+        """Remove everything except the wanted files and folders; return the ones that exist.
+
+        `wanted_folders` includes the folders above each file and each folder. Folders are unlocked, and have the modes
+        returned.
+        """
         existing: dict[str, Stamp] = {}
+        modes: dict[str, int] = {}
         folders = [""]
         while folders:
             above = folders.pop()
             with self._folder(above) as fd:
                 for name, mode in list_entries(fd):
                     path = f"{above}/{name}" if above else name
-                    if stat.S_ISDIR(mode) and path in folders_of_wanted:
+                    if stat.S_ISDIR(mode) and path in wanted_folders:
+                        modes[path] = (mode | stat.S_IRWXU) & PERMISSIONS
                         folders.append(path)
                     elif stat.S_ISREG(mode) and path in wanted:
                         existing[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
@@ -97,7 +115,7 @@ class Tree:
                         remove_folder(name, fd, self._fd)
                     else:
                         os.unlink(name, dir_fd=fd)
-        return existing
+        return Scan(existing, modes, [])
 
     @contextmanager
     def open(self, path: str) -> Iterator[int]:
@@ -107,8 +125,11 @@ class Tree:
             try:
                 fd = os.open(name, _READ, dir_fd=parent)
             except PermissionError:
+                mode = os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
                 unlock(name, parent)
                 fd = os.open(name, _READ, dir_fd=parent)
+                # The mode belongs to the program's work, and is stored.
+                os.fchmod(fd, mode & PERMISSIONS)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise OSError(f"'{path}' is not a regular file")
@@ -122,7 +143,7 @@ class Tree:
             content = hashlib.file_digest(file, "sha256").digest()
             return _stamp(os.fstat(fd)), content
 
-    def write(self, path: str, chunks: Iterable[bytes], *, executable: bool) -> tuple[Stamp, bytes]:
+    def write(self, path: str, chunks: Iterable[bytes], *, mode: int, mtime_ns: int) -> tuple[Stamp, bytes]:
         """Write a file atomically: after an error in `chunks` the path is unchanged. Return stamp and digest."""
         above, name = _split(path)
         digest = hashlib.sha256()
@@ -134,13 +155,27 @@ class Tree:
                     for chunk in chunks:
                         digest.update(chunk)
                         file.write(chunk)
-                    os.fchmod(fd, 0o755 if executable else 0o644)
+                    file.flush()  # a later write would change the modification time
+                    os.fchmod(fd, mode & PERMISSIONS)
+                    mtime_ns = max(-_MAX_NS, min(mtime_ns, _MAX_NS))
+                    os.utime(fd, ns=(mtime_ns, mtime_ns))
                 os.replace(part, name, src_dir_fd=parent, dst_dir_fd=parent)
             except BaseException:
                 with suppress(FileNotFoundError):
                     os.unlink(part, dir_fd=parent)
                 raise
             return _stamp(os.stat(name, dir_fd=parent, follow_symlinks=False)), digest.digest()
+
+    def make_folder(self, path: str) -> None:
+        """Create a folder, and those above it, if missing."""
+        with self._folder(path, create=True):
+            pass
+
+    def set_folder_modes(self, modes: Mapping[str, int]) -> None:
+        """Set the modes of folders, innermost first: a folder may then be locked, and what is in it out of reach."""
+        for path in sorted(modes, key=lambda path: path.count("/"), reverse=True):
+            with self._folder(path) as fd:
+                os.fchmod(fd, modes[path] & PERMISSIONS)
 
     @contextmanager
     def _folder(self, path: str, *, create: bool = False) -> Iterator[int]:
@@ -159,8 +194,8 @@ class Tree:
 
 
 def _stamp(found: os.stat_result) -> Stamp:
-    executable = bool(found.st_mode & stat.S_IXUSR)
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, executable)
+    mtime_ns = max(-_MAX_NS, min(found.st_mtime_ns, _MAX_NS))
+    return Stamp(found.st_size, mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode & PERMISSIONS)
 
 
 def _split(path: str) -> tuple[str, str]:

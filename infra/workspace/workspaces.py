@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from infra.contract.errors import InvalidInput
-from infra.contract.files import FileEntry
+from infra.contract.files import NO_FOLDERS, FileEntry, FolderEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
+from infra.workspace.file_index import FileIndex
 from infra.workspace.inputs import missing_uploads, new_upload, sign_upload, upload_headers
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import PASSIVE, can_be_inline, served_as
@@ -40,9 +41,20 @@ class Workspaces:
         """Raise FilesUnavailable if the bucket cannot be used."""
         await self._threads.call(lambda _: self._bucket.check())
 
-    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> S3RunFiles:
-        """Return the workspace of one claimed run, whose record names `files`. Use one object for the whole claim."""
-        return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self.limits, fence, files)
+    def run(
+        self,
+        user_id: str,
+        run_id: str,
+        fence: int,
+        files: Mapping[str, FileEntry],
+        folders: Mapping[str, FolderEntry] = NO_FOLDERS,
+    ) -> S3RunFiles:
+        """Return the workspace of one claimed run, whose record names `files` and `folders`.
+
+        Use one object for the whole claim.
+        """
+        index = FileIndex(fence, files, folders)
+        return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self.limits, index)
 
     def new_upload(self, path: str, size_bytes: int, sha256: str) -> FileEntry:
         """Return the entry of an input file that is to be uploaded, with an unused object key."""

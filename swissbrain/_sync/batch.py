@@ -1,6 +1,7 @@
 # Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
 """Creation of many runs, in batches that the API accepts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +16,8 @@ from swissbrain.messages import ATTEMPTS, BUSY, pause_s, refusal
 from swissbrain.models import Problem, Run
 from swissbrain.pages import BatchResult
 from swissbrain.plan import NewRun
+
+_ENTRY = re.compile(r"^\$\.runs\[\d+\]")
 
 
 def create_many(api: Transport, runs: Sequence[NewRun | Mapping[str, Any]]) -> list[Run | ApiError]:
@@ -54,4 +57,7 @@ def _ask(api: Transport, batch: Sequence[msgspec.Raw]) -> list[BatchResult]:
 def _outcome(result: BatchResult) -> Run | ApiError:
     if result.run is not None:
         return result.run
-    return refusal(result.status, result.problem or Problem(detail=f"HTTP status {result.status}"))
+    problem = result.problem or Problem(detail=f"HTTP status {result.status}")
+    # The path begins with the index in this batch, which the caller does not know.
+    field = None if problem.field is None else _ENTRY.sub("$", problem.field)
+    return refusal(result.status, msgspec.structs.replace(problem, field=field))

@@ -4,6 +4,7 @@ Exit codes: 0 done, or the run succeeded; 1 the run failed; 2 bad input, a refus
 line on stderr; 3 the run was cancelled; 4 it has not ended; 130 interrupted. `exec` exits with the code of the program.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -80,6 +81,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
     except TyperException as exc:
         if message := exc.format_message():
             note(message)
@@ -93,6 +95,16 @@ def main() -> None:
     except OSError as exc:
         note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE
+        _discard_output()
     except KeyboardInterrupt:
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _discard_output() -> None:
+    """Discard output that standard output still buffers, if it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter flushes once more at its end, and would report the failure in a second line.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

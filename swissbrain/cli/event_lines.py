@@ -136,7 +136,8 @@ def _run_resumed(_: Event, data: Mapping[str, Any]) -> Text:
 
 def _run_requeued(_: Event, data: Mapping[str, Any]) -> Text:
     after = f", goes on in {duration(data['delay_ms'])}" if data.get("delay_ms") else ""
-    return Text(plain(f"run given back: {data['reason']}{after}"), "yellow")
+    why = f" ({data['message']})" if data.get("message") else ""
+    return Text(plain(f"run given back: {data['reason']}{why}{after}"), "yellow")
 
 
 def _run_retried(_: Event, data: Mapping[str, Any]) -> Text:

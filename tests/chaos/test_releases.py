@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from tests.chaos.scenario_helpers import (
     worker_of,
     workspace,
 )
-from tests.chaos.site import ChaosSite
+from tests.chaos.site import LEASE_S, ChaosSite
 
 SECONDS = 8.0
+NOTICED_S = 2.5
+"""Time in which an idle worker would have claimed a run."""
 KILLS = ("worker: kill -9", "worker: drained")
 RELEASES = ("this", "previous")
 LARGE_BYTES = 40_000
@@ -52,6 +55,25 @@ def test_each_worker_imports_the_code_of_its_release(code: dict[str, Path]) -> N
         assert lines == [f"{folder}/infra/__init__.py", f"{folder}/worker/__init__.py"]
 
 
+@pytest.fixture(scope="module")
+def versions(code: dict[str, Path]) -> dict[str, int]:
+    """Return the version of the records that each release writes."""
+    program = "from infra.contract.runs import RECORD_VERSION; print(RECORD_VERSION)"
+    return {name: int(output_lines(folder, program)[0]) for name, folder in code.items()}
+
+
+def as_of_both(site: ChaosSite, versions: dict[str, int], run_id: str) -> str:
+    """Give the run's record the version that both releases can read, as if the previous API had created it."""
+    site.redis_command("HSET", f"run:{run_id}", "v", str(min(versions.values())))
+    return run_id
+
+
+def owners(site: ChaosSite, run_id: str) -> set[str]:
+    """Return the names of the workers that claimed the run."""
+    with site.client() as client:
+        return {attempt.worker for attempt in client.attempts(run_id)}
+
+
 def test_a_record_with_changed_fields_has_a_newer_version(code: dict[str, Path]) -> None:
     """Compare the fields of the stored classes. A worker leaves newer versions alone, and reads all others.
 
@@ -63,7 +85,8 @@ def test_a_record_with_changed_fields_has_a_newer_version(code: dict[str, Path])
         names = {}
         for found in pkgutil.walk_packages(infra.contract.__path__, "infra.contract."):
             names |= vars(importlib.import_module(found.name))
-        kinds = [names[name] for name in ("RunSpec", "PlanStep", "ForkOf", "FileEntry", "Input") if name in names]
+        known = ("RunSpec", "PlanStep", "ForkOf", "FileEntry", "FolderEntry", "Input")
+        kinds = [names[name] for name in known if name in names]
         fields = {kind.__name__: sorted(kind.__struct_fields__) for kind in kinds}
         print(json.dumps([names["RECORD_VERSION"], fields]))
     """
@@ -77,14 +100,14 @@ def test_a_record_with_changed_fields_has_a_newer_version(code: dict[str, Path])
 
 @pytest.mark.parametrize(("first", "second"), [RELEASES, RELEASES[::-1]])
 def test_a_run_started_by_one_release_is_finished_by_the_other(
-    site: ChaosSite, code: dict[str, Path], first: str, second: str
+    site: ChaosSite, code: dict[str, Path], versions: dict[str, int], first: str, second: str
 ) -> None:
     killed = site.worker(first, code=code[first])
     read: Step = {"tool": "file_read", "args": {"path": "large", "max_bytes": LARGE_BYTES}}
     # Longer than a busy machine needs to kill the worker: if the step ended first, the next one would run twice.
     work = shell("echo started; sleep 8; echo done >> chain.txt")
     write = shell(f"head -c {LARGE_BYTES} /dev/zero | tr '\\0' x > large")
-    run_id = create_run(site, effect(), write, read, work, effect())
+    run_id = as_of_both(site, versions, create_run(site, effect(), write, read, work, effect()))
     wait_for_program(site, run_id)
 
     killed.end(signal.SIGKILL)
@@ -98,19 +121,49 @@ def test_a_run_started_by_one_release_is_finished_by_the_other(
     assert workspace(site, run_id) == {"large": b"x" * LARGE_BYTES, "chain.txt": b"done\n"}
 
     with site.client() as client:
-        fork = client.fork(run_id, 4).run_id
+        fork = as_of_both(site, versions, client.fork(run_id, 4).run_id)
     assert [event.type for event in wait_for_end(site, fork)][1] == "run.forked"
     assert effect_steps(site, fork) == ["step-4"]
     assert workspace(site, fork) == workspace(site, run_id)
 
 
+def test_a_run_of_a_newer_version_is_left_to_the_newer_release(
+    site: ChaosSite, code: dict[str, Path], versions: dict[str, int]
+) -> None:
+    if versions["this"] == versions["previous"]:
+        pytest.skip("both releases write records of the same version")
+    site.worker("previous", code=code["previous"])
+    run_id = create_run(site, effect(), shell("mkdir empty; echo started; sleep 4"), shell("rmdir empty"))
+    time.sleep(NOTICED_S)
+    assert owners(site, run_id) == set()
+
+    killed = site.worker("this", code=code["this"])
+    wait_for_program(site, run_id)
+    killed.end(signal.SIGKILL)
+    time.sleep(LEASE_S + NOTICED_S)
+    assert owners(site, run_id) == {"this"}
+
+    site.worker("this", code=code["this"])
+    events = wait_for_end(site, run_id)
+    assert {worker_of(event) for event in events if event.type in {"run.started", "run.resumed"}} == {"this"}
+    assert [event.step for event in filter(is_type("step.finished"), events)] == [0, 1, 2]
+    assert effect_steps(site, run_id) == ["step-0"]
+
+
 @pytest.mark.timeout(300)
-def test_two_releases_under_load_lose_and_repeat_no_step(site: ChaosSite, code: dict[str, Path]) -> None:
+def test_two_releases_under_load_lose_and_repeat_no_step(
+    site: ChaosSite, code: dict[str, Path], versions: dict[str, int]
+) -> None:
+    with site.client() as client:
+        earlier = {run.run_id for run in client.runs()}
     workers = [site.worker(name, code=code[name], slots=4) for name in RELEASES]
     report = Report()
     play(site, "releases", SECONDS, report, selected=lambda name: name in KILLS)
     assert not report.violations, "\n".join(report.violations)
     assert all(worker.starts > 1 for worker in workers)
     with site.client() as client:
-        owners = [{attempt.worker for attempt in client.attempts(run.run_id)} for run in client.runs()]
-    assert owners.count(set(RELEASES)) > 0
+        owned = [owners(site, run.run_id) for run in client.runs() if run.run_id not in earlier]
+    if versions["this"] == versions["previous"]:
+        assert owned.count(set(RELEASES)) > 0
+    else:
+        assert set().union(*owned) == {"this"}

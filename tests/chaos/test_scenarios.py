@@ -203,6 +203,8 @@ def test_an_idle_worker_recovers_from_half_open_connections(site: ChaosSite, mod
 def test_a_run_does_not_succeed_before_its_files_are_stored(site: ChaosSite) -> None:
     with faulty_s3(site.config.s3) as store:
         site.worker("a", lease_s=60, S3_ENDPOINT_URL=str(store.settings.endpoint_url))
+        # Not before the worker has checked the store.
+        wait_for_end(site, create_run(site, effect()))
         store.then("PUT", *[refused(HTTPStatus.SERVICE_UNAVAILABLE, "SlowDown")] * 3)
         run_id = create_run(site, effect(), shell("echo one >> chain.txt"), shell("echo two >> chain.txt"), effect())
         events = wait_for_end(site, run_id)

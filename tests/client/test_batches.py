@@ -16,7 +16,13 @@ def answer_all(wire: Wire, api: ScriptedServer, **refused: Any) -> None:
         if status is None:
             results.append({"status": 201, "run": run(entry["prompt"])})
         else:
-            detail = {"type": "t", "title": "t", "status": status, "detail": "refused", "field": "$.x"}
+            detail = {
+                "type": "t",
+                "title": "t",
+                "status": status,
+                "detail": "refused",
+                "field": f"$.runs[{len(results)}].x",
+            }
             results.append({"status": status, "problem": detail})
     ok({"results": results})(wire)
 

@@ -80,6 +80,8 @@ def test_each_event_is_one_line() -> None:
     assert text("run.resumed", worker="w-1", attempt=2) == "run goes on on w-1, attempt 2"
     assert text("run.requeued", reason="lost", delay_ms=1500) == "run given back: lost, goes on in 1.5 s"
     assert text("run.requeued", reason="lease_expired", worker="w", attempt=1) == "run given back: lease_expired"
+    unable = text("run.requeued", reason="unable", message="no node", delay_ms=500)
+    assert unable == "run given back: unable (no node), goes on in 500 ms"
     assert text("run.finished", status="succeeded") == "run succeeded"
     assert text("run.finished", status="failed", error={"code": "c", "message": "m"}) == "run failed: m"
     assert text("step.started", name="chart", tool="code") == "step 1  chart"

@@ -31,7 +31,9 @@ COMMAND = [sys.executable, "-m", "swissbrain"]
 
 
 def environment(api: ScriptedServer, **more: str) -> dict[str, str]:
-    return {**os.environ, URL: api.url, TOKEN_VARIABLE: TOKEN, **more}
+    # PYTHONUNBUFFERED, which many test environments set, would hide faults of buffered output.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**inherited, URL: api.url, TOKEN_VARIABLE: TOKEN, **more}
 
 
 def swissbrain(api: ScriptedServer, *words: str, **more: str) -> subprocess.CompletedProcess[bytes]:
@@ -62,7 +64,7 @@ def test_a_closed_pipe_ends_the_command_silently(api: ScriptedServer, words: tup
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
-@pytest.mark.parametrize("words", [("show", "a"), ("files", "a", "b")])
+@pytest.mark.parametrize("words", [("show", "a"), ("files", "a", "b"), ("--version",), ("--help",)])
 def test_a_full_disk_is_one_line(api: ScriptedServer, words: tuple[str, ...]) -> None:
     api.always = ok(run())
     if words[0] == "files":

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from infra.contract.log import NewEvent
 from infra.contract.states import Status
 from swissbrain import ApiError, Client, Event, Gap, NewRun, Run, RunFailed, WaitTimeout, message
 from tests.client.real_api import PLAN, Real
@@ -95,6 +96,10 @@ def test_runs_are_listed_by_several_statuses_and_by_time(ada: Client) -> None:
     assert [*ada.runs(created_before_ms=queued.created_ms - 10_000)] == []
 
 
+def output(number: int, stream: str) -> NewEvent:
+    return NewEvent(ts=1, type="tool.output", step=0, data={"stream": stream, "text": str(number)})
+
+
 def seqs(items: list[Event | Gap]) -> list[int]:
     return [item.seq for item in items if isinstance(item, Event)]
 
@@ -118,7 +123,7 @@ def test_a_log_is_read_from_its_end(
 def test_filters_select_events_of_pages_and_streams(real: Real, worker: SimulatedWorker, ada: Client) -> None:
     run_id = ada.create_run(PLAN).run_id
     lease = real.do(worker.claim())
-    real.do(worker.emit(lease, *(note(number, stream=("stdout", "stderr")[number % 2]) for number in range(10))))
+    real.do(worker.emit(lease, *(output(number, ("stdout", "stderr")[number % 2]) for number in range(10))))
     real.do(worker.finish(lease))
     assert seqs(ada.logs(run_id, step=0)) == [*range(2, 12)]
     assert seqs([*ada.logged(run_id, event_type=["run.started", "run.finished"])]) == [1, 12]
@@ -137,7 +142,7 @@ def test_a_filtered_stream_survives_the_end_of_its_connections(
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(lambda: seqs([*ada.events(run_id, stream="stderr")]))
         for number in range(12):
-            real.do(worker.emit(lease, note(number, stream="stderr" if number % 4 == 0 else "stdout")))
+            real.do(worker.emit(lease, output(number, "stderr" if number % 4 == 0 else "stdout")))
             time.sleep(0.15)
         real.do(worker.finish(lease))
         assert following.result(60) == [2, 6, 10]

@@ -111,6 +111,7 @@ class Driver:
                 lambda: store.retry(run_id, token="t"),
                 lambda: store.resume(run_id, "yes", token="t"),
                 lambda: store.release(lease, Writes(events=[event()]), delay_ms=0, burn=False),
+                lambda: store.release_unable(lease, Writes(events=[event()]), delay_ms=0),
             ],
             Status.RUNNING: [lambda: store.claim("other", 1, lease_ms=LEASE_MS)],
             Status.WAITING: [lambda: store.wait(lease, Writes(events=[event()]))],

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from infra.contract.errors import ContractError, InvalidInput, LimitExceeded
+from infra.contract.journal import STARTED
 from infra.contract.queue import ClaimSeq
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 
@@ -18,7 +19,7 @@ class ModelRun:
     granted the run last, `process` the worker process that sent that claim, `granted_alone` whether that claim granted
     no other run. `unanswered` is the fence of the last grant that was undone because its reply was lost, `lost` the
     fence of the last attempt whose worker was lost. `inputs` and `files` are sizes by path; `begun`: the run has been
-    queued.
+    queued. `unable` counts the workers in a row that were unable to do it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class ModelRun:
     archived: int = 0
     unanswered: int = -1
     lost: int = -1
+    unable: int = 0
     process: str = ""
     claim_number: int = 0
     granted_alone: bool = False
@@ -132,7 +134,8 @@ class Model:
         run.tokens.add(token)
         run.seq += 1
         if not waiting:
-            run.attempt, run.cancel, run.dead = 0, False, False
+            run.attempt, run.cancel, run.dead, run.unable = 0, False, False, 0
+            run.journal.discard(STARTED)
         self._now += 1
         self._enqueue(run)
         return OK
@@ -207,11 +210,14 @@ class Model:
             self._end(run, status)
         return outcome
 
-    def release(self, run_id: str, fence: int, batch: int, *, burn: bool) -> Outcome:
-        outcome, run = self._write(run_id, fence, batch, 1, None)
+    def release(
+        self, run_id: str, fence: int, batch: int, *, burn: bool, unable: bool = False, key: str | None = None
+    ) -> Outcome:
+        outcome, run = self._write(run_id, fence, batch, 1, key)
         if run:
             run.leased = run.expired = False
             run.attempt -= 0 if burn else 1
+            run.unable += 1 if unable else 0
             self._now += 1
             self._enqueue(run)
         return outcome
@@ -252,6 +258,7 @@ class Model:
         run.seq += events
         if key:
             run.journal.add(key)
+            run.unable = 0 if key != STARTED else run.unable
         return OK, run
 
     def _recover(self, run: ModelRun, *, counts: bool) -> None:

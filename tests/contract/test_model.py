@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from infra.contract.files import FileEntry, Input
+from infra.contract.journal import STARTED
 from infra.contract.log import TERMINAL_EVENT, NewEvent, Segment
 from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.runs import RunRecord, RunSpec
@@ -34,6 +35,7 @@ EVENT = NewEvent(ts=1, type="log")
 PATHS = ["a", "a/b", "a b/ä%.csv"]
 MAX_BYTES = 5
 CHOICE = st.integers(min_value=0, max_value=10_000)
+KEY = st.sampled_from([None, "a", "b", STARTED])
 
 
 class Scripts(RuleBasedStateMachine):
@@ -219,7 +221,7 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), events=st.integers(0, 3), key=st.sampled_from([None, "a", "b"]))
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), events=st.integers(0, 3), key=KEY)
     def emit(self, choice: int, skip: int, events: int, key: str | None) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
         writes = Writes(events=[EVENT] * events, journal={key: "1"} if key else {})
@@ -245,19 +247,22 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["wait", "drain", "burn"]))
-    def give_up_lease(self, choice: int, skip: int, how: str) -> None:
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["wait", "drain", "burn", "unable"]), key=KEY)
+    def give_up_lease(self, choice: int, skip: int, how: str, key: str | None) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
-        writes = Writes(events=[EVENT])
+        writes = Writes(events=[EVENT], journal={key: "1"} if key and how != "wait" else {})
 
         def once() -> None:
             lease = self.lease(run_id, fence, batch)
             if how == "wait":
                 assert self.do(self.store.wait(lease, writes)) is self.model.wait(run_id, fence, batch)
                 return
-            burn = how == "burn"
-            outcome = self.do(self.store.release(lease, writes, delay_ms=0, burn=burn))
-            assert outcome is self.model.release(run_id, fence, batch, burn=burn)
+            burn, unable = how == "burn", how == "unable"
+            if unable:
+                outcome = self.do(self.store.release_unable(lease, writes, delay_ms=0))
+            else:
+                outcome = self.do(self.store.release(lease, writes, delay_ms=0, burn=burn))
+            assert outcome is self.model.release(run_id, fence, batch, burn=burn, unable=unable, key=key)
 
         self.call(once)
 
@@ -303,6 +308,7 @@ class Scripts(RuleBasedStateMachine):
             assert set(strings(await redis.command("ZRANGE", key, 0, -1))) == members, key
         assert await keys_without_ttl(redis) == []
         for run in model.runs.values():
+            assert (await self.store.get(run.id)).unable == run.unable
             fields = await redis.command(
                 "HMGET", f"run:{run.id}", "status", "attempt", "fence", "batch", "seq", "cancel"
             )

@@ -59,6 +59,10 @@ STEPS: dict[str, tuple[Status, Callable[[RunStore, str, Lease], Awaitable[Any]]]
         Status.RUNNING,
         lambda store, _, lease: store.release(lease, Writes(events=[event()]), delay_ms=9999, burn=False),
     ),
+    "release_unable": (
+        Status.RUNNING,
+        lambda store, _, lease: store.release_unable(lease, Writes(events=[event()]), delay_ms=0),
+    ),
     "wait": (Status.RUNNING, lambda store, _, lease: store.wait(lease, Writes(events=[event()]))),
     "resume": (Status.WAITING, lambda store, run_id, _: store.resume(run_id, "yes", token="t")),
     "cancel queued": (Status.QUEUED, lambda store, run_id, _: store.cancel(run_id)),

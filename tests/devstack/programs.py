@@ -10,6 +10,15 @@ SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 IGNORES_SIGTERM = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPER
 LEAVES_CHILD = "import subprocess, sys; print(subprocess.Popen(['sleep', '600']).pid, flush=True);" + SLEEPER
 BROKEN = "import sys; sys.exit('the disk is made of cheese')"
+READY_ONCE = """
+import os, sys, time
+if os.path.exists("seen"):
+    time.sleep(600)
+open("seen", "w").close()
+print("up", flush=True)
+time.sleep(1)
+sys.exit("the cheese is gone")
+"""
 NEVER_READY = "import time; time.sleep(600)"
 
 

@@ -14,7 +14,8 @@ import pytest
 from infra.devstack import port_numbers, s3_server, stack
 from infra.devstack.background import BackgroundStack
 from infra.devstack.errors import StackError
-from infra.devstack.stack import DevStack
+from infra.devstack.exit_reason import exit_reason
+from infra.devstack.stack import DevStack, find_valkey, find_weed
 from tests.support.processes import is_alive
 from tests.support.waiting import wait_until
 
@@ -92,7 +93,8 @@ def test_a_crashed_process_is_restarted_over_its_data(up: DevStack, lines: list[
     pid = up.pids[name]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: f"{name} is up again" in lines, f"{name} is up again", timeout_s=40)
-    assert lines[0].startswith(f"{name} was ended by SIGKILL; starting it again in 0.5 s: ")
+    assert lines[0].startswith(f"{name} was ended by SIGKILL (")
+    assert lines[0].endswith("; starting it again in 0.5 s")
     assert len(lines) == 2
     assert up.pids[name] != pid
     with client(dict(up.env)) as http:
@@ -171,3 +173,29 @@ def test_an_option_out_of_bounds_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, workers=65) == "there may be 0 to 64 workers, not 65"
     assert refusal(tmp_path, port=70_000) == "a port is a number from 1 to 65535, not 70000"
     assert refusal(tmp_path, port=-1) == "a port is a number from 1 to 65535, not -1"
+
+
+def test_the_reason_of_a_redis_with_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "appendonlydir").mkdir()
+    (tmp_path / "appendonlydir/appendonly.aof.manifest").write_text("damaged\n")
+    command = [
+        str(find_valkey()),
+        "--port",
+        "0",
+        "--unixsocket",
+        f"{tmp_path}/socket",
+        "--appendonly",
+        "yes",
+        "--dir",
+        str(tmp_path),
+    ]
+    log = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout
+    assert exit_reason(log) == "Invalid AOF manifest file format"
+
+
+def test_the_reason_of_an_s3_server_without_its_folder_is_named(tmp_path: Path) -> None:
+    command = [str(find_weed()), "-logtostderr=true", "server", f"-dir={tmp_path / 'missing'}", "-ip=127.0.0.1"]
+    log = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stderr
+    reason = exit_reason(log)
+    assert reason is not None
+    assert "no such file or directory" in reason

@@ -104,12 +104,30 @@ async def test_a_crashed_process_is_restarted_and_the_crash_reported(
             while len(lines) < 2 * crash:
                 await asyncio.sleep(0.01)
         assert process.pid not in {None, pid}
-    assert lines[0].startswith("thing was ended by SIGKILL; starting it again in 0.01 s: up")
+    assert lines[0].startswith(f"thing was ended by SIGKILL ({tmp_path}")
+    assert lines[0].endswith("; starting it again in 0.01 s")
     assert lines[1] == "thing is up again"
     assert "in 0.02 s" in lines[2]
     supervisor.cancel()
     await asyncio.gather(supervisor, return_exceptions=True)
     await process.stop()
+
+
+async def test_a_restart_that_is_not_ready_in_time_is_reported_with_this_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised_process, "FIRST_DELAY_S", 0.01)
+    process, lines = supervised(tmp_path, programs.READY_ONCE, start_timeout_s=2), list[str]()
+    await process.start()
+    supervisor = asyncio.create_task(process.supervise(lines.append))
+    async with asyncio.timeout(30):
+        while len(lines) < 2:
+            await asyncio.sleep(0.01)
+    supervisor.cancel()
+    await asyncio.gather(supervisor, return_exceptions=True)
+    await process.stop()
+    assert lines[0].startswith("thing ended with exit code 1: the cheese is gone (")
+    assert lines[1].startswith("thing is not ready after 2 s")
 
 
 async def test_a_process_whose_start_was_cancelled_can_be_stopped(tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ def error_codes() -> set[str]:
         r'RunError\(\s*code="(\w+)"',
         r'ToolFailed\(\s*"(\w+)"',
         r'"code":"(\w+)"',
-        r'^    \w+: "(\w+)",$',  # the table of codes in worker/plan.py
-        r'case (?:FilesUnavailable|HostExhausted)\(\):\s+return \w+\("(\w+)"',
+        r'^    \w+: "(\w+)",$',  # the tables of codes in worker/plan.py and worker/runner.py
     )
     return {name for pattern in patterns for name in re.findall(pattern, text, re.MULTILINE)}
 

@@ -62,7 +62,13 @@ class OtherUser:
         path = f"{self._base / 'repository'}:{self._base / 'site'}"
         process = subprocess.Popen(
             argv,
-            env={"PYTHONPATH": path, "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                "PYTHONPATH": path,
+                "PATH": os.environ["PATH"],
+                "PYTHONDONTWRITEBYTECODE": "1",
+                # An interpreter that was built with a shared library looks for it where it was installed.
+                "LD_LIBRARY_PATH": str(self._base / "python/lib"),
+            },
             cwd="/",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Output that no line end follows: begins of lines, and lines that a program overwrites."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -8,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.contract.execution import LinePart
+from infra.contract.execution import Command, ExecLimits, LinePart
+from infra.local_executor import output
 from infra.local_executor.output import PART_CHARS, SILENCE_S, STATE_S, LineSplitter
-from tests.local_executor.rig import Bench
+from tests.local_executor.rig import MB, RUN_ID, Bench
 from tests.support.waiting import until
 
 PIECES = ["\r", "\n", "\r\n", "a", "10%", "ü😀", "\xff", "\0", "x" * PART_CHARS, "y" * (PART_CHARS + 1)]
@@ -157,3 +159,39 @@ async def test_both_streams_have_begins_of_lines(bench: Bench) -> None:
     for stream, text in (("stdout", "out1"), ("stderr", "err2")):
         own = [part for part, (of, _) in zip(ran.parts, ran.lines, strict=True) if of == stream]
         assert shown(own) == [text]
+
+
+@pytest.mark.parametrize(
+    "source", ["yes", "yes | tr '\\n' '\\r'", "yes | tr -d '\\n'", "cat /dev/urandom", "yes >&2 & yes"]
+)
+async def test_a_program_that_prints_for_ever_leaves_the_processor_to_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setattr(output, "BURST_BYTES", 2 * MB)
+    cpu_s = time.process_time()
+    ran = await bench.run(source, timeout_s=3, limits=ExecLimits(output_bytes=MB))
+    assert time.process_time() - cpu_s < 2
+    assert ran.execution.timed_out
+    read = ran.execution.stdout_bytes + ran.execution.stderr_bytes
+    assert read <= 3 * MB + output.FLOOD_BYTES_S * ran.execution.duration_ms / 1000
+    assert ran.execution.stdout.stat().st_size == min(MB, ran.execution.stdout_bytes)
+
+
+async def test_a_program_that_prints_less_than_a_burst_does_not_wait(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "FLOOD_BYTES_S", 1)
+    assert (await bench.run("head -c 10M /dev/zero", timeout_s=30)).execution.stdout_bytes == 10 * MB
+
+
+async def test_output_is_no_longer_decoded_when_no_more_lines_are_wanted(bench: Bench) -> None:
+    parts: list[LinePart] = []
+
+    async def two(_: str, part: LinePart) -> bool:
+        parts.append(part)
+        return len(parts) < 2
+
+    command = Command(RUN_ID, "step-0", "sh", "seq 100000; printf prompt; sleep 0.5", 60)
+    ended = await bench.executor.execute(command, bench.files, two)
+    assert parts == [LinePart("1"), LinePart("2")]
+    assert ended.stdout.read_bytes() == b"".join(b"%d\n" % number for number in range(1, 100_001)) + b"prompt"

@@ -98,7 +98,7 @@ async def test_random_bytes_are_stored_unchanged(bench: Bench) -> None:
 
 async def test_output_beyond_the_limit_is_counted_and_discarded(bench: Bench) -> None:
     limits = ExecLimits(output_bytes=4 * MB)
-    ran = await bench.run("yes 'a line of some length, to be printed often enough ......' | head -c 30M", limits=limits)
+    ran = await bench.run(f"yes {'a line of some length' * 100} | head -c 30M", limits=limits)
     assert ran.code == 0
     assert ran.execution.stdout_bytes == 30 * MB
     assert ran.execution.stdout.stat().st_size == 4 * MB

@@ -63,3 +63,17 @@ async def test_programs_below_a_guard_that_ignores_the_end_of_children(bench: Be
         signal.signal(signal.SIGCHLD, before)
     assert inside.out == "1\n", inside.err
     assert not inside.execution.timed_out
+
+
+def test_objects_of_the_start_are_exempt_from_garbage_collection() -> None:
+    program = """
+import gc
+import edge_api.__main__, worker.__main__
+from infra.process_state import exempt_startup_objects
+exempt_startup_objects()
+print(gc.get_freeze_count(), len(gc.get_objects()))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    exempt, examined = map(int, ended.stdout.split())
+    assert exempt > 20_000
+    assert examined < exempt / 100

@@ -10,7 +10,8 @@ import pytest
 from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.redis import Reply
 from infra.redis_rest.auto_pipeline import MAX_BATCH, AutoPipeline, Command
-from infra.redis_rest.client import MAX_REQUESTS, SUBSCRIPTION_TIMEOUT_S, RedisRest
+from infra.redis_rest.client import MAX_REQUESTS, RedisRest
+from infra.redis_rest.transport import MAX_SILENCE_S
 from infra.settings import RedisRestSettings
 from tests.worker.leaping import LeapingLoop
 
@@ -206,7 +207,7 @@ async def test_an_unanswered_subscription_fails_within_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         redis = RedisRest(RedisRestSettings(f"http://127.0.0.1:{port}", "t", timeout_s=0.2))
-        async with asyncio.timeout(SUBSCRIPTION_TIMEOUT_S / 2):
+        async with asyncio.timeout(MAX_SILENCE_S / 2):
             with pytest.raises(StoreUnavailable, match=r"within 0\.2 s"):
                 async with redis.subscribe("c"):
                     pass

@@ -15,6 +15,17 @@ SECRET_KEY = "secret-key-of-the-tests"
 STARTS = 5
 
 
+def variables_of(settings: S3Settings) -> dict[str, str]:
+    """Return the environment variables that a process reads these settings from."""
+    return {
+        "S3_BUCKET": settings.bucket,
+        "S3_REGION": settings.region,
+        "S3_ACCESS_KEY": settings.access_key,
+        "S3_SECRET_KEY": settings.secret_key,
+        "S3_ENDPOINT_URL": str(settings.endpoint_url),
+    }
+
+
 @contextmanager
 def s3_server(tmp_dir: Path) -> Iterator[S3Settings]:
     """Run a server over `tmp_dir`. The bucket does not exist yet."""

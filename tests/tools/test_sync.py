@@ -1,5 +1,6 @@
 """Synchronisation of the workspace with a program's folder, before and after it runs."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.tools.conftest import ENTRIES, FILE_BYTES, FILES
 from tests.tools.kit import Kit
 from worker.toolkit.execution import ExecutionResult
 from worker.tools.file_delete import FileDeleteResult
+from worker.tools.file_write import FileWriteResult
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ async def test_only_changed_files_are_stored(kit: Kit) -> None:
         "echo after > changed; rm gone; echo x > new; mkdir -p e/f; echo y > e/f/g;"
         "printf before > rewritten; touch touched; chmod +x same"
     )
-    assert kit.context.written == ["changed", "e/f/g", "new", "same"]
+    assert kit.context.written == ["changed", "e/f/g", "new"]
     assert kit.context.deleted == ["gone"]
     assert kit.context.skipped == []
     found = await kit.shell("cat changed new e/f/g d/same; ls; test -x same")
@@ -142,7 +144,7 @@ async def test_files_deeper_than_a_path_may_be_are_reported(kit: Kit) -> None:
     await kit.call("code", ExecutionResult, language="python", source=source)
     assert kit.context.written == []
     assert kit.context.skipped
-    assert (await kit.shell("ls")).stdout_tail == ""
+    assert (await kit.shell("ls")).stdout_tail == f"{'d' * 200}\n"
 
 
 async def test_release_leaves_no_file_on_the_host(kit: Kit) -> None:
@@ -150,7 +152,25 @@ async def test_release_leaves_no_file_on_the_host(kit: Kit) -> None:
     assert scratch_content(kit.scratch)
     await kit.executor.release(kit.run_id)
     assert scratch_content(kit.scratch) == []
-    assert (await kit.shell("cat a/b/c")).stdout_tail == "x\n"
+    assert (await kit.shell("chmod -R u+rwX a; cat a/b/c")).stdout_tail == "x\n"
+
+
+@pytest.mark.skipif(not (shutil.which("git") and shutil.which("make")), reason="needs git and make")
+async def test_git_and_make_go_on_where_the_files_come_from_the_store(kit: Kit) -> None:
+    """A repository has empty folders, and a product is out of date if its source is newer."""
+    await kit.shell(
+        "git init -q repo; printf 'z: a\\n\\tcp a z\\n' > Makefile; echo one > a; sleep 0.01; make -s;"
+        "umask 77; touch private"
+    )
+    await kit.executor.release(kit.run_id)
+    assert (await kit.shell("cd repo; git status --porcelain; git branch --show-current | wc -l")).stdout_tail == "1\n"
+    assert (await kit.shell("make -q && stat -c %a private")).stdout_tail == "600\n"
+    await kit.shell("sleep 0.01; echo two > a")
+    await kit.executor.release(kit.run_id)
+    assert (await kit.shell("make -s; cat z")).stdout_tail == "two\n"
+    await kit.call("file_write", FileWriteResult, path="a", content="three")
+    await kit.executor.release(kit.run_id)
+    assert (await kit.shell("make -s; cat z")).stdout_tail == "three"
 
 
 PRINTING = "yes 'what there is no room for' | head -c 1M"

@@ -9,6 +9,7 @@ import pytest
 from infra.settings import RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.support.redis import OwnValkey
+from tests.support.s3 import variables_of
 from tests.support.servers import s3_fixture, valkey_fixture
 from tests.worker.rig import Rig
 
@@ -24,6 +25,13 @@ async def workspaces(s3: S3Settings) -> AsyncIterator[Workspaces]:
     await made.ensure_bucket()
     yield made
     await asyncio.to_thread(made.close)
+
+
+@pytest.fixture
+def object_store(s3: S3Settings, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let worker processes use a bucket: they claim nothing without one."""
+    for name, value in variables_of(s3).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

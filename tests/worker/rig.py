@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.execution import Command, Execution, Executor, OnLine
-from infra.contract.files import DirectoryFiles, FileEntry
+from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
 from infra.contract.log import Event
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.runs import PlanStep, RunRecord, RunSpec
@@ -21,6 +21,7 @@ from tests.support.archive import NoArchive
 from tests.support.logs import events_in_redis
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
+from worker.fitness import Fitness
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
 from worker.queue.loop import WorkerLoop
@@ -38,10 +39,20 @@ class NoFiles:
 
     logs = NoArchive()
 
-    def run(self, user_id: str, run_id: str, fence: int, files: Mapping[str, FileEntry]) -> RunFiles:
+    def run(
+        self,
+        user_id: str,
+        run_id: str,
+        fence: int,
+        files: Mapping[str, FileEntry],
+        folders: Mapping[str, FolderEntry] = NO_FOLDERS,
+    ) -> RunFiles:
         return self  # type: ignore[return-value]
 
     def take_uncommitted(self) -> dict[str, FileEntry | None]:
+        return {}
+
+    def take_uncommitted_folders(self) -> dict[str, FolderEntry | None]:
         return {}
 
     async def check(self) -> None:
@@ -171,6 +182,7 @@ class Rig:
         executor: Executor | None = None,
         idempotent: bool = True,
         identity: Identity | None = None,
+        fitness: Fitness | None = None,
     ) -> Worker:
         """Start a worker whose `shell` tool is `body`, called with the command's text."""
         redis = RedisTcp(self._tcp)
@@ -179,7 +191,8 @@ class Rig:
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
         runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), walker)
-        worker = Worker(WorkerLoop(settings, store, redis, keeper, runner, identity or Identity()), keeper, redis)
+        loop = WorkerLoop(settings, store, redis, keeper, runner, identity or Identity(), fitness or Fitness())
+        worker = Worker(loop, keeper, redis)
         self._workers.append(worker)
         return worker
 

@@ -12,13 +12,14 @@ import worker.__main__
 from infra.settings import Env, SettingsError
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
+from worker.fitness import Fitness
 from worker.health import Heartbeat, serve_health
 from worker.settings import WorkerSettings
 
 
 def test_the_endpoint_says_unresponsive_until_redis_replies_again() -> None:
     heartbeat = Heartbeat()
-    with serve_health(heartbeat, "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
+    with serve_health(heartbeat, Fitness(), "127.0.0.1", 0, max_age_s=0.2) as port, httpx.Client() as http:
         url = f"http://127.0.0.1:{port}/health"
 
         def answers(code: int, status: str, *, replies: bool) -> bool:
@@ -63,7 +64,7 @@ def test_a_port_in_use_is_a_settings_error() -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(SettingsError, match=f"WORKER_HEALTH_PORT: cannot listen on 127.0.0.1:{port}"),
-            serve_health(Heartbeat(), "127.0.0.1", port, 1),
+            serve_health(Heartbeat(), Fitness(), "127.0.0.1", port, 1),
         ):
             pass
 
@@ -81,7 +82,7 @@ def test_the_maximum_age_exceeds_the_time_between_two_renewals(
 ) -> None:
     """A busy worker sends nothing but renewals."""
     given: list[float] = []
-    monkeypatch.setattr(worker.__main__, "serve_health", lambda _heartbeat, _host, _port, age_s: given.append(age_s))
+    monkeypatch.setattr(worker.__main__, "serve_health", lambda *args: given.append(args[-1]))
     settings = WorkerSettings("w", 1, lease_s, 5.0, Path(), health_port=1)
-    worker.__main__._health(Heartbeat(), settings)
+    worker.__main__._health(Heartbeat(), Fitness(), settings)
     assert given == [max_age_s]

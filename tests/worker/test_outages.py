@@ -12,8 +12,11 @@ from infra.contract.errors import ExecutorUnavailable, StoreUnavailable
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from infra.local_executor.sandbox import find_bwrap
+from infra.settings import S3Settings
+from infra.workspace import Workspaces
 from tests.chaos.processes import Process
 from tests.support.redis import LOADS_SLOWLY, OwnValkey, hurry, save_ballast
+from tests.support.s3 import variables_of
 from tests.support.waiting import until, wait_until
 from tests.worker.rig import Rig
 from worker.queue import loop
@@ -116,7 +119,7 @@ def hosts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lonely(hosts: Path, server: OwnValkey, tmp_path: Path) -> Iterator[Process]:
+def lonely(hosts: Path, server: OwnValkey, s3: S3Settings, workspaces: Workspaces, tmp_path: Path) -> Iterator[Process]:
     """Worker process that must resolve the name of its Redis."""
     try:
         bwrap = str(find_bwrap())
@@ -126,12 +129,11 @@ def lonely(hosts: Path, server: OwnValkey, tmp_path: Path) -> Iterator[Process]:
     variables = {
         "REDIS_URL": server.settings.url.replace("127.0.0.1", NAME),
         "REDIS_TIMEOUT_S": "2",
-        "S3_ENDPOINT_URL": "http://127.0.0.1:1",
-        "S3_ACCESS_KEY": "none",
-        "S3_SECRET_KEY": "none",
+        **variables_of(s3),
         "WORKER_ROOT": str(tmp_path / "work"),
     }
     command = [bwrap, "--dev-bind", "/", "/", *seen, "--die-with-parent", "--", sys.executable, "-m", "worker"]
+    command.append("--unsafe-no-sandbox")
     worker = Process("lonely", command, {**os.environ, **variables}, tmp_path / "worker.log")
     worker.start()
     yield worker

@@ -3,10 +3,14 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support.redis import OwnValkey
 from tests.support.waiting import wait_until
 from tests.worker.rig import Rig
 from tests.worker.test_health_process import GENEROUS_S, watched
+
+pytestmark = pytest.mark.usefixtures("object_store")
 
 
 def folders(root: Path) -> list[str]:

@@ -85,18 +85,6 @@ async def test_a_touched_file_with_the_same_content_is_not_stored(files: S3RunFi
     assert names(await files.store_changes(work)) == ([], [], [])
 
 
-async def test_an_executable_file_stays_executable(
-    files: S3RunFiles, workspaces: Workspaces, user: str, work: Path
-) -> None:
-    await files.write("tool.sh", b"#!/bin/sh\n")
-    await files.materialise(work)
-    (work / "tool.sh").chmod(0o755)
-    assert names(await files.store_changes(work)) == (["tool.sh"], [], [])
-    elsewhere = work.with_name("elsewhere")
-    await workspaces.run(user, "run-1", 2, committed(files)).materialise(elsewhere)
-    assert (elsewhere / "tool.sh").stat().st_mode & 0o777 == 0o755
-
-
 async def test_links_and_special_files_are_never_stored(files: S3RunFiles, work: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

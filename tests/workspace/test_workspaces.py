@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -20,6 +21,7 @@ from infra.devstack.s3_server import pick_ports
 from infra.settings import S3Settings
 from infra.workspace import Workspaces
 from infra.workspace.bucket import Bucket
+from tests.support.faulty_s3 import FaultyS3, refused
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -65,6 +67,22 @@ async def test_concurrent_calls_can_create_the_bucket(s3: S3Settings) -> None:
         await asyncio.gather(*(w.ensure_bucket() for w in (one, other, one, other)))
         await one.check()
         await other.run("u", "r", 1, {}).write("a", b"1")
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "GET", "DELETE"])
+async def test_the_check_notices_each_missing_permission_and_leaves_at_most_one_object(
+    proxy: FaultyS3, through_proxy: Workspaces, raw: "S3Client", s3: S3Settings, method: str
+) -> None:
+    def left() -> int:
+        return int(raw.list_objects_v2(Bucket=s3.bucket, Prefix="users/_check/")["KeyCount"])
+
+    for _ in range(2):
+        proxy.then(method, refused(HTTPStatus.FORBIDDEN, "AccessDenied"))
+        with pytest.raises(FilesUnavailable, match="403"):
+            await through_proxy.check()
+        assert left() <= 1
+    await through_proxy.check()
+    assert left() == 0
 
 
 async def test_errors_for_wrong_credentials_do_not_contain_them(s3: S3Settings, work: Path) -> None:

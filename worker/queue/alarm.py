@@ -6,6 +6,9 @@ import time
 
 JITTER_S = 0.3
 """Spread of the workers that wait for the same moment: the claim of the first one resets the alarms of the others."""
+LATE_S = 0.5
+"""Further delay of a worker that lacks a program. It exceeds JITTER_S, so that an idle worker without such a lack comes
+first to the runs that were given back."""
 
 
 class Alarm:
@@ -19,15 +22,20 @@ class Alarm:
         self._deadline: float | None = None
         self._announced: float | None = None
         self._changed = asyncio.Event()
+        self._late_until = time.monotonic()
+
+    def be_late(self, for_s: float) -> None:
+        """Let the other workers go first for `for_s` seconds: deadlines set meanwhile are LATE_S later."""
+        self._late_until = time.monotonic() + for_s
 
     def set(self, after_ms: int) -> None:
         """Move the deadline to `after_ms` from now, earlier or later (control message `next`)."""
-        self._announced = _deadline_in(after_ms)
+        self._announced = self._deadline_in(after_ms)
         self._move(self._announced)
 
     def hasten(self, after_ms: int) -> None:
         """Move the deadline to `after_ms` from now, unless it is earlier already (control message `due`)."""
-        deadline = _deadline_in(after_ms)
+        deadline = self._deadline_in(after_ms)
         self._announced = _earliest(self._announced, deadline)
         self._move(_earliest(self._deadline, deadline))
 
@@ -39,7 +47,7 @@ class Alarm:
         """Move the deadline to what the reply to the claim says (None: nothing is expected)."""
         # Control messages arrive on another connection than the reply. One that arrived since the claim was sent may
         # report a change that the reply does not include, so the earlier of the two counts.
-        self._move(_earliest(self._announced, None if after_ms is None else _deadline_in(after_ms)))
+        self._move(_earliest(self._announced, None if after_ms is None else self._deadline_in(after_ms)))
 
     async def wait(self) -> None:
         """Return at the deadline and clear it."""
@@ -52,6 +60,11 @@ class Alarm:
                 break
         self._deadline = None
 
+    def _deadline_in(self, after_ms: int) -> float:
+        now = time.monotonic()
+        late_s = LATE_S if now < self._late_until else 0.0
+        return now + after_ms / 1000 + random.uniform(0, JITTER_S) + late_s  # noqa: S311
+
     def _move(self, deadline: float | None) -> None:
         self._deadline = deadline
         self._changed.set()
@@ -59,7 +72,3 @@ class Alarm:
 
 def _earliest(*deadlines: float | None) -> float | None:
     return min((deadline for deadline in deadlines if deadline is not None), default=None)
-
-
-def _deadline_in(after_ms: int) -> float:
-    return time.monotonic() + after_ms / 1000 + random.uniform(0, JITTER_S)  # noqa: S311

@@ -13,6 +13,9 @@ by a claim for no run, so that another worker wakes.
 **Alarm.** Some runs become ready without a token: a lease expires, a delayed run is due. The reply to a claim and the
 control channel say when that happens next; `Alarm` wakes this loop then.
 
+**Fitness.** Until its checks have passed, the worker claims no run (see worker.fitness). After a failure that indicts
+the store or the sandbox it is checked again; after one that indicts the host it pauses (`Lack`).
+
 **Drain.** `drain` stops claiming and asks all runs to stop at the next step boundary. Runs that are still working after
 the grace period are stopped and released to the queue; the attempt does not count. If Redis cannot be reached for that,
 the worker ends after RELEASE_S, and the leases expire.
@@ -21,21 +24,22 @@ the worker ends after RELEASE_S, and the leases expire.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Protocol
+from typing import Any
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.log import LogFeed
 from infra.contract.queue import Claim, Lease
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
+from worker.fitness import Fitness
 from worker.lease import ActiveRun, LeaseKeeper, StopReason
 from worker.queue.alarm import Alarm
 from worker.queue.claim_numbers import ClaimNumbers
 from worker.queue.control import Control
+from worker.queue.ports import ProcessIdentity, WakeFeed
 from worker.queue.waits import wait_any
-from worker.runner import Runner
+from worker.runner import Lack, Runner
 from worker.settings import WorkerSettings
 
 MAX_BLOCK_S = 240.0
@@ -51,36 +55,15 @@ Fixed instead of exponential, because it bounds the delay of the runs that were 
 """
 HOST_BACKOFF_S = 30.0
 """Time without claims after this host was short of a resource: each further run would lose an attempt here."""
+UNABLE_BACKOFF_S = 1.0
+"""Time without claims after a run was given back because this host lacks a program that it needs. It is longer than the
+first delay of such a run, so that a worker which has the program comes first."""
+LATE_FOR_S = 60.0
+"""Time after that in which the alarm of this worker is late, for the same reason."""
 RELEASE_S = 5.0
 """Longest wait at the end of a drain for the remaining runs to be released."""
 SIGN_OFF_S = 1.0
 """Longest wait for Redis to note that this worker asks for no more work; else it counts as alive for ALIVE_MS."""
-
-
-class WakeFeed(LogFeed, Protocol):
-    """Port to wake tokens and to the control channel."""
-
-    async def wait_token(self, key: str, timeout_s: float) -> bool:
-        """Take a token of the list; return False if there was none for `timeout_s`. Raises StoreUnavailable."""
-        ...
-
-
-class ProcessIdentity(Protocol):
-    """Name of this worker process, and the names of earlier ones that are known to have ended."""
-
-    @property
-    def process(self) -> str:
-        """Name of this process, new at each start."""
-        ...
-
-    @property
-    def dead_processes(self) -> Sequence[str]:
-        """Names of ended processes whose runs a claim must recover."""
-        ...
-
-    def forget_dead(self) -> None:
-        """Record that the runs of the dead processes are recovered."""
-        ...
 
 
 class WorkerLoop:
@@ -94,6 +77,7 @@ class WorkerLoop:
         keeper: LeaseKeeper,
         runner: Runner,
         identity: ProcessIdentity,
+        fitness: Fitness,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -106,6 +90,7 @@ class WorkerLoop:
         self._grace_ended = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._identity = identity
+        self._fitness = fitness
         self._numbers = ClaimNumbers(settings.slots, identity.process, identity.dead_processes)
         self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
@@ -122,9 +107,13 @@ class WorkerLoop:
             active.draining = True
 
     async def run(self) -> None:
-        """Work until drained. If the lease keeper or the control listener fails, stop everything with its error."""
+        """Work until drained. If one of the tasks beside the claims fails, stop everything with its error."""
         async with asyncio.TaskGroup() as group:
-            sides = [self._keeper.renew_forever(), self._control.listen_forever()]
+            sides = [
+                self._keeper.renew_forever(),
+                self._control.listen_forever(),
+                self._fitness.check_forever(),
+            ]
             tasks = [group.create_task(side) for side in sides]
             try:
                 await self._claim_until_draining()
@@ -136,7 +125,8 @@ class WorkerLoop:
                 task.cancel()
 
     async def _claim_until_draining(self) -> None:
-        await self._claim(self._settings.slots)
+        # Also if the worker is not fit yet, because a claim for no run recovers runs.
+        await self._claim(self._free_slots())
         while not self._draining.is_set():
             if self._free_slots() > 0:
                 if not self._more_ready:
@@ -147,8 +137,10 @@ class WorkerLoop:
                 await self._wait_for_slot()
 
     def _free_slots(self) -> int:
-        """Return how many further runs this worker can take; 0 while it backs off."""
-        return 0 if time.monotonic() < self._backoff_until else self._settings.slots - len(self._runs)
+        """Return how many further runs this worker can take; 0 while it backs off or is unfit."""
+        if time.monotonic() < self._backoff_until or not self._fitness.is_fit:
+            return 0
+        return self._settings.slots - len(self._runs)
 
     async def _wait_for_work(self) -> None:
         """Return when a token was taken, the alarm rings, or draining begins."""
@@ -160,14 +152,21 @@ class WorkerLoop:
         await wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
-        """Return when a slot is free, the backoff is over, draining begins, or it is time for a look at the queue.
+        """Return when a slot may be free, draining begins, or it is time for a look at the queue.
 
         Returns a token taken meanwhile.
         """
         self._slot_freed.clear()
         backoff_s, look_s = self._backoff_until - time.monotonic(), self._look_at - time.monotonic()
         timeout_s = backoff_s if backoff_s > 0 else max(0.0, look_s)
-        await wait_any(self._slot_freed.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
+        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait()]
+        was_fit = self._fitness.is_fit
+        if not was_fit:
+            waits.append(self._fitness.until_fit())
+        await wait_any(*waits, also=self._token_wait, timeout_s=timeout_s)
+        if self._fitness.is_fit and not was_fit:
+            # The next claim comes immediately, because only a fit worker is noted as alive.
+            self._alarm.hasten(0)
         # This worker cannot take the run of the token now. A claim for no run issues the token again, for the others.
         token_taken = self._token_wait is not None and self._token_wait.done()
         if self._free_slots() <= 0 and (token_taken or time.monotonic() >= self._look_at):
@@ -208,7 +207,7 @@ class WorkerLoop:
         asked_for = self._numbers.limit(wanted)
         seq = self._numbers.start()
         sent_at = time.monotonic()
-        alive = sent_at >= self._note_at
+        alive = self._fitness.is_fit and sent_at >= self._note_at
         self._alarm.claim_sent()
         try:
             reply = await self._store.claim(
@@ -264,13 +263,23 @@ class WorkerLoop:
         task.add_done_callback(on_done)
 
     async def _run(self, claim: Claim, active: ActiveRun, previous: ActiveRun | None) -> None:
-        """Work on a run; if this host turns out to be short of a resource, claim nothing for HOST_BACKOFF_S."""
+        """Work on a run; if this worker turns out to lack something, claim nothing for a while."""
         # An earlier attempt of this worker, whose lease expired unnoticed, may still use the run's folder and programs.
         if previous:
             await previous.finished.wait()
-        if await self._runner.run(claim, active):
-            log("worker.backoff", seconds=HOST_BACKOFF_S)
-            self._backoff_until = time.monotonic() + HOST_BACKOFF_S
+        match await self._runner.run(claim, active):
+            case Lack.RESOURCE:
+                self._back_off(HOST_BACKOFF_S)
+            case Lack.STORE:
+                self._fitness.doubt()
+            case Lack.PROGRAM:
+                self._fitness.doubt()
+                self._back_off(UNABLE_BACKOFF_S)
+                self._alarm.be_late(LATE_FOR_S)
+
+    def _back_off(self, seconds: float) -> None:
+        log("worker.backoff", seconds=seconds)
+        self._backoff_until = max(self._backoff_until, time.monotonic() + seconds)
 
     async def _finish_runs(self) -> None:
         """Wait for the runs within the grace period, then release the rest to the queue."""

@@ -22,12 +22,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine, OutputStream
-from infra.contract.files import Changes, DirectoryFiles, FileChanges, FileEntry, ToolFiles
-from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, StepRecord, StepTimes, blob_ref, files_key
+from infra.contract.files import MAX_FOLDERS, Changes, DirectoryFiles, FileChanges, FolderChanges, ToolFiles
+from infra.contract.journal import (
+    MAX_INLINE_BYTES,
+    STARTED,
+    BlobRef,
+    StepRecord,
+    StepTimes,
+    blob_ref,
+    files_key,
+    folders_key,
+)
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
@@ -51,6 +60,8 @@ class RunContext:
     ) -> None:
         self.run = claim.run
         self.inputs = claim.inputs
+        self.unable = claim.run.unable
+        """Number of workers in a row that were unable to execute the next call."""
         self.emitter = emitter
         self._files = files
         self._executor = executor
@@ -84,11 +95,14 @@ class RunContext:
         # `flush` may have sent nothing, and the process may have been suspended since the last renewal.
         self._check_lease()
         value = await call()
-        changed = self._files.take_uncommitted()
+        changed = self._take_changes()
         journal = {key: await self._inline(value)}
-        if changed:
-            journal[files_key(key)] = await self._inline(changed)
+        if changed.files:
+            journal[files_key(key)] = await self._inline(changed.files)
+        if changed.folders:
+            journal[folders_key(key)] = await self._inline(changed.folders)
         self._commit(done(value), journal, changed)
+        self.unable = 0
         return value
 
     def knows(self, key: str) -> bool:
@@ -97,22 +111,28 @@ class RunContext:
 
     def commit(self, *events: NewEvent) -> None:
         """Store the changes made in the workspace so far, together with these events."""
-        self._commit(events, {}, self._files.take_uncommitted())
+        self._commit(events, {}, self._take_changes())
 
     async def inherit(
-        self, journal: Mapping[str, bytes], changes: Mapping[str, Changes], source: RunFiles, event: NewEvent
+        self,
+        journal: Mapping[str, bytes],
+        changes: Mapping[str, Changes],
+        folders: Sequence[FolderChanges],
+        source: RunFiles,
+        event: NewEvent,
     ) -> None:
         """Start with journal entries of another run and the changes of its workspace, in one write.
 
-        `changes` are by the key under which the journal holds them.
+        `changes` are by the key under which the journal holds them; `journal` has the entries of `folders` already.
         """
         adopted = await self._files.adopt(source, list(changes.values()))
+        self._files.adopt_folders(folders)
         rewritten = {key: codec.encode(done).encode() for key, done in zip(changes, adopted, strict=True)}
         journal = {**journal, **rewritten}
         # The strategy looks up these entries in the same attempt.
         self._journal = {**self._journal, **journal}
         entries = {key: await self._inline(msgspec.Raw(text)) for key, text in journal.items()}
-        self._commit([event], entries, self._files.take_uncommitted())
+        self._commit([event], entries, self._take_changes())
         await self.emitter.flush()
 
     def for_call(self, call: str, step: int, *, timeout_s: float | None = None) -> ToolContext:
@@ -132,9 +152,13 @@ class RunContext:
             raise CallInterrupted
         self.emitter.put(Writes(journal={STARTED: mark}))
 
-    def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], files: dict[str, FileEntry | None]) -> None:
+    def _take_changes(self) -> Writes:
+        """Return the uncommitted changes of the workspace."""
+        return Writes(files=self._files.take_uncommitted(), folders=self._files.take_uncommitted_folders())
+
+    def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], changed: Writes) -> None:
         deferred, self._deferred = self._deferred, []
-        self.emitter.put(Writes(events=[*deferred, *events], journal=journal, files=files))
+        self.emitter.put(structs.replace(changed, events=[*deferred, *events], journal=journal))
 
     async def _inline(self, value: object) -> str:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
@@ -224,4 +248,10 @@ class CallContext:
             self._context.defer(new_event(Artifact(path=path, deleted=True), self._step))
         for path in changes.skipped:
             note = f"not stored: '{path}' is a link, a special file, or has a name that is not allowed"
+            self._context.defer(new_event(Log(level="warning", message=note), self._step))
+        if changes.unkept_folders:
+            note = (
+                f"not stored: {changes.unkept_folders} folders that are empty or have special permissions; a workspace "
+                f"keeps at most {MAX_FOLDERS} of them"
+            )
             self._context.defer(new_event(Log(level="warning", message=note), self._step))

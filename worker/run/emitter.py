@@ -93,6 +93,7 @@ class LogEmitter:
     def put(self, writes: Writes) -> None:
         """Store these writes together, in one of the next batches; `flush` waits until they are stored."""
         size = sum(_size(event) for event in writes.events) + 200 * len(writes.files)
+        size += 100 * len(writes.folders)
         size += sum(64 + len(value) for value in writes.journal.values())
         self._items.append(BufferedWrites(writes, size))
         self._bytes += size
@@ -201,11 +202,12 @@ class LogEmitter:
 
 def _merge(items: list[BufferedWrites]) -> Writes:
     """Merge writes in order; the last value of a key wins."""
-    merged = Writes(events=[], journal={}, files={})
+    merged = Writes(events=[], journal={}, files={}, folders={})
     for item in items:
         merged.events.extend(item.writes.events)
         merged.journal.update(item.writes.journal)
         merged.files.update(item.writes.files)
+        merged.folders.update(item.writes.folders)
     return merged
 
 

@@ -46,13 +46,15 @@ class RunRequeued(Truncated, frozen=True, kw_only=True):
         str,
         Meta(
             description="`lease_expired` (the worker was lost), `worker_restarted` (its process ended and was "
-            "replaced), `unanswered` (its claim's reply was lost), `drained`, "
-            "`files_unavailable`, `worker_short` (its host lacked disk space, open files, processes or memory)."
+            "replaced), `unanswered` (its claim's reply was lost), `drained`, `files_unavailable`, `worker_short` (its "
+            "host lacked disk space, open files, processes or memory), `unable` (its host lacks a program that the "
+            "next step needs)."
         ),
     ]
     delay_ms: Annotated[int, Meta(description="Delay in ms before the run is ready.")] | UnsetType = UNSET
     worker: Annotated[str, Meta(description="Name of the lost worker.")] | UnsetType = UNSET
     attempt: AttemptNumber | UnsetType = UNSET
+    message: Annotated[str, Meta(description="What the host lacks, if the reason is `unable`.")] | UnsetType = UNSET
 
 
 class RunRetried(Truncated, frozen=True, kw_only=True):

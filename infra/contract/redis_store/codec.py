@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from infra.contract import journal
-from infra.contract.files import FILE_PREFIX, FileEntry, Input, Inputs
+from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Input, Inputs
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply
@@ -29,8 +29,9 @@ HEAD_FIELDS = (
     "condemned",
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
-RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input")
+RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input", "unable")
 INPUT_FIELDS = ("id", "inputs", "inputs_version")
+FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
 _END = ":end"
 
@@ -40,6 +41,7 @@ _brief = msgspec.json.Decoder(Brief)
 _file = msgspec.json.Decoder(FileEntry)
 _input = msgspec.json.Decoder(Input)
 _inputs = msgspec.json.Decoder(dict[str, Input])
+_folder = msgspec.json.Decoder(FolderEntry)
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
 _segments = msgspec.json.Decoder(list[Segment])
@@ -100,6 +102,15 @@ def decode_files(fields: Mapping[str, str]) -> dict[str, FileEntry]:
     }
 
 
+def decode_folders(fields: Mapping[str, str]) -> dict[str, FolderEntry]:
+    """Return the folders among the fields of a run's hash, by path."""
+    return {
+        name.removeprefix(FOLDER_PREFIX): _folder.decode(value)
+        for name, value in fields.items()
+        if name.startswith(FOLDER_PREFIX)
+    }
+
+
 def decode_attempts(fields: Mapping[str, str]) -> list[Attempt]:
     """Return the claims of a run, oldest first, from its fields `attempt:{fence}` and `attempt:{fence}:end`."""
     begun = {name: value for name, value in fields.items() if not name.endswith(_END)}
@@ -127,9 +138,16 @@ def decode_inputs(fields: Mapping[str, str | None]) -> Inputs:
 
 
 def encode_fields(writes: Writes) -> list[str]:
-    """Return hash fields and their values in turn; the scripts remove a field whose value is empty."""
+    """Return hash fields and their values in turn; the scripts remove a field whose value is empty.
+
+    A result in the journal is progress, and ends a row of workers that were unable to make any.
+    """
     pairs = [(f"{journal.FIELD_PREFIX}{key}", value) for key, value in writes.journal.items()]
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
+    pairs += [(f"{FOLDER_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.folders.items()]
+    if writes.journal.keys() - {journal.STARTED}:
+        # Written as 0 instead of removed: it is stored by the command that stores the other fields.
+        pairs.append(("unable", "0"))
     return [part for pair in pairs for part in pair]
 
 
@@ -158,6 +176,7 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         worker=fields.get("worker") or None,
         result=msgspec.json.decode(result) if result else None,
         user_input=fields.get("input") or None,
+        unable=_number(fields, "unable") or 0,
     )
 
 
@@ -167,6 +186,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         run=decode_record(fields),
         journal=decode_journal(fields),
         files=decode_files(fields),
+        folders=decode_folders(fields),
         segments=decode_segments(fields.get("segments")),
         inputs=decode_inputs(fields).files,
     )

@@ -138,7 +138,12 @@ class WorkQueue(RunReader):
 
     async def release(self, lease: Lease, writes: Writes, *, delay_ms: int, burn: bool) -> Outcome:
         """Requeue a run, ready now or after `delay_ms`. `burn`: whether the attempt counts."""
-        return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "burn": int(burn)})
+        end = "given_back" if burn else "drained"
+        return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "end_as": end})
+
+    async def release_unable(self, lease: Lease, writes: Writes, *, delay_ms: int) -> Outcome:
+        """Requeue a run whose next step this worker is unable to execute. Counted in `unable`, not as an attempt."""
+        return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "end_as": "unable"})
 
     async def wait(self, lease: Lease, writes: Writes) -> Outcome:
         """Let a run wait for input: it holds no lease and no worker slot until `resume` or `cancel`."""

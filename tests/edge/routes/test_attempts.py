@@ -45,8 +45,11 @@ async def claim(worker: SimulatedWorker, name: str, *, lease_ms: int = 60_000) -
     return claims[0]
 
 
+EVENT = NewEvent(ts=1, type="run.requeued", data={"reason": "x", "delay_ms": 0})
+
+
 async def requeue(worker: SimulatedWorker, lease: Lease, *, burn: bool) -> None:
-    writes = Writes(events=[NewEvent(ts=1, type="run.requeued", data={"reason": "x", "delay_ms": 0})])
+    writes = Writes(events=[EVENT])
     assert await worker.store.release(lease, writes, delay_ms=0, burn=burn) is Outcome.OK
 
 
@@ -75,6 +78,8 @@ async def test_each_outcome_of_an_attempt_is_shown_with_whether_it_counts(
     run_id = await create(ada, max_attempts=5)
     await requeue(worker, await claim(worker, "drains"), burn=False)
     await requeue(worker, await claim(worker, "gives-back"), burn=True)
+    unable = await claim(worker, "is-unable")
+    assert await worker.store.release_unable(unable, Writes(events=[EVENT]), delay_ms=0) is Outcome.OK
     await claim(worker, "is-lost", lease_ms=1)
     await worker.wait(await claim(worker, "waits"))
     await ada.post(f"/agent/runs/{run_id}/resume", json={"user_input": "yes"})
@@ -86,6 +91,7 @@ async def test_each_outcome_of_an_attempt_is_shown_with_whether_it_counts(
     assert columns(await attempts(ada, run_id), "worker", "attempt", "outcome") == [
         ("drains", 1, "drained"),
         ("gives-back", 1, "given_back"),
+        ("is-unable", 2, "unable"),
         ("is-lost", 2, "lease_expired"),
         ("waits", 3, "waiting"),
         ("fails", 4, "failed"),

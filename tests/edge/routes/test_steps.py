@@ -11,7 +11,9 @@ from infra.contract.log import NewEvent
 from infra.contract.queue import Lease, Writes
 from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
-from tests.edge.stack import SimulatedWorker, create, finished, note
+from infra.settings import RedisRestSettings
+from infra.workspace import Workspaces
+from tests.edge.stack import SimulatedWorker, client, create, finished, note, serve
 
 NAMES = ("first", "second", "third")
 PLAN = [{"tool": "message", "args": {"text": "x"}, "name": name} for name in NAMES]
@@ -264,3 +266,22 @@ async def test_steps_of_other_users_and_without_the_scope_are_refused(
     for path in (f"/agent/runs/{run_id}/steps", f"/agent/runs/{run_id}/steps/0"):
         assert (await bob.get(path)).status_code == 404
         assert (await ada.get(path, headers={"Authorization": "Bearer token-of-a-writer"})).status_code == 403
+
+
+async def test_a_large_step_is_fetched_from_the_object_store(
+    rest_settings: RedisRestSettings, workspaces: Workspaces, worker: SimulatedWorker
+) -> None:
+    async with serve(rest_settings, workspaces) as edge, client(edge, "ada") as ada, httpx.AsyncClient() as anyone:
+        run_id = await create(ada, plan=PLAN)
+        lease = await worker.claim()
+        text = record(1, text="x" * 40_000)
+        name = await workspaces.run("ada", run_id, lease.fence, {}).put_blob(text.encode())
+        await emit(worker, lease, step_0=json.encode(BlobRef(name=name)).decode())
+        await worker.finish(lease)
+        href = (await steps(ada, run_id))[0]["kept"]
+        answer = await ada.get(href)
+        assert answer.status_code == 307
+        assert answer.headers["cache-control"] == "no-store"
+        assert (await anyone.get(answer.headers["location"])).text == text
+        async with client(edge, "bob") as bob:
+            assert (await bob.get(href)).status_code == 404

@@ -63,3 +63,13 @@ async def test_a_superseded_control_message_does_not_ring() -> None:
     alarm.claim_sent()
     alarm.claim_answered(FAR_MS)
     assert not await rings(alarm)
+
+
+async def test_a_late_alarm_rings_after_those_of_the_others() -> None:
+    alarm = Alarm()
+    alarm.be_late(600)
+    alarm.set(0)
+    assert not await rings(alarm)
+    alarm.be_late(0)
+    alarm.set(0)
+    assert await rings(alarm)

@@ -1,8 +1,8 @@
 -- KEYS: run, log, leases, ready, pending, delayed
--- ARGV: id, fence, batch (digits), count (number), events, channel, delay_ms (number), burn (number), control,
+-- ARGV: id, fence, batch (digits), count (number), events, channel, delay_ms (number), end_as, control,
 --   then field, value
--- Reply: outcome, seq of the last event. The run is ready again at once, or after the delay. `burn` is 1 if the attempt
--- counts, else 0.
+-- Reply: outcome, seq of the last event. The run is ready again at once, or after the delay. `end_as` is the outcome of the
+-- attempt, which counts if it is `given_back`, and not if it is `drained` or `unable`.
 
 local refusal, found = guard(run, fence, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
@@ -10,12 +10,14 @@ if not allowed(found.status, 'queued') then return { 'REFUSED', tonumber(found.s
 local us = now_us()
 local ms = math.floor(us / 1000)
 local held = redis.call('HMGET', run, 'attempt', 'priority')
-local attempt = tonumber(held[1]) - (1 - burn)
+local attempt = tonumber(held[1]) - (end_as == 'given_back' and 0 or 1)
 local last = append(log, channel, found.seq, count, events)
 local fields = {
   'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
 }
-write(run, ended(fields, fence, ms, burn == 1 and 'given_back' or 'drained'), MORE)
+write(run, ended(fields, fence, ms, end_as), MORE)
+-- After the fields of this call: a result among them has reset the count.
+if end_as == 'unable' then redis.call('HINCRBY', run, 'unable', 1) end
 redis.call('ZREM', leases, id)
 enqueue(ready, pending, delayed, control, id, held[2], us, ms + delay_ms)
 return { 'OK', last }

@@ -22,7 +22,7 @@ local fields = {
 }
 if not found[7] then with_uploads(fields, found[8]) end
 write(run, fields)
-redis.call('HDEL', run, JOURNAL_STARTED)
+redis.call('HDEL', run, JOURNAL_STARTED, 'unable')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)

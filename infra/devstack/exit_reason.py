@@ -1,0 +1,65 @@
+"""Reason for which a process of the stack ended, found in its log.
+
+The processes write four kinds of lines: JSON lines of `infra.logging`, plain lines and tracebacks of Python, lines of
+Valkey (`pid:role date # text`), and lines of the S3 server (`F1129 time file] text`). Lines of ordinary operation say
+nothing about the end of a process, so they are never taken for its reason.
+"""
+
+import re
+
+import msgspec
+
+_VALKEY = re.compile(r"\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ (?P<mark>[-.*#]) (?P<text>.*)")
+_GLOG = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ +\S+:\d+\]? (?P<text>.*)")
+_GO_PANIC = re.compile(r"(panic|fatal error): .+")
+_TRACEBACK = re.compile(r"[ |+]*(Exception Group )?Traceback \(most recent call last\):")
+_EXCEPTION = re.compile(r"[ |]*(?P<text>[A-Za-z_][\w.]*(: .*)?)$")
+_FAILURES = frozenset({"error", "critical"})
+
+
+def exit_reason(log: str) -> str | None:
+    """Return the line that says why the process ended, or None if no line does. `log`: its text since the start."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    if any(line.startswith("goroutine ") for line in lines):
+        for line in lines:
+            if _GO_PANIC.match(line):
+                return line
+    for number in reversed(range(len(lines))):
+        if _TRACEBACK.match(lines[number]):
+            return _exception(lines[number + 1 :])
+        if reason := _reason(lines[number]):
+            # The last line of a traceback looks like a plain line; the traceback before it has the exception itself.
+            traceback = next((at for at in reversed(range(number)) if _TRACEBACK.match(lines[at])), None)
+            return reason if traceback is None else _exception(lines[traceback + 1 :]) or reason
+    return None
+
+
+def _reason(line: str) -> str | None:
+    """Return the text of a line that reports a failure, or None for a line of ordinary operation."""
+    if line.startswith("{"):
+        return _of_json(line)
+    if valkey := _VALKEY.match(line):
+        return valkey["text"] if valkey["mark"] == "#" else None
+    if glog := _GLOG.match(line):
+        return glog["text"] if glog["level"] == "F" else None
+    return None if line.startswith((" ", "\t")) else line
+
+
+def _of_json(line: str) -> str | None:
+    try:
+        fields = msgspec.json.decode(line, type=dict[str, object])
+    except msgspec.MsgspecError:
+        return None
+    if fields.get("level") not in _FAILURES:
+        return None
+    detail = str(fields.get("error") or fields.get("reason") or "").strip().rpartition("\n")[2].strip()
+    return f"{fields.get('action')}: {detail}" if detail else str(fields.get("action"))
+
+
+def _exception(after_traceback: list[str]) -> str | None:
+    """Return the exception at the end of a traceback; of an exception group, the last one of the group."""
+    for line in reversed(after_traceback):
+        found = _EXCEPTION.fullmatch(line)
+        if found and not line.strip(" |").startswith("File "):
+            return found["text"]
+    return None
