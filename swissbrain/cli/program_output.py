@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 NOT_TEXT = "\ufffd"
 """Character that a log has instead of bytes that are not UTF-8."""
+LINE_ENDS = {"crlf": "\r\n", "none": "", "overwritten": "\r"}
 TRUNCATED = "… output truncated; complete output: .run/"
 _COPY_BYTES = 256 * 1024
 _OVERWRITE = b"\r\x1b[K"
@@ -37,7 +38,7 @@ class StreamCopy:
         """Copy the data of an event `tool.output`."""
         text = str(data.get("text", ""))
         replaces = data.get("replaces_line") is True
-        end_of_line = str(data.get("line_end", "\n"))
+        end_of_line = LINE_ENDS.get(str(data.get("line_end")), "\n")
         if text.startswith(TRUNCATED) or (not self.is_terminal and (end_of_line == "\r" or NOT_TEXT in text)):
             self._holds = True
         # A line that was overwritten may be overwritten again; other lines have ended.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from infra.local_executor.output import LineSplitter
 from swissbrain.cli.program_output import TRUNCATED, StreamCopy
+from worker.run.context import LINE_ENDS
 
 
 def copied(output: bytes, cuts: Sequence[int] = (), *, is_terminal: bool = False, keeps: bool = True) -> bytes:
@@ -24,7 +25,7 @@ def copied(output: bytes, cuts: Sequence[int] = (), *, is_terminal: bool = False
         for part in lines.feed(piece, number * 0.01, final=is_last):
             logged += part.text.encode() + (b"" if part.more else part.end.encode())
             is_overwritten = is_overwritten or part.end == "\r"
-            end = {} if part.end == "\n" else {"line_end": part.end}
+            end = {"line_end": LINE_ENDS[part.end]} if part.end in LINE_ENDS else {}
             copy.line({"text": part.text, "more": part.more, "replaces_line": part.replaces, **end})
     exact = logged == output and not is_overwritten
     copy.finish(None if exact or not keeps else lambda file: _write(file, output))
@@ -88,7 +89,7 @@ def test_a_terminal_sees_an_overwritten_line_overwritten() -> None:
     to = io.BytesIO()
     copy = StreamCopy(to, is_terminal=True)
     for state in ("10%", "50%", "100%"):
-        copy.line({"text": state, "replaces_line": state != "10%", "line_end": "\r"})
+        copy.line({"text": state, "replaces_line": state != "10%", "line_end": "overwritten"})
     copy.finish(None)
     assert to.getvalue() == b"10%\r\x1b[K50%\r\x1b[K100%\n"
 

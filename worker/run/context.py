@@ -19,7 +19,7 @@ it was before the call.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, structs
@@ -185,6 +185,14 @@ async def resolve(text: bytes, files: RunFiles) -> bytes:
     return await files.get_blob(ref.name) if ref else text
 
 
+LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
+    "\r\n": "crlf",
+    "": "none",
+    "\r": "overwritten",
+}
+"""Names of line ends in the log; a line feed is not named."""
+
+
 class CallContext:
     """Context of one tool call; implements ToolContext."""
 
@@ -224,7 +232,7 @@ class CallContext:
         line_end: LineEnd = "\n",
     ) -> None:
         """Log a line of output, or a part of it."""
-        end = UNSET if line_end == "\n" else line_end
+        end = LINE_ENDS.get(line_end, UNSET)
         output = ToolOutput(stream=stream, text=text, more=more, replaces_line=replaces_line, line_end=end)
         await self._context.emitter.emit(output, step=self._step)
 

@@ -80,10 +80,10 @@ class ToolOutput(Splittable, frozen=True, kw_only=True):
     ] = False
     line_end: (
         Annotated[
-            Literal["\r\n", "", "\r"],
+            Literal["crlf", "none", "overwritten"],
             Meta(
-                description="End of the line, where it is not a line feed; empty at the end of the output; `\\r` if the"
-                " program has overwritten the line, so that earlier states of it may be left out."
+                description="End of the line, if it is not a line feed. `none`: the output ends without one."
+                " `overwritten`: the program has overwritten the line, and earlier states of it may be left out."
             ),
         ]
         | UnsetType

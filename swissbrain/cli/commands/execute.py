@@ -112,6 +112,7 @@ def _follow(client: Client, run_id: str) -> int:
         elif event.type == "run.finished":
             outcome = event.data
         elif event.type == "run.requeued":
+            ended = {}
             for copy in copies.values():
                 copy.restart()
     stored = {str(path).rpartition(".")[2]: str(path) for path in ended.get("kept", ())}
@@ -130,18 +131,20 @@ def _events(client: Client, run_id: str, copies: Mapping[str, StreamCopy]) -> It
         # Only before the first output, which the line would overwrite.
         is_silent = lambda: not any(copy.printed_bytes for copy in copies.values())  # noqa: E731
         items = with_reason(items, Reason(client, run_id), screen, is_silent)
-    return (item for item in items if isinstance(item, Event))
+    for item in items:
+        if isinstance(item, Event):
+            yield item
+        else:
+            note(f"run {run_id}: the events {item.first} to {item.last} are no longer kept, so output may be missing")
 
 
 def _exit_code(run_id: str, ended: Mapping[str, Any], outcome: Mapping[str, Any]) -> int:
-    code = ended.get("exit_code")
-    if isinstance(code, int) and outcome.get("status") != "cancelled":
-        return code
     if outcome.get("status") == "succeeded":
         return 0
     error = outcome.get("error") or {}
-    if error.get("code") == "exit_code":  # of a worker that does not log the code
-        return FAILED
+    if error.get("code") == "exit_code":
+        code = ended.get("exit_code")
+        return code if isinstance(code, int) else FAILED  # of a worker that does not log the code
     note(f"run {run_id} {outcome.get('status', 'ended')}" + (f": {error['message']}" if error.get("message") else ""))
     return TIMED_OUT if error.get("code") == "timeout" else NO_EXIT_CODE
 
