@@ -47,7 +47,8 @@ def _attempt_row(attempt: Attempt) -> list[Text]:
 
 def steps_table(steps: Iterable[Step]) -> Rows:
     """Return a table with a row for each step, counted from 1."""
-    columns = [Column("step"), Column("name"), Column("status"), Column("took"), Column("result", flexible=True)]
+    flexible = {"name", "result"}
+    columns = [Column(name, flexible=name in flexible) for name in ("step", "name", "status", "took", "result")]
     return Rows(columns, map(_step_row, steps))
 
 
