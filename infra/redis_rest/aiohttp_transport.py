@@ -8,10 +8,10 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx
 
-from infra.redis_rest.transport import MAX_IDLE_S, Response, Transport
+from infra.redis_rest.transport import MAX_IDLE_S, Response, RestTransport
 
 
-class AiohttpTransport(Transport):
+class AiohttpTransport(RestTransport):
     """Implements the transport over aiohttp. Connections in use are not limited."""
 
     errors = (aiohttp.ClientError,)

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from infra.redis_rest.transport import Response, Transport
+from infra.redis_rest.transport import Response, RestTransport
 
 
-class HttpxTransport(Transport):
+class HttpxTransport(RestTransport):
     """Implements the transport over the SDK's own client, because each one needs 30 ms to load certificates."""
 
     errors = (httpx.HTTPError, httpx.InvalidURL)

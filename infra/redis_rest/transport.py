@@ -57,7 +57,7 @@ class Answer:
         return document
 
 
-class Transport(ABC):
+class RestTransport(ABC):
     """Stands in for the SDK's `httpx.AsyncClient`, and streams subscriptions. Has no deadline: the caller sets one.
 
     Nothing is sent twice, and redirects are not followed. A cancelled request closes its connection. Methods raise

@@ -10,7 +10,7 @@ from upstash_redis.errors import UpstashError
 from infra.contract.errors import TRANSIENT_CODES, StoreFull, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest.httpx_transport import HttpxTransport
-from infra.redis_rest.transport import Transport
+from infra.redis_rest.transport import RestTransport
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class UpstashClient:
         return await _translate_errors(cast("Awaitable[list[Reply]]", pipeline.exec()))
 
 
-def _transport(url: str, client: httpx.AsyncClient, *, starts_cold: bool) -> Transport:
+def _transport(url: str, client: httpx.AsyncClient, *, starts_cold: bool) -> RestTransport:
     if starts_cold:
         return HttpxTransport(client)
     from infra.redis_rest.aiohttp_transport import AiohttpTransport  # the import takes 100 ms of processor time
