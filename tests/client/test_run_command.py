@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,13 +129,14 @@ def test_the_log_of_the_failed_step_is_shown(api: ScriptedServer, swissbrain: Co
     api.then(ok(run(status="failed", error=error)), ok(EVENTS))
     assert swissbrain("logs", "run_1", "--failed").code == 0
     assert "step=1" in api.targets[1]
-    for changes, message in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"status": "running"}, "the run has not failed; it is running"),
         (
             {"status": "failed", "error": {"code": "expired", "message": "m"}},
             "failed outside of its steps: m (expired)",
         ),
-    ]:
+    ]
+    for changes, message in cases:
         api.then(ok(run(**changes)))
         result = swissbrain("logs", "run_1", "--failed")
         assert (result.code, result.out) == (2, "")
