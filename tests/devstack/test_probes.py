@@ -35,5 +35,5 @@ def test_only_this_start_counts(tmp_path: Path) -> None:
 
 def test_a_missing_sandbox_ends_the_start_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "log").write_text(NO_SANDBOX)
-    with pytest.raises(StackError, match="^programs cannot be isolated on this host: no bubblewrap$"):
+    with pytest.raises(StackError, match=r"^programs cannot be isolated on this host: no bubblewrap$"):
         worker_fit(tmp_path / "log", 0)
