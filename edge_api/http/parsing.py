@@ -17,6 +17,7 @@ from infra.contract.errors import InvalidInput
 from infra.contract.validation import invalid_input
 
 T = TypeVar("T")
+Query = TypeVar("Query", bound=msgspec.Struct)
 
 _DRAIN_FACTOR = 16  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -69,7 +70,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return body.removeprefix(_UTF8_BOM)  # RFC 8259 lets a parser ignore the mark that some Windows programs write
 
 
-def read_query(request: Request, kind: type[T]) -> T:
+def read_query(request: Request, kind: type[Query]) -> Query:
     """Return the query string as a `kind`. Raises InvalidInput, naming the parameter.
 
     A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys.
@@ -88,7 +89,7 @@ def read_query(request: Request, kind: type[T]) -> T:
         raise InvalidInput(message, error.field.removeprefix("$.").partition("[")[0]) from exc
 
 
-def _composed(values: Mapping[str, str], kind: Any) -> dict[str, Any]:
+def _composed(values: Mapping[str, str], kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Return the parameters with those of a list or a dict put together. Raises InvalidInput."""
     composed: dict[str, Any] = {}
     shapes = _shapes(kind)
@@ -104,7 +105,7 @@ def _composed(values: Mapping[str, str], kind: Any) -> dict[str, Any]:
 
 
 @cache
-def _shapes(kind: Any) -> Mapping[str, type[inspect.Type]]:
+def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
     """Return the type of each field that is a list or a dict."""
     info = inspect.type_info(kind)
     fields = info.fields if isinstance(info, inspect.StructType) else ()

@@ -22,8 +22,8 @@ def uploaded(key: str, size_bytes: int = 1, sha256: str = "0" * 64) -> Input:
 
 
 def copied(key: str, run_id: str = "run_other") -> Input:
-    times = {"modified_ms": 1_700_000_000_123, "mtime_ns": 1_700_000_000_123_456_789}  # exact only as integers
-    entry = FileEntry(key=key, size_bytes=1, executable=True, mode=0o750, **times)
+    ns = 1_700_000_000_123_456_789  # no double is equal to it
+    entry = FileEntry(key=key, size_bytes=1, modified_ms=ns // 1_000_000, executable=True, mode=0o750, mtime_ns=ns)
     return Input(entry=entry, from_run=run_id, source_path="out/a")
 
 
