@@ -63,11 +63,12 @@ def _own_terminal() -> None:
 
 
 def _read_all(terminal: int, process: subprocess.Popen[bytes], deadline: float, typed: str, typed_after: str) -> str:
-    read = bytearray()
+    read, type_at = bytearray(), 0.0
     while True:
-        if typed and typed_after.encode() in read:
+        if typed and typed_after.encode() in read and time.monotonic() >= type_at:
             os.write(terminal, typed.encode())
-            typed = ""
+            # Ctrl-C just before the command begins to read is lost, so a person types it again.
+            type_at = time.monotonic() + 5 if typed_after else float("inf")
         if time.monotonic() > deadline:
             process.kill()
             raise TimeoutError(read.decode(errors="replace"))
