@@ -63,8 +63,8 @@ def test_a_list_of_runs_takes_two_lines_for_a_run_at_80_columns() -> None:
     failed = summary(
         status="failed",
         error={"code": "exit_code", "message": "m"},
-        started_ms=1_790_000_000_000,
         finished_ms=1_790_000_003_210,
+        worked_ms=3_210,
         title="draw the chart of all planets",
     )
     first, second = printed(runs_table([failed]), 80)
