@@ -23,6 +23,7 @@ from bench import (
 )
 from bench.lab import Lab, lab
 from bench.npm import Unavailable
+from infra.devstack.errors import StackError
 
 BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "first-event": (first_event.run, 1),
@@ -67,6 +68,9 @@ def main() -> int:
     except Unavailable as exc:
         print(exc, file=sys.stderr)
         return 2
+    except StackError as exc:
+        print(exc, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

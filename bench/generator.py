@@ -53,11 +53,8 @@ class Generator:
             except BaseException:
                 connection.close()
                 raise
-        if connection.reusable:
-            self._idle.append(connection)
-        else:
-            connection.close()
         answer = connection.take()
+        self._release(connection)
         _check(method, path, connection.status, answer)
         return answer
 
@@ -79,12 +76,20 @@ class Generator:
                     yield line
             await connection.ended
         finally:
-            connection.close()
+            self._release(connection)
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
+
+    def _release(self, connection: "_Connection") -> None:
+        """Keep the connection for another request if its answer is complete; otherwise close it."""
+        if connection.reusable:
+            connection.reset()
+            self._idle.append(connection)
+        else:
+            connection.close()
 
     async def _connection(self) -> "_Connection":
         while self._idle:
@@ -146,6 +151,13 @@ class _Connection(asyncio.Protocol):
             self._arrived.clear()
             self._transport.resume_reading()
         return taken
+
+    def reset(self) -> None:
+        """Drop what nobody has taken of the last answer, and read again, which its last part may have stopped."""
+        self.take()
+        self._transport.resume_reading()
+        self._arrived.clear()
+        self.streams = False
 
     def close(self) -> None:
         """Close the connection."""

@@ -39,7 +39,7 @@ async def install() -> Path:
     lock, stamp = (FOLDER / "package-lock.json").read_text(), FOLDER / "installed"
     if not stamp.exists() or stamp.read_text() != lock:
         print(f"installing {', '.join(versions())} into {FOLDER.relative_to(ROOT)}", flush=True)
-        # Without the packages' own scripts, one of which reports the installation to its vendor. None is needed.
+        # Scripts of packages are not needed, and one of them would report the installation to its vendor.
         await _output("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
         stamp.write_text(lock)
     return FOLDER

@@ -128,12 +128,12 @@ async def _first_events(system: System, figures: Figures) -> None:
 
 
 async def _kill(system: System, figures: Figures) -> None:
-    """Kill the worker in the middle of a run's step; add the time until the run goes on."""
+    """Kill the worker in the middle of a run's step; add the time until the step is executed again."""
     run_id = await system.create(SLEEP_S)
     await system.started(run_id)
     killed_s = await system.crash()
     figures.resumed_s.append(await system.resumed_s(run_id) - killed_s)
-    print(f"{system.name}: killed, goes on after {figures.resumed_s[-1]:.1f} s", flush=True)
+    print(f"{system.name}: killed, resumed after {figures.resumed_s[-1]:.1f} s", flush=True)
 
 
 def _print(found: dict[str, Figures], idle_s: float) -> None:
@@ -143,7 +143,7 @@ def _print(found: dict[str, Figures], idle_s: float) -> None:
     columns = [
         "1-step runs/s",
         "create → first event, p50 / p99 ms",
-        "kill -9 → goes on, s",
+        "kill -9 → resumed, s",
         "store commands/idle hour",
     ]
     title = f"{ROUNDS} rounds of {RUNS} runs, {CLIENTS} clients; {KILLS} kills; {idle_s:.0f} s idle. ×: divided by ours"

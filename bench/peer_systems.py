@@ -1,7 +1,7 @@
 """Systems that `bench.peer_comparison` measures: SwissBrain, and BullMQ and Restate from npm.
 
 Each has an HTTP server for the runs, one worker process and one store, all on this machine, each with its default
-settings. SwissBrain and BullMQ work on four runs at a time, Restate on as many as it likes. The stores of SwissBrain
+settings. SwissBrain and BullMQ work on four runs at a time, Restate on all at the same time. The stores of SwissBrain
 and BullMQ are Valkeys that append each write to a file and flush it once a second.
 """
 
@@ -52,7 +52,7 @@ class System(ABC):
 
     @abstractmethod
     async def create(self, seconds: int = 0) -> str:
-        """Create a run of one step, which waits so many seconds unless it is executed again; return the run's id."""
+        """Create a run with one step; return its id. The step waits `seconds` when it is first executed."""
 
     def ended(self) -> int:
         """Return the number of runs whose step has ended, without a command to the store."""

@@ -1,4 +1,4 @@
-"""Processor time of this process, which makes the load, beside that of the processes that it measures."""
+"""Processor time of the benchmark process, which makes the load, and of the processes that it measures."""
 
 import os
 import time
@@ -18,7 +18,7 @@ class ProcessorTime:
         self._generator_s = time.process_time()
 
     def read(self) -> tuple[float, float]:
-        """Return the seconds of this process, and those of the measured processes."""
+        """Return the seconds of this process, and the seconds of the measured processes."""
         return time.process_time() - self._generator_s, _used_s(self._pids()) - self._system_s
 
     def row(self) -> list[str]:

@@ -150,6 +150,36 @@ async def test_lines_of_a_stream_arrive_one_by_one_however_they_are_cut() -> Non
         assert [line async for line in generator.lines("/")] == [b"data: 1", b"", b"data: 2"]
 
 
+async def test_a_connection_is_used_again_after_a_stream_that_was_read_in_part() -> None:
+    connections = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            await head(reader)
+            writer.write(STREAM_HEAD + chunk(b"end\n") + chunk(b"left over\n") + b"0\r\n\r\n")
+
+    async with server(handle) as generator:
+        for _ in range(3):
+            async with aclosing(generator.lines("/")) as lines:
+                assert await anext(lines) == b"end"
+        assert await generator.request("GET", "/") == b"end\nleft over\n"
+    assert connections == 1
+
+
+async def test_a_connection_is_read_again_after_a_stream_that_was_held_until_its_end() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await head(reader)
+            writer.write(STREAM_HEAD + 5 * chunk(b"x" * (HELD_BYTES // 4 - 1) + b"\n") + b"0\r\n\r\n")
+
+    async with server(handle) as generator:
+        for _ in range(3):
+            assert len([line async for line in generator.lines("/")]) == 5
+        assert len(await generator.request("GET", "/")) == 5 * HELD_BYTES // 4
+
+
 async def test_a_line_arrives_before_the_stream_ends() -> None:
     left = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Processor time of measured processes beside that of the benchmark's own."""
+"""Processor time of the benchmark process and of measured processes."""
 
 import os
 import subprocess
