@@ -1,7 +1,7 @@
 """HTTP/1.1 client of the benchmarks: keep-alive connections, parsed by httptools.
 
-A benchmark runs on the machine that it measures, so its load must cost little beside the servers: a request takes about
-0.05 ms of processor time here, with httpx more than the API's own share.
+A benchmark runs on the machine that it measures, so its load must cost little beside the servers. The tables show its
+share of the processor time (`bench.processor_time`).
 """
 
 import asyncio
