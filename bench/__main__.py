@@ -1,12 +1,29 @@
-"""`python -m bench [NAME ...]`: run the named benchmarks (default: all), each on a fresh stack, and print tables."""
+"""`python -m bench [NAME ...]`: run the named benchmarks, each on a fresh stack, and print tables.
+
+Without a name: all, except for those that need programs that are not installed with this package.
+"""
 
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 
 import uvloop
 
-from bench import cancel, durability, first_event, flood, idle, logs, million, queue, streams, throughput
+from bench import (
+    cancel,
+    durability,
+    first_event,
+    flood,
+    idle,
+    logs,
+    million,
+    peer_comparison,
+    queue,
+    streams,
+    throughput,
+)
 from bench.lab import Lab, lab
+from bench.npm import Unavailable
+from infra.devstack.errors import StackError
 
 BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "first-event": (first_event.run, 1),
@@ -22,8 +39,10 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "idle-10": (idle.run, 10),
 }
 """Function of each benchmark, and the number of workers in its stack."""
-SELF_CONTAINED = {"queue": queue.run}
+SELF_CONTAINED = {"queue": queue.run, "peers": peer_comparison.run}
 """Benchmarks that start their own servers."""
+ONLY_BY_NAME = {"peers"}
+"""Benchmarks that need programs which are not installed with this package."""
 
 
 async def measure(names: list[str]) -> None:
@@ -38,13 +57,22 @@ async def measure(names: list[str]) -> None:
 
 
 def main() -> int:
-    """Run the benchmarks named on the command line. Exit code 2 for an unknown name."""
+    """Run the benchmarks named on the command line. Exit code 2 for an unknown name or a missing program."""
     known = [*BENCHMARKS, *SELF_CONTAINED]
-    names = sys.argv[1:] or known
+    names = sys.argv[1:] or [name for name in known if name not in ONLY_BY_NAME]
     if unknown := set(names) - set(known):
         print(f"unknown benchmark {', '.join(sorted(unknown))}; allowed are {', '.join(known)}", file=sys.stderr)
         return 2
-    uvloop.run(measure(names))
+    try:
+        uvloop.run(measure(names))
+    except Unavailable as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    except StackError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

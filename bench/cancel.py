@@ -19,7 +19,7 @@ async def run(lab: Lab) -> None:
         while not processes_with(f"sleep\0{marker}"):
             await asyncio.sleep(0.01)
         began = time.perf_counter()
-        (await lab.api.post(f"/agent/runs/{run_id}/cancel")).raise_for_status()
+        await lab.cancel(run_id)
         while processes_with(f"sleep\0{marker}"):
             await asyncio.sleep(0.001)
         dead.append(time.perf_counter() - began)

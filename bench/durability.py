@@ -52,7 +52,7 @@ async def _rounds(lab: Lab, number: signal.Signals, plan: list[dict[str, object]
         times_ms = await asyncio.gather(*(_event_ms(lab, run_id, event_type) for run_id in runs))
         delays += [ms / 1000 - sent_s for ms in times_ms]
         for run_id in runs:
-            (await lab.api.post(f"/agent/runs/{run_id}/cancel")).raise_for_status()
+            await lab.cancel(run_id)
         await asyncio.gather(*(_event_ms(lab, run_id, "run.finished") for run_id in runs))
         await signalled.stop()
     await worker.stop()
@@ -74,7 +74,7 @@ async def _restarts(lab: Lab) -> list[float]:
         times_ms = await asyncio.gather(*(_event_ms(lab, run_id, "run.resumed") for run_id in runs))
         delays += [ms / 1000 - sent_s for ms in times_ms]
         for run_id in runs:
-            (await lab.api.post(f"/agent/runs/{run_id}/cancel")).raise_for_status()
+            await lab.cancel(run_id)
         await asyncio.gather(*(_event_ms(lab, run_id, "run.finished") for run_id in runs))
     await worker.stop()
     return delays

@@ -30,7 +30,7 @@ async def run(lab: Lab) -> None:
         flood = await lab.create([{"tool": "shell", "args": {"command": command}}])
         await _printing(lab, flood)
         beside = [await measure(lab) for _ in range(TRIES)]
-        (await lab.api.post(f"/agent/runs/{flood}/cancel")).raise_for_status()
+        await lab.cancel(flood)
         await until_all(lab, [flood], "cancelled")
         rows.append([name, *_figures(beside), f"{statistics.median(beside) / statistics.median(alone):.1f}"])
         print(*rows[-1], flush=True)

@@ -6,17 +6,18 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 from redis import asyncio as redis
 from rich.console import Console
 from rich.table import Table
 
+from bench.generator import Generator
+from bench.processor_time import ProcessorTime
 from infra.devstack.stack import DevStack
 from tests.support.command_counts import UNBILLED
 
@@ -29,41 +30,50 @@ NOOP = [{"tool": "message", "args": {"text": "noop"}}]
 class Lab:
     """Running stack, a client of its API, and a connection to its Redis."""
 
-    api: httpx.AsyncClient
+    api: Generator
     redis: "redis.Redis"
     stack: DevStack
 
     async def create(self, plan: Sequence[dict[str, Any]]) -> str:
         """Create and start a run; return its id."""
-        response = await self.api.post("/agent/runs", json={"plan": plan})
-        response.raise_for_status()
-        run_id: str = response.json()["run_id"]
+        run_id: str = (await self.api.post("/agent/runs", {"plan": plan}))["run_id"]
         return run_id
 
-    async def events(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, run_id: str) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the run's events live, until its stream ends."""
-        async with self.api.stream("GET", f"/agent/logs/{run_id}/stream") as response:
-            response.raise_for_status()
-            async for line in response.aiter_lines():
-                if line == "event: end":
+        async with aclosing(self.api.lines(f"/agent/logs/{run_id}/stream")) as lines:
+            async for line in lines:
+                if line == b"event: end":
                     return
-                if line.startswith("data: "):
-                    yield json.loads(line.removeprefix("data: "))
+                if line.startswith(b"data: "):
+                    yield json.loads(line.removeprefix(b"data: "))
 
     async def page(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's whole log, read in pages."""
         events: list[dict[str, Any]] = []
         while True:
             after = events[-1]["seq"] if events else 0
-            body = (await self.api.get(f"/agent/logs/{run_id}", params={"after": after, "limit": 1000})).json()
+            body = await self.api.get(f"/agent/logs/{run_id}?after={after}&limit=1000")
             events += body["events"]
             if not body["events"]:
                 return events
 
     async def status(self, run_id: str) -> str:
         """Return the run's status."""
-        status: str = (await self.api.get(f"/agent/runs/{run_id}")).json()["status"]
+        status: str = (await self.api.get(f"/agent/runs/{run_id}"))["status"]
         return status
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask for the end of a run."""
+        await self.api.post(f"/agent/runs/{run_id}/cancel")
+
+    def processor_time(self) -> ProcessorTime:
+        """Begin to count the processor time of this process and of the stack."""
+
+        def pids() -> Collection[int]:
+            return self.stack.pids.values()
+
+        return ProcessorTime(pids)
 
     async def commands(self) -> Counter[str]:
         """Count the executions of each billed command since the start of Redis, inside scripts too."""
@@ -81,14 +91,11 @@ async def billed_commands(client: "redis.Redis") -> Counter[str]:
 async def lab(*, workers: int = 1) -> AsyncIterator[Lab]:
     """Start a fresh stack in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        async with DevStack(Path(folder) / "data", workers=workers) as stack:
-            headers = {"Authorization": f"Bearer {stack.env['SWISSBRAIN_TOKEN']}"}
-            limits = httpx.Limits(max_connections=None)
-            base_url = stack.env["SWISSBRAIN_API_URL"]
-            async with (
-                httpx.AsyncClient(base_url=base_url, headers=headers, limits=limits, timeout=60) as api,
-                redis.Redis.from_url(stack.env["REDIS_URL"], decode_responses=True) as client,
-            ):
+        async with (
+            DevStack(Path(folder) / "data", workers=workers) as stack,
+            redis.Redis.from_url(stack.env["REDIS_URL"], decode_responses=True) as client,
+        ):
+            with closing(Generator(stack.env["SWISSBRAIN_API_URL"], stack.env["SWISSBRAIN_TOKEN"])) as api:
                 await Lab(api, client, stack).create(NOOP)  # warms up API and worker
                 yield Lab(api, client, stack)
 

@@ -5,9 +5,12 @@ import re
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
+
+from bench.generator import Generator
 
 EVENT = re.compile(rb'"seq":(\d+)[^\n]*?"text":"([\d.]+) ')
 NUMBER = b'"seq":'
@@ -57,15 +60,13 @@ async def channel(url: str, name: str, watch: Watch, connected: asyncio.Event) -
 
 async def poll(url: str, path: str, token: str, watch: Watch, connected: asyncio.Event, pause_s: float) -> None:
     """Follow a run's log by requesting pages, pausing between requests."""
-    import httpx
-
     connected.set()
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as http:
+    with closing(Generator(url, token)) as api:
         while not watch.ended:
-            answer = await http.get(path, params={"after": watch.last, "limit": 1000})
-            watch.take(answer.content.partition(b'"last_seq"')[0])
-            watch.ended = b'"done":true' in answer.content
-            if b'"events":[]' in answer.content or watch.count == watch.last:
+            answer = await api.request("GET", f"{path}?after={watch.last}&limit=1000")
+            watch.take(answer.partition(b'"last_seq"')[0])
+            watch.ended = b'"done":true' in answer
+            if b'"events":[]' in answer or watch.count == watch.last:
                 await asyncio.sleep(pause_s)
 
 

@@ -129,9 +129,7 @@ async def _commands_since(lab: Lab, before: Mapping[str, int]) -> int:
 
 async def _record(lab: Lab, run_id: str) -> Run:
     """Return the run's record. Raises RuntimeError if its log is not completely archived."""
-    response = await lab.api.get(f"/agent/runs/{run_id}")
-    response.raise_for_status()
-    found = msgspec.json.decode(response.content, type=Run)
+    found = msgspec.json.decode(await lab.api.request("GET", f"/agent/runs/{run_id}"), type=Run)
     segments = json.loads(await lab.redis.hget(Keys().run(run_id), "segments") or "[]")
     if not segments or segments[-1][1] != found.last_seq:
         raise RuntimeError(f"of {found.last_seq} events only the segments {segments} are archived")

@@ -34,9 +34,9 @@ async def run(lab: Lab) -> None:
             raise RuntimeError(f"{run_id}: a viewer received the events {seqs}, the last of type {kind}")
         return seqs
 
-    began = time.perf_counter()
+    began, processors = time.perf_counter(), lab.processor_time()
     views = await asyncio.gather(*(view(run_ids[number % RUNS]) for number in range(VIEWERS)))
-    elapsed_s = time.perf_counter() - began
+    elapsed_s, used = time.perf_counter() - began, processors.row()
     for number, run_id in enumerate(run_ids):
         stored = [event["seq"] for event in await lab.page(run_id)]
         if any(view != stored for view in views[number::RUNS]):
@@ -46,6 +46,7 @@ async def run(lab: Lab) -> None:
     rows = [
         ["events received, each once and in order", str(received)],
         ["events per second, all viewers", f"{received / elapsed_s:.0f}"],
+        used,
         ["from log line to viewer, live only: p50 ms", p50],
         ["from log line to viewer, live only: p99 ms", p99],
         ["from log line to viewer, live only: max ms", longest],

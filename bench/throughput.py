@@ -1,12 +1,7 @@
-"""Throughput of API and worker: runs per second and Redis commands per run. All logs are checked for gaps.
-
-aiohttp creates the runs: httpx would need more processor time than all parts that are measured.
-"""
+"""Throughput of API and worker: runs per second and Redis commands per run. All logs are checked for gaps."""
 
 import asyncio
 import time
-
-import aiohttp
 
 from bench.lab import NOOP, Lab, table, until_all
 
@@ -17,30 +12,23 @@ CLIENTS = 16
 async def create_runs(lab: Lab) -> list[str]:
     """Create RUNS runs from CLIENTS clients at once; return their ids."""
     remaining = iter(range(RUNS))
-    run_ids: list[str] = []
-    headers = {"Authorization": f"Bearer {lab.stack.env['SWISSBRAIN_TOKEN']}"}
-    base_url = lab.stack.env["SWISSBRAIN_API_URL"]
-    async with aiohttp.ClientSession(headers=headers, raise_for_status=True) as session:
 
-        async def client() -> None:
-            for _ in remaining:
-                async with session.post(f"{base_url}/agent/runs", json={"plan": NOOP}) as response:
-                    run_ids.append((await response.json())["run_id"])
+    async def client() -> list[str]:
+        return [await lab.create(NOOP) for _ in remaining]
 
-        await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return run_ids
+    return [run_id for created in await asyncio.gather(*(client() for _ in range(CLIENTS))) for run_id in created]
 
 
 async def run(lab: Lab) -> None:
     """Measure and print."""
-    before = await lab.commands()
+    before, processors = await lab.commands(), lab.processor_time()
     began = time.perf_counter()
     run_ids = await create_runs(lab)
     created_s = time.perf_counter() - began
-    while (depths := (await lab.api.get("/agent/queue")).json())["ready"] or depths["running"]:
+    while (depths := await lab.api.get("/agent/queue"))["ready"] or depths["running"]:
         await asyncio.sleep(0.05)
     finished_s = time.perf_counter() - began
-    executed = await lab.commands() - before
+    executed, used = await lab.commands() - before, processors.row()
     await until_all(lab, run_ids, "succeeded")
     for run_id in run_ids:
         seqs = [event["seq"] for event in await lab.page(run_id)]
@@ -50,6 +38,7 @@ async def run(lab: Lab) -> None:
         ["runs, all succeeded, logs without gaps", str(RUNS)],
         ["runs created per second", f"{RUNS / created_s:.0f}"],
         ["runs finished per second, since the first create", f"{RUNS / finished_s:.0f}"],
+        used,
         ["Redis commands per run", f"{executed.total() / RUNS:.1f}"],
         *([f"  {name}", f"{calls / RUNS:.2f}"] for name, calls in executed.most_common(12)),
     ]
