@@ -53,10 +53,10 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
         with _health(keeper.heartbeat, fitness, settings):
-            log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
                 log_lines.log("model.configured", model=first, fallbacks=others, host=llm.host)
+            log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
             exempt_startup_objects()
             await loop.run()
     finally:

@@ -246,7 +246,7 @@ def _text(value: Any) -> str:
 
 
 def _content(value: Any) -> str:
-    """Return the text of a content: a string, or parts of which those of the type `text` count."""
+    """Return the text of a content: a string, or a list of parts with the type `text` and others."""
     if isinstance(value, list):
         return "".join(
             _text(part.get("text")) for part in value if isinstance(part, dict) and part.get("type") == "text"

@@ -109,7 +109,7 @@ class Deadlines:
 
     @property
     def complete(self) -> bool:
-        """Whether the reply is complete."""
+        """True if nothing that may follow is needed."""
         return self._grace is not None
 
     @asynccontextmanager
@@ -174,7 +174,7 @@ async def _read_packet(
 
 
 async def _read_events(events: Sequence[bytes], assembly: Assembly, on_delta: OnDelta, deadlines: Deadlines) -> bool:
-    """Add events to the reply; return whether the endpoint has said that none follows."""
+    """Add events to the reply; return True after the mark of the last one, `[DONE]`."""
     deltas: list[Delta] = []
     for event in events:
         if event.strip() == b"[DONE]":

@@ -76,18 +76,22 @@ def _base_url(env: Env) -> str:
         raise SettingsError(
             "LLM_BASE_URL must have no credentials, query or fragment; the key belongs into LLM_API_KEY"
         )
-    if not parts.hostname or not url.isascii() or any(char.isspace() for char in url) or not _has_valid_port(url):
+    if not url.isascii() or any(char.isspace() for char in url) or not _has_valid_host(url):
         raise SettingsError("LLM_BASE_URL is not a URL")
     if parts.path.endswith("/chat/completions"):
         raise SettingsError("LLM_BASE_URL must end before /chat/completions, which is appended")
     return url
 
 
-def _has_valid_port(url: str) -> bool:
+def _has_valid_host(url: str) -> bool:
     try:
-        return urlsplit(url).port != 0
+        parts = urlsplit(url)
+        resolvable = bool((parts.hostname or "").encode("idna"))  # fails for a label that no resolver takes
+        usable = resolvable and parts.port != 0
     except ValueError:
         return False
+    else:
+        return usable
 
 
 def _api_key(key: str) -> str:

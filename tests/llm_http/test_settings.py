@@ -38,6 +38,7 @@ def test_models_have_their_prices_and_order() -> None:
         {"LLM_BASE_URL": "https://models.test/v1/chat/completions"},
         {"LLM_BASE_URL": "https://models.test:99999"},
         {"LLM_BASE_URL": "https://:443"},
+        {"LLM_BASE_URL": f"https://{'a' * 64}.test"},
         {"LLM_BASE_URL": "https://mod els.test"},
         {"LLM_MODEL": ""},
         {"LLM_API_KEY": f"{KEY}\n{KEY}"},

@@ -48,7 +48,7 @@ def _written(draw: st.DrawFn, values: list[Any]) -> bytes:
     out = draw(st.sampled_from(["", "\ufeff"]))
     for value in [*values, "[DONE]"]:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=draw(st.booleans()))
-        # JSON may be broken into lines between its tokens, each with a field of its own.
+        # JSON may be broken into lines between its tokens, one field for each line.
         lines = json.dumps(value, indent=1).split("\n") if value != "[DONE]" and draw(st.booleans()) else [text]
         out += draw(st.sampled_from(["", f": ping{end}", f":{end}{end}", f"event: x{end}id: 5{end}retry: 9{end}"]))
         space = draw(st.sampled_from(["", " "]))
