@@ -208,7 +208,7 @@ class LanguageModel(Protocol):
     """Language models behind one endpoint."""
 
     async def ask(self, request: ModelRequest, on_progress: OnProgress | None = None) -> Reply:
-        """Return the whole reply of the first model that gives one. Raises ModelError.
+        """Return the whole reply of the first model that gives one. Raises ModelError, HostExhausted.
 
         If the calling task is cancelled, the connection to the endpoint is closed before CancelledError leaves.
         """

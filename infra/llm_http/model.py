@@ -54,7 +54,7 @@ class LlmHttp:
         await self._endpoint.close()
 
     async def ask(self, request: ModelRequest, on_progress: OnProgress | None = None) -> Reply:
-        """Return the whole reply of the first model that gives one. Raises ModelError."""
+        """Return the whole reply of the first model that gives one. Raises ModelError, HostExhausted."""
         started = time.monotonic()
         exchange = _Exchange(request, on_progress)
         while True:

@@ -1,13 +1,17 @@
 """Endpoints that fail: what is tried again, which model is asked next, and which error remains."""
 
 import asyncio
+import os
+import resource
 import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
+from infra.contract.errors import HostExhausted
 from infra.contract.llm import (
     ContextTooLong,
     Delta,
@@ -38,6 +42,7 @@ from tests.support.model_server.answers import (
     streamed,
     whole,
 )
+from tests.support.processes import open_fds
 
 SHORT = [
     {"choices": [{"delta": {"content": "Hé"}}]},
@@ -291,6 +296,24 @@ async def test_an_endpoint_that_cannot_be_reached_is_unavailable(server: ModelSe
     async with adapter(server) as model:
         with pytest.raises(ModelUnavailable, match="cannot be reached"):
             await model.ask(request())
+
+
+async def test_a_host_without_descriptors_is_not_the_fault_of_the_endpoint(server: ModelServer, model: LlmHttp) -> None:
+    server.then(streamed("a"), streamed("b"))
+    await model.ask(request())
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(open_fds()) + 20, limits[1]))
+        with suppress(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        with pytest.raises(HostExhausted):
+            await model.ask(request())
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (await model.ask(request())).text == "b"
 
 
 @pytest.mark.parametrize(
