@@ -16,6 +16,7 @@ import uvloop
 from infra import logging as log_lines
 from infra.contract.errors import ContractError
 from infra.contract.redis_store.work_queue import WorkQueue
+from infra.llm_http import LlmSettings
 from infra.local_executor import LocalExecutor
 from infra.process_state import exempt_startup_objects, reset_inherited_state
 from infra.redis_tcp import RedisTcp
@@ -38,6 +39,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     """Build all parts and work until drained. Raises SettingsError."""
     env = Env(variables)
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
+    llm = LlmSettings.from_env(env)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
     scratch = ScratchRoot(settings.root / settings.name)
@@ -51,6 +53,9 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
         with _health(keeper.heartbeat, fitness, settings):
+            if llm is not None:
+                first, *others = (model.name for model in llm.models)
+                log_lines.log("model.configured", model=first, fallbacks=others, host=llm.host)
             log_lines.log("worker.started", worker=settings.name, slots=settings.slots)
             exempt_startup_objects()
             await loop.run()

@@ -50,7 +50,7 @@ class PlanWalker:
         """
         plan = context.run.spec.plan
         if plan is None:
-            message = "this worker has no language model configured; give the run an explicit plan"
+            message = "this release cannot plan from a prompt; give the run an explicit plan"
             raise StepFailed(RunError(code="no_model", message=message))
         record: StepRecord | None = None
         for index, step in enumerate(plan):

@@ -9,11 +9,12 @@ import pytest
 
 from edge_api.settings import EdgeSettings, ServerSettings
 from infra.gateway.settings import GatewaySettings
+from infra.llm_http import LlmSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
 from worker.settings import WorkerSettings
 
-PREFIXES = "EDGE|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+PREFIXES = "EDGE|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
 VARIABLE = re.compile(rf"(?<![\w$])(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
 """Variables that AWS reads."""
@@ -25,6 +26,8 @@ DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "L
 VALID = {
     "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     "GATEWAY_TOKEN": "token",
+    "LLM_BASE_URL": "https://127.0.0.1",
+    "LLM_MODEL": "m",
     "REDIS_URL": "redis://127.0.0.1",
     "S3_ACCESS_KEY": "key",
     "S3_SECRET_KEY": "secret",
@@ -38,6 +41,7 @@ READERS: tuple[Callable[[Env], object], ...] = (
     ServerSettings.from_env,
     WorkerSettings.from_env,
     GatewaySettings.from_env,
+    LlmSettings.from_env,
     RedisTcpSettings.from_env,
     S3Settings.from_env,
     StoreSettings.from_env,

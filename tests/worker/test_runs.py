@@ -63,7 +63,7 @@ async def test_a_prompt_without_a_model_fails_with_the_reason(rig: Rig) -> None:
     record = await rig.ended(await rig.submit(prompt="do something"))
     assert record.error
     assert record.error.code == "no_model"
-    assert "no language model" in record.error.message
+    assert "explicit plan" in record.error.message
 
 
 async def test_a_run_is_stopped_at_its_timeout(rig: Rig) -> None:

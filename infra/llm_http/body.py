@@ -1,0 +1,126 @@
+"""JSON body of a request, in the native form or for a model whose reply is constrained to one JSON object.
+
+The second form (`json_schema`) makes small local models usable: tools are described in the system message, the reply is
+`{"tool", "args"}` or `{"answer"}`, calls and their results appear in the conversation as text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from infra.contract.llm import Call, ChatMessage, ModelRequest, ToolSpec
+from infra.llm_http.failures import NOT_JSON, TryFailed
+
+ToolMode = Literal["native", "json_schema"]
+_INSTRUCTIONS = """Reply with exactly one JSON object: {"tool": NAME, "args": {…}} to call a tool, or {"answer": TEXT}.
+Tools, with the JSON Schema of their arguments:"""
+
+
+def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: frozenset[str]) -> bytes:
+    """Return the body of a request to one model. `quirks`: see `quirk`."""
+    limit = "max_completion_tokens" if "max_tokens" in quirks else "max_tokens"
+    body: dict[str, Any] = {"model": model, "stream": request.stream, limit: request.max_output_tokens}
+    if request.stream and "stream_options" not in quirks:
+        body["stream_options"] = {"include_usage": True}
+    if mode == "native" or not request.tools:
+        body["messages"] = [_native(message, model) for message in request.messages]
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tool_choice"] = "required" if request.must_call else "auto"
+    else:
+        body["messages"] = _constrained(request.messages, request.tools)
+        schema = {"name": "reply", "strict": True, "schema": _reply_schema(request)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return msgspec.json.encode(body)
+
+
+def quirk(reason: str, known: frozenset[str]) -> str | None:
+    """Return the field that a model rejects, from the reason of its rejection, if this was not known yet."""
+    if "max_completion_tokens" in reason and "max_tokens" not in known:
+        return "max_tokens"
+    return "stream_options" if "stream_options" in reason and "stream_options" not in known else None
+
+
+def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequence[Call]]:
+    """Return the answer, or the one call, of a constrained reply. Raises TryFailed for anything else."""
+    try:
+        value = msgspec.json.decode(text)
+    except NOT_JSON:
+        value = None
+    match value:
+        case {"answer": str(answer), **rest} if not rest:
+            return answer, ()
+        case {"tool": str(name), "args": dict(args), **rest} if not rest and name in {tool.name for tool in tools}:
+            return "", (Call(id="call_0", name=name, arguments=msgspec.json.encode(args).decode()),)
+    raise TryFailed("the reply is not the JSON object that was asked for")
+
+
+def _native(message: ChatMessage, model: str) -> dict[str, Any]:
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
+    if message.role != "assistant":
+        return {"role": message.role, "content": message.text}
+    opaque = message.opaque.get(model, {})
+    made: dict[str, Any] = {"role": "assistant", "content": message.text or (None if message.calls else "")}
+    made |= opaque.get("message", {})
+    if message.calls:
+        extra = opaque.get("calls", {})
+        made["tool_calls"] = [_native_call(call, extra.get(str(n), {})) for n, call in enumerate(message.calls)]
+    return made
+
+
+def _native_call(call: Call, opaque: Mapping[str, Any]) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": msgspec.json.encode(_arguments(call)).decode()}
+    return {**opaque, "id": call.id, "type": "function", "function": function}
+
+
+def _arguments(call: Call) -> Mapping[str, Any]:
+    """Return the arguments as an object: several servers reject a conversation with invalid ones, or crash."""
+    try:
+        value = msgspec.json.decode(call.arguments)
+    except NOT_JSON:
+        value = None
+    return value if isinstance(value, dict) else {"invalid_arguments": call.arguments[:1000]}
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _constrained(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> list[dict[str, str]]:
+    described = [f"- {tool.name}: {tool.description} {msgspec.json.encode(tool.parameters).decode()}" for tool in tools]
+    guide = "\n".join([_INSTRUCTIONS, *described])
+    first = messages[0] if messages and messages[0].role == "system" else None
+    made = [{"role": "system", "content": f"{first.text}\n\n{guide}" if first else guide}]
+    names: dict[str, str] = {}
+    for message in messages[1:] if first else messages:
+        names |= {call.id: call.name for call in message.calls}
+        if message.role == "tool":
+            made.append(
+                {"role": "user", "content": f"Result of {names.get(message.call_id, 'a tool')}:\n{message.text}"}
+            )
+        else:
+            made.append({"role": message.role, "content": _spoken(message)})
+    return made
+
+
+def _spoken(message: ChatMessage) -> str:
+    if message.role != "assistant":
+        return message.text
+    objects: list[Mapping[str, Any]] = [{"tool": call.name, "args": _arguments(call)} for call in message.calls]
+    if message.text or not objects:
+        objects.insert(0, {"answer": message.text})
+    return "\n".join(msgspec.json.encode(each).decode() for each in objects)
+
+
+def _reply_schema(request: ModelRequest) -> dict[str, Any]:
+    choices = [_object_schema({"tool": {"const": tool.name}, "args": tool.parameters}) for tool in request.tools]
+    if not request.must_call:
+        choices.append(_object_schema({"answer": {"type": "string"}}))
+    return {"anyOf": choices} if len(choices) > 1 else choices[0]
+
+
+def _object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

@@ -1,0 +1,233 @@
+"""One try: a POST to the endpoint, and its answer read within all deadlines and bounds."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
+
+import httpx
+
+from infra.contract.llm import Delta
+from infra.host_limits import translate_exhaustion
+from infra.llm_http.assembly import Assembly
+from infra.llm_http.failures import TryFailed, failed_answer
+from infra.llm_http.settings import LlmSettings
+from infra.llm_http.sse import EventDecoder, EventTooLong
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+MAX_STREAM_BYTES = 64 * 1024 * 1024
+MAX_WHOLE_BYTES = 16 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+AFTER_FINISH_S = 5.0
+"""Time for the usage, which follows the end of the reply."""
+AFTER_DONE_S = 0.25
+"""Time for the end of the answer, after which the connection can be used again."""
+
+Answer = AsyncGenerator[bytes, None]
+OnDelta = Callable[[Sequence[Delta]], Awaitable[None]]
+
+
+class Endpoint:
+    """Chat completions of one endpoint."""
+
+    def __init__(self, settings: LlmSettings) -> None:
+        self._settings = settings
+        self._url = f"{settings.base_url}/chat/completions"
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "text/event-stream, application/json",
+            # A compressed answer of a few KB may unpack to gigabytes.
+            "Accept-Encoding": "identity",
+            **({"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}),
+        }
+        # A redirect could lead the key to another host, and turns a POST into a GET.
+        self._client = httpx.AsyncClient(
+            follow_redirects=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30.0),
+            timeout=httpx.Timeout(None, connect=settings.connect_s),
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def exchange(self, body: bytes, assembly: Assembly, on_delta: OnDelta, *, stream: bool) -> None:
+        """Send the request, and read the answer into `assembly`. Raises TryFailed, HostExhausted.
+
+        Returns after the end of the answer, or shortly after the end of the reply; the caller asks the assembly whether
+        the reply is whole.
+        """
+        deadlines = Deadlines(self._settings, stream=stream)
+        try:
+            async with self._answer(body, deadlines) as response:
+                packets = response.aiter_raw()
+                async with aclosing(_within(packets, deadlines)) as answer:
+                    if response.status_code != 200:
+                        raise failed_answer(
+                            response.status_code, response.headers, await _bounded(answer, MAX_ERROR_BYTES)
+                        )
+                    if not stream or _is_json(response):
+                        deltas = assembly.add_whole(await _whole(answer))
+                        await on_delta(deltas)
+                    else:
+                        await _read_stream(answer, assembly, on_delta, deadlines)
+        except httpx.HTTPError as exc:
+            _check_host(exc)
+            if not assembly.reason:  # a connection lost after the end of the reply takes nothing away from it
+                raise TryFailed(_lost(exc)) from None
+
+    @asynccontextmanager
+    async def _answer(self, body: bytes, deadlines: "Deadlines") -> AsyncIterator[httpx.Response]:
+        request = self._client.build_request("POST", self._url, content=body, headers=self._headers)
+        async with deadlines.wait():
+            response = await self._client.send(request, stream=True)
+        try:
+            if response.is_redirect:
+                raise TryFailed("the endpoint redirects, which is not followed; correct LLM_BASE_URL", "endpoint")
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise TryFailed("the endpoint compresses its answer, which was not asked for", "endpoint")
+            yield response
+        finally:
+            await response.aclose()
+
+
+class Deadlines:
+    """Deadline of each wait for the endpoint; the time in which a receiver handles deltas counts only altogether."""
+
+    def __init__(self, settings: LlmSettings, *, stream: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        self._settings = settings
+        self._end = now + settings.timeout_s
+        self._first = now + settings.first_token_s if stream else self._end
+        self._begun = False
+        self._grace: float | None = None
+
+    def begun(self) -> None:
+        """Note that the first event has arrived."""
+        self._begun = True
+
+    def finished(self, grace_s: float) -> None:
+        """Note that the reply is complete, and what follows may be missed."""
+        self._grace = asyncio.get_running_loop().time() + grace_s
+
+    @property
+    def complete(self) -> bool:
+        """True if nothing that may follow is needed."""
+        return self._grace is not None
+
+    @asynccontextmanager
+    async def wait(self) -> AsyncIterator[None]:
+        """Bound one wait. Raises TryFailed; TimeoutError if the reply is complete."""
+        when, reason = self._end, f"no whole reply within {self._settings.timeout_s:g} s (LLM_TIMEOUT_S)"
+        if not self._begun and self._first < when:
+            when, reason = (
+                self._first,
+                f"the reply did not begin within {self._settings.first_token_s:g} s (LLM_FIRST_TOKEN_S)",
+            )
+        idle = asyncio.get_running_loop().time() + self._settings.idle_s
+        if self._begun and idle < when:
+            when, reason = idle, f"the endpoint was silent for {self._settings.idle_s:g} s (LLM_IDLE_S)"
+        if self._grace is not None:
+            when = min(when, self._grace)
+        try:
+            async with asyncio.timeout_at(when):
+                yield
+        except TimeoutError:
+            if self.complete:
+                raise
+            raise TryFailed(reason) from None
+
+
+async def _within(packets: AsyncIterator[bytes], deadlines: Deadlines) -> Answer:
+    """Yield packets, each awaited within its deadline; end where the time after a complete reply is over."""
+    while True:
+        try:
+            async with deadlines.wait():
+                packet = await anext(packets, None)
+        except TimeoutError:
+            return
+        if packet is None:
+            return
+        yield packet
+
+
+async def _read_stream(answer: Answer, assembly: Assembly, on_delta: OnDelta, deadlines: Deadlines) -> None:
+    decoder = EventDecoder(MAX_EVENT_BYTES)
+    size, done = 0, False
+    async for packet in answer:
+        size += len(packet)
+        if size > MAX_STREAM_BYTES:
+            raise TryFailed(f"the answer has more than {MAX_STREAM_BYTES} bytes", "cut")
+        if not done:
+            done = await _read_packet(decoder, packet, assembly, on_delta, deadlines)
+            if done and not assembly.reason:
+                return
+    if not done:
+        await _read_events(list(decoder.end()), assembly, on_delta, deadlines)
+
+
+async def _read_packet(
+    decoder: EventDecoder, packet: bytes, assembly: Assembly, on_delta: OnDelta, deadlines: Deadlines
+) -> bool:
+    try:
+        events = list(decoder.feed(packet))
+    except EventTooLong:
+        raise TryFailed(f"the answer has an event of more than {MAX_EVENT_BYTES} bytes", "cut") from None
+    return await _read_events(events, assembly, on_delta, deadlines)
+
+
+async def _read_events(events: Sequence[bytes], assembly: Assembly, on_delta: OnDelta, deadlines: Deadlines) -> bool:
+    """Add events to the reply; return True after the mark of the last one, `[DONE]`."""
+    deltas: list[Delta] = []
+    for event in events:
+        if event.strip() == b"[DONE]":
+            if assembly.reason:
+                deadlines.finished(AFTER_DONE_S)
+            await on_delta(deltas)
+            return True
+        deadlines.begun()
+        deltas += assembly.add_frame(event)
+        if assembly.reason and not deadlines.complete:
+            deadlines.finished(AFTER_FINISH_S)
+    await on_delta(deltas)
+    return False
+
+
+async def _whole(answer: Answer) -> bytes:
+    data = await _bounded(answer, MAX_WHOLE_BYTES + 1)
+    if len(data) > MAX_WHOLE_BYTES:
+        raise TryFailed(f"the answer has more than {MAX_WHOLE_BYTES} bytes", "cut")
+    return data
+
+
+async def _bounded(answer: Answer, limit: int) -> bytes:
+    """Return the answer, at most its first `limit` bytes."""
+    parts, size = [], 0
+    async for packet in answer:
+        parts.append(packet)
+        size += len(packet)
+        if size >= limit:
+            break
+    return b"".join(parts)[:limit]
+
+
+def _is_json(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
+
+
+def _check_host(error: BaseException) -> None:
+    """Raise HostExhausted if this host, and not the endpoint, is the cause of an error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            with suppress(OSError), translate_exhaustion():
+                raise OSError(cause.errno, os.strerror(cause.errno))
+        cause = cause.__cause__ or cause.__context__
+
+
+def _lost(exc: httpx.HTTPError) -> str:
+    # The text of an error of the library may contain headers, and so the key.
+    if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
+        return "the endpoint cannot be reached"
+    return f"the connection was lost ({type(exc).__name__})"

@@ -1,0 +1,116 @@
+"""Failures of one try, and the pause that an endpoint asks for."""
+
+import math
+import re
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import msgspec
+
+from infra.contract.llm import Usage
+
+MAX_AFTER_S = 24 * 3600.0
+MAX_REASON_CHARS = 500
+
+NOT_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""Errors of msgspec for text that is no JSON, is not UTF-8, or is nested too deeply."""
+
+Blame = Literal["busy", "try", "model", "endpoint", "context", "refused", "cut"]
+"""What a failure concerns. `busy`: too many requests. `try`: this try only, another may succeed. `model`: this model,
+another may accept the request. `endpoint`: every request. `context`: the messages are too long. `refused`, `cut`: the
+reply itself."""
+
+_CONTEXT = re.compile(
+    r"context[ _](?:length|window|size)|maximum context|prompt is too long|too many tokens",
+    re.I,
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]+")
+
+
+class TryFailed(Exception):
+    """Failed try. `after_s`: pause that the endpoint asks for. `usage`: tokens it has reported for the failed try."""
+
+    def __init__(self, reason: str, blame: Blame = "try", *, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.blame: Blame = blame
+        self.after_s = after_s
+        self.usage: Usage | None = None
+
+
+def failed_answer(status: int, headers: Mapping[str, str], body: bytes) -> TryFailed:
+    """Return the failure for an answer with an error status. The reason may contain secrets: see `clean`."""
+    detail, code = _detail(body)
+    after_s = retry_after_s(headers)
+    blame = "busy" if status == 503 and after_s is not None else _blame(status, code, detail)
+    return TryFailed(f"HTTP {status}: {detail}" if detail else f"HTTP {status}", blame, after_s=after_s)
+
+
+def failed_frame(error: Any) -> TryFailed:
+    """Return the failure for an error object within an answer that began with the status 200."""
+    detail, code = _detail(msgspec.json.encode({"error": error}))
+    status = int(code) if re.fullmatch(r"[45]\d\d", code) else 500
+    return TryFailed(f"the endpoint reports an error: {detail or 'without a message'}", _blame(status, code, detail))
+
+
+def _blame(status: int, code: str, detail: str) -> Blame:
+    if code == "content_filter" or code == "content_policy_violation":
+        return "refused"
+    if status == 429:
+        return "endpoint" if code == "insufficient_quota" else "busy"
+    if status in {408, 409, 425} or status >= 500:
+        return "busy" if status == 529 else "try"
+    if status in {400, 413, 422} and _CONTEXT.search(f"{code} {detail}"):
+        return "context"
+    # A missing or unsuitable model is one thing, wrong credentials or a redirect concern every model.
+    return "model" if status in {400, 404, 413, 422} else "endpoint"
+
+
+def _detail(body: bytes) -> tuple[str, str]:
+    """Return message and code of an error, for each of the shapes that endpoints use; empty texts for none."""
+    try:
+        value = msgspec.json.decode(body)
+    except NOT_JSON:
+        return "", ""  # such as the page of a proxy
+    error = value.get("error", value) if isinstance(value, dict) else None
+    if isinstance(error, str):
+        return error, ""
+    if not isinstance(error, dict):
+        return "", ""
+    message = error.get("message") or error.get("detail") or ""
+    code = next((str(error[key]) for key in ("code", "type") if isinstance(error.get(key), str | int)), "")
+    return message if isinstance(message, str) else msgspec.json.encode(message).decode(), code
+
+
+def clean(text: str, secret: str) -> str:
+    """Return a text of the endpoint as one short line without the secret."""
+    shown = text.replace(secret, "[secret]") if secret else text
+    shown = _CONTROL.sub(" ", shown).strip()
+    return shown if len(shown) <= MAX_REASON_CHARS else f"{shown[:MAX_REASON_CHARS]}…"
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the pause in seconds that `retry-after-ms` or `Retry-After` ask for; None if neither is valid.
+
+    A date counts from the `Date` of the answer, so that the clock of this host does not matter.
+    """
+    milliseconds = _seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, MAX_AFTER_S)
+    text = headers.get("retry-after")
+    seconds = _seconds(text)
+    if seconds is None and text and headers.get("date"):
+        try:
+            seconds = (parsedate_to_datetime(text) - parsedate_to_datetime(headers["date"])).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return None if seconds is None else min(max(seconds, 0.0), MAX_AFTER_S)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return max(value, 0.0) if math.isfinite(value) else None
