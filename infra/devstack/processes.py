@@ -104,16 +104,21 @@ def gateway(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
     )
 
 
+def cors_origins(base: Mapping[str, str]) -> str:
+    """Return the origins, separated by commas, whose pages may call the API and upload to the bucket."""
+    # Of any origin by default. Without the token a page gets nothing.
+    return base.get("EDGE_CORS_ORIGINS", "*")
+
+
 def api(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
     """Return the specification of the HTTP API with its single user."""
-    # Pages of any origin may call the API by default. Without the token a page gets nothing.
     digest = hashlib.sha256(config.credentials.api_token.encode()).hexdigest()
     return _python(
         "api",
         config,
         base,
         "edge_api",
-        EDGE_CORS_ORIGINS=base.get("EDGE_CORS_ORIGINS", "*"),
+        EDGE_CORS_ORIGINS=cors_origins(base),
         EDGE_HOST=HOST,
         EDGE_PORT=str(config.ports.api),
         EDGE_STREAM_TOKEN_KEY=config.credentials.stream_token_key,
