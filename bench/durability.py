@@ -84,7 +84,7 @@ async def _worker(lab: Lab, number: int) -> SupervisedProcess:
     """Start one more worker; return when it is ready."""
     part = parts.worker(lab.stack.config, parts.base_environment(os.environ), number)
     log = part.folder / f"{part.name}.log"
-    worker = SupervisedProcess(part, log, lambda begin: probes.log_contains(log, begin, '"action":"worker.started"'))
+    worker = SupervisedProcess(part, log, lambda begin: probes.worker_fit(log, begin))
     await worker.start()
     return worker
 

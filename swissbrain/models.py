@@ -60,7 +60,10 @@ class RunState(Response, frozen=True):
 
 
 class RunSummary(Response, frozen=True):
-    """Run in a list. `steps` is None without an explicit plan; `last_seq` is the number of the last log event."""
+    """Run in a list. `steps` is None without an explicit plan; `last_seq` is the number of the last log event.
+
+    `worked_ms`: sum of the durations of all attempts that have ended, without the time between them.
+    """
 
     run_id: str
     status: str
@@ -76,6 +79,7 @@ class RunSummary(Response, frozen=True):
     started_ms: int | None
     finished_ms: int | None
     error: RunError | None
+    worked_ms: int | None = None
 
 
 class Run(Response, frozen=True):
@@ -99,6 +103,7 @@ class Run(Response, frozen=True):
     result: dict[str, Any] | None
     error: RunError | None
     links: dict[str, str]
+    worked_ms: int | None = None
     start_at_ms: int | None = None
     fork_of: ForkOf | None = None
     queue: QueuePlace | None = None

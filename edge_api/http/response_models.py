@@ -47,6 +47,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     queued_ms: int | None
     started_ms: int | None
     finished_ms: int | None
+    worked_ms: int | None
     result: dict[str, Any] | None
     error: RunError | None
     queue: QueuePlace | None
@@ -77,6 +78,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             queued_ms=record.queued_ms,
             started_ms=record.started_ms,
             finished_ms=record.finished_ms,
+            worked_ms=record.worked_ms,
             result=record.result,
             error=record.error,
             queue=place,
@@ -100,6 +102,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     queued_ms: int | None
     started_ms: int | None
     finished_ms: int | None
+    worked_ms: int | None
     error: RunError | None
 
     @classmethod
@@ -119,6 +122,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
             queued_ms=run.queued_ms,
             started_ms=run.started_ms,
             finished_ms=run.finished_ms,
+            worked_ms=run.worked_ms,
             error=run.error,
         )
 

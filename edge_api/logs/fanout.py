@@ -14,6 +14,9 @@ CLOSE_WAIT_S = 0.5
 """Longest wait for subscriptions to close. Closing takes two iterations of the event loop unless the upstream hangs."""
 INBOX_CHARS = 1024 * 1024
 """Most text that waits for one listener. A slower listener is dropped; its reader continues from the Redis stream."""
+WAKE_S = 0.0001
+"""Time per listener between two wake-ups of a channel's listeners: several times what it takes to send to one. Batches
+that arrive meanwhile are joined, so that a thousand listeners get ten chunks a second and leave time for others."""
 
 
 class Listener:
@@ -70,8 +73,11 @@ class Listener:
             self.end()
             return False
         self._inbox.append(batch)
-        self._changed.set()
         return True
+
+    def wake(self) -> None:
+        """Let a waiting `next_batch` look into the inbox."""
+        self._changed.set()
 
     def end(self) -> None:
         """Let `next_batch` return None after the batches in the inbox."""
@@ -84,6 +90,33 @@ class _SharedChannel:
         self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.listeners: set[Listener] = set()
         self.pump: asyncio.Task[None] | None = None
+        self._woken_s = 0.0
+        self._waking: asyncio.TimerHandle | None = None
+
+    def deliver(self, batch: LiveBatch) -> None:
+        """Put a batch into all inboxes, and wake the listeners as soon as WAKE_S allows."""
+        # Drop the listeners whose inbox is full.
+        self.listeners = {each for each in self.listeners if each.put(batch)}
+        if self._waking is None:
+            loop = asyncio.get_running_loop()
+            due_s = self._woken_s + WAKE_S * len(self.listeners)
+            if due_s <= loop.time():
+                self._wake()
+            else:
+                self._waking = loop.call_at(due_s, self._wake)
+
+    def end(self) -> None:
+        """End all listeners."""
+        if self._waking is not None:
+            self._waking.cancel()
+        for listener in self.listeners:
+            listener.end()
+
+    def _wake(self) -> None:
+        self._waking = None
+        self._woken_s = asyncio.get_running_loop().time()
+        for listener in self.listeners:
+            listener.wake()
 
 
 class Fanout:
@@ -151,9 +184,7 @@ class Fanout:
                 if not shared.confirmed.done():
                     shared.confirmed.set_result(None)
                 async for message in messages:
-                    batch = LiveBatch.decode(message)
-                    # Drop the listeners whose inbox is full.
-                    shared.listeners = {each for each in shared.listeners if each.put(batch)}
+                    shared.deliver(LiveBatch.decode(message))
         except StoreUnavailable as exc:
             _fail(shared, exc)
         except Exception as exc:  # noqa: BLE001
@@ -164,8 +195,7 @@ class Fanout:
             # because only a reader knows its position.
             if self._channels.get(channel) is shared:
                 del self._channels[channel]
-            for listener in shared.listeners:
-                listener.end()
+            shared.end()
 
 
 def _fail(shared: _SharedChannel, exc: Exception) -> None:

@@ -127,7 +127,8 @@ class Brief(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     """Run without its large fields. Times are ms since the epoch by Redis's clock; None until they are known.
 
-    `seq` is the sequence number of the last event in the log.
+    `seq` is the sequence number of the last event in the log. `worked_ms`: sum of the durations of all attempts that
+    have ended, without the time between them; None before the first has ended.
     """
 
     id: str
@@ -141,6 +142,7 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     queued_ms: int | None
     started_ms: int | None
     finished_ms: int | None
+    worked_ms: int | None = None
     error: RunError | None
     deleting: bool
 

@@ -1,12 +1,24 @@
-"""Readiness checks: each makes one attempt of at most two seconds and never raises."""
+"""Readiness checks: each makes one attempt of at most two seconds."""
 
 import http.client
 import socket
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
+from infra.devstack.errors import StackError
 from infra.devstack.port_numbers import HOST
 
 TIMEOUT_S = 1.0
+
+
+class _Logged(msgspec.Struct):
+    """Fields of a log line of a worker."""
+
+    action: str = ""
+    part: str = ""
+    reason: str = ""
 
 
 def redis_answers(port: int, password: str) -> bool:
@@ -37,11 +49,22 @@ def http_ok(port: int, path: str, token: str | None = None) -> bool:
         connection.close()
 
 
-def log_contains(log: Path, begin: int, text: str) -> bool:
-    """Return True if the log contains the text after its first `begin` bytes."""
+def worker_fit(log: Path, begin: int) -> bool:
+    """Return True if a worker has logged, after the first `begin` bytes of its log, that it takes runs.
+
+    Raises StackError if it has no sandbox: its further checks would fail in the same way.
+    """
     try:
         with log.open("rb") as file:
             file.seek(begin)
-            return text.encode() in file.read()
+            lines = file.read().splitlines()
     except OSError:
         return False
+    for line in lines:
+        with suppress(msgspec.MsgspecError):
+            logged = msgspec.json.decode(line, type=_Logged)
+            if logged.action == "worker.fit":
+                return True
+            if logged.action == "worker.unfit" and logged.part == "sandbox":
+                raise StackError(f"programs cannot be isolated on this host: {logged.reason}")
+    return False

@@ -199,7 +199,7 @@ class DevStack:
     def _worker(self, config: StackConfig, number: int) -> SupervisedProcess:
         spec = processes.worker(config, self._base, number, unsafe=self._unsafe)
         log = self._log(spec)
-        return self._process(spec, lambda begin: probes.log_contains(log, begin, '"action":"worker.fit"'))
+        return self._process(spec, lambda begin: probes.worker_fit(log, begin))
 
 
 def find_valkey() -> Path:

@@ -96,7 +96,7 @@ def main() -> None:
         note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE
         _discard_output()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or Ctrl-D instead of an answer
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
 

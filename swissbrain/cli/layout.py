@@ -47,7 +47,11 @@ class Rows:
         gaps = GAP * (len(natural) - 1)
         if sum(flexible) + gaps <= width:
             spare = width - sum(flexible) - gaps
-            yield self._table([min(each, least + spare) for each, least in zip(natural, flexible, strict=True)])
+            widths = []
+            for each, least in zip(natural, flexible, strict=True):
+                widths.append(min(each, least + spare))
+                spare -= widths[-1] - least
+            yield self._table(widths)
         else:
             for row in self._rows:
                 yield from self._lines(row, width)
@@ -71,8 +75,7 @@ class Rows:
                 if line.plain:
                     yield line
                 line = _whole(Text(" " * GAP))
-                if column.flexible:
-                    piece.truncate(max(width - GAP, 1), overflow="ellipsis")
+                piece.truncate(max(width - GAP, 1), overflow="ellipsis")
                 line.append_text(piece)
             else:
                 line.append(" " * GAP).append_text(piece)

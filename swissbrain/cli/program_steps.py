@@ -9,9 +9,11 @@ from typer.core import TyperCommand
 
 from swissbrain import code, shell
 from swissbrain.cli.errors import CommandError
+from swissbrain.cli.terminal import truncate
 from swissbrain.models import PlanStep
 
 ORDER = "swissbrain.option_order"
+NAME_CHARS = 60
 LANGUAGES = {".py": code.python, ".js": code.node, ".mjs": code.node, ".cjs": code.node, ".sh": code.bash}
 
 
@@ -28,7 +30,7 @@ class OrderedCommand(TyperCommand):
 def program_steps(context: typer.Context, commands: Sequence[str], programs: Sequence[Path]) -> list[PlanStep]:
     """Return a step for each command line of `--shell` and each file of `--code`. Raises CommandError."""
     values: dict[str, Iterator[PlanStep]] = {
-        "shell": (shell(command) for command in commands),
+        "shell": (shell(command, name=truncate(" ".join(command.split()), NAME_CHARS)) for command in commands),
         "code": map(code_step, programs),
     }
     return [next(values[name]) for name in context.meta[ORDER] if name in values]

@@ -92,6 +92,8 @@ def why_queued(run: Run, now_ms: float) -> str:
         return f": begins in {duration(waits.begins_ms - now_ms)}"
     if not waits.workers_alive:
         return ": no worker is alive"
+    if waits.ahead == 0:
+        return ": it is the next one"
     at_least = " or more" if waits.ahead_capped else ""
     return f": {waits.ahead}{at_least} runs are before it" if waits.ahead != 1 else ": one run is before it"
 

@@ -20,7 +20,7 @@ def runs_table(runs: Iterable[RunSummary]) -> Rows:
 
 
 def _run_row(run: RunSummary) -> list[Text]:
-    took = "" if run.started_ms is None or run.finished_ms is None else duration(run.finished_ms - run.started_ms)
+    took = "" if run.worked_ms is None or run.finished_ms is None else duration(run.worked_ms)
     reason = f": {plain(run.error.code)}" if run.error else ""
     state = line(status(run.status).append(reason))
     return [line(run.run_id), state, Text(date_time(run.created_ms)), Text(took), line(run.title)]
@@ -47,7 +47,8 @@ def _attempt_row(attempt: Attempt) -> list[Text]:
 
 def steps_table(steps: Iterable[Step]) -> Rows:
     """Return a table with a row for each step, counted from 1."""
-    columns = [Column("step"), Column("name"), Column("status"), Column("took"), Column("result", flexible=True)]
+    flexible = {"name", "result"}
+    columns = [Column(name, flexible=name in flexible) for name in ("step", "name", "status", "took", "result")]
     return Rows(columns, map(_step_row, steps))
 
 
@@ -99,6 +100,8 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     for name, at_ms in times.items():
         if at_ms is not None:
             yield Text(name), Text(date_time(at_ms))
+    if run.worked_ms is not None:
+        yield Text("took"), Text(duration(run.worked_ms))
     yield Text("attempt"), Text(f"{run.attempt} of {run.max_attempts}")
     yield Text("priority"), Text(str(run.priority))
     yield Text("events"), Text(str(run.last_seq))

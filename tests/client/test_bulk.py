@@ -133,6 +133,16 @@ def test_a_person_is_asked_before_filters_change_runs(
     assert ("nothing was changed" in result.text) == (code == 2)
 
 
+@pytest.mark.parametrize("typed", ["\x03", "\x04"])
+def test_a_question_without_an_answer_changes_nothing(api: ScriptedServer, tmp_path: Path, typed: str) -> None:
+    api.then(ok(PAGE))
+    command = [sys.executable, "-m", "swissbrain", "cancel", "--metadata", "a=b"]
+    result = on_terminal(command, cwd=tmp_path, env=environment(api), typed=typed, typed_after="[y/N]")
+    assert result.code == 130
+    assert "Traceback" not in result.text
+    assert [request.method for request in api.requests] == ["GET"]
+
+
 def test_yes_and_given_ids_are_not_asked_about(api: ScriptedServer, tmp_path: Path) -> None:
     for words in (["--metadata", "a=b", "--yes"], ["run_a", "run_b"]):
         api.then(*([ok(PAGE)] if "--yes" in words else []))

@@ -90,7 +90,7 @@ def test_an_escape_sequence_split_over_parts_is_removed() -> None:
 
 def test_a_line_that_replaces_another_is_a_line_of_its_own_in_a_file() -> None:
     states = [output("10%", stream="stderr"), state("50%"), state("100%"), output("done")]
-    assert lines(*states) == [f"        │ {text}" for text in ("10%", "50%", "100%", "done")]
+    assert lines(*states) == [*(f"    err │ {text}" for text in ("10%", "50%", "100%")), "        │ done"]
 
 
 def rows(*items: Event | Gap) -> list[str]:
@@ -110,7 +110,7 @@ def rows(*items: Event | Gap) -> list[str]:
                 row += 1
                 screen.extend([""] * (row + 1 - len(screen)))
             screen[row] += piece
-    return [each[14:].removeprefix("        │ ") for each in screen if each]
+    return [each[14:].removeprefix("        │ ").removeprefix("    err │ ") for each in screen if each]
 
 
 def test_a_line_that_replaces_another_is_drawn_in_its_place_on_a_terminal() -> None:

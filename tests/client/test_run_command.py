@@ -43,7 +43,7 @@ def test_steps_keep_the_order_of_the_command_line(api: ScriptedServer, swissbrai
         {"command": "two"},
         {"language": "bash", "source": "text of c.sh"},
     ]
-    assert [step.get("name") for step in body["plan"]] == [None, None, "a.py", "b.js", None, "c.sh"]
+    assert [step.get("name") for step in body["plan"]] == [None, "one", "a.py", "b.js", "two", "c.sh"]
     assert (body["timeout_s"], body["delay_s"], body["queue_ttl_s"]) == (300, 5400, 172_800)
 
 

@@ -31,6 +31,7 @@ def queue(**changes: object) -> Run:
 
 def test_the_reason_says_what_a_queued_run_waits_for() -> None:
     assert why_queued(queue(), 0) == ": 3 runs are before it"
+    assert why_queued(queue(ahead=0), 0) == ": it is the next one"
     assert why_queued(queue(ahead=1), 0) == ": one run is before it"
     assert why_queued(queue(ahead=1000, ahead_capped=True), 0) == ": 1000 or more runs are before it"
     assert why_queued(queue(workers_alive=0), 0) == ": no worker is alive"

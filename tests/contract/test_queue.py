@@ -249,8 +249,12 @@ async def test_the_attempts_of_a_run_list_each_worker_and_outcome(driver: Driver
     ]
 
     await driver.store.finish(Lease(run_id, claim.run.fence), Status.SUCCEEDED, Writes(events=[END]))
-    last = (await driver.store.attempts(run_id))[-1]
+    attempts = await driver.store.attempts(run_id)
+    last = attempts[-1]
     assert last.outcome == "succeeded"
+    # The time worked is the sum of the attempts, without the pauses between them.
+    worked_ms = sum((each.ended_ms or 0) - each.started_ms for each in attempts)
+    assert (await driver.store.get(run_id)).worked_ms == worked_ms
     assert last.ended_ms
     assert last.started_ms <= last.ended_ms
     assert await driver.store.attempts("run_none") == []

@@ -113,6 +113,7 @@ def test_the_specification_of_a_worker() -> None:
         "WORKER_NAME": "worker-2",
         "WORKER_ROOT": "/data/work/worker-2",
         "WORKER_GRACE_S": "5",
+        "WORKER_LOG_WINDOW_MS": "10",
     }
     assert processes.worker(CONFIG, BASE, 1, unsafe=True).command[-1] == "--unsafe-no-sandbox"
 

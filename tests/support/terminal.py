@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -31,9 +32,10 @@ def on_terminal(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     typed: str = "",
+    typed_after: str = "",
     timeout_s: float = 100,
 ) -> TerminalResult:
-    """Run a command on a terminal to its end; `typed` is what the person types."""
+    """Run a command on a terminal to its end; `typed` is what the person types, once `typed_after` was shown."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     given = {name: value for name, value in (env or os.environ).items() if name not in {"COLUMNS", "NO_COLOR"}}
@@ -45,19 +47,28 @@ def on_terminal(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=_own_terminal,
     ) as process:
         os.close(theirs)
-        if typed:
-            os.write(ours, typed.encode())
-        raw = _read_all(ours, process, time.monotonic() + timeout_s)
+        raw = _read_all(ours, process, time.monotonic() + timeout_s, typed, typed_after)
         os.close(ours)
         code = process.wait(timeout=10)
     return TerminalResult(code, ESCAPES.sub("", raw).replace("\r\n", "\n"), raw)
 
 
-def _read_all(terminal: int, process: subprocess.Popen[bytes], deadline: float) -> str:
-    read = bytearray()
+def _own_terminal() -> None:
+    """Let Ctrl-C on the terminal reach the command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read_all(terminal: int, process: subprocess.Popen[bytes], deadline: float, typed: str, typed_after: str) -> str:
+    read, type_at = bytearray(), 0.0
     while True:
+        if typed and typed_after.encode() in read and time.monotonic() >= type_at:
+            os.write(terminal, typed.encode())
+            # Ctrl-C just before the command begins to read is lost, so a person types it again.
+            type_at = time.monotonic() + 5 if typed_after else float("inf")
         if time.monotonic() > deadline:
             process.kill()
             raise TimeoutError(read.decode(errors="replace"))

@@ -25,6 +25,7 @@ HEAD_FIELDS = (
     "queued_ms",
     "started_ms",
     "finished_ms",
+    "worked_ms",
     "error",
     "condemned",
 )
@@ -232,6 +233,7 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "queued_ms": _number(fields, "queued_ms"),
         "started_ms": _number(fields, "started_ms"),
         "finished_ms": _number(fields, "finished_ms"),
+        "worked_ms": _number(fields, "worked_ms"),
         "error": _error.decode(error) if error else None,
         "deleting": fields.get("condemned") is not None,
     }

@@ -56,9 +56,8 @@ def files(
                 fetched += 1
                 size += file.size_bytes
         there = len(found) - fetched - failed
-        note(
-            f"{fetched} files ({decimal(size)}) saved in {output}" + (f", {there} were there already" if there else "")
-        )
+        more = f", {there} were there already" if there else ""
+        note(f"{fetched} file{'' if fetched == 1 else 's'} ({decimal(size)}) saved in {output}{more}")
         if failed:
             raise typer.Exit(USAGE)
 

@@ -130,3 +130,32 @@ async def test_very_many_small_batches_are_joined() -> None:
     channel = Publisher()
     channel.publish(*(message(number, size=0) for number in range(1, 701)))
     assert [numbers(batch) for batch in await channel.received(1)] == [list(range(1, 701))]
+
+
+class QueueFeed:
+    """Subscription whose messages come from a queue."""
+
+    def __init__(self) -> None:
+        self.messages: asyncio.Queue[str] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        yield self._all()
+
+    async def _all(self) -> AsyncIterator[str]:
+        while True:
+            yield await self.messages.get()
+
+
+async def test_a_batch_that_waits_for_its_turn_arrives_when_the_turn_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAKE_S", 0.2)
+    feed = QueueFeed()
+    fanout = Fanout(feed)
+    with fanout.join("runs") as listener:
+        await listener.confirmed()
+        for first in (1, 2):
+            feed.messages.put_nowait(message(first))
+            found = await listener.next_batch()
+            assert found is not None
+            assert numbers(found) == [first]
+    await fanout.close()

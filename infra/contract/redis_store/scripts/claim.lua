@@ -46,11 +46,11 @@ local function newer(held)
   return tonumber(held) > version
 end
 
-local function finish_lost(id, run, fence, seq, outcome, status, error_json)
+local function finish_lost(id, run, fence, seq, outcome, status, error_json, times)
   local data = '{"status":"' .. status .. '"' .. (error_json and ',"error":' .. error_json or '') .. '}'
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.finished', data))
   local fields = { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' }
-  write(run, ended(fields, fence, ms, outcome))
+  write(run, ended(fields, fence, ms, outcome, times))
   expire(run, log_of(id), retention_s)
   if status == 'failed' then redis.call('ZADD', dead, int(ms), id) end
 end
@@ -59,20 +59,23 @@ end
 -- used up, else ready again.
 local function recover(id, outcome, counts)
   local run = run_prefix .. id
-  local found =
-    redis.call('HMGET', run, 'status', 'attempt', 'max_attempts', 'cancel', 'seq', 'priority', 'worker', 'fence', 'v')
+  local found = redis.call(
+    'HMGET', run, 'status', 'attempt', 'max_attempts', 'cancel', 'seq', 'priority', 'worker', 'fence', 'v', 'claimed_ms',
+    'worked_ms'
+  )
   local status, attempt, max_attempts, cancel, seq, priority = found[1], found[2], found[3], found[4], found[5], found[6]
-  local fence = found[8]
+  local fence, times = found[8], { claimed_ms = found[10], worked_ms = found[11] }
   if status == 'running' and newer(found[9]) then
     redis.call('ZADD', leases, int(ms + NEWER_MS), id)
     return
   end
   redis.call('ZREM', leases, id)
   if status ~= 'running' then return end
-  if cancel == '1' then return finish_lost(id, run, fence, seq, outcome, 'cancelled') end
+  if cancel == '1' then return finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times) end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
-    return finish_lost(id, run, fence, seq, outcome, 'failed', '{"code":"worker_lost","message":"' .. message .. '"}')
+    local failure = '{"code":"worker_lost","message":"' .. message .. '"}'
+    return finish_lost(id, run, fence, seq, outcome, 'failed', failure, times)
   end
   local data = cjson.encode({ reason = outcome, worker = found[7], attempt = tonumber(attempt) })
   local score = order(priority, counts and us or EPOCH_US)
@@ -82,7 +85,7 @@ local function recover(id, outcome, counts)
     fields[#fields + 1] = 'attempt'
     fields[#fields + 1] = int(tonumber(attempt) - 1)
   end
-  write(run, ended(fields, fence, ms, outcome))
+  write(run, ended(fields, fence, ms, outcome, times))
   redis.call('ZADD', ready, score, id)
 end
 
@@ -163,6 +166,7 @@ local function grant(id, together)
   local changed = {
     'status', 'running', 'worker', worker, 'claim', process .. ':' .. int(claim_seq) .. ':' .. together,
     'fence', int(fence), 'attempt', int(attempt), 'batch', '0', 'seq', int(last), 'started_ms', held.started_ms or int(ms),
+    'claimed_ms', int(ms),
     'attempt:' .. int(fence), cjson.encode({ attempt = attempt, worker = worker, started_ms = ms }),
   }
   redis.call('HSET', run, unpack(changed))

@@ -11,7 +11,7 @@ local last = append(log, channel, found.seq, count, events)
 local fields = {
   'status', status, 'batch', batch, 'seq', int(last), 'finished_ms', int(ms), 'result', result, 'error', failure,
 }
-write(run, ended(fields, fence, ms, status), MORE)
+write(run, ended(fields, fence, ms, status, found), MORE)
 redis.call('ZREM', leases, id)
 expire(run, log, retention_s)
 if status == 'failed' then

@@ -87,8 +87,10 @@ end
 -- Checks a write by a worker: it holds the fence, the run is running, and the batch is the next one.
 -- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
 local function guard(run, fence, batch)
-  local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel')
-  local found = { status = held[1], seq = held[4], cancel = held[5] or '0' }
+  local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'claimed_ms', 'worked_ms')
+  local found = {
+    status = held[1], seq = held[4], cancel = held[5] or '0', claimed_ms = held[6], worked_ms = held[7],
+  }
   if not held[1] then return 'GONE', found end
   if held[2] ~= fence then return 'LOST', found end
   if held[3] == batch then return 'SAME', found end
@@ -120,11 +122,16 @@ local function write(run, fields, from)
   end
 end
 
--- Adds the end of the attempt under a fence to `fields`; nothing if the fence is nil, as for a run that was never claimed.
-local function ended(fields, fence, ms, outcome)
-  if fence then
-    fields[#fields + 1] = 'attempt:' .. fence .. ':end'
-    fields[#fields + 1] = cjson.encode({ ended_ms = ms, outcome = outcome })
+-- Adds the end of the attempt under a fence to `fields`, and its duration to the time worked on the run (`found` has both
+-- fields as they are stored). Nothing if the fence is nil, as for a run that was never claimed.
+local function ended(fields, fence, ms, outcome, found)
+  if not fence then return fields end
+  fields[#fields + 1] = 'attempt:' .. fence .. ':end'
+  fields[#fields + 1] = cjson.encode({ ended_ms = ms, outcome = outcome })
+  -- Claims of earlier releases have no time.
+  if found.claimed_ms then
+    fields[#fields + 1] = 'worked_ms'
+    fields[#fields + 1] = int((tonumber(found.worked_ms) or 0) + math.max(0, ms - found.claimed_ms))
   end
   return fields
 end

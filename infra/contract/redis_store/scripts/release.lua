@@ -15,7 +15,7 @@ local last = append(log, channel, found.seq, count, events)
 local fields = {
   'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
 }
-write(run, ended(fields, fence, ms, end_as), MORE)
+write(run, ended(fields, fence, ms, end_as, found), MORE)
 -- After the fields of this call: a result among them has reset the count.
 if end_as == 'unable' then redis.call('HINCRBY', run, 'unable', 1) end
 redis.call('ZREM', leases, id)

@@ -7,6 +7,6 @@ if refusal then return { refusal, tonumber(found.seq or 0) } end
 if not allowed(found.status, 'waiting') then return { 'REFUSED', tonumber(found.seq) } end
 local last = append(log, channel, found.seq, count, events)
 local fields = { 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '' }
-write(run, ended(fields, fence, now_ms(), 'waiting'), MORE)
+write(run, ended(fields, fence, now_ms(), 'waiting', found), MORE)
 redis.call('ZREM', leases, id)
 return { 'OK', last }
