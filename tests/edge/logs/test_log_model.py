@@ -90,7 +90,7 @@ def some_filter(chance: random.Random) -> tuple[dict[str, str], Wanted]:
     steps = chance.sample(range(4), chance.randint(1, 2)) if chance.random() < 0.5 else []
     streams = [chance.choice(("stdout", "stderr"))] if chance.random() < 0.3 else []
     types = chance.sample([*TYPES, "run.started"], chance.randint(1, 2)) if chance.random() < 0.5 else []
-    named = {"step": steps, "stream": streams, "type": types}
+    named: dict[str, list[Any]] = {"step": steps, "stream": streams, "type": types}
 
     def wanted(event: NewEvent) -> bool:
         is_output = event.type == "tool.output" and event.data.get("stream") in streams
