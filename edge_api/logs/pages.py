@@ -75,7 +75,7 @@ class LogPages:
         return EventPage(list(reader.events), reader.gap, reader.before, end - 1)
 
     async def before_last(self, run: RunLog, count: int, wanted: EventFilter = EVERY_EVENT) -> int:
-        """Return the seq of the event before the last `count` wanted ones, or before those that TAIL_PAGES pages have.
+        """Return the seq of the event before the last `count` wanted ones, or before the ones in TAIL_PAGES pages.
 
         Without any, the search ends with the first page that has no gap either, and the seq is that of the last event.
         """

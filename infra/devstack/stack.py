@@ -119,7 +119,7 @@ class DevStack:
 
         async def start_s3() -> None:
             await s3.start()
-            await _create_bucket(config, processes.cors_origins(self._base))
+            await _create_bucket(config)
 
         await _run_all(start_api(), start_s3())
         await _run_all(*(worker.start() for worker in workers))
@@ -219,11 +219,10 @@ def find_weed() -> Path:
     return binary
 
 
-async def _create_bucket(config: StackConfig, cors_origins: str) -> None:
+async def _create_bucket(config: StackConfig) -> None:
     workspaces = Workspaces(config.s3)
     try:
         await workspaces.ensure_bucket()
-        await workspaces.allow_pages([part.strip() for part in cors_origins.split(",") if part.strip()])
     except FilesUnavailable as exc:
         raise StackError(f"the bucket cannot be created on the S3 server: {exc}") from exc
     finally:

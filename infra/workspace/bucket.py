@@ -17,7 +17,7 @@ from infra.workspace.links import stored_type
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CORSRuleTypeDef, GetObjectOutputTypeDef, PutObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, PutObjectOutputTypeDef
 
 CHUNK_BYTES = 1024 * 1024
 DELETE_BATCH = 1000
@@ -62,19 +62,6 @@ class Bucket:
                 self._client.get_waiter("bucket_exists").wait(
                     Bucket=self._name, WaiterConfig={"Delay": 1, "MaxAttempts": 10}
                 )
-
-    def allow_pages(self, origins: Sequence[str]) -> None:
-        """Let pages of these origins (`*`: all) upload and fetch objects with signed URLs; replaces the rule before."""
-        rule: CORSRuleTypeDef = {
-            "AllowedOrigins": [*origins],
-            "AllowedMethods": ["GET", "PUT"],
-            "AllowedHeaders": ["x-amz-checksum-sha256", "content-md5"],
-        }
-        with translated_errors(f"the bucket '{self._name}'", object_call=False):
-            if origins:
-                self._client.put_bucket_cors(Bucket=self._name, CORSConfiguration={"CORSRules": [rule]})
-            else:
-                self._client.delete_bucket_cors(Bucket=self._name)
 
     def check(self) -> None:
         """Store, read and delete a small object. Raises FilesUnavailable if these credentials may not do so."""

@@ -1,6 +1,6 @@
 """Entry point of the API and the worker to the objects of runs: their workspaces and archived logs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from infra.contract.errors import InvalidInput
 from infra.contract.files import NO_FOLDERS, FileEntry, FolderEntry
@@ -36,10 +36,6 @@ class Workspaces:
     async def ensure_bucket(self) -> None:
         """Create the bucket if it is missing. Several processes may call this at the same time."""
         await self._threads.call(lambda _: self._bucket.create())
-
-    async def allow_pages(self, origins: Sequence[str]) -> None:
-        """Let pages of these origins (`*`: all) upload to the bucket and fetch from it with signed URLs."""
-        await self._threads.call(lambda _: self._bucket.allow_pages(origins))
 
     async def check(self) -> None:
         """Raise FilesUnavailable if the bucket cannot be used."""
