@@ -194,7 +194,7 @@ class RunService:
         try:
             run = await read(_checked(run_id))
         except RecordUnreadable:
-            # The record names the owner. If it cannot be read, only the user's index tells whose run it is.
+            # The record names the owner. If it cannot be read, only the user's index shows the owner.
             if not await self._store.is_listed(user, run_id):
                 raise _gone(run_id) from None
             raise

@@ -72,7 +72,7 @@ class RunSteps:
             raise RecordUnreadable(f"the stored result of step {index} of run '{run.id}' cannot be read") from exc
 
     async def _newest_states(self, run: RunRecord) -> Sequence[Event]:
-        """Return the last two events that tell which step is under way; fewer if the log cannot be read."""
+        """Return the last two events that show which step is under way; fewer if the log cannot be read."""
         try:
             return (await self._pages.backwards(await self._store.log(run.id), None, 2, _STATES)).events
         except FilesUnavailable:

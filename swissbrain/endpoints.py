@@ -210,9 +210,12 @@ def get_file_link(run_id: str, path: str, *, inline: bool) -> Request[FileLink]:
     return Request(FileLink, "GET", _file_path(run_id, path), params=params, accept="application/json")
 
 
-def announce_upload(run_id: str, path: str, size_bytes: int, sha256: str) -> Request[InputFile]:
-    """Return the request that announces a file; its response says where to send the content."""
-    body = {"size_bytes": size_bytes, "sha256": sha256}
+def announce_upload(run_id: str, path: str, size_bytes: int, digests: Mapping[str, str]) -> Request[InputFile]:
+    """Return the request that announces a file; its response says where to send the content.
+
+    `digests`: `sha256` and `md5` in hex, because only the API knows which of them its object store checks.
+    """
+    body = {"size_bytes": size_bytes, **digests}
     return Request(InputFile, "PUT", _file_path(run_id, path), json=body)
 
 

@@ -9,10 +9,39 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeAlias
 
 import msgspec
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from edge_api.http.principal import Principal
+
+
+class _FileConvertor(Convertor[str]):
+    """Rest of a path, any characters. Starlette's own `path` drops a line break at the end, and matches no other."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _IndexConvertor(Convertor[int]):
+    """Index of a step. Starlette's own `int` fails for a number with thousands of digits."""
+
+    regex = "[0-9]{1,100}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("file", _FileConvertor())
+register_url_convertor("index", _IndexConvertor())
 
 Handler: TypeAlias = Callable[[Request, Principal], Awaitable[ASGIApp]]
 

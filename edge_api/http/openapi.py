@@ -37,7 +37,7 @@ _INDEX = {
     "description": "Index of the step, counted from 0.",
     "schema": {"type": "integer", "minimum": 0},
 }
-# Starlette writes the type of a path parameter into the path, `{path:path}`; OpenAPI does not.
+# Starlette writes the type of a path parameter into the path, `{path:file}`; OpenAPI does not.
 _CONVERTOR = re.compile(r":\w+}")
 
 

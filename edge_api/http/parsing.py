@@ -90,7 +90,7 @@ def read_query(request: Request, kind: type[Query]) -> Query:
 
 
 def _composed(values: Mapping[str, str], kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the parameters with those of a list or a dict put together. Raises InvalidInput."""
+    """Return the parameters with lists and dicts put together. Raises InvalidInput."""
     composed: dict[str, Any] = {}
     shapes = _shapes(kind)
     for name, value in values.items():

@@ -11,7 +11,7 @@ from edge_api.http.response_models import Gap
 from edge_api.logs.backwards import BackwardReader
 from edge_api.logs.filters import EVERY_EVENT, EventFilter
 from edge_api.logs.frames import frame
-from edge_api.logs.limits import ENOUGH_BYTES, MAX_READS
+from edge_api.logs.limits import ENOUGH_BYTES, MAX_READS, TAIL_PAGES
 from edge_api.logs.position import Position
 from edge_api.logs.stored import StoredLog
 from infra.contract.log import Event, LogArchive, RunLog
@@ -73,3 +73,19 @@ class LogPages:
         reader = BackwardReader(self._store, self._archive, run, wanted, limit)
         end = await reader.read(before)
         return EventPage(list(reader.events), reader.gap, reader.before, end - 1)
+
+    async def before_last(self, run: RunLog, count: int, wanted: EventFilter = EVERY_EVENT) -> int:
+        """Return the seq of the event before the last `count` wanted ones, or before the ones in TAIL_PAGES pages.
+
+        Without any, the search ends with the first page that has no gap either, and the seq is that of the last event.
+        """
+        page = await self.backwards(run, None, count, wanted)
+        after = page.last
+        for _ in range(TAIL_PAGES):
+            if page.events:
+                after = page.events[0].seq - 1
+                count -= len(page.events)
+            if count <= 0 or page.first <= 1 or not (page.events or page.gap):
+                break
+            page = await self.backwards(run, page.first, count, wanted)
+        return after

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from edge_api.http.responses import file_head, ok, redirect
 from edge_api.ports import WorkspaceStore
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS, WRITE_RUNS
+from infra.contract.errors import InvalidInput
 from infra.contract.paths import workspace_path, writable_path
 
 
@@ -45,7 +46,7 @@ class FileRoutes:
             ),
             ApiEndpoint(
                 "GET",
-                "/agent/runs/{run_id}/files/{path:path}",
+                "/agent/runs/{run_id}/files/{path:file}",
                 self.fetch,
                 READ_RUNS,
                 operation_id="getFile",
@@ -56,7 +57,7 @@ class FileRoutes:
             ),
             ApiEndpoint(
                 "PUT",
-                "/agent/runs/{run_id}/files/{path:path}",
+                "/agent/runs/{run_id}/files/{path:file}",
                 self.announce,
                 WRITE_RUNS,
                 operation_id="announceInput",
@@ -86,7 +87,7 @@ class FileRoutes:
     async def fetch(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/runs/{run_id}/files/{path}`: redirect to a presigned URL, or return it. HEAD is answered here."""
         # Checked after the server has undone the percent-encoding, so an encoded `..` is seen as well.
-        path = workspace_path(request.path_params["path"])
+        path = workspace_path(_path(request))
         inline = read_query(request, FileQuery).disposition == "inline"
         run_id = request.path_params["run_id"]
         entry = await self._runs.file(principal.user, run_id, path)
@@ -102,7 +103,7 @@ class FileRoutes:
 
     async def announce(self, request: Request, principal: Principal) -> Response:
         """`PUT /agent/runs/{run_id}/files/{path}`: the body describes the file and does not contain it."""
-        path = writable_path(request.path_params["path"])
+        path = writable_path(_path(request))
         run_id = request.path_params["run_id"]
         wanted = await read_json(request, AnnounceInput, self._max_body_bytes)
         wanted.check()
@@ -119,3 +120,13 @@ class FileRoutes:
         url = await self._workspaces.presign_put(principal.user, run_id, entry.key, self._presign_expiry_s, headers)
         upload = UploadTarget(method="PUT", url=url, headers=headers, expires_ms=expires_ms)
         return ok(InputFile(path=path, size_bytes=size_bytes, sha256=sha256, upload=upload))
+
+
+def _path(request: Request) -> str:
+    """Return the path of the file in the URL. Raises InvalidInput if it is not UTF-8."""
+    try:
+        unquote_to_bytes(request.scope.get("raw_path", b"")).decode()
+    except UnicodeDecodeError:
+        # The server has put U+FFFD in place of such bytes, so different files would have one name.
+        raise InvalidInput("the path is not UTF-8", "path") from None
+    return str(request.path_params["path"])

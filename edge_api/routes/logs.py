@@ -112,8 +112,7 @@ class LogRoutes:
             raise InvalidInput("give only one of 'after' and 'tail'", "tail")
         run = await self._runs.log(principal.user, request.path_params["run_id"])
         if query.tail is not None and given == (None, None):
-            found = await self._pages.backwards(run, None, query.tail, wanted)
-            after = found.events[0].seq - 1 if found.events else found.last
+            after = await self._pages.before_last(run, query.tail, wanted)
         elif run.status in TERMINAL and after >= run.seq:
             return no_content()
         is_poll = self._settings.log_mode == "longpoll"

@@ -41,7 +41,7 @@ class StepRoutes:
             ),
             ApiEndpoint(
                 "GET",
-                "/agent/runs/{run_id}/steps/{index:int}",
+                "/agent/runs/{run_id}/steps/{index:index}",
                 self.fetch,
                 READ_RUNS,
                 operation_id="getStep",

@@ -80,7 +80,11 @@ def s3(config: StackConfig, base: Mapping[str, str], binary: Path) -> ProcessSpe
         name="s3",
         command=tuple(
             s3_server.command(
-                config.data_dir.s3, config.ports.s3, config.data_dir.s3_config.absolute(), binary=str(binary)
+                config.data_dir.s3,
+                config.ports.s3,
+                config.data_dir.s3_config.absolute(),
+                binary=str(binary),
+                cors_origins=_cors_origins(base).replace(" ", ""),
             )
         ),
         environment=s3_server.environment(dict(base)),
@@ -104,16 +108,21 @@ def gateway(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
     )
 
 
+def _cors_origins(base: Mapping[str, str]) -> str:
+    """Return the origins, separated by commas, whose pages may call the API and upload to the S3 server."""
+    # Of any origin by default. Without the token a page gets nothing.
+    return base.get("EDGE_CORS_ORIGINS", "*")
+
+
 def api(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
     """Return the specification of the HTTP API with its single user."""
-    # Pages of any origin may call the API by default. Without the token a page gets nothing.
     digest = hashlib.sha256(config.credentials.api_token.encode()).hexdigest()
     return _python(
         "api",
         config,
         base,
         "edge_api",
-        EDGE_CORS_ORIGINS=base.get("EDGE_CORS_ORIGINS", "*"),
+        EDGE_CORS_ORIGINS=_cors_origins(base),
         EDGE_HOST=HOST,
         EDGE_PORT=str(config.ports.api),
         EDGE_STREAM_TOKEN_KEY=config.credentials.stream_token_key,

@@ -94,8 +94,13 @@ def write_config(path: Path, access_key: str, secret_key: str) -> None:
     path.write_text(json.dumps({"identities": [identity]}))
 
 
-def command(data_dir: Path, ports: S3Ports, config: Path, *, binary: str | None = None) -> list[str]:
-    """Return the command line. `data_dir` must exist; it holds all state of the server."""
+def command(
+    data_dir: Path, ports: S3Ports, config: Path, *, binary: str | None = None, cors_origins: str = "*"
+) -> list[str]:
+    """Return the command line. `data_dir` must exist; it holds all state of the server.
+
+    `cors_origins`: origins, separated by commas, whose pages may use signed URLs.
+    """
     return [
         binary or str(Path(sys.executable).with_name(BINARY)),
         "-logtostderr=true",
@@ -121,6 +126,7 @@ def command(data_dir: Path, ports: S3Ports, config: Path, *, binary: str | None 
         f"-s3.config={config.absolute()}",
         "-s3.iam=false",
         "-s3.autoCreateBucket=false",
+        f"-s3.allowedOrigins={cors_origins}",
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
     ]

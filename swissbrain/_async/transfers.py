@@ -1,6 +1,5 @@
 """Contents of files, which go to and come from the object store. The token is never sent to the object store."""
 
-import hashlib
 import io
 import secrets
 from collections.abc import AsyncGenerator
@@ -16,7 +15,7 @@ from swissbrain import endpoints
 from swissbrain._async.transport import AsyncTransport
 from swissbrain.callbacks import OnBytes, ignore
 from swissbrain.concurrency import async_call, async_sleep
-from swissbrain.contents import CHUNK_BYTES, hash_part, open_content, read_part
+from swissbrain.contents import CHUNK_BYTES, Digests, open_content, read_part
 from swissbrain.environment import open_async_client
 from swissbrain.errors import ClientError, ProtocolError, Unreachable
 from swissbrain.messages import ATTEMPTS, check_stored, decode, pause_s, raise_for_redirect, reason
@@ -29,17 +28,17 @@ async def upload(
 ) -> InputFile:
     """Announce a file and send its content, again if the connection breaks. Raises OSError too."""
     with await async_call(partial(open_content, content)) as source:
-        sha256 = hashlib.sha256()
-        size = tries = 0
-        while count := await async_call(partial(hash_part, source, sha256)):
-            size += count
+        tries = 0
+        digests = Digests()
+        while await async_call(partial(digests.add_part, source)):
+            pass
         while True:
             # The same content gets the same place in the store, so that sending it twice has the effect of once.
-            file = await api.ask(endpoints.announce_upload(run_id, path, size, sha256.hexdigest()))
+            file = await api.ask(endpoints.announce_upload(run_id, path, digests.size_bytes, digests.hex))
             if file.upload is None:
                 raise ProtocolError(f"{api.base_url} does not say where to send '{path}'")
             try:
-                await _send(api, path, file.upload, source, size, on_bytes)
+                await _send(api, path, file.upload, source, digests.size_bytes, on_bytes)
             except Unreachable:
                 tries += 1
                 if tries == ATTEMPTS:

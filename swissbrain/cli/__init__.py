@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -77,8 +78,7 @@ def main_options(
 
 def main() -> None:
     """Run the command and exit. An error is one line on stderr."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+    _prepare_streams()
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -99,6 +99,18 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):  # Abort: Ctrl-C or Ctrl-D instead of an answer
         code = INTERRUPTED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _prepare_streams() -> None:
+    """Replace standard streams that are closed, and accept text of any encoding."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # As long as the command runs. The lowest free descriptor is that of the stream, so no connection gets it.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _discard_output() -> None:

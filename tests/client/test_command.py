@@ -205,6 +205,19 @@ def test_output_for_people_names_states_errors_and_sizes(api: ScriptedServer, sw
     assert "Usage" in swissbrain("-h").out
 
 
+@pytest.mark.parametrize("output", [None, "got.txt"])
+def test_a_file_whose_name_is_a_pattern_is_fetched(
+    api: ScriptedServer, swissbrain: Command, tmp_path: Path, output: str | None
+) -> None:
+    name = "a[1]*.txt"
+    api.then(ok({"files": [{"path": name, "size_bytes": 2, "modified_ms": 1, "href": "h"}]}))
+    api.then(reply(307, location=f"{api.url}/store"), reply(200, "hi"))
+    saves = [] if output is None else ["-o", str(tmp_path / output)]
+    result = swissbrain("files", "run_1", name, *saves)
+    assert result.code == 0
+    assert (result.out if output is None else (tmp_path / output).read_text()) == "hi"
+
+
 def test_files_are_printed_and_saved(api: ScriptedServer, swissbrain: Command, tmp_path: Path) -> None:
     with scripted_server() as store:
         api.always, store.always = reply(307, location=store.url), reply(200, "é\n")

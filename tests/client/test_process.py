@@ -18,6 +18,7 @@ from tests.client.scripted_server import (
     ScriptedServer,
     event,
     ok,
+    problem,
     reply,
     run,
     scripted_server,
@@ -137,3 +138,48 @@ def test_terminal_output_is_coloured_and_free_of_foreign_escapes(api: ScriptedSe
     assert b"\x1b]" not in result.stdout
     assert b"\x1b[5m" not in result.stdout
     assert b"blink" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("cancel", "-"), "no run to cancel"),
+        (("resume", "run_1", "-"), "a reason of the API"),
+        (("run", "--plan", "-"), "standard input holds no list of steps"),
+    ],
+)
+def test_a_closed_standard_input_is_empty(api: ScriptedServer, words: tuple[str, ...], message: str) -> None:
+    api.always = problem(422, "a reason of the API")
+    result = into(api, "<&-", *words)
+    assert result.stderr.decode().splitlines() == [f"swissbrain: {message}"]
+
+
+@pytest.mark.parametrize(("closed", "output"), [(">&-", b""), ("2>&-", b"run  "), ("<&- >&- 2>&-", b"")])
+def test_the_command_works_with_closed_streams(api: ScriptedServer, closed: str, output: bytes) -> None:
+    api.always = ok({"runs": [summary("run_1")], "next_cursor": None})
+    result = into(api, closed, "runs")
+    assert (result.returncode, result.stdout[:5], result.stderr) == (0, output, b"")
+
+
+def test_input_that_is_not_utf_8_is_one_line(api: ScriptedServer) -> None:
+    api.always = problem(404, "there is no such run")
+    line = ["bash", "-c", r"""printf '\xff\n' | "$@" """, "bash", *COMMAND, "cancel", "-"]
+    env = environment(api, PYTHONIOENCODING="utf-8:strict")
+    result = subprocess.run(line, env=env, capture_output=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr.count(b"\n"), b"Traceback" in result.stderr) == (2, 1, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_exec_that_is_stopped_while_it_sends_files_deletes_its_run(
+    api: ScriptedServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    api.then(ok(run(status="created"), 201), silent)
+    api.always = reply(204)
+    words = [*COMMAND, "exec", "--file", str(tmp_path / "a"), "--", "true"]
+    with subprocess.Popen(words, env=environment(api), stderr=subprocess.PIPE) as process:
+        wait_until(lambda: len(api.requests) == 2, "the file is announced")
+        process.send_signal(number)
+        assert process.stderr is not None
+        assert (process.wait(20), process.stderr.read()) == (128 + number, b"")
+    assert api.requests[-1].method == "DELETE"

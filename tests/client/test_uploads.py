@@ -51,7 +51,8 @@ def test_a_file_is_announced_and_sent(
     assert client.upload("run_1", "data/ä.csv", source, on_bytes=counts.append).path == "a.csv"
     (asked,), (sent,) = api.requests, store.requests
     assert (asked.method, asked.target) == ("PUT", "/agent/runs/run_1/files/data/%C3%A4.csv")
-    assert asked.json == {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    digests = {name: hashlib.new(name, content, usedforsecurity=False).hexdigest() for name in ("sha256", "md5")}
+    assert asked.json == {"size_bytes": len(content), **digests}
     assert (sent.method, sent.target, sent.body) == ("PUT", "/key?sig=1", content)
     assert sent.headers["content-length"] == size
     assert "transfer-encoding" not in sent.headers

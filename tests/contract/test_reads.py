@@ -1,14 +1,17 @@
 """Reads: the log, the pages of a user's runs, files, and the live feed that carries the stored bytes."""
 
+from collections.abc import Sequence
+
 import pytest
 
-from infra.contract.errors import FileMissing
+from infra.contract.errors import FileMissing, RecordUnreadable
 from infra.contract.files import FileEntry
 from infra.contract.log import NewEvent
 from infra.contract.queue import Writes
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec
-from infra.contract.runs import Brief, PlanStep, RunFilter, RunSpec
+from infra.contract.redis_store.commands import RunCommands
+from infra.contract.runs import Brief, PlanStep, RunFilter, RunHead, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.contract.driver import END, USER, Driver, delete, event, strings
 from tests.support.logs import events_in_redis
@@ -116,6 +119,23 @@ async def test_listing_runs_removes_expired_runs_from_the_index(driver: Driver, 
     page = await driver.store.page(USER, limit=10)
     assert [record.id for record in page.runs] == [live]
     assert strings(await redis.command("ZRANGE", f"user:{USER}:runs", 0, -1)) == [live]
+
+
+async def test_a_run_that_is_created_again_while_its_expired_record_is_listed_stays_in_the_index(
+    driver: Driver, redis: Redis
+) -> None:
+    again, expired = await driver.create(), await driver.create()
+    await redis.command("DEL", f"run:{again}", f"run:{expired}")
+
+    class CreatesAgain(RunCommands):
+        async def _heads(self, run_ids: Sequence[str]) -> dict[str, RunHead | RecordUnreadable | None]:
+            heads = await super()._heads(run_ids)
+            await driver.store.create(again, USER, RunSpec(prompt="x"), start=True, digest="d")
+            return heads
+
+    await CreatesAgain(redis, driver.store.keys).page(USER, limit=10)
+
+    assert [record.id for record in (await driver.store.page(USER, limit=10)).runs] == [again]
 
 
 async def test_a_deleted_run_leaves_no_key(driver: Driver, store: RunStore) -> None:

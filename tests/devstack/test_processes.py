@@ -96,10 +96,12 @@ def test_the_specification_of_the_api() -> None:
     ]
 
 
-def test_the_cors_origins_of_the_api_can_be_set() -> None:
+def test_the_cors_origins_of_the_api_and_of_the_s3_server_can_be_set() -> None:
     for origins in ("http://localhost:5173", ""):
         spec = processes.api(CONFIG, {**BASE, "EDGE_CORS_ORIGINS": origins})
         assert spec.environment["EDGE_CORS_ORIGINS"] == origins
+        s3 = processes.s3(CONFIG, {**BASE, "EDGE_CORS_ORIGINS": origins}, Path("/bin/weed"))
+        assert f"-s3.allowedOrigins={origins}" in s3.command
 
 
 def test_the_specification_of_a_worker() -> None:

@@ -1,5 +1,6 @@
 """The whole stack: errors at the start, restarts after crashes, and data that survives a kill."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -74,6 +75,22 @@ def test_a_page_of_another_origin_can_follow_a_run(up: DevStack) -> None:
     answer = httpx.get(up.env["SWISSBRAIN_API_URL"] + href, headers=page, timeout=20, trust_env=False)
     assert answer.headers["access-control-allow-origin"] == "*"
     assert "event: end" in answer.text
+
+
+def test_a_page_of_another_origin_can_upload_a_file(up: DevStack) -> None:
+    announced = {"size_bytes": 0, "sha256": hashlib.sha256(b"").hexdigest()}
+    with client(dict(up.env)) as http:
+        run = http.post("/agent/runs", json={"plan": PLAN, "start": False}).json()["run_id"]
+        upload = http.put(f"/agent/runs/{run}/files/a.csv", json=announced).json()["upload"]
+    asked = {
+        "Origin": "http://localhost:5173",
+        "Access-Control-Request-Method": "PUT",
+        "Access-Control-Request-Headers": "x-amz-checksum-sha256",
+    }
+    answer = httpx.options(upload["url"], headers=asked, trust_env=False)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] in {"*", "http://localhost:5173"}
+    assert answer.headers["access-control-allow-headers"] == "x-amz-checksum-sha256"
 
 
 def test_a_second_stack_on_the_same_folder_is_refused_and_the_first_goes_on(up: DevStack) -> None:

@@ -30,7 +30,6 @@ class RunCommands(RunIndex):
     def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
         super().__init__(redis, keys or Keys())
         self._retention_s = retention_s
-        self._scripts = scripts.ScriptCaller(redis, self.keys)
 
     async def create(
         self,

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
-from infra.contract.redis import Argument
-from infra.contract.redis_store import codec
+from infra.contract.keys import Keys
+from infra.contract.redis import Argument, Redis
+from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
 from infra.contract.runs import Page, RunFilter, RunHead
 
@@ -14,10 +15,15 @@ _CHUNK = 100
 """Runs fetched at a time while a filter is applied to their records: few round trips for a small page."""
 
 _EVERY_RUN = RunFilter()
+_FORGET = scripts.load("forget")
 
 
 class RunIndex(RunReader):
     """Lists of a user's runs, and all reads of single runs; errors as there."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        super().__init__(redis, keys)
+        self._scripts = scripts.ScriptCaller(redis, keys)
 
     async def is_listed(self, user: str, run_id: str) -> bool:
         """Return whether the user's index of runs has the run."""
@@ -41,7 +47,7 @@ class RunIndex(RunReader):
             found = await self._positions(user, cursor, wanted, asked_for)
             heads = await self._heads([run_id for _, run_id in found])
             if expired := [run_id for run_id, head in heads.items() if head is None]:
-                await self._redis.command("ZREM", self.keys.user_runs(user), *expired)
+                await self._scripts.call(_FORGET, user=user, more_args=expired)
             for position in found:
                 head = heads[position[1]]
                 cursor, scanned = position, scanned + 1

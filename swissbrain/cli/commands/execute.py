@@ -64,24 +64,29 @@ def execute(
     files = input_files(file or [])
     if python or node:
         words = _with_interpreter("python3" if python else "node", words, files)
-    step = shell(shlex.join(words), timeout_s=limit_s, name=words[0][:200])
-    with connect(note) as client:
-        # Started only when its id is known, so that it can be cancelled whenever this command is stopped.
-        run = client.create_run(step, start=False, timeout_s=limit_s + SPARE_S)
-        send_files(client, run, files)
-        try:
-            with _signals():
-                client.start(run.run_id)
-                code = _follow(client, run.run_id)
-        except (KeyboardInterrupt, Stopped, OSError) as exc:
-            _cancel(client, run.run_id)
-            if isinstance(exc, OSError):  # the receiver of the output has gone
-                raise
-            raise typer.Exit(128 + (exc.number if isinstance(exc, Stopped) else signal.SIGINT)) from None
-        except ClientError as exc:
-            note(f"run {run.run_id} may go on: {explain(exc)}")
-            raise typer.Exit(NO_EXIT_CODE) from None
+    step = shell(shlex.join(words), timeout_s=limit_s, name=words[0][:200] or None)
+    try:
+        with connect(note) as client, _signals():
+            # Started only when its id is known, so that it can be cancelled whenever this command is stopped.
+            run = client.create_run(step, start=False, timeout_s=limit_s + SPARE_S)
+            send_files(client, run, files)
+            code = _execute(client, run.run_id)
+    except (KeyboardInterrupt, Stopped) as exc:
+        code = 128 + (exc.number if isinstance(exc, Stopped) else signal.SIGINT)
     raise typer.Exit(code)
+
+
+def _execute(client: Client, run_id: str) -> int:
+    """Start the run and copy its output; return the exit code. If this command is stopped, the run is cancelled."""
+    try:
+        client.start(run_id)
+        return _follow(client, run_id)
+    except (KeyboardInterrupt, Stopped, OSError):  # OSError: the receiver of the output has gone
+        _cancel(client, run_id)
+        raise
+    except ClientError as exc:
+        note(f"run {run_id} may go on: {explain(exc)}")
+        return NO_EXIT_CODE
 
 
 def _with_interpreter(interpreter: str, words: list[str], files: dict[str, Path]) -> list[str]:

@@ -33,13 +33,17 @@ def files(
     """List a run's files, print one of them, or save some or all."""
     with connect(note) as client:
         several = path is None or path.endswith("/") or is_pattern(path)
-        into_folder = output is not None and (several or output.endswith("/") or Path(output).is_dir())
-        if path is not None and not several and not into_folder:
+        names_folder = output is not None and (output.endswith("/") or Path(output).is_dir())
+        if path is not None and not several and not names_folder:
             _fetch_one(client, run_id, path, output)
             return
         found = select_files(client.files(run_id), path)
         if path is not None and not found:
             raise CommandError(f"no file of the run matches '{path}'")
+        if path is not None and not names_folder and [file.path for file in found] == [path]:
+            # A file whose name has the characters of a pattern.
+            _fetch_one(client, run_id, path, output)
+            return
         if output is None:
             print_json(*found) if as_json else show_table(tables.files_table(found))
             return

@@ -14,7 +14,7 @@ from swissbrain.cli.access import connect
 from swissbrain.cli.completion import run_ids as complete_run_ids
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json
-from swissbrain.cli.output import CANCELLED, FAILED, NOT_ENDED, USAGE, note, print_json
+from swissbrain.cli.output import CANCELLED, EXIT_CODES, FAILED, NOT_ENDED, USAGE, note, print_json
 from swissbrain.cli.selection import given_ids
 from swissbrain.cli.terminal import plain
 from swissbrain.cli.times import seconds
@@ -42,7 +42,7 @@ def wait(
     with connect(note) as client:
         for run_id, outcome in _outcomes(client, given_ids(run_ids), timeout_s):
             if isinstance(outcome, Run):
-                codes.add({"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}.get(outcome.status, NOT_ENDED))
+                codes.add(EXIT_CODES.get(outcome.status, NOT_ENDED))
                 print_json(outcome) if as_json else typer.echo(plain(f"{run_id} {outcome.status}"))
             elif isinstance(outcome, WaitTimeout):
                 codes.add(NOT_ENDED)

@@ -188,7 +188,8 @@ async def test_a_token_opens_no_other_endpoint(ada: httpx.AsyncClient, edge: Edg
         endpoints: Sequence[ApiEndpoint] = edge.app.state.endpoints
         for endpoint in endpoints:
             method = endpoint.method
-            url = endpoint.path.replace("{run_id}", run_id).replace("{path:path}", "a.txt")
+            url = endpoint.path.replace("{run_id}", run_id).replace("{path:file}", "a.txt")
+            url = url.replace("{index:index}", "0")
             answer = await page.request(method, url, params={"token": made})
             if endpoint.stream_token or endpoint.public:
                 assert answer.status_code == 200

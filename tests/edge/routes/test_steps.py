@@ -259,6 +259,11 @@ async def test_a_damaged_step_is_a_problem_that_names_it(ada: httpx.AsyncClient,
     assert "step 0" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("index", ["9" * 100, "9" * 10_000, "-1", "x", ""])
+async def test_an_index_that_no_step_has_is_not_found(ada: httpx.AsyncClient, index: str) -> None:
+    assert (await ada.get(f"/agent/runs/{await create(ada)}/steps/{index}")).status_code == 404
+
+
 async def test_steps_of_other_users_and_without_the_scope_are_refused(
     ada: httpx.AsyncClient, bob: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
