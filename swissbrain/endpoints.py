@@ -152,9 +152,8 @@ def retry_run(run_id: str) -> Request[RunState]:
     return Request(RunState, "POST", f"{_run_path(run_id)}/retry", key=_key(None))
 
 
-def resume_run(run_id: str, user_input: str) -> Request[RunState]:
-    """Return the request that gives a waiting run its input."""
-    body = {"user_input": user_input}
+def resume_run(run_id: str, body: Mapping[str, Any]) -> Request[RunState]:
+    """Return the request that answers open requests of a waiting run."""
     return Request(RunState, "POST", f"{_run_path(run_id)}/resume", json=body, key=_key(None))
 
 

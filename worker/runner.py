@@ -1,14 +1,14 @@
-"""Takes one claimed run to an outcome: finished, released to the queue, or abandoned because the lease is lost."""
+"""Takes one claimed run to an outcome: finished, released, waiting, or abandoned because the lease is lost."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, cast
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from infra.contract.errors import (
     ContractError,
@@ -23,6 +23,7 @@ from infra.contract.execution import Executor
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Lease, Writes
 from infra.contract.redis_store.work_queue import WorkQueue
+from infra.contract.requests import OpenRequest
 from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.logging import log
@@ -32,6 +33,7 @@ from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
+from worker.run.people import Waits
 from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.strategy import Drained, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
@@ -71,7 +73,14 @@ class Lack(StrEnum):
     PROGRAM = "program"
 
 
-Verdict: TypeAlias = Finish | Release
+@dataclass(frozen=True)
+class Wait:
+    """Outcome: the run waits for people to answer these requests."""
+
+    requests: Sequence[OpenRequest]
+
+
+Verdict: TypeAlias = Finish | Release | Wait
 UNABLE_DELAY_MS = 500
 """Delay before a run that a worker was unable to execute is tried again; doubled for each further one in a row."""
 _TRANSIENT: dict[type[ContractError], str] = {
@@ -130,7 +139,7 @@ class Runner:
                 await emitter.abandon()
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
-                events = await self._write(active, emitter, run, verdict)
+                verdict, events = await self._write(active, emitter, run, verdict)
                 if isinstance(verdict, Finish):
                     await archiver.finish(events)
         finally:
@@ -165,11 +174,24 @@ class Runner:
             message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s (`timeout_s` of the run)"
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
-    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict) -> int:
-        """Write the outcome together with the buffered events; return the number of these events."""
+    async def _write(
+        self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict
+    ) -> tuple[Verdict, int]:
+        """Write the outcome together with the buffered events; return it and the number of these events."""
         writes = await emitter.close()
-        lease = active.lease
-        writes.events.append(_last_event(verdict))
+        outcome = await self._store_outcome(active.lease, writes, verdict)
+        if outcome is Outcome.REFUSED and isinstance(verdict, Wait):
+            # A cancel was requested that has not reached this worker; nobody would end the waiting run.
+            verdict = Finish(Status.CANCELLED)
+            outcome = await self._store_outcome(active.lease, writes, verdict)
+        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
+        return verdict, len(writes.events) + 1
+
+    async def _store_outcome(self, lease: Lease, buffered: Writes, verdict: Verdict) -> Outcome:
+        if isinstance(verdict, Wait):
+            requests = verdict.requests
+            return await until_answered(lambda: self._store.wait(lease, buffered, requests))
+        writes = structs.replace(buffered, events=[*buffered.events, _last_event(verdict)])
 
         async def write() -> Outcome:
             if isinstance(verdict, Unable):
@@ -179,13 +201,16 @@ class Runner:
                 return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)
             return await self._store.finish(lease, verdict.status, writes, result=verdict.result, error=verdict.error)
 
-        outcome = await until_answered(write)
-        name = verdict.reason if isinstance(verdict, Release) else verdict.status.value
-        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=name, outcome=outcome.value)
-        return len(writes.events)
+        return await until_answered(write)
 
 
-def _last_event(verdict: Verdict) -> NewEvent:
+def _name(verdict: Verdict) -> str:
+    if isinstance(verdict, Wait):
+        return "waiting"
+    return verdict.reason if isinstance(verdict, Release) else verdict.status.value
+
+
+def _last_event(verdict: Finish | Release) -> NewEvent:
     if isinstance(verdict, Release):
         message = verdict.message if isinstance(verdict, Unable) else UNSET
         return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms, message=message))
@@ -199,9 +224,9 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
 
     `unable`: number of workers before this one, in a row, that were unable to execute the step.
     """
-    if active.stop_reason is StopReason.LOST:
-        return None
     failure = None if work.cancelled() else work.exception()
+    if active.stop_reason is StopReason.LOST or isinstance(failure, LeaseLost):
+        return None
     # Work that succeeded before the cancel reached it stays succeeded.
     if active.stop_reason is StopReason.CANCEL and (work.cancelled() or failure):
         return Finish(Status.CANCELLED)
@@ -210,10 +235,10 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
     match failure:
         case None:
             return Finish(Status.SUCCEEDED, result=work.result())
-        case LeaseLost():
-            return None
         case Drained():
             return Release("drained", 0, burn=False)
+        case Waits():
+            return Wait(failure.requests)
         case StepFailed():
             return Finish(Status.FAILED, error=failure.error)
         case FilesUnavailable() | HostExhausted():

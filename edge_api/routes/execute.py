@@ -11,6 +11,7 @@ from edge_api.http.principal import Principal
 from edge_api.http.request_models import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
 from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
+from edge_api.people_service import PeopleService
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS, WRITE_RUNS
 
@@ -18,8 +19,9 @@ from edge_api.settings import READ_RUNS, WRITE_RUNS
 class ExecuteRoutes:
     """One endpoint for all actions."""
 
-    def __init__(self, runs: RunService, *, max_body_bytes: int) -> None:
+    def __init__(self, runs: RunService, people: PeopleService, *, max_body_bytes: int) -> None:
         self._runs = runs
+        self._people = people
         self._max_body_bytes = max_body_bytes
 
     def endpoints(self) -> Sequence[ApiEndpoint]:
@@ -55,4 +57,4 @@ class ExecuteRoutes:
             return ok(await self._runs.cancel(user, wanted.run_id))
         if isinstance(wanted, ExecuteRetry):
             return ok(await self._runs.retry(user, wanted.run_id, key=key))
-        return ok(await self._runs.resume(user, wanted.run_id, wanted.user_input, key=key))
+        return ok(await self._people.resume(principal, wanted.run_id, wanted, key=key))

@@ -136,3 +136,4 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     dead: int
     unreadable: int = 0
+    waiting: int = 0

@@ -154,7 +154,9 @@ def _run_waiting(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _run_input(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text.assemble(("input  ", "magenta"), plain(data["input"]))
+    by = f" by {data['by']}" if "by" in data else ""
+    said = data.get("input") or data.get("comment") or ""
+    return Text.assemble((plain(f"{data['decision']}{by}"), "magenta"), plain(f"  {said}" if said else ""))
 
 
 def _run_finished(_: Event, data: Mapping[str, Any]) -> Text:

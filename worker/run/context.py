@@ -11,7 +11,8 @@ How does `once` execute a call only once?
    the run makes.
 5. The call is executed. Events that it logs are stored meanwhile; its changes of the workspace are not yet committed.
 6. Result, changes and final events are buffered as one item, which one fenced script call stores, all or nothing. That
-   happens at the latest before the next call begins, or together with the run's outcome.
+   happens before `once` returns if the caller asks for it (`flush`), else at the latest before the next call begins, or
+   together with the run's outcome.
 
 If the worker is lost before the write of 6, the next owner repeats the call, if it is repeatable, on the workspace as
 it was before the call.
@@ -78,14 +79,16 @@ class RunContext:
         *,
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
         repeatable: bool = True,
+        flush: bool = False,
     ) -> T:
         """Return the journaled result of `key`; if there is none, await `call` and journal its result.
 
         The result, the changes that `call` made in the workspace, and the events that `done` returns are stored
         together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
         executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
-        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. Raises LeaseLost,
-        FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
+        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. `flush`: return only
+        once the result is stored, for a call that is too expensive to be repeated after it has returned. Raises
+        LeaseLost, FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
         """
         if key in self._journal:
             return await self._recall(self._journal[key], kind)
@@ -103,6 +106,8 @@ class RunContext:
             journal[folders_key(key)] = await self._inline(changed.folders)
         self._commit(done(value), journal, changed)
         self.unable = 0
+        if flush:
+            await self.emitter.flush()
         return value
 
     def knows(self, key: str) -> bool:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from infra.contract.events.base import Splittable, Truncated
 from infra.contract.events.message import Log, Message, ModelDelta, ModelMessage
 from infra.contract.events.run import (
+    Decision,
     Failure,
     RunEnd,
     RunFinished,
@@ -63,6 +64,7 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
 __all__ = [
     "EVENTS",
     "Artifact",
+    "Decision",
     "Failure",
     "Log",
     "Message",

@@ -10,6 +10,7 @@ from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Input, Inp
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply
+from infra.contract.requests import OpenRequest, StoredAnswer, Waiting
 from infra.contract.runs import Attempt, Brief, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
@@ -27,9 +28,11 @@ HEAD_FIELDS = (
     "finished_ms",
     "error",
     "condemned",
+    "requests",
+    "waiting_ms",
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
-RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input", "unable")
+RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "answers", "unable")
 INPUT_FIELDS = ("id", "inputs", "inputs_version")
 FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
@@ -38,6 +41,9 @@ _END = ":end"
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
 _brief = msgspec.json.Decoder(Brief)
+_answers = msgspec.json.Decoder(dict[str, StoredAnswer])
+_request = msgspec.json.Decoder(OpenRequest)
+_texts = msgspec.json.Decoder(list[str])
 _file = msgspec.json.Decoder(FileEntry)
 _input = msgspec.json.Decoder(Input)
 _inputs = msgspec.json.Decoder(dict[str, str])
@@ -146,6 +152,11 @@ def encode_inputs(inputs: Mapping[str, Input]) -> str:
     return encode({path: encode(file) for path, file in inputs.items()}) if inputs else ""
 
 
+def encode_requests(requests: Sequence[Mapping[str, Any]]) -> str:
+    """Return requests as the field of a run's hash: a list of JSON texts, which a script can remove unchanged."""
+    return encode([encode(request) for request in requests])
+
+
 def encode_fields(writes: Writes) -> list[str]:
     """Return hash fields and their values in turn; the scripts remove a field whose value is empty.
 
@@ -184,7 +195,7 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         fence=_number(fields, "fence") or 0,
         worker=fields.get("worker") or None,
         result=msgspec.json.decode(result) if result else None,
-        user_input=fields.get("input") or None,
+        answers=_answers.decode(fields.get("answers") or "{}"),
         unable=_number(fields, "unable") or 0,
     )
 
@@ -234,7 +245,13 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "finished_ms": _number(fields, "finished_ms"),
         "error": _error.decode(error) if error else None,
         "deleting": fields.get("condemned") is not None,
+        "waiting": _waiting(fields) if fields["status"] == Status.WAITING else None,
     }
+
+
+def _waiting(fields: Mapping[str, str | None]) -> Waiting:
+    texts = _texts.decode(fields.get("requests") or "[]")
+    return Waiting(requests=[_request.decode(text) for text in texts], since_ms=_number(fields, "waiting_ms") or 0)
 
 
 def _number(fields: Mapping[str, str | None], name: str) -> int | None:

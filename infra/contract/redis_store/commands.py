@@ -3,15 +3,19 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+from msgspec import UNSET
+
 from infra.contract.errors import InvalidInput, LimitExceeded
 from infra.contract.event_sizing import truncate
-from infra.contract.events import RunInput
+from infra.contract.events import Decision, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.queue import MAX_AHEAD, QueuePlace
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.run_index import RunIndex
+from infra.contract.requests import GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
@@ -151,22 +155,24 @@ class RunCommands(RunIndex):
             )
         )
 
-    async def resume(self, run_id: str, user_input: str, *, token: str) -> tuple[Outcome, Status | None]:
-        """Give a waiting run its input and queue it. SAME as in `retry`. REFUSED: the run does not wait.
+    async def resume(
+        self, run_id: str, answers: Mapping[str, GivenAnswer], *, by: str, token: str
+    ) -> tuple[Outcome, Status | None, list[str]]:
+        """Answer open requests of a waiting run, by their ids; queue the run once no request is open.
 
-        The record keeps the whole input, the log as much of it as fits into an event.
+        SAME as in `retry`. REFUSED: the run does not wait, or one of these requests is not open, so no answer is taken;
+        the ids of those that are open are returned. The record keeps whole answers, the log what fits into an event.
         """
-        data = codec.encode(truncate(RunInput(input=user_input)))
-        reply = await self._scripts.call(
-            _RESUME,
-            {
-                "input": user_input,
-                "data": data,
-                "token": token,
-            },
-            run_id=run_id,
-        )
-        return codec.outcome_and_status(reply)
+        more: list[Argument] = []
+        for request, answer in answers.items():
+            more += [
+                request,
+                codec.encode({"by": by, **msgspec.to_builtins(answer)}),
+                _input_event(request, answer, by),
+            ]
+        reply = await self._scripts.call(_RESUME, {"token": token}, run_id=run_id, more_args=more)
+        outcome, status = codec.outcome_and_status(reply)
+        return outcome, status, [str(each) for each in codec.items(reply)[2:]]
 
     async def place(self, run_id: str) -> QueuePlace | None:
         """Return the place of a run in the queue; None if it is not in the queue, or no longer."""
@@ -190,6 +196,19 @@ class RunCommands(RunIndex):
     async def delete(self, run_id: str, user: str) -> tuple[Outcome, Status | None]:
         """Delete the record and the log of a run that is marked as being deleted. REFUSED: it is not marked."""
         return codec.outcome_and_status(await self._scripts.call(_DELETE, run_id=run_id, user=user))
+
+
+def _input_event(request: str, answer: GivenAnswer, by: str) -> str:
+    """Return the data of the event that reports an answer, as JSON."""
+    decision: Decision = "answered" if answer.approve is None else "approved" if answer.approve else "denied"
+    data = RunInput(
+        request=request,
+        decision=decision,
+        by=by,
+        input=UNSET if answer.input is None else answer.input,
+        comment=UNSET if answer.comment is None else answer.comment,
+    )
+    return codec.encode(truncate(data))
 
 
 def _or_empty(value: float | None) -> Argument:

@@ -8,7 +8,7 @@ import msgspec
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
 from infra.contract.files import FILE_PREFIX, FileEntry, Inputs
-from infra.contract.keys import Keys
+from infra.contract.keys import EXPIRIES, Keys
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
 from infra.contract.redis import Redis
@@ -121,10 +121,19 @@ class RunReader:
         commands = [
             ["LLEN", keys.pending],
             *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable)),
+            ["ZCARD", keys.waiting],
+            ["ZSCORE", keys.delayed, EXPIRIES],
         ]
-        pending, ready, delayed, running, dead, unreadable = (int(str(n)) for n in await self._redis.pipeline(commands))
+        *counts, expiries = await self._redis.pipeline(commands)
+        pending, ready, delayed, running, dead, unreadable, waiting = (int(str(count)) for count in counts)
         return QueueDepths(
-            pending=pending, ready=ready, delayed=delayed, running=running, dead=dead, unreadable=unreadable
+            pending=pending,
+            ready=ready,
+            delayed=delayed - (expiries is not None),
+            running=running,
+            dead=dead,
+            unreadable=unreadable,
+            waiting=waiting,
         )
 
     async def ping(self) -> None:

@@ -167,7 +167,7 @@ async def test_the_limit_of_a_plan_is_stated(ada: httpx.AsyncClient, worker: Sim
         ({"action": "start", "run_id": 5}, "$.run_id"),
         ({"action": "start", "run_id": "run_1", "prompt": "x"}, "$.prompt"),
         ({"action": "stop", "run_id": "run_1", "user_input": "x"}, "$.user_input"),
-        ({"action": "resume", "run_id": "run_1"}, "$.user_input"),
+        ({"action": "resume", "run_id": "run_1"}, "$"),
         ({"action": "retry", "run_id": ""}, "$.run_id"),
     ],
 )

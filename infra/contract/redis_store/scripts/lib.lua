@@ -1,4 +1,4 @@
--- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED and FILE before them, and the local variables
+-- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, FILE and EXPIRIES before them, and the local variables
 -- of a script's header after them.
 -- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
 -- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
@@ -140,6 +140,35 @@ local function with_uploads(fields, inputs)
     end
   end
   return fields
+end
+
+-- The open requests in the field `requests`, a JSON list of JSON texts: decoded, each with its `text`, which is stored as it
+-- came, because encoding it again could change it.
+local function open_requests(list)
+  local requests = {}
+  for index, text in ipairs(list and list ~= '' and cjson.decode(list) or {}) do
+    requests[index] = cjson.decode(text)
+    requests[index].text = text
+  end
+  return requests
+end
+
+-- The field `requests` without those whose id is in `given`, and the first expiry of the rest (nil if there is none).
+local function without(requests, given)
+  local texts, soonest = {}, nil
+  for _, each in ipairs(requests) do
+    if not given[each.id] then
+      texts[#texts + 1] = each.text
+      soonest = math.min(soonest or each.expires_ms, each.expires_ms)
+    end
+  end
+  return #texts > 0 and cjson.encode(texts) or '', soonest
+end
+
+-- The field `answers`, a JSON object id -> answer, with one more. `text` is the JSON of the answer without its time.
+local function with_answer(answers, id, ms, text)
+  local entry = '"' .. id .. '":{"at_ms":' .. int(ms) .. ',' .. text:sub(2) .. '}'
+  return (answers and answers ~= '' and answers:sub(1, -2) .. ',' or '{') .. entry
 end
 
 local function expire(run, log, retention_s)
