@@ -54,7 +54,7 @@ class GivenAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class StoredAnswer(GivenAnswer, frozen=True, kw_only=True, omit_defaults=True):
-    """Answer as it is stored: `by` the user who gave it at `at_ms` (ms since the epoch). `expired`: nobody did in time."""
+    """Answer as it is stored: `by` a user at `at_ms` (ms since the epoch). `expired`: nobody answered in time."""
 
     at_ms: int
     by: str | None = None
