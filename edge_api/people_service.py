@@ -1,4 +1,4 @@
-"""Answers of people to the requests of waiting runs."""
+"""Answers of people to the requests of waiting runs, messages to runs, and interrupts."""
 
 from edge_api.http.errors import RequestNotOpen
 from edge_api.http.principal import Principal
@@ -7,11 +7,13 @@ from edge_api.http.response_models import RunState
 from edge_api.run_states import request_token, run_state
 from edge_api.runs_service import RunService
 from edge_api.settings import APPROVE_RUNS, WRITE_RUNS
-from infra.contract.errors import InvalidInput
+from infra.contract.errors import InvalidInput, TransitionRefused
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.requests import GivenAnswer, OpenRequest
 from infra.contract.runs import RunHead
 from infra.contract.states import Outcome, Status
+
+_ACTIVE = "a run that is queued, running or waiting"
 
 
 class PeopleService:
@@ -39,6 +41,26 @@ class PeopleService:
         if outcome is Outcome.REFUSED and status is Status.WAITING:
             raise RequestNotOpen(open_ids, named=wanted.answers is not None)
         return run_state("resume", run_id, (outcome, status), allowed="a run that waits for people")
+
+    async def message(self, user: str, run_id: str, text: str, *, key: str | None) -> RunState:
+        """Send a message to a run without an explicit plan. Raises TransitionRefused for others, and if it has ended.
+
+        Raises LimitExceeded.
+        """
+        _check_listens("send a message to", await self._runs.head(user, run_id))
+        reply = await self._store.message(run_id, text, by=user, token=request_token(user, key))
+        return run_state("message", run_id, reply, allowed=_ACTIVE)
+
+    async def interrupt(self, user: str, run_id: str) -> RunState:
+        """Stop the work on a run without an explicit plan, and let it wait. Raises TransitionRefused as `message`."""
+        _check_listens("interrupt", await self._runs.head(user, run_id))
+        return run_state("interrupt", run_id, await self._store.interrupt(run_id), allowed=_ACTIVE)
+
+
+def _check_listens(action: str, run: RunHead) -> None:
+    """Raise TransitionRefused for a run with an explicit plan: nobody would read the message or continue the run."""
+    if run.brief.steps is not None:
+        raise TransitionRefused(f"cannot {action} a run with an explicit plan; it does what its plan says", run.status)
 
 
 def _scopes(wanted: AnswerFields) -> list[str]:

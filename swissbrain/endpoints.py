@@ -157,6 +157,16 @@ def resume_run(run_id: str, body: Mapping[str, Any]) -> Request[RunState]:
     return Request(RunState, "POST", f"{_run_path(run_id)}/resume", json=body, key=_key(None))
 
 
+def send_message(run_id: str, text: str) -> Request[RunState]:
+    """Return the request that sends a message to a run."""
+    return Request(RunState, "POST", f"{_run_path(run_id)}/messages", json={"text": text}, key=_key(None))
+
+
+def interrupt_run(run_id: str) -> Request[RunState]:
+    """Return the request that lets a run wait for people."""
+    return Request(RunState, "POST", f"{_run_path(run_id)}/interrupt")
+
+
 def delete_run(run_id: str) -> Request[None]:
     """Return the request that deletes a run."""
     return Request(NoneType, "DELETE", _run_path(run_id))

@@ -33,7 +33,7 @@ from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
-from worker.run.people import Waits
+from worker.run.people import Waits, interrupt_request
 from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.strategy import Drained, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
@@ -132,6 +132,8 @@ class Runner:
         # The cancel may have been requested before the claim, when the control channel had no owner to reach.
         if run.cancel:
             active.stop(StopReason.CANCEL)
+        elif run.interrupt:
+            active.stop(StopReason.INTERRUPT)
         try:
             await asyncio.wait({work})
             verdict = _verdict(work, active, run, context.unable)
@@ -139,7 +141,7 @@ class Runner:
                 await emitter.abandon()
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
-                verdict, events = await self._write(active, emitter, run, verdict)
+                verdict, events = await self._write(active, emitter, context, verdict)
                 if isinstance(verdict, Finish):
                     await archiver.finish(events)
         finally:
@@ -175,19 +177,21 @@ class Runner:
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
     async def _write(
-        self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict
+        self, active: ActiveRun, emitter: LogEmitter, context: RunContext, verdict: Verdict
     ) -> tuple[Verdict, int]:
         """Write the outcome together with the buffered events; return it and the number of these events."""
-        writes = await emitter.close()
-        outcome = await self._store_outcome(active.lease, writes, verdict)
-        if outcome is Outcome.REFUSED and isinstance(verdict, Wait):
-            # A cancel was requested that has not reached this worker; nobody would end the waiting run.
-            verdict = Finish(Status.CANCELLED)
-            outcome = await self._store_outcome(active.lease, writes, verdict)
+        writes, run = await emitter.close(), context.run
+        outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
+        if outcome is Outcome.REFUSED and not isinstance(verdict, Release):
+            # Of a run that was to wait: a cancel was requested that has not reached this worker; nobody would end the
+            # waiting run. Of one that has succeeded: a message has come that its strategy has not read.
+            waits = isinstance(verdict, Wait)
+            verdict = Finish(Status.CANCELLED) if waits else Release("message", 0, burn=False)
+            outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
         log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
         return verdict, len(writes.events) + 1
 
-    async def _store_outcome(self, lease: Lease, buffered: Writes, verdict: Verdict) -> Outcome:
+    async def _store_outcome(self, lease: Lease, buffered: Writes, verdict: Verdict, read: int) -> Outcome:
         if isinstance(verdict, Wait):
             requests = verdict.requests
             return await until_answered(lambda: self._store.wait(lease, buffered, requests))
@@ -199,7 +203,9 @@ class Runner:
             if isinstance(verdict, Release):
                 delay_ms, burn = verdict.delay_ms, verdict.burn
                 return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)
-            return await self._store.finish(lease, verdict.status, writes, result=verdict.result, error=verdict.error)
+            return await self._store.finish(
+                lease, verdict.status, writes, result=verdict.result, error=verdict.error, read=read
+            )
 
         return await until_answered(write)
 
@@ -231,7 +237,8 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
     if active.stop_reason is StopReason.CANCEL and (work.cancelled() or failure):
         return Finish(Status.CANCELLED)
     if work.cancelled():
-        return Release("drained", 0, burn=False)
+        interrupted = active.stop_reason is StopReason.INTERRUPT
+        return Wait([interrupt_request(run.id, run.fence)]) if interrupted else Release("drained", 0, burn=False)
     match failure:
         case None:
             return Finish(Status.SUCCEEDED, result=work.result())

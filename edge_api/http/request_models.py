@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from infra.contract.errors import InvalidInput
-from infra.contract.requests import MAX_COMMENT_CHARS, MAX_INPUT_CHARS, MAX_REQUESTS, GivenAnswer
+from infra.contract.requests import MAX_COMMENT_CHARS, MAX_INPUT_CHARS, MAX_MESSAGE_CHARS, MAX_REQUESTS, GivenAnswer
 from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Status
 
@@ -19,6 +19,7 @@ MAX_WAIT_S = 25
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 UserInput = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_INPUT_CHARS)]
+MessageText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MESSAGE_CHARS)]
 Comment = Annotated[str, msgspec.Meta(max_length=MAX_COMMENT_CHARS)]
 
 
@@ -133,6 +134,12 @@ class AnswerFields(RequestModel, frozen=True):
             raise InvalidInput(f"the texts have more than {MAX_INPUT_CHARS} characters together", "$.answers")
 
 
+class SendMessage(RequestModel, frozen=True):
+    """Message to a run that has not ended."""
+
+    text: MessageText
+
+
 class ResumeRun(AnswerFields, frozen=True):
     """Answers to requests of a waiting run; see its fields."""
 
@@ -171,7 +178,20 @@ class ExecuteResume(AnswerFields, frozen=True, kw_only=True, tag_field="action",
     run_id: RunId
 
 
-Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteResume
+class ExecuteMessage(RequestModel, frozen=True, tag_field="action", tag="message"):
+    """Send a message to a run that has not ended."""
+
+    run_id: RunId
+    text: MessageText
+
+
+class ExecuteInterrupt(RequestModel, frozen=True, tag_field="action", tag="interrupt"):
+    """Stop the work on a run, and let it wait for people."""
+
+    run_id: RunId
+
+
+Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteResume | ExecuteMessage | ExecuteInterrupt
 
 
 class ListQuery(RequestModel, frozen=True):

@@ -81,9 +81,9 @@ class Keys:
     def control(self) -> str:
         """Channel: nudges for workers, as text.
 
-        `cancel <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due run. `due <ms>`: time
-        until a run is due, or until a ready run should have been claimed. Nudges are hints: a worker that misses one
-        finds the same fact at its next claim or renewal.
+        `cancel <run id>`, `interrupt <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due
+        run. `due <ms>`: time until a run is due, or until a ready run should have been claimed. Nudges are hints: a
+        worker that misses one finds the same fact at its next claim or renewal.
         """
         return f"{self.prefix}agent:control"
 

@@ -18,6 +18,11 @@ MAX_EXPIRY_MS = 30 * 24 * 3600 * 1000
 """Longest time that a request stays open."""
 MAX_INPUT_CHARS = 100_000
 MAX_COMMENT_CHARS = 2000
+MAX_MESSAGE_CHARS = 8000
+MAX_UNREAD_MESSAGES = 50
+"""Largest number of messages to a run that its worker has not read yet."""
+MAX_MESSAGES = 1000
+"""Largest number of messages to a run in its life."""
 
 OnExpiry: TypeAlias = Literal["deny", "fail"]
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -59,6 +64,15 @@ class StoredAnswer(GivenAnswer, frozen=True, kw_only=True, omit_defaults=True):
     at_ms: int
     by: str | None = None
     expired: bool = False
+
+
+class UserMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """Message of a user to a run; `number` counts the messages of the run from 1. `at_ms` is ms since the epoch."""
+
+    text: str
+    by: str
+    at_ms: int
+    number: int = 0
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,7 +151,7 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     """Run as stored; `fence` grows with each claim.
 
     `unable`: number of workers in a row that were unable to execute the next step; a result in the journal resets it.
-    `answers`: by the ids of the requests with which the run waited last.
+    `answers`: by the ids of the requests with which the run waited last. `interrupt`: the run is to wait for people.
     """
 
     spec: RunSpec
@@ -159,6 +159,7 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     worker: str | None
     result: dict[str, Any] | None
     answers: dict[str, StoredAnswer] = {}
+    interrupt: bool = False
     unable: int = 0
 
 

@@ -236,6 +236,14 @@ class AsyncRunMethods:
         """Deny the request with this id. The run continues without the call. Errors as in `resume`."""
         return await self._decide(run_id, request, False, comment)
 
+    async def say(self, run_id: str, text: str) -> RunState:
+        """Send a message to a run that has not ended and has no explicit plan."""
+        return await self._api.ask(endpoints.send_message(run_id, text))
+
+    async def interrupt(self, run_id: str) -> RunState:
+        """Stop the work on a run without an explicit plan, and let it wait for people; `resume` continues it."""
+        return await self._api.ask(endpoints.interrupt_run(run_id))
+
     async def _decide(self, run_id: str, request: str, approve: bool, comment: str | None) -> RunState:
         answer = {"approve": approve} if comment is None else {"approve": approve, "comment": comment}
         return await self._api.ask(endpoints.resume_run(run_id, {"answers": {request: answer}}))

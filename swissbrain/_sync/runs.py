@@ -237,6 +237,14 @@ class RunMethods:
         """Deny the request with this id. The run continues without the call. Errors as in `resume`."""
         return self._decide(run_id, request, False, comment)
 
+    def say(self, run_id: str, text: str) -> RunState:
+        """Send a message to a run that has not ended and has no explicit plan."""
+        return self._api.ask(endpoints.send_message(run_id, text))
+
+    def interrupt(self, run_id: str) -> RunState:
+        """Stop the work on a run without an explicit plan, and let it wait for people; `resume` continues it."""
+        return self._api.ask(endpoints.interrupt_run(run_id))
+
     def _decide(self, run_id: str, request: str, approve: bool, comment: str | None) -> RunState:
         answer = {"approve": approve} if comment is None else {"approve": approve, "comment": comment}
         return self._api.ask(endpoints.resume_run(run_id, {"answers": {request: answer}}))

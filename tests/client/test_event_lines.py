@@ -102,6 +102,7 @@ def test_each_event_is_one_line() -> None:
         "answered by ada  the second"
     )
     assert text("run.input", None, request="q", decision="expired") == "expired"
+    assert text("message.received", None, text="hurry", by="ada") == "message by ada  hurry"
     assert text("run.retried", None, after="failed") == "run queued again after it failed"
     assert text("run.retried", None, after="cancelled") == "run queued again after it was cancelled"
     assert text("run.forked", None, run_id="run_2", from_step=2) == "run goes on from step 3 of run_2"

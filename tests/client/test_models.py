@@ -28,6 +28,8 @@ ANSWERS = [
     ("POST", "/agent/runs/{run_id}/cancel", 200, models.RunState),
     ("POST", "/agent/runs/{run_id}/retry", 200, models.RunState),
     ("POST", "/agent/runs/{run_id}/resume", 200, models.RunState),
+    ("POST", "/agent/runs/{run_id}/messages", 200, models.RunState),
+    ("POST", "/agent/runs/{run_id}/interrupt", 200, models.RunState),
     ("GET", "/agent/logs/{run_id}", 200, pages.LogPage),
     ("POST", "/agent/runs/{run_id}/stream-token", 201, models.StreamToken),
     ("GET", "/agent/runs/{run_id}/files", 200, pages.FileList),

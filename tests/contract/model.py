@@ -9,6 +9,7 @@ from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 
 OK, SAME, LOST, REFUSED, GONE = Outcome.OK, Outcome.SAME, Outcome.LOST, Outcome.REFUSED, Outcome.GONE
 MAX_PRIORITY = 8
+ACTIVE = {Status.QUEUED, Status.RUNNING, Status.WAITING}
 
 
 @dataclass
@@ -21,6 +22,7 @@ class ModelRun:
     fence of the last attempt whose worker was lost. `inputs` and `files` are sizes by path; `begun`: the run has been
     queued. `unable` counts the workers in a row that were unable to do it. `open`: ids of the open requests of a
     waiting run with their `on_expiry`; `overdue`: those that have expired; `answers`: ids that have an answer.
+    `messages`, `read`: number of messages, and of the last that was read.
     """
 
     id: str
@@ -51,6 +53,9 @@ class ModelRun:
     open: dict[str, str] = field(default_factory=dict)
     overdue: set[str] = field(default_factory=set)
     answers: set[str] = field(default_factory=set)
+    messages: int = 0
+    read: int = 0
+    interrupt: bool = False
     process: str = ""
     claim_number: int = 0
     granted_alone: bool = False
@@ -136,7 +141,7 @@ class Model:
             return REFUSED
         run.tokens.add(token)
         run.seq += 1
-        run.attempt, run.cancel, run.dead, run.unable = 0, False, False, 0
+        run.attempt, run.cancel, run.dead, run.unable, run.interrupt = 0, False, False, 0, False
         run.journal.discard(STARTED)
         self._now += 1
         self._enqueue(run)
@@ -153,6 +158,30 @@ class Model:
         run.tokens.add(token)
         self._now += 1
         self._answer(run, ids)
+        return OK
+
+    def message(self, run_id: str, token: str) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run or run.deleting:
+            return GONE
+        if token in run.tokens:
+            return SAME
+        if run.status not in ACTIVE:
+            return REFUSED
+        run.tokens.add(token)
+        run.messages += 1
+        run.seq += 1
+        return OK
+
+    def interrupt(self, run_id: str) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run or run.deleting:
+            return GONE
+        if run.status not in ACTIVE:
+            return REFUSED
+        if run.interrupt or run.status is Status.WAITING:
+            return SAME
+        run.interrupt = True
         return OK
 
     def mark_deleting(self, run_id: str) -> Outcome:
@@ -223,11 +252,19 @@ class Model:
         run.expired = False
         return OK
 
-    def emit(self, run_id: str, fence: int, batch: int, events: int, key: str | None) -> Outcome:
-        return self._write(run_id, fence, batch, events, key)[0]
+    def emit(self, run_id: str, fence: int, batch: int, events: int, key: str | None, read: int = 0) -> Outcome:
+        outcome, run = self._write(run_id, fence, batch, events, key)
+        if run:
+            run.read = max(run.read, read)
+        return outcome
 
-    def finish(self, run_id: str, fence: int, batch: int, status: Status) -> Outcome:
+    def finish(self, run_id: str, fence: int, batch: int, status: Status, read: int) -> Outcome:
+        held = self.runs.get(run_id)
+        before = held.batch if held else 0
         outcome, run = self._write(run_id, fence, batch, 0, None)
+        if run and status is Status.SUCCEEDED and run.messages > read:
+            run.batch = before
+            return REFUSED
         if run:
             run.leased = run.expired = False
             self._end(run, status)
@@ -256,7 +293,7 @@ class Model:
             run.leased = run.expired = False
             run.status = Status.WAITING
             run.attempt -= 1
-            run.open, run.answers = dict(requests), set()
+            run.open, run.answers, run.interrupt = dict(requests), set(), False
         return outcome
 
     def trim(self, run_id: str, fence: int, last: int) -> Outcome:

@@ -180,6 +180,41 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
+    @rule(choice=CHOICE, token=st.sampled_from("mnop"))
+    def message(self, choice: int, token: str) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            outcome, _ = self.do(self.store.message(run_id, "hello", by=USER, token=token))
+            assert outcome is self.model.message(run_id, token)
+
+        self.call(once)
+
+    @rule(choice=CHOICE)
+    def interrupt(self, choice: int) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            outcome, _ = self.do(self.store.interrupt(run_id))
+            assert outcome is self.model.interrupt(run_id)
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1))
+    def read_messages(self, choice: int, skip: int) -> None:
+        """Store an inbox in the journal, and mark its messages as read, in one write."""
+        run_id, fence, batch = self.lease_and_batch(choice, skip)
+        run = self.model.runs.get(run_id)
+        numbers = list(range(run.read + 1, run.messages + 1)) if run else []
+        writes = Writes(journal={"a": "1"}, read=numbers)
+
+        def once() -> None:
+            reply = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
+            assert reply.outcome is self.model.emit(run_id, fence, batch, 0, "a", max(numbers, default=0))
+
+        self.call(once)
+
     @rule(choice=CHOICE)
     def expire_request(self, choice: int) -> None:
         """Let one of the open requests of a waiting run expire."""
@@ -223,6 +258,8 @@ class Scripts(RuleBasedStateMachine):
         assert granted == self.model.claim(wanted, seq)
         for claim in claimed.claims:
             assert set(claim.run.answers) == self.model.runs[claim.run.id].answers
+            held = self.model.runs[claim.run.id]
+            assert [each.number for each in claim.messages] == list(range(held.read + 1, held.messages + 1))
             assert set(claim.journal) == self.model.runs[claim.run.id].journal
             assert claim.inputs.keys() == self.model.runs[claim.run.id].inputs.keys()
         self.leases += granted
@@ -258,19 +295,24 @@ class Scripts(RuleBasedStateMachine):
             reply = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
             assert reply.outcome is self.model.emit(run_id, fence, batch, events, key)
             if reply.outcome in {Outcome.OK, Outcome.SAME}:
-                assert reply.cancel == self.model.runs[run_id].cancel
+                held = self.model.runs[run_id]
+                assert reply.cancel == held.cancel
+                assert reply.interrupt == (held.interrupt and not held.cancel)
+                assert reply.messages == held.messages
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)))
-    def finish(self, choice: int, skip: int, status: Status) -> None:
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)), heard=st.booleans())
+    def finish(self, choice: int, skip: int, status: Status, heard: bool) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
+        run = self.model.runs.get(run_id)
+        read = run.messages if run and heard else 0
         writes = Writes(events=[NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": status.value})])
 
         def once() -> None:
-            outcome = self.do(self.store.finish(self.lease(run_id, fence, batch), status, writes))
-            assert outcome is self.model.finish(run_id, fence, batch, status)
+            outcome = self.do(self.store.finish(self.lease(run_id, fence, batch), status, writes, read=read))
+            assert outcome is self.model.finish(run_id, fence, batch, status, read)
 
         self.call(once)
 
@@ -352,7 +394,7 @@ class Scripts(RuleBasedStateMachine):
             assert float(str(wakes)) <= float(soonest[1])
         for run in model.runs.values():
             record = await self.store.get(run.id)
-            assert record.unable == run.unable
+            assert (record.unable, record.interrupt) == (run.unable, run.interrupt)
             assert set(record.answers) == run.answers
             open_ids = {request.id for request in record.waiting.requests} if record.waiting else set()
             assert open_ids == set(run.open)

@@ -13,7 +13,7 @@ from tests.support.requests import YES, in_ms
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker.run.context import RunContext
-from worker.run.people import ask
+from worker.run.people import ask, inbox
 from worker.run.strategy import StepFailed
 
 
@@ -217,3 +217,132 @@ async def test_a_flushed_result_is_stored_before_once_returns(rig: Rig) -> None:
     rig.worker(strategy=Looks())
     await rig.ended(await rig.submit(prompt="x"))
     assert stored == [[], ["one", "two"]]
+
+
+class Listens:
+    """Strategy of `turns` exchanges, each of which reads its messages; it ends when no message has come since."""
+
+    def __init__(self, turns: int = 1) -> None:
+        self.turns = turns
+        self.heard: list[list[str]] = []
+        self.reached = asyncio.Event()
+        self.go = asyncio.Event()
+        self.answers: list[str | None] = []
+
+    async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
+        heard = []
+        number = 0
+        while number < self.turns or context.knows(f"inbox:{number}") or number == 0:
+            messages = await inbox(context, f"inbox:{number}", f"model:{number}")
+            heard += [message.text for message in messages]
+
+            async def model() -> int:
+                self.reached.set()
+                await self.go.wait()
+                return 1
+
+            await context.once(f"model:{number}", int, model, flush=True)
+            number += 1
+        messages = await inbox(context, f"inbox:{number}", f"model:{number}")
+        heard += [message.text for message in messages]
+        self.answers = [answer.input for answer in context.run.answers.values()]
+        self.heard.append(heard)
+        return {"heard": heard}
+
+
+async def test_messages_at_any_moment_are_heard_once(rig: Rig) -> None:
+    first = Listens(2)
+    worker = rig.worker(strategy=first, lease_s=0.5)
+    run_id = await rig.submit(prompt="x")
+    await rig.store.message(run_id, "one", by="ada", token="1")
+    await first.reached.wait()
+    await rig.store.message(run_id, "two", by="ada", token="2")
+    await worker.killed()
+    await rig.store.message(run_id, "three", by="ada", token="3")
+    second = Listens(2)
+    second.go.set()
+    rig.worker(strategy=second)
+    result = (await rig.ended(run_id)).result
+    assert result
+    assert sorted(result["heard"]) == ["one", "three", "two"]
+    assert (await rig.store.message(run_id, "late", by="ada", token="4"))[0] is Outcome.REFUSED
+
+
+async def test_a_message_that_comes_with_the_end_is_heard_by_the_next_claim(rig: Rig) -> None:
+    class Ends(Listens):
+        async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
+            result = await super().work(context, draining)
+            if len(self.heard) == 1:
+                # After the last look, before the end is written.
+                await rig.store.message(context.run.id, "stop", by="ada", token="1")
+            return result
+
+    ends = Ends()
+    ends.go.set()
+    rig.worker(strategy=ends)
+    run_id = await rig.submit(prompt="x", max_attempts=1)
+    assert (await rig.ended(run_id)).result == {"heard": ["stop"]}
+    kinds = await rig.kinds(run_id)
+    assert kinds == [
+        "run.started",
+        "message.received",
+        "run.requeued",
+        "run.resumed",
+        "run.finished",
+    ]
+
+
+async def test_a_strategy_that_reads_no_messages_ends_all_the_same(rig: Rig) -> None:
+    class Deaf:
+        async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
+            return {}
+
+    run_id = await rig.submit(prompt="x")
+    await rig.store.message(run_id, "hello", by="ada", token="1")
+    rig.worker(strategy=Deaf())
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+
+
+async def test_an_interrupt_stops_the_work_and_lets_the_run_wait(rig: Rig) -> None:
+    listens = Listens()
+    rig.worker(strategy=listens)
+    run_id = await rig.submit(prompt="x", max_attempts=1)
+    await listens.reached.wait()
+    await rig.store.interrupt(run_id)
+    request = await waits(rig, run_id)
+    listens.go.set()
+    await rig.store.resume(run_id, {request: GivenAnswer(input="go on")}, by="ada", token="t")
+    record = await rig.ended(run_id)
+    assert (record.status, record.attempt) == (Status.SUCCEEDED, 1)
+    assert listens.answers == ["go on"]
+
+
+async def test_a_queued_run_that_is_interrupted_waits_as_soon_as_it_is_claimed(rig: Rig) -> None:
+    run_id = await rig.submit(prompt="x")
+    await rig.store.interrupt(run_id)
+    rig.worker(strategy=Listens())
+    await waits(rig, run_id)
+
+
+async def test_lost_replies_to_the_writes_of_a_waiting_run_change_nothing(rig: Rig) -> None:
+    lost: Counter[str] = Counter()
+
+    def loses(name: str) -> bool:
+        lost[name] += 1
+        return name in {"wait", "emit", "finish"} and lost[name] % 2 == 1
+
+    asks = Asks(2)
+    rig.worker(strategy=asks, loses=loses)
+    run_id = await rig.submit(prompt="x", max_attempts=1)
+    first = await waits(rig, run_id)
+    await rig.store.resume(run_id, {first: YES}, by="ada", token="1")
+
+    async def asked_again() -> bool:
+        waiting = (await rig.store.head(run_id)).waiting
+        return waiting is not None and waiting.requests[0].id != first
+
+    await until(asked_again, "the second request is open")
+    await rig.store.resume(run_id, {await waits(rig, run_id): YES}, by="ada", token="2")
+    assert (await rig.ended(run_id)).result == {"results": ["made", "made"]}
+    assert asks.made == {"0": 1, "1": 1}
+    assert (await rig.kinds(run_id)).count("run.waiting") == 2

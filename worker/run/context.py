@@ -41,6 +41,7 @@ from infra.contract.journal import (
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
+from infra.contract.requests import UserMessage
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
@@ -69,6 +70,10 @@ class RunContext:
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []
+        self._unread = list(claim.messages)
+        self._read: list[int] = []
+        self.last_message = claim.messages[-1].number if claim.messages else 0
+        """Number of the last message offered to the strategy. The run cannot succeed while there are later ones."""
         self._deadline_s = time.monotonic() + claim.run.spec.timeout_s
 
     async def once(
@@ -109,6 +114,15 @@ class RunContext:
         if flush:
             await self.emitter.flush()
         return value
+
+    async def new_messages(self) -> list[UserMessage]:
+        """Return the unread messages, oldest first. The next commit marks them as read."""
+        self._unread += await self.emitter.messages(after=self.last_message)
+        messages, self._unread = self._unread, []
+        if messages:
+            self.last_message = messages[-1].number
+        self._read += [message.number for message in messages]
+        return messages
 
     def knows(self, key: str) -> bool:
         """Return whether the journal has an entry for the key."""
@@ -158,8 +172,10 @@ class RunContext:
         self.emitter.put(Writes(journal={STARTED: mark}))
 
     def _take_changes(self) -> Writes:
-        """Return the uncommitted changes of the workspace."""
-        return Writes(files=self._files.take_uncommitted(), folders=self._files.take_uncommitted_folders())
+        """Return the uncommitted changes of the workspace, and the messages that were read."""
+        read, self._read = self._read, []
+        files, folders = self._files.take_uncommitted(), self._files.take_uncommitted_folders()
+        return Writes(files=files, folders=folders, read=read)
 
     def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], changed: Writes) -> None:
         deferred, self._deferred = self._deferred, []

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from infra.contract.events.base import Splittable, Truncated
-from infra.contract.events.message import Log, Message, ModelDelta, ModelMessage
+from infra.contract.events.message import Log, Message, MessageReceived, ModelDelta, ModelMessage
 from infra.contract.events.run import (
     Decision,
     Failure,
@@ -53,6 +53,7 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
             ToolFinished,
             Artifact,
             Message,
+            MessageReceived,
             Log,
             ModelDelta,
             ModelMessage,
@@ -68,6 +69,7 @@ __all__ = [
     "Failure",
     "Log",
     "Message",
+    "MessageReceived",
     "ModelDelta",
     "ModelMessage",
     "PlanCreated",

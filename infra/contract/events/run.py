@@ -1,5 +1,6 @@
 """Events of a run as a whole: `run.*`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -51,7 +52,7 @@ class RunRequeued(Truncated, frozen=True, kw_only=True):
             description="`lease_expired` (the worker was lost), `worker_restarted` (its process ended and was "
             "replaced), `unanswered` (its claim's reply was lost), `drained`, `files_unavailable`, `worker_short` (its "
             "host lacked disk space, open files, processes or memory), `unable` (its host lacks a program that the "
-            "next step needs)."
+            "next step needs), `message` (it has got a message that it has not read)."
         ),
     ]
     delay_ms: Annotated[int, Meta(description="Delay in ms before the run is ready.")] | UnsetType = UNSET
@@ -85,7 +86,7 @@ class RunWaiting(Truncated, frozen=True, kw_only=True):
 
     question: Annotated[str, Meta(description="Question of the first request, truncated to 8000 characters.")]
     requests: Annotated[
-        list[dict[str, Any] | str],
+        Sequence[dict[str, Any] | str],
         Meta(
             description="Open requests: each has `id`, `kind` (`question` or `approval`), `question`, `expires_ms`, "
             "`on_expiry` (`deny` or `fail`), and perhaps `tool`, `args` and `choices`."

@@ -13,6 +13,7 @@ from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec
+from infra.contract.requests import UserMessage
 from infra.contract.runs import Attempt, RunHead, RunRecord
 
 _LOG_ENTRIES = 64
@@ -82,6 +83,14 @@ class RunReader:
             reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
             found += [None if value is None else str(value).encode() for value in codec.items(reply)]
         return found
+
+    async def messages(self, run_id: str, *, after: int, last: int) -> list[UserMessage]:
+        """Return the unread messages to a run with the numbers `after + 1` to `last`, oldest first."""
+        names = [f"{codec.MESSAGE_PREFIX}{number}" for number in range(after + 1, last + 1)]
+        values = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names)) if names else []
+        return codec.decode_messages(
+            {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
+        )
 
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the claims of a run, oldest first; none if there is no such run."""

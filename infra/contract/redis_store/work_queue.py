@@ -94,8 +94,8 @@ class WorkQueue(RunReader):
         )
         flat = codec.items(reply)
         return [
-            LeaseReply(outcome=Outcome(str(name)), cancel=cancel == "1")
-            for name, cancel in zip(flat[::2], flat[1::2], strict=True)
+            LeaseReply(outcome=Outcome(str(name)), cancel=stop == "1", interrupt=stop == "2")
+            for name, stop in zip(flat[::2], flat[1::2], strict=True)
         ]
 
     async def emit(self, lease: Lease, writes: Writes) -> LeaseReply:
@@ -115,7 +115,10 @@ class WorkQueue(RunReader):
             run_id=lease.run_id,
             more_args=codec.encode_fields(writes),
         )
-        return LeaseReply(outcome=codec.outcome(reply), cancel=codec.items(reply)[1] == "1")
+        name, stop, _, messages = codec.items(reply)
+        return LeaseReply(
+            outcome=Outcome(str(name)), cancel=stop == "1", interrupt=stop == "2", messages=int(str(messages))
+        )
 
     async def finish(
         self,
@@ -125,8 +128,12 @@ class WorkQueue(RunReader):
         *,
         result: Mapping[str, object] | None = None,
         error: RunError | None = None,
+        read: int = 0,
     ) -> Outcome:
-        """End a run: store its last writes (the terminal event last), status, and result or error in one step."""
+        """End a run: store its last writes (the terminal event last), status, and result or error in one step.
+
+        REFUSED if it is to succeed, and has messages with a higher number than `read`.
+        """
         return await self._write(
             _FINISH,
             lease,
@@ -136,6 +143,7 @@ class WorkQueue(RunReader):
                 "result": codec.encode(result) if result is not None else "",
                 "failure": _stored_error(error),
                 "retention_s": self._retention_s,
+                "read": read,
             },
         )
 

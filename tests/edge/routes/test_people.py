@@ -5,8 +5,10 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.contract.queue import Lease
 from infra.contract.requests import OpenRequest
 from infra.contract.runs import PlanStep, RunSpec
+from infra.contract.states import Status
 from tests.edge.stack import Edge, SimulatedWorker, client, create
 from tests.support.requests import approval, question
 
@@ -127,3 +129,44 @@ async def test_waiting_runs_are_listed_with_their_open_requests(
     assert shown["waiting"]["since_ms"] > 0
     await ada.post(f"/agent/runs/{run_id}/cancel")
     assert (await ada.get(f"/agent/runs/{run_id}")).json()["waiting"] is None
+
+
+@pytest.mark.parametrize("endpoint", ["resource", "execute"])
+async def test_messages_and_interrupts_reach_the_run(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, endpoint: str
+) -> None:
+    run_id = (await ada.post("/agent/runs", json={"prompt": "x"})).json()["run_id"]
+
+    async def act(action: str, **fields: Any) -> httpx.Response:
+        if endpoint == "execute":
+            return await ada.post("/agent/execute", json={"action": action, "run_id": run_id, **fields})
+        path = {"message": "messages"}.get(action, action)
+        return await ada.post(f"/agent/runs/{run_id}/{path}", json=fields)
+
+    sent = await act("message", text="hurry")
+    assert (sent.status_code, sent.json()["status"]) == (200, "queued")
+    assert (await act("interrupt")).json()["status"] == "queued"
+    (claim,) = (await worker.store.claim("w", 1, lease_ms=60_000)).claims
+    assert ([message.text for message in claim.messages], claim.run.interrupt) == (["hurry"], True)
+    for bad in ({}, {"text": ""}, {"text": "x" * 8001}):
+        assert (await act("message", **bad)).status_code == 422
+    await ada.post(f"/agent/runs/{run_id}/cancel")
+    await worker.finish(Lease(run_id, claim.run.fence), Status.CANCELLED)
+    for answer in (await act("message", text="late"), await act("interrupt")):
+        assert (answer.status_code, answer.json()["run_status"]) == (409, "cancelled")
+
+
+async def test_a_run_with_a_plan_takes_no_message_and_no_interrupt(ada: httpx.AsyncClient) -> None:
+    run_id = await create(ada)
+    for path, body in (("messages", {"text": "x"}), ("interrupt", {})):
+        answer = await ada.post(f"/agent/runs/{run_id}/{path}", json=body)
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:swissbrain:problem:transition-refused")
+        assert "explicit plan" in answer.json()["detail"]
+
+
+async def test_too_many_messages_are_refused_with_the_limit(ada: httpx.AsyncClient) -> None:
+    run_id = (await ada.post("/agent/runs", json={"prompt": "x"})).json()["run_id"]
+    for _ in range(50):
+        assert (await ada.post(f"/agent/runs/{run_id}/messages", json={"text": "x"})).status_code == 200
+    answer = await ada.post(f"/agent/runs/{run_id}/messages", json={"text": "x"})
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:swissbrain:problem:limit-exceeded")

@@ -84,11 +84,17 @@ local function append(log, channel, seq, count, events)
   return last
 end
 
+-- How a worker is to stop a run: 1 cancels it, 2 interrupts it, 0 lets it go on.
+local function stop_of(cancel, interrupt)
+  return cancel == '1' and '1' or interrupt == '1' and '2' or '0'
+end
+
 -- Checks a write by a worker: it holds the fence, the run is running, and the batch is the next one.
 -- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
 local function guard(run, fence, batch)
-  local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel')
-  local found = { status = held[1], seq = held[4], cancel = held[5] or '0' }
+  local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'interrupt', 'messages')
+  local found = { status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0) }
+  found.stop = stop_of(found.cancel, held[6])
   if not held[1] then return 'GONE', found end
   if held[2] ~= fence then return 'LOST', found end
   if held[3] == batch then return 'SAME', found end

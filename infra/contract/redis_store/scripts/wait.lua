@@ -14,7 +14,7 @@ local last = append(log, channel, found.seq, count, events)
 -- The version, because an earlier release, which could have created the run, knows nothing of requests.
 local fields = {
   'v', version, 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '', 'attempt', int(attempt),
-  'requests', requests, 'waiting_ms', int(ms), 'answers', '',
+  'requests', requests, 'waiting_ms', int(ms), 'answers', '', 'interrupt', '0',
 }
 write(run, ended(fields, fence, ms, 'waiting'), MORE)
 redis.call('ZREM', leases, id)
