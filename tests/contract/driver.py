@@ -114,7 +114,10 @@ class Driver:
             return lambda: store.finish(lease, status, Writes(events=[END]))
 
         async def expire() -> None:
-            if (await store.head(run_id)).status is Status.QUEUED:
+            status = (await store.head(run_id)).status
+            if status is Status.WAITING:
+                await expire_request(self.redis, run_id, "q")
+            if status is Status.QUEUED:
                 await self.redis.command("HSET", f"run:{run_id}", "queue_ttl_ms", -1)
             await store.claim("other", 1, lease_ms=LEASE_MS)
 

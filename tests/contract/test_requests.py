@@ -8,8 +8,9 @@ from infra.contract.redis import Redis
 from infra.contract.requests import MAX_EXPIRY_MS, MAX_REQUESTS, GivenAnswer, OpenRequest, request_id
 from infra.contract.runs import RECORD_VERSION
 from infra.contract.states import Outcome, Status
-from tests.contract.driver import LEASE_MS, USER, Driver, expire_request
+from tests.contract.driver import END, LEASE_MS, USER, Driver, expire_request
 from tests.support import events as support
+from tests.support.command_counts import billed_commands
 from tests.support.logs import events_in_redis
 from tests.support.requests import YES, answers, approval, in_ms, question
 
@@ -138,7 +139,7 @@ async def test_long_requests_are_truncated_but_keep_their_ids(driver: Driver) ->
         [question("q")] * 2,
         [question(f"q{number}") for number in range(MAX_REQUESTS + 1)],
         [question("a b")],
-        [question("q", expires_s=MAX_EXPIRY_MS / 1000 + 60)],
+        [question("q", expires_s=MAX_EXPIRY_MS / 1000 + 3600)],
     ],
 )
 async def test_a_run_waits_with_a_bounded_number_of_valid_requests(driver: Driver, requests: list[OpenRequest]) -> None:
@@ -258,3 +259,33 @@ def test_the_id_of_a_request_stands_for_run_place_tool_and_arguments() -> None:
         request_id("run_1", "tool:3:0", "shell", {"a": 1, "b": 3}),
     }
     assert len(others | {one}) == 5
+
+
+async def test_a_run_that_waits_costs_claims_of_other_runs_nothing(driver: Driver, redis: Redis) -> None:
+    async def cost_of_a_run() -> int:
+        before = await billed_commands(redis)
+        await driver.create()
+        await redis.command("LPOP", "jobs:pending")
+        claimed = await driver.store.claim("w", 4, lease_ms=LEASE_MS, token_taken=True)
+        (claim,) = claimed.claims
+        await driver.store.finish(Lease(claim.run.id, claim.run.fence), Status.SUCCEEDED, Writes(events=[END]))
+        return (await billed_commands(redis) - before).total()
+
+    alone = min([await cost_of_a_run() for _ in range(6)])
+    await waiting(driver, question())
+    assert min([await cost_of_a_run() for _ in range(6)]) == alone
+
+
+async def test_a_wait_with_its_answer_and_the_next_claim_costs_at_most_forty_commands(
+    driver: Driver, redis: Redis
+) -> None:
+    run_id = await driver.create()
+    _, lease = await driver.claim()
+    costs = []
+    for number in range(4):
+        before = await billed_commands(redis)
+        await driver.store.wait(lease, Writes(), [question(f"q{number}")])
+        await resume(driver, run_id, answers(f"q{number}"), f"t{number}")
+        _, lease = await driver.claim()
+        costs.append((await billed_commands(redis) - before).total())
+    assert min(costs) <= 40, costs

@@ -139,7 +139,11 @@ async def test_invalid_bodies_are_rejected_by_field(
             plan("code", language="cobol", source="x"),
             "Invalid enum value 'cobol'; allowed are bash, node, python",
         ),
-        ("/agent/execute", {"action": "go"}, "Invalid value 'go'; allowed are create, start, stop, retry, resume"),
+        (
+            "/agent/execute",
+            {"action": "go"},
+            "Invalid value 'go'; allowed are create, start, stop, retry, resume, message, interrupt",
+        ),
     ],
 )
 async def test_error_messages_state_the_allowed_values(
