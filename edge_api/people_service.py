@@ -48,7 +48,9 @@ class PeopleService:
         Raises LimitExceeded.
         """
         _check_listens("send a message to", await self._runs.head(user, run_id))
-        reply = await self._store.message(run_id, text, by=user, token=request_token(user, key))
+        # A prefix, so that a key of another action is not taken for a repeated message.
+        token = f"message-{request_token(user, key)}"
+        reply = await self._store.message(run_id, text, by=user, token=token)
         return run_state("message", run_id, reply, allowed=_ACTIVE)
 
     async def interrupt(self, user: str, run_id: str) -> RunState:

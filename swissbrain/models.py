@@ -138,11 +138,11 @@ class Run(Response, frozen=True):
 class Attempt(Response, frozen=True):
     """Claim of a run by a worker.
 
-    `attempt` is its number since the last retry; waiting, drained, unable and unanswered claims do not count.
-    `outcome`: a terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `unable` (the worker
-    lacked a program that the next step needs), `lease_expired` (the worker was lost), `worker_restarted` (the worker's
-    process ended, and another one took its place) or `unanswered` (the reply to the claim was lost); None, like
-    `ended_ms`, until the claim ends.
+    `attempt` is its number since the last retry; waiting, message, drained, unable and unanswered claims do not
+    count. `outcome`: a terminal status, `waiting`, `message` (one came that had not been read), `drained`, `given_back`
+    (to be tried again later), `unable` (the worker lacked a program that the next step needs), `lease_expired` (the
+    worker was lost), `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered`
+    (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int

@@ -81,6 +81,8 @@ class Wait:
 
 
 Verdict: TypeAlias = Finish | Release | Wait
+UNREAD_MESSAGE = Release("message", 0, burn=False)
+"""Outcome: the run was to succeed, and returns to the queue, because it has a message that it has not read."""
 UNABLE_DELAY_MS = 500
 """Delay before a run that a worker was unable to execute is tried again; doubled for each further one in a row."""
 _TRANSIENT: dict[type[ContractError], str] = {
@@ -186,7 +188,7 @@ class Runner:
             # Of a run that was to wait: a cancel was requested that has not reached this worker; nobody would end the
             # waiting run. Of one that has succeeded: a message has come that its strategy has not read.
             waits = isinstance(verdict, Wait)
-            verdict = Finish(Status.CANCELLED) if waits else Release("message", 0, burn=False)
+            verdict = Finish(Status.CANCELLED) if waits else UNREAD_MESSAGE
             outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
         log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
         return verdict, len(writes.events) + 1
@@ -200,6 +202,8 @@ class Runner:
         async def write() -> Outcome:
             if isinstance(verdict, Unable):
                 return await self._store.release_unable(lease, writes, delay_ms=verdict.delay_ms)
+            if verdict is UNREAD_MESSAGE:
+                return await self._store.release_for_message(lease, writes)
             if isinstance(verdict, Release):
                 delay_ms, burn = verdict.delay_ms, verdict.burn
                 return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)

@@ -282,6 +282,8 @@ async def test_a_message_that_comes_with_the_end_is_heard_by_the_next_claim(rig:
     rig.worker(strategy=ends)
     run_id = await rig.submit(prompt="x", max_attempts=1)
     assert (await rig.ended(run_id)).result == {"heard": ["stop"]}
+    attempts = await rig.store.attempts(run_id)
+    assert [(each.attempt, each.outcome) for each in attempts] == [(1, "message"), (1, "succeeded")]
     kinds = await rig.kinds(run_id)
     assert kinds == [
         "run.started",

@@ -156,6 +156,10 @@ class WorkQueue(RunReader):
         """Requeue a run whose next step this worker is unable to execute. Counted in `unable`, not as an attempt."""
         return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "end_as": "unable"})
 
+    async def release_for_message(self, lease: Lease, writes: Writes) -> Outcome:
+        """Requeue a run that has a message which its strategy has not read. The attempt does not count."""
+        return await self._write(_RELEASE, lease, writes, {"delay_ms": 0, "end_as": "message"})
+
     async def wait(self, lease: Lease, writes: Writes, requests: Sequence[OpenRequest]) -> Outcome:
         """Let a run wait for answers to requests: it holds no lease and no worker slot meanwhile.
 
