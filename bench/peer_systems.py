@@ -108,7 +108,7 @@ class System(ABC):
         def is_ready(begin: int) -> bool:
             if isinstance(ready, int):
                 return probes.http_ok(ready, "/restate/health")
-            return probes.log_contains(log, begin, ready)
+            return ready.encode() in log.read_bytes()[begin:]
 
         part = SupervisedProcess(spec, log, is_ready)
         stack.push_async_callback(part.stop)

@@ -23,11 +23,13 @@ from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
 from edge_api.logs.run_wait import RunWaits
 from edge_api.logs.sse import LogStreams
+from edge_api.people_service import PeopleService
 from edge_api.ports import WorkspaceStore
 from edge_api.routes.batches import BatchRoutes
 from edge_api.routes.execute import ExecuteRoutes
 from edge_api.routes.files import FileRoutes
 from edge_api.routes.logs import LogRoutes
+from edge_api.routes.people import PeopleRoutes
 from edge_api.routes.run_actions import RunActionRoutes
 from edge_api.routes.runs import RunRoutes
 from edge_api.routes.steps import StepRoutes
@@ -60,6 +62,7 @@ def create_app(
     streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
     runs = RunService(store, workspaces)
+    people = PeopleService(store, runs)
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
@@ -67,10 +70,11 @@ def create_app(
         return openapi.build(settings, endpoints)
 
     endpoints: Sequence[ApiEndpoint] = [
-        *ExecuteRoutes(runs, max_body_bytes=limit).endpoints(),
+        *ExecuteRoutes(runs, people, max_body_bytes=limit).endpoints(),
         *BatchRoutes(runs, max_body_bytes=limit).endpoints(),
         *RunRoutes(runs, RunWaits(store, fanout, streams), max_body_bytes=limit).endpoints(),
         *RunActionRoutes(runs, max_body_bytes=limit).endpoints(),
+        *PeopleRoutes(people, max_body_bytes=limit).endpoints(),
         *StreamTokenRoutes(runs, tokens, max_body_bytes=limit).endpoints(),
         *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s, max_body_bytes=limit).endpoints(),
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),

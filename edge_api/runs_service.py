@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
@@ -12,8 +11,9 @@ from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
 from edge_api.inputs_service import InputService
 from edge_api.ports import WorkspaceStore
+from edge_api.run_states import gone, refused, request_token, run_state
 from infra.contract import journal
-from infra.contract.errors import InvalidInput, RecordUnreadable, RunGone, TransitionRefused
+from infra.contract.errors import InvalidInput, RecordUnreadable, TransitionRefused
 from infra.contract.files import FileEntry, Input
 from infra.contract.log import RunLog
 from infra.contract.queue import QueuePlace
@@ -122,7 +122,7 @@ class RunService:
         """Queue a created run. Raises TransitionRefused if it waits, has ended or is being deleted; InputsMissing."""
         run = _not_deleting("start", await self.head(user, run_id))
         reply = await self._inputs.checked(run, lambda version: self._store.start(run_id, inputs_version=version))
-        return self._state("start", run_id, reply, allowed="a run that was created but not started")
+        return run_state("start", run_id, reply, allowed="a run that was created but not started")
 
     async def announce_upload(self, user: str, run_id: str, path: str, size_bytes: int, sha256: str) -> FileEntry:
         """Announce an input file that the client uploads; return its entry. Raises TransitionRefused if it is started.
@@ -145,7 +145,7 @@ class RunService:
         """Request the cancellation of a run. Raises TransitionRefused if it has succeeded or failed."""
         await self.head(user, run_id)
         reply = await self._store.cancel(run_id)
-        return self._state("cancel", run_id, reply, allowed="a run that has not ended", cancelling=True)
+        return run_state("cancel", run_id, reply, allowed="a run that has not ended", cancelling=True)
 
     async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
         """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted.
@@ -153,17 +153,11 @@ class RunService:
         Raises InputsMissing if it was cancelled before its start.
         """
         run = _not_deleting("retry", await self.head(user, run_id))
-        token = _derived(user, key)
+        token = request_token(user, key)
         reply = await self._inputs.checked(
             run, lambda version: self._store.retry(run_id, token=token, inputs_version=version)
         )
-        return self._state("retry", run_id, reply, allowed="a run that has failed or was cancelled")
-
-    async def resume(self, user: str, run_id: str, user_input: str, *, key: str | None) -> RunState:
-        """Give a waiting run its input. Raises TransitionRefused if it does not wait."""
-        await self.head(user, run_id)
-        reply = await self._store.resume(run_id, user_input, token=_derived(user, key))
-        return self._state("resume", run_id, reply, allowed="a run that waits for input")
+        return run_state("retry", run_id, reply, allowed="a run that has failed or was cancelled")
 
     async def delete(self, user: str, run_id: str) -> None:
         """Delete a run that has ended or was never started. Raises TransitionRefused for any other."""
@@ -172,14 +166,14 @@ class RunService:
         outcome, status = await self._store.mark_deleting(run_id)
         allowed = "a run that has ended or was never started"
         if outcome is Outcome.REFUSED:
-            raise _refused("delete", status, allowed)
+            raise refused("delete", status, allowed)
         if outcome is Outcome.GONE:
-            raise _gone(run_id)
+            raise gone(run_id)
         # Files before record: an interrupted deletion can be repeated, because the record still proves the ownership.
         await self._workspaces.delete_run(user, run_id)
         outcome, status = await self._store.delete(run_id, user)
         if outcome is Outcome.REFUSED:
-            raise _refused("delete", status, allowed)
+            raise refused("delete", status, allowed)
         log("run.deleted", run_id=run_id, user=user)
 
     async def _created_before(self, user: str, key: str | None, digest: str) -> RunRecord | None:
@@ -196,10 +190,10 @@ class RunService:
         except RecordUnreadable:
             # The record names the owner. If it cannot be read, only the user's index shows the owner.
             if not await self._store.is_listed(user, run_id):
-                raise _gone(run_id) from None
+                raise gone(run_id) from None
             raise
         if run.user != user:
-            raise _gone(run.id)
+            raise gone(run.id)
         return run
 
     async def _create(
@@ -241,33 +235,9 @@ class RunService:
             raise InvalidInput(f"the first {fork.from_step} steps must be those of the run {fork.run_id}", "$.plan")
         return await self._inputs.of_fork(run, done)
 
-    def _state(
-        self,
-        action: str,
-        run_id: str,
-        reply: tuple[Outcome, Status | None],
-        *,
-        allowed: str,
-        cancelling: bool = False,
-    ) -> RunState:
-        outcome, status = reply
-        if outcome is Outcome.GONE or status is None:
-            raise _gone(run_id)
-        if outcome is Outcome.REFUSED:
-            raise _refused(action, status, allowed)
-        log(f"run.{action}", run_id=run_id, outcome=outcome, status=status)
-        return RunState(run_id=run_id, status=status, cancel_requested=cancelling)
-
-
-def _derived(user: str, key: str | None) -> str:
-    """Return the token of a request: derived from the user and the key, or random without a key."""
-    if key is None:
-        return uuid.uuid4().hex
-    return hashlib.sha256(f"{user}\0{key}".encode()).hexdigest()[:_ID_HEX]
-
 
 def _new_id(user: str, key: str | None) -> str:
-    return f"run_{_derived(user, key)}"
+    return f"run_{request_token(user, key)}"
 
 
 def _digest(*request: object) -> str:
@@ -277,7 +247,7 @@ def _digest(*request: object) -> str:
 def _checked(run_id: str) -> str:
     # An id becomes part of a Redis key and of a channel's URL, so a malformed one must not reach the store.
     if not _RUN_ID.fullmatch(run_id):
-        raise _gone(run_id)
+        raise gone(run_id)
     return run_id
 
 
@@ -289,12 +259,3 @@ def _not_deleting(action: str, run: H) -> H:
             run.status.value,
         )
     return run
-
-
-def _gone(run_id: str) -> RunGone:
-    return RunGone(f"there is no run '{run_id[:64]}'")
-
-
-def _refused(action: str, status: Status | None, allowed: str) -> TransitionRefused:
-    name = status.value if status else "missing"
-    return TransitionRefused(f"cannot {action} a run that is {name}; allowed is {allowed}", name)

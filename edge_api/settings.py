@@ -11,7 +11,8 @@ from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError, St
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
-SCOPES = frozenset({READ_RUNS, WRITE_RUNS})
+APPROVE_RUNS = "runs:approve"
+SCOPES = frozenset({READ_RUNS, WRITE_RUNS, APPROVE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
 _ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")

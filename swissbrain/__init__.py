@@ -22,6 +22,7 @@ from swissbrain.models import (
     ForkOf,
     Gap,
     InputFile,
+    OpenRequest,
     PlanStep,
     QueueDepths,
     QueuePlace,
@@ -31,6 +32,7 @@ from swissbrain.models import (
     RunSummary,
     Step,
     StreamToken,
+    Waiting,
 )
 from swissbrain.plan import NewRun, Plan, file_delete, file_list, file_read, file_write, message, shell, step
 
@@ -47,6 +49,7 @@ __all__ = [
     "Gap",
     "InputFile",
     "NewRun",
+    "OpenRequest",
     "Plan",
     "PlanStep",
     "ProtocolError",
@@ -61,6 +64,7 @@ __all__ = [
     "StreamToken",
     "Unreachable",
     "WaitTimeout",
+    "Waiting",
     "code",
     "file_delete",
     "file_list",

@@ -152,10 +152,19 @@ def retry_run(run_id: str) -> Request[RunState]:
     return Request(RunState, "POST", f"{_run_path(run_id)}/retry", key=_key(None))
 
 
-def resume_run(run_id: str, user_input: str) -> Request[RunState]:
-    """Return the request that gives a waiting run its input."""
-    body = {"user_input": user_input}
+def resume_run(run_id: str, body: Mapping[str, Any]) -> Request[RunState]:
+    """Return the request that answers open requests of a waiting run."""
     return Request(RunState, "POST", f"{_run_path(run_id)}/resume", json=body, key=_key(None))
+
+
+def send_message(run_id: str, text: str) -> Request[RunState]:
+    """Return the request that sends a message to a run."""
+    return Request(RunState, "POST", f"{_run_path(run_id)}/messages", json={"text": text}, key=_key(None))
+
+
+def interrupt_run(run_id: str) -> Request[RunState]:
+    """Return the request that lets a run wait for people."""
+    return Request(RunState, "POST", f"{_run_path(run_id)}/interrupt")
 
 
 def delete_run(run_id: str) -> Request[None]:

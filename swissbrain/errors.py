@@ -26,7 +26,8 @@ class ApiError(ClientError):
     `status` is the HTTP status, `kind` the URN of the problem, `field` the path of the invalid value, `run_status` the
     status of a run that refused a transition; the last two are None where they do not apply. `tries` is the number of
     times the request was sent. With more than one, an earlier try whose response was lost may be the reason for the
-    refusal. `missing` holds the paths of announced files that have not been uploaded.
+    refusal. `missing` holds the paths of announced files that have not been uploaded, `open_requests` the ids of the
+    open requests of a run that refused an answer.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ApiError(ClientError):
         field: str | None = None,
         run_status: str | None = None,
         missing: Sequence[str] = (),
+        open_requests: Sequence[str] = (),
     ) -> None:
         super().__init__(f"{detail} ({field})" if field else detail)
         self.status = status
@@ -46,6 +48,7 @@ class ApiError(ClientError):
         self.field = field
         self.run_status = run_status
         self.missing = list(missing)
+        self.open_requests = list(open_requests)
         self.tries = 1
 
 

@@ -153,6 +153,7 @@ def refusal(status: int, problem: Problem) -> ApiError:
         field=problem.field,
         run_status=problem.run_status,
         missing=problem.missing,
+        open_requests=problem.open_requests,
     )
 
 

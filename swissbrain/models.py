@@ -51,6 +51,30 @@ class QueuePlace(Response, frozen=True):
     workers_alive: int
 
 
+class OpenRequest(Response, frozen=True):
+    """Request of a waiting run: a `question`, answered by a text, or an `approval` of the call of `tool` with `args`.
+
+    `kind` is `question` or `approval`; `choices` are suggested answers. Without an answer until `expires_ms` the
+    request is denied, or fails the run (`on_expiry`: `deny` or `fail`).
+    """
+
+    id: str
+    kind: str
+    question: str
+    expires_ms: int
+    on_expiry: str
+    tool: str | None = None
+    args: dict[str, Any] | None = None
+    choices: list[str] = []
+
+
+class Waiting(Response, frozen=True):
+    """Open requests of a waiting run, and when it began to wait."""
+
+    requests: list[OpenRequest]
+    since_ms: int
+
+
 class RunState(Response, frozen=True):
     """State of a run after a transition. A cancelled run stays `running` until its worker has stopped it."""
 
@@ -80,6 +104,7 @@ class RunSummary(Response, frozen=True):
     finished_ms: int | None
     error: RunError | None
     worked_ms: int | None = None
+    waiting: Waiting | None = None
 
 
 class Run(Response, frozen=True):
@@ -107,6 +132,7 @@ class Run(Response, frozen=True):
     start_at_ms: int | None = None
     fork_of: ForkOf | None = None
     queue: QueuePlace | None = None
+    waiting: Waiting | None = None
 
     @property
     def ended(self) -> bool:
@@ -117,11 +143,11 @@ class Run(Response, frozen=True):
 class Attempt(Response, frozen=True):
     """Claim of a run by a worker.
 
-    `attempt` is its number since the last retry; drained, unable and unanswered claims do not count. `outcome`: a
-    terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `unable` (the worker lacked a program
-    that the next step needs), `lease_expired` (the worker was lost), `worker_restarted` (the worker's process ended,
-    and another one took its place) or `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the
-    claim ends.
+    `attempt` is its number since the last retry; waiting, message, drained, unable and unanswered claims do not
+    count. `outcome`: a terminal status, `waiting`, `message` (one came that had not been read), `drained`, `given_back`
+    (to be tried again later), `unable` (the worker lacked a program that the next step needs), `lease_expired` (the
+    worker was lost), `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered`
+    (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int
@@ -160,13 +186,17 @@ class StepRecord(Response, frozen=True):
 
 
 class Problem(Response, frozen=True):
-    """Body of an error response. `missing`: paths of the announced files that have not been uploaded."""
+    """Body of an error response. `missing`: paths of the announced files that have not been uploaded.
+
+    `open_requests`: ids of the open requests of a waiting run that refused an answer.
+    """
 
     detail: str
     type: str = ""
     field: str | None = None
     run_status: str | None = None
     missing: list[str] = []
+    open_requests: list[str] = []
 
 
 class Event(Response, frozen=True, omit_defaults=True):
@@ -265,3 +295,4 @@ class QueueDepths(Response, frozen=True):
     running: int
     dead: int
     unreadable: int = 0
+    waiting: int = 0

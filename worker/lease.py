@@ -44,6 +44,7 @@ class StopReason(StrEnum):
 
     CANCEL = "cancel"
     LOST = "lost"
+    INTERRUPT = "interrupt"
     DRAIN = "drain"
 
 
@@ -80,11 +81,13 @@ class ActiveRun:
             self._work.cancel()
 
     def apply_reply(self, reply: LeaseReply) -> None:
-        """Stop the work if the reply to an emit or a renewal says that the lease is lost or a cancel was requested."""
+        """Stop the work if the reply to an emit or a renewal says so: no lease, a cancel, or an interrupt."""
         if reply.outcome in {Outcome.LOST, Outcome.GONE}:
             self.stop(StopReason.LOST)
         elif reply.cancel:
             self.stop(StopReason.CANCEL)
+        elif reply.interrupt:
+            self.stop(StopReason.INTERRUPT)
 
     def check_lease(self) -> None:
         """Raise LeaseLost if the lease has expired by the local clock."""
@@ -153,6 +156,11 @@ class LeaseKeeper:
         """Cancel a run if it is active here."""
         if active := self._active.get(run_id):
             active.stop(StopReason.CANCEL)
+
+    def interrupt(self, run_id: str) -> None:
+        """Interrupt a run if it is active here."""
+        if active := self._active.get(run_id):
+            active.stop(StopReason.INTERRUPT)
 
     async def _renew(self) -> bool:
         """Renew the leases of all active runs; return False if no reply arrived in time."""

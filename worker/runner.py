@@ -1,14 +1,14 @@
-"""Takes one claimed run to an outcome: finished, released to the queue, or abandoned because the lease is lost."""
+"""Takes one claimed run to an outcome: finished, released, waiting, or abandoned because the lease is lost."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, cast
 
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 from infra.contract.errors import (
     ContractError,
@@ -23,6 +23,7 @@ from infra.contract.execution import Executor
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Lease, Writes
 from infra.contract.redis_store.work_queue import WorkQueue
+from infra.contract.requests import OpenRequest
 from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.logging import log
@@ -32,6 +33,7 @@ from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
+from worker.run.people import Waits, interrupt_request
 from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.strategy import Drained, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
@@ -71,7 +73,16 @@ class Lack(StrEnum):
     PROGRAM = "program"
 
 
-Verdict: TypeAlias = Finish | Release
+@dataclass(frozen=True)
+class Wait:
+    """Outcome: the run waits for people to answer these requests."""
+
+    requests: Sequence[OpenRequest]
+
+
+Verdict: TypeAlias = Finish | Release | Wait
+UNREAD_MESSAGE = Release("message", 0, burn=False)
+"""Outcome: the run was to succeed, and returns to the queue, because it has a message that it has not read."""
 UNABLE_DELAY_MS = 500
 """Delay before a run that a worker was unable to execute is tried again; doubled for each further one in a row."""
 _TRANSIENT: dict[type[ContractError], str] = {
@@ -123,6 +134,8 @@ class Runner:
         # The cancel may have been requested before the claim, when the control channel had no owner to reach.
         if run.cancel:
             active.stop(StopReason.CANCEL)
+        elif run.interrupt:
+            active.stop(StopReason.INTERRUPT)
         try:
             await asyncio.wait({work})
             verdict = _verdict(work, active, run, context.unable)
@@ -130,7 +143,7 @@ class Runner:
                 await emitter.abandon()
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
-                events = await self._write(active, emitter, run, verdict)
+                verdict, events = await self._write(active, emitter, context, verdict)
                 if isinstance(verdict, Finish):
                     await archiver.finish(events)
         finally:
@@ -165,27 +178,49 @@ class Runner:
             message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s (`timeout_s` of the run)"
             raise StepFailed(RunError(code="timeout", message=message)) from None
 
-    async def _write(self, active: ActiveRun, emitter: LogEmitter, run: RunRecord, verdict: Verdict) -> int:
-        """Write the outcome together with the buffered events; return the number of these events."""
-        writes = await emitter.close()
-        lease = active.lease
-        writes.events.append(_last_event(verdict))
+    async def _write(
+        self, active: ActiveRun, emitter: LogEmitter, context: RunContext, verdict: Verdict
+    ) -> tuple[Verdict, int]:
+        """Write the outcome together with the buffered events; return it and the number of these events."""
+        writes, run = await emitter.close(), context.run
+        outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
+        if outcome is Outcome.REFUSED and not isinstance(verdict, Release):
+            # Of a run that was to wait: a cancel was requested that has not reached this worker; nobody would end the
+            # waiting run. Of one that has succeeded: a message has come that its strategy has not read.
+            waits = isinstance(verdict, Wait)
+            verdict = Finish(Status.CANCELLED) if waits else UNREAD_MESSAGE
+            outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
+        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
+        return verdict, len(writes.events) + 1
+
+    async def _store_outcome(self, lease: Lease, buffered: Writes, verdict: Verdict, read: int) -> Outcome:
+        if isinstance(verdict, Wait):
+            requests = verdict.requests
+            return await until_answered(lambda: self._store.wait(lease, buffered, requests))
+        writes = structs.replace(buffered, events=[*buffered.events, _last_event(verdict)])
 
         async def write() -> Outcome:
             if isinstance(verdict, Unable):
                 return await self._store.release_unable(lease, writes, delay_ms=verdict.delay_ms)
+            if verdict is UNREAD_MESSAGE:
+                return await self._store.release_for_message(lease, writes)
             if isinstance(verdict, Release):
                 delay_ms, burn = verdict.delay_ms, verdict.burn
                 return await self._store.release(lease, writes, delay_ms=delay_ms, burn=burn)
-            return await self._store.finish(lease, verdict.status, writes, result=verdict.result, error=verdict.error)
+            return await self._store.finish(
+                lease, verdict.status, writes, result=verdict.result, error=verdict.error, read=read
+            )
 
-        outcome = await until_answered(write)
-        name = verdict.reason if isinstance(verdict, Release) else verdict.status.value
-        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=name, outcome=outcome.value)
-        return len(writes.events)
+        return await until_answered(write)
 
 
-def _last_event(verdict: Verdict) -> NewEvent:
+def _name(verdict: Verdict) -> str:
+    if isinstance(verdict, Wait):
+        return "waiting"
+    return verdict.reason if isinstance(verdict, Release) else verdict.status.value
+
+
+def _last_event(verdict: Finish | Release) -> NewEvent:
     if isinstance(verdict, Release):
         message = verdict.message if isinstance(verdict, Unable) else UNSET
         return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms, message=message))
@@ -199,21 +234,22 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
 
     `unable`: number of workers before this one, in a row, that were unable to execute the step.
     """
-    if active.stop_reason is StopReason.LOST:
-        return None
     failure = None if work.cancelled() else work.exception()
+    if active.stop_reason is StopReason.LOST or isinstance(failure, LeaseLost):
+        return None
     # Work that succeeded before the cancel reached it stays succeeded.
     if active.stop_reason is StopReason.CANCEL and (work.cancelled() or failure):
         return Finish(Status.CANCELLED)
     if work.cancelled():
-        return Release("drained", 0, burn=False)
+        interrupted = active.stop_reason is StopReason.INTERRUPT
+        return Wait([interrupt_request(run.id, run.fence)]) if interrupted else Release("drained", 0, burn=False)
     match failure:
         case None:
             return Finish(Status.SUCCEEDED, result=work.result())
-        case LeaseLost():
-            return None
         case Drained():
             return Release("drained", 0, burn=False)
+        case Waits():
+            return Wait(failure.requests)
         case StepFailed():
             return Finish(Status.FAILED, error=failure.error)
         case FilesUnavailable() | HostExhausted():

@@ -13,6 +13,7 @@ EdgeError
 ├── WrongMediaType             the Content-Type is not JSON
 ├── CodedBody                  the body is compressed
 ├── KeyReused                  the idempotency key belongs to another request
+├── RequestNotOpen             the answered request of the run is not open
 └── InputsMissing              announced input files are not uploaded
 """
 
@@ -115,6 +116,17 @@ class InputsMissing(EdgeError):
         self.missing = list(missing)
 
 
+class RequestNotOpen(EdgeError):
+    """A request that is answered is not open, or it is not clear which one is meant. `open_requests` are open."""
+
+    def __init__(self, open_requests: Sequence[str], *, named: bool) -> None:
+        ids = ", ".join(open_requests) or "none"
+        reason = "a request of these ids is not open" if named else "without 'answers' exactly one request must be open"
+        super().__init__(f"{reason}; open are: {ids}")
+        self.open_requests = list(open_requests)
+        self.status = "waiting"
+
+
 @dataclass(frozen=True)
 class _Kind:
     status: HTTPStatus
@@ -152,6 +164,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         headers={"Accept-Encoding": "identity"},
     ),
     KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
+    RequestNotOpen: _Kind(HTTPStatus.CONFLICT, "request-not-open", "The request is not open"),
     InputsMissing: _Kind(HTTPStatus.CONFLICT, "inputs-missing", "Input files are missing"),
     domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
     domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
@@ -203,7 +216,8 @@ def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
         status=kind.status.value,
         detail=kind.detail or str(exc),
         field=getattr(exc, "field", "") or UNSET,
-        run_status=exc.status if isinstance(exc, domain.TransitionRefused) else UNSET,
+        run_status=exc.status if isinstance(exc, domain.TransitionRefused | RequestNotOpen) else UNSET,
+        open_requests=getattr(exc, "open_requests", UNSET),
         missing=getattr(exc, "missing", UNSET),
     )
     if isinstance(exc, Forbidden):

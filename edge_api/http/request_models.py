@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from infra.contract.errors import InvalidInput
+from infra.contract.requests import MAX_COMMENT_CHARS, MAX_INPUT_CHARS, MAX_MESSAGE_CHARS, MAX_REQUESTS, GivenAnswer
 from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
 from infra.contract.states import Status
 
 MAX_SEQ = 2**53 - 1
 MAX_EVENTS = 1000
-MAX_INPUT_CHARS = 100_000
 MAX_STREAM_TOKEN_S = 3600
 MAX_BATCH_RUNS = 100
 MAX_WAIT_S = 25
@@ -19,6 +19,8 @@ MAX_WAIT_S = 25
 Seq = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 RunId = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 UserInput = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_INPUT_CHARS)]
+MessageText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MESSAGE_CHARS)]
+Comment = Annotated[str, msgspec.Meta(max_length=MAX_COMMENT_CHARS)]
 
 
 class RequestModel(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -84,10 +86,62 @@ class AnnounceInput(RequestModel, frozen=True):
             raise InvalidInput("give 'size_bytes' and 'sha256' of a file to upload, or 'from_run' and 'path'", "$")
 
 
-class ResumeRun(RequestModel, frozen=True):
-    """Input that a waiting run asks for."""
+class RequestAnswer(RequestModel, frozen=True):
+    """Answer to one request: `input` to a question; `approve`, perhaps with a `comment`, to an approval."""
 
-    user_input: UserInput
+    input: UserInput | None = None
+    approve: bool | None = None
+    comment: Comment | None = None
+
+
+class AnswerFields(RequestModel, frozen=True):
+    """Answers to requests of a waiting run, by request id.
+
+    While exactly one request is open, `user_input` (to a question) or `approve` (to an approval) is enough.
+    """
+
+    answers: (
+        Annotated[
+            dict[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], RequestAnswer],
+            msgspec.Meta(min_length=1, max_length=MAX_REQUESTS),
+        ]
+        | None
+    ) = None
+    user_input: UserInput | None = None
+    approve: bool | None = None
+    comment: Comment | None = None
+
+    def given(self) -> list[GivenAnswer]:
+        """Return the answers, in their order."""
+        if self.answers is None:
+            return [GivenAnswer(input=self.user_input, approve=self.approve, comment=self.comment)]
+        return [
+            GivenAnswer(input=each.input, approve=each.approve, comment=each.comment) for each in self.answers.values()
+        ]
+
+    def check(self) -> None:
+        """Raise InvalidInput unless there is one form of answer, and each answer is a text, or yes or no."""
+        if self.answers is not None and (self.user_input, self.approve, self.comment) != (None, None, None):
+            raise InvalidInput("give 'answers' without 'user_input', 'approve' and 'comment'", "$.answers")
+        fields = "'answers', 'user_input' or 'approve'" if self.answers is None else "'input' or 'approve'"
+        for name, answer in zip(self.answers or [""], self.given(), strict=True):
+            at = f"$.answers.{name}" if name else "$"
+            if (answer.input is None) == (answer.approve is None):
+                raise InvalidInput(f"give one of {fields}", at)
+            if answer.comment is not None and answer.approve is None:
+                raise InvalidInput("a 'comment' goes with 'approve'; a text is complete without one", f"{at}.comment")
+        if sum(len(answer.input or "") for answer in self.given()) > MAX_INPUT_CHARS:
+            raise InvalidInput(f"the texts have more than {MAX_INPUT_CHARS} characters together", "$.answers")
+
+
+class SendMessage(RequestModel, frozen=True):
+    """Message to a run that has not ended."""
+
+    text: MessageText
+
+
+class ResumeRun(AnswerFields, frozen=True):
+    """Answers to requests of a waiting run; see its fields."""
 
 
 class MintStreamToken(RequestModel, frozen=True):
@@ -118,14 +172,26 @@ class ExecuteRetry(RequestModel, frozen=True, tag_field="action", tag="retry"):
     run_id: RunId
 
 
-class ExecuteResume(RequestModel, frozen=True, tag_field="action", tag="resume"):
-    """Give a waiting run its input."""
+class ExecuteResume(AnswerFields, frozen=True, kw_only=True, tag_field="action", tag="resume"):
+    """Answer requests of a waiting run."""
 
     run_id: RunId
-    user_input: UserInput
 
 
-Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteResume
+class ExecuteMessage(RequestModel, frozen=True, tag_field="action", tag="message"):
+    """Send a message to a run that has not ended."""
+
+    run_id: RunId
+    text: MessageText
+
+
+class ExecuteInterrupt(RequestModel, frozen=True, tag_field="action", tag="interrupt"):
+    """Stop the work on a run, and let it wait for people."""
+
+    run_id: RunId
+
+
+Execute = ExecuteCreate | ExecuteStart | ExecuteStop | ExecuteRetry | ExecuteResume | ExecuteMessage | ExecuteInterrupt
 
 
 class ListQuery(RequestModel, frozen=True):

@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from infra.contract.log import Event
 from infra.contract.queue import QueuePlace
+from infra.contract.requests import Waiting
 from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
 from infra.contract.states import Status
 
@@ -26,6 +27,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
 
     `queue` is the reason why a queued run has not begun; null for other runs, and in answers to other requests.
+    `waiting`: open requests of a waiting run, and since when it waits; null for other runs.
     """
 
     run_id: str
@@ -50,6 +52,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     worked_ms: int | None
     result: dict[str, Any] | None
     error: RunError | None
+    waiting: Waiting | None
     queue: QueuePlace | None
     links: Links
 
@@ -81,13 +84,17 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             worked_ms=record.worked_ms,
             result=record.result,
             error=record.error,
+            waiting=record.waiting,
             queue=place,
             links=Links(self=base, logs=logs, stream=f"{logs}/stream", files=f"{base}/files"),
         )
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run in a list, without its plan and result, which can be large. `steps` is null without an explicit plan."""
+    """A run in a list, without its plan and result, which can be large. `steps` is null without an explicit plan.
+
+    `waiting`: open requests of a waiting run; null for other runs.
+    """
 
     run_id: str
     status: Status
@@ -104,6 +111,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     finished_ms: int | None
     worked_ms: int | None
     error: RunError | None
+    waiting: Waiting | None
 
     @classmethod
     def of(cls, run: RunHead) -> "RunSummary":
@@ -124,6 +132,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
             finished_ms=run.finished_ms,
             worked_ms=run.worked_ms,
             error=run.error,
+            waiting=run.waiting,
         )
 
 
@@ -242,7 +251,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """An error (RFC 9457). `field`: path of the bad value; `run_status`: status of a run that rejects an action;
-    `missing`: paths of input files that are not uploaded.
+    `missing`: paths of input files that are not uploaded; `open_requests`: ids of the requests that can be answered.
     """
 
     type: str
@@ -252,6 +261,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     field: str | UnsetType = UNSET
     run_status: str | UnsetType = UNSET
     missing: list[str] | UnsetType = UNSET
+    open_requests: list[str] | UnsetType = UNSET
 
 
 class BatchResult(msgspec.Struct, frozen=True, kw_only=True):

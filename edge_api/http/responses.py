@@ -30,10 +30,10 @@ def created(record: RunRecord, principal: Principal, *, is_new: bool) -> Respons
 def visible(record: RunRecord, principal: Principal) -> Run:
     """Return the run that a request has created or found.
 
-    A principal without the scope to read gets no result and no error, which the run may have by now.
+    A principal without the scope to read gets no result, no error and no requests, which the run may have by now.
     """
     run = Run.of(record)
-    return run if principal.allows(READ_RUNS) else msgspec.structs.replace(run, result=None, error=None)
+    return run if principal.allows(READ_RUNS) else msgspec.structs.replace(run, result=None, error=None, waiting=None)
 
 
 def no_content() -> Response:

@@ -8,9 +8,19 @@ from starlette.responses import Response
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint
 from edge_api.http.parsing import idempotency_key, read_json
 from edge_api.http.principal import Principal
-from edge_api.http.request_models import Execute, ExecuteCreate, ExecuteRetry, ExecuteStart, ExecuteStop, spec_of
+from edge_api.http.request_models import (
+    Execute,
+    ExecuteCreate,
+    ExecuteInterrupt,
+    ExecuteMessage,
+    ExecuteRetry,
+    ExecuteStart,
+    ExecuteStop,
+    spec_of,
+)
 from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
+from edge_api.people_service import PeopleService
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS, WRITE_RUNS
 
@@ -18,8 +28,9 @@ from edge_api.settings import READ_RUNS, WRITE_RUNS
 class ExecuteRoutes:
     """One endpoint for all actions."""
 
-    def __init__(self, runs: RunService, *, max_body_bytes: int) -> None:
+    def __init__(self, runs: RunService, people: PeopleService, *, max_body_bytes: int) -> None:
         self._runs = runs
+        self._people = people
         self._max_body_bytes = max_body_bytes
 
     def endpoints(self) -> Sequence[ApiEndpoint]:
@@ -31,7 +42,7 @@ class ExecuteRoutes:
                 self.execute,
                 WRITE_RUNS,
                 operation_id="execute",
-                summary="Create, start, stop, retry or resume a run.",
+                summary="Create, start, stop, retry, resume or interrupt a run, or send it a message.",
                 success={201: Run, 200: (Run, RunState)},
                 errors=(*BODY_ERRORS, 404, 409),
                 body=Execute,
@@ -55,4 +66,8 @@ class ExecuteRoutes:
             return ok(await self._runs.cancel(user, wanted.run_id))
         if isinstance(wanted, ExecuteRetry):
             return ok(await self._runs.retry(user, wanted.run_id, key=key))
-        return ok(await self._runs.resume(user, wanted.run_id, wanted.user_input, key=key))
+        if isinstance(wanted, ExecuteMessage):
+            return ok(await self._people.message(user, wanted.run_id, wanted.text, key=key))
+        if isinstance(wanted, ExecuteInterrupt):
+            return ok(await self._people.interrupt(user, wanted.run_id))
+        return ok(await self._people.resume(principal, wanted.run_id, wanted, key=key))

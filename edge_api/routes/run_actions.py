@@ -1,4 +1,4 @@
-"""Actions on one run: start, cancel, retry, fork and resume."""
+"""Actions on one run: start, cancel, retry and fork."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from starlette.responses import Response
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint, Handler
 from edge_api.http.parsing import idempotency_key, read_json, read_nothing
 from edge_api.http.principal import Principal
-from edge_api.http.request_models import ForkRun, ResumeRun
+from edge_api.http.request_models import ForkRun
 from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
 from edge_api.runs_service import RunService
@@ -47,18 +47,6 @@ class RunActionRoutes:
                 body=ForkRun,
                 headers=[IDEMPOTENCY_KEY],
             ),
-            ApiEndpoint(
-                "POST",
-                "/agent/runs/{run_id}/resume",
-                self.resume,
-                WRITE_RUNS,
-                operation_id="resumeRun",
-                summary="Give a waiting run its input.",
-                success={200: RunState},
-                errors=[*BODY_ERRORS, 404, 409],
-                body=ResumeRun,
-                headers=[IDEMPOTENCY_KEY],
-            ),
         ]
 
     async def start(self, request: Request, principal: Principal) -> Response:
@@ -84,12 +72,6 @@ class RunActionRoutes:
         key = idempotency_key(request)
         record, is_new = await self._runs.fork(principal.user, request.path_params["run_id"], wanted, key=key)
         return created(record, principal, is_new=is_new)
-
-    async def resume(self, request: Request, principal: Principal) -> Response:
-        """`POST /agent/runs/{run_id}/resume`."""
-        wanted = await read_json(request, ResumeRun, self._max_body_bytes)
-        key = idempotency_key(request)
-        return ok(await self._runs.resume(principal.user, request.path_params["run_id"], wanted.user_input, key=key))
 
 
 def _without_body(

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.events import Splittable, Truncated
+from infra.contract.events import RunWaiting, Splittable, Truncated
+from infra.contract.requests import OpenRequest
 
 MAX_EVENT_BYTES = 16 * 1024
 """Maximum size of an event as UTF-8 JSON, in the form in which the API sends it."""
@@ -14,6 +15,9 @@ DATA_BYTES = MAX_EVENT_BYTES - 512
 ELLIPSIS = "…"
 _SIDE_BYTES = DATA_BYTES // 4
 """Maximum size of the fields beside the text that is split."""
+_REQUESTS_BYTES = 2 * DATA_BYTES // 5
+"""Maximum size of all requests of `run.waiting`; the question of the first is in the event twice."""
+_SHORTENED = ("question", "choices", "args")
 _DEPTH = 8
 _PUNCTUATION_BYTES = 4
 _SCALAR_BYTES = 24
@@ -33,6 +37,23 @@ def truncate(data: Truncated) -> dict[str, Any]:
     if len(_encode(built)) > data.MAX_TEXT_CHARS:
         return _Truncator(data.MAX_TEXT_CHARS, DATA_BYTES).fields(built)
     return built
+
+
+def fit_requests(requests: Sequence[OpenRequest]) -> list[dict[str, Any]]:
+    """Return the requests of a waiting run as built-in values that fit into one event together.
+
+    Questions, choices and arguments are truncated, equally for each request; ids and expiries are not.
+    """
+    room = _REQUESTS_BYTES // max(1, len(requests))
+    fitted = []
+    for request in requests:
+        built: dict[str, Any] = _build(request)
+        if _size(built) > room:
+            fixed = {name: value for name, value in built.items() if name not in _SHORTENED}
+            long = {name: built[name] for name in _SHORTENED if name in built}
+            built = fixed | _Truncator(RunWaiting.MAX_TEXT_CHARS, room - _size(fixed)).fields(long)
+        fitted.append(built)
+    return fitted
 
 
 def split(data: Truncated | Splittable) -> list[dict[str, Any]]:

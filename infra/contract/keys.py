@@ -7,6 +7,9 @@ expire `retention_s` after its end, or after its creation if it was never starte
 from dataclasses import dataclass
 
 DEFAULT_RETENTION_S = 30 * 24 * 3600
+EXPIRIES = "*expiries"
+"""Member of the set of delayed runs that stands for the first expiry of the requests of waiting runs, so that a claim
+learns of it from a set that it looks at anyway."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class Keys:
     def delayed(self) -> str:
         """Sorted set: runs not yet due, score = due time in ms. No TTL: members leave when due or cancelled."""
         return f"{self.prefix}jobs:delayed"
+
+    @property
+    def waiting(self) -> str:
+        """Sorted set: waiting runs, score = first expiry of their open requests in ms.
+
+        No TTL: members leave when they no longer wait. While there are any, EXPIRIES in `delayed` has the first score.
+        """
+        return f"{self.prefix}jobs:waiting"
 
     @property
     def leases(self) -> str:
@@ -70,9 +81,9 @@ class Keys:
     def control(self) -> str:
         """Channel: nudges for workers, as text.
 
-        `cancel <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due run. `due <ms>`: time
-        until a run is due, or until a ready run should have been claimed. Nudges are hints: a worker that misses one
-        finds the same fact at its next claim or renewal.
+        `cancel <run id>`, `interrupt <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due
+        run. `due <ms>`: time until a run is due, or until a ready run should have been claimed. Nudges are hints: a
+        worker that misses one finds the same fact at its next claim or renewal.
         """
         return f"{self.prefix}agent:control"
 

@@ -20,6 +20,7 @@ import msgspec
 
 from infra.contract.files import FileEntry, FolderEntry, Input
 from infra.contract.log import NewEvent, Segment
+from infra.contract.requests import UserMessage
 from infra.contract.runs import RunRecord
 from infra.contract.states import Outcome
 
@@ -34,7 +35,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Run granted to a worker: its record, its journal (key → JSON), its files and folders by path, its archived log
     segments.
 
-    `inputs` are its input files by path, as they were announced before its start.
+    `inputs` are its input files by path, as they were announced before its start; `messages` are unread.
     """
 
     run: RunRecord
@@ -43,6 +44,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     folders: dict[str, FolderEntry] = {}
     segments: Sequence[Segment] = ()
     inputs: Mapping[str, Input] = {}
+    messages: Sequence[UserMessage] = ()
 
 
 class Lease:
@@ -90,23 +92,29 @@ class ClaimReply:
 
 
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Reply to `renew` and `emit`: whether the lease still holds, and whether a cancel was requested."""
+    """Reply to `renew` and `emit`: whether the lease still holds, and whether a cancel or an interrupt was requested.
+
+    `messages`: number of the last message to the run; 0 in replies to `renew`.
+    """
 
     outcome: Outcome
     cancel: bool = False
+    interrupt: bool = False
+    messages: int = 0
 
 
 class Writes(msgspec.Struct, frozen=True, kw_only=True):
     """Changes that one fenced call stores, all or nothing.
 
     `events` go to the log; `journal` (key → JSON; an empty value removes the entry), `files` and `folders` (path →
-    entry; None removes it) go into the record.
+    entry; None removes it) go into the record. `read` are the numbers of messages to the run that have been read.
     """
 
     events: list[NewEvent] = []
     journal: dict[str, str] = {}
     files: dict[str, FileEntry | None] = {}
     folders: dict[str, FolderEntry | None] = {}
+    read: Sequence[int] = ()
 
 
 class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,3 +144,4 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     dead: int
     unreadable: int = 0
+    waiting: int = 0

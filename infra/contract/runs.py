@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import msgspec
 
 from infra.contract.errors import InvalidInput
+from infra.contract.requests import StoredAnswer, Waiting
 from infra.contract.states import Status
 from infra.contract.tools import parse_args
 
@@ -128,7 +129,7 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     """Run without its large fields. Times are ms since the epoch by Redis's clock; None until they are known.
 
     `seq` is the sequence number of the last event in the log. `worked_ms`: sum of the durations of all attempts that
-    have ended, without the time between them; None before the first has ended.
+    have ended, without the time between them; None before the first has ended. `waiting` is None unless the run waits.
     """
 
     id: str
@@ -145,29 +146,33 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     worked_ms: int | None = None
     error: RunError | None
     deleting: bool
+    waiting: Waiting | None = None
 
 
 class RunRecord(RunHead, frozen=True, kw_only=True):
     """Run as stored; `fence` grows with each claim.
 
     `unable`: number of workers in a row that were unable to execute the next step; a result in the journal resets it.
+    `answers`: by the ids of the requests with which the run waited last. `interrupt`: the run is to wait for people.
     """
 
     spec: RunSpec
     fence: int
     worker: str | None
     result: dict[str, Any] | None
-    user_input: str | None
+    answers: dict[str, StoredAnswer] = {}
+    interrupt: bool = False
     unable: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """Claim of a run. `attempt` is its number since the last retry; drained, unable and unanswered ones do not count.
+    """Claim of a run. `attempt` is its number since the last retry; waiting, message, drained, unable and unanswered
+    ones do not count.
 
-    `outcome`: a terminal status, `waiting`, `drained`, `given_back` (to be tried again later), `unable` (the worker
-    lacked a program that the next step needs), `lease_expired` (the worker was lost), `worker_restarted` (the worker's
-    process ended, and another one took its place) or `unanswered` (the reply to the claim was lost); None, like
-    `ended_ms`, until the claim ends.
+    `outcome`: a terminal status, `waiting`, `message` (one came that had not been read), `drained`, `given_back` (to be
+    tried again later), `unable` (the worker lacked a program that the next step needs), `lease_expired` (the worker was
+    lost), `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered` (the reply to
+    the claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int

@@ -37,7 +37,7 @@ NEXT: Mapping[Status, frozenset[Status]] = MappingProxyType(
         Status.CREATED: frozenset({Status.QUEUED, Status.CANCELLED}),
         Status.QUEUED: frozenset({Status.RUNNING, Status.FAILED, Status.CANCELLED}),
         Status.RUNNING: frozenset({Status.QUEUED, Status.WAITING, Status.SUCCEEDED, Status.FAILED, Status.CANCELLED}),
-        Status.WAITING: frozenset({Status.QUEUED, Status.CANCELLED}),
+        Status.WAITING: frozenset({Status.QUEUED, Status.FAILED, Status.CANCELLED}),
         Status.SUCCEEDED: frozenset(),
         Status.FAILED: frozenset({Status.QUEUED}),
         Status.CANCELLED: frozenset({Status.QUEUED}),

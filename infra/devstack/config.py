@@ -10,7 +10,7 @@ from infra.settings import S3Settings
 
 BUCKET = "swissbrain-workspaces"
 USER = "dev"
-SCOPES = ("runs:read", "runs:write")
+SCOPES = ("runs:read", "runs:write", "runs:approve")
 
 
 @dataclass(frozen=True)

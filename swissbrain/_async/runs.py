@@ -220,9 +220,33 @@ class AsyncRunMethods:
         """Queue a failed or cancelled run again; completed steps are not repeated."""
         return await self._api.ask(endpoints.retry_run(run_id))
 
-    async def resume(self, run_id: str, user_input: str) -> RunState:
-        """Give a waiting run its input."""
-        return await self._api.ask(endpoints.resume_run(run_id, user_input))
+    async def resume(self, run_id: str, user_input: str, *, request: str | None = None) -> RunState:
+        """Answer a question of a waiting run: the one with the id `request`, or the only open request.
+
+        ApiError.open_requests lists the ids of the open requests if this one is not open, or if several are.
+        """
+        body = {"user_input": user_input} if request is None else {"answers": {request: {"input": user_input}}}
+        return await self._api.ask(endpoints.resume_run(run_id, body))
+
+    async def approve(self, run_id: str, request: str, *, comment: str | None = None) -> RunState:
+        """Approve the request with this id; see `Run.waiting` for the open ones. Errors as in `resume`."""
+        return await self._decide(run_id, request, True, comment)
+
+    async def deny(self, run_id: str, request: str, *, comment: str | None = None) -> RunState:
+        """Deny the request with this id. The run continues without the call. Errors as in `resume`."""
+        return await self._decide(run_id, request, False, comment)
+
+    async def say(self, run_id: str, text: str) -> RunState:
+        """Send a message to a run that has not ended and has no explicit plan."""
+        return await self._api.ask(endpoints.send_message(run_id, text))
+
+    async def interrupt(self, run_id: str) -> RunState:
+        """Stop the work on a run without an explicit plan, and let it wait for people; `resume` continues it."""
+        return await self._api.ask(endpoints.interrupt_run(run_id))
+
+    async def _decide(self, run_id: str, request: str, approve: bool, comment: str | None) -> RunState:
+        answer = {"approve": approve} if comment is None else {"approve": approve, "comment": comment}
+        return await self._api.ask(endpoints.resume_run(run_id, {"answers": {request: answer}}))
 
     async def delete(self, run_id: str) -> None:
         """Delete a run that has ended or was never started: its files, its record, its log."""

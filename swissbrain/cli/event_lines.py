@@ -154,7 +154,13 @@ def _run_waiting(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _run_input(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text.assemble(("input  ", "magenta"), plain(data["input"]))
+    by = f" by {data['by']}" if "by" in data else ""
+    said = data.get("input") or data.get("comment") or ""
+    return Text.assemble((plain(f"{data['decision']}{by}"), "magenta"), plain(f"  {said}" if said else ""))
+
+
+def _message_received(_: Event, data: Mapping[str, Any]) -> Text:
+    return Text.assemble((plain(f"message by {data['by']}"), "magenta"), plain(f"  {data['text']}"))
 
 
 def _run_finished(_: Event, data: Mapping[str, Any]) -> Text:
@@ -229,6 +235,7 @@ _FORMATTERS: Mapping[str, Callable[[Event, Mapping[str, Any]], Text]] = {
     "run.retried": _run_retried,
     "run.forked": _run_forked,
     "run.waiting": _run_waiting,
+    "message.received": _message_received,
     "run.input": _run_input,
     "run.finished": _run_finished,
     "plan.created": _plan_created,

@@ -68,7 +68,14 @@ def _result(step: Step) -> Text:
 
 def queue_table(depths: QueueDepths) -> Rows:
     """Return a table with the number of runs in each part of the queue."""
-    names = {"ready": "ready", "delayed": "delayed", "running": "running", "dead": "dead", "pending": "wake tokens"}
+    names = {
+        "ready": "ready",
+        "delayed": "delayed",
+        "running": "running",
+        "waiting": "waiting",
+        "dead": "dead",
+        "pending": "wake tokens",
+    }
     rows = ([Text(shown), Text(str(getattr(depths, name)))] for name, shown in names.items())
     return Rows([Column("runs"), Column("", right=True)], rows)
 

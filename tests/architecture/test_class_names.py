@@ -18,6 +18,7 @@ API_OBJECTS = {
     "Gap",
     "InputFile",
     "LogPage",
+    "OpenRequest",
     "PlanStep",
     "Problem",
     "QueueDepths",
@@ -32,6 +33,7 @@ API_OBJECTS = {
     "StepRecord",
     "StreamToken",
     "UploadTarget",
+    "Waiting",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""
 

@@ -35,7 +35,7 @@ LONGEST_RESTART_S = 1.0
 SEGMENT = 50
 """Events of an archive segment, small so that the logs of many runs are partly archived, partly in Redis."""
 ERROR_ACTIONS = ("run.broken", "run.dropped")
-QUEUE_KEYS = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases")
+QUEUE_KEYS = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases", "jobs:waiting")
 
 
 @dataclass

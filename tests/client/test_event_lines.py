@@ -98,7 +98,11 @@ def test_each_event_is_one_line() -> None:
     assert text("log", level="warning", message="m") == "        warning: m"
     assert text("run.waiting", None) == "run waits for input"
     assert text("run.waiting", None, question="Which one?") == "run waits for input: Which one?"
-    assert text("run.input", None, input="the second") == "input  the second"
+    assert text("run.input", None, request="q", decision="answered", by="ada", input="the second") == (
+        "answered by ada  the second"
+    )
+    assert text("run.input", None, request="q", decision="expired") == "expired"
+    assert text("message.received", None, text="hurry", by="ada") == "message by ada  hurry"
     assert text("run.retried", None, after="failed") == "run queued again after it failed"
     assert text("run.retried", None, after="cancelled") == "run queued again after it was cancelled"
     assert text("run.forked", None, run_id="run_2", from_step=2) == "run goes on from step 3 of run_2"

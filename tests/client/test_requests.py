@@ -79,6 +79,17 @@ def test_actions_that_must_not_be_repeated_have_an_idempotency_key(api: Scripted
     client.resume("a", "yes")
     assert len({*keys(api)} - {None}) == 3
     assert api.requests[-1].json == {"user_input": "yes"}
+    client.resume("a", "yes", request="q")
+    assert api.requests[-1].json == {"answers": {"q": {"input": "yes"}}}
+    client.approve("a", "r", comment="fine")
+    assert api.requests[-1].json == {"answers": {"r": {"approve": True, "comment": "fine"}}}
+    client.deny("a", "r")
+    assert api.requests[-1].json == {"answers": {"r": {"approve": False}}}
+    client.say("a", "hurry")
+    assert (api.targets[-1], api.requests[-1].json) == ("/agent/runs/a/messages", {"text": "hurry"})
+    assert len({*keys(api)} - {None}) == 7
+    client.interrupt("a")
+    assert api.targets[-1] == "/agent/runs/a/interrupt"
     client.start("a")
     client.cancel("a")
     assert api.targets[-2:] == ["/agent/runs/a/start", "/agent/runs/a/cancel"]

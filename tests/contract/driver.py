@@ -1,15 +1,18 @@
 """Driver that brings runs into any status, and reads Redis directly."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from infra.contract.keys import EXPIRIES
 from infra.contract.log import TERMINAL_EVENT, NewEvent
 from infra.contract.queue import Claim, Lease, Writes
 from infra.contract.redis import Redis, Reply
 from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
+from tests.support.requests import answers, question
 from tests.support.run_store import RunStore
 
 LEASE_MS = 60_000
@@ -20,6 +23,7 @@ KEYS_WITHOUT_TTL = {
     "jobs:ready",
     "jobs:delayed",
     "jobs:leases",
+    "jobs:waiting",
     "jobs:dead",
     "jobs:unreadable",
     WORKERS,
@@ -51,6 +55,16 @@ async def keys_without_ttl(redis: Redis) -> list[str]:
 def strings(reply: Reply) -> list[str]:
     assert isinstance(reply, list)
     return [str(item) for item in reply]
+
+
+async def expire_request(redis: Redis, run_id: str, name: str) -> None:
+    """Let an open request of a waiting run expire."""
+    texts = json.loads(str(await redis.command("HGET", f"run:{run_id}", "requests")))
+    requests = [json.loads(text) for text in texts]
+    changed = [each | {"expires_ms": 1} if each["id"] == name else each for each in requests]
+    await redis.command("HSET", f"run:{run_id}", "requests", json.dumps([json.dumps(each) for each in changed]))
+    await redis.command("ZADD", "jobs:waiting", 1, run_id)
+    await redis.command("ZADD", "jobs:delayed", 1, EXPIRIES)
 
 
 async def delete(store: RunStore, run_id: str) -> tuple[Outcome, Status | None]:
@@ -85,7 +99,7 @@ class Driver:
             return run_id, Lease(run_id, 1)
         _, lease = await self.claim()
         if status is Status.WAITING:
-            await self.store.wait(lease, Writes(events=[event()]))
+            await self.store.wait(lease, Writes(), [question()])
         elif status in TERMINAL:
             await self.store.finish(lease, status, Writes(events=[END]))
         if status is not Status.RUNNING:
@@ -100,7 +114,10 @@ class Driver:
             return lambda: store.finish(lease, status, Writes(events=[END]))
 
         async def expire() -> None:
-            if (await store.head(run_id)).status is Status.QUEUED:
+            status = (await store.head(run_id)).status
+            if status is Status.WAITING:
+                await expire_request(self.redis, run_id, "q")
+            if status is Status.QUEUED:
                 await self.redis.command("HSET", f"run:{run_id}", "queue_ttl_ms", -1)
             await store.claim("other", 1, lease_ms=LEASE_MS)
 
@@ -109,12 +126,12 @@ class Driver:
             Status.QUEUED: [
                 lambda: store.start(run_id),
                 lambda: store.retry(run_id, token="t"),
-                lambda: store.resume(run_id, "yes", token="t"),
+                lambda: store.resume(run_id, answers("q"), by=USER, token="t"),
                 lambda: store.release(lease, Writes(events=[event()]), delay_ms=0, burn=False),
                 lambda: store.release_unable(lease, Writes(events=[event()]), delay_ms=0),
             ],
             Status.RUNNING: [lambda: store.claim("other", 1, lease_ms=LEASE_MS)],
-            Status.WAITING: [lambda: store.wait(lease, Writes(events=[event()]))],
+            Status.WAITING: [lambda: store.wait(lease, Writes(), [question()])],
             Status.SUCCEEDED: [finish(Status.SUCCEEDED)],
             Status.FAILED: [finish(Status.FAILED), expire],
             Status.CANCELLED: [finish(Status.CANCELLED), lambda: store.cancel(run_id)],

@@ -9,6 +9,7 @@ from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 
 OK, SAME, LOST, REFUSED, GONE = Outcome.OK, Outcome.SAME, Outcome.LOST, Outcome.REFUSED, Outcome.GONE
 MAX_PRIORITY = 8
+ACTIVE = {Status.QUEUED, Status.RUNNING, Status.WAITING}
 
 
 @dataclass
@@ -19,7 +20,9 @@ class ModelRun:
     granted the run last, `process` the worker process that sent that claim, `granted_alone` whether that claim granted
     no other run. `unanswered` is the fence of the last grant that was undone because its reply was lost, `lost` the
     fence of the last attempt whose worker was lost. `inputs` and `files` are sizes by path; `begun`: the run has been
-    queued. `unable` counts the workers in a row that were unable to do it.
+    queued. `unable` counts the workers in a row that were unable to do it. `open`: ids of the open requests of a
+    waiting run with their `on_expiry`; `overdue`: those that have expired; `answers`: ids that have an answer.
+    `messages`, `read`: number of messages, and of the last that was read.
     """
 
     id: str
@@ -47,6 +50,12 @@ class ModelRun:
     unanswered: int = -1
     lost: int = -1
     unable: int = 0
+    open: dict[str, str] = field(default_factory=dict)
+    overdue: set[str] = field(default_factory=set)
+    answers: set[str] = field(default_factory=set)
+    messages: int = 0
+    read: int = 0
+    interrupt: bool = False
     process: str = ""
     claim_number: int = 0
     granted_alone: bool = False
@@ -120,24 +129,59 @@ class Model:
         self._end(run, Status.CANCELLED)
         return OK
 
-    def requeue(self, run_id: str, token: str, version: int, *, waiting: bool) -> Outcome:
-        """Model `resume` of a waiting run, else `retry` of a failed or cancelled run."""
+    def retry(self, run_id: str, token: str, version: int) -> Outcome:
         run = self.runs.get(run_id)
-        if not run or (run.deleting and not waiting):
+        if not run or run.deleting:
             return GONE
         if token in run.tokens:
             return SAME
-        if run.status not in ({Status.WAITING} if waiting else {Status.FAILED, Status.CANCELLED}):
+        if run.status not in {Status.FAILED, Status.CANCELLED}:
             return REFUSED
-        if not waiting and not run.begun and version != run.inputs_version:
+        if not run.begun and version != run.inputs_version:
             return REFUSED
         run.tokens.add(token)
         run.seq += 1
-        if not waiting:
-            run.attempt, run.cancel, run.dead, run.unable = 0, False, False, 0
-            run.journal.discard(STARTED)
+        run.attempt, run.cancel, run.dead, run.unable, run.interrupt = 0, False, False, 0, False
+        run.journal.discard(STARTED)
         self._now += 1
         self._enqueue(run)
+        return OK
+
+    def resume(self, run_id: str, token: str, ids: set[str]) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run:
+            return GONE
+        if token in run.tokens:
+            return SAME
+        if run.status is not Status.WAITING or not ids <= set(run.open) - run.overdue:
+            return REFUSED
+        run.tokens.add(token)
+        self._now += 1
+        self._answer(run, ids)
+        return OK
+
+    def message(self, run_id: str, token: str) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run or run.deleting:
+            return GONE
+        if token in run.tokens:
+            return SAME
+        if run.status not in ACTIVE:
+            return REFUSED
+        run.tokens.add(token)
+        run.messages += 1
+        run.seq += 1
+        return OK
+
+    def interrupt(self, run_id: str) -> Outcome:
+        run = self.runs.get(run_id)
+        if not run or run.deleting:
+            return GONE
+        if run.status not in ACTIVE:
+            return REFUSED
+        if run.interrupt or run.status is Status.WAITING:
+            return SAME
+        run.interrupt = True
         return OK
 
     def mark_deleting(self, run_id: str) -> Outcome:
@@ -182,6 +226,7 @@ class Model:
             if run.leased and run.expired:
                 run.lost = run.fence
                 self._recover(run, counts=True)
+        self._expire_requests()
         granted: list[tuple[str, int]] = []
         for run_id in (picked := self.ready()[:wanted]):
             run = self.runs[run_id]
@@ -190,6 +235,13 @@ class Model:
             run.process, run.claim_number, run.granted_alone = seq.process, seq.number, len(picked) == 1
             granted.append((run_id, run.fence))
         return granted
+
+    def _expire_requests(self) -> None:
+        for run in self.runs.values():
+            if any(run.open[name] == "fail" for name in run.overdue):
+                self._end(run, Status.FAILED)
+            elif run.overdue:
+                self._answer(run, set(run.overdue))
 
     def renew(self, run_id: str, fence: int) -> Outcome:
         run = self.runs.get(run_id)
@@ -200,11 +252,19 @@ class Model:
         run.expired = False
         return OK
 
-    def emit(self, run_id: str, fence: int, batch: int, events: int, key: str | None) -> Outcome:
-        return self._write(run_id, fence, batch, events, key)[0]
+    def emit(self, run_id: str, fence: int, batch: int, events: int, key: str | None, read: int = 0) -> Outcome:
+        outcome, run = self._write(run_id, fence, batch, events, key)
+        if run:
+            run.read = max(run.read, read)
+        return outcome
 
-    def finish(self, run_id: str, fence: int, batch: int, status: Status) -> Outcome:
+    def finish(self, run_id: str, fence: int, batch: int, status: Status, read: int) -> Outcome:
+        held = self.runs.get(run_id)
+        before = held.batch if held else 0
         outcome, run = self._write(run_id, fence, batch, 0, None)
+        if run and status is Status.SUCCEEDED and run.messages > read:
+            run.batch = before
+            return REFUSED
         if run:
             run.leased = run.expired = False
             self._end(run, status)
@@ -222,11 +282,18 @@ class Model:
             self._enqueue(run)
         return outcome
 
-    def wait(self, run_id: str, fence: int, batch: int) -> Outcome:
+    def wait(self, run_id: str, fence: int, batch: int, requests: dict[str, str]) -> Outcome:
+        held = self.runs.get(run_id)
+        before = (held.batch, held.seq) if held else (0, 0)
         outcome, run = self._write(run_id, fence, batch, 1, None)
+        if run and run.cancel:
+            run.batch, run.seq = before
+            return REFUSED
         if run:
             run.leased = run.expired = False
             run.status = Status.WAITING
+            run.attempt -= 1
+            run.open, run.answers, run.interrupt = dict(requests), set(), False
         return outcome
 
     def trim(self, run_id: str, fence: int, last: int) -> Outcome:
@@ -278,7 +345,16 @@ class Model:
         run.status = Status.QUEUED
         run.queue_order = (MAX_PRIORITY - run.priority, 0 if first else self._now, run.id)
 
+    def _answer(self, run: ModelRun, ids: set[str]) -> None:
+        run.answers |= ids
+        run.overdue -= ids
+        run.seq += len(ids)
+        run.open = {name: on_expiry for name, on_expiry in run.open.items() if name not in ids}
+        if not run.open:
+            self._enqueue(run)
+
     def _end(self, run: ModelRun, status: Status) -> None:
+        run.open, run.overdue = {}, set()
         run.status, run.queue_order = status, None
         run.seq += 1
         run.ends += 1

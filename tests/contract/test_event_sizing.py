@@ -164,8 +164,9 @@ def test_a_long_field_is_truncated_so_that_the_other_fields_fit() -> None:
 
 
 def test_a_question_may_be_longer_than_an_error() -> None:
-    assert checked_split(RunWaiting(question="x" * 8000)) == [{"question": "x" * 8000}]
-    assert checked_split(RunWaiting(question="x" * 8001)) == [{"question": "x" * 7999 + "…"}]
+    whole, long = RunWaiting(question="x" * 8000, requests=[]), RunWaiting(question="x" * 8001, requests=[])
+    assert checked_split(whole) == [{"question": "x" * 8000, "requests": []}]
+    assert checked_split(long) == [{"question": "x" * 7999 + "…", "requests": []}]
 
 
 def test_long_strings_in_arguments_are_truncated() -> None:

@@ -12,6 +12,7 @@ from infra.contract.states import TERMINAL, Status
 from tests.contract.driver import END, LEASE_MS, Driver
 from tests.support import events as support
 from tests.support.logs import events_in_redis
+from tests.support.requests import answers
 from worker.run.emitter import new_event
 
 
@@ -71,7 +72,7 @@ async def test_a_retried_run_logs_the_retry_and_the_resumption(driver: Driver, s
 async def test_an_input_is_truncated_in_the_log_and_complete_in_the_record(driver: Driver, text: str) -> None:
     run_id, _ = await driver.in_status(Status.WAITING)
 
-    await driver.store.resume(run_id, text, token="t")
+    await driver.store.resume(run_id, answers("q", text=text), by="ada", token="t")
 
     event = (await events_in_redis(driver.store, run_id, after=2))[0]
     support.check(event)
@@ -80,7 +81,7 @@ async def test_an_input_is_truncated_in_the_log_and_complete_in_the_record(drive
     assert logged == text if len(text) <= 8000 else text.startswith(logged.removesuffix("…"))
     # A character takes up to 6 bytes in JSON ("\u0000"); such texts are limited by bytes before 8,000 characters.
     assert len(logged) == min(len(text), 8000) or 6 * len(logged) > 15_000
-    assert (await driver.store.get(run_id)).user_input == text
+    assert (await driver.store.get(run_id)).answers["q"].input == text
 
 
 async def test_the_message_of_an_error_is_truncated_in_the_record(driver: Driver) -> None:

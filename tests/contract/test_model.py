@@ -16,15 +16,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from infra.contract.files import FileEntry, Input
 from infra.contract.journal import STARTED
+from infra.contract.keys import EXPIRIES
 from infra.contract.log import TERMINAL_EVENT, NewEvent, Segment
 from infra.contract.queue import ClaimSeq, Lease, Writes
+from infra.contract.requests import OnExpiry
 from infra.contract.runs import RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
-from tests.contract.driver import keys_without_ttl, strings
+from tests.contract.driver import expire_request, keys_without_ttl, strings
 from tests.contract.model import Model
 from tests.support.logs import events_in_redis
+from tests.support.requests import answers, question
 from tests.support.run_store import RunStore
 
 T = TypeVar("T")
@@ -35,6 +38,7 @@ EVENT = NewEvent(ts=1, type="log")
 PATHS = ["a", "a/b", "a b/ä%.csv"]
 MAX_BYTES = 5
 CHOICE = st.integers(min_value=0, max_value=10_000)
+IDS = st.sets(st.sampled_from(["q1", "q2"]), min_size=1)
 KEY = st.sampled_from([None, "a", "b", STARTED])
 
 
@@ -149,20 +153,78 @@ class Scripts(RuleBasedStateMachine):
 
         self.call(once)
 
-    @rule(choice=CHOICE, token=st.sampled_from("abc"), waiting=st.booleans(), stale=st.sampled_from([0, 0, 0, 1]))
-    def requeue(self, choice: int, token: str, waiting: bool, stale: int) -> None:
+    @rule(choice=CHOICE, token=st.sampled_from("abc"), stale=st.sampled_from([0, 0, 0, 1]))
+    def retry(self, choice: int, token: str, stale: int) -> None:
         run_id = self.run_id(choice)
         version = self.inputs_version(run_id) + stale
 
         def once() -> None:
-            store = self.store
-            if waiting:
-                outcome, _ = self.do(store.resume(run_id, "yes", token=token))
-            else:
-                outcome, _ = self.do(store.retry(run_id, token=token, inputs_version=version))
-            assert outcome is self.model.requeue(run_id, token, version, waiting=waiting)
+            outcome, _ = self.do(self.store.retry(run_id, token=token, inputs_version=version))
+            assert outcome is self.model.retry(run_id, token, version)
 
         self.call(once)
+
+    @rule(choice=CHOICE, token=st.sampled_from("abcde"), ids=IDS)
+    def resume(self, choice: int, token: str, ids: set[str]) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            outcome, status, open_ids = self.do(self.store.resume(run_id, answers(*ids), by=USER, token=token))
+            before = self.model.runs.get(run_id)
+            still = set(before.open) - before.overdue if before else set()
+            assert outcome is self.model.resume(run_id, token, ids)
+            if outcome is Outcome.REFUSED:
+                assert set(open_ids) == still
+            if outcome is Outcome.OK:
+                assert status is self.model.runs[run_id].status
+
+        self.call(once)
+
+    @rule(choice=CHOICE, token=st.sampled_from("mnop"))
+    def message(self, choice: int, token: str) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            outcome, _ = self.do(self.store.message(run_id, "hello", by=USER, token=token))
+            assert outcome is self.model.message(run_id, token)
+
+        self.call(once)
+
+    @rule(choice=CHOICE)
+    def interrupt(self, choice: int) -> None:
+        run_id = self.run_id(choice)
+
+        def once() -> None:
+            outcome, _ = self.do(self.store.interrupt(run_id))
+            assert outcome is self.model.interrupt(run_id)
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1))
+    def read_messages(self, choice: int, skip: int) -> None:
+        """Store an inbox in the journal, and mark its messages as read, in one write."""
+        run_id, fence, batch = self.lease_and_batch(choice, skip)
+        run = self.model.runs.get(run_id)
+        numbers = list(range(run.read + 1, run.messages + 1)) if run else []
+        writes = Writes(journal={"a": "1"}, read=numbers)
+
+        def once() -> None:
+            reply = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
+            assert reply.outcome is self.model.emit(run_id, fence, batch, 0, "a", max(numbers, default=0))
+
+        self.call(once)
+
+    @rule(choice=CHOICE)
+    def expire_request(self, choice: int) -> None:
+        """Let one of the open requests of a waiting run expire."""
+        waiting = [run for run in self.model.runs.values() if run.open]
+        if not waiting:
+            return
+        run = waiting[choice % len(waiting)]
+        name = sorted(run.open)[choice % len(run.open)]
+        self.do(expire_request(self.redis, run.id, name))
+        run.overdue.add(name)
 
     @rule(wanted=st.integers(0, 3), woken=st.booleans(), reply_lost=st.booleans())
     def claim(self, wanted: int, woken: bool, reply_lost: bool) -> None:
@@ -195,6 +257,9 @@ class Scripts(RuleBasedStateMachine):
         granted = [(claim.run.id, claim.run.fence) for claim in claimed.claims]
         assert granted == self.model.claim(wanted, seq)
         for claim in claimed.claims:
+            assert set(claim.run.answers) == self.model.runs[claim.run.id].answers
+            held = self.model.runs[claim.run.id]
+            assert [each.number for each in claim.messages] == list(range(held.read + 1, held.messages + 1))
             assert set(claim.journal) == self.model.runs[claim.run.id].journal
             assert claim.inputs.keys() == self.model.runs[claim.run.id].inputs.keys()
         self.leases += granted
@@ -230,33 +295,47 @@ class Scripts(RuleBasedStateMachine):
             reply = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
             assert reply.outcome is self.model.emit(run_id, fence, batch, events, key)
             if reply.outcome in {Outcome.OK, Outcome.SAME}:
-                assert reply.cancel == self.model.runs[run_id].cancel
+                held = self.model.runs[run_id]
+                assert reply.cancel == held.cancel
+                assert reply.interrupt == (held.interrupt and not held.cancel)
+                assert reply.messages == held.messages
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)))
-    def finish(self, choice: int, skip: int, status: Status) -> None:
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)), heard=st.booleans())
+    def finish(self, choice: int, skip: int, status: Status, heard: bool) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
+        run = self.model.runs.get(run_id)
+        read = run.messages if run and heard else 0
         writes = Writes(events=[NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": status.value})])
 
         def once() -> None:
-            outcome = self.do(self.store.finish(self.lease(run_id, fence, batch), status, writes))
-            assert outcome is self.model.finish(run_id, fence, batch, status)
+            outcome = self.do(self.store.finish(self.lease(run_id, fence, batch), status, writes, read=read))
+            assert outcome is self.model.finish(run_id, fence, batch, status, read)
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["wait", "drain", "burn", "unable"]), key=KEY)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), ids=IDS, on_expiry=st.sampled_from(["deny", "fail"]))
+    def wait(self, choice: int, skip: int, ids: set[str], on_expiry: OnExpiry) -> None:
+        run_id, fence, batch = self.lease_and_batch(choice, skip)
+        requests = [question(name, on_expiry=on_expiry) for name in sorted(ids)]
+
+        def once() -> None:
+            outcome = self.do(self.store.wait(self.lease(run_id, fence, batch), Writes(), requests))
+            assert outcome is self.model.wait(run_id, fence, batch, dict.fromkeys(ids, on_expiry))
+
+        self.call(once)
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["drain", "burn", "unable"]), key=KEY)
     def give_up_lease(self, choice: int, skip: int, how: str, key: str | None) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
-        writes = Writes(events=[EVENT], journal={key: "1"} if key and how != "wait" else {})
+        writes = Writes(events=[EVENT], journal={key: "1"} if key else {})
 
         def once() -> None:
             lease = self.lease(run_id, fence, batch)
-            if how == "wait":
-                assert self.do(self.store.wait(lease, writes)) is self.model.wait(run_id, fence, batch)
-                return
             burn, unable = how == "burn", how == "unable"
             if unable:
                 outcome = self.do(self.store.release_unable(lease, writes, delay_ms=0))
@@ -301,14 +380,24 @@ class Scripts(RuleBasedStateMachine):
         assert strings(await redis.command("ZRANGE", "jobs:ready", 0, -1)) == model.ready()
         for key, members in (
             ("jobs:leases", {run.id for run in model.runs.values() if run.leased}),
+            ("jobs:waiting", {run.id for run in model.runs.values() if run.status is Status.WAITING}),
             ("jobs:dead", {run.id for run in model.runs.values() if run.dead}),
             (f"user:{USER}:runs", set(model.runs)),
             ("jobs:workers", model.workers),
         ):
             assert set(strings(await redis.command("ZRANGE", key, 0, -1))) == members, key
         assert await keys_without_ttl(redis) == []
+        soonest = strings(await redis.command("ZRANGE", "jobs:waiting", 0, 0, "WITHSCORES"))
+        if soonest:
+            wakes = await redis.command("ZSCORE", "jobs:delayed", EXPIRIES)
+            assert wakes is not None
+            assert float(str(wakes)) <= float(soonest[1])
         for run in model.runs.values():
-            assert (await self.store.get(run.id)).unable == run.unable
+            record = await self.store.get(run.id)
+            assert (record.unable, record.interrupt) == (run.unable, run.interrupt)
+            assert set(record.answers) == run.answers
+            open_ids = {request.id for request in record.waiting.requests} if record.waiting else set()
+            assert open_ids == set(run.open)
             fields = await redis.command(
                 "HMGET", f"run:{run.id}", "status", "attempt", "fence", "batch", "seq", "cancel"
             )

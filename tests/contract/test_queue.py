@@ -11,6 +11,7 @@ from infra.contract.states import Outcome, Status
 from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, event, strings
 from tests.support.command_counts import billed_commands
 from tests.support.logs import events_in_redis
+from tests.support.requests import answers
 from tests.support.run_store import RunStore
 
 
@@ -197,9 +198,9 @@ async def test_a_retried_run_starts_with_fresh_attempts_and_its_journal(driver: 
 async def test_a_resumed_run_carries_its_input(driver: Driver) -> None:
     run_id, _ = await driver.in_status(Status.WAITING)
     assert (await driver.store.depths()).running == 0
-    await driver.store.resume(run_id, "42 é", token="t")
+    await driver.store.resume(run_id, answers("q", text="42 é"), by="ada", token="t")
     claim, _ = await driver.claim()
-    assert claim.run.user_input == "42 é"
+    assert claim.run.answers["q"].input == "42 é"
 
 
 async def test_a_create_with_the_id_of_a_different_request_is_refused(store: RunStore) -> None:

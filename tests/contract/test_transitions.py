@@ -11,6 +11,7 @@ from infra.contract.redis import Redis
 from infra.contract.redis_store import scripts
 from infra.contract.states import NEXT, TERMINAL, Outcome, Status
 from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, delete, event
+from tests.support.requests import answers, question
 from tests.support.run_store import RunStore
 
 PAIRS = [(source, target) for source in Status for target in Status if source is not target]
@@ -63,8 +64,10 @@ STEPS: dict[str, tuple[Status, Callable[[RunStore, str, Lease], Awaitable[Any]]]
         Status.RUNNING,
         lambda store, _, lease: store.release_unable(lease, Writes(events=[event()]), delay_ms=0),
     ),
-    "wait": (Status.RUNNING, lambda store, _, lease: store.wait(lease, Writes(events=[event()]))),
-    "resume": (Status.WAITING, lambda store, run_id, _: store.resume(run_id, "yes", token="t")),
+    "wait": (Status.RUNNING, lambda store, _, lease: store.wait(lease, Writes(), [question()])),
+    "resume": (Status.WAITING, lambda store, run_id, _: store.resume(run_id, answers("q"), by=USER, token="t")),
+    "message": (Status.RUNNING, lambda store, run_id, _: store.message(run_id, "hi", by=USER, token="t")),
+    "interrupt": (Status.RUNNING, lambda store, run_id, _: store.interrupt(run_id)),
     "cancel queued": (Status.QUEUED, lambda store, run_id, _: store.cancel(run_id)),
     "cancel running": (Status.RUNNING, lambda store, run_id, _: store.cancel(run_id)),
     "retry": (Status.FAILED, lambda store, run_id, _: store.retry(run_id, token="t")),
@@ -168,9 +171,10 @@ async def test_reading_a_missing_run_raises_run_gone(store: RunStore) -> None:
 
 
 SCRIPTS = ["create", "start", "claim", "renew", "emit", "finish", "release", "wait", "resume", "cancel", "retry"]
+ONE_KEY = {"renew", "mark_deleting", "interrupt"}
 
 
-@pytest.mark.parametrize("name", [*SCRIPTS, "mark_deleting", "delete"])
+@pytest.mark.parametrize("name", [*SCRIPTS, "message", "interrupt", "mark_deleting", "delete"])
 async def test_missing_keys_or_arguments_are_rejected_before_the_first_write(
     driver: Driver, redis: Redis, name: str
 ) -> None:
@@ -179,7 +183,7 @@ async def test_missing_keys_or_arguments_are_rejected_before_the_first_write(
     with pytest.raises(StoreRejected, match="expected"):
         await redis.script(scripts.load(name), [], [])
     with pytest.raises(StoreRejected, match="expected"):
-        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name in {"renew", "mark_deleting"} else 1), [])
+        await redis.script(scripts.load(name), [f"run:{run_id}"] * (0 if name in ONE_KEY else 1), [])
     assert await driver.dump() == before
 
 
@@ -188,9 +192,9 @@ async def test_missing_keys_or_arguments_are_rejected_before_the_first_write(
     [
         ("emit", ["1", "1", "many", "[]", "c"]),
         ("emit", ["1", "next", "1", "[]", "c"]),
-        ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon"]),
+        ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon", "0"]),
         ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n"]),
-        ("wait", ["id", "1", "1", "?", "[]", "c"]),
+        ("wait", ["id", "1", "1", "?", "[]", "c", "2", "[]", "1", "n"]),
         ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "0", "1"]),
         ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest", "0", "p", "1", "0", "1"]),
         ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "perhaps", "1"]),
@@ -204,7 +208,7 @@ async def test_an_argument_that_is_not_a_number_is_rejected_before_the_first_wri
     run_id, _ = await driver.in_status(Status.RUNNING)
     before = await driver.dump()
     with pytest.raises(StoreRejected, match="must be a number"):
-        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 6], args)
+        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 7], args)
     assert await driver.dump() == before
 
 

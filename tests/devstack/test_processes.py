@@ -90,7 +90,7 @@ def test_the_specification_of_the_api() -> None:
     assert keys == [
         {
             "user": "dev",
-            "scopes": ["runs:read", "runs:write"],
+            "scopes": ["runs:read", "runs:write", "runs:approve"],
             "sha256": hashlib.sha256(b"api-secret").hexdigest(),
         }
     ]

@@ -9,7 +9,9 @@ from tests.docs.pages import ROOT, files
 
 PACKAGES = ("edge_api/", "worker/", "infra/")
 FUNCTIONS = {"log", "log_lines.log", "logging.log"}
-COMPUTED = {"run.*": ("run.start", "run.cancel", "run.retry", "run.resume")}
+COMPUTED = {
+    "run.*": ("run.start", "run.cancel", "run.retry", "run.resume", "run.message", "run.interrupt"),
+}
 """Actions whose names are computed, by the pattern of the f-string."""
 
 

@@ -23,21 +23,30 @@ from infra.asgi_server import StreamServer, listen
 from infra.contract.files import FileEntry
 from infra.contract.log import TERMINAL_EVENT, LogFeed, NewEvent
 from infra.contract.queue import Lease, Writes
+from infra.contract.requests import OpenRequest
 from infra.contract.states import Outcome, Status
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
 from infra.workspace import WorkspaceLimits
 from tests.support.archive import NoArchive
+from tests.support.requests import question
 from tests.support.run_store import RunStore
 from tests.support.waiting import until
 
-TOKENS = {"ada": "token-of-ada", "bob": "token-of-bob", "reader": "token-of-a-reader", "writer": "token-of-a-writer"}
+TOKENS = {
+    "ada": "token-of-ada",
+    "bob": "token-of-bob",
+    "reader": "token-of-a-reader",
+    "writer": "token-of-a-writer",
+    "approver": "token-of-an-approver",
+}
 SCOPES = {
-    "ada": ["runs:read", "runs:write"],
+    "ada": ["runs:read", "runs:write", "runs:approve"],
     "bob": ["runs:read", "runs:write"],
     "reader": ["runs:read"],
     "writer": ["runs:write"],
+    "approver": ["runs:read", "runs:approve"],
 }
 KEYS = [ApiKey(user, SCOPES[user], hashlib.sha256(token.encode()).hexdigest()) for user, token in TOKENS.items()]
 STREAM_KEY = "stream-token-key-of-the-tests-" + "k" * 40
@@ -226,9 +235,8 @@ class SimulatedWorker:
         outcome = await self.store.finish(lease, status, Writes(events=[finished(status)]), result={"answer": 42})
         assert outcome is Outcome.OK
 
-    async def wait(self, lease: Lease) -> None:
-        event = NewEvent(ts=int(time.time() * 1000), type="run.waiting")
-        assert await self.store.wait(lease, Writes(events=[event])) is Outcome.OK
+    async def wait(self, lease: Lease, *requests: OpenRequest) -> None:
+        assert await self.store.wait(lease, Writes(), requests or [question()]) is Outcome.OK
 
     async def complete(self, events: int = 3, status: Status = Status.SUCCEEDED) -> Lease:
         """Claim the next run, log `events` notes and finish it."""

@@ -25,6 +25,7 @@ from worker.fitness import Fitness
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
 from worker.queue.loop import WorkerLoop
+from worker.run.strategy import Strategy
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool, ToolContext, ToolResult
@@ -183,14 +184,15 @@ class Rig:
         idempotent: bool = True,
         identity: Identity | None = None,
         fitness: Fitness | None = None,
+        strategy: Strategy | None = None,
     ) -> Worker:
-        """Start a worker whose `shell` tool is `body`, called with the command's text."""
+        """Start a worker whose `shell` tool is `body`, called with the command's text, or with another strategy."""
         redis = RedisTcp(self._tcp)
         store = RunStore(Flaky(redis, loses, late_s, undeliverable))
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
-        runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), walker)
+        runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), strategy or walker)
         loop = WorkerLoop(settings, store, redis, keeper, runner, identity or Identity(), fitness or Fitness())
         worker = Worker(loop, keeper, redis)
         self._workers.append(worker)

@@ -15,8 +15,8 @@ RESUBSCRIBE_S = 1.0
 class Control:
     """Subscription to the control channel for the life of the worker.
 
-    A message that is missed while the connection is down does no harm: a cancel comes with the next lease renewal, and
-    the time of the next claim with the next claim.
+    A message that is missed while the connection is down does no harm: a cancel or an interrupt comes with the next
+    lease renewal, and the time of the next claim with the next claim.
     """
 
     def __init__(self, feed: LogFeed, channel: str, keeper: LeaseKeeper, alarm: Alarm) -> None:
@@ -42,6 +42,8 @@ class Control:
         match message.split():
             case ["cancel", run_id]:
                 self._keeper.cancel(run_id)
+            case ["interrupt", run_id]:
+                self._keeper.interrupt(run_id)
             case ["next", ms] if ms.isdecimal():
                 self._alarm.set(int(ms))
             case ["due", ms] if ms.isdecimal():

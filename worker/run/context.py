@@ -11,7 +11,8 @@ How does `once` execute a call only once?
    the run makes.
 5. The call is executed. Events that it logs are stored meanwhile; its changes of the workspace are not yet committed.
 6. Result, changes and final events are buffered as one item, which one fenced script call stores, all or nothing. That
-   happens at the latest before the next call begins, or together with the run's outcome.
+   happens before `once` returns if the caller asks for it (`flush`), else at the latest before the next call begins, or
+   together with the run's outcome.
 
 If the worker is lost before the write of 6, the next owner repeats the call, if it is repeatable, on the workspace as
 it was before the call.
@@ -40,6 +41,7 @@ from infra.contract.journal import (
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
+from infra.contract.requests import UserMessage
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
@@ -68,6 +70,10 @@ class RunContext:
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []
+        self._unread = list(claim.messages)
+        self._read: list[int] = []
+        self.last_message = claim.messages[-1].number if claim.messages else 0
+        """Number of the last message offered to the strategy. The run cannot succeed while there are later ones."""
         self._deadline_s = time.monotonic() + claim.run.spec.timeout_s
 
     async def once(
@@ -78,14 +84,16 @@ class RunContext:
         *,
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
         repeatable: bool = True,
+        flush: bool = False,
     ) -> T:
         """Return the journaled result of `key`; if there is none, await `call` and journal its result.
 
         The result, the changes that `call` made in the workspace, and the events that `done` returns are stored
         together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
         executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
-        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. Raises LeaseLost,
-        FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
+        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. `flush`: return only
+        once the result is stored, for a call that is too expensive to be repeated after it has returned. Raises
+        LeaseLost, FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
         """
         if key in self._journal:
             return await self._recall(self._journal[key], kind)
@@ -103,7 +111,18 @@ class RunContext:
             journal[folders_key(key)] = await self._inline(changed.folders)
         self._commit(done(value), journal, changed)
         self.unable = 0
+        if flush:
+            await self.emitter.flush()
         return value
+
+    async def new_messages(self) -> list[UserMessage]:
+        """Return the unread messages, oldest first. The next commit marks them as read."""
+        self._unread += await self.emitter.messages(after=self.last_message)
+        messages, self._unread = self._unread, []
+        if messages:
+            self.last_message = messages[-1].number
+        self._read += [message.number for message in messages]
+        return messages
 
     def knows(self, key: str) -> bool:
         """Return whether the journal has an entry for the key."""
@@ -153,8 +172,10 @@ class RunContext:
         self.emitter.put(Writes(journal={STARTED: mark}))
 
     def _take_changes(self) -> Writes:
-        """Return the uncommitted changes of the workspace."""
-        return Writes(files=self._files.take_uncommitted(), folders=self._files.take_uncommitted_folders())
+        """Return the uncommitted changes of the workspace, and the messages that were read."""
+        read, self._read = self._read, []
+        files, folders = self._files.take_uncommitted(), self._files.take_uncommitted_folders()
+        return Writes(files=files, folders=folders, read=read)
 
     def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], changed: Writes) -> None:
         deferred, self._deferred = self._deferred, []

@@ -14,6 +14,7 @@ from infra.contract.events import Splittable, Truncated
 from infra.contract.log import NewEvent
 from infra.contract.queue import Lease, LeaseReply, Writes
 from infra.contract.redis_store.work_queue import WorkQueue
+from infra.contract.requests import UserMessage
 from infra.contract.states import Outcome
 from worker.run.archiver import Archiver
 from worker.run.retrying import until_answered
@@ -68,6 +69,7 @@ class LogEmitter:
         # Makes the first batch due after FIRST_S.
         self._sent_at = time.monotonic() + FIRST_S - window_s
         self._failure: Exception | None = None
+        self._last_message = 0
         self._pending = asyncio.Event()
         self._urgent = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -111,6 +113,13 @@ class LogEmitter:
         self._send_now()
         await self._wait_until(lambda: self._stored >= target)
         self._raise_failure()
+
+    async def messages(self, *, after: int) -> list[UserMessage]:
+        """Return the messages to the run after a number, as far as replies of Redis have reported them."""
+        last = self._last_message
+        if last <= after:
+            return []
+        return await until_answered(lambda: self._store.messages(self._lease.run_id, after=after, last=last))
 
     async def close(self) -> Writes:
         """Stop sending, after the batch under way; return the buffered rest for the run's last write."""
@@ -176,6 +185,7 @@ class LogEmitter:
             reply = await until_answered(lambda: self._store.emit(self._lease, writes))
             self._sent_at = time.monotonic()
             self._on_reply(reply)
+            self._last_message = max(self._last_message, reply.messages)
             # SAME: an earlier attempt was stored, and only its reply was lost.
             if reply.outcome not in {Outcome.OK, Outcome.SAME}:
                 lease = self._lease
@@ -202,7 +212,9 @@ class LogEmitter:
 
 def _merge(items: list[BufferedWrites]) -> Writes:
     """Merge writes in order; the last value of a key wins."""
-    merged = Writes(events=[], journal={}, files={}, folders={})
+    merged = Writes(
+        events=[], journal={}, files={}, folders={}, read=[number for item in items for number in item.writes.read]
+    )
     for item in items:
         merged.events.extend(item.writes.events)
         merged.journal.update(item.writes.journal)

@@ -26,6 +26,7 @@ class Strategy(Protocol):
         """Do all steps whose results the journal does not hold yet; return the run's result.
 
         `draining` is called at each step boundary; if it returns True, raise Drained. Raises StepFailed, Drained,
-        FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost; any other exception is a bug and fails the run.
+        Waits, FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost; any other exception is a bug and fails
+        the run.
         """
         ...

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from infra.contract.events.base import Splittable, Truncated
-from infra.contract.events.message import Log, Message, ModelDelta, ModelMessage
+from infra.contract.events.message import Log, Message, MessageReceived, ModelDelta, ModelMessage
 from infra.contract.events.run import (
+    Decision,
     Failure,
     RunEnd,
     RunFinished,
@@ -52,6 +53,7 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
             ToolFinished,
             Artifact,
             Message,
+            MessageReceived,
             Log,
             ModelDelta,
             ModelMessage,
@@ -63,9 +65,11 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
 __all__ = [
     "EVENTS",
     "Artifact",
+    "Decision",
     "Failure",
     "Log",
     "Message",
+    "MessageReceived",
     "ModelDelta",
     "ModelMessage",
     "PlanCreated",

@@ -17,6 +17,16 @@ class Message(Splittable, frozen=True, kw_only=True):
     text: Text
 
 
+class MessageReceived(Truncated, frozen=True, kw_only=True):
+    """A user has sent the run a message; its worker reads the message before the run can succeed."""
+
+    TYPE = "message.received"
+    MAX_TEXT_CHARS = 8000
+
+    text: Annotated[str, Meta(description="Message, up to 8000 characters.")]
+    by: Annotated[str, Meta(description="User who sent it.")]
+
+
 class Log(Truncated, frozen=True, kw_only=True):
     """Note of the platform about the run."""
 

@@ -1,6 +1,7 @@
 """Events of a run as a whole: `run.*`."""
 
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -10,6 +11,9 @@ from infra.contract.log import TERMINAL_EVENT
 
 RunEnd: TypeAlias = Literal["succeeded", "failed", "cancelled"]
 """Terminal statuses."""
+
+Decision: TypeAlias = Literal["answered", "approved", "denied", "expired"]
+"""Outcomes of a request."""
 
 Worker = Annotated[str, Meta(description="The worker's name.")]
 AttemptNumber = Annotated[int, Meta(description="Number of the attempt, counted from 1 since the last retry.")]
@@ -48,7 +52,7 @@ class RunRequeued(Truncated, frozen=True, kw_only=True):
             description="`lease_expired` (the worker was lost), `worker_restarted` (its process ended and was "
             "replaced), `unanswered` (its claim's reply was lost), `drained`, `files_unavailable`, `worker_short` (its "
             "host lacked disk space, open files, processes or memory), `unable` (its host lacks a program that the "
-            "next step needs)."
+            "next step needs), `message` (it has got a message that it has not read)."
         ),
     ]
     delay_ms: Annotated[int, Meta(description="Delay in ms before the run is ready.")] | UnsetType = UNSET
@@ -75,23 +79,40 @@ class RunForked(Truncated, frozen=True, kw_only=True):
 
 
 class RunWaiting(Truncated, frozen=True, kw_only=True):
-    """The run waits for input; `resume` continues it."""
+    """The run waits for people; it continues once each request is answered or denied by its expiry."""
 
     TYPE = "run.waiting"
     MAX_TEXT_CHARS = 8000
 
-    question: Annotated[str, Meta(description="Question, truncated to 8000 characters.")] | UnsetType = UNSET
+    question: Annotated[str, Meta(description="Question of the first request, truncated to 8000 characters.")]
+    requests: Annotated[
+        Sequence[dict[str, Any] | str],
+        Meta(
+            description="Open requests: each has `id`, `kind` (`question` or `approval`), `question`, `expires_ms`, "
+            "`on_expiry` (`deny` or `fail`), and perhaps `tool`, `args` and `choices`."
+        ),
+    ]
 
 
 class RunInput(Truncated, frozen=True, kw_only=True):
-    """The run has received the input that it waited for."""
+    """A request of the waiting run has got its answer, or has expired."""
 
     TYPE = "run.input"
     MAX_TEXT_CHARS = 8000
 
-    input: Annotated[
-        str, Meta(description="Input, truncated to 8000 characters; the worker receives the complete input.")
+    decision: Annotated[
+        Decision, Meta(description="`answered`: a question; `approved`, `denied`: an approval; `expired`: no answer.")
     ]
+    request: Annotated[str, Meta(description="Id of the request.")]
+    by: Annotated[str, Meta(description="User who answered.")] | UnsetType = UNSET
+    input: (
+        Annotated[
+            str,
+            Meta(description="Answer to a question, truncated to 8000 characters; the worker receives it complete."),
+        ]
+        | UnsetType
+    ) = UNSET
+    comment: Annotated[str, Meta(description="Comment on an approval or a denial.")] | UnsetType = UNSET
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Input, Inp
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply
+from infra.contract.requests import OpenRequest, StoredAnswer, UserMessage, Waiting
 from infra.contract.runs import Attempt, Brief, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
@@ -28,17 +29,24 @@ HEAD_FIELDS = (
     "worked_ms",
     "error",
     "condemned",
+    "requests",
+    "waiting_ms",
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
-RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "input", "unable")
+RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "answers", "interrupt", "unable")
 INPUT_FIELDS = ("id", "inputs", "inputs_version")
 FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
+MESSAGE_PREFIX = "message:"
 _END = ":end"
 
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
 _brief = msgspec.json.Decoder(Brief)
+_answers = msgspec.json.Decoder(dict[str, StoredAnswer])
+_request = msgspec.json.Decoder(OpenRequest)
+_message = msgspec.json.Decoder(UserMessage)
+_texts = msgspec.json.Decoder(list[str])
 _file = msgspec.json.Decoder(FileEntry)
 _input = msgspec.json.Decoder(Input)
 _inputs = msgspec.json.Decoder(dict[str, str])
@@ -122,6 +130,16 @@ def decode_attempts(fields: Mapping[str, str]) -> list[Attempt]:
     return sorted(attempts, key=lambda attempt: attempt.fence)
 
 
+def decode_messages(fields: Mapping[str, str | None]) -> list[UserMessage]:
+    """Return the unread messages among the fields of a run's hash, oldest first."""
+    found = []
+    for name, text in fields.items():
+        if name.startswith(MESSAGE_PREFIX) and text is not None:
+            number = int(name.removeprefix(MESSAGE_PREFIX))
+            found.append(msgspec.structs.replace(_message.decode(text), number=number))
+    return sorted(found, key=lambda message: message.number)
+
+
 def decode_file(text: str) -> FileEntry:
     """Return one file of a run's hash."""
     return _file.decode(text)
@@ -147,6 +165,11 @@ def encode_inputs(inputs: Mapping[str, Input]) -> str:
     return encode({path: encode(file) for path, file in inputs.items()}) if inputs else ""
 
 
+def encode_requests(requests: Sequence[Mapping[str, Any]]) -> str:
+    """Return requests as the field of a run's hash: a list of JSON texts, which a script can remove unchanged."""
+    return encode([encode(request) for request in requests])
+
+
 def encode_fields(writes: Writes) -> list[str]:
     """Return hash fields and their values in turn; the scripts remove a field whose value is empty.
 
@@ -155,6 +178,9 @@ def encode_fields(writes: Writes) -> list[str]:
     pairs = [(f"{journal.FIELD_PREFIX}{key}", value) for key, value in writes.journal.items()]
     pairs += [(f"{FILE_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.files.items()]
     pairs += [(f"{FOLDER_PREFIX}{path}", encode(entry) if entry else "") for path, entry in writes.folders.items()]
+    if writes.read:
+        pairs.append(("read", str(max(writes.read))))
+        pairs += [(f"{MESSAGE_PREFIX}{number}", "") for number in writes.read]
     if writes.journal.keys() - {journal.STARTED}:
         # A value, because removing the field would cost a command of its own.
         pairs.append(("unable", "0"))
@@ -185,7 +211,8 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         fence=_number(fields, "fence") or 0,
         worker=fields.get("worker") or None,
         result=msgspec.json.decode(result) if result else None,
-        user_input=fields.get("input") or None,
+        answers=_answers.decode(fields.get("answers") or "{}"),
+        interrupt=fields.get("interrupt") == "1",
         unable=_number(fields, "unable") or 0,
     )
 
@@ -199,6 +226,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         folders=decode_folders(fields),
         segments=decode_segments(fields.get("segments")),
         inputs=decode_inputs(fields).files,
+        messages=decode_messages(fields),
     )
 
 
@@ -236,7 +264,13 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "worked_ms": _number(fields, "worked_ms"),
         "error": _error.decode(error) if error else None,
         "deleting": fields.get("condemned") is not None,
+        "waiting": _waiting(fields) if fields["status"] == Status.WAITING else None,
     }
+
+
+def _waiting(fields: Mapping[str, str | None]) -> Waiting:
+    texts = _texts.decode(fields.get("requests") or "[]")
+    return Waiting(requests=[_request.decode(text) for text in texts], since_ms=_number(fields, "waiting_ms") or 0)
 
 
 def _number(fields: Mapping[str, str | None], name: str) -> int | None:

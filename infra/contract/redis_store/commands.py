@@ -3,21 +3,26 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+from msgspec import UNSET
+
 from infra.contract.errors import InvalidInput, LimitExceeded
 from infra.contract.event_sizing import truncate
-from infra.contract.events import RunInput
+from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.queue import MAX_AHEAD, QueuePlace
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.run_index import RunIndex
+from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
 
-_CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _RESUME, _MARK_DELETING, _DELETE, _PLACE = map(
-    scripts.load, ("create", "announce", "start", "cancel", "retry", "resume", "mark_deleting", "delete", "place")
+_CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = map(
+    scripts.load, ("create", "announce", "start", "cancel", "retry", "mark_deleting", "delete", "place")
 )
+_RESUME, _MESSAGE, _INTERRUPT = map(scripts.load, ("resume", "message", "interrupt"))
 
 
 class RunCommands(RunIndex):
@@ -150,22 +155,54 @@ class RunCommands(RunIndex):
             )
         )
 
-    async def resume(self, run_id: str, user_input: str, *, token: str) -> tuple[Outcome, Status | None]:
-        """Give a waiting run its input and queue it. SAME as in `retry`. REFUSED: the run does not wait.
+    async def resume(
+        self, run_id: str, answers: Mapping[str, GivenAnswer], *, by: str, token: str
+    ) -> tuple[Outcome, Status | None, list[str]]:
+        """Answer open requests of a waiting run, by their ids; queue the run once no request is open.
 
-        The record keeps the whole input, the log as much of it as fits into an event.
+        SAME as in `retry`. REFUSED: the run does not wait, or one of these requests is not open, so no answer is taken;
+        the ids of those that are open are returned. The record keeps whole answers, the log what fits into an event.
         """
-        data = codec.encode(truncate(RunInput(input=user_input)))
+        more: list[Argument] = []
+        for request, answer in answers.items():
+            more += [
+                request,
+                codec.encode({"by": by, **msgspec.to_builtins(answer)}),
+                _input_event(request, answer, by),
+            ]
+        reply = await self._scripts.call(_RESUME, {"token": token}, run_id=run_id, more_args=more)
+        outcome, status = codec.outcome_and_status(reply)
+        return outcome, status, [str(each) for each in codec.items(reply)[2:]]
+
+    async def message(self, run_id: str, text: str, *, by: str, token: str) -> tuple[Outcome, Status | None]:
+        """Send a message to a run that has not ended. Its worker reads it before the run can succeed.
+
+        SAME as in `retry`. REFUSED: the run is not queued, running or waiting. Raises LimitExceeded if it has
+        MAX_UNREAD_MESSAGES unread ones or MAX_MESSAGES in all.
+        """
+        data = codec.encode(truncate(MessageReceived(text=text, by=by)))
         reply = await self._scripts.call(
-            _RESUME,
+            _MESSAGE,
             {
-                "input": user_input,
-                "data": data,
                 "token": token,
+                "message": codec.encode({"text": text, "by": by}),
+                "data": data,
+                "max_unread": MAX_UNREAD_MESSAGES,
+                "max_messages": MAX_MESSAGES,
             },
             run_id=run_id,
         )
-        return codec.outcome_and_status(reply)
+        outcome, status = codec.outcome_and_status(reply)
+        if counts := codec.items(reply)[2:]:
+            raise LimitExceeded(
+                f"the run has {counts[0]} unread messages, and {counts[1]} in all; at most {MAX_UNREAD_MESSAGES} "
+                f"unread ones and {MAX_MESSAGES} in all are allowed"
+            )
+        return outcome, status
+
+    async def interrupt(self, run_id: str) -> tuple[Outcome, Status | None]:
+        """Ask the worker of a queued or running run to stop, and to let it wait. SAME: it was asked, or it waits."""
+        return codec.outcome_and_status(await self._scripts.call(_INTERRUPT, run_id=run_id))
 
     async def place(self, run_id: str) -> QueuePlace | None:
         """Return the place of a run in the queue; None if it is not in the queue, or no longer."""
@@ -189,6 +226,19 @@ class RunCommands(RunIndex):
     async def delete(self, run_id: str, user: str) -> tuple[Outcome, Status | None]:
         """Delete the record and the log of a run that is marked as being deleted. REFUSED: it is not marked."""
         return codec.outcome_and_status(await self._scripts.call(_DELETE, run_id=run_id, user=user))
+
+
+def _input_event(request: str, answer: GivenAnswer, by: str) -> str:
+    """Return the data of the event that reports an answer, as JSON."""
+    decision: Decision = "answered" if answer.approve is None else "approved" if answer.approve else "denied"
+    data = RunInput(
+        request=request,
+        decision=decision,
+        by=by,
+        input=UNSET if answer.input is None else answer.input,
+        comment=UNSET if answer.comment is None else answer.comment,
+    )
+    return codec.encode(truncate(data))
 
 
 def _or_empty(value: float | None) -> Argument:

@@ -8,11 +8,12 @@ import msgspec
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
 from infra.contract.files import FILE_PREFIX, FileEntry, Inputs
-from infra.contract.keys import Keys
+from infra.contract.keys import EXPIRIES, Keys
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec
+from infra.contract.requests import UserMessage
 from infra.contract.runs import Attempt, RunHead, RunRecord
 
 _LOG_ENTRIES = 64
@@ -83,6 +84,14 @@ class RunReader:
             found += [None if value is None else str(value).encode() for value in codec.items(reply)]
         return found
 
+    async def messages(self, run_id: str, *, after: int, last: int) -> list[UserMessage]:
+        """Return the unread messages to a run with the numbers `after + 1` to `last`, oldest first."""
+        names = [f"{codec.MESSAGE_PREFIX}{number}" for number in range(after + 1, last + 1)]
+        values = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names)) if names else []
+        return codec.decode_messages(
+            {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
+        )
+
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the claims of a run, oldest first; none if there is no such run."""
         return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))
@@ -121,10 +130,19 @@ class RunReader:
         commands = [
             ["LLEN", keys.pending],
             *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable)),
+            ["ZCARD", keys.waiting],
+            ["ZSCORE", keys.delayed, EXPIRIES],
         ]
-        pending, ready, delayed, running, dead, unreadable = (int(str(n)) for n in await self._redis.pipeline(commands))
+        *counts, expiries = await self._redis.pipeline(commands)
+        pending, ready, delayed, running, dead, unreadable, waiting = (int(str(count)) for count in counts)
         return QueueDepths(
-            pending=pending, ready=ready, delayed=delayed, running=running, dead=dead, unreadable=unreadable
+            pending=pending,
+            ready=ready,
+            delayed=delayed - (expiries is not None),
+            running=running,
+            dead=dead,
+            unreadable=unreadable,
+            waiting=waiting,
         )
 
     async def ping(self) -> None:

@@ -1,18 +1,21 @@
 """State changes that a worker makes under its leases, one method per script."""
 
+import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 from msgspec import structs
 
-from infra.contract.event_sizing import truncate_text
+from infra.contract.event_sizing import fit_requests, truncate, truncate_text
+from infra.contract.events import RunWaiting
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
-from infra.contract.log import Segment
+from infra.contract.log import NewEvent, Segment
 from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
 from infra.contract.redis import Argument, Redis, Script
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.reader import RunReader
+from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
 from infra.contract.states import Outcome, Status
 
@@ -91,8 +94,8 @@ class WorkQueue(RunReader):
         )
         flat = codec.items(reply)
         return [
-            LeaseReply(outcome=Outcome(str(name)), cancel=cancel == "1")
-            for name, cancel in zip(flat[::2], flat[1::2], strict=True)
+            LeaseReply(outcome=Outcome(str(name)), cancel=stop == "1", interrupt=stop == "2")
+            for name, stop in zip(flat[::2], flat[1::2], strict=True)
         ]
 
     async def emit(self, lease: Lease, writes: Writes) -> LeaseReply:
@@ -112,7 +115,10 @@ class WorkQueue(RunReader):
             run_id=lease.run_id,
             more_args=codec.encode_fields(writes),
         )
-        return LeaseReply(outcome=codec.outcome(reply), cancel=codec.items(reply)[1] == "1")
+        name, stop, _, messages = codec.items(reply)
+        return LeaseReply(
+            outcome=Outcome(str(name)), cancel=stop == "1", interrupt=stop == "2", messages=int(str(messages))
+        )
 
     async def finish(
         self,
@@ -122,8 +128,12 @@ class WorkQueue(RunReader):
         *,
         result: Mapping[str, object] | None = None,
         error: RunError | None = None,
+        read: int = 0,
     ) -> Outcome:
-        """End a run: store its last writes (the terminal event last), status, and result or error in one step."""
+        """End a run: store its last writes (the terminal event last), status, and result or error in one step.
+
+        REFUSED if it is to succeed, and has messages with a higher number than `read`.
+        """
         return await self._write(
             _FINISH,
             lease,
@@ -133,6 +143,7 @@ class WorkQueue(RunReader):
                 "result": codec.encode(result) if result is not None else "",
                 "failure": _stored_error(error),
                 "retention_s": self._retention_s,
+                "read": read,
             },
         )
 
@@ -145,9 +156,27 @@ class WorkQueue(RunReader):
         """Requeue a run whose next step this worker is unable to execute. Counted in `unable`, not as an attempt."""
         return await self._write(_RELEASE, lease, writes, {"delay_ms": delay_ms, "end_as": "unable"})
 
-    async def wait(self, lease: Lease, writes: Writes) -> Outcome:
-        """Let a run wait for input: it holds no lease and no worker slot until `resume` or `cancel`."""
-        return await self._write(_WAIT, lease, writes)
+    async def release_for_message(self, lease: Lease, writes: Writes) -> Outcome:
+        """Requeue a run that has a message which its strategy has not read. The attempt does not count."""
+        return await self._write(_RELEASE, lease, writes, {"delay_ms": 0, "end_as": "message"})
+
+    async def wait(self, lease: Lease, writes: Writes, requests: Sequence[OpenRequest]) -> Outcome:
+        """Let a run wait for answers to requests: it holds no lease and no worker slot meanwhile.
+
+        The event `run.waiting` is added to the writes. The attempt does not count, and answers of earlier requests are
+        removed. REFUSED if a cancel was requested. Raises ValueError if a run may not wait with these requests.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        check_requests(requests, now_ms)
+        shown = fit_requests(requests)
+        data = truncate(RunWaiting(question=shown[0]["question"], requests=shown))
+        event = NewEvent(ts=now_ms, type=RunWaiting.TYPE, data=data)
+        args: dict[str, Argument] = {
+            "version": RECORD_VERSION,
+            "requests": codec.encode_requests(shown),
+            "expires_ms": min(request.expires_ms for request in requests),
+        }
+        return await self._write(_WAIT, lease, structs.replace(writes, events=[*writes.events, event]), args)
 
     async def trim(self, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
         """Store the list of all archived segments of a claimed run, then delete their events from Redis, except for

@@ -21,7 +21,7 @@ from swissbrain.cli.terminal import line
 from swissbrain.errors import ClientError
 
 KEYS = "SWISSBRAIN_API_KEYS"
-SCOPES = ("runs:read", "runs:write")
+SCOPES = ("runs:read", "runs:write", "runs:approve")
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}")
 
 
@@ -39,7 +39,9 @@ key = typer.Typer(help="Make tokens and list the API's keys.", no_args_is_help=T
 @key.command()
 def new(
     user: Annotated[str, typer.Argument(help="User whose runs the token reaches.")],
-    scope: Annotated[list[str] | None, typer.Option(help="runs:read or runs:write; both without this option.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="runs:read, runs:write or runs:approve; all without this option.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a token, and its entry for the list in SWISSBRAIN_API_KEYS. Nothing is stored."""

@@ -139,7 +139,11 @@ async def test_invalid_bodies_are_rejected_by_field(
             plan("code", language="cobol", source="x"),
             "Invalid enum value 'cobol'; allowed are bash, node, python",
         ),
-        ("/agent/execute", {"action": "go"}, "Invalid value 'go'; allowed are create, start, stop, retry, resume"),
+        (
+            "/agent/execute",
+            {"action": "go"},
+            "Invalid value 'go'; allowed are create, start, stop, retry, resume, message, interrupt",
+        ),
     ],
 )
 async def test_error_messages_state_the_allowed_values(
@@ -167,7 +171,7 @@ async def test_the_limit_of_a_plan_is_stated(ada: httpx.AsyncClient, worker: Sim
         ({"action": "start", "run_id": 5}, "$.run_id"),
         ({"action": "start", "run_id": "run_1", "prompt": "x"}, "$.prompt"),
         ({"action": "stop", "run_id": "run_1", "user_input": "x"}, "$.user_input"),
-        ({"action": "resume", "run_id": "run_1"}, "$.user_input"),
+        ({"action": "resume", "run_id": "run_1"}, "$"),
         ({"action": "retry", "run_id": ""}, "$.run_id"),
     ],
 )

@@ -94,7 +94,7 @@ async def test_each_outcome_of_an_attempt_is_shown_with_whether_it_counts(
         ("is-unable", 2, "unable"),
         ("is-lost", 2, "lease_expired"),
         ("waits", 3, "waiting"),
-        ("fails", 4, "failed"),
+        ("fails", 3, "failed"),
         ("is-cancelled", 1, "cancelled"),
         ("ends", 1, "succeeded"),
     ]

@@ -87,7 +87,7 @@ async def test_resume_gives_a_waiting_run_its_input(ada: httpx.AsyncClient, work
     await worker.wait(await worker.claim())
     answer = await ada.post(f"/agent/runs/{run_id}/resume", json={"user_input": "yes"})
     assert answer.json() == {"run_id": run_id, "status": "queued", "cancel_requested": False}
-    assert (await worker.store.get(run_id)).user_input == "yes"
+    assert (await worker.store.get(run_id)).answers["q"].input == "yes"
 
 
 async def test_an_action_that_the_status_forbids_gets_409(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
@@ -165,4 +165,4 @@ async def test_the_queue_shows_its_depths(ada: httpx.AsyncClient, worker: Simula
         await create(ada)
     await worker.claim()
     depths = (await ada.get("/agent/queue")).json()
-    assert depths == {"pending": 2, "ready": 2, "delayed": 0, "running": 1, "dead": 0, "unreadable": 0}
+    assert depths == {"pending": 2, "ready": 2, "delayed": 0, "running": 1, "dead": 0, "unreadable": 0, "waiting": 0}

@@ -7,6 +7,7 @@ import pytest
 from infra.contract.log import NewEvent
 from infra.contract.queue import Lease, Writes
 from infra.contract.states import Status
+from tests.support.requests import answers, question
 from tests.support.waiting import until
 from tests.worker.rig import Gate, Rig
 from worker.queue import loop
@@ -33,7 +34,7 @@ async def test_a_token_taken_by_a_dying_worker_is_replaced_soon(rig: Rig, way: s
         if way == "retried":
             await rig.store.finish(lease, Status.FAILED, LAST)
         if way == "resumed":
-            await rig.store.wait(lease, LAST)
+            await rig.store.wait(lease, LAST, [question()])
     dying = asyncio.create_task(rig.redis.wait_token(rig.store.keys.pending, 600))
     await waiting(rig, 1)
     rig.worker()
@@ -45,7 +46,7 @@ async def test_a_token_taken_by_a_dying_worker_is_replaced_soon(rig: Rig, way: s
     elif way == "retried":
         await rig.store.retry(run_id, token="t")
     else:
-        await rig.store.resume(run_id, "yes", token="t")
+        await rig.store.resume(run_id, answers("q"), by="ada", token="t")
     assert await dying
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
 

@@ -22,7 +22,7 @@ from types import MappingProxyType
 
 from infra.contract import journal
 from infra.contract.files import FILE_PREFIX
-from infra.contract.keys import Keys
+from infra.contract.keys import EXPIRIES, Keys
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.states import NEXT, TERMINAL
 
@@ -140,6 +140,6 @@ def _constants() -> str:
         for state, targets in NEXT.items()
     )
     ends = ", ".join(f"{state} = true" for state in sorted(TERMINAL))
-    names = {"JOURNAL_STARTED": f"{journal.FIELD_PREFIX}{journal.STARTED}", "FILE": FILE_PREFIX}
+    names = {"JOURNAL_STARTED": f"{journal.FIELD_PREFIX}{journal.STARTED}", "FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES}
     texts = "\n".join(f"local {name} = '{text}'" for name, text in names.items())
     return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}"

@@ -1,4 +1,4 @@
--- KEYS: run, log, ready, pending, delayed
+-- KEYS: run, log, ready, pending, delayed, waiting
 -- ARGV: id, channel, control, retention_s (number)
 -- Reply: outcome, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
 
@@ -17,5 +17,6 @@ local last = append(log, channel, seq, 1, event(ms, 'run.finished', '{"status":"
 write(run, { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) })
 if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) end
 redis.call('ZREM', delayed, id)
+if status == 'waiting' then redis.call('ZREM', waiting, id) end
 expire(run, log, retention_s)
 return { 'OK', 'cancelled' }

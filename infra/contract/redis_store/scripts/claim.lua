@@ -1,4 +1,4 @@
--- KEYS: pending, ready, delayed, leases, dead, unreadable, workers
+-- KEYS: pending, ready, delayed, leases, dead, unreadable, workers, waiting
 -- ARGV: worker, wanted (number), lease_ms (number), run_prefix, channel_prefix, retention_s (number), control,
 --   version (number), token_taken (number), process, claim_seq (number), last_acked (number), alive_ms (number),
 --   then dead process
@@ -30,7 +30,7 @@ local set_aside = {}
 local function isolated(step, id, ...)
   local ok, result = pcall(step, id, ...)
   if ok then return result end
-  for _, set in ipairs({ ready, delayed, leases }) do
+  for _, set in ipairs({ ready, delayed, leases, waiting }) do
     redis.call('ZREM', set, id)
   end
   redis.call('ZREMRANGEBYSCORE', unreadable, '-inf', int(ms - retention_s * 1000))
@@ -123,7 +123,56 @@ local function recover_from_dead(id)
   if outcome ~= 'lease_expired' and outcome ~= 'worker_restarted' then recover(id, 'worker_restarted', true) end
 end
 
+-- Deals with the expired requests of a waiting run: one fails the run, or each gets an answer that says so, and the run is
+-- ready again once no request is open.
+local function expire_requests(id)
+  local run = run_prefix .. id
+  local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'requests', 'answers', 'v')
+  local status, seq, answers = found[1], found[3], found[5]
+  if status ~= 'waiting' then
+    redis.call('ZREM', waiting, id)
+    return
+  end
+  if newer(found[6]) then
+    redis.call('ZADD', waiting, int(ms + NEWER_MS), id)
+    return
+  end
+  local requests, given, events = open_requests(found[4]), {}, {}
+  for _, each in ipairs(requests) do
+    if each.expires_ms <= ms then
+      if each.on_expiry ~= 'deny' then
+        local code, message = each.kind .. '_expired', 'nobody answered the request ' .. each.id .. ' before it expired'
+        redis.call('ZREM', waiting, id)
+        return finish_lost(id, run, nil, seq, nil, 'failed', cjson.encode({ code = code, message = message }))
+      end
+      given[each.id] = true
+      answers = with_answer(answers, each.id, ms, '{"expired":true}')
+      events[#events + 1] = event(ms, 'run.input', cjson.encode({ request = each.id, decision = 'expired' }))
+    end
+  end
+  local rest, soonest = without(requests, given)
+  local score = order(found[2], us)
+  for _, each in ipairs(events) do seq = append(log_of(id), channel_prefix .. id, seq, 1, each) end
+  local fields = { 'seq', int(tonumber(seq)), 'answers', answers or '', 'requests', rest }
+  if soonest then
+    write(run, fields)
+    redis.call('ZADD', waiting, int(soonest), id)
+    return
+  end
+  for _, value in ipairs({ 'status', 'queued', 'queued_ms', int(ms) }) do fields[#fields + 1] = value end
+  write(run, fields)
+  redis.call('ZREM', waiting, id)
+  redis.call('ZADD', ready, score, id)
+end
+
+local sweep
+
 local function promote(id)
+  if id == EXPIRIES then
+    local soonest = sweep(waiting, expire_requests)
+    if soonest then redis.call('ZADD', delayed, int(soonest), id) else redis.call('ZREM', delayed, id) end
+    return
+  end
   local priority = redis.call('HGET', run_prefix .. id, 'priority')
   local score = priority and order(priority, us)
   redis.call('ZREM', delayed, id)
@@ -131,7 +180,7 @@ local function promote(id)
 end
 
 -- Executes `step` for each due member of the set; returns the score of the first remaining member, or nil.
-local function sweep(set, step)
+function sweep(set, step)
   local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
   if not first[2] or tonumber(first[2]) > ms then return tonumber(first[2] or nil) end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', int(ms), 'LIMIT', 0, SWEEP)) do isolated(step, id) end
@@ -181,6 +230,9 @@ local MAX_WORKERS = 10000
 if alive_ms > 0 and redis.pcall('ZADD', workers, int(ms + alive_ms), process ~= '' and process or worker) == 1 then
   redis.pcall('ZREMRANGEBYSCORE', workers, '-inf', int(ms))
   redis.pcall('ZREMRANGEBYRANK', workers, 0, -MAX_WORKERS - 1)
+  -- A worker of an earlier release removes the member that stands for expiries.
+  local first = redis.pcall('ZRANGE', waiting, 0, 0, 'WITHSCORES')
+  if first[2] then redis.pcall('ZADD', delayed, 'LT', first[2], EXPIRIES) end
 end
 if #ARGV >= MORE then redis.pcall('ZREM', workers, unpack(ARGV, MORE)) end
 

@@ -1,11 +1,13 @@
 -- KEYS: run, log, leases, dead
 -- ARGV: id, fence, batch (digits), count (number), events, channel, status, result, failure, retention_s (number),
---   then field, value
--- Reply: outcome, seq of the last event. The last event is the terminal one.
+--   read (number), then field, value
+-- Reply: outcome, seq of the last event. The last event is the terminal one. REFUSED if the run is to succeed, and has messages
+-- after number `read`.
 
 local refusal, found = guard(run, fence, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
 if not TERMINAL[status] or not allowed(found.status, status) then return { 'REFUSED', tonumber(found.seq) } end
+if status == 'succeeded' and found.messages > read then return { 'REFUSED', tonumber(found.seq) } end
 local ms = now_ms()
 local last = append(log, channel, found.seq, count, events)
 local fields = {

@@ -1,4 +1,4 @@
--- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED and FILE before them, and the local variables
+-- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, FILE and EXPIRIES before them, and the local variables
 -- of a script's header after them.
 -- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
 -- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
@@ -84,13 +84,22 @@ local function append(log, channel, seq, count, events)
   return last
 end
 
+-- How a worker is to stop a run: 1 cancels it, 2 interrupts it, 0 lets it go on.
+local function stop_of(cancel, interrupt)
+  return cancel == '1' and '1' or interrupt == '1' and '2' or '0'
+end
+
 -- Checks a write by a worker: it holds the fence, the run is running, and the batch is the next one.
 -- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
 local function guard(run, fence, batch)
-  local held = redis.call('HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'claimed_ms', 'worked_ms')
+  local held = redis.call(
+    'HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'interrupt', 'messages', 'claimed_ms', 'worked_ms'
+  )
   local found = {
-    status = held[1], seq = held[4], cancel = held[5] or '0', claimed_ms = held[6], worked_ms = held[7],
+    status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0), claimed_ms = held[8],
+    worked_ms = held[9],
   }
+  found.stop = stop_of(found.cancel, held[6])
   if not held[1] then return 'GONE', found end
   if held[2] ~= fence then return 'LOST', found end
   if held[3] == batch then return 'SAME', found end
@@ -147,6 +156,35 @@ local function with_uploads(fields, inputs)
     end
   end
   return fields
+end
+
+-- The open requests in the field `requests`, a JSON list of JSON texts: decoded, each with its `text`, which is stored as it
+-- came, because encoding it again could change it.
+local function open_requests(list)
+  local requests = {}
+  for index, text in ipairs(list and list ~= '' and cjson.decode(list) or {}) do
+    requests[index] = cjson.decode(text)
+    requests[index].text = text
+  end
+  return requests
+end
+
+-- The field `requests` without those whose id is in `given`, and the first expiry of the rest (nil if there is none).
+local function without(requests, given)
+  local texts, soonest = {}, nil
+  for _, each in ipairs(requests) do
+    if not given[each.id] then
+      texts[#texts + 1] = each.text
+      soonest = math.min(soonest or each.expires_ms, each.expires_ms)
+    end
+  end
+  return #texts > 0 and cjson.encode(texts) or '', soonest
+end
+
+-- The field `answers`, a JSON object id -> answer, with one more. `text` is the JSON of the answer without its time.
+local function with_answer(answers, id, ms, text)
+  local entry = '"' .. id .. '":{"at_ms":' .. int(ms) .. ',' .. text:sub(2) .. '}'
+  return (answers and answers ~= '' and answers:sub(1, -2) .. ',' or '{') .. entry
 end
 
 local function expire(run, log, retention_s)

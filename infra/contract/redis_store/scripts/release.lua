@@ -2,7 +2,7 @@
 -- ARGV: id, fence, batch (digits), count (number), events, channel, delay_ms (number), end_as, control,
 --   then field, value
 -- Reply: outcome, seq of the last event. The run is ready again at once, or after the delay. `end_as` is the outcome of the
--- attempt, which counts if it is `given_back`, and not if it is `drained` or `unable`.
+-- attempt, which counts if it is `given_back`, and not if it is `drained`, `unable` or `message`.
 
 local refusal, found = guard(run, fence, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end

@@ -1,13 +1,13 @@
 -- KEYS: leases, then run
 -- ARGV: lease_ms (number), then id, fence
--- Reply for each lease in order: outcome, cancel. The outcome is OK, LOST or GONE.
+-- Reply for each lease in order: outcome, stop. The outcome is OK, LOST or GONE.
 
 local expiry = int(now_ms() + lease_ms)
 local reply = {}
 for index = 2, #KEYS do
   local at = MORE + 2 * (index - 2)
   local id, fence = ARGV[at], ARGV[at + 1]
-  local held = redis.call('HMGET', KEYS[index], 'status', 'fence', 'cancel')
+  local held = redis.call('HMGET', KEYS[index], 'status', 'fence', 'cancel', 'interrupt')
   local outcome = 'OK'
   if not held[1] then
     outcome = 'GONE'
@@ -17,6 +17,6 @@ for index = 2, #KEYS do
     redis.call('ZADD', leases, expiry, id)
   end
   reply[#reply + 1] = outcome
-  reply[#reply + 1] = held[3] or '0'
+  reply[#reply + 1] = stop_of(held[3], held[4])
 end
 return reply

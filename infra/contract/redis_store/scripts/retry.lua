@@ -17,7 +17,7 @@ local us = now_us()
 local ms = math.floor(us / 1000)
 local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
 local fields = {
-  'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'token', token,
+  'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'interrupt', '0', 'token', token,
   'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
 }
 if not found[7] then with_uploads(fields, found[8]) end

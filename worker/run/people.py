@@ -1,0 +1,68 @@
+"""People in a run, for strategies: requests with which a run waits, their answers, and messages to the run."""
+
+import time
+from collections.abc import Sequence
+
+from infra.contract.requests import MAX_EXPIRY_MS, OpenRequest, StoredAnswer, UserMessage, check_requests, request_id
+from worker.run.context import RunContext
+
+INTERRUPT_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
+"""Time in which an interrupted run can be continued."""
+
+
+class Waits(Exception):
+    """The run has to wait for people: it gives up its slot and its lease until they have answered `requests`.
+
+    Raises ValueError if a run may not wait with these requests.
+    """
+
+    def __init__(self, requests: Sequence[OpenRequest]) -> None:
+        check_requests(requests, time.time_ns() // 1_000_000)
+        super().__init__(f"the run waits with {len(requests)} requests")
+        self.requests = requests
+
+
+def interrupt_request(run_id: str, fence: int) -> OpenRequest:
+    """Return the request with which a run waits after an interrupt. A strategy takes its answer for a message."""
+    return OpenRequest(
+        id=request_id(run_id, f"interrupt:{fence}", "", None),
+        kind="question",
+        question="The run was interrupted. What shall it do now?",
+        expires_ms=time.time_ns() // 1_000_000 + INTERRUPT_EXPIRY_MS,
+        on_expiry="fail",
+    )
+
+
+async def inbox(context: RunContext, key: str, following: str) -> list[UserMessage]:
+    """Return the messages that have come since the last call, journaled under `key` and marked as read in one write.
+
+    Nothing is stored if there are none. Once the journal has `following`, the key of what the messages were read for,
+    later messages are left to a later call.
+    """
+    messages: list[UserMessage] = []
+    if not context.knows(key):
+        messages = [] if context.knows(following) else await context.new_messages()
+        if not messages:
+            return []
+
+    async def taken() -> list[UserMessage]:
+        return messages
+
+    return await context.once(key, list[UserMessage], taken)
+
+
+async def ask(context: RunContext, key: str, requests: Sequence[OpenRequest]) -> dict[str, StoredAnswer]:
+    """Return the answers to these requests by their ids, journaled under `key`. Raises Waits until all are answered.
+
+    An answer counts only for the id of its request, which `infra.contract.requests.request_id` derives from the place
+    and the exact content of the request: an answer to another one never reaches this one.
+    """
+
+    async def answers() -> dict[str, StoredAnswer]:
+        given = context.run.answers
+        if any(request.id not in given for request in requests):
+            raise Waits(requests)
+        return {request.id: given[request.id] for request in requests}
+
+    # Flushed, so that no call which depends on an answer begins before the answer is in the journal.
+    return await context.once(key, dict[str, StoredAnswer], answers, flush=True)
