@@ -2,6 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Many tests wait for processes, so two cores are kept busy by four workers.
+TEST_WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 4)))
+PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test test-fast lint types arrows pytest coverage chaos soak bench clean
@@ -39,10 +42,10 @@ arrows: setup
 	$(BIN)/lint-imports --config pyproject.toml
 
 pytest: setup
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(PYTEST_ALL)
 
 coverage: setup ## all tests again, with what they cover
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/python $(PYTEST_ALL) --cov --cov-report=term
 
 chaos: setup ## ten minutes of kills, freezes and cut connections under load; MINUTES=10 SEED=7
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

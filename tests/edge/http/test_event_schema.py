@@ -62,7 +62,7 @@ async def test_events_of_the_api_match_the_schema(ada: httpx.AsyncClient, worker
         {**logged("message", text="x"), "of_a_later_release": 1},
         logged("run.finished", status="failed", error={"code": "x", "message": "y"}),
         logged("run.finished", status="failed", error={"code": "x", "message": "y", "step": None}),
-        logged("run.waiting"),
+        logged("run.waiting", question="x", requests=[]),
     ],
 )
 def test_the_schema_accepts_valid_events(event: dict[str, Any]) -> None:
