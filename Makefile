@@ -7,7 +7,7 @@ TEST_WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 
 PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast lint types arrows pytest coverage chaos soak bench clean
+.PHONY: help setup demo dev test test-fast checks lint types arrows pytest coverage chaos soak bench clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,11 @@ demo: setup ## run one real agent run through the whole stack, then stop it
 dev: setup ## the same stack, staying up; data in .swissbrain/
 	$(BIN)/swissbrain dev
 
-test: lint types arrows pytest ## lint, types, import arrows, all tests
+# Side by side, because the types take one core for a minute.
+test: setup ## lint, types, import arrows, all tests
+	$(MAKE) --no-print-directory --jobs=2 checks pytest
+
+checks: lint types arrows
 
 test-fast: setup ## the tests that need no server, no worker and no sandbox, in less than a minute
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder @tests/fast.txt

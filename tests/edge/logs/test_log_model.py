@@ -147,7 +147,7 @@ async def streamed(http: httpx.AsyncClient, model: Model, **params: Any) -> tupl
     return found, gaps
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 async def test_every_reader_gets_what_a_list_of_the_events_has(
     ada: httpx.AsyncClient,
     worker: SimulatedWorker,
