@@ -16,7 +16,7 @@ import uvloop
 from infra import logging as log_lines
 from infra.contract.errors import ContractError
 from infra.contract.redis_store.work_queue import WorkQueue
-from infra.llm_http import LlmSettings
+from infra.llm_http.settings import LlmSettings
 from infra.local_executor import LocalExecutor
 from infra.process_state import exempt_startup_objects, reset_inherited_state
 from infra.redis_tcp import RedisTcp

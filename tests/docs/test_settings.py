@@ -9,7 +9,7 @@ import pytest
 
 from edge_api.settings import EdgeSettings, ServerSettings
 from infra.gateway.settings import GatewaySettings
-from infra.llm_http import LlmSettings
+from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
 from worker.settings import WorkerSettings

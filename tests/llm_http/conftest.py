@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from infra.contract.llm import ChatMessage, ModelChoice, ModelRequest, ToolSpec
-from infra.llm_http import LlmHttp, LlmSettings
+from infra.llm_http.model import LlmHttp
+from infra.llm_http.settings import LlmSettings
 from tests.support.model_server import ModelServer, model_server
 
 KEY = "sk-the-secret-of-the-tests"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.contract.llm import Call, ChatMessage, Delta, ModelChoice, ModelRetry, Price, Usage
-from infra.llm_http import LlmHttp
+from infra.llm_http.model import LlmHttp
 from tests.llm_http.conftest import KEY, adapter, request
 from tests.support.model_server import ModelServer
 from tests.support.model_server.answers import (

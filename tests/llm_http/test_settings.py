@@ -3,7 +3,7 @@
 import pytest
 
 from infra.contract.llm import ModelChoice, Price, Usage
-from infra.llm_http import LlmSettings
+from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, SettingsError
 
 KEY = "sk-the-secret-of-the-tests"

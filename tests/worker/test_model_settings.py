@@ -30,3 +30,8 @@ def test_a_worker_does_not_start_with_invalid_settings() -> None:
         2,
         "swissbrain-worker: LLM_TIMEOUT_S must be between 0.1 and 3600.0, not 0\n",
     )
+
+
+def test_the_start_of_a_worker_does_not_import_the_client_of_models() -> None:
+    source = "import sys, worker.__main__; sys.exit('httpx' in sys.modules)"
+    subprocess.run([sys.executable, "-c", source], check=True, timeout=100)
