@@ -53,7 +53,8 @@ class RunService:
             # A repeated request must succeed even if the source run has been deleted or retried since.
             if earlier := await self._created_before(user, key, digest):
                 return earlier, False
-            inputs = await self._check_fork(user, spec, spec.fork_of)
+            run = _not_deleting("fork", await self.get(user, spec.fork_of.run_id))
+            inputs = await self._check_fork(run, spec, spec.fork_of.from_step)
             return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
         return await self._create(user, spec, start=start, key=key, digest=digest)
 
@@ -66,10 +67,10 @@ class RunService:
         digest = _digest(run_id, wanted)
         if earlier := await self._created_before(user, key, digest):
             return earlier, False
-        source = _not_deleting("fork", await self.get(user, run_id)).spec
+        run = _not_deleting("fork", await self.get(user, run_id))
+        source = run.spec
         plan = source.plan or []
         plan = plan[: wanted.from_step] + (plan[wanted.from_step :] if wanted.plan is None else wanted.plan)
-        fork_of = ForkOf(run_id=run_id, from_step=wanted.from_step)
         spec = RunSpec(
             prompt=wanted.prompt or source.prompt,
             plan=plan or None,
@@ -77,10 +78,10 @@ class RunService:
             max_attempts=source.max_attempts,
             timeout_s=source.timeout_s,
             metadata=source.metadata,
-            fork_of=fork_of,
+            fork_of=ForkOf(run_id=run_id, from_step=wanted.from_step),
         )
         spec.check()
-        inputs = await self._check_fork(user, spec, fork_of)
+        inputs = await self._check_fork(run, spec, wanted.from_step)
         return await self._create(user, spec, start=wanted.start, key=key, digest=digest, inputs=inputs)
 
     async def get(self, user: str, run_id: str) -> RunRecord:
@@ -216,23 +217,22 @@ class RunService:
             log("run.created", run_id=run_id, user=user, start=start)
         return record, outcome is Outcome.OK
 
-    async def _check_fork(self, user: str, spec: RunSpec, fork: ForkOf) -> dict[str, Input]:
-        """Return the input files of a fork. Raises RunGone or TransitionRefused if the source run cannot be forked.
+    async def _check_fork(self, run: RunRecord, spec: RunSpec, from_step: int) -> dict[str, Input]:
+        """Return the input files of a fork of `run`. Raises TransitionRefused if its inputs may still change.
 
-        Raises InvalidInput if the source run has not completed the first steps, or if the new plan has other ones.
+        Raises InvalidInput if the run has not completed the first steps, or if the new plan has other ones.
         """
-        run = _not_deleting("fork", await self.get(user, fork.run_id))
         source = run.spec.plan or []
-        done = await self._store.journal(fork.run_id)
+        done = await self._store.journal(run.id)
         # Steps are executed in order, so the first step without a journal entry ends the completed ones.
         completed = next((index for index in range(len(source)) if journal.step_key(index) not in done), len(source))
-        if fork.from_step > completed:
+        if from_step > completed:
             raise InvalidInput(
-                f"the run {fork.run_id} has completed {completed} steps; allowed are 0 to {completed}",
+                f"the run {run.id} has completed {completed} steps; allowed are 0 to {completed}",
                 "$.from_step",
             )
-        if (spec.plan or [])[: fork.from_step] != source[: fork.from_step]:
-            raise InvalidInput(f"the first {fork.from_step} steps must be those of the run {fork.run_id}", "$.plan")
+        if (spec.plan or [])[:from_step] != source[:from_step]:
+            raise InvalidInput(f"the first {from_step} steps must be those of the run {run.id}", "$.plan")
         return await self._inputs.of_fork(run, done)
 
 
