@@ -82,6 +82,15 @@ async def edge(running_edge: Edge, redis: RedisTcp) -> AsyncIterator[Edge]:
     await until(nothing_open, "streams and subscriptions are closed")
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def stored_edge(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings, workspaces: Workspaces
+) -> AsyncIterator[Edge]:
+    """The API in front of a real object store, for one test."""
+    async with serve(rest_settings, workspaces) as edge:
+        yield edge
+
+
 @pytest.fixture
 def files(edge: Edge) -> Files:
     files: Files = edge.files

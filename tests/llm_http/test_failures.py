@@ -23,8 +23,8 @@ from infra.contract.llm import (
     ModelRetry,
     ModelUnavailable,
 )
-from infra.llm_http.model import LlmHttp
 from infra.llm_http.failures import retry_after_s
+from infra.llm_http.model import LlmHttp
 from tests.llm_http.conftest import KEY, adapter, request
 from tests.support.model_server import ModelServer, Wire
 from tests.support.model_server.answers import (

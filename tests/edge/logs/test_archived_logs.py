@@ -1,12 +1,10 @@
 """Logs that are archived in part or completely are read as one log, with every event once and in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import httpx
 import pytest
-import pytest_asyncio
 from msgspec import json
 
 from edge_api.http.response_models import StreamEnd
@@ -24,20 +22,8 @@ from tests.support.waiting import until
 
 
 @pytest.fixture
-def archiving(worker: SimulatedWorker, workspaces: Workspaces) -> ArchivingWorker:
-    return ArchivingWorker(worker, workspaces)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def edge(rest_settings: RedisRestSettings, workspaces: Workspaces) -> AsyncIterator[Edge]:
-    async with serve(rest_settings, workspaces) as edge:
-        yield edge
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def ada(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
-    async with client(edge, "ada") as http:
-        yield http
+def edge(stored_edge: Edge) -> Edge:
+    return stored_edge
 
 
 async def pages(http: httpx.AsyncClient, run_id: str, limit: int) -> list[int]:

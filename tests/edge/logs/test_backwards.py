@@ -2,7 +2,7 @@
 
 import gzip
 import tracemalloc
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
@@ -17,11 +17,10 @@ from infra.contract.log import Event, RunLog, Segment
 from infra.contract.runs import Brief, RunHead
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings
 from infra.workspace import Workspaces
 from infra.workspace.log_segments import LogSegments
 from tests.edge.logs.archiving import ArchivingWorker
-from tests.edge.stack import Edge, SimulatedWorker, client, create, note, serve
+from tests.edge.stack import Edge, create, note
 
 MILLION = 1_000_000
 SEGMENT = 10_000
@@ -29,20 +28,8 @@ LONG = 200_000
 
 
 @pytest.fixture
-def archiving(worker: SimulatedWorker, workspaces: Workspaces) -> ArchivingWorker:
-    return ArchivingWorker(worker, workspaces)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def edge(rest_settings: RedisRestSettings, workspaces: Workspaces) -> AsyncIterator[Edge]:
-    async with serve(rest_settings, workspaces) as edge:
-        yield edge
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def ada(edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
-    async with client(edge, "ada") as http:
-        yield http
+def edge(stored_edge: Edge) -> Edge:
+    return stored_edge
 
 
 async def page(http: httpx.AsyncClient, run_id: str, **params: Any) -> dict[str, Any]:

@@ -5,23 +5,20 @@ that is stored and that its filters select once and in order, and each lost even
 """
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from httpx_sse import aconnect_sse
 from msgspec import json
 
 from edge_api.logs import backwards as log_backwards
 from edge_api.logs import pages as log_pages
 from infra.contract.log import NewEvent
-from infra.settings import RedisRestSettings
-from infra.workspace import Workspaces
 from tests.edge.logs.archiving import ArchivingWorker
-from tests.edge.stack import SimulatedWorker, client, create, serve
+from tests.edge.stack import Edge, create
 
 TYPES = ("tool.output", "message", "step.started")
 Wanted = Callable[[NewEvent], bool]
@@ -42,12 +39,9 @@ class Model:
         return {n for n in self.lost if first <= n <= last}
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def ada(
-    worker: SimulatedWorker, rest_settings: RedisRestSettings, workspaces: Workspaces
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with serve(rest_settings, workspaces) as edge, client(edge, "ada") as http:
-        yield http
+@pytest.fixture
+def edge(stored_edge: Edge) -> Edge:
+    return stored_edge
 
 
 def some_event(chance: random.Random) -> NewEvent:
@@ -149,14 +143,10 @@ async def streamed(http: httpx.AsyncClient, model: Model, **params: Any) -> tupl
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_every_reader_gets_what_a_list_of_the_events_has(
-    ada: httpx.AsyncClient,
-    worker: SimulatedWorker,
-    workspaces: Workspaces,
-    monkeypatch: pytest.MonkeyPatch,
-    seed: int,
+    ada: httpx.AsyncClient, archiving: ArchivingWorker, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     chance = random.Random(seed)
-    model = await some_log(chance, ada, ArchivingWorker(worker, workspaces))
+    model = await some_log(chance, ada, archiving)
     last = max(model.events)
     for _ in range(12):
         reads = chance.choice((1, 2, 32))

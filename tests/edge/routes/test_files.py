@@ -2,24 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from infra.contract.errors import FileMissing
 from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.stack import TOKENS, Edge, SimulatedWorker, client, create, serve
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def stored_edge(
-    worker: SimulatedWorker, rest_settings: RedisRestSettings, workspaces: Workspaces
-) -> AsyncIterator[Edge]:
-    async with serve(rest_settings, workspaces) as edge:
-        yield edge
 
 
 async def raw_status(edge: Edge, path: str) -> int:

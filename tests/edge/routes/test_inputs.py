@@ -38,14 +38,6 @@ def described(data: bytes) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def stored_edge(
-    worker: SimulatedWorker, rest_settings: RedisRestSettings, workspaces: Workspaces
-) -> AsyncIterator[Edge]:
-    async with serve(rest_settings, workspaces) as edge:
-        yield edge
-
-
-@pytest_asyncio.fixture(loop_scope="session")
 async def ada(stored_edge: Edge) -> AsyncIterator[httpx.AsyncClient]:
     async with client(stored_edge, "ada") as http:
         yield http
