@@ -1,64 +1,19 @@
 """Scripted HTTP server on real sockets, one request per connection: it can break every rule of the protocol."""
 
 import json
-import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from socketserver import StreamRequestHandler, ThreadingTCPServer
+from socketserver import StreamRequestHandler
 from typing import Any
 
+from tests.support.scripted_http import Answer, Request, Wire, read_request, scripted_connections
+
 TOKEN = "the-secret-token-of-the-tests"
-Piece = bytes | Callable[["Wire"], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Received request. `target` is the raw request target; header names are in lower case."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Wire:
-    """Connection whose request has been read."""
-
-    def __init__(self, connection: socket.socket, ending: threading.Event) -> None:
-        self._connection = connection
-        self._ending = ending
-
-    def send(self, data: bytes) -> None:
-        self._connection.sendall(data)
-
-    def reset(self) -> None:
-        """Reset the connection, so that the client sees an error and not the end of the stream."""
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._connection.close()
-
-    def silence(self) -> None:
-        """Send nothing until the client closes the connection or the server stops."""
-        self._connection.settimeout(0.05)
-        while not self._ending.is_set():
-            try:
-                if not self._connection.recv(1):
-                    return
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-
-
-Answer = Callable[[Wire], None]
+Piece = bytes | Callable[[Wire], None]
 
 
 @dataclass
@@ -85,49 +40,21 @@ class ScriptedServer:
 @contextmanager
 def scripted_server() -> Iterator[ScriptedServer]:
     """Run a server on a free port; close it and all connections at the exit of the context."""
-    ending = threading.Event()
-
-    class Handler(StreamRequestHandler):
-        def handle(self) -> None:
-            request = _read(self)
-            if request is None:
-                return
-            with lock:
-                made.requests.append(request)
-                answer = made.answers.popleft() if made.answers else made.always
-            with suppress(OSError):  # the client may leave
-                answer(Wire(self.request, ending))
-
-        def finish(self) -> None:
-            self.rfile.close()
-
-    class Server(ThreadingTCPServer):
-        allow_reuse_address = True
-        daemon_threads = False
-        request_queue_size = 50
-
     lock = threading.Lock()
-    with Server(("127.0.0.1", 0), Handler) as server:
-        made = ScriptedServer(f"http://127.0.0.1:{server.server_address[1]}", problem(418, "no answer was made up"))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield made
-        finally:
-            ending.set()
-            server.shutdown()
-            thread.join()
 
+    def handle(handler: StreamRequestHandler, ending: threading.Event) -> None:
+        request = read_request(handler)
+        if request is None:
+            return
+        with lock:
+            made.requests.append(request)
+            answer = made.answers.popleft() if made.answers else made.always
+        with suppress(OSError):  # the client may leave
+            answer(Wire(handler.request, ending))
 
-def _read(handler: StreamRequestHandler) -> Request | None:
-    line = handler.rfile.readline().decode("latin-1").split()
-    if len(line) != 3:
-        return None
-    headers = {}
-    while (header := handler.rfile.readline().decode("latin-1").strip()) != "":
-        name, _, value = header.partition(":")
-        headers[name.lower()] = value.strip()
-    return Request(line[0], line[1], headers, handler.rfile.read(int(headers.get("content-length", 0))))
+    with scripted_connections(handle, waits_for_answers=True) as url:
+        made = ScriptedServer(url, problem(418, "no answer was made up"))
+        yield made
 
 
 def _head(status: int, headers: dict[str, str]) -> bytes:

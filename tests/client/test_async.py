@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from swissbrain import AsyncClient, Event
-from tests.client.scripted_server import TOKEN, ScriptedServer, Wire, end, event, ok, reply, reset, run, sse
+from tests.client.scripted_server import TOKEN, ScriptedServer, end, event, ok, reply, reset, run, sse
+from tests.support.scripted_http import Wire
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from swissbrain import ApiError, Client, ClientError, NewRun, ProtocolError, Run, shell
-from tests.client.scripted_server import ScriptedServer, Wire, ok, problem, run
+from tests.client.scripted_server import ScriptedServer, ok, problem, run
+from tests.support.scripted_http import Wire
 
 
 def answer_all(wire: Wire, api: ScriptedServer, **refused: Any) -> None:

@@ -14,7 +14,8 @@ import pytest
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
 from tests.client.conftest import Command
-from tests.client.scripted_server import TOKEN, ScriptedServer, Wire, ok, problem, reply, reset, state, summary
+from tests.client.scripted_server import TOKEN, ScriptedServer, ok, problem, reply, reset, state, summary
+from tests.support.scripted_http import Wire
 from tests.support.terminal import on_terminal
 from tests.support.waiting import wait_until
 

@@ -10,7 +10,6 @@ from swissbrain.cli import COMMANDS
 from swissbrain.cli.server_commands import SERVER_COMMANDS
 from tests.client.conftest import Command
 from tests.client.scripted_server import (
-    Answer,
     ScriptedServer,
     end,
     event,
@@ -26,6 +25,7 @@ from tests.client.scripted_server import (
     state,
     summary,
 )
+from tests.support.scripted_http import Answer
 
 ATTEMPT = {"fence": 1, "attempt": 1, "worker": "w", "started_ms": 5, "ended_ms": None, "outcome": None}
 

@@ -8,7 +8,8 @@ from swissbrain import messages
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
 from tests.client.conftest import Command
-from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, ok, page, problem, reply, reset, run
+from tests.client.scripted_server import TOKEN, ScriptedServer, ok, page, problem, reply, reset, run
+from tests.support.scripted_http import Answer
 
 
 @pytest.mark.parametrize(

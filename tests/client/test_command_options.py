@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client.conftest import Command
-from tests.client.scripted_server import Answer, ScriptedServer, ok, problem, reply, run, state, summary
+from tests.client.scripted_server import ScriptedServer, ok, problem, reply, run, state, summary
+from tests.support.scripted_http import Answer
 
 
 def test_fork_counts_steps_from_one(api: ScriptedServer, swissbrain: Command) -> None:

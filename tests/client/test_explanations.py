@@ -9,7 +9,8 @@ import pytest
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
 from tests.client.conftest import Command
-from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, page, problem, reply
+from tests.client.scripted_server import TOKEN, ScriptedServer, page, problem, reply
+from tests.support.scripted_http import Answer
 
 FINGERPRINT = hashlib.sha256(TOKEN.encode()).hexdigest()[:12]
 

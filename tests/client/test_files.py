@@ -10,7 +10,6 @@ import pytest
 
 from swissbrain import ApiError, Client, ClientError, ProtocolError, Unreachable
 from tests.client.scripted_server import (
-    Answer,
     ScriptedServer,
     close_early,
     ok,
@@ -22,6 +21,7 @@ from tests.client.scripted_server import (
     run,
     scripted_server,
 )
+from tests.support.scripted_http import Answer
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from tests.client.both_clients import Connect
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,
-    Wire,
     close_early,
     end,
     event,
@@ -32,6 +31,7 @@ from tests.client.scripted_server import (
     sse,
     state,
 )
+from tests.support.scripted_http import Wire
 
 
 def keys(api: ScriptedServer) -> list[str | None]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.client.conftest import Command
-from tests.client.scripted_server import Answer, ScriptedServer, ok, problem, reply, run, scripted_server, state
+from tests.client.scripted_server import ScriptedServer, ok, problem, reply, run, scripted_server, state
+from tests.support.scripted_http import Answer
 
 EVENTS = {"events": [], "last_seq": 0, "next_after": 0, "done": True}
 

@@ -13,7 +13,8 @@ from swissbrain.access import URL
 from swissbrain.cli.silence import why_queued
 from swissbrain.models import Run
 from tests.client import scripted_server
-from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, Wire, end, event, ok, run, sse
+from tests.client.scripted_server import TOKEN, ScriptedServer, end, event, ok, run, sse
+from tests.support.scripted_http import Answer, Wire
 from tests.support.terminal import on_terminal
 
 

@@ -11,10 +11,8 @@ from swissbrain.models import Event, Gap
 from tests.client.both_clients import Connect
 from tests.client.scripted_server import (
     TOKEN,
-    Answer,
     Piece,
     ScriptedServer,
-    Wire,
     bytewise,
     close_early,
     end,
@@ -28,6 +26,7 @@ from tests.client.scripted_server import (
     silent,
     sse,
 )
+from tests.support.scripted_http import Answer, Wire
 from tests.support.waiting import wait_until
 
 

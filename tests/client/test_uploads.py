@@ -10,7 +10,6 @@ import pytest
 from swissbrain import ApiError, Client, ClientError, ProtocolError, Unreachable
 from tests.client.scripted_server import (
     TOKEN,
-    Answer,
     ScriptedServer,
     close_early,
     ok,
@@ -20,6 +19,7 @@ from tests.client.scripted_server import (
     reset,
     scripted_server,
 )
+from tests.support.scripted_http import Answer
 
 
 @pytest.fixture

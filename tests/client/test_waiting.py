@@ -8,7 +8,8 @@ import pytest
 
 from swissbrain import Client, RunFailed, Unreachable, WaitTimeout, shell
 from tests.client.both_clients import Connect
-from tests.client.scripted_server import TOKEN, Answer, ScriptedServer, ok, problem, reply, reset, run, state
+from tests.client.scripted_server import TOKEN, ScriptedServer, ok, problem, reply, reset, run, state
+from tests.support.scripted_http import Answer
 
 
 def ended(status: str = "succeeded", **changes: Any) -> Answer:

@@ -151,7 +151,7 @@ async def test_a_broken_answer_is_tried_again_then_the_next_model_then_unavailab
         reply = await model.ask(request("a", "b"), note)
         assert (reply.text, reply.model, reply.tries) == ("from b", "b", 3)
         assert [each.next_model for each in progress] == ["a", "b"]
-        assert [asked.model for asked in server.requests] == ["a", "a", "b"]
+        assert [asked.json["model"] for asked in server.requests] == ["a", "a", "b"]
         server.then(*[BROKEN[kind]] * 4)
         with pytest.raises(ModelUnavailable) as caught:
             await model.ask(request("a", "b"))
@@ -245,7 +245,7 @@ async def test_a_long_pause_gives_the_run_back_at_once(server: ModelServer, mode
     with pytest.raises(ModelBusy) as caught:
         await model.ask(request("a", "b"))
     assert caught.value.after_s == 90
-    assert [asked.model for asked in server.requests] == ["a", "b"]
+    assert [asked.json["model"] for asked in server.requests] == ["a", "b"]
 
 
 async def test_a_busy_model_beside_a_broken_one_is_busy(server: ModelServer, model: LlmHttp) -> None:

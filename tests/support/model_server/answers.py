@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Literal, TypeAlias
 
-from tests.support.model_server.server import Answer, Wire
+from tests.support.scripted_http import Answer, Wire
 
 Ending: TypeAlias = Literal["clean", "close", "reset", "silence"]
 """End of a stream that is cut: a regular end of the answer, a closed connection, a reset, or nothing more."""

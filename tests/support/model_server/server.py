@@ -1,69 +1,13 @@
 """Server that answers requests from a script, each with bytes of the test's choice."""
 
-import json
-import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from socketserver import StreamRequestHandler, ThreadingTCPServer
-from typing import Any, TypeAlias
+from socketserver import StreamRequestHandler
 
-
-@dataclass(frozen=True)
-class Asked:
-    """Received request. Header names are in lower case."""
-
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def model(self) -> str:
-        return str(self.json["model"])
-
-
-class Wire:
-    """Connection whose request has been read."""
-
-    def __init__(self, connection: socket.socket, ending: threading.Event) -> None:
-        self._connection = connection
-        self._ending = ending
-        self.kept = False
-        """Whether another request may follow."""
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def send(self, data: bytes) -> None:
-        self._connection.sendall(data)
-
-    def reset(self) -> None:
-        """Reset the connection, so that the client sees an error and not the end of the answer."""
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._connection.close()
-
-    def silence(self, seconds: float | None = None) -> None:
-        """Send nothing for some time, or until the client closes the connection or the server stops."""
-        if seconds is not None:
-            self._ending.wait(seconds)
-            return
-        self._connection.settimeout(0.02)
-        while not self._ending.is_set():
-            try:
-                if not self._connection.recv(1):
-                    return
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-
-
-Answer: TypeAlias = Callable[[Wire], None]
+from tests.support.scripted_http import Answer, Request, Wire, read_request, scripted_connections
 
 
 @dataclass
@@ -74,8 +18,8 @@ class ModelServer:
 
     url: str
     answers: deque[Answer] = field(default_factory=deque)
-    respond: Callable[[Asked], Answer] | None = None
-    requests: list[Asked] = field(default_factory=list)
+    respond: Callable[[Request], Answer] | None = None
+    requests: list[Request] = field(default_factory=list)
     connections: int = 0
     left: int = 0
 
@@ -91,57 +35,33 @@ class ModelServer:
 @contextmanager
 def model_server() -> Iterator[ModelServer]:
     """Run a server on a free port; close it and all connections at the exit of the context."""
-    ending = threading.Event()
     lock = threading.Lock()
 
-    class Handler(StreamRequestHandler):
-        def handle(self) -> None:
-            made.connections += 1
-            while (request := _read(self)) is not None:
-                with lock:
-                    made.requests.append(request)
-                    answer = made.answers.popleft() if made.answers else None
-                wire = Wire(self.request, ending)
-                with suppress(OSError):  # the client may leave
-                    (answer or _chosen(made, request))(wire)
-                if not wire.kept:
-                    return
+    def handle(handler: StreamRequestHandler, ending: threading.Event) -> None:
+        made.connections += 1
+        while (request := _read(handler)) is not None:
+            with lock:
+                made.requests.append(request)
+                answer = made.answers.popleft() if made.answers else None
+            wire = Wire(handler.request, ending)
+            with suppress(OSError):  # the client may leave
+                (answer or _chosen(made, request))(wire)
+            if not wire.kept:
+                return
 
-        def finish(self) -> None:
-            self.rfile.close()
-
-    class Server(ThreadingTCPServer):
-        allow_reuse_address = True
-        daemon_threads = True
-        request_queue_size = 100
-
-    with Server(("127.0.0.1", 0), Handler) as server:
-        made = ModelServer(f"http://127.0.0.1:{server.server_address[1]}/v1")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield made
-        finally:
-            ending.set()
-            server.shutdown()
-            thread.join()
+    with scripted_connections(handle, waits_for_answers=False) as url:
+        made = ModelServer(f"{url}/v1")
+        yield made
 
 
-def _chosen(server: ModelServer, request: Asked) -> Answer:
+def _chosen(server: ModelServer, request: Request) -> Answer:
     if server.respond is not None:
         return server.respond(request)
     return lambda wire: wire.send(b"HTTP/1.1 418 No Script\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
-def _read(handler: StreamRequestHandler) -> Asked | None:
+def _read(handler: StreamRequestHandler) -> Request | None:
     try:
-        line = handler.rfile.readline().decode("latin-1").split()
-        if len(line) != 3:
-            return None
-        headers = {}
-        while (header := handler.rfile.readline().decode("latin-1").strip()) != "":
-            name, _, value = header.partition(":")
-            headers[name.lower()] = value.strip()
-        return Asked(line[1], headers, handler.rfile.read(int(headers.get("content-length", 0))))
+        return read_request(handler)
     except OSError:
         return None
