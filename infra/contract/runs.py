@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from infra.contract.agent import AgentOptions
 from infra.contract.errors import InvalidInput
 from infra.contract.requests import StoredAnswer, Waiting
 from infra.contract.states import Status
@@ -53,15 +54,15 @@ class ForkOf(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     from_step: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_STEPS, description="Index of the first step to execute.")]
 
 
-class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Request of a user: a prompt, an explicit plan, or both."""
+class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Request of a user: a prompt, an explicit plan, or both. The options of an agent need a prompt without a plan."""
 
     prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
     plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
     priority: Annotated[int, msgspec.Meta(ge=0, le=8, description="0 is last, 8 is first.")] = 4
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] = 3
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)] = 3600.0
-    metadata: Metadata = {}
+    metadata: Metadata = msgspec.field(default_factory=dict)
     delay_s: Annotated[
         float, msgspec.Meta(ge=0, le=MAX_DELAY_S, description="Seconds from the start until a worker may begin.")
     ] = 0.0
@@ -85,6 +86,7 @@ class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
             raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
         if self.plan is not None and not 1 <= len(self.plan) <= MAX_PLAN_STEPS:
             raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
+        self.check_options(has_agent=self.plan is None)
         for index, step in enumerate(self.plan or ()):
             parse_args(step.tool, step.args, at=f"$.plan[{index}]")
 

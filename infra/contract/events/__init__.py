@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from infra.contract.events.base import Splittable, Truncated
-from infra.contract.events.message import Log, Message, MessageReceived, ModelDelta, ModelMessage
+from infra.contract.events.message import (
+    ContextCompacted,
+    LimitNear,
+    Log,
+    Message,
+    MessageReceived,
+    ModelDelta,
+    ModelMessage,
+    ModelRetry,
+    ModelStarted,
+)
 from infra.contract.events.run import (
     Decision,
     Failure,
@@ -55,8 +65,12 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
             Message,
             MessageReceived,
             Log,
+            ModelStarted,
             ModelDelta,
             ModelMessage,
+            ModelRetry,
+            ContextCompacted,
+            LimitNear,
         )
     }
 )
@@ -65,13 +79,17 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
 __all__ = [
     "EVENTS",
     "Artifact",
+    "ContextCompacted",
     "Decision",
     "Failure",
+    "LimitNear",
     "Log",
     "Message",
     "MessageReceived",
     "ModelDelta",
     "ModelMessage",
+    "ModelRetry",
+    "ModelStarted",
     "PlanCreated",
     "PlannedStep",
     "RunEnd",
