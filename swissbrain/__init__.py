@@ -13,6 +13,7 @@ dependencies, so it works in any project and without the servers.
 from swissbrain import code
 from swissbrain._async.client import AsyncClient
 from swissbrain._sync.client import Client
+from swissbrain.agent import ApprovalRule, Limits, OpenRequest, Waiting
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
 from swissbrain.models import (
     Attempt,
@@ -22,7 +23,6 @@ from swissbrain.models import (
     ForkOf,
     Gap,
     InputFile,
-    OpenRequest,
     PlanStep,
     QueueDepths,
     QueuePlace,
@@ -32,12 +32,12 @@ from swissbrain.models import (
     RunSummary,
     Step,
     StreamToken,
-    Waiting,
 )
 from swissbrain.plan import NewRun, Plan, file_delete, file_list, file_read, file_write, message, shell, step
 
 __all__ = [
     "ApiError",
+    "ApprovalRule",
     "AsyncClient",
     "Attempt",
     "Client",
@@ -48,6 +48,7 @@ __all__ = [
     "ForkOf",
     "Gap",
     "InputFile",
+    "Limits",
     "NewRun",
     "OpenRequest",
     "Plan",

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from swissbrain.agent import ApprovalRule, Limits, Waiting
+
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -49,30 +51,6 @@ class QueuePlace(Response, frozen=True):
     ahead_capped: bool
     begins_ms: int | None
     workers_alive: int
-
-
-class OpenRequest(Response, frozen=True):
-    """Request of a waiting run: a `question`, answered by a text, or an `approval` of the call of `tool` with `args`.
-
-    `kind` is `question` or `approval`; `choices` are suggested answers. Without an answer until `expires_ms` the
-    request is denied, or fails the run (`on_expiry`: `deny` or `fail`).
-    """
-
-    id: str
-    kind: str
-    question: str
-    expires_ms: int
-    on_expiry: str
-    tool: str | None = None
-    args: dict[str, Any] | None = None
-    choices: list[str] = []
-
-
-class Waiting(Response, frozen=True):
-    """Open requests of a waiting run, and when it began to wait."""
-
-    requests: list[OpenRequest]
-    since_ms: int
 
 
 class RunState(Response, frozen=True):
@@ -133,6 +111,14 @@ class Run(Response, frozen=True):
     fork_of: ForkOf | None = None
     queue: QueuePlace | None = None
     waiting: Waiting | None = None
+    model: str | None = None
+    instructions: str | None = None
+    tools: list[str] | None = None
+    approvals: list[ApprovalRule] = []
+    limits: Limits = Limits()
+    output_schema: dict[str, Any] | None = None
+    strict_plan: bool = False
+    stream: bool = True
 
     @property
     def ended(self) -> bool:

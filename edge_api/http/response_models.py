@@ -5,10 +5,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from infra.contract.agent import ApprovalRule, Limits
 from infra.contract.log import Event
 from infra.contract.queue import QueuePlace
 from infra.contract.requests import Waiting
-from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
+from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Status
 
 StepStatus: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
@@ -34,6 +35,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     prompt: str | None
     plan: list[PlanStep] | None
+    model: str | None
+    instructions: str | None
+    tools: list[str] | None
+    approvals: list[ApprovalRule]
+    limits: Limits
+    output_schema: dict[str, Any] | None
+    strict_plan: bool
+    stream: bool
     priority: int
     max_attempts: int
     timeout_s: float
@@ -59,21 +68,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, record: RunRecord, place: QueuePlace | None = None) -> "Run":
         """Return the parts of a record that its owner may see."""
-        spec, base = record.spec, f"/agent/runs/{record.id}"
-        logs = f"/agent/logs/{record.id}"
+        base, logs = f"/agent/runs/{record.id}", f"/agent/logs/{record.id}"
         return cls(
+            **{name: getattr(record.spec, name) for name in _OF_SPEC},
             run_id=record.id,
             status=record.status,
-            prompt=spec.prompt,
-            plan=spec.plan,
-            priority=spec.priority,
-            max_attempts=spec.max_attempts,
-            timeout_s=spec.timeout_s,
-            metadata=spec.metadata,
-            fork_of=spec.fork_of,
-            delay_s=spec.delay_s,
-            start_at_ms=spec.start_at_ms,
-            queue_ttl_s=spec.queue_ttl_s,
             attempt=record.attempt,
             cancel_requested=record.cancel,
             last_seq=record.seq,
@@ -88,6 +87,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             queue=place,
             links=Links(self=base, logs=logs, stream=f"{logs}/stream", files=f"{base}/files"),
         )
+
+
+_OF_SPEC = [name for name in Run.__struct_fields__ if name in RunSpec.__struct_fields__]
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from tests.architecture.sources import ROOT, product_files
 
 API_OBJECTS = {
+    "ApprovalRule",
     "Attempt",
     "AttemptList",
     "BatchResult",
@@ -17,6 +18,7 @@ API_OBJECTS = {
     "ForkOf",
     "Gap",
     "InputFile",
+    "Limits",
     "LogPage",
     "OpenRequest",
     "PlanStep",

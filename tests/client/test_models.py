@@ -2,16 +2,16 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import msgspec
 import pytest
 
 from edge_api.http import response_models as schemas
-from infra.contract import log, queue, runs
+from infra.contract import agent, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import Client, models, pages
+from swissbrain import ApprovalRule, Client, Limits, models, pages
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -169,6 +169,16 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         "waiting": 7,
     },
     models.PlanStep: {"tool": "t", "args": {"a": None}, "timeout_s": 1.5, "name": "n"},
+    ApprovalRule: {"tool": "t", "policy": "ask", "match": {"a": "b*"}, "expires_s": 1.5, "on_expiry": "fail"},
+    Limits: {
+        "turns": 1,
+        "tool_calls": 2,
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "cost": 0.5,
+        "wall_s": 60.0,
+        "repeats": 5,
+    },
 }
 
 
@@ -180,6 +190,8 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         (models.Attempt, runs.Attempt),
         (models.QueueDepths, queue.QueueDepths),
         (models.PlanStep, runs.PlanStep),
+        (Limits, agent.Limits),
+        (ApprovalRule, agent.ApprovalRule),
     ],
 )
 def test_types_of_the_client_equal_the_types_of_the_contract(
@@ -198,9 +210,10 @@ def test_types_of_the_client_equal_the_types_of_the_contract(
 
 
 def fields_of(struct: type[msgspec.Struct]) -> dict[str, tuple[Any, Any]]:
-    """Return the type, without its constraints, and the default of each field."""
+    """Return the type, without its constraints, and the default of each field; a Literal, which may grow, is text."""
     types = get_type_hints(struct)  # removes Annotated, which holds the constraints
-    return {field.encode_name: (types[field.name], _default(field)) for field in msgspec.structs.fields(struct)}
+    kinds = {name: str if get_origin(kind) is Literal else kind for name, kind in types.items()}
+    return {field.encode_name: (kinds[field.name], _default(field)) for field in msgspec.structs.fields(struct)}
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

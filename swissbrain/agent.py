@@ -1,0 +1,63 @@
+"""Runs that a model plans: their limits and rules of approval, and their requests to people.
+
+The types repeat the contract of the API, as those of `swissbrain.models`.
+"""
+
+from typing import Any
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits of a run, of all its attempts together; None: the limit of the worker's configuration.
+
+    `turns`: exchanges with models. `cost`: in the currency of the prices. `wall_s`: seconds of work, without waits.
+    `repeats`: identical calls with identical results, in a row.
+    """
+
+    turns: int | None = None
+    tool_calls: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+    wall_s: float | None = None
+    repeats: int | None = None
+
+
+class ApprovalRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Rule for the calls of a tool: of all rules that match a call, `deny` wins over `ask`, and `ask` over `allow`.
+
+    `tool`: `*` stands for all tools without a rule of their own that matches. `policy`: `deny`, `ask` (a person decides
+    within `expires_s` seconds; else the call is denied, or the run fails: `on_expiry` is `deny` or `fail`) or `allow`.
+    `match`: argument → pattern of its whole text, in which `*` stands for any characters.
+    """
+
+    tool: str
+    policy: str
+    match: dict[str, str] | None = None
+    expires_s: float = 86_400.0
+    on_expiry: str = "deny"
+
+
+class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Request of a waiting run: a `question`, answered by a text, or an `approval` of the call of `tool` with `args`.
+
+    `kind` is `question` or `approval`; `choices` are suggested answers. Without an answer until `expires_ms` the
+    request is denied, or fails the run (`on_expiry`: `deny` or `fail`).
+    """
+
+    id: str
+    kind: str
+    question: str
+    expires_ms: int
+    on_expiry: str
+    tool: str | None = None
+    args: dict[str, Any] | None = None
+    choices: list[str] = []
+
+
+class Waiting(msgspec.Struct, frozen=True, kw_only=True):
+    """Open requests of a waiting run, and when it began to wait."""
+
+    requests: list[OpenRequest]
+    since_ms: int
