@@ -91,6 +91,30 @@ def progress_of(turns: Sequence[Turn]) -> Progress:
     return progress
 
 
+def step_results(progress: Progress) -> list[dict[str, str]]:
+    """Return each step of the plan with its outcome, which is empty unless the step is completed."""
+    outcomes = [*progress.outcomes, *[""] * len(progress.steps)]
+    return [
+        {"goal": step.goal, "expected": step.expected, "outcome": outcome}
+        for step, outcome in zip(progress.steps, outcomes, strict=False)
+    ]
+
+
+def planned_tools(turns: Sequence[Turn]) -> Sequence[str]:
+    """Return the tools that the current step may use if the plan is strict.
+
+    Once the conversation has untrusted text, a plan can name only tools that plans before that text have named.
+    """
+    current = progress_of(turns).current
+    trusted: set[str] = set()
+    for record in (record for turn in turns for record in turn.records):
+        if record.untrusted:
+            return [name for name in current.tools if name in trusted] if current else []
+        if record.tool == "plan" and record.status == "succeeded":
+            trusted.update(name for step in record.result["steps"] for name in step.get("tools", ()))
+    return current.tools if current else []
+
+
 def next_purpose(progress: Progress, covers: int | None) -> Purpose:
     """Return what the next exchange is for. `covers`: exchanges that a summary should replace now, if any."""
     if covers is not None:

@@ -107,7 +107,7 @@ class RunContext:
         journaled.
         """
         if key in self._journal:
-            return await self._recall(self._journal[key], kind)
+            return await self.recall(key, kind)
         if not repeatable:
             self._mark_started(mark or key)
         await self.emitter.flush()
@@ -138,6 +138,10 @@ class RunContext:
     def knows(self, key: str) -> bool:
         """Return whether the journal has an entry for the key."""
         return key in self._journal
+
+    async def recall(self, key: str, kind: type[T]) -> T:
+        """Return the journaled result of a key that the journal knows. Raises FilesUnavailable, HostExhausted."""
+        return msgspec.json.decode(await resolve(self._journal[key], self._files), type=kind)
 
     async def list_files(self) -> list[FileInfo]:
         """Return the files of the workspace, sorted by path."""
@@ -202,9 +206,6 @@ class RunContext:
         if len(text) > MAX_INLINE_BYTES:
             text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=_times(text)))
         return text
-
-    async def _recall(self, text: bytes, kind: type[T]) -> T:
-        return msgspec.json.decode(await resolve(text, self._files), type=kind)
 
 
 def _times(text: str) -> StepTimes | None:
