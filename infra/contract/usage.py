@@ -8,6 +8,8 @@ import msgspec
 
 from infra.contract.llm import Usage
 
+MICROS: Final = 1_000_000
+"""Units of a cost in one unit of its currency."""
 DAY_S: Final = 24 * 3600
 EPOCH: Final = date(1970, 1, 1)
 MAX_ADDED: Final = 2**43

@@ -11,6 +11,7 @@ API_OBJECTS = {
     "AttemptList",
     "BatchResult",
     "BatchResults",
+    "DayUsage",
     "Event",
     "File",
     "FileLink",
@@ -20,6 +21,7 @@ API_OBJECTS = {
     "InputFile",
     "Limits",
     "LogPage",
+    "ModelUsage",
     "OpenRequest",
     "PlanStep",
     "Problem",
@@ -35,6 +37,7 @@ API_OBJECTS = {
     "StepRecord",
     "StreamToken",
     "UploadTarget",
+    "UsageReport",
     "Waiting",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""
