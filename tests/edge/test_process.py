@@ -93,7 +93,7 @@ def test_sigterm_ends_the_streams_and_the_process(rest_settings: RedisRestSettin
                 assert next(lines) == "retry: 1000"
                 process.send_signal(signal.SIGTERM)
                 assert list(lines) == []
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "secret" not in errors
     assert TOKEN not in errors
@@ -115,7 +115,7 @@ def test_silent_connections_do_not_shut_out_requests_that_need_redis(
                 answer = httpx.post(f"{url}/agent/runs", json=PLAN, headers={"Authorization": f"Bearer {TOKEN}"})
                 assert answer.status_code == 201
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
     assert errors.count('"action":"server.full"') == 1
 
 
