@@ -24,6 +24,8 @@ from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
 SETUP = "setup"
+CONTROL_TOOLS = frozenset({"plan", "step_done", "replan", "ask_user", "finish"})
+"""Tools with which a model steers its run. The supervisor answers them; they are no work and have no limit."""
 Purpose: TypeAlias = Literal["plan", "turn", "summary"]
 
 
@@ -113,7 +115,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Mapping[str, Any] = {}
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """Exchange `n` with what belongs to it. `inbox` came before it; `records[i]` answers `exchange.calls[i]`.
 
     Only the last turn of a run may have fewer records than calls.

@@ -27,7 +27,15 @@ from msgspec import UNSET, structs
 
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine, OutputStream
-from infra.contract.files import MAX_FOLDERS, Changes, DirectoryFiles, FileChanges, FolderChanges, ToolFiles
+from infra.contract.files import (
+    MAX_FOLDERS,
+    Changes,
+    DirectoryFiles,
+    FileChanges,
+    FileInfo,
+    FolderChanges,
+    ToolFiles,
+)
 from infra.contract.journal import (
     MAX_INLINE_BYTES,
     STARTED,
@@ -35,6 +43,7 @@ from infra.contract.journal import (
     StepRecord,
     StepTimes,
     blob_ref,
+    call_name,
     files_key,
     folders_key,
 )
@@ -84,6 +93,7 @@ class RunContext:
         *,
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
         repeatable: bool = True,
+        mark: str = "",
         flush: bool = False,
     ) -> T:
         """Return the journaled result of `key`; if there is none, await `call` and journal its result.
@@ -91,14 +101,15 @@ class RunContext:
         The result, the changes that `call` made in the workspace, and the events that `done` returns are stored
         together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
         executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
-        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. `flush`: return only
-        once the result is stored, for a call that is too expensive to be repeated after it has returned. Raises
-        LeaseLost, FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
+        is not `repeatable`, its start is journaled first, under `mark` or else `key`, and CallInterrupted is raised
+        instead. `flush`: return only once the result is stored, for a call that is too expensive to be repeated after
+        it has returned. Raises LeaseLost, FilesUnavailable, HostExhausted, and any exception of `call`, which is not
+        journaled.
         """
         if key in self._journal:
-            return await self._recall(self._journal[key], kind)
+            return await self.recall(key, kind)
         if not repeatable:
-            self._mark_started(key)
+            self._mark_started(mark or key)
         await self.emitter.flush()
         # `flush` may have sent nothing, and the process may have been suspended since the last renewal.
         self._check_lease()
@@ -127,6 +138,14 @@ class RunContext:
     def knows(self, key: str) -> bool:
         """Return whether the journal has an entry for the key."""
         return key in self._journal
+
+    async def recall(self, key: str, kind: type[T]) -> T:
+        """Return the journaled result of a key that the journal knows. Raises FilesUnavailable, HostExhausted."""
+        return msgspec.json.decode(await resolve(self._journal[key], self._files), type=kind)
+
+    async def list_files(self) -> list[FileInfo]:
+        """Return the files of the workspace, sorted by path."""
+        return await self._files.list()
 
     def commit(self, *events: NewEvent) -> None:
         """Store the changes made in the workspace so far, together with these events."""
@@ -187,9 +206,6 @@ class RunContext:
         if len(text) > MAX_INLINE_BYTES:
             text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=_times(text)))
         return text
-
-    async def _recall(self, text: bytes, kind: type[T]) -> T:
-        return msgspec.json.decode(await resolve(text, self._files), type=kind)
 
 
 def _times(text: str) -> StepTimes | None:
@@ -253,8 +269,14 @@ class CallContext:
         line_end: LineEnd = "\n",
     ) -> None:
         """Log a line of output, or a part of it."""
-        end = LINE_ENDS.get(line_end, UNSET)
-        output = ToolOutput(stream=stream, text=text, more=more, replaces_line=replaces_line, line_end=end)
+        output = ToolOutput(
+            stream=stream,
+            text=text,
+            more=more,
+            replaces_line=replaces_line,
+            line_end=LINE_ENDS.get(line_end, UNSET),
+            call=UNSET if self.call == call_name(self._step) else self.call,
+        )
         await self._context.emitter.emit(output, step=self._step)
 
     async def message(self, text: str) -> None:

@@ -39,6 +39,12 @@ def new_event(data: Truncated, step: int | None = None) -> NewEvent:
     return NewEvent(ts=now_ms(), type=data.TYPE, step=step, data=truncate(data))
 
 
+def new_events(data: Truncated | Splittable, step: int | None = None) -> list[NewEvent]:
+    """Build one event with the current time, or several consecutive ones if a text is too long for one."""
+    ts = now_ms()
+    return [NewEvent(ts=ts, type=data.TYPE, step=step, data=part) for part in split(data)]
+
+
 class LogEmitter:
     """Buffer between the work on a run and Redis: stores writes in order, in batches, each in one atomic call.
 
@@ -82,9 +88,8 @@ class LogEmitter:
 
         Waits only while the buffer is full, or while Redis holds as much of the log as it may before it is archived.
         """
-        ts = now_ms()
-        for part in split(data):
-            self.put(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
+        for event in new_events(data, step):
+            self.put(Writes(events=[event]))
         if self._bytes > BUFFER_BYTES:
             self._send_now()
             await self._wait_until(lambda: self._bytes <= BUFFER_BYTES)
