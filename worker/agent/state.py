@@ -23,7 +23,8 @@ MAX_PARTIAL_FILES = 200
 class AgentState:
     """State of one claim.
 
-    `caps`: limits of the configuration. `turns` are complete. `heard`: fences of the claims whose interrupts the journal knows. `draining`: see Strategy.
+    `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `heard`: fences of the claims
+    whose interrupts the journal knows.
     """
 
     context: RunContext

@@ -99,12 +99,12 @@ class RunContext:
         """Return the journaled result of `key`; if there is none, await `call` and journal its result.
 
         The result, the changes that `call` made in the workspace, the events that `done` returns and the usage that
-        `usage` returns are stored together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
-        executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
-        is not `repeatable`, its start is journaled first, under `mark` or else `key`, and CallInterrupted is raised
-        instead. `flush`: return only once the result is stored, for a call that is too expensive to be repeated after
-        it has returned. Raises LeaseLost, FilesUnavailable, HostExhausted, and any exception of `call`, which is not
-        journaled.
+        `usage` returns are stored together or not at all. Everything journaled before is stored before `call` begins,
+        so a completed step is never executed again. If the worker dies while `call` runs, `call` is executed again on
+        the workspace as it was; if it is not `repeatable`, its start is journaled first, under `mark` or else `key`,
+        and CallInterrupted is raised instead. `flush`: return only once the result is stored, for a call that is too
+        expensive to be repeated after it has returned. Raises LeaseLost, FilesUnavailable, HostExhausted, and any
+        exception of `call`, which is not journaled.
         """
         if key in self._journal:
             return await self.recall(key, kind)
