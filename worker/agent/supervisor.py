@@ -15,8 +15,8 @@ from infra.contract.llm import (
     LanguageModel,
     ModelBusy,
     ModelChoice,
+    ModelError,
     ModelRefused,
-    ModelRejected,
     ModelUnavailable,
     ToolSpec,
     estimated_tokens,
@@ -100,10 +100,9 @@ class Supervisor:
         """Ask a model. Raises StepFailed if a limit is reached, or if no further try would help."""
         if state.draining():
             raise Drained
-        run, setup = state.context.run, state.setup
+        setup, totals = state.setup, state.totals()
         covers = due(setup, state.turns)
         purpose = next_purpose(progress, covers)
-        totals = state.totals()
         conversation = messages(setup, state.turns, for_purpose=purpose, unread=inbox)
         tools = _offered(setup, purpose)
         size = estimated_tokens(request_size(conversation, tools))
@@ -127,25 +126,32 @@ class Supervisor:
 
         try:
             return await ask_model(self._model, state.context, setup, question, self._settings.delta_s, near)
-        except ModelBusy as exc:
-            delay_ms = int(min(MAX_BUSY_MS, max(1000, exc.after_s * 1000)))
-            raise Postponed("model_busy", str(exc), delay_ms=delay_ms, burn=False) from exc
-        except ModelUnavailable as exc:
-            if run.attempt < run.spec.max_attempts:
-                delay_ms = requeue_delay_ms(run.attempt)
-                raise Postponed("model_unavailable", str(exc), delay_ms=delay_ms, burn=True) from exc
-            error = RunError(code="model_unavailable", message=str(exc))
-        except ContextTooLong as exc:
-            hint = "LLM_CONTEXT_TOKENS may be larger than the context of the model"
-            error = RunError(code="context_overflow", message=f"{exc} ({hint})")
-        except ModelRejected as exc:
-            error = RunError(code="model_rejected", message=str(exc))
-        except ModelRefused as exc:
-            error = RunError(code="model_refused", message=str(exc))
         except TimeoutError:
-            message = "the time of the run (`limits.wall_s`) ended while a model was replying"
-            error = RunError(code="limit_wall_s", message=message)
-        raise await state.failure(error)
+            reached = limits.out_of_time(state.limits, totals)
+            raise await state.failure(RunError(code=reached.code, message=reached.message)) from None
+        except ModelError as exc:
+            raise await _after(exc, state) from exc
+
+
+async def _after(failure: ModelError, state: AgentState) -> Exception:
+    """Return how a run goes on, or ends, after no model gave a reply that can be used."""
+    run = state.context.run
+    match failure:
+        case ModelBusy():
+            delay_ms = int(min(MAX_BUSY_MS, max(1000, failure.after_s * 1000)))
+            return Postponed("model_busy", str(failure), delay_ms=delay_ms, burn=False)
+        case ModelUnavailable() if run.attempt < run.spec.max_attempts:
+            return Postponed("model_unavailable", str(failure), delay_ms=requeue_delay_ms(run.attempt), burn=True)
+        case ModelUnavailable():
+            error = RunError(code="model_unavailable", message=str(failure))
+        case ContextTooLong():
+            message = f"{failure} (LLM_CONTEXT_TOKENS may be larger than the context of the model)"
+            error = RunError(code="context_overflow", message=message)
+        case ModelRefused():
+            error = RunError(code="model_refused", message=str(failure))
+        case _:
+            error = RunError(code="model_rejected", message=str(failure))
+    return await state.failure(error)
 
 
 def _near_limits(state: AgentState, turn: Turn) -> list[NewEvent]:
