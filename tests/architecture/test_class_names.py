@@ -11,6 +11,7 @@ API_OBJECTS = {
     "AttemptList",
     "BatchResult",
     "BatchResults",
+    "CallOutcome",
     "DayUsage",
     "Event",
     "File",

@@ -40,8 +40,6 @@ from infra.contract.journal import (
     MAX_INLINE_BYTES,
     STARTED,
     BlobRef,
-    StepRecord,
-    StepTimes,
     blob_ref,
     call_name,
     files_key,
@@ -204,16 +202,8 @@ class RunContext:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
         text = codec.encode(value)
         if len(text) > MAX_INLINE_BYTES:
-            text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=_times(text)))
+            text = codec.encode(BlobRef.of(await self._files.put_blob(text.encode()), text))
         return text
-
-
-def _times(text: str) -> StepTimes | None:
-    """Return the times of a step, if the JSON is a StepRecord."""
-    try:
-        return msgspec.json.decode(text, type=StepRecord).times
-    except msgspec.ValidationError:
-        return None
 
 
 async def resolve(text: bytes, files: RunFiles) -> bytes:
