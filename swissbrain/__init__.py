@@ -13,7 +13,17 @@ dependencies, so it works in any project and without the servers.
 from swissbrain import code
 from swissbrain._async.client import AsyncClient
 from swissbrain._sync.client import Client
-from swissbrain.agent import ApprovalRule, CallOutcome, DayUsage, Limits, ModelUsage, OpenRequest, UsageReport, Waiting
+from swissbrain.agent import (
+    AgentOptions,
+    ApprovalRule,
+    CallOutcome,
+    DayUsage,
+    Limits,
+    ModelUsage,
+    OpenRequest,
+    UsageReport,
+    Waiting,
+)
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
 from swissbrain.models import (
     Attempt,
@@ -36,6 +46,7 @@ from swissbrain.models import (
 from swissbrain.plan import NewRun, Plan, file_delete, file_list, file_read, file_write, message, shell, step
 
 __all__ = [
+    "AgentOptions",
     "ApiError",
     "ApprovalRule",
     "AsyncClient",

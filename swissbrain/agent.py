@@ -3,7 +3,8 @@
 The types repeat the contract of the API, as those of `swissbrain.models`.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -87,11 +88,31 @@ class CallOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     result: dict[str, Any] = {}
 
 
+class AgentOptions(TypedDict, total=False):
+    """Arguments of `create_run` and `run` for a run that a model plans; None means the default of the API.
+
+    `model`: a name of the worker's configuration. `instructions` hold for the whole run, beside the prompt. `tools`:
+    names of the tools that the model may use. `limits` and `approvals`: the types of this module, or mappings.
+    `output_schema`: JSON Schema of the result's `output`. `strict_plan`: a step may use only the tools that its plan
+    named before the run had read untrusted text. `stream`: log the replies of models while they are written.
+    """
+
+    model: str | None
+    instructions: str | None
+    tools: Sequence[str] | None
+    approvals: Sequence[ApprovalRule | Mapping[str, Any]] | None
+    limits: Limits | Mapping[str, float] | None
+    output_schema: Mapping[str, Any] | None
+    strict_plan: bool | None
+    stream: bool | None
+
+
 class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Request of a waiting run: a `question`, answered by a text, or an `approval` of the call of `tool` with `args`.
 
     `kind` is `question` or `approval`; `choices` are suggested answers. Without an answer until `expires_ms` the
-    request is denied, or fails the run (`on_expiry`: `deny` or `fail`).
+    request is denied, or fails the run (`on_expiry`: `deny` or `fail`). `truncated`: question, choices or `args` are
+    not whole.
     """
 
     id: str
@@ -102,6 +123,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     tool: str | None = None
     args: dict[str, Any] | None = None
     choices: list[str] = []
+    truncated: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from swissbrain.agent import CallOutcome, Limits, UsageReport
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
@@ -37,9 +37,11 @@ BATCH_BYTES = 2**20 - 100
 """Size of the entries of a batch; the rest of the 1 MiB that the API accepts is for what is around them."""
 
 
-def create_run(*, idempotency_key: str | None, plan: Plan | None, **fields: Any) -> Request[Run]:
-    """Return the request that creates a run; `fields` is the body; None means the default of the API."""
-    body = _without_none({"plan": _steps(plan), **fields})
+def create_run(*, idempotency_key: str | None, plan: Plan | None, agent: AgentOptions, **fields: Any) -> Request[Run]:
+    """Return the request that creates a run; `agent` and `fields` are the body; None means the default of the API."""
+    if unknown := agent.keys() - AgentOptions.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument '{min(unknown)}'")
+    body = _without_none({"plan": _steps(plan), **fields, **agent})
     return Request(Run, "POST", "/agent/runs", json=body, key=_key(idempotency_key))
 
 

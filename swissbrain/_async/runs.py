@@ -4,13 +4,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from swissbrain import endpoints
 from swissbrain._async import batch, transfers
 from swissbrain._async.transport import AsyncTransport
 from swissbrain._async.wait import wait
-from swissbrain.agent import CallOutcome, Limits, UsageReport
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
@@ -39,11 +39,12 @@ class AsyncRunMethods:
         start_at_ms: int | None = None,
         queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
+        **agent: Unpack[AgentOptions],
     ) -> Run:
         """Create a run from a plan, a prompt, or both, and queue it unless `start` is False.
 
         The run starts after `delay_s`, or at `start_at_ms` (ms since the epoch). If no worker has started it within
-        `queue_ttl_s`, it fails with the code `expired`.
+        `queue_ttl_s`, it fails with the code `expired`. The options in `agent` are for runs without a plan.
 
         With the idempotency key of an earlier run of the same content, return that run. Without a key, a new key is
         made for this call, so that a retried request does not create a second run.
@@ -60,6 +61,7 @@ class AsyncRunMethods:
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=idempotency_key,
+            agent=agent,
         )
         return await self._api.ask(request)
 
@@ -85,6 +87,7 @@ class AsyncRunMethods:
         metadata: Mapping[str, str] | None = None,
         queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
+        **agent: Unpack[AgentOptions],
     ) -> Run:
         """Create a run, upload its `files` (path in the workspace → content), start it, and return it when succeeded.
 
@@ -101,6 +104,7 @@ class AsyncRunMethods:
             metadata=metadata,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=idempotency_key,
+            **agent,
         )
         # With the idempotency key of an earlier call, the run can be under way already.
         if run.status == "created":

@@ -5,13 +5,13 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from swissbrain import endpoints
 from swissbrain._sync import batch, transfers
 from swissbrain._sync.transport import Transport
 from swissbrain._sync.wait import wait
-from swissbrain.agent import CallOutcome, Limits, UsageReport
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
@@ -40,11 +40,12 @@ class RunMethods:
         start_at_ms: int | None = None,
         queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
+        **agent: Unpack[AgentOptions],
     ) -> Run:
         """Create a run from a plan, a prompt, or both, and queue it unless `start` is False.
 
         The run starts after `delay_s`, or at `start_at_ms` (ms since the epoch). If no worker has started it within
-        `queue_ttl_s`, it fails with the code `expired`.
+        `queue_ttl_s`, it fails with the code `expired`. The options in `agent` are for runs without a plan.
 
         With the idempotency key of an earlier run of the same content, return that run. Without a key, a new key is
         made for this call, so that a retried request does not create a second run.
@@ -61,6 +62,7 @@ class RunMethods:
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=idempotency_key,
+            agent=agent,
         )
         return self._api.ask(request)
 
@@ -86,6 +88,7 @@ class RunMethods:
         metadata: Mapping[str, str] | None = None,
         queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
+        **agent: Unpack[AgentOptions],
     ) -> Run:
         """Create a run, upload its `files` (path in the workspace → content), start it, and return it when succeeded.
 
@@ -102,6 +105,7 @@ class RunMethods:
             metadata=metadata,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=idempotency_key,
+            **agent,
         )
         # With the idempotency key of an earlier call, the run can be under way already.
         if run.status == "created":

@@ -6,6 +6,7 @@ from collections import defaultdict
 from tests.architecture.sources import ROOT, product_files
 
 API_OBJECTS = {
+    "AgentOptions",
     "ApprovalRule",
     "Attempt",
     "AttemptList",

@@ -11,7 +11,7 @@ from edge_api.http import response_models as schemas
 from infra.contract import agent, journal, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import ApprovalRule, CallOutcome, Client, Limits, UsageReport, models, pages
+from swissbrain import AgentOptions, ApprovalRule, CallOutcome, Client, Limits, NewRun, UsageReport, models, pages
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -151,7 +151,9 @@ def test_events_and_errors_of_the_api_fit_the_client_types(sent: object, accepte
 
 def test_requests_of_the_client_fit_the_openapi_document() -> None:
     fields = DOCUMENT["components"]["schemas"]["CreateRun"]["properties"].keys()
-    assert inspect.signature(Client.create_run).parameters.keys() - {"self", "idempotency_key"} <= fields
+    arguments = inspect.signature(Client.create_run).parameters.keys() - {"self", "idempotency_key", "agent"}
+    assert {*arguments, *AgentOptions.__annotations__} <= fields
+    assert fields - {"fork_of"} == {*NewRun.__struct_fields__} - {"idempotency_key"}
     assert [*mismatches(Described.of(models.PlanStep), Described.of(ContractStep))] == ["$ may grow"]
     assert {*models.TERMINAL, *STYLES} <= {*Described.of(Status).schema["enum"]}
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.contract.agent import ApprovalRule
 from infra.contract.errors import InvalidInput
 from infra.contract.keys import Keys
 from infra.contract.log import NewEvent
@@ -161,6 +163,35 @@ def test_the_error_for_an_unknown_field_names_it() -> None:
 def test_a_run_needs_a_prompt_or_a_plan() -> None:
     with pytest.raises(InvalidInput, match="needs a 'prompt', a 'plan', or both"):
         RunSpec().check()
+
+
+def rule(tool: str, **match: str) -> ApprovalRule:
+    return ApprovalRule(tool=tool, policy="ask", match=match or None)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "message"),
+    [
+        ({"tools": ["shell", "sh"]}, "$.tools[1]", "unknown tool 'sh'; allowed are code, file_delete"),
+        ({"tools": ["finish"]}, "$.tools[0]", "unknown tool 'finish'"),
+        ({"approvals": [rule("shell"), rule("fly")]}, "$.approvals[1].tool", "unknown tool 'fly'; allowed are code"),
+        (
+            {"approvals": [rule("shell", cmd="ls")]},
+            "$.approvals[0].match.cmd",
+            "'shell' lacks the argument 'cmd'; allowed are command, timeout_s",
+        ),
+        ({"approvals": [rule("*", cmd="ls")]}, "$.approvals[0].match.cmd", "no tool has the argument 'cmd'"),
+    ],
+)
+def test_tools_and_rules_that_nothing_can_match_are_rejected(options: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(message)) as caught:
+        RunSpec(prompt="x", **options).check()
+    assert caught.value.field == field
+
+
+def test_rules_that_can_match_are_accepted() -> None:
+    rules = [rule("*"), rule("*", path="a*"), rule("shell", command="ls", timeout_s="*"), rule("file_list")]
+    RunSpec(prompt="x", tools=[], approvals=rules).check()
 
 
 def test_all_tool_arguments_have_docstrings() -> None:

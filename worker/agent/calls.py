@@ -18,7 +18,7 @@ from infra.contract.tools import TOOLS, ToolArgs
 from worker.agent import policy
 from worker.agent.arguments import BadArguments, parse, texts
 from worker.agent.entries import Exchange, Setup, Turn, tool_key
-from worker.agent.schemas import CONTROL, AskUserArgs, FinishArgs, PlanArgs
+from worker.agent.schemas import CONTROL, AskUserArgs, FinishArgs
 from worker.agent.tool_text import named, visible
 from worker.registry import REGISTRY
 
@@ -140,13 +140,6 @@ class _Judge:
             )
 
     def _control(self, index: int, call: Call, args: ToolArgs, raw: dict[str, Any]) -> OpenRequest | None:
-        if isinstance(args, PlanArgs):
-            for number, step in enumerate(args.steps):
-                for tool in step.tools:
-                    if tool not in self._offered:
-                        known = ", ".join(sorted(self._offered)) or "none"
-                        message = f"invalid plan: steps[{number}].tools names '{named(tool)}'; allowed are {known}"
-                        raise _Refused("invalid_call", message)
         if isinstance(args, FinishArgs) and self._setup.output_schema is not None and "output" not in raw:
             raise _Refused("invalid_call", "invalid call of 'finish': 'output' is missing, and the task asks for one")
         if not isinstance(args, AskUserArgs):
@@ -214,7 +207,7 @@ def _in_sequence(judged: Sequence[Judged]) -> list[Judged]:
 def _with_room(judged: Sequence[Judged]) -> list[Judged]:
     """Refuse the calls whose requests a person could not see whole beside those before them.
 
-    Only a call that is asked alone may be too long to be shown whole: then its question says so.
+    A call that is asked alone may be too long to be shown whole; its question then says so.
     """
     asked: list[OpenRequest] = []
     result = []

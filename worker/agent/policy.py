@@ -60,7 +60,7 @@ def _matches(rule: ApprovalRule, args: Mapping[str, Any], *, executes: bool) -> 
 
 
 def matches_pattern(pattern: str, text: str) -> bool:
-    """Return whether the whole text matches a pattern, in which `*` stands for any characters, line ends included."""
+    """Return whether the whole text matches a pattern, in which `*` matches any characters, line ends included."""
     first, *others = pattern.split("*")
     if not others:
         return text == first

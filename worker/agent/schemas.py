@@ -31,7 +31,7 @@ class PlanArgs(ToolArgs, frozen=True):
 
 
 class StepDoneArgs(ToolArgs, frozen=True):
-    """Declare the current step of the plan done, and go on with the next one."""
+    """Declare the current step of the plan done. The next step begins."""
 
     outcome: Annotated[str, Meta(min_length=1, max_length=4000, description="Outcome of the step, with its evidence.")]
 
@@ -145,7 +145,7 @@ def _spec(name: str, kind: type[ToolArgs]) -> ToolSpec:
 
 
 def _parameters(kind: type[ToolArgs]) -> dict[str, Any]:
-    """Return the schema of a tool's arguments without references, title and description of its own."""
+    """Return the schema of a tool's arguments without references, titles and its description."""
     schema = msgspec.json.schema(kind)
     inlined: dict[str, Any] = _inlined(schema, schema.get("$defs", {}))
     del inlined["description"]
@@ -154,7 +154,7 @@ def _parameters(kind: type[ToolArgs]) -> dict[str, Any]:
 
 def _inlined(value: Any, parts: Mapping[str, Any]) -> Any:
     """Replace the references of a schema by what they refer to; a struct never contains itself."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_inlined(item, parts) for item in value]
     if not isinstance(value, dict):
         return value
