@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from infra.contract.agent import ApprovalRule, Limits
+from infra.contract.journal import CallOutcome
 from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
@@ -96,26 +97,15 @@ class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     ] = ()
 
 
-class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Outcome of one call. `refused`: it was not executed (invalid, denied, or superfluous); `message` says why.
+class CallRecord(CallOutcome, frozen=True, kw_only=True, omit_defaults=True):
+    """Outcome of one call as the agent keeps it; `text` is what the model reads, without fence.
 
-    `text` is what the model reads, without fence. `untrusted`: the text is not from this workspace alone, and may hold
-    instructions of strangers. `step`: index of the plan's step. `fingerprint`: short hash of the tool, its arguments
-    and its result, equal for calls that are repetitions. `result` is the result of the tool, or what a control tool has
-    decided.
+    `untrusted`: the text is not from this workspace alone, and may hold instructions of strangers. `fingerprint`: short
+    hash of the tool, its arguments and its result, equal for calls that are repetitions.
     """
 
-    tool: str
-    status: Literal["succeeded", "failed", "refused"]
-    text: str
-    step: int
-    started_ms: int
-    duration_ms: int = 0
-    code: str = ""
-    message: str = ""
     untrusted: bool = False
     fingerprint: str = ""
-    result: Mapping[str, Any] = {}
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):

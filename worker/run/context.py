@@ -50,7 +50,7 @@ from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from infra.contract.usage import RunUsage
-from worker.run.blobs import resolve, times_of
+from worker.run.blobs import resolve
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
@@ -208,7 +208,7 @@ class RunContext:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
         text = codec.encode(value)
         if len(text) > MAX_INLINE_BYTES:
-            text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=times_of(text)))
+            text = codec.encode(BlobRef.of(await self._files.put_blob(text.encode()), text))
         return text
 
 

@@ -88,6 +88,21 @@ class RunReader:
             found += [None if value is None else str(value).encode() for value in codec.items(reply)]
         return found
 
+    async def call_entries(self, run_id: str, *, most: int) -> dict[tuple[int, int], bytes]:
+        """Return the journal's entries of an agent's calls as JSON, by position, in order; the first `most` ones."""
+        # Names alone: a reply with the values of several hundred calls could be too large.
+        fields = codec.items(await self._redis.command("HKEYS", self.keys.run(run_id)))
+        names = [str(field) for field in fields if str(field).startswith(f"{journal.FIELD_PREFIX}tool:")]
+        places = [(journal.call_position(name.removeprefix(journal.FIELD_PREFIX)), name) for name in names]
+        wanted = sorted((place, name) for place, name in places if place)[:most]
+        found: dict[tuple[int, int], bytes] = {}
+        for first in range(0, len(wanted), _STEP_ENTRIES):
+            chunk = wanted[first : first + _STEP_ENTRIES]
+            reply = await self._redis.command("HMGET", self.keys.run(run_id), *(name for _, name in chunk))
+            values = zip(chunk, codec.items(reply), strict=True)
+            found |= {place: str(value).encode() for (place, _), value in values if value is not None}
+        return found
+
     async def messages(self, run_id: str, *, after: int, last: int) -> list[UserMessage]:
         """Return the unread messages to a run with the numbers `after + 1` to `last`, oldest first."""
         names = [f"{codec.MESSAGE_PREFIX}{number}" for number in range(after + 1, last + 1)]
