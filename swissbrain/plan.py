@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from swissbrain.agent import ApprovalRule, Limits
 from swissbrain.models import PlanStep
 
 Plan = PlanStep | Mapping[str, Any] | Sequence[PlanStep | Mapping[str, Any]]
@@ -28,6 +29,14 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float | None = None
     start_at_ms: int | None = None
     queue_ttl_s: float | None = None
+    model: str | None = None
+    instructions: str | None = None
+    tools: Sequence[str] | None = None
+    approvals: Sequence[ApprovalRule | Mapping[str, Any]] | None = None
+    limits: Limits | Mapping[str, float] | None = None
+    output_schema: Mapping[str, Any] | None = None
+    strict_plan: bool | None = None
+    stream: bool | None = None
     idempotency_key: str | None = None
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from infra.contract.errors import StoreUnavailable
 from infra.contract.redis import Argument, Redis, Reply, Script
 
 When: TypeAlias = Literal["before", "after"]
@@ -24,6 +25,8 @@ class Deadly:
         self._key = key
         self._when = when
         self.dead = asyncio.Event()
+        self.buried = asyncio.Event()
+        """Set by the test before it cancels the tasks of the worker, whose last calls would never end."""
         self.written: list[str] = []
 
     async def command(self, *args: Argument) -> Reply:
@@ -50,4 +53,5 @@ class Deadly:
 
     async def _stop_if_dead(self) -> None:
         if self.dead.is_set():
-            await asyncio.Event().wait()
+            await self.buried.wait()
+            raise StoreUnavailable("the worker is dead")

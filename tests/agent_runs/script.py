@@ -68,7 +68,7 @@ class Script:
         self.asked[number] += 1
         self.seen.append(conversation)
         step = self.steps[number] if number < len(self.steps) else "I have nothing more to say."
-        said = step(conversation) if callable(step) and not _is_answer(step) else step
+        said = step(conversation) if callable(step) and not _is_answer(step) else step  # type: ignore[arg-type]
         return answer_of(said, conversation)
 
 

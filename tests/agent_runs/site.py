@@ -13,6 +13,7 @@ from infra.llm_http.settings import LlmSettings
 from infra.local_executor import LocalExecutor
 from infra.workspace import Workspaces
 from tests.agent_runs.script import Script, Step
+from tests.support.logs import events_in_redis
 from tests.support.model_server import ModelServer
 from tests.support.waiting import until
 from tests.worker.rig import Rig, Worker
@@ -79,8 +80,16 @@ class AgentSite(Site):
         return {request.id: request for request in waiting.requests}
 
     async def log(self, run_id: str) -> list[Event]:
-        """Return the log, which must be contiguous."""
-        return await self.rig.log(run_id)
+        """Return the log from the archive and from Redis, which must be contiguous."""
+        head = await self.store.log(run_id)
+        events = []
+        for segment in head.segments:
+            async for batch in self.workspaces.logs.read(head, segment, after=segment.first - 1):
+                events += batch
+        # The entry of the stream that holds the last archived event stays in Redis.
+        events += await events_in_redis(self.store, run_id, after=head.archived)
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        return events
 
     async def close(self) -> None:
         for agent in self._agents:

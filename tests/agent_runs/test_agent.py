@@ -26,5 +26,27 @@ async def test_a_prompt_is_planned_worked_on_and_finished(site: AgentSite) -> No
     }
     assert await site.files(run_id) == {"a.txt": b"hello"}
     assert script.asked == {0: 1, 1: 1, 2: 1, 3: 1}
-    kinds = [(event.type, event.step) for event in await site.log(run_id)]
-    assert kinds == []
+    kinds = [(event.type, event.step) for event in await site.log(run_id) if event.type != "model.delta"]
+    assert kinds == [
+        ("run.started", None),
+        ("model.started", None),
+        ("model.message", None),
+        ("plan.created", None),
+        ("step.started", 0),
+        ("model.started", 0),
+        ("model.message", 0),
+        ("tool.started", 0),
+        ("artifact", 0),
+        ("tool.finished", 0),
+        ("step.finished", 0),
+        ("step.started", 1),
+        ("model.started", 1),
+        ("model.message", 1),
+        ("tool.started", 1),
+        ("tool.output", 1),
+        ("tool.finished", 1),
+        ("model.started", 1),
+        ("model.message", 1),
+        ("step.finished", 1),
+        ("run.finished", None),
+    ]

@@ -19,6 +19,7 @@ from infra.contract.redis_store import codec, scripts
 from infra.contract.runs import MAX_PLAN_STEPS, PlanStep, RunSpec
 from infra.contract.states import NEXT, TERMINAL, Status
 from infra.contract.tools import TOOLS, parse_args
+from infra.contract.usage import EPOCH
 
 
 def test_every_status_has_a_row_of_transitions() -> None:
@@ -47,9 +48,9 @@ def test_a_script_defines_a_local_for_each_name_in_its_header(name: str) -> None
 @pytest.mark.parametrize(
     "args",
     [
-        {"token": "t", "inputs_version": 0, "tokens": "t"},
+        {"token": "t", "inputs_version": 0, "limits": "", "tokens": "t"},
         {"token": "t"},
-        {"token": "t", "inputs_version": 0, "id": "other", "unknown": 1},
+        {"token": "t", "inputs_version": 0, "limits": "", "id": "other", "unknown": 1},
     ],
 )
 async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict[str, str]) -> None:
@@ -66,15 +67,16 @@ async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict
     caller = scripts.ScriptCaller(UnusedRedis(), Keys())
     with pytest.raises(TypeError, match="'retry' takes the arguments"):
         await caller.call(scripts.load("retry"), args, run_id="r")
+    right: dict[str, Argument] = {"token": "t", "inputs_version": 0, "limits": ""}
     with pytest.raises(TypeError, match="no further"):
-        await caller.call(scripts.load("retry"), {"token": "t", "inputs_version": 0}, run_id="r", more_args=["x"])
+        await caller.call(scripts.load("retry"), right, run_id="r", more_args=["x"])
 
 
 def test_every_key_and_channel_starts_with_the_prefix() -> None:
     keys = Keys("{sb}:")
     names = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable, keys.workers]
     names += [keys.control]
-    names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u")]
+    names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u"), keys.usage("u", EPOCH)]
     assert all(name.startswith("{sb}:") for name in names)
     assert len(set(names)) == len(names)
 

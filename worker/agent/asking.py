@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from infra.contract.events import ContextCompacted, ModelMessage, ModelStarted
-from infra.contract.llm import ChatMessage, LanguageModel, ModelCut, ModelRequest, Reply, ToolSpec
+from infra.contract.llm import ChatMessage, LanguageModel, ModelCut, ModelError, ModelRequest, Reply, ToolSpec, Usage
 from infra.contract.log import NewEvent
+from infra.contract.usage import RunUsage
 from worker.agent.deltas import DeltaLog
 from worker.agent.entries import Exchange, Purpose, Setup, model_key
 from worker.run.context import RunContext
@@ -75,6 +76,9 @@ async def ask_model(
                 ms=ms,
                 problem=str(exc),
             )
+        except ModelError as exc:
+            context.count(_counted(setup, exc.usage, exchanges=0))
+            raise
         finally:
             await deltas.close()
         return _exchange(reply, question, at_ms)
@@ -82,7 +86,20 @@ async def ask_model(
     def events(exchange: Exchange) -> Sequence[NewEvent]:
         return [*_events(question, exchange), *more_events(exchange)]
 
-    return await context.once(model_key(question.n), Exchange, ask, done=events, flush=True)
+    return await context.once(
+        model_key(question.n),
+        Exchange,
+        ask,
+        done=events,
+        usage=lambda exchange: _counted(setup, exchange.usage, exchanges=1),
+        flush=True,
+    )
+
+
+def _counted(setup: Setup, usage: Usage, *, exchanges: int) -> RunUsage:
+    """Return the usage for the sums of the run and of its user. All prices have one currency."""
+    prices = [model.price for model in setup.models if model.price]
+    return RunUsage.of(usage, prices[0].currency if prices else None, exchanges=exchanges)
 
 
 def _exchange(reply: Reply, question: Question, at_ms: int) -> Exchange:

@@ -48,7 +48,7 @@ def due(setup: Setup, turns: Sequence[Turn]) -> int | None:
             break
         covers = each.n
     freed = sum(each.content.size for each in view.shown if each.n < covers)
-    return covers if freed >= view.space // 8 else None
+    return covers if freed >= max(1, view.space // 8) else None
 
 
 @dataclass

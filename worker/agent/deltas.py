@@ -5,8 +5,7 @@ import time
 from itertools import groupby
 
 from infra.contract.events import ModelDelta, ModelRetry
-from infra.contract.llm import Delta
-from infra.contract.llm import ModelRetry as Retry
+from infra.contract.llm import Delta, RetryNotice
 from worker.run.emitter import LogEmitter, now_ms
 
 MAX_PENDING_CHARS = 4096
@@ -25,9 +24,9 @@ class DeltaLog:
         self._logged_at = 0.0
         self._timer: asyncio.Task[None] | None = None
 
-    async def __call__(self, progress: Delta | Retry) -> None:
+    async def __call__(self, progress: Delta | RetryNotice) -> None:
         """Take the next piece; a failed try makes those before it void."""
-        if isinstance(progress, Retry):
+        if isinstance(progress, RetryNotice):
             self._pieces.clear()
             await self._retry(progress)
             return
@@ -57,7 +56,7 @@ class DeltaLog:
             text = "".join(piece.text for piece in group)
             await self._emitter.emit(ModelDelta(n=self._n, kind=kind, text=text), step=self._step)
 
-    async def _retry(self, retry: Retry) -> None:
+    async def _retry(self, retry: RetryNotice) -> None:
         event = ModelRetry(
             n=self._n,
             model=retry.model,

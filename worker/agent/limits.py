@@ -1,5 +1,6 @@
 """Limits of an agent run, computed from its turns: a run that was killed anywhere stops at the same place."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -220,7 +221,7 @@ def _reached(name: LimitName, used: float, allowed: float, more: float = 0) -> L
         message += ". No run may use more; its files and its log are kept"
     else:
         higher: Any = allowed * 2 if most is None else min(allowed * 2, most)
-        raised = msgspec.json.encode({"limits": {name: higher}}).decode()
+        raised = json.dumps({"limits": {name: higher}})
         message += f". To go on from here, retry the run with a higher limit, such as {raised}"
     return LimitReached(name, used, allowed, message)
 

@@ -15,7 +15,6 @@ from worker.agent.entries import CONTROL_TOOLS, Turn
 NOT_EXECUTED = "This call was not executed."
 PEOPLE_FACTOR = 8
 """Messages of people may be longer than other texts by this factor, where texts are shortened."""
-_NOTE_BYTES = 100
 _CALL_BYTES = 64
 """Bytes that a request has for each call beside its fields, at most."""
 _MESSAGE_BYTES = 32
@@ -77,14 +76,8 @@ def message_size(message: ChatMessage) -> int:
 
 
 def cut(text: str, limit: int | None) -> str:
-    """Return a text, or its first `limit` bytes and how many are left out. The result is never longer than the text."""
-    if limit is None or len(text) <= limit // 4:
-        return text
-    data = text.encode()
-    if len(data) <= limit + _NOTE_BYTES:
-        return text
-    head = data[:limit].decode(errors="ignore")
-    return f"{head}\n[{len(data) - len(head.encode()):,} bytes are left out here, to save space]"
+    """Return a text, shortened to `limit` bytes if it is longer."""
+    return text if limit is None else tool_text.shortened(text, limit)
 
 
 def _exchange(turn: Turn, marker: str, notices: Mapping[int, int], limit: int | None) -> list[ChatMessage]:
@@ -121,15 +114,17 @@ def _answer(turn: Turn, index: int, marker: str, count: int | None, limit: int |
 
 
 def _cut_arguments(arguments: str, limit: int | None) -> str:
-    """Return arguments, with long texts in them cut, or a note instead of them if that does not make them short."""
-    if limit is None or len(arguments.encode()) <= limit + _NOTE_BYTES:
+    """Return arguments, with long texts in them cut, or a part of them if that does not make them short."""
+    if limit is None or len(arguments.encode()) <= limit:
         return arguments
     try:
         value = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, ValueError, RecursionError):
         value = None
     if isinstance(value, dict):
-        short = _encode({name: cut(each, limit) if isinstance(each, str) else each for name, each in value.items()})
-        if len(short) <= 2 * limit + _NOTE_BYTES:
+        short = _encode(
+            {name: cut(each, limit // 2) if isinstance(each, str) else each for name, each in value.items()}
+        )
+        if len(short) <= limit:
             return short.decode()
-    return _encode({"left_out": cut(arguments, limit)}).decode()
+    return _encode({"left_out": cut(arguments, limit // 2)}).decode()

@@ -3,8 +3,6 @@
 import secrets
 from collections.abc import Sequence
 
-import msgspec
-
 from infra.contract.files import FileInfo
 from infra.contract.llm import ModelChoice
 from infra.contract.runs import RunError, RunSpec
@@ -35,10 +33,9 @@ def build_setup(
         except SchemaError as exc:
             raise StepFailed(RunError(code="invalid_schema", message=str(exc))) from None
     marker = secrets.token_hex(8)
-    schema = "" if spec.output_schema is None else msgspec.json.encode(spec.output_schema).decode()
     return Setup(
         system=prompts.render("system", instructions=spec.instructions or "", marker=marker),
-        task=prompts.render("task", prompt=spec.prompt or "", files=_listing(files), output_schema=schema),
+        task=prompts.render("task", prompt=spec.prompt or "", files=_listing(files)),
         prompts=prompts.VERSION,
         tools=tool_specs(spec.tools, rules),
         models=chosen,

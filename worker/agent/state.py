@@ -9,7 +9,7 @@ from infra.contract.agent import Limits
 from infra.contract.requests import UserMessage
 from infra.contract.runs import RunError
 from worker.agent.entries import Inbox, Setup, Turn, inbox_key, model_key
-from worker.agent.limits import LimitReached, Totals
+from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
 from worker.run.context import RunContext
 from worker.run.people import interrupt_answer
@@ -23,11 +23,13 @@ MAX_PARTIAL_FILES = 200
 class AgentState:
     """State of one claim.
 
-    `turns` are complete. `heard`: fences of the claims whose interrupts the journal knows. `draining`: see Strategy.
+    `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `heard`: fences of the claims
+    whose interrupts the journal knows.
     """
 
     context: RunContext
     setup: Setup
+    caps: Limits
     tools: Mapping[str, Tool]
     draining: Callable[[], bool]
     turns: list[Turn] = field(default_factory=list)
@@ -35,8 +37,9 @@ class AgentState:
 
     @property
     def limits(self) -> Limits:
-        """Limits that hold now: those of the setup, or those that a retry has raised."""
-        return self.setup.limits
+        """Limits that hold now: those of the setup, except for those that a retry has set."""
+        retried = self.context.run.limits
+        return effective(retried, self.caps) if retried else self.setup.limits
 
     @property
     def is_interrupted(self) -> bool:

@@ -74,7 +74,7 @@ class Supervisor:
             return build_setup(context.run.spec, self._settings, self._models, await context.list_files())
 
         setup = await context.once(SETUP, Setup, begin)
-        state = AgentState(context, setup, self._tools, draining)
+        state = AgentState(context, setup, self._settings.caps, self._tools, draining)
         while True:
             inbox = await state.hear()
             progress = progress_of(state.turns)

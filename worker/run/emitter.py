@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import structs
 
 from infra.contract.errors import LeaseLost
 from infra.contract.event_sizing import split, truncate
@@ -216,7 +217,7 @@ class LogEmitter:
 
 
 def _merge(items: list[BufferedWrites]) -> Writes:
-    """Merge writes in order; the last value of a key wins."""
+    """Merge writes in order; the last value of a key wins, and usage is added up."""
     merged = Writes(
         events=[], journal={}, files={}, folders={}, read=[number for item in items for number in item.writes.read]
     )
@@ -225,7 +226,8 @@ def _merge(items: list[BufferedWrites]) -> Writes:
         merged.journal.update(item.writes.journal)
         merged.files.update(item.writes.files)
         merged.folders.update(item.writes.folders)
-    return merged
+    counted = [item.writes.usage for item in items if item.writes.usage]
+    return structs.replace(merged, usage=sum(counted[1:], counted[0])) if counted else merged
 
 
 def now_ms() -> int:

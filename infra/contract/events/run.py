@@ -90,7 +90,7 @@ class RunWaiting(Truncated, frozen=True, kw_only=True):
         Sequence[dict[str, Any] | str],
         Meta(
             description="Open requests: each has `id`, `kind` (`question` or `approval`), `question`, `expires_ms`, "
-            "`on_expiry` (`deny` or `fail`), and perhaps `tool`, `args` and `choices`."
+            "`on_expiry` (`deny` or `fail`), and perhaps `tool`, `args`, `choices` and `truncated`."
         ),
     ]
 
