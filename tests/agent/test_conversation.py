@@ -127,10 +127,21 @@ def test_a_summary_replaces_what_it_covers() -> None:
     made = messages(setup(), [*turns, said, turn(5, "result 5")], for_purpose="turn")
     texts = [message.text for message in made]
     assert [message.role for message in made[2:]] == ["user", "assistant", "tool", "user", "assistant", "tool"]
-    assert texts[2] == render("earlier", summary="All is well.")
+    assert texts[2] == render("earlier", summary="All is well.", plan="")
     assert "result 3" in texts[4]
     assert texts[5] == "Message from anna:\n\nhurry"
     assert "result 5" in texts[7]
+
+
+def test_a_plan_outlives_the_summary_that_covers_it() -> None:
+    first = turn(0, "ok", tool="plan")
+    steps = '{"steps": [{"goal": "read the data"}, {"goal": "write it up", "tools": ["file_write"]}]}'
+    call = msgspec.structs.replace(first.exchange.calls[0], arguments=steps)
+    first = msgspec.structs.replace(first, exchange=msgspec.structs.replace(first.exchange, calls=[call]))
+    turns = [first, turn(1, "read", tool="step_done"), turn(2, "All is well.", purpose="summary", covers=2)]
+    made = messages(setup(), turns, for_purpose="turn")
+    assert [message.role for message in made] == ["system", "user", "user"]
+    assert made[2].text.endswith("1. read the data (done)\n2. write it up")
 
 
 def test_a_failed_summary_replaces_nothing() -> None:

@@ -94,7 +94,8 @@ def histories(draw: st.DrawFn, *, summaries: bool = True) -> list[Turn]:
         exchange = draw(exchanges(n, summaries=summaries))
         answers = [draw(records) for _ in exchange.calls]
         turns.append(Turn(n=n, inbox=draw(inboxes), exchange=exchange, records=answers))
-    if turns and draw(st.booleans()):
+    stopped = draw(st.booleans())
+    if turns and stopped:
         turns[-1] = msgspec.structs.replace(turns[-1], records=turns[-1].records[:1])
     return turns
 

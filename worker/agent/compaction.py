@@ -11,12 +11,15 @@ before the next, so that the cache of a provider keeps its use.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
 
 from infra.contract.llm import BYTES_PER_TOKEN, ChatMessage
 from infra.contract.requests import UserMessage
 from worker.agent import limits, prompts
-from worker.agent.entries import Setup, Turn
-from worker.agent.rendering import EMPTY, Notices, Rendered, cut, inbox, rendered, user
+from worker.agent.entries import GoalStep, Setup, Turn
+from worker.agent.rendering import EMPTY, Rendered, cut, inbox, rendered, user
 
 REPEATS_NOTICE = 3
 """Number of identical calls in a row from which on the model is told so."""
@@ -84,10 +87,12 @@ class View:
         for n, index, _, count in limits.repetitions(turns):
             if count >= REPEATS_NOTICE:
                 notices.setdefault(n, []).append((index, count))
-        for turn in turns:
-            view._add(turn, notices.get(turn.n, ()))
+        for index, turn in enumerate(turns):
+            if _is_summary(turn):
+                view._cover(turn, plan_text(turns[:index]))
+            view._append(turn.n, partial(rendered, turn, view.marker, notices.get(turn.n, ())))
         if unread:
-            view._append(turns[-1].n + 1 if turns else 0, lambda limit: Rendered.of(inbox(unread, limit)))
+            view._append(turns[-1].n + 1 if turns else 0, partial(_inbox, unread))
         return view
 
     def messages(self) -> list[ChatMessage]:
@@ -95,14 +100,13 @@ class View:
         shown = (message for each in self.shown for message in each.content.messages)
         return [*self.opening.messages, *self.earlier.messages, *shown]
 
-    def _add(self, turn: Turn, notices: Notices) -> None:
-        exchange = turn.exchange
-        if exchange.purpose == "summary" and exchange.text.strip() and not exchange.problem:
-            self._drop(sum(each.n < min(exchange.covers, turn.n) for each in self.shown))
-            # A quarter of the context, or less where the task leaves less than half of it.
-            longest = max(OLD_BYTES, min(self.space // 4, (self.space - self.opening.size) // 2))
-            self._replace_earlier(prompts.render("earlier", summary=cut(exchange.text, longest)))
-        self._append(turn.n, lambda limit: rendered(turn, self.marker, notices, limit))
+    def _cover(self, turn: Turn, plan: str) -> None:
+        """Put a summary in place of what it covers."""
+        self._drop(sum(each.n < min(turn.exchange.covers, turn.n) for each in self.shown))
+        # A quarter of the context, or less where the task leaves less than half of it.
+        longest = max(OLD_BYTES, min(self.space // 4, (self.space - self.opening.size) // 2))
+        summary = cut(turn.exchange.text, longest)
+        self._replace_earlier(prompts.render("earlier", summary=summary, plan=cut(plan, longest // 4)))
 
     def _append(self, n: int, render: Callable[[int | None], Rendered]) -> None:
         last = Shown(n, render, render(None))
@@ -141,3 +145,39 @@ class View:
         earlier = Rendered.of([user(text)])
         self.size += earlier.size - self.earlier.size
         self.earlier = earlier
+
+
+def plan_text(turns: Sequence[Turn]) -> str:
+    """Return the goals of the current plan, one a line, with those that are done; empty without a plan.
+
+    A summary stands for the calls that made the plan, and a model may forget a step in it.
+    """
+    goals: Sequence[GoalStep] = ()
+    done = 0
+    for turn in turns:
+        for call, record in zip(turn.exchange.calls, turn.records, strict=False):
+            if record.status == "succeeded" and record.tool == "plan":
+                goals, done = _goals(call.arguments), 0
+            elif record.status == "succeeded" and record.tool == "step_done":
+                done += 1
+    lines = (f"{n + 1}. {step.goal}{' (done)' if n < done else ''}" for n, step in enumerate(goals))
+    return "\n".join(lines)
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    steps: Sequence[GoalStep]
+
+
+def _goals(arguments: str) -> Sequence[GoalStep]:
+    try:
+        return msgspec.json.decode(arguments, type=_Plan).steps
+    except msgspec.DecodeError:
+        return ()
+
+
+def _is_summary(turn: Turn) -> bool:
+    return turn.exchange.purpose == "summary" and bool(turn.exchange.text.strip()) and not turn.exchange.problem
+
+
+def _inbox(messages: Sequence[UserMessage], limit: int | None) -> Rendered:
+    return Rendered.of(inbox(messages, limit))
