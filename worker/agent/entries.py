@@ -14,9 +14,10 @@ its agent knows (the conversation, the plan, what its limits have left) is compu
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from infra.contract.agent import ApprovalRule, Limits
 from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
@@ -84,9 +85,12 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
     """Step of a model's plan: what is to be reached, how one sees that it is, and the tools that it needs."""
 
-    goal: str
-    expected: str = ""
-    tools: Sequence[str] = ()
+    goal: Annotated[str, Meta(min_length=1, max_length=2000, description="What is to be reached.")]
+    expected: Annotated[str, Meta(max_length=2000, description="Result that shows that it is reached.")] = ""
+    tools: Annotated[
+        Sequence[Annotated[str, Meta(max_length=64)]],
+        Meta(max_length=64, description="Names of the tools that it needs."),
+    ] = ()
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

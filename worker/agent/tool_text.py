@@ -9,6 +9,7 @@ MAX_BYTES = 16 * 1024
 """Largest text of one call in a conversation, as UTF-8, without its fence."""
 _STREAM_BYTES = 6 * 1024
 _MESSAGE_BYTES = 2 * 1024
+_SHORT_CHARS = 200
 
 _ESCAPE_SEQUENCE = r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
 _HIDDEN = re.compile(
@@ -35,7 +36,7 @@ def visible(text: str) -> tuple[str, int]:
 
 
 def named(text: str, max_chars: int = 80) -> str:
-    """Return text of a model as it may stand within a sentence: in one line, visible, truncated."""
+    """Return text of a model for use within a sentence: one line, visible, truncated."""
     shown = " ".join(visible(text[: 8 * max_chars])[0].split())
     return shown if len(shown) <= max_chars else f"{shown[: max_chars - 1]}…"
 
@@ -93,8 +94,9 @@ def result_text(tool: str, result: Mapping[str, Any], failure: tuple[str, str] |
     elif tool == "file_list" and "files" in result:
         parts.append(_listing(result))
     elif result or failure is None:
-        parts.append(_json(result) if result else "done")
-    return shortened("\n".join(parts))
+        parts += _fields(result) or ["done"]
+    # The text of a page is the only one that may be longer than the result has it.
+    return shortened("\n".join(parts), path=str(result.get("path") or "") if "text" in result else "")
 
 
 def _program(result: Mapping[str, Any], *, failed: bool) -> list[str]:
@@ -145,5 +147,9 @@ def _listing(result: Mapping[str, Any]) -> str:
     return "size in bytes, path:\n" + "\n".join(lines) if lines else "no files"
 
 
-def _json(result: Mapping[str, Any]) -> str:
-    return json.dumps(result, ensure_ascii=False, separators=(",", ":"), default=str)
+def _fields(result: Mapping[str, Any]) -> list[str]:
+    """Return the values of a result as compact JSON, and each long text after it as it is."""
+    long = {name: value for name, value in result.items() if isinstance(value, str) and len(value) > _SHORT_CHARS}
+    short = {name: value for name, value in result.items() if name not in long}
+    parts = [json.dumps(short, ensure_ascii=False, separators=(",", ":"), default=str)] if short else []
+    return [*parts, *(f"{name}:\n{value}" for name, value in long.items())]

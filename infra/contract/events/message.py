@@ -50,11 +50,7 @@ class ModelStarted(Truncated, frozen=True, kw_only=True):
 
 
 class ModelDelta(Splittable, frozen=True, kw_only=True):
-    """Piece of a model's reply, while the model writes it.
-
-    `model.message` repeats the complete reply. The pieces of an exchange are void after `model.retry`, `run.resumed` or
-    `run.retried`.
-    """
+    """Piece of a reply, which `model.message` repeats; void after `model.retry`, `run.resumed` or `run.retried`."""
 
     TYPE = "model.delta"
 
