@@ -55,7 +55,7 @@ def test_a_conversation_fits_if_its_last_turn_does(turns: list[Turn], context: i
     made = messages(setup(context), turns, for_purpose=purpose)
     if estimated_tokens(request_size(made)) <= context:
         return
-    # Nothing is left to be shortened: one turn, as short as possible, beside the task and what stands for the others.
+    # Nothing is left to be shortened: one turn, as short as possible, beside the task and the summary.
     view = View.of(setup(context), turns)
     assert len(view.shown) <= 1
     assert all(each.content.size == min(each.render(limit).size for limit in LAST_BYTES) for each in view.shown)
@@ -134,14 +134,13 @@ def test_a_summary_replaces_what_it_covers() -> None:
 
 
 def test_a_plan_outlives_the_summary_that_covers_it() -> None:
-    first = turn(0, "ok", tool="plan")
-    steps = '{"steps": [{"goal": "read the data"}, {"goal": "write it up", "tools": ["file_write"]}]}'
-    call = msgspec.structs.replace(first.exchange.calls[0], arguments=steps)
-    first = msgspec.structs.replace(first, exchange=msgspec.structs.replace(first.exchange, calls=[call]))
-    turns = [first, turn(1, "read", tool="step_done"), turn(2, "All is well.", purpose="summary", covers=2)]
-    made = messages(setup(), turns, for_purpose="turn")
+    steps = [{"goal": "read the data"}, {"goal": "write it up", "tools": ["shell"]}]
+    planned = turn(0, "ok", tool="plan", result={"steps": steps})
+    done = turn(1, "ok", tool="step_done", result={"outcome": "9 rows"})
+    summary = turn(2, "All is well.", purpose="summary", covers=2)
+    made = messages(setup(), [planned, done, summary], for_purpose="turn")
     assert [message.role for message in made] == ["system", "user", "user"]
-    assert made[2].text.endswith("1. read the data (done)\n2. write it up")
+    assert made[2].text.endswith("1. read the data – done: 9 rows\n2. write it up")
 
 
 def test_a_failed_summary_replaces_nothing() -> None:

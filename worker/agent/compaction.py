@@ -1,24 +1,23 @@
-"""Fitting a conversation into the context of a model: summaries, and what is left out where they do not help.
+"""Conversation that fits into the context of a model: summaries of earlier turns, and shortened texts.
 
-The conversation is built in the order of the turns, as it grew: what was shortened before one exchange stays as it is
-before the next, so that the cache of a provider keeps its use.
+The conversation is built in the order of the turns, as it grew. A text that was shortened for one exchange has the same
+form for the next, so that providers can cache the conversation.
 
-1. Above three quarters of the context, a summary is due. It replaces the turns before those that fill the last quarter.
-2. A conversation that does not fit nevertheless is shortened until it has three quarters of the context again: outputs
-   and arguments of turns before the last one, from the oldest on; then those of the last one, as little as needed; then
-   turns are left out, from the oldest on.
+1. Above three quarters of the context, a summary is due. It replaces all turns but the last ones, which fill a quarter.
+2. A conversation that does not fit all the same is shortened to three quarters of the context. First, outputs and
+   arguments of earlier turns are cut, oldest first; then the last turn is cut, as little as needed; then earlier turns
+   are left out, oldest first.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
-
 from infra.contract.llm import BYTES_PER_TOKEN, ChatMessage
 from infra.contract.requests import UserMessage
 from worker.agent import limits, prompts
-from worker.agent.entries import GoalStep, Setup, Turn
+from worker.agent.entries import Setup, Turn
+from worker.agent.progress import progress_of, step_results
 from worker.agent.rendering import EMPTY, Rendered, cut, inbox, rendered, user
 
 REPEATS_NOTICE = 3
@@ -68,7 +67,7 @@ class Shown:
 class View:
     """Conversation under construction. `space`: bytes that fit; `size`: bytes used, with a reserve for what follows.
 
-    `earlier` stands for turns that are not shown.
+    `earlier`: a message in place of turns that are not shown.
     """
 
     marker: str
@@ -89,7 +88,7 @@ class View:
                 notices.setdefault(n, []).append((index, count))
         for index, turn in enumerate(turns):
             if _is_summary(turn):
-                view._cover(turn, plan_text(turns[:index]))
+                view._cover(turn, _plan_text(turns[:index]))
             view._append(turn.n, partial(rendered, turn, view.marker, notices.get(turn.n, ())))
         if unread:
             view._append(turns[-1].n + 1 if turns else 0, partial(_inbox, unread))
@@ -147,32 +146,17 @@ class View:
         self.earlier = earlier
 
 
-def plan_text(turns: Sequence[Turn]) -> str:
-    """Return the goals of the current plan, one a line, with those that are done; empty without a plan.
+def _plan_text(turns: Sequence[Turn]) -> str:
+    """Return the steps of the current plan, one a line, with the outcomes of those that are done.
 
-    A summary stands for the calls that made the plan, and a model may forget a step in it.
+    A summary replaces the calls that made the plan, and a model may forget a step in it.
     """
-    goals: Sequence[GoalStep] = ()
-    done = 0
-    for turn in turns:
-        for call, record in zip(turn.exchange.calls, turn.records, strict=False):
-            if record.status == "succeeded" and record.tool == "plan":
-                goals, done = _goals(call.arguments), 0
-            elif record.status == "succeeded" and record.tool == "step_done":
-                done += 1
-    lines = (f"{n + 1}. {step.goal}{' (done)' if n < done else ''}" for n, step in enumerate(goals))
+    steps = step_results(progress_of(turns))
+    lines = (
+        f"{n}. {step['goal']}{' – done: ' if step['outcome'] else ''}{step['outcome']}"
+        for n, step in enumerate(steps, 1)
+    )
     return "\n".join(lines)
-
-
-class _Plan(msgspec.Struct, frozen=True):
-    steps: Sequence[GoalStep]
-
-
-def _goals(arguments: str) -> Sequence[GoalStep]:
-    try:
-        return msgspec.json.decode(arguments, type=_Plan).steps
-    except msgspec.DecodeError:
-        return ()
 
 
 def _is_summary(turn: Turn) -> bool:
