@@ -26,8 +26,6 @@ from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
 SETUP = "setup"
-CONTROL_TOOLS = frozenset({"plan", "step_done", "replan", "ask_user", "finish"})
-"""Tools with which a model steers its run. The supervisor answers them; they are no work and have no limit."""
 Purpose: TypeAlias = Literal["plan", "turn", "summary"]
 
 
