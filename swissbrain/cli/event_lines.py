@@ -86,7 +86,13 @@ class EventLines:
             self._reply = reply
 
     def _print_text(self, item: Event, text: str, *, more: bool) -> None:
-        text_id = (*_exchange(item), item.type, item.data.get("stream"), item.data.get("call"), item.data.get("kind"))
+        text_id: tuple[object, ...] = (
+            *_exchange(item),
+            item.type,
+            item.data.get("stream"),
+            item.data.get("call"),
+            item.data.get("kind"),
+        )
         if item.type == "model.message" and self._open_text and self._open_text[2] == "model.delta":
             text_id = self._open_text
         line = Text(plain(text), style(item))
