@@ -50,7 +50,7 @@ class Answers:
                 self._notify(f"the run waits; {how_to_answer(self._run_id, request)}")
 
     def _open(self, ids: Collection[object]) -> list[OpenRequest]:
-        """Return those of the requests that are open now: a log also has the waits of the past."""
+        """Return the requests of these ids that are open now: a log also has earlier waits."""
         waiting = self._client.get_run(self._run_id).waiting
         return [request for request in waiting.requests if request.id in ids] if waiting else []
 

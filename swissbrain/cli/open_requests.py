@@ -18,11 +18,11 @@ _ENDS = {"deny": "then the run goes on without an answer", "fail": "then the run
 def request_text(request: OpenRequest, screen: Console) -> Text:
     """Return a request as lines that fit the screen, with all that the API has of its arguments.
 
-    Each line of an argument has a mark before it, also where the screen is too narrow for it, so that no argument can
-    forge other lines. A line with characters that are not printable is a JSON string, so that none of them is hidden.
+    Each row of the question and of an argument has a mark before it, so that none of them can forge other lines. A line
+    of an argument with characters that are not printable is a JSON string, so that none of them is hidden.
     """
     lines = [Text.assemble((plain(request.kind), "bold magenta"), " ", line(request.id))]
-    lines += _wrapped("  ", request.question, screen)
+    lines += _wrapped("  ? ", request.question, screen)
     for number, choice in enumerate(request.choices, 1):
         lines += _wrapped(f"  {number}) ", choice, screen)
     if request.tool is not None:
@@ -61,9 +61,9 @@ def _exact(text: str) -> tuple[str, str]:
     return _JSON, printable_json(msgspec.json.encode(text).decode())
 
 
-def _wrapped(indent: str, text: str, screen: Console) -> Iterator[Text]:
-    for index, each in enumerate(Text(plain(text)).wrap(screen, _room(len(indent), screen), overflow="fold")):
-        yield Text(" " * len(indent) if index else indent).append_text(each)
+def _wrapped(mark: str, text: str, screen: Console) -> Iterator[Text]:
+    for row in Text(plain(text)).wrap(screen, _room(len(mark), screen), overflow="fold"):
+        yield Text.assemble((mark, "dim"), row)
 
 
 def _room(taken: int, screen: Console) -> int:

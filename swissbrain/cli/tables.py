@@ -85,6 +85,19 @@ def run_table(run: Run) -> Details:
     return Details(_run_details(run))
 
 
+def _agent_options(run: Run) -> Iterator[tuple[Text, Text]]:
+    limits = msgspec.structs.asdict(run.limits)
+    rules = (f"{rule.policy} {rule.tool}" for rule in run.approvals)
+    options = {
+        "model": run.model or "",
+        "instructions": truncate(run.instructions or "", MAX_PROMPT_CHARS),
+        "tools": ", ".join(run.tools or ()),
+        "limits": ", ".join(f"{name}={value:g}" for name, value in limits.items() if value is not None),
+        "rules": ", ".join(rules),
+    }
+    yield from ((Text(name), cell(value)) for name, value in options.items() if value)
+
+
 def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield Text("run"), cell(run.run_id)
     note = ", cancel requested" if run.cancel_requested and not run.ended else ""
@@ -95,6 +108,7 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
         yield Text("error"), cell(f"{run.error.code}: {run.error.message}{step_note}")
     if run.prompt is not None:
         yield Text("prompt"), cell(truncate(run.prompt, MAX_PROMPT_CHARS))
+    yield from _agent_options(run)
     for number, step in enumerate(run.plan or (), 1):
         yield Text(f"step {number}"), cell(f"{step.name or step.tool}  [{step.tool}]")
     times = {

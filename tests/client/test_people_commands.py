@@ -167,8 +167,15 @@ def test_the_inbox_shows_each_request(api: ScriptedServer, swissbrain: Command) 
     assert "question q1" in shown
     assert "approval a1" in shown
     assert "      │ rm a" in shown
-    api.then(ok(waiting(APPROVAL)))
-    assert "\napproval a1\n" in swissbrain("show", "run_1").out
+    rules = [{"tool": "*", "policy": "ask"}]
+    api.then(ok(waiting(APPROVAL, model="small\x1b[1m", limits={"turns": 20, "cost": 0.5}, approvals=rules)))
+    shown = swissbrain("show", "run_1").out.splitlines()
+    assert "approval a1" in shown
+    assert [row.split(maxsplit=1) for row in shown if row.startswith(("model", "limits", "rules"))] == [
+        ["model", "small"],
+        ["limits", "turns=20, cost=0.5"],
+        ["rules", "ask *"],
+    ]
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\x1b\n\r\u202e\u200b\\"│ ┊'), max_size=60)
@@ -202,4 +209,9 @@ def test_a_truncated_request_says_so() -> None:
         id="a", kind="question", question="\x1b[2Jlong…", expires_ms=1, on_expiry="fail", truncated=True, choices=["x"]
     )
     shown = request_text(request, Console(file=io.StringIO(), width=80)).plain
-    assert shown.split("\n")[:4] == ["question a", "  long…", "  1) x", "  the whole is longer than what is shown here"]
+    assert shown.split("\n")[:4] == [
+        "question a",
+        "  ? long…",
+        "  1) x",
+        "  the whole is longer than what is shown here",
+    ]

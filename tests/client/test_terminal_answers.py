@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +23,9 @@ APPROVES = "y or N, and a comment after it: "
 
 
 @pytest.fixture
-def ada(real: Real, worker: SimulatedWorker) -> Client:
-    return Client(real.url, TOKENS["ada"])
+def ada(real: Real, worker: SimulatedWorker) -> Iterator[Client]:
+    with Client(real.url, TOKENS["ada"]) as made:
+        yield made
 
 
 def says(text: str) -> Callable[[], str]:
@@ -102,9 +103,8 @@ def test_ctrl_c_at_a_prompt_ends_following_and_ctrl_d_leaves_the_request_open(
     real.do(worker.wait(real.do(worker.claim()), approval("a1"), question("q1")))
     with ThreadPoolExecutor(2) as pool:
         stopped = following(pool, real, run_id, tmp_path, [(APPROVES, says("\x03"))])
-        left = following(
-            pool, real, run_id, tmp_path, [(APPROVES, says("\x04")), ("--request q1' answers", says("\x03"))]
-        )
+        replies = [(APPROVES, says("\x04")), ("--request q1' answers", says("\x03"))]
+        left = following(pool, real, run_id, tmp_path, replies)
         assert (stopped.result().code, left.result().code) == (130, 130)
     assert "the run goes on" in stopped.result().text
     assert f"not answered; 'swissbrain approve {run_id} a1'" in left.result().text.replace("\n", "")

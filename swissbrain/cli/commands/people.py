@@ -63,7 +63,7 @@ def approve(run_id: RunId, request: Request = None, comment: Comment = None, as_
 
 
 def deny(run_id: RunId, request: Request = None, comment: Comment = None, as_json: Json = False) -> None:
-    """Refuse a waiting run the call that it asks for. The run goes on without it."""
+    """Refuse a waiting run the call that it asks for. The run continues without it."""
     _decide(run_id, request, comment, "denied", as_json=as_json)
 
 
@@ -80,7 +80,7 @@ def say(
 
 
 def interrupt(run_id: RunId, as_json: Json = False) -> None:
-    """Stop what a run is doing and let it wait; `resume` says how it goes on."""
+    """Stop what a run is doing and let it wait; `resume` says how it continues."""
     with connect(note) as client:
         state = client.interrupt(run_id)
     # A running run waits as soon as its worker has stopped it.
@@ -109,7 +109,7 @@ def _decide(run_id: str, request_id: str | None, comment: str | None, decision: 
             request = _only_approval(client, run_id)
             screen = console(stderr=True)
             screen.print(request_text(request, screen), soft_wrap=True)
-            # Nobody has named this call yet. A script has no person who could look at it.
+            # The caller has not named this call. A script cannot be asked.
             if decision == "approved" and can_ask() and not typer.confirm("approve exactly this call?", err=True):
                 note("nothing was changed")
                 raise typer.Exit(USAGE)
