@@ -171,7 +171,7 @@ def test_the_inbox_shows_each_request(api: ScriptedServer, swissbrain: Command) 
     api.then(ok(waiting(APPROVAL, model="small\x1b[1m", limits={"turns": 20, "cost": 0.5}, approvals=rules)))
     shown = swissbrain("show", "run_1").out.splitlines()
     assert "approval a1" in shown
-    assert [row.split(maxsplit=1) for row in shown if row.startswith(("model", "limits", "rules"))] == [
+    assert [row.strip().split(maxsplit=1) for row in shown if row.startswith(("model", "limits", "rules"))] == [
         ["model", "small"],
         ["limits", "turns=20, cost=0.5"],
         ["rules", "ask *"],

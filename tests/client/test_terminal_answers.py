@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from infra.contract.log import NewEvent
+from infra.contract.queue import Lease
 from swissbrain import Client
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
 from tests.client.real_api import Real
-from tests.edge.stack import TOKENS, Lease, SimulatedWorker
+from tests.edge.stack import TOKENS, SimulatedWorker
 from tests.support.requests import approval, question
 from tests.support.terminal import TerminalResult, on_terminal
 from tests.support.waiting import wait_until
