@@ -13,7 +13,7 @@ dependencies, so it works in any project and without the servers.
 from swissbrain import code
 from swissbrain._async.client import AsyncClient
 from swissbrain._sync.client import Client
-from swissbrain.agent import AgentOptions, ApprovalRule, Limits, OpenRequest, Waiting
+from swissbrain.agent import AgentOptions, ApprovalRule, DayUsage, Limits, ModelUsage, OpenRequest, UsageReport, Waiting
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
 from swissbrain.models import (
     Attempt,
@@ -43,6 +43,7 @@ __all__ = [
     "Attempt",
     "Client",
     "ClientError",
+    "DayUsage",
     "Event",
     "File",
     "FileLink",
@@ -50,6 +51,7 @@ __all__ = [
     "Gap",
     "InputFile",
     "Limits",
+    "ModelUsage",
     "NewRun",
     "OpenRequest",
     "Plan",
@@ -65,6 +67,7 @@ __all__ = [
     "Step",
     "StreamToken",
     "Unreachable",
+    "UsageReport",
     "WaitTimeout",
     "Waiting",
     "code",

@@ -1,4 +1,4 @@
-"""Runs that a model plans: their limits and rules of approval, and their requests to people.
+"""Runs that a model plans: their limits and rules of approval, their requests to people, and their usage of models.
 
 The types repeat the contract of the API, as those of `swissbrain.models`.
 """
@@ -38,6 +38,36 @@ class ApprovalRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     match: dict[str, str] | None = None
     expires_s: float = 86_400.0
     on_expiry: str = "deny"
+
+
+class ModelUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """Usage of language models. `cached_tokens` are a part of `input_tokens`, `reasoning_tokens` of `output_tokens`.
+
+    `cost`: amount by currency, in decimals. `unpriced`: number of exchanges whose cost is unknown, because their model
+    has no price; `cost` is without them. `estimated`: number of exchanges whose tokens were estimated in part.
+    """
+
+    exchanges: int
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    estimated: int
+    cost: dict[str, str]
+    unpriced: int
+
+
+class DayUsage(ModelUsage, frozen=True, kw_only=True):
+    """Usage on one day, in UTC, as `2026-11-30`."""
+
+    day: str
+
+
+class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Usage in all of your runs, also in deleted ones: of each day that has some, newest first, and in total."""
+
+    days: list[DayUsage]
+    total: ModelUsage
 
 
 class AgentOptions(TypedDict, total=False):

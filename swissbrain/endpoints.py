@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from swissbrain.agent import AgentOptions
+from swissbrain.agent import AgentOptions, Limits, UsageReport
 from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
@@ -150,9 +150,10 @@ def cancel_run(run_id: str) -> Request[RunState]:
     return Request(RunState, "POST", f"{_run_path(run_id)}/cancel")
 
 
-def retry_run(run_id: str) -> Request[RunState]:
-    """Return the request that queues a failed or cancelled run again."""
-    return Request(RunState, "POST", f"{_run_path(run_id)}/retry", key=_key(None))
+def retry_run(run_id: str, limits: Limits | Mapping[str, Any] | None) -> Request[RunState]:
+    """Return the request that queues a failed or cancelled run again; None leaves its limits."""
+    body = None if limits is None else {"limits": limits}
+    return Request(RunState, "POST", f"{_run_path(run_id)}/retry", json=body, key=_key(None))
 
 
 def resume_run(run_id: str, body: Mapping[str, Any]) -> Request[RunState]:
@@ -234,6 +235,11 @@ def announce_upload(run_id: str, path: str, size_bytes: int, digests: Mapping[st
 def copy_file(run_id: str, path: str, from_run: str, source: str) -> Request[InputFile]:
     """Return the request that lets a run begin with a file of another run."""
     return Request(InputFile, "PUT", _file_path(run_id, path), json={"from_run": from_run, "path": source})
+
+
+def get_usage(days: int) -> Request[UsageReport]:
+    """Return the request for the usage of models on the last days."""
+    return Request(UsageReport, "GET", "/agent/usage", params={"days": str(days)})
 
 
 def get_queue() -> Request[QueueDepths]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from swissbrain.agent import ApprovalRule, Limits, Waiting
+from swissbrain.agent import ApprovalRule, Limits, ModelUsage, Waiting
 
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -83,10 +83,14 @@ class RunSummary(Response, frozen=True):
     error: RunError | None
     worked_ms: int | None = None
     waiting: Waiting | None = None
+    usage: ModelUsage | None = None
 
 
 class Run(Response, frozen=True):
-    """Run. `links`: paths of its parts. `queue`: place of a queued run; None for other runs, and in lists."""
+    """Run. `links`: paths of its parts. `queue`: place of a queued run; None for other runs, and in lists.
+
+    A failed run can have a partial `result` beside its `error`. `usage`: of models, in all attempts together.
+    """
 
     run_id: str
     status: str
@@ -111,6 +115,7 @@ class Run(Response, frozen=True):
     fork_of: ForkOf | None = None
     queue: QueuePlace | None = None
     waiting: Waiting | None = None
+    usage: ModelUsage | None = None
     model: str | None = None
     instructions: str | None = None
     tools: list[str] | None = None

@@ -53,9 +53,14 @@ def file_write(path: str, content: str | bytes, *, name: str | None = None) -> P
     return step("file_write", name, path=path, content=content)
 
 
-def file_read(path: str, *, max_bytes: int | None = None, name: str | None = None) -> PlanStep:
-    """Return the step that reads a text file; its content is the result of the step."""
-    return step("file_read", name, path=path, max_bytes=max_bytes)
+def file_read(
+    path: str, *, max_bytes: int | None = None, offset: int | None = None, name: str | None = None
+) -> PlanStep:
+    """Return the step that reads a text file; its content is the result of the step.
+
+    At most `max_bytes` are read (by default 65,536), after the first `offset` bytes.
+    """
+    return step("file_read", name, path=path, max_bytes=max_bytes, offset=offset)
 
 
 def file_list(path: str | None = None, *, name: str | None = None) -> PlanStep:

@@ -35,7 +35,7 @@ from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.people import Waits, interrupt_request
 from worker.run.retrying import requeue_delay_ms, until_answered
-from worker.run.strategy import Drained, StepFailed, Strategy
+from worker.run.strategy import Postponed, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
 from worker.workspaces import RunWorkspaces
 
@@ -56,13 +56,12 @@ class Release:
     reason: str
     delay_ms: int
     burn: bool
+    message: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Unable(Release):
     """Outcome: the run returns to the queue for another worker, because this one lacks what `message` names."""
-
-    message: str
 
 
 class Lack(StrEnum):
@@ -222,7 +221,7 @@ def _name(verdict: Verdict) -> str:
 
 def _last_event(verdict: Finish | Release) -> NewEvent:
     if isinstance(verdict, Release):
-        message = verdict.message if isinstance(verdict, Unable) else UNSET
+        message = UNSET if verdict.message is None else verdict.message
         return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms, message=message))
     error = verdict.error
     failure = Failure(code=error.code, message=error.message, step=error.step) if error else UNSET
@@ -246,12 +245,12 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
     match failure:
         case None:
             return Finish(Status.SUCCEEDED, result=work.result())
-        case Drained():
-            return Release("drained", 0, burn=False)
         case Waits():
             return Wait(failure.requests)
         case StepFailed():
-            return Finish(Status.FAILED, error=failure.error)
+            return Finish(Status.FAILED, result=failure.result, error=failure.error)
+        case Postponed():
+            return Release(failure.reason, failure.delay_ms, failure.burn, str(failure) or None)
         case FilesUnavailable() | HostExhausted():
             return _retry_or_fail(failure, run)
         case ExecutorUnavailable():

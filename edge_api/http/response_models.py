@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from edge_api.http.usage_models import ModelUsage
 from infra.contract.agent import ApprovalRule, Limits
 from infra.contract.log import Event
 from infra.contract.queue import QueuePlace
@@ -28,7 +29,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
 
     `queue` is the reason why a queued run has not begun; null for other runs, and in answers to other requests.
-    `waiting`: open requests of a waiting run, and since when it waits; null for other runs.
+    `waiting`: open requests of a waiting run, and since when it waits; null for other runs. `usage`: of language models
+    in all attempts together; null if there was none. A failed run can have a partial `result` beside its `error`.
     """
 
     run_id: str
@@ -62,6 +64,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     result: dict[str, Any] | None
     error: RunError | None
     waiting: Waiting | None
+    usage: ModelUsage | None
     queue: QueuePlace | None
     links: Links
 
@@ -70,7 +73,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         """Return the parts of a record that its owner may see."""
         base, logs = f"/agent/runs/{record.id}", f"/agent/logs/{record.id}"
         return cls(
-            **{name: getattr(record.spec, name) for name in _OF_SPEC},
+            **{name: getattr(record.spec, name) for name in _OF_SPEC} | {"limits": record.limits or record.spec.limits},
             run_id=record.id,
             status=record.status,
             attempt=record.attempt,
@@ -84,6 +87,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             result=record.result,
             error=record.error,
             waiting=record.waiting,
+            usage=ModelUsage.of(record.usage) if record.usage else None,
             queue=place,
             links=Links(self=base, logs=logs, stream=f"{logs}/stream", files=f"{base}/files"),
         )
@@ -95,7 +99,7 @@ _OF_SPEC = [name for name in Run.__struct_fields__ if name in RunSpec.__struct_f
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a list, without its plan and result, which can be large. `steps` is null without an explicit plan.
 
-    `waiting`: open requests of a waiting run; null for other runs.
+    `waiting`: open requests of a waiting run; null for other runs. `usage`: null without any.
     """
 
     run_id: str
@@ -114,6 +118,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     worked_ms: int | None
     error: RunError | None
     waiting: Waiting | None
+    usage: ModelUsage | None
 
     @classmethod
     def of(cls, run: RunHead) -> "RunSummary":
@@ -135,6 +140,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
             worked_ms=run.worked_ms,
             error=run.error,
             waiting=run.waiting,
+            usage=ModelUsage.of(run.usage) if run.usage else None,
         )
 
 

@@ -65,7 +65,7 @@ class ExecuteRoutes:
         if isinstance(wanted, ExecuteStop):
             return ok(await self._runs.cancel(user, wanted.run_id))
         if isinstance(wanted, ExecuteRetry):
-            return ok(await self._runs.retry(user, wanted.run_id, key=key))
+            return ok(await self._runs.retry(user, wanted.run_id, wanted.limits, key=key))
         if isinstance(wanted, ExecuteMessage):
             return ok(await self._people.message(user, wanted.run_id, wanted.text, key=key))
         if isinstance(wanted, ExecuteInterrupt):

@@ -1,5 +1,6 @@
 """Settings of an agent run: limits, approval rules, and the tools and models that it may use."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -7,6 +8,7 @@ from msgspec import Meta
 
 from infra.contract.errors import InvalidInput
 from infra.contract.requests import MAX_EXPIRY_MS, OnExpiry
+from infra.contract.tools import TOOLS
 
 MAX_TURNS = 200
 """Largest number of exchanges of a run with models: `claim` reads the whole record of a run."""
@@ -14,6 +16,8 @@ MAX_TOOL_CALLS = 500
 MAX_RULES = 50
 MAX_SCHEMA_BYTES = 32 * 1024
 DEFAULT_EXPIRY_S = 24 * 3600.0
+ANY_TOOL = "*"
+"""Tool of the rules for tools without a rule of their own that matches."""
 
 Policy: TypeAlias = Literal["allow", "ask", "deny"]
 LimitName: TypeAlias = Literal["turns", "tool_calls", "input_tokens", "output_tokens", "cost", "wall_s", "repeats"]
@@ -86,11 +90,36 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
         if len(self.approvals) > MAX_RULES:
             message = f"the run has {len(self.approvals)} approval rules; allowed are {MAX_RULES}"
             raise InvalidInput(message, "$.approvals")
+        for index, name in enumerate(self.tools or ()):
+            check_tool(name, at=f"$.tools[{index}]")
+        check_rules(self.approvals, at="$.approvals")
         if self.output_schema is not None:
             size = len(msgspec.json.encode(self.output_schema))
             if size > MAX_SCHEMA_BYTES:
                 message = f"the schema has {size} bytes as JSON; allowed are {MAX_SCHEMA_BYTES}"
                 raise InvalidInput(message, "$.output_schema")
+
+
+def check_tool(name: str, *, at: str) -> None:
+    """Raise InvalidInput unless there is a tool of this name."""
+    if name not in TOOLS:
+        raise InvalidInput(f"unknown tool '{name}'; allowed are {', '.join(sorted(TOOLS))}", at)
+
+
+def check_rules(rules: Sequence[ApprovalRule], *, at: str) -> None:
+    """Raise InvalidInput for a rule that can never match: its tool, or an argument in `match`, does not exist."""
+    for index, rule in enumerate(rules):
+        if rule.tool == ANY_TOOL:
+            known = {name for kind in TOOLS.values() for name in kind.__struct_encode_fields__}
+            whose = "no tool has"
+        else:
+            check_tool(rule.tool, at=f"{at}[{index}].tool")
+            known = set(TOOLS[rule.tool].__struct_encode_fields__)
+            whose = f"'{rule.tool}' lacks"
+        for name in rule.match or ():
+            if name not in known:
+                message = f"{whose} the argument '{name}'; allowed are {', '.join(sorted(known))}"
+                raise InvalidInput(message, f"{at}[{index}].match.{name}")
 
 
 _DEFAULTS = msgspec.structs.asdict(AgentOptions())

@@ -214,6 +214,10 @@ class LanguageModel(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
+
 
 def estimated_tokens(size: int) -> int:
     """Return a number of tokens that text of `size` bytes of UTF-8 hardly exceeds."""

@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import msgspec
 
-from infra.contract.agent import AgentOptions
+from infra.contract.agent import AgentOptions, Limits
 from infra.contract.errors import InvalidInput
 from infra.contract.requests import StoredAnswer, Waiting
 from infra.contract.states import Status
 from infra.contract.tools import parse_args
+from infra.contract.usage import RunUsage
 
 RECORD_VERSION = 2
 """Version of the records that this release writes. Workers leave runs with a newer version to newer workers."""
@@ -132,6 +133,7 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
 
     `seq` is the sequence number of the last event in the log. `worked_ms`: sum of the durations of all attempts that
     have ended, without the time between them; None before the first has ended. `waiting` is None unless the run waits.
+    `usage`: of models, in all attempts together; None if there was none.
     """
 
     id: str
@@ -149,6 +151,7 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     error: RunError | None
     deleting: bool
     waiting: Waiting | None = None
+    usage: RunUsage | None = None
 
 
 class RunRecord(RunHead, frozen=True, kw_only=True):
@@ -156,6 +159,8 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
 
     `unable`: number of workers in a row that were unable to execute the next step; a result in the journal resets it.
     `answers`: by the ids of the requests with which the run waited last. `interrupt`: the run is to wait for people.
+    `limits`: those of the last retry that gave some, in place of the limits of the spec. A failed run can have a
+    partial `result` beside its error.
     """
 
     spec: RunSpec
@@ -165,6 +170,7 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     answers: dict[str, StoredAnswer] = {}
     interrupt: bool = False
     unable: int = 0
+    limits: Limits | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

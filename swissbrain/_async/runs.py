@@ -10,7 +10,7 @@ from swissbrain import endpoints
 from swissbrain._async import batch, transfers
 from swissbrain._async.transport import AsyncTransport
 from swissbrain._async.wait import wait
-from swissbrain.agent import AgentOptions
+from swissbrain.agent import AgentOptions, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
@@ -221,9 +221,12 @@ class AsyncRunMethods:
         """Cancel a run. A running run stays `running` until its worker has stopped it."""
         return await self._api.ask(endpoints.cancel_run(run_id))
 
-    async def retry(self, run_id: str) -> RunState:
-        """Queue a failed or cancelled run again; completed steps are not repeated."""
-        return await self._api.ask(endpoints.retry_run(run_id))
+    async def retry(self, run_id: str, *, limits: Limits | Mapping[str, Any] | None = None) -> RunState:
+        """Queue a failed or cancelled run again; completed steps are not repeated.
+
+        `limits` replaces those of its limits that it names, such as one that has ended the run.
+        """
+        return await self._api.ask(endpoints.retry_run(run_id, limits))
 
     async def resume(self, run_id: str, user_input: str, *, request: str | None = None) -> RunState:
         """Answer a question of a waiting run: the one with the id `request`, or the only open request.
@@ -264,6 +267,10 @@ class AsyncRunMethods:
             raise
         if response.status_code != HTTPStatus.NO_CONTENT:
             raise ProtocolError(f"{self._api.base_url} does not answer as this API does")
+
+    async def usage(self, *, days: int = 30) -> UsageReport:
+        """Return the usage of language models in your runs on the last days, in UTC, the present one included."""
+        return await self._api.ask(endpoints.get_usage(days))
 
     async def queue(self) -> QueueDepths:
         """Return the number of runs in each part of the queue, of all users."""

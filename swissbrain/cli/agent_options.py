@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from swissbrain.agent import AgentOptions, Limits
+from swissbrain.agent import AgentOptions
 from swissbrain.cli.errors import CommandError
+from swissbrain.cli.limits import limits_of
 from swissbrain.cli.plan_file import read_text, read_value
-from swissbrain.cli.times import seconds
 
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="Model of the worker's configuration.")]
 Instructions = Annotated[
@@ -19,10 +18,6 @@ Instructions = Annotated[
 ]
 Tools = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Tool that the model may use. Several are allowed.")
-]
-LimitValues = Annotated[
-    list[str] | None,
-    typer.Option(metavar="NAME=VALUE", help="Limit of the run, such as turns=20. Several are allowed."),
 ]
 ApprovalsFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="JSON or YAML file with rules: which calls people approve.")
@@ -38,7 +33,7 @@ def agent_options(
     model: str | None,
     instructions: str | None,
     tools: Sequence[str] | None,
-    limits: Sequence[str] | None,
+    limits: list[str] | None,
     approvals: Path | None,
     output_schema: Path | None,
     *,
@@ -50,7 +45,7 @@ def agent_options(
         model=model,
         instructions=None if instructions is None else _instructions(instructions),
         tools=tools or None,
-        limits=_limits(limits) if limits else None,
+        limits=limits_of(limits),
         approvals=None if approvals is None else _rules(approvals),
         output_schema=None if output_schema is None else _schema(output_schema),
         # The defaults of the API.
@@ -66,23 +61,6 @@ def _instructions(text: str) -> str:
     except (OSError, ValueError):  # too long, or with a null character
         is_file = False
     return read_text(Path(text)) if is_file or len(text.split()) == 1 else text
-
-
-def _limits(texts: Sequence[str]) -> Limits:
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        if name not in Limits.__struct_fields__:
-            names = ", ".join(Limits.__struct_fields__)
-            raise typer.BadParameter(f"'{text}' is not NAME=VALUE with one of {names}", param_hint="--limit")
-        if name == "wall_s":
-            values[name] = seconds(value)
-            continue
-        try:
-            values[name] = msgspec.convert(value, float if name == "cost" else int, strict=False)
-        except msgspec.ValidationError:
-            raise typer.BadParameter(f"'{value}' is not a number, for {name}", param_hint="--limit") from None
-    return Limits(**values)
 
 
 def _rules(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ API_OBJECTS = {
     "AttemptList",
     "BatchResult",
     "BatchResults",
+    "DayUsage",
     "Event",
     "File",
     "FileLink",
@@ -21,6 +22,7 @@ API_OBJECTS = {
     "InputFile",
     "Limits",
     "LogPage",
+    "ModelUsage",
     "OpenRequest",
     "PlanStep",
     "Problem",
@@ -36,6 +38,7 @@ API_OBJECTS = {
     "StepRecord",
     "StreamToken",
     "UploadTarget",
+    "UsageReport",
     "Waiting",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""

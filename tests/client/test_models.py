@@ -11,7 +11,7 @@ from edge_api.http import response_models as schemas
 from infra.contract import agent, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import AgentOptions, ApprovalRule, Client, Limits, NewRun, models, pages
+from swissbrain import AgentOptions, ApprovalRule, Client, Limits, NewRun, UsageReport, models, pages
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -39,6 +39,7 @@ ANSWERS = [
     ("PUT", "/agent/runs/{run_id}/files/{path}", 200, models.InputFile),
     ("GET", "/agent/runs/{run_id}/steps", 200, pages.StepList),
     ("GET", "/agent/runs/{run_id}/steps/{index}", 200, models.StepRecord),
+    ("GET", "/agent/usage", 200, UsageReport),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]

@@ -67,9 +67,9 @@ def test_options_of_run_become_options_of_the_agent(api: ScriptedServer, swissbr
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--limit", "steps=1"), "turns, tool_calls"),
+        (("--limit", "steps=1"), "allowed are turns, tool_calls"),
         (("--limit", "turns"), "turns"),
-        (("--limit", "turns=many"), "'many' is not a number"),
+        (("--limit", "turns=many"), "'many' is no number for 'turns'"),
         (("--limit", "wall_s=soon"), "not a duration"),
         (("--instructions", "missing.md"), "cannot read missing.md"),
         (("--approvals", "missing.json"), "cannot read missing.json"),
@@ -172,8 +172,8 @@ def test_the_inbox_shows_each_request(api: ScriptedServer, swissbrain: Command) 
     shown = swissbrain("show", "run_1").out.splitlines()
     assert "approval a1" in shown
     assert [row.strip().split(maxsplit=1) for row in shown if row.startswith(("model", "limits", "rules"))] == [
+        ["limits", "turns 20, cost 0.5"],
         ["model", "small"],
-        ["limits", "turns=20, cost=0.5"],
         ["rules", "ask *"],
     ]
 

@@ -79,7 +79,7 @@ async def test_a_stream_that_falls_silent_is_never_a_reply(server: ModelServer, 
 
 
 async def test_a_reply_counts_although_silence_follows_its_end(server: ModelServer) -> None:
-    async with adapter(server, idle_s=0.2) as model:
+    async with adapter(server, idle_s=1.0) as model:
         server.then(stream(WHOLE[:FINISHED], ending="silence"))
         reply = await model.ask(request())
         assert (reply.text, reply.usage.estimated, reply.tries) == ("Hé", True, 1)

@@ -79,15 +79,33 @@ def test_the_page_has_an_example_of_every_command() -> None:
     assert {*COMMANDS, "key"} - used - piped == {"start", "fork", *PEOPLE}
 
 
+TABLES = ("runs", "show RUN", "show RUN --attempts", "steps RUN", "files RUN", "queue")
+IN_ONE_PROCESS = """
+import sys
+from swissbrain.cli import main
+
+for line in sys.argv[1:]:
+    sys.argv = ["swissbrain", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        print(f"exit code {end.code}")
+"""
+"""Program that executes each of its arguments as a command line, because starting Python takes most of the time."""
+
+
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
-@pytest.mark.parametrize("words", ["runs", "show RUN", "show RUN --attempts", "steps RUN", "files RUN", "queue"])
-def test_tables_fit_every_terminal(folder: Path, failed_run: str, columns: int, words: str) -> None:
-    result = on_a_terminal(folder, f"swissbrain {words}".replace("RUN", failed_run), columns)
-    assert result.code == 0
+def test_tables_fit_every_terminal(folder: Path, failed_run: str, columns: int) -> None:
+    words = [line.replace("RUN", failed_run) for line in TABLES]
+    result = on_a_terminal(folder, shlex.join([sys.executable, "-c", IN_ONE_PROCESS, *words]), columns)
+    *tables, rest = re.split(r"^exit code 0\n", result.text, flags=re.MULTILINE)
+    assert (result.code, len(tables), rest) == (0, len(TABLES), ""), result.text
     assert all(len(text) <= columns for text in result.text.splitlines())
-    assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
-    if words in {"runs", "show RUN"}:
-        assert failed_run in result.text
+    for line, table in zip(TABLES, tables, strict=True):
+        assert table.strip(), line
+        assert set(re.findall(r"run_[0-9a-f]\w*", table)) == set(RUN_ID.findall(table))
+        if line in {"runs", "show RUN"}:
+            assert failed_run in table
 
 
 def test_the_other_commands_of_the_table_work(folder: Path, failed_run: str) -> None:

@@ -14,15 +14,18 @@ its agent knows (the conversation, the plan, what its limits have left) is compu
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from infra.contract.agent import ApprovalRule, Limits
 from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
 SETUP = "setup"
+CONTROL_TOOLS = frozenset({"plan", "step_done", "replan", "ask_user", "finish"})
+"""Tools with which a model steers its run. The supervisor answers them; they are no work and have no limit."""
 Purpose: TypeAlias = Literal["plan", "turn", "summary"]
 
 
@@ -82,9 +85,12 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
     """Step of a model's plan: what is to be reached, how one sees that it is, and the tools that it needs."""
 
-    goal: str
-    expected: str = ""
-    tools: Sequence[str] = ()
+    goal: Annotated[str, Meta(min_length=1, max_length=2000, description="What is to be reached.")]
+    expected: Annotated[str, Meta(max_length=2000, description="Result that shows that it is reached.")] = ""
+    tools: Annotated[
+        Sequence[Annotated[str, Meta(max_length=64)]],
+        Meta(max_length=64, description="Names of the tools that it needs."),
+    ] = ()
 
 
 class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,7 +115,7 @@ class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     result: Mapping[str, Any] = {}
 
 
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
+class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """Exchange `n` with what belongs to it. `inbox` came before it; `records[i]` answers `exchange.calls[i]`.
 
     Only the last turn of a run may have fewer records than calls.

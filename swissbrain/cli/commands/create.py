@@ -10,7 +10,6 @@ from swissbrain.cli.access import connect
 from swissbrain.cli.agent_options import (
     ApprovalsFile,
     Instructions,
-    LimitValues,
     Model,
     SchemaFile,
     Stream,
@@ -19,6 +18,7 @@ from swissbrain.cli.agent_options import (
     agent_options,
 )
 from swissbrain.cli.inputs import input_files, send_files
+from swissbrain.cli.limits import LimitOptions
 from swissbrain.cli.options import Follow, InputFiles, Json, NoInput, RunId, TimeLimit
 from swissbrain.cli.output import follow_run, note, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
@@ -63,7 +63,7 @@ def run(
     model: Model = None,
     instructions: Instructions = None,
     tool: Tools = None,
-    limit: LimitValues = None,
+    limit: LimitOptions = None,
     approvals: ApprovalsFile = None,
     output_schema: SchemaFile = None,
     strict_plan: StrictPlan = False,

@@ -2,9 +2,10 @@
 
 import typer
 
-from swissbrain import Client
+from swissbrain import Client, Limits
 from swissbrain.cli.access import connect
 from swissbrain.cli.bulk import BulkOptions, for_each_run
+from swissbrain.cli.limits import LimitOptions, limits_of
 from swissbrain.cli.options import (
     CreatedAfter,
     CreatedBefore,
@@ -63,6 +64,7 @@ def retry(
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     metadata: Metadata = None,
+    limit: LimitOptions = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     follow: Follow = False,
@@ -72,14 +74,15 @@ def retry(
     """Queue failed or cancelled runs again; completed steps are not repeated."""
     if follow and (len(run_ids or ()) != 1 or run_ids == [STDIN]):
         raise typer.BadParameter("--follow needs one run")
+    limits = limits_of(limit)
     filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
     with connect(note) as client:
         if follow and run_ids and not dry_run:
-            _retry_and_follow(client, run_ids[0], as_json=as_json, no_input=no_input)
+            _retry_and_follow(client, run_ids[0], limits, as_json=as_json, no_input=no_input)
             return
 
         def retry_one(run_id: str) -> str:
-            state = client.retry(run_id)
+            state = client.retry(run_id, limits=limits)
             return _line(run_id, state, as_json=as_json, shown=state.status)
 
         selected = select_runs(client, run_ids, filters, ("failed", "cancelled"))
@@ -109,10 +112,10 @@ def delete(
         for_each_run(selected, delete_one, BulkOptions("delete", bool(filters), yes, dry_run))
 
 
-def _retry_and_follow(client: Client, run_id: str, *, as_json: bool, no_input: bool) -> None:
+def _retry_and_follow(client: Client, run_id: str, limits: Limits | None, *, as_json: bool, no_input: bool) -> None:
     # Read before the retry: the events of the new attempts come after this one.
     after = client.get_run(run_id).last_seq
-    state = client.retry(run_id)
+    state = client.retry(run_id, limits=limits)
     if as_json:
         print_json(state)
     follow_run(client, run_id, after=after, as_json=as_json, no_input=no_input)
