@@ -47,7 +47,7 @@ def _attempt_row(attempt: Attempt) -> list[Text]:
 
 
 def steps_table(steps: Iterable[Step]) -> Rows:
-    """Return a table with a row for each step, counted from 1."""
+    """Return a table with a row for each step, counted from 1; calls of an agent follow the number of its step."""
     flexible = {"name", "result"}
     columns = [Column(name, flexible=name in flexible) for name in ("step", "name", "status", "took", "result")]
     return Rows(columns, map(_step_row, steps))
@@ -56,6 +56,8 @@ def steps_table(steps: Iterable[Step]) -> Rows:
 def _step_row(step: Step) -> list[Text]:
     took = "" if step.duration_ms is None else duration(step.duration_ms)
     name = step.tool if step.name == step.tool else f"{step.name} [{step.tool}]"
+    if step.plan_step is not None:
+        name = f"{step.plan_step + 1}: {name}"
     return [Text(str(step.index + 1)), line(name), status(step.status), Text(took), _result(step)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from infra.contract.journal import CONTINUED
 from infra.contract.llm import (
     ContextTooLong,
     LanguageModel,
@@ -28,7 +29,7 @@ from worker.agent import limits
 from worker.agent.asking import Question, ask_model
 from worker.agent.compaction import due
 from worker.agent.conversation import messages, request_size
-from worker.agent.entries import SETUP, Exchange, Purpose, Setup, Turn, model_key
+from worker.agent.entries import SETUP, Continued, Exchange, Purpose, Setup, Turn, model_key
 from worker.agent.progress import Progress, dead_end, next_purpose, progress_of
 from worker.agent.reply_calls import ReplyCalls
 from worker.agent.schemas import control_specs
@@ -70,17 +71,20 @@ class Supervisor:
         Raises StepFailed, Postponed, Waits, FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost.
         """
 
+        continued = await context.recall(CONTINUED, Continued) if context.knows(CONTINUED) else Continued()
+
         async def begin() -> Setup:
-            return build_setup(context.run.spec, self._settings, self._models, await context.list_files())
+            files = await context.list_files()
+            return build_setup(context.run.spec, self._settings, self._models, files, continued.task)
 
         setup = await context.once(SETUP, Setup, begin)
-        state = AgentState(context, setup, self._settings.caps, self._tools, draining)
+        state = AgentState(context, setup, self._settings.caps, self._tools, draining, continued)
         while True:
             inbox = await state.hear()
             progress = progress_of(state.turns)
             if progress.end and not inbox:
                 return dict(progress.end.result)
-            live = not context.knows(model_key(len(state.turns)))
+            live = not context.knows(model_key(state.n))
             state.turns.append(await self._turn(state, inbox, progress))
             # Not after a journaled reply: so a retry of the run gives the model one more try.
             if live and (error := dead_end(state.turns)):
@@ -88,7 +92,7 @@ class Supervisor:
 
     async def _turn(self, state: AgentState, inbox: Sequence[UserMessage], progress: Progress) -> Turn:
         """Return the next turn: the reply, and the outcome of each of its calls."""
-        n = len(state.turns)
+        n = state.n
         if state.context.knows(model_key(n)):
             exchange = await state.context.recall(model_key(n), Exchange)
         else:
@@ -101,9 +105,9 @@ class Supervisor:
         if state.draining():
             raise Drained
         setup, totals = state.setup, state.totals()
-        covers = due(setup, state.turns)
+        covers = due(setup, state.conversation)
         purpose = next_purpose(progress, covers)
-        conversation = messages(setup, state.turns, for_purpose=purpose, unread=inbox)
+        conversation = messages(setup, state.conversation, for_purpose=purpose, unread=inbox)
         tools = _offered(setup, purpose)
         size = estimated_tokens(request_size(conversation, tools))
         allowance = limits.output_allowance(
@@ -111,7 +115,7 @@ class Supervisor:
         )
         await state.check(limits.reached(state.limits, totals, limits.worst_case(setup.models, size, allowance)))
         question = Question(
-            n=len(state.turns),
+            n=state.n,
             purpose=purpose,
             messages=conversation,
             tools=tools,
