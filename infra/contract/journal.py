@@ -11,6 +11,8 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `input:{path}` | change that an input file made which was copied from another run: path → file entry |
 | `tool:{n}:{i}` | outcome of call `i` in exchange `n` of an agent: a CallOutcome, with what the agent adds |
 | `forked` | `true` once the steps of the source run have been taken over |
+| `continued` | conversation of the run that this run continues, once it has been taken over |
+| `continued:files`, `continued:folders` | files and folders of that run |
 
 The result of a step is a StepRecord. A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the
 journal then holds a BlobRef.
@@ -33,6 +35,9 @@ If it names an entry that has no result, the worker died while the call ran: the
 
 FORKED: Final = "forked"
 """Key of the entry that marks a fork as done."""
+
+CONTINUED: Final = "continued"
+"""Key of the entry with the conversation that a run continues."""
 
 MAX_INLINE_BYTES: Final = 32 * 1024
 """Largest value, as JSON, that the journal holds itself."""

@@ -110,6 +110,17 @@ def run_table(run: Run) -> Details:
     return Details(_run_details(run))
 
 
+def _agent_options(run: Run) -> Iterator[tuple[Text, Text]]:
+    rules = (f"{rule.policy} {rule.tool}" for rule in run.approvals)
+    options = {
+        "model": run.model or "",
+        "instructions": truncate(run.instructions or "", MAX_PROMPT_CHARS),
+        "tools": ", ".join(run.tools or ()),
+        "rules": ", ".join(rules),
+    }
+    yield from ((Text(name), cell(value)) for name, value in options.items() if value)
+
+
 def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield Text("run"), cell(run.run_id)
     note = ", cancel requested" if run.cancel_requested and not run.ended else ""
@@ -121,6 +132,7 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield from _agent_details(run)
     if run.prompt is not None:
         yield Text("prompt"), cell(truncate(run.prompt, MAX_PROMPT_CHARS))
+    yield from _agent_options(run)
     for number, step in enumerate(run.plan or (), 1):
         yield Text(f"step {number}"), cell(f"{step.name or step.tool}  [{step.tool}]")
     times = {

@@ -55,7 +55,7 @@ def test_a_conversation_fits_if_its_last_turn_does(turns: list[Turn], context: i
     made = messages(setup(context), turns, for_purpose=purpose)
     if estimated_tokens(request_size(made)) <= context:
         return
-    # Nothing is left to be shortened: one turn, as short as possible, beside the task and what stands for the others.
+    # Nothing is left to be shortened: one turn, as short as possible, beside the task and the summary.
     view = View.of(setup(context), turns)
     assert len(view.shown) <= 1
     assert all(each.content.size == min(each.render(limit).size for limit in LAST_BYTES) for each in view.shown)
@@ -127,10 +127,20 @@ def test_a_summary_replaces_what_it_covers() -> None:
     made = messages(setup(), [*turns, said, turn(5, "result 5")], for_purpose="turn")
     texts = [message.text for message in made]
     assert [message.role for message in made[2:]] == ["user", "assistant", "tool", "user", "assistant", "tool"]
-    assert texts[2] == render("earlier", summary="All is well.")
+    assert texts[2] == render("earlier", summary="All is well.", plan="")
     assert "result 3" in texts[4]
     assert texts[5] == "Message from anna:\n\nhurry"
     assert "result 5" in texts[7]
+
+
+def test_a_plan_outlives_the_summary_that_covers_it() -> None:
+    steps = [{"goal": "read the data"}, {"goal": "write it up", "tools": ["shell"]}]
+    planned = turn(0, "ok", tool="plan", result={"steps": steps})
+    done = turn(1, "ok", tool="step_done", result={"outcome": "9 rows"})
+    summary = turn(2, "All is well.", purpose="summary", covers=2)
+    made = messages(setup(), [planned, done, summary], for_purpose="turn")
+    assert [message.role for message in made] == ["system", "user", "user"]
+    assert made[2].text.endswith("1. read the data – done: 9 rows\n2. write it up")
 
 
 def test_a_failed_summary_replaces_nothing() -> None:

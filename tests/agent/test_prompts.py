@@ -1,4 +1,4 @@
-"""Texts for models: sections without a value are left out, and values stand as they are."""
+"""Texts for models: sections without a value are left out, and values are inserted unchanged."""
 
 import pytest
 

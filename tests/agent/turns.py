@@ -1,5 +1,9 @@
 """Turns of agent runs, drawn by hypothesis."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import msgspec
 from hypothesis import strategies as st
 
@@ -46,6 +50,7 @@ records = st.sampled_from(
             step=0,
             started_ms=0,
             duration_ms=n * 100,
+            result={"outcome": "x"},
             message=("", "wrong")[n % 2],
             fingerprint=("", "x", "x", "x", "y")[n * 7 % 5],
         )
@@ -94,7 +99,8 @@ def histories(draw: st.DrawFn, *, summaries: bool = True) -> list[Turn]:
         exchange = draw(exchanges(n, summaries=summaries))
         answers = [draw(records) for _ in exchange.calls]
         turns.append(Turn(n=n, inbox=draw(inboxes), exchange=exchange, records=answers))
-    if turns and draw(st.booleans()):
+    stopped = draw(st.booleans())
+    if turns and stopped:
         turns[-1] = msgspec.structs.replace(turns[-1], records=turns[-1].records[:1])
     return turns
 
@@ -116,7 +122,14 @@ def setup(context_tokens: int = 100_000) -> Setup:
 
 
 def turn(
-    n: int, text: str, *, tool: str = "shell", fingerprint: str = "", purpose: Purpose = "turn", covers: int = 0
+    n: int,
+    text: str,
+    *,
+    tool: str = "shell",
+    fingerprint: str = "",
+    purpose: Purpose = "turn",
+    covers: int = 0,
+    result: Mapping[str, Any] = MappingProxyType({}),
 ) -> Turn:
     """Return a turn with one call that has this text as its result; a summary has this text itself, and no call."""
     summary = purpose == "summary"
@@ -130,5 +143,7 @@ def turn(
         calls=[] if summary else [Call(id="a", name=tool, arguments='{"command": "date"}')],
         covers=covers,
     )
-    record = CallRecord(tool=tool, status="succeeded", text=text, step=0, started_ms=0, fingerprint=fingerprint)
+    record = CallRecord(
+        tool=tool, status="succeeded", text=text, step=0, started_ms=0, fingerprint=fingerprint, result=result
+    )
     return Turn(n=n, inbox=[], exchange=exchange, records=[] if summary else [record])

@@ -1,22 +1,24 @@
-"""Fitting a conversation into the context of a model: summaries, and what is left out where they do not help.
+"""Conversation that fits into the context of a model: summaries of earlier turns, and shortened texts.
 
-The conversation is built in the order of the turns, as it grew: what was shortened before one exchange stays as it is
-before the next, so that the cache of a provider keeps its use.
+The conversation is built in the order of the turns, as it grew. A text that was shortened for one exchange has the same
+form for the next, so that providers can cache the conversation.
 
-1. Above three quarters of the context, a summary is due. It replaces the turns before those that fill the last quarter.
-2. A conversation that does not fit nevertheless is shortened until it has three quarters of the context again: outputs
-   and arguments of turns before the last one, from the oldest on; then those of the last one, as little as needed; then
-   turns are left out, from the oldest on.
+1. Above three quarters of the context, a summary is due. It replaces all turns but the last ones, which fill a quarter.
+2. A conversation that does not fit all the same is shortened to three quarters of the context. First, outputs and
+   arguments of earlier turns are cut, oldest first; then the last turn is cut, as little as needed; then earlier turns
+   are left out, oldest first.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from infra.contract.llm import BYTES_PER_TOKEN, ChatMessage
 from infra.contract.requests import UserMessage
 from worker.agent import limits, prompts
 from worker.agent.entries import Setup, Turn
-from worker.agent.rendering import EMPTY, Notices, Rendered, cut, inbox, rendered, user
+from worker.agent.progress import progress_of, step_results
+from worker.agent.rendering import EMPTY, Rendered, cut, inbox, rendered, user
 
 REPEATS_NOTICE = 3
 """Number of identical calls in a row from which on the model is told so."""
@@ -65,7 +67,7 @@ class Shown:
 class View:
     """Conversation under construction. `space`: bytes that fit; `size`: bytes used, with a reserve for what follows.
 
-    `earlier` stands for turns that are not shown.
+    `earlier`: a message in place of turns that are not shown.
     """
 
     marker: str
@@ -84,10 +86,12 @@ class View:
         for n, index, _, count in limits.repetitions(turns):
             if count >= REPEATS_NOTICE:
                 notices.setdefault(n, []).append((index, count))
-        for turn in turns:
-            view._add(turn, notices.get(turn.n, ()))
+        for index, turn in enumerate(turns):
+            if _is_summary(turn):
+                view._cover(turn, _plan_text(turns[:index]))
+            view._append(turn.n, partial(rendered, turn, view.marker, notices.get(turn.n, ())))
         if unread:
-            view._append(turns[-1].n + 1 if turns else 0, lambda limit: Rendered.of(inbox(unread, limit)))
+            view._append(turns[-1].n + 1 if turns else 0, partial(_inbox, unread))
         return view
 
     def messages(self) -> list[ChatMessage]:
@@ -95,14 +99,13 @@ class View:
         shown = (message for each in self.shown for message in each.content.messages)
         return [*self.opening.messages, *self.earlier.messages, *shown]
 
-    def _add(self, turn: Turn, notices: Notices) -> None:
-        exchange = turn.exchange
-        if exchange.purpose == "summary" and exchange.text.strip() and not exchange.problem:
-            self._drop(sum(each.n < min(exchange.covers, turn.n) for each in self.shown))
-            # A quarter of the context, or less where the task leaves less than half of it.
-            longest = max(OLD_BYTES, min(self.space // 4, (self.space - self.opening.size) // 2))
-            self._replace_earlier(prompts.render("earlier", summary=cut(exchange.text, longest)))
-        self._append(turn.n, lambda limit: rendered(turn, self.marker, notices, limit))
+    def _cover(self, turn: Turn, plan: str) -> None:
+        """Put a summary in place of what it covers."""
+        self._drop(sum(each.n < min(turn.exchange.covers, turn.n) for each in self.shown))
+        # A quarter of the context, or less where the task leaves less than half of it.
+        longest = max(OLD_BYTES, min(self.space // 4, (self.space - self.opening.size) // 2))
+        summary = cut(turn.exchange.text, longest)
+        self._replace_earlier(prompts.render("earlier", summary=summary, plan=cut(plan, longest // 4)))
 
     def _append(self, n: int, render: Callable[[int | None], Rendered]) -> None:
         last = Shown(n, render, render(None))
@@ -141,3 +144,24 @@ class View:
         earlier = Rendered.of([user(text)])
         self.size += earlier.size - self.earlier.size
         self.earlier = earlier
+
+
+def _plan_text(turns: Sequence[Turn]) -> str:
+    """Return the steps of the current plan, one a line, with the outcomes of those that are done.
+
+    A summary replaces the calls that made the plan, and a model may forget a step in it.
+    """
+    steps = step_results(progress_of(turns))
+    lines = (
+        f"{n}. {step['goal']}{' – done: ' if step['outcome'] else ''}{step['outcome']}"
+        for n, step in enumerate(steps, 1)
+    )
+    return "\n".join(lines)
+
+
+def _is_summary(turn: Turn) -> bool:
+    return turn.exchange.purpose == "summary" and bool(turn.exchange.text.strip()) and not turn.exchange.problem
+
+
+def _inbox(messages: Sequence[UserMessage], limit: int | None) -> Rendered:
+    return Rendered.of(inbox(messages, limit))

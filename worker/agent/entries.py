@@ -2,6 +2,7 @@
 
 | entry | value |
 |---|---|
+| `continued` | Continued: conversation of the run that this run continues |
 | `setup` | Setup: everything that the run was begun with |
 | `inbox:{n}` | Inbox: messages that were read before exchange `n` |
 | `model:{n}` | Exchange `n` with models, counted from 0 |
@@ -25,15 +26,14 @@ from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
 SETUP = "setup"
-CONTROL_TOOLS = frozenset({"plan", "step_done", "replan", "ask_user", "finish"})
-"""Tools with which a model steers its run. The supervisor answers them; they are no work and have no limit."""
 Purpose: TypeAlias = Literal["plan", "turn", "summary"]
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that a run was begun with; a resumed run uses it, whatever the configuration has become.
 
-    `system` is the rendered system prompt, `task` the rendered first message, with the prompt and the list of files;
+    `system` is the rendered system prompt, `task` the rendered first message, with the prompt and the list of files.
+    In a run that continues another one, `task` is that of the other run, and `follow_up` comes after its turns.
     `prompts` the version of their templates. `tools` are offered to models in this order. `approvals`: rules of the
     configuration, then those of the run. `limits` has no None except for `cost`. `marker` fences the output of tools.
     `context_tokens`: tokens that the messages of a request may have. `output_tokens`: tokens of a reply.
@@ -49,6 +49,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     marker: str
     context_tokens: int
     output_tokens: int
+    follow_up: str = ""
     output_schema: Mapping[str, Any] | None = None
     strict_plan: bool = False
     stream: bool = True
@@ -115,6 +116,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     inbox: Sequence[UserMessage]
     exchange: Exchange
     records: Sequence[CallRecord] = ()
+
+
+class Continued(msgspec.Struct, frozen=True, kw_only=True):
+    """Conversation that a run continues: its first message, and its turns. Empty after a run without an agent."""
+
+    task: str = ""
+    turns: Sequence[Turn] = ()
 
 
 def inbox_key(n: int) -> str:

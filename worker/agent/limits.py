@@ -10,7 +10,8 @@ import msgspec
 from infra.contract.agent import MAX_TOOL_CALLS, MAX_TURNS, LimitName, Limits
 from infra.contract.events import LimitNear
 from infra.contract.llm import ModelChoice, Usage
-from worker.agent.entries import CONTROL_TOOLS, CallRecord, Turn
+from worker.agent.entries import CallRecord, Turn
+from worker.agent.schemas import CONTROL
 
 MIN_OUTPUT_TOKENS = 256
 """A reply is not shortened below this number of tokens: it would be cut before it is of use."""
@@ -48,7 +49,7 @@ class Totals:
         records = [record for turn in turns for record in turn.records]
         return cls(
             turns=len(turns),
-            tool_calls=sum(record.status != "refused" and record.tool not in CONTROL_TOOLS for record in records),
+            tool_calls=sum(record.status != "refused" and record.tool not in CONTROL for record in records),
             usage=sum((turn.exchange.usage for turn in turns), Usage()),
             wall_ms=sum(turn.exchange.ms for turn in turns) + sum(record.duration_ms for record in records),
             repeats=max((count for _, _, _, count in repetitions(turns)), default=0),
@@ -69,7 +70,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class LimitReached:
-    """Limit that ends a run. `message` says what was used and allowed, and how to go on."""
+    """Limit that ends a run. `message` says what was used and allowed, and how the run can be continued."""
 
     name: LimitName
     used: float
@@ -146,6 +147,13 @@ def call_reached(limits: Limits, totals: Totals) -> LimitReached | None:
     if limits.tool_calls is not None and totals.tool_calls >= limits.tool_calls:
         return _reached("tool_calls", totals.tool_calls, limits.tool_calls)
     return _used_up(limits, totals)
+
+
+def out_of_time(limits: Limits, totals: Totals) -> LimitReached:
+    """Return the limit that ended an exchange, which took all the time that `totals` had left."""
+    return _reached(
+        "wall_s", totals.wall_ms / 1000, limits.wall_s or 0.0, (limits.wall_s or 0.0) - totals.wall_ms / 1000
+    )
 
 
 def near(limits: Limits, before: Totals, after: Totals) -> list[LimitNear]:

@@ -10,7 +10,8 @@ import msgspec
 from infra.contract.llm import Call, ChatMessage
 from infra.contract.requests import UserMessage
 from worker.agent import prompts, tool_text
-from worker.agent.entries import CONTROL_TOOLS, Turn
+from worker.agent.entries import Turn
+from worker.agent.schemas import CONTROL
 
 NOT_EXECUTED = "This call was not executed."
 PEOPLE_FACTOR = 8
@@ -106,7 +107,7 @@ def _answer(turn: Turn, index: int, marker: str, count: int | None, limit: int |
         return NOT_EXECUTED
     record = turn.records[index]
     text = cut(record.text, limit)
-    if record.status != "refused" and record.tool not in CONTROL_TOOLS:
+    if record.status != "refused" and record.tool not in CONTROL:
         text = tool_text.fenced(marker, record.tool, text)
     elif not text.strip():
         text = record.message or record.status

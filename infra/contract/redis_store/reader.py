@@ -7,7 +7,7 @@ import msgspec
 
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
-from infra.contract.files import FILE_PREFIX, FileEntry, Inputs
+from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Inputs
 from infra.contract.keys import EXPIRIES, Keys
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
@@ -58,6 +58,10 @@ class RunReader:
     async def files(self, run_id: str) -> dict[str, FileEntry]:
         """Return the files of a run by path; none if there is no such run."""
         return codec.decode_files(await self._matching(run_id, FILE_PREFIX))
+
+    async def folders(self, run_id: str) -> dict[str, FolderEntry]:
+        """Return the folders of a run that no file implies, by path; none if there is no such run."""
+        return codec.decode_folders(await self._matching(run_id, codec.FOLDER_PREFIX))
 
     async def file(self, run_id: str, path: str) -> FileEntry:
         """Return one file of a run. Raises FileMissing."""
