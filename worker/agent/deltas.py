@@ -28,6 +28,7 @@ class DeltaLog:
         """Take the next piece; a failed try makes those before it void."""
         if isinstance(progress, RetryNotice):
             self._pieces.clear()
+            self._chars = 0
             await self._retry(progress)
             return
         self._pieces.append(progress)

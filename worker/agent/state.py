@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import msgspec
 
@@ -69,51 +70,60 @@ class AgentState:
             return float("inf")
         return max(0.0, self.limits.wall_s - totals.wall_ms / 1000)
 
-    async def check(self, reached: LimitReached | None) -> None:
-        """Raise StepFailed if a limit is reached."""
+    async def check(self, reached: LimitReached | None, turn: Turn | None = None) -> None:
+        """Raise StepFailed if a limit is reached; `turn` as in `failure`."""
         if reached:
-            raise await self.failure(RunError(code=reached.code, message=reached.message))
+            raise await self.failure(RunError(code=reached.code, message=reached.message), turn)
 
-    async def failure(self, error: RunError) -> StepFailed:
-        """Return the failure with the partial result: the last text of a model, the files, and the steps done."""
+    async def failure(self, error: RunError, turn: Turn | None = None) -> StepFailed:
+        """Return the failure with the partial result: the last text of a model, the files, and the steps done.
+
+        `turn`: incomplete turn after the complete ones.
+        """
         files = await self.context.list_files()
-        texts = [turn.exchange.text for turn in self.turns if turn.exchange.text]
+        turns = [*self.turns, turn] if turn else self.turns
+        texts = [each.exchange.text for each in turns if each.exchange.text]
         partial = {
             "text": texts[-1] if texts else "",
             "files": [msgspec.to_builtins(file) for file in files[:MAX_PARTIAL_FILES]],
-            "steps": step_results(progress_of(self.turns)),
+            "steps": step_results(progress_of(turns)),
         }
         return StepFailed(error, partial)
 
     async def hear(self) -> Sequence[UserMessage]:
         """Return the messages to the run that the next exchange is the first to read."""
-        heard = await self._inbox()
-        if self.turns or not self.setup.follow_up:
-            return heard
+        heard: list[UserMessage] = []
+        for part in count():
+            key = inbox_key(self.n, part)
+            known = self.context.knows(key)
+            if not known and self.context.knows(model_key(self.n)):
+                break
+            inbox = await self.context.recall(key, Inbox) if known else await self._take(key, is_first=part == 0)
+            if inbox is None:
+                break
+            if inbox.interrupt is not None:
+                self.heard.add(inbox.interrupt)
+            heard += inbox.messages
+        return heard
+
+    async def _take(self, key: str, *, is_first: bool) -> Inbox | None:
+        """Journal the messages that nobody has read; None if there are none."""
         run = self.context.run
-        return [UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms), *heard]
+        messages = await self.context.new_messages()
+        interrupt = interrupt_answer(run, self.heard)
+        if interrupt:
+            _, answer = interrupt
+            messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
+        if is_first and not self.turns:
+            messages[:0] = self.continued.unread
+            if self.setup.follow_up:
+                follow_up = UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms)
+                messages.insert(len(self.continued.unread), follow_up)
+        if not messages:
+            return None
+        taken = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
 
-    async def _inbox(self) -> Sequence[UserMessage]:
-        n = self.n
-        key = inbox_key(n)
-        if self.context.knows(key):
-            inbox = await self.context.recall(key, Inbox)
-        elif self.context.knows(model_key(n)):
-            return []
-        else:
-            messages = await self.context.new_messages()
-            interrupt = interrupt_answer(self.context.run, self.heard)
-            if interrupt:
-                _, answer = interrupt
-                messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
-            if not messages:
-                return []
-            taken = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
+        async def take() -> Inbox:
+            return taken
 
-            async def take() -> Inbox:
-                return taken
-
-            inbox = await self.context.once(key, Inbox, take)
-        if inbox.interrupt is not None:
-            self.heard.add(inbox.interrupt)
-        return inbox.messages
+        return await self.context.once(key, Inbox, take)

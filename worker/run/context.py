@@ -139,6 +139,14 @@ class RunContext:
         """Return whether the journal has an entry for the key."""
         return key in self._journal
 
+    def was_begun(self, key: str) -> bool:
+        """Return whether an earlier claim ended during the call of `key` that is not repeatable, or a repetition of it.
+
+        Meaningful only for a key without an entry. The mark of a repetition is `KEY#NUMBER`.
+        """
+        mark: str = msgspec.json.decode(self._journal.get(STARTED, b'""'))
+        return mark.partition("#")[0] == key
+
     async def recall(self, key: str, kind: type[T]) -> T:
         """Return the journaled result of a key that the journal knows. Raises FilesUnavailable, HostExhausted."""
         return msgspec.json.decode(await resolve(self._journal[key], self._files), type=kind)
