@@ -80,7 +80,7 @@ class RunContext:
         self._deferred: list[NewEvent] = []
         self._unread = list(claim.messages)
         self._read: list[int] = []
-        self.last_message = claim.messages[-1].number if claim.messages else 0
+        self.last_message = claim.messages[-1].number if claim.messages else claim.read
         """Number of the last message offered to the strategy. The run cannot succeed while there are later ones."""
         self._deadline_s = time.monotonic() + claim.run.spec.timeout_s
 
