@@ -27,6 +27,12 @@ StrictPlan = Annotated[
     bool, typer.Option("--strict-plan", help="After reading untrusted text, only the tools that the plan named.")
 ]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Log replies of models while they are written.")]
+Continue = Annotated[
+    str | None,
+    typer.Option(
+        "--continue", metavar="RUN", help="Begin with the files and the conversation of a run that has ended."
+    ),
+]
 
 
 def agent_options(
@@ -39,6 +45,7 @@ def agent_options(
     *,
     strict_plan: bool,
     stream: bool,
+    continue_of: str | None,
 ) -> AgentOptions:
     """Return the options as arguments of the client. Raises BadParameter, and CommandError for a file."""
     return AgentOptions(
@@ -51,6 +58,7 @@ def agent_options(
         # The defaults of the API.
         strict_plan=True if strict_plan else None,
         stream=None if stream else False,
+        continue_of=continue_of,
     )
 
 

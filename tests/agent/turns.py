@@ -1,6 +1,5 @@
 """Turns of agent runs, drawn by hypothesis."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -144,6 +143,6 @@ def turn(
         covers=covers,
     )
     record = CallRecord(
-        tool=tool, status="succeeded", text=text, step=0, started_ms=0, fingerprint=fingerprint, result=result
+        tool=tool, status="succeeded", text=text, step=0, started_ms=0, fingerprint=fingerprint, result=dict(result)
     )
     return Turn(n=n, inbox=[], exchange=exchange, records=[] if summary else [record])

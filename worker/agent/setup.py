@@ -27,7 +27,7 @@ def build_setup(
     """Return the setup of a run that begins now. `continued_task`: first message of the conversation that it continues.
 
     Raises StepFailed if the run cannot begin as it is asked for."""
-    rules = [*settings.approvals, *spec.approvals]
+    rules = [settings.approvals, spec.approvals]
     limits = effective(spec.limits, settings.caps)
     chosen = _models(spec.model, models)
     if limits.cost is not None and (unpriced := [model.name for model in chosen if model.price is None]):

@@ -9,6 +9,7 @@ from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.agent_options import (
     ApprovalsFile,
+    Continue,
     Instructions,
     Model,
     SchemaFile,
@@ -68,6 +69,7 @@ def run(
     output_schema: SchemaFile = None,
     strict_plan: StrictPlan = False,
     stream: Stream = True,
+    continue_of: Continue = None,
     plan: PlanFile = None,
     shell: ShellSteps = None,
     code: CodeSteps = None,
@@ -91,7 +93,15 @@ def run(
     steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [])]
     files = input_files(file or [])
     agent = agent_options(
-        model, instructions, tool, limit, approvals, output_schema, strict_plan=strict_plan, stream=stream
+        model,
+        instructions,
+        tool,
+        limit,
+        approvals,
+        output_schema,
+        strict_plan=strict_plan,
+        stream=stream,
+        continue_of=continue_of,
     )
     with connect(note) as client:
         created = client.create_run(
