@@ -23,7 +23,7 @@ from infra.contract.queue import QueuePlace
 from infra.contract.redis_store import codec
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.runs import Attempt, ForkOf, Page, RunHead, RunRecord, RunSpec
-from infra.contract.states import Outcome, Status
+from infra.contract.states import TERMINAL, Outcome, Status
 from infra.logging import log
 
 H = TypeVar("H", bound=RunHead)
@@ -59,6 +59,12 @@ class RunService:
             run = _not_deleting("fork", await self.get(user, spec.fork_of.run_id))
             inputs = await self._check_fork(run, spec, spec.fork_of.from_step)
             return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
+        if spec.continue_of:
+            if earlier := await self._created_before(user, key, digest):
+                return earlier, False
+            head = _not_deleting("continue", await self.head(user, spec.continue_of))
+            if head.status not in TERMINAL:
+                raise TransitionRefused("only a run that has ended can be continued", head.status.value)
         return await self._create(user, spec, start=start, key=key, digest=digest)
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:

@@ -13,7 +13,17 @@ dependencies, so it works in any project and without the servers.
 from swissbrain import code
 from swissbrain._async.client import AsyncClient
 from swissbrain._sync.client import Client
-from swissbrain.agent import AgentOptions, ApprovalRule, DayUsage, Limits, ModelUsage, OpenRequest, UsageReport, Waiting
+from swissbrain.agent import (
+    AgentOptions,
+    ApprovalRule,
+    CallOutcome,
+    DayUsage,
+    Limits,
+    ModelUsage,
+    OpenRequest,
+    UsageReport,
+    Waiting,
+)
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
 from swissbrain.models import (
     Attempt,
@@ -41,6 +51,7 @@ __all__ = [
     "ApprovalRule",
     "AsyncClient",
     "Attempt",
+    "CallOutcome",
     "Client",
     "ClientError",
     "DayUsage",

@@ -1,4 +1,4 @@
-"""Runs that a model plans: their limits and rules of approval, their requests to people, and their usage of models.
+"""Runs that a model plans: limits, rules of approval, usage of models, calls of tools, and requests to people.
 
 The types repeat the contract of the API, as those of `swissbrain.models`.
 """
@@ -68,6 +68,24 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
 
     days: list[DayUsage]
     total: ModelUsage
+
+
+class CallOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Call of an agent that has ended. `text` is what the model has read of its result, `result` its short values.
+
+    `status`: `succeeded`, `failed` or `refused` (it was not executed); `code` and `message` say why. `step`: index of
+    the step in the agent's plan. Times are in ms, `started_ms` since the epoch.
+    """
+
+    tool: str
+    status: str
+    text: str
+    step: int
+    started_ms: int
+    duration_ms: int = 0
+    code: str = ""
+    message: str = ""
+    result: dict[str, Any] = {}
 
 
 class AgentOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from swissbrain.agent import AgentOptions, Limits, UsageReport
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
@@ -133,6 +133,11 @@ def list_steps(run_id: str) -> Request[StepList]:
 def get_step(run_id: str, index: int) -> Request[StepRecord]:
     """Return the request for a completed step; `index` counts from 0."""
     return Request(StepRecord, "GET", f"{_run_path(run_id)}/steps/{index}", redirects=True)
+
+
+def get_call(run_id: str, index: int) -> Request[CallOutcome]:
+    """Return the request for a call of an agent; `index` counts from 0."""
+    return Request(CallOutcome, "GET", f"{_run_path(run_id)}/steps/{index}", redirects=True)
 
 
 def list_attempts(run_id: str) -> Request[AttemptList]:

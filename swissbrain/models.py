@@ -150,8 +150,9 @@ class Attempt(Response, frozen=True):
 
 
 class Step(Response, frozen=True):
-    """Step of a run's plan; `index` counts from 0.
+    """Step of a run's plan, or call of its agent; `index` counts from 0.
 
+    `plan_step`: index of the step in the agent's plan that a call belongs to; None for a step of an explicit plan.
     `status` is `pending`, `running`, `succeeded`, `failed` or `cancelled`. `kept`: path of the complete step, if its
     `result` is too large for the list. None: unknown, or not reached.
     """
@@ -165,14 +166,15 @@ class Step(Response, frozen=True):
     result: dict[str, Any] | None
     kept: str | None
     error: RunError | None
+    plan_step: int | None = None
 
 
 class StepRecord(Response, frozen=True):
     """Completed step as it is stored; `started_ms` is None for steps of an earlier release."""
 
     tool: str
-    duration_ms: int
-    result: dict[str, Any]
+    duration_ms: int = 0
+    result: dict[str, Any] = {}
     started_ms: int | None = None
 
 

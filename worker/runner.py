@@ -27,6 +27,7 @@ from infra.contract.requests import OpenRequest
 from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.logging import log
+from worker.continuation import take_over
 from worker.fork import inherit
 from worker.inputs import copy_inputs
 from worker.lease import ActiveRun, StopReason
@@ -169,6 +170,8 @@ class Runner:
                 await copy_inputs(context, self._workspaces)
                 if run.spec.fork_of:
                     await inherit(context, run.spec.fork_of, self._store, self._workspaces)
+                if run.spec.continue_of:
+                    await take_over(context, run.spec.continue_of, self._store, self._workspaces)
                 return await self._strategy.work(context, lambda: active.draining)
         except TimeoutError:
             # A TimeoutError of a tool is not the timeout of the run.

@@ -173,7 +173,9 @@ class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """Step of a run's plan; `index` counts from 0. Null: unknown, or not reached.
+    """Step of a run's plan, or call of its agent; `index` counts from 0. Null: unknown, or not reached.
+
+    `plan_step`: index of the step in the agent's plan that a call belongs to; null for a step of an explicit plan.
 
     `kept`: path of the stored step, if its `result` is too large for this list. `error`: why the step failed, or why
     its stored result cannot be shown.
@@ -182,6 +184,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     name: str
     tool: str
+    plan_step: int | None
     status: StepStatus
     started_ms: int | None
     duration_ms: int | None
@@ -191,7 +194,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepList(msgspec.Struct, frozen=True, kw_only=True):
-    """The steps of a run's plan, in order; none without a plan."""
+    """The steps of a run's plan, or the calls of its agent, in order."""
 
     run_id: str
     steps: list[Step]

@@ -56,8 +56,8 @@ class ExecuteRoutes:
         wanted: Execute = await read_json(request, Execute, self._max_body_bytes)  # type: ignore[arg-type]
         user, key = principal.user, idempotency_key(request)
         if isinstance(wanted, ExecuteCreate):
-            if wanted.fork_of:
-                principal.require(READ_RUNS)  # a fork hands over the content of another run
+            if wanted.source:
+                principal.require(READ_RUNS)  # it hands over the content of another run
             record, is_new = await self._runs.create(user, spec_of(wanted), start=False, key=key)
             return created(record, principal, is_new=is_new)
         if isinstance(wanted, ExecuteStart):

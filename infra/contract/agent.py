@@ -45,8 +45,8 @@ class ApprovalRule(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     """Rule for the calls of a tool: of all rules that match a call, `deny` wins over `ask`, and `ask` over `allow`.
 
     `tool`: `*` stands for all tools without a rule of their own that matches. `match`: argument → pattern of its whole
-    text, in which `*` stands for any characters; every argument must match. A rule that allows a program (`shell`,
-    `code`) must give the exact text: there, `*` stands for itself.
+    text, in which `*` stands for any characters; every argument must match, and one that a call lacks does not. A rule
+    that allows a program (`shell`, `code`) must give the exact text: there, `*` stands for itself.
     """
 
     tool: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_.-]{1,64}|\*)$")]
@@ -69,7 +69,8 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     `model`: a configured name. `tools`: names of the tools that it may use; None: all. `output_schema`: JSON Schema of
     the result's `output`. `strict_plan`: a step may use only the tools that its plan named before the run had read
-    untrusted text. `stream`: log the replies of models while they are written.
+    untrusted text. `stream`: log the replies of models while they are written. `continue_of`: a run of the same user
+    that has ended; the new run begins with its files and its conversation.
     """
 
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
@@ -80,6 +81,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     strict_plan: bool = False
     stream: bool = True
+    continue_of: Annotated[str, Meta(min_length=1, max_length=100, description="Run to go on from.")] | None = None
 
     def check_options(self, *, has_agent: bool) -> None:
         """Raise InvalidInput for options that nobody would use, and for rules that the types cannot express."""

@@ -79,6 +79,11 @@ class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     ) = None
     fork_of: ForkOf | None = None
 
+    @property
+    def source(self) -> str | None:
+        """Id of the run with whose content this one begins."""
+        return self.fork_of.run_id if self.fork_of else self.continue_of
+
     def check(self) -> None:
         """Raise InvalidInput for rules that the types cannot express, or that only decoding a body checks."""
         if self.delay_s and self.start_at_ms is not None:
@@ -87,6 +92,8 @@ class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=Tru
             raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
         if self.plan is not None and not 1 <= len(self.plan) <= MAX_PLAN_STEPS:
             raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
+        if self.fork_of is not None and self.continue_of is not None:
+            raise InvalidInput("give 'fork_of' or 'continue_of', not both", "$.continue_of")
         self.check_options(has_agent=self.plan is None)
         for index, step in enumerate(self.plan or ()):
             parse_args(step.tool, step.args, at=f"$.plan[{index}]")

@@ -10,7 +10,7 @@ from swissbrain import endpoints
 from swissbrain._async import batch, transfers
 from swissbrain._async.transport import AsyncTransport
 from swissbrain._async.wait import wait
-from swissbrain.agent import AgentOptions, Limits, UsageReport
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
@@ -150,12 +150,16 @@ class AsyncRunMethods:
         return await wait(self._api, run_id, timeout_s, self._patience_s)
 
     async def steps(self, run_id: str) -> list[Step]:
-        """Return the steps of a run with their states and results; `result` is None if it is too large for the list."""
+        """Return the steps of a run, or the calls of its agent; `result` is None if it is too large for the list."""
         return (await self._api.ask(endpoints.list_steps(run_id))).steps
+
+    async def call(self, run_id: str, index: int) -> CallOutcome:
+        """Return a call of an agent that has ended, counted from 0, with the text that the model has read."""
+        return await transfers.read_step(self._api, endpoints.get_call(run_id, index), f"call {index}")
 
     async def step_result(self, run_id: str, index: int) -> dict[str, Any]:
         """Return the complete result of a completed step, counted from 0, also if it is large."""
-        return (await transfers.read_step(self._api, run_id, index)).result
+        return (await transfers.read_step(self._api, endpoints.get_step(run_id, index), f"step {index}")).result
 
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the attempts of a run, oldest first."""

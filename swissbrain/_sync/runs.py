@@ -11,7 +11,7 @@ from swissbrain import endpoints
 from swissbrain._sync import batch, transfers
 from swissbrain._sync.transport import Transport
 from swissbrain._sync.wait import wait
-from swissbrain.agent import AgentOptions, Limits, UsageReport
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
@@ -151,12 +151,16 @@ class RunMethods:
         return wait(self._api, run_id, timeout_s, self._patience_s)
 
     def steps(self, run_id: str) -> list[Step]:
-        """Return the steps of a run with their states and results; `result` is None if it is too large for the list."""
+        """Return the steps of a run, or the calls of its agent; `result` is None if it is too large for the list."""
         return (self._api.ask(endpoints.list_steps(run_id))).steps
+
+    def call(self, run_id: str, index: int) -> CallOutcome:
+        """Return a call of an agent that has ended, counted from 0, with the text that the model has read."""
+        return transfers.read_step(self._api, endpoints.get_call(run_id, index), f"call {index}")
 
     def step_result(self, run_id: str, index: int) -> dict[str, Any]:
         """Return the complete result of a completed step, counted from 0, also if it is large."""
-        return (transfers.read_step(self._api, run_id, index)).result
+        return (transfers.read_step(self._api, endpoints.get_step(run_id, index), f"step {index}")).result
 
     def attempts(self, run_id: str) -> list[Attempt]:
         """Return the attempts of a run, oldest first."""

@@ -86,7 +86,8 @@ class EventLines:
             self._reply = reply
 
     def _print_text(self, item: Event, text: str, *, more: bool) -> None:
-        text_id = (*_exchange(item), item.type, item.data.get("stream"), item.data.get("call"), item.data.get("kind"))
+        names = ("stream", "call", "kind")
+        text_id: tuple[object, ...] = (*_exchange(item), item.type, *(item.data.get(name) for name in names))
         if item.type == "model.message" and self._open_text and self._open_text[2] == "model.delta":
             text_id = self._open_text
         line = Text(plain(text), style(item))
@@ -146,5 +147,5 @@ class EventLines:
 
 
 def _exchange(event: Event) -> tuple[object, object]:
-    """Return what tells the exchanges with models apart."""
+    """Return the step and the number of an exchange with models, which no other exchange has."""
     return event.step, event.data.get("n")

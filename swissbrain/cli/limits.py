@@ -7,6 +7,7 @@ import typer
 
 from swissbrain import Limits
 from swissbrain.cli.output import pairs
+from swissbrain.cli.times import seconds
 
 LimitOptions = Annotated[
     list[str] | None,
@@ -17,10 +18,13 @@ LimitOptions = Annotated[
 def limits_of(options: list[str] | None) -> Limits | None:
     """Return the limits that options give; None without any. Raises BadParameter."""
     given = pairs(options or [], "--limit")
-    for name, number in given.items():
+    for name, number in [*given.items()]:
         if name not in Limits.__struct_fields__:
             known = ", ".join(Limits.__struct_fields__)
             raise typer.BadParameter(f"'{name}' is no limit; allowed are {known}", param_hint="--limit")
+        if name == "wall_s":
+            given[name] = f"{seconds(number)}"
+            continue
         try:
             msgspec.convert({name: number}, Limits, strict=False)
         except msgspec.ValidationError:

@@ -47,7 +47,7 @@ def _attempt_row(attempt: Attempt) -> list[Text]:
 
 
 def steps_table(steps: Iterable[Step]) -> Rows:
-    """Return a table with a row for each step, counted from 1."""
+    """Return a table with a row for each step, counted from 1; calls of an agent follow the number of its step."""
     flexible = {"name", "result"}
     columns = [Column(name, flexible=name in flexible) for name in ("step", "name", "status", "took", "result")]
     return Rows(columns, map(_step_row, steps))
@@ -56,6 +56,8 @@ def steps_table(steps: Iterable[Step]) -> Rows:
 def _step_row(step: Step) -> list[Text]:
     took = "" if step.duration_ms is None else duration(step.duration_ms)
     name = step.tool if step.name == step.tool else f"{step.name} [{step.tool}]"
+    if step.plan_step is not None:
+        name = f"{step.plan_step + 1}: {name}"
     return [Text(str(step.index + 1)), line(name), status(step.status), Text(took), _result(step)]
 
 
@@ -108,6 +110,17 @@ def run_table(run: Run) -> Details:
     return Details(_run_details(run))
 
 
+def _agent_options(run: Run) -> Iterator[tuple[Text, Text]]:
+    rules = (f"{rule.policy} {rule.tool}" for rule in run.approvals)
+    options = {
+        "model": run.model or "",
+        "instructions": truncate(run.instructions or "", MAX_PROMPT_CHARS),
+        "tools": ", ".join(run.tools or ()),
+        "rules": ", ".join(rules),
+    }
+    yield from ((Text(name), cell(value)) for name, value in options.items() if value)
+
+
 def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield Text("run"), cell(run.run_id)
     note = ", cancel requested" if run.cancel_requested and not run.ended else ""
@@ -119,6 +132,7 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield from _agent_details(run)
     if run.prompt is not None:
         yield Text("prompt"), cell(truncate(run.prompt, MAX_PROMPT_CHARS))
+    yield from _agent_options(run)
     for number, step in enumerate(run.plan or (), 1):
         yield Text(f"step {number}"), cell(f"{step.name or step.tool}  [{step.tool}]")
     times = {

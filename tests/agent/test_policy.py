@@ -31,7 +31,7 @@ def rule(tool: str, policy: Policy, **match: str) -> ApprovalRule:
     return ApprovalRule(tool=tool, policy=policy, match=match or None)
 
 
-def policy(tool: str, args: Mapping[str, Any], *given: ApprovalRule, tainted: bool = False) -> str:
+def policy(tool: str, args: Mapping[str, Any], *given: ApprovalRule, tainted: bool = False) -> Policy:
     return decide(tool, args, given, tainted=tainted, executes=tool == "shell").policy
 
 

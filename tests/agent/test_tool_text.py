@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from worker.agent.tool_text import MAX_BYTES, fenced, named, result_text, shortened, visible
 
+PARTS = {"head": 1536, "tail": 2048}
 MARKER = "output-5d1c"
 
 
@@ -132,12 +133,20 @@ def test_the_duration_of_a_program_is_no_part_of_its_text() -> None:
 
 def test_long_output_names_the_file_that_has_all() -> None:
     kept = [".run/call-3-0.stdout", ".run/call-3-0.stderr"]
-    result = program(stdout_tail="x" * 4096, stdout_bytes=10**8, stderr_tail="e", stderr_bytes=1, kept=kept)
-    text = result_text("shell", result, None)
-    assert "stdout (100000000 bytes; these are the last 4096; the file '.run/call-3-0.stdout' has all; read it" in text
-    assert "stderr (1 bytes):\ne" in text
-    result = program(stdout_tail="x" * 4096, stdout_bytes=5000)
-    assert "the rest is not kept: to read it, let the program write into a file" in result_text("shell", result, None)
+    head, tail = "a" * 3072, "z" * 4096
+    changes = {"stdout_head": head, "stdout_tail": tail, "stderr_tail": "e", "stderr_bytes": 1, "kept": kept}
+    text = result_text("shell", program(stdout_bytes=10**8, **changes), None)
+    assert f"stdout (100000000 bytes):\n{head}\n[… 99992832 bytes are left out; '.run/call-3-0.stdout' has all" in text
+    assert f"…]\n{tail}\nstderr (1 bytes):\ne" in text
+    text = result_text("shell", program(stdout_bytes=7168, **changes), None)
+    assert f"stdout (7168 bytes):\n{head}{tail}\nstderr" in text
+
+
+def test_both_outputs_of_a_program_have_room() -> None:
+    both = {f"{name}_{part}": "é" * size for name in ("stdout", "stderr") for part, size in PARTS.items()}
+    text = result_text("shell", program(stdout_bytes=10**8, stderr_bytes=10**8, **both), ("exit_code", "x" * 9000))
+    assert size(text) <= MAX_BYTES
+    assert text.count("é") == 2 * sum(PARTS.values())
 
 
 def content(text: str, **changes: object) -> dict[str, object]:

@@ -50,3 +50,32 @@ async def test_a_prompt_is_planned_worked_on_and_finished(site: AgentSite) -> No
         ("step.finished", 1),
         ("run.finished", None),
     ]
+
+
+async def test_a_follow_up_has_the_files_and_the_conversation_and_leaves_the_source_alone(site: AgentSite) -> None:
+    site.script(plan("Write"), ("file_write", {"path": "a.txt", "content": "one"}), finish("Wrote one."))
+    site.worker()
+    first = await site.submit("Write one")
+    assert (await site.ended(first)).status is Status.SUCCEEDED
+    script = site.script(
+        "the replies of the first run",
+        *[""] * 2,
+        lambda chat: (
+            plan("Read") if "Wrote one." in str(chat.messages) and "And now two" in str(chat.messages) else "no"
+        ),
+        ("shell", {"command": "cat a.txt && echo two > a.txt"}),
+        lambda chat: finish("Wrote two.") if "one" in chat.results[0] else "no",
+    )
+    second = await site.submit("And now two", continue_of=first)
+    run = await site.ended(second)
+    assert run.error is None
+    assert run.result is not None
+    assert run.result["summary"] == "Wrote two."
+    assert script.asked == {3: 1, 4: 1, 5: 1}
+    assert script.seen[0].messages[1]["content"].startswith("Write one")
+    assert (await site.files(first), await site.files(second)) == ({"a.txt": b"one"}, {"a.txt": b"two\n"})
+    third = await site.submit("And again", continue_of=second)
+    site.script(*[""] * 6, plan("Nothing"), lambda chat: finish("Done.") if "Write one" in str(chat.messages) else "no")
+    assert (await site.ended(third)).error is None
+    assert run.usage is not None
+    assert run.usage.exchanges == 3

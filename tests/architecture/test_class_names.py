@@ -12,6 +12,7 @@ API_OBJECTS = {
     "AttemptList",
     "BatchResult",
     "BatchResults",
+    "CallOutcome",
     "DayUsage",
     "Event",
     "File",

@@ -84,8 +84,13 @@ def unread(running: Running, receive_buffer: int) -> Client:
 def test_a_client_that_reads_nothing_is_closed() -> None:
     with serve(**DEADLINES) as running:
         unread(running, receive_buffer=4096)
-        # A step may fall into the time in which the buffers of the kernel still fill.
-        wait_until(lambda: running.step(61) or running.connections == 0, "the server has closed the connection")
+
+        def closed() -> bool:
+            """Step again: a step may fall into the time in which the buffers of the kernel still fill."""
+            running.step(61)
+            return running.connections == 0
+
+        wait_until(closed, "the server has closed the connection")
 
 
 def test_a_client_that_reads_slowly_gets_its_whole_answer() -> None:

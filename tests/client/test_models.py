@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from edge_api.http import response_models as schemas
-from infra.contract import agent, log, queue, runs
+from infra.contract import agent, journal, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import AgentOptions, ApprovalRule, Client, Limits, NewRun, UsageReport, models, pages
+from swissbrain import AgentOptions, ApprovalRule, CallOutcome, Client, Limits, NewRun, UsageReport, models, pages
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -182,6 +182,17 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         "wall_s": 60.0,
         "repeats": 5,
     },
+    CallOutcome: {
+        "tool": "shell",
+        "status": "failed",
+        "text": "exit code 1",
+        "step": 2,
+        "started_ms": 5,
+        "duration_ms": 7,
+        "code": "exit_code",
+        "message": "the program exited with 1",
+        "result": {"exit_code": 1},
+    },
 }
 
 
@@ -195,6 +206,7 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         (models.PlanStep, runs.PlanStep),
         (Limits, agent.Limits),
         (ApprovalRule, agent.ApprovalRule),
+        (CallOutcome, journal.CallOutcome),
     ],
 )
 def test_types_of_the_client_equal_the_types_of_the_contract(

@@ -77,6 +77,7 @@ def error_codes() -> set[str]:
     text = "\n".join((ROOT / path).read_text() for path in sources if path.endswith((".py", ".lua")))
     patterns = (
         r'RunError\(\s*code="(\w+)"',
+        r'code = "(\w+)" if .* else "\w+"',
         r'ToolFailed\(\s*"(\w+)"',
         r'"code":"(\w+)"',
         r'^    \w+: "(\w+)",$',  # the tables of codes in worker/plan.py and worker/runner.py

@@ -105,7 +105,8 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     failure: tuple[str, str] | None = None
     try:
         async with call_timeout(place.seconds, "`limits.wall_s` of the run"):
-            result = await tool.run(args, context.for_call(place.name, place.step, timeout_s=place.seconds))
+            call = context.for_call(place.name, place.step, timeout_s=place.seconds, for_model=True)
+            result = await tool.run(args, call)
     except (ToolFailed, ContractError) as exc:
         code = failure_code(exc, context.unable)
         # Transient failures and a lost lease are nothing that a model could mend.

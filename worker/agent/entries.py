@@ -2,6 +2,7 @@
 
 | entry | value |
 |---|---|
+| `continued` | Continued: conversation of the run that this run continues |
 | `setup` | Setup: everything that the run was begun with |
 | `inbox:{n}` | Inbox: messages that were read before exchange `n` |
 | `model:{n}` | Exchange `n` with models, counted from 0 |
@@ -20,6 +21,7 @@ import msgspec
 from msgspec import Meta
 
 from infra.contract.agent import ApprovalRule, Limits
+from infra.contract.journal import CallOutcome
 from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
@@ -30,7 +32,8 @@ Purpose: TypeAlias = Literal["plan", "turn", "summary"]
 class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that a run was begun with; a resumed run uses it, whatever the configuration has become.
 
-    `system` is the rendered system prompt, `task` the rendered first message, with the prompt and the list of files;
+    `system` is the rendered system prompt, `task` the rendered first message, with the prompt and the list of files.
+    In a run that continues another one, `task` is that of the other run, and `follow_up` comes after its turns.
     `prompts` the version of their templates. `tools` are offered to models in this order. `approvals`: rules of the
     configuration, then those of the run. `limits` has no None except for `cost`. `marker` fences the output of tools.
     `context_tokens`: tokens that the messages of a request may have. `output_tokens`: tokens of a reply.
@@ -46,6 +49,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     marker: str
     context_tokens: int
     output_tokens: int
+    follow_up: str = ""
     output_schema: Mapping[str, Any] | None = None
     strict_plan: bool = False
     stream: bool = True
@@ -91,26 +95,15 @@ class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     ] = ()
 
 
-class CallRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Outcome of one call. `refused`: it was not executed (invalid, denied, or superfluous); `message` says why.
+class CallRecord(CallOutcome, frozen=True, kw_only=True, omit_defaults=True):
+    """Outcome of one call as the agent keeps it; `text` is what the model reads, without fence.
 
-    `text` is what the model reads, without fence. `untrusted`: the text is not from this workspace alone, and may hold
-    instructions of strangers. `step`: index of the plan's step. `fingerprint`: short hash of the tool, its arguments
-    and its result, equal for calls that are repetitions. `result` is the result of the tool, or what a control tool has
-    decided.
+    `untrusted`: the text is not from this workspace alone, and may hold instructions of strangers. `fingerprint`: short
+    hash of the tool, its arguments and its result, equal for calls that are repetitions.
     """
 
-    tool: str
-    status: Literal["succeeded", "failed", "refused"]
-    text: str
-    step: int
-    started_ms: int
-    duration_ms: int = 0
-    code: str = ""
-    message: str = ""
     untrusted: bool = False
     fingerprint: str = ""
-    result: Mapping[str, Any] = {}
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
@@ -123,6 +116,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     inbox: Sequence[UserMessage]
     exchange: Exchange
     records: Sequence[CallRecord] = ()
+
+
+class Continued(msgspec.Struct, frozen=True, kw_only=True):
+    """Conversation that a run continues: its first message, and its turns. Empty after a run without an agent."""
+
+    task: str = ""
+    turns: Sequence[Turn] = ()
 
 
 def inbox_key(n: int) -> str:

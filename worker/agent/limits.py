@@ -149,6 +149,13 @@ def call_reached(limits: Limits, totals: Totals) -> LimitReached | None:
     return _used_up(limits, totals)
 
 
+def out_of_time(limits: Limits, totals: Totals) -> LimitReached:
+    """Return the limit that ended an exchange, which took all the time that `totals` had left."""
+    return _reached(
+        "wall_s", totals.wall_ms / 1000, limits.wall_s or 0.0, (limits.wall_s or 0.0) - totals.wall_ms / 1000
+    )
+
+
 def near(limits: Limits, before: Totals, after: Totals) -> list[LimitNear]:
     """Return an event for each limit of which four fifths were used up between two totals of a run."""
     found = []

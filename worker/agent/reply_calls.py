@@ -40,7 +40,7 @@ class ReplyCalls:
         """Return the turn with the records of all calls. Raises Waits if people must be asked before any is made."""
         state, turn = self._state, self._turn
         planned = planned_tools(state.turns) if state.setup.strict_plan else None
-        judged = judge(state.context.run.id, turn.n, turn.exchange, state.setup, state.turns, planned)
+        judged = judge(state.context.run.id, turn.n, turn.exchange, state.setup, state.conversation, planned)
         self._answers = await self._ask(judged)
         for each in judged:
             record = await self._record(each)

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 import msgspec
 
-from infra.contract.agent import MAX_TOOL_CALLS, MAX_TURNS, ApprovalRule, Limits
+from infra.contract.agent import MAX_TOOL_CALLS, MAX_TURNS, ApprovalRule, Limits, check_rules
+from infra.contract.errors import InvalidInput
 from infra.settings import Env, SettingsError
 
 T = TypeVar("T")
@@ -41,6 +42,10 @@ class AgentSettings:
         SettingsError."""
         caps = _decoded(env, "AGENT_LIMITS", Limits, '{"turns": 50, "cost": 2.5}')
         approvals = _decoded(env, "AGENT_APPROVALS", list[ApprovalRule], '[{"tool": "shell", "policy": "ask"}]')
+        try:
+            check_rules(approvals or [], at="AGENT_APPROVALS")
+        except InvalidInput as exc:
+            raise SettingsError(f"{exc.field}: {exc}") from None
         given = {} if caps is None else {name: value for name, value in _fields(caps).items() if value is not None}
         settings = cls(
             caps=msgspec.structs.replace(CAPS, **given),

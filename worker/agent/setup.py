@@ -18,9 +18,15 @@ MAX_LISTED_FILES = 200
 
 
 def build_setup(
-    spec: RunSpec, settings: AgentSettings, models: Sequence[ModelChoice], files: Sequence[FileInfo]
+    spec: RunSpec,
+    settings: AgentSettings,
+    models: Sequence[ModelChoice],
+    files: Sequence[FileInfo],
+    continued_task: str = "",
 ) -> Setup:
-    """Return the setup of a run that begins now. Raises StepFailed if the run cannot begin as it is asked for."""
+    """Return the setup of a run that begins now. `continued_task`: first message of the conversation that it continues.
+
+    Raises StepFailed if the run cannot begin as it is asked for."""
     rules = [*settings.approvals, *spec.approvals]
     limits = effective(spec.limits, settings.caps)
     chosen = _models(spec.model, models)
@@ -32,10 +38,12 @@ def build_setup(
             check_schema(spec.output_schema)
         except SchemaError as exc:
             raise StepFailed(RunError(code="invalid_schema", message=str(exc))) from None
+    task = prompts.render("task", prompt=spec.prompt or "", files=_listing(files))
     marker = secrets.token_hex(8)
     return Setup(
         system=prompts.render("system", instructions=spec.instructions or "", marker=marker),
-        task=prompts.render("task", prompt=spec.prompt or "", files=_listing(files)),
+        task=continued_task or task,
+        follow_up=task if continued_task else "",
         prompts=prompts.VERSION,
         tools=tool_specs(spec.tools, rules),
         models=chosen,

@@ -8,7 +8,7 @@ import msgspec
 from infra.contract.agent import Limits
 from infra.contract.requests import UserMessage
 from infra.contract.runs import RunError
-from worker.agent.entries import Inbox, Setup, Turn, inbox_key, model_key
+from worker.agent.entries import Continued, Inbox, Setup, Turn, inbox_key, model_key
 from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
 from worker.run.context import RunContext
@@ -23,7 +23,8 @@ MAX_PARTIAL_FILES = 200
 class AgentState:
     """State of one claim.
 
-    `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `heard`: fences of the claims
+    `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `continued`: conversation
+    that comes before them. `heard`: fences of the claims
     whose interrupts the journal knows.
     """
 
@@ -32,8 +33,20 @@ class AgentState:
     caps: Limits
     tools: Mapping[str, Tool]
     draining: Callable[[], bool]
+    continued: Continued = field(default_factory=Continued)
     turns: list[Turn] = field(default_factory=list)
     heard: set[int] = field(default_factory=set)
+
+    @property
+    def n(self) -> int:
+        """Number of the next exchange."""
+        before = self.continued.turns
+        return len(self.turns) + (before[-1].n + 1 if before else 0)
+
+    @property
+    def conversation(self) -> list[Turn]:
+        """Turns of the conversation, with those of the run that is continued."""
+        return [*self.continued.turns, *self.turns]
 
     @property
     def limits(self) -> Limits:
@@ -74,7 +87,14 @@ class AgentState:
 
     async def hear(self) -> Sequence[UserMessage]:
         """Return the messages to the run that the next exchange is the first to read."""
-        n = len(self.turns)
+        heard = await self._inbox()
+        if self.turns or not self.setup.follow_up:
+            return heard
+        run = self.context.run
+        return [UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms), *heard]
+
+    async def _inbox(self) -> Sequence[UserMessage]:
+        n = self.n
         key = inbox_key(n)
         if self.context.knows(key):
             inbox = await self.context.recall(key, Inbox)

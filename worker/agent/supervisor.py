@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
+from infra.contract.journal import CONTINUED
 from infra.contract.llm import (
     ContextTooLong,
     LanguageModel,
     ModelBusy,
     ModelChoice,
+    ModelError,
     ModelRefused,
-    ModelRejected,
     ModelUnavailable,
     ToolSpec,
     estimated_tokens,
@@ -28,7 +29,7 @@ from worker.agent import limits
 from worker.agent.asking import Question, ask_model
 from worker.agent.compaction import due
 from worker.agent.conversation import messages, request_size
-from worker.agent.entries import SETUP, Exchange, Purpose, Setup, Turn, model_key
+from worker.agent.entries import SETUP, Continued, Exchange, Purpose, Setup, Turn, model_key
 from worker.agent.progress import Progress, dead_end, next_purpose, progress_of
 from worker.agent.reply_calls import ReplyCalls
 from worker.agent.schemas import control_specs
@@ -70,17 +71,20 @@ class Supervisor:
         Raises StepFailed, Postponed, Waits, FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost.
         """
 
+        continued = await context.recall(CONTINUED, Continued) if context.knows(CONTINUED) else Continued()
+
         async def begin() -> Setup:
-            return build_setup(context.run.spec, self._settings, self._models, await context.list_files())
+            files = await context.list_files()
+            return build_setup(context.run.spec, self._settings, self._models, files, continued.task)
 
         setup = await context.once(SETUP, Setup, begin)
-        state = AgentState(context, setup, self._settings.caps, self._tools, draining)
+        state = AgentState(context, setup, self._settings.caps, self._tools, draining, continued)
         while True:
             inbox = await state.hear()
             progress = progress_of(state.turns)
             if progress.end and not inbox:
                 return dict(progress.end.result)
-            live = not context.knows(model_key(len(state.turns)))
+            live = not context.knows(model_key(state.n))
             state.turns.append(await self._turn(state, inbox, progress))
             # Not after a journaled reply: so a retry of the run gives the model one more try.
             if live and (error := dead_end(state.turns)):
@@ -88,7 +92,7 @@ class Supervisor:
 
     async def _turn(self, state: AgentState, inbox: Sequence[UserMessage], progress: Progress) -> Turn:
         """Return the next turn: the reply, and the outcome of each of its calls."""
-        n = len(state.turns)
+        n = state.n
         if state.context.knows(model_key(n)):
             exchange = await state.context.recall(model_key(n), Exchange)
         else:
@@ -100,11 +104,10 @@ class Supervisor:
         """Ask a model. Raises StepFailed if a limit is reached, or if no further try would help."""
         if state.draining():
             raise Drained
-        run, setup = state.context.run, state.setup
-        covers = due(setup, state.turns)
+        setup, totals = state.setup, state.totals()
+        covers = due(setup, state.conversation)
         purpose = next_purpose(progress, covers)
-        totals = state.totals()
-        conversation = messages(setup, state.turns, for_purpose=purpose, unread=inbox)
+        conversation = messages(setup, state.conversation, for_purpose=purpose, unread=inbox)
         tools = _offered(setup, purpose)
         size = estimated_tokens(request_size(conversation, tools))
         allowance = limits.output_allowance(
@@ -112,7 +115,7 @@ class Supervisor:
         )
         await state.check(limits.reached(state.limits, totals, limits.worst_case(setup.models, size, allowance)))
         question = Question(
-            n=len(state.turns),
+            n=state.n,
             purpose=purpose,
             messages=conversation,
             tools=tools,
@@ -127,25 +130,32 @@ class Supervisor:
 
         try:
             return await ask_model(self._model, state.context, setup, question, self._settings.delta_s, near)
-        except ModelBusy as exc:
-            delay_ms = int(min(MAX_BUSY_MS, max(1000, exc.after_s * 1000)))
-            raise Postponed("model_busy", str(exc), delay_ms=delay_ms, burn=False) from exc
-        except ModelUnavailable as exc:
-            if run.attempt < run.spec.max_attempts:
-                delay_ms = requeue_delay_ms(run.attempt)
-                raise Postponed("model_unavailable", str(exc), delay_ms=delay_ms, burn=True) from exc
-            error = RunError(code="model_unavailable", message=str(exc))
-        except ContextTooLong as exc:
-            hint = "LLM_CONTEXT_TOKENS may be larger than the context of the model"
-            error = RunError(code="context_overflow", message=f"{exc} ({hint})")
-        except ModelRejected as exc:
-            error = RunError(code="model_rejected", message=str(exc))
-        except ModelRefused as exc:
-            error = RunError(code="model_refused", message=str(exc))
         except TimeoutError:
-            message = "the time of the run (`limits.wall_s`) ended while a model was replying"
-            error = RunError(code="limit_wall_s", message=message)
-        raise await state.failure(error)
+            reached = limits.out_of_time(state.limits, totals)
+            raise await state.failure(RunError(code=reached.code, message=reached.message)) from None
+        except ModelError as exc:
+            raise await _after(exc, state) from exc
+
+
+async def _after(failure: ModelError, state: AgentState) -> Exception:
+    """Return how a run goes on, or ends, after no model gave a reply that can be used."""
+    run = state.context.run
+    match failure:
+        case ModelBusy():
+            delay_ms = int(min(MAX_BUSY_MS, max(1000, failure.after_s * 1000)))
+            return Postponed("model_busy", str(failure), delay_ms=delay_ms, burn=False)
+        case ModelUnavailable() if run.attempt < run.spec.max_attempts:
+            return Postponed("model_unavailable", str(failure), delay_ms=requeue_delay_ms(run.attempt), burn=True)
+        case ModelUnavailable():
+            error = RunError(code="model_unavailable", message=str(failure))
+        case ContextTooLong():
+            message = f"{failure} (LLM_CONTEXT_TOKENS may be larger than the context of the model)"
+            error = RunError(code="context_overflow", message=message)
+        case ModelRefused():
+            error = RunError(code="model_refused", message=str(failure))
+        case _:
+            error = RunError(code="model_rejected", message=str(failure))
+    return await state.failure(error)
 
 
 def _near_limits(state: AgentState, turn: Turn) -> list[NewEvent]:

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from worker.toolkit.execution import HEAD_BYTES, TAIL_BYTES
+
 MAX_BYTES = 16 * 1024
 """Largest text of one call in a conversation, as UTF-8, without its fence."""
-_STREAM_BYTES = 6 * 1024
-_MESSAGE_BYTES = 2 * 1024
+_MESSAGE_BYTES = 1024
+_SPLIT_CHARACTER_BYTES = 32
 _SHORT_CHARS = 200
 
 _ESCAPE_SEQUENCE = r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
@@ -65,13 +67,17 @@ def shortened(text: str, limit: int = MAX_BYTES, path: str = "") -> str:
     data = text.encode(errors="replace")
     if len(data) <= limit:
         return data.decode()
-    how = f"; '{named(path, 300)}' has all; read it in parts with file_read (offset, max_bytes)" if path else ""
+    how = _how_to_read(path) if path else ""
     # The number in the note is at most as long as the size of the text.
     room = max(0, limit - len(_left_out(len(data), how).encode()))
     head = data[: room // 2].decode(errors="ignore")
     tail = data[len(data) - (room - room // 2) :].decode(errors="ignore") if room else ""
     note = _left_out(len(data) - len(head.encode()) - len(tail.encode()), how)
     return f"{head}{note}{tail}".encode()[:limit].decode(errors="ignore")
+
+
+def _how_to_read(path: str) -> str:
+    return f"; '{named(path, 300)}' has all; read it in parts with file_read (offset, max_bytes)"
 
 
 def _left_out(size: int, how: str) -> str:
@@ -103,25 +109,21 @@ def _program(result: Mapping[str, Any], *, failed: bool) -> list[str]:
     exit_code = result.get("exit_code")
     parts = [] if failed and exit_code is None else [f"exit code {exit_code}"]
     for stream in ("stdout", "stderr"):
-        tail = str(result.get(f"{stream}_tail", ""))
-        size = int(result.get(f"{stream}_bytes", 0))
+        head, tail = (str(result.get(f"{stream}_{part}", "")) for part in ("head", "tail"))
         kept = [str(path) for path in result.get("kept", ()) if str(path).endswith(f".{stream}")]
-        parts.append(_stream(stream, tail, size, kept[0] if kept else ""))
+        parts.append(_stream(stream, head, tail, int(result.get(f"{stream}_bytes", 0)), kept[0] if kept else ""))
     return parts
 
 
-def _stream(stream: str, tail: str, size: int, path: str) -> str:
+def _stream(stream: str, head: str, tail: str, size: int, path: str) -> str:
     if not size:
         return f"{stream}: empty"
-    shown = len(tail.encode(errors="replace"))
-    if shown >= size:
-        return f"{stream} ({size} bytes):\n{shortened(tail, _STREAM_BYTES, path)}"
-    where = (
-        f"the file '{path}' has all; read it in parts with file_read (offset, max_bytes)"
-        if path
-        else "the rest is not kept: to read it, let the program write into a file"
-    )
-    return f"{stream} ({size} bytes; these are the last {shown}; {where}):\n{shortened(tail, _STREAM_BYTES)}"
+    missing = size - HEAD_BYTES - TAIL_BYTES
+    note = _left_out(missing, _how_to_read(path) if path else "") if missing > 0 else ""
+    # Bytes that are no text take more room than they had, as replacement characters.
+    head = shortened(head, HEAD_BYTES + _SPLIT_CHARACTER_BYTES, path)
+    tail = shortened(tail, TAIL_BYTES + _SPLIT_CHARACTER_BYTES, path)
+    return f"{stream} ({size} bytes):\n{head}{note}{tail}"
 
 
 def _content(result: Mapping[str, Any]) -> str:

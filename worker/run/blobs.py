@@ -1,17 +1,7 @@
 """Large values of the journal, which are blobs in the object store."""
 
-import msgspec
-
-from infra.contract.journal import StepRecord, StepTimes, blob_ref
+from infra.contract.journal import blob_ref
 from worker.workspaces import RunFiles
-
-
-def times_of(text: str) -> StepTimes | None:
-    """Return the times of a step, if the JSON is a StepRecord."""
-    try:
-        return msgspec.json.decode(text, type=StepRecord).times
-    except msgspec.ValidationError:
-        return None
 
 
 async def resolve(text: bytes, files: RunFiles) -> bytes:

@@ -50,7 +50,7 @@ from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from infra.contract.usage import RunUsage
-from worker.run.blobs import resolve, times_of
+from worker.run.blobs import resolve
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
@@ -177,12 +177,12 @@ class RunContext:
         """Add the usage of exchanges that have no entry in the journal, because they failed."""
         self.emitter.put(Writes(usage=usage))
 
-    def for_call(self, call: str, step: int, *, timeout_s: float | None = None) -> ToolContext:
-        """Return the context of one tool call, named `call`, within a step, counted from 0, with its own timeout."""
+    def for_call(self, call: str, step: int, *, timeout_s: float | None = None, for_model: bool = False) -> ToolContext:
+        """Return the context of a tool call, named `call`, in a step, counted from 0; a model may read its result."""
         deadline_s = self._deadline_s
         if timeout_s is not None:
             deadline_s = min(deadline_s, time.monotonic() + timeout_s)
-        return CallContext(self, self._files, self._executor, call, step, deadline_s)
+        return CallContext(self, call, step, deadline_s, for_model=for_model)
 
     def defer(self, event: NewEvent) -> None:
         """Log an event together with the next commit, not before: it reports a change of the workspace."""
@@ -208,7 +208,7 @@ class RunContext:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
         text = codec.encode(value)
         if len(text) > MAX_INLINE_BYTES:
-            text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=times_of(text)))
+            text = codec.encode(BlobRef.of(await self._files.put_blob(text.encode()), text))
         return text
 
 
@@ -223,14 +223,13 @@ LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
 class CallContext:
     """Context of one tool call; implements ToolContext."""
 
-    def __init__(
-        self, context: RunContext, files: RunFiles, executor: Executor, call: str, step: int, deadline_s: float
-    ) -> None:
+    def __init__(self, context: RunContext, call: str, step: int, deadline_s: float, *, for_model: bool) -> None:
         self.call = call
-        self.files: ToolFiles = files
+        self.for_model = for_model
+        self.files: ToolFiles = context._files
         self._context = context
-        self._directory: DirectoryFiles = files
-        self._executor = executor
+        self._directory: DirectoryFiles = context._files
+        self._executor = context._executor
         self._step = step
         self._deadline_s = deadline_s
 

@@ -22,6 +22,7 @@ from infra.contract.events.message import (
 from infra.contract.events.run import (
     Decision,
     Failure,
+    RunContinued,
     RunEnd,
     RunFinished,
     RunForked,
@@ -52,6 +53,7 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
             RunRequeued,
             RunRetried,
             RunForked,
+            RunContinued,
             RunWaiting,
             RunInput,
             RunFinished,
@@ -92,6 +94,7 @@ __all__ = [
     "ModelStarted",
     "PlanCreated",
     "PlannedStep",
+    "RunContinued",
     "RunEnd",
     "RunFinished",
     "RunForked",

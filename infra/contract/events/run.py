@@ -79,6 +79,14 @@ class RunForked(Truncated, frozen=True, kw_only=True):
     from_step: Annotated[int, Meta(description="Index of the first step to execute, counted from 0.")]
 
 
+class RunContinued(Truncated, frozen=True, kw_only=True):
+    """The run has taken over the files and the conversation of another run."""
+
+    TYPE = "run.continued"
+
+    run_id: RunId
+
+
 class RunWaiting(Truncated, frozen=True, kw_only=True):
     """The run waits for people; it continues once each request is answered or denied by its expiry."""
 

@@ -114,7 +114,7 @@ class ToolFinished(Truncated, frozen=True, kw_only=True):
     kept: (
         Annotated[
             Sequence[str],
-            Meta(description="Files with the complete output, if the log does not have it, or not byte for byte."),
+            Meta(description="Files with the complete output, if the log lacks bytes of it, or a model reads it."),
         ]
         | UnsetType
     ) = UNSET

@@ -1,4 +1,4 @@
-"""Usage of models, limits of a retry, and partial results, in both clients and in the command."""
+"""Usage of models, limits of a retry, partial results, and calls of an agent, in both clients and in the command."""
 
 import json
 from typing import Any
@@ -111,3 +111,21 @@ def test_show_and_wait_tell_of_a_partial_result(api: ScriptedServer, swissbrain:
     waited = swissbrain("wait", "run_1")
     assert (waited.code, waited.out) == (1, "run_1 failed\n")
     assert waited.err == "swissbrain: run_1 has a partial result; 'swissbrain show run_1' shows it\n"
+
+
+def test_both_clients_return_a_call_with_what_the_model_has_read(api: ScriptedServer, connect: Connect) -> None:
+    api.always = ok({"tool": "shell", "status": "refused", "text": "no", "step": 1, "started_ms": 5, "code": "denied"})
+    with connect(api.url, TOKEN) as client:
+        call = client.call("run_1", 3)
+    assert api.requests[0].target == "/agent/runs/run_1/steps/3"
+    assert (call.text, call.code, call.duration_ms, call.result) == ("no", "denied", 0, {})
+
+
+def test_calls_are_shown_with_the_step_of_their_plan(api: ScriptedServer, swissbrain: Command) -> None:
+    call = {"index": 0, "name": "shell", "tool": "shell", "plan_step": 1, "status": "failed", "started_ms": 5}
+    error = {"code": "denied", "message": "not allowed"}
+    step = {**call, "duration_ms": 7, "result": None, "kept": None, "error": error}
+    api.always = ok({"run_id": "run_1", "steps": [step]})
+    shown = swissbrain("steps", "run_1").out
+    assert "2: shell" in shown
+    assert "denied: not allowed" in shown
