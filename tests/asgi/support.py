@@ -15,10 +15,10 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from infra.asgi_server import StreamServer, listen, server_config
-from infra.http_limits import Limits
+from infra.http_limits import HttpLimits
 from tests.support.waiting import wait_until
 
-LIMITS = Limits(connections=1000)
+LIMITS = HttpLimits(connections=1000)
 PATIENCE_S = 30.0
 HOST = b"Host: x\r\n"
 
@@ -183,7 +183,7 @@ class Client:
 
 
 @contextmanager
-def serve(limits: Limits = LIMITS, **changes: Any) -> Iterator[Running]:
+def serve(limits: HttpLimits = LIMITS, **changes: Any) -> Iterator[Running]:
     """Run a server in a thread. `changes` are changed limits."""
     limits = replace(limits, **changes)
     recorder = Recorder()

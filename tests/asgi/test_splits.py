@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.http_connections import GuardState
 from infra.http_guard import GuardedProtocol
-from infra.http_limits import Limits
+from infra.http_limits import HttpLimits
 from tests.asgi.support import Recorder, Seen, statuses
 
 LIMIT = 300
@@ -159,7 +159,7 @@ def run(packets: list[bytes], limit: int = LIMIT) -> Outcome:
     async def serve() -> Outcome:
         app, wire = Recorder(), Wire()
         config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, access_log=False, ws="none")
-        protocol = GuardedProtocol(config, GuardState(Limits(10, head_bytes=limit)), {})
+        protocol = GuardedProtocol(config, GuardState(HttpLimits(10, head_bytes=limit)), {})
         parser, buffer = CountingParser(protocol.parser), SearchedBuffer()
         vars(protocol).update(parser=parser, _buffer=buffer)
         protocol.connection_made(wire)

@@ -20,8 +20,8 @@ from infra.contract.llm import (
     ModelError,
     ModelRefused,
     ModelRejected,
-    ModelRetry,
     ModelUnavailable,
+    RetryNotice,
 )
 from infra.llm_http.failures import retry_after_s
 from infra.llm_http.model import LlmHttp
@@ -141,10 +141,10 @@ async def test_a_broken_answer_is_tried_again_then_the_next_model_then_unavailab
     server: ModelServer, kind: str
 ) -> None:
     async with adapter(server, max_retries=1) as model:
-        progress: list[ModelRetry] = []
+        progress: list[RetryNotice] = []
 
-        async def note(each: Delta | ModelRetry) -> None:
-            if isinstance(each, ModelRetry):
+        async def note(each: Delta | RetryNotice) -> None:
+            if isinstance(each, RetryNotice):
                 progress.append(each)
 
         server.then(BROKEN[kind], BROKEN[kind], streamed("from b"))

@@ -50,6 +50,11 @@ class ToolContext(Protocol):
         ...
 
     @property
+    def for_model(self) -> bool:
+        """Whether a model reads the result. A model cannot read the log, so it needs files with long output."""
+        ...
+
+    @property
     def files(self) -> ToolFiles:
         """Files of the workspace."""
         ...
