@@ -34,7 +34,18 @@ from swissbrain.models import (
     StreamToken,
     Waiting,
 )
-from swissbrain.plan import NewRun, Plan, file_delete, file_list, file_read, file_write, message, shell, step
+from swissbrain.plan import (
+    NewRun,
+    Plan,
+    file_delete,
+    file_list,
+    file_read,
+    file_write,
+    http_fetch,
+    message,
+    shell,
+    step,
+)
 
 __all__ = [
     "ApiError",
@@ -70,6 +81,7 @@ __all__ = [
     "file_list",
     "file_read",
     "file_write",
+    "http_fetch",
     "message",
     "shell",
     "step",

@@ -23,12 +23,13 @@ from infra.redis_tcp import RedisTcp
 from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
+from worker.fetch.settings import FetchSettings
 from worker.fitness import Fitness
 from worker.health import Heartbeat, serve_health
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
 from worker.queue.loop import MAX_BLOCK_S, WorkerLoop
-from worker.registry import REGISTRY
+from worker.registry import registry
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 
@@ -40,6 +41,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     env = Env(variables)
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     llm = LlmSettings.from_env(env)
+    tools = registry(FetchSettings.from_env(env))
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
     scratch = ScratchRoot(settings.root / settings.name)
@@ -47,7 +49,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     fitness = Fitness({"sandbox": executor.check, "object store": workspaces.check})
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
-    runner = Runner(store, workspaces, executor, PlanWalker(REGISTRY), log_window_s=settings.log_window_s)
+    runner = Runner(store, workspaces, executor, PlanWalker(tools), log_window_s=settings.log_window_s)
     loop = WorkerLoop(settings, store, redis, keeper, runner, scratch, fitness)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
