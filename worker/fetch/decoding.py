@@ -84,7 +84,7 @@ def is_html(body: bytes, content_type: str) -> bool:
 def decoded(body: bytes, content_type: str, max_bytes: int) -> str | None:
     """Return the first `max_bytes` of the body as text; None if the body is no text.
 
-    The charset is that of the byte order mark, of the type, or of the page's `meta`. A body that names none is UTF-8,
+    The charset is named by the byte order mark, the type, or the page's `meta`. A body that names none is UTF-8,
     or, if its type says that it is text, windows-1252. Bytes that are not valid become U+FFFD.
     """
     part, whole = body[:max_bytes], len(body) <= max_bytes

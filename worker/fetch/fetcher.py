@@ -1,7 +1,7 @@
 """One fetch over HTTP: every connection goes to a checked address, and everything is bounded.
 
 Requests carry no cookies, and nothing of the worker's environment but its certificates: no proxy, no `.netrc`. Each
-request of a chain of redirects has a connection of its own. A shared one could be reused for another name at the same
+request of a chain of redirects opens a new connection. A shared one could be reused for another name at the same
 address, whose certificate would then not be checked.
 """
 

@@ -127,7 +127,7 @@ async def _save(args: HttpFetchArgs, context: ToolContext, fetched: "Fetched") -
 
 
 def _suffix(fetched: "Fetched") -> str:
-    """Return the suffix for the type of the body, or that of the URL."""
+    """Return the suffix for the type of the body, or the suffix of the URL."""
     kind = media_type(fetched.content_type)
     known = _SUFFIXES.get(kind) or _GUESS.guess_extension(kind)
     if known and kind != "application/octet-stream":
