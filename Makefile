@@ -6,6 +6,9 @@ STAMP := $(VENV)/.installed
 TEST_WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 4)))
 PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Without compiled files each process would compile the tests, and what it imports, again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test test-fast checks lint types arrows pytest coverage chaos soak bench clean
 
@@ -45,7 +48,9 @@ types: setup
 arrows: setup
 	$(BIN)/lint-imports --config pyproject.toml
 
+# The first command writes the compiled tests, which otherwise each worker of the second would compile for itself.
 pytest: setup
+	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true
 	$(BIN)/python $(PYTEST_ALL)
 
 coverage: setup ## all tests again, with what they cover

@@ -10,7 +10,7 @@ from edge_api.app import end_streams
 from edge_api.handler import build_app
 from edge_api.settings import ServerSettings
 from infra.asgi_server import StreamServer, listen, server_config
-from infra.http_limits import Limits, connection_limit, raise_descriptor_limit
+from infra.http_limits import HttpLimits, connection_limit, raise_descriptor_limit
 from infra.logging import configure, log
 from infra.process_state import exempt_startup_objects, reset_inherited_state
 from infra.settings import Env, SettingsError
@@ -23,7 +23,7 @@ _DESCRIPTORS_EACH = 2
 
 def create_server(app: Starlette, settings: ServerSettings) -> StreamServer:
     """Return a server for the application. At shutdown, requests under way have SHUTDOWN_TIMEOUT_S to complete."""
-    limits = Limits(connection_limit(settings.max_connections, descriptors_each=_DESCRIPTORS_EACH))
+    limits = HttpLimits(connection_limit(settings.max_connections, descriptors_each=_DESCRIPTORS_EACH))
     config = server_config(app, settings.host, settings.port, limits, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     return StreamServer(config, app, end_streams, limits)
 

@@ -35,6 +35,7 @@ from edge_api.routes.runs import RunRoutes
 from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
+from edge_api.routes.usage import UsageRoutes
 from edge_api.runs_service import RunService
 from edge_api.settings import ApiSettings
 from edge_api.steps import RunSteps
@@ -79,6 +80,7 @@ def create_app(
         *FileRoutes(runs, workspaces, presign_expiry_s=settings.presign_expiry_s, max_body_bytes=limit).endpoints(),
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
+        *UsageRoutes(store).endpoints(),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
     ]

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
+
 from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
@@ -13,6 +15,7 @@ from edge_api.inputs_service import InputService
 from edge_api.ports import WorkspaceStore
 from edge_api.run_states import gone, refused, request_token, run_state
 from infra.contract import journal
+from infra.contract.agent import Limits
 from infra.contract.errors import InvalidInput, RecordUnreadable, TransitionRefused
 from infra.contract.files import FileEntry, Input
 from infra.contract.log import RunLog
@@ -20,7 +23,7 @@ from infra.contract.queue import QueuePlace
 from infra.contract.redis_store import codec
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.runs import Attempt, ForkOf, Page, RunHead, RunRecord, RunSpec
-from infra.contract.states import Outcome, Status
+from infra.contract.states import TERMINAL, Outcome, Status
 from infra.logging import log
 
 H = TypeVar("H", bound=RunHead)
@@ -56,6 +59,12 @@ class RunService:
             run = _not_deleting("fork", await self.get(user, spec.fork_of.run_id))
             inputs = await self._check_fork(run, spec, spec.fork_of.from_step)
             return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
+        if spec.continue_of:
+            if earlier := await self._created_before(user, key, digest):
+                return earlier, False
+            head = _not_deleting("continue", await self.head(user, spec.continue_of))
+            if head.status not in TERMINAL:
+                raise TransitionRefused("only a run that has ended can be continued", head.status.value)
         return await self._create(user, spec, start=start, key=key, digest=digest)
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
@@ -148,15 +157,22 @@ class RunService:
         reply = await self._store.cancel(run_id)
         return run_state("cancel", run_id, reply, allowed="a run that has not ended", cancelling=True)
 
-    async def retry(self, user: str, run_id: str, *, key: str | None) -> RunState:
+    async def retry(self, user: str, run_id: str, limits: Limits | None, *, key: str | None) -> RunState:
         """Queue a failed or cancelled run again. Raises TransitionRefused for any other, or if it is being deleted.
 
-        Raises InputsMissing if it was cancelled before its start.
+        `limits` that are given replace those of the run. Raises InvalidInput if the run has an explicit plan, and
+        InputsMissing if it was cancelled before its start.
         """
-        run = _not_deleting("retry", await self.head(user, run_id))
+        changed = None
+        if limits is None:
+            run = await self.head(user, run_id)
+        else:
+            run = record = await self.get(user, run_id)
+            changed = _with_limits(record, limits)
+        _not_deleting("retry", run)
         token = request_token(user, key)
         reply = await self._inputs.checked(
-            run, lambda version: self._store.retry(run_id, token=token, inputs_version=version)
+            run, lambda version: self._store.retry(run_id, token=token, inputs_version=version, limits=changed)
         )
         return run_state("retry", run_id, reply, allowed="a run that has failed or was cancelled")
 
@@ -249,6 +265,14 @@ def _checked(run_id: str) -> str:
     if not _RUN_ID.fullmatch(run_id):
         raise gone(run_id)
     return run_id
+
+
+def _with_limits(run: RunRecord, limits: Limits) -> Limits:
+    """Return the limits of a run with those that are given. Raises InvalidInput if it has an explicit plan."""
+    if run.spec.plan is not None:
+        raise InvalidInput("'limits' are for runs that a model plans; this run has an explicit plan", "$.limits")
+    given = {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
+    return msgspec.structs.replace(run.limits or run.spec.limits, **given)
 
 
 def _not_deleting(action: str, run: H) -> H:

@@ -5,13 +5,14 @@ from typing import Final
 
 import msgspec
 
+from edge_api import call_steps
 from edge_api.http.response_models import Step, StepStatus
 from edge_api.logs.filters import EventFilter
 from edge_api.logs.pages import LogPages
 from infra.contract import journal
 from infra.contract.errors import FileMissing, FilesUnavailable, RecordUnreadable
 from infra.contract.events import RunRequeued, RunResumed, RunRetried, RunStarted, StepFinished, StepStarted
-from infra.contract.journal import BlobRef, StepRecord, StepTimes
+from infra.contract.journal import BlobRef, CallOutcome, StepRecord, StepTimes
 from infra.contract.log import Event
 from infra.contract.redis_store.reader import RunReader
 from infra.contract.runs import PlanStep, RunError, RunRecord
@@ -40,11 +41,14 @@ class RunSteps:
         self._pages = pages
 
     async def list(self, run: RunRecord) -> list[Step]:
-        """Return the steps of the run's plan, in order."""
-        plan = run.spec.plan or []
+        """Return the steps of the run's plan, or the calls of its agent, in order."""
+        if run.spec.plan is None:
+            newest = await self._newest(run, 1, call_steps.NEWEST)
+            return await call_steps.list_calls(self._store, run, newest, _ENDED.get(run.status), MAX_RESULT_BYTES)
+        plan = run.spec.plan
         # The log before the journal: a step that the log names as under way may be completed when the journal is read,
         # but the steps before it are certainly in the journal.
-        newest = await self._newest_states(run) if run.status in _ENDED else []
+        newest = await self._newest(run, 2, _STATES)
         entries = await self._store.step_entries(run.id, range(len(plan)))
         current = next((index for index, entry in enumerate(entries) if entry is None), None)
         steps = []
@@ -60,8 +64,10 @@ class RunSteps:
                 steps.append(about)
         return steps
 
-    async def stored(self, run: RunRecord, index: int) -> StepRecord | BlobRef:
-        """Return a completed step, or where it is stored. Raises FileMissing for any other step."""
+    async def stored(self, run: RunRecord, index: int) -> StepRecord | CallOutcome | BlobRef:
+        """Return a completed step or call, or where it is stored. Raises FileMissing for any other."""
+        if run.spec.plan is None:
+            return await call_steps.stored_call(self._store, run, index)
         is_planned = index < len(run.spec.plan or ())
         (entry,) = await self._store.step_entries(run.id, [index]) if is_planned else [None]
         if entry is None:
@@ -71,10 +77,12 @@ class RunSteps:
         except msgspec.DecodeError as exc:
             raise RecordUnreadable(f"the stored result of step {index} of run '{run.id}' cannot be read") from exc
 
-    async def _newest_states(self, run: RunRecord) -> Sequence[Event]:
-        """Return the last two events that show which step is under way; fewer if the log cannot be read."""
+    async def _newest(self, run: RunRecord, count: int, wanted: EventFilter) -> Sequence[Event]:
+        """Return the last events that show what is under way; fewer if the log cannot be read or nothing can be."""
+        if run.status not in _ENDED:
+            return []
         try:
-            return (await self._pages.backwards(await self._store.log(run.id), None, 2, _STATES)).events
+            return (await self._pages.backwards(await self._store.log(run.id), None, count, wanted)).events
         except FilesUnavailable:
             # The statuses and results of the other steps are known without the log.
             return []
@@ -85,6 +93,7 @@ def _pending(index: int, step: PlanStep) -> Step:
         index=index,
         name=step.name or step.tool,
         tool=step.tool,
+        plan_step=None,
         status="pending",
         started_ms=None,
         duration_ms=None,

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from infra.http_connections import GuardState
 from infra.http_guard import GuardedProtocol
-from infra.http_limits import Limits
+from infra.http_limits import HttpLimits
 
 WRITE_TIMEOUT_MS = 60_000
 """The kernel closes a connection whose client has acknowledged none of the sent data for this time."""
@@ -30,7 +30,7 @@ class StreamServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, app: Starlette, end_streams: Callable[[Starlette], None], limits: Limits
+        self, config: uvicorn.Config, app: Starlette, end_streams: Callable[[Starlette], None], limits: HttpLimits
     ) -> None:
         super().__init__(config)
         self.app = app
@@ -54,7 +54,7 @@ class StreamServer(uvicorn.Server):
             connection.transport.abort()
 
 
-def server_config(app: Starlette, host: str, port: int, limits: Limits, **options: Any) -> uvicorn.Config:
+def server_config(app: Starlette, host: str, port: int, limits: HttpLimits, **options: Any) -> uvicorn.Config:
     """Return the uvicorn settings that the API and the gateway share. `options` are further settings of uvicorn."""
     return uvicorn.Config(
         app,

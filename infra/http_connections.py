@@ -7,7 +7,7 @@ from typing import Protocol
 
 from uvicorn.server import ServerState
 
-from infra.http_limits import Limits, LogInterval
+from infra.http_limits import HttpLimits, LogInterval
 from infra.logging import log
 
 _REASONS = {
@@ -37,7 +37,7 @@ class GuardState(ServerState):
     oldest.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: HttpLimits) -> None:
         super().__init__()
         self.limits = limits
         self.guarded: set[GuardedConnection] = set()

@@ -13,7 +13,7 @@ _LOG_INTERVAL_S = 10.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class HttpLimits:
     """Limits of one server. Times are in seconds.
 
     `head_bytes`: size of a request line with all headers. `head_s`, `body_s`: time for a client to send a head, or a

@@ -13,6 +13,17 @@ dependencies, so it works in any project and without the servers.
 from swissbrain import code
 from swissbrain._async.client import AsyncClient
 from swissbrain._sync.client import Client
+from swissbrain.agent import (
+    AgentOptions,
+    ApprovalRule,
+    CallOutcome,
+    DayUsage,
+    Limits,
+    ModelUsage,
+    OpenRequest,
+    UsageReport,
+    Waiting,
+)
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
 from swissbrain.models import (
     Attempt,
@@ -22,7 +33,6 @@ from swissbrain.models import (
     ForkOf,
     Gap,
     InputFile,
-    OpenRequest,
     PlanStep,
     QueueDepths,
     QueuePlace,
@@ -32,7 +42,6 @@ from swissbrain.models import (
     RunSummary,
     Step,
     StreamToken,
-    Waiting,
 )
 from swissbrain.plan import (
     NewRun,
@@ -48,17 +57,23 @@ from swissbrain.plan import (
 )
 
 __all__ = [
+    "AgentOptions",
     "ApiError",
+    "ApprovalRule",
     "AsyncClient",
     "Attempt",
+    "CallOutcome",
     "Client",
     "ClientError",
+    "DayUsage",
     "Event",
     "File",
     "FileLink",
     "ForkOf",
     "Gap",
     "InputFile",
+    "Limits",
+    "ModelUsage",
     "NewRun",
     "OpenRequest",
     "Plan",
@@ -74,6 +89,7 @@ __all__ = [
     "Step",
     "StreamToken",
     "Unreachable",
+    "UsageReport",
     "WaitTimeout",
     "Waiting",
     "code",

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
@@ -36,9 +37,11 @@ BATCH_BYTES = 2**20 - 100
 """Size of the entries of a batch; the rest of the 1 MiB that the API accepts is for what is around them."""
 
 
-def create_run(*, idempotency_key: str | None, plan: Plan | None, **fields: Any) -> Request[Run]:
-    """Return the request that creates a run; `fields` is the body; None means the default of the API."""
-    body = _without_none({"plan": _steps(plan), **fields})
+def create_run(*, idempotency_key: str | None, plan: Plan | None, agent: AgentOptions, **fields: Any) -> Request[Run]:
+    """Return the request that creates a run; `agent` and `fields` are the body; None means the default of the API."""
+    if unknown := agent.keys() - AgentOptions.__annotations__.keys():
+        raise TypeError(f"unexpected keyword argument '{min(unknown)}'")
+    body = _without_none({"plan": _steps(plan), **fields, **agent})
     return Request(Run, "POST", "/agent/runs", json=body, key=_key(idempotency_key))
 
 
@@ -132,6 +135,11 @@ def get_step(run_id: str, index: int) -> Request[StepRecord]:
     return Request(StepRecord, "GET", f"{_run_path(run_id)}/steps/{index}", redirects=True)
 
 
+def get_call(run_id: str, index: int) -> Request[CallOutcome]:
+    """Return the request for a call of an agent; `index` counts from 0."""
+    return Request(CallOutcome, "GET", f"{_run_path(run_id)}/steps/{index}", redirects=True)
+
+
 def list_attempts(run_id: str) -> Request[AttemptList]:
     """Return the request for the attempts of a run."""
     return Request(AttemptList, "GET", f"{_run_path(run_id)}/attempts")
@@ -147,9 +155,10 @@ def cancel_run(run_id: str) -> Request[RunState]:
     return Request(RunState, "POST", f"{_run_path(run_id)}/cancel")
 
 
-def retry_run(run_id: str) -> Request[RunState]:
-    """Return the request that queues a failed or cancelled run again."""
-    return Request(RunState, "POST", f"{_run_path(run_id)}/retry", key=_key(None))
+def retry_run(run_id: str, limits: Limits | Mapping[str, Any] | None) -> Request[RunState]:
+    """Return the request that queues a failed or cancelled run again; None leaves its limits."""
+    body = None if limits is None else {"limits": limits}
+    return Request(RunState, "POST", f"{_run_path(run_id)}/retry", json=body, key=_key(None))
 
 
 def resume_run(run_id: str, body: Mapping[str, Any]) -> Request[RunState]:
@@ -231,6 +240,11 @@ def announce_upload(run_id: str, path: str, size_bytes: int, digests: Mapping[st
 def copy_file(run_id: str, path: str, from_run: str, source: str) -> Request[InputFile]:
     """Return the request that lets a run begin with a file of another run."""
     return Request(InputFile, "PUT", _file_path(run_id, path), json={"from_run": from_run, "path": source})
+
+
+def get_usage(days: int) -> Request[UsageReport]:
+    """Return the request for the usage of models on the last days."""
+    return Request(UsageReport, "GET", "/agent/usage", params={"days": str(days)})
 
 
 def get_queue() -> Request[QueueDepths]:

@@ -39,7 +39,7 @@ def _open(kind: type[C], url: httpx.URL, options: Mapping[str, Any]) -> C:
     try:
         return kind(
             proxy=None if proxy is None else httpx.Proxy(proxy),
-            verify=_certificates() if url.scheme == "https" else True,
+            verify=_certificates() if url.scheme == "https" else _no_certificates(),
             trust_env=False,
             **options,
         )
@@ -88,6 +88,12 @@ def _certificates() -> ssl.SSLContext:
     """Return the context for TLS with the certificates of the environment, else of `certifi`. Raises ClientError."""
     variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)), "")
     return _read_certificates(variable, os.environ.get(variable, ""))
+
+
+@lru_cache(maxsize=1)
+def _no_certificates() -> ssl.SSLContext:
+    """Return a context that trusts no server, for clients without TLS: httpx would read the certificates of certifi."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @lru_cache(maxsize=8)

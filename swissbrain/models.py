@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from swissbrain.agent import ApprovalRule, Limits, ModelUsage, Waiting
+
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 
 
@@ -51,30 +53,6 @@ class QueuePlace(Response, frozen=True):
     workers_alive: int
 
 
-class OpenRequest(Response, frozen=True):
-    """Request of a waiting run: a `question`, answered by a text, or an `approval` of the call of `tool` with `args`.
-
-    `kind` is `question` or `approval`; `choices` are suggested answers. Without an answer until `expires_ms` the
-    request is denied, or fails the run (`on_expiry`: `deny` or `fail`).
-    """
-
-    id: str
-    kind: str
-    question: str
-    expires_ms: int
-    on_expiry: str
-    tool: str | None = None
-    args: dict[str, Any] | None = None
-    choices: list[str] = []
-
-
-class Waiting(Response, frozen=True):
-    """Open requests of a waiting run, and when it began to wait."""
-
-    requests: list[OpenRequest]
-    since_ms: int
-
-
 class RunState(Response, frozen=True):
     """State of a run after a transition. A cancelled run stays `running` until its worker has stopped it."""
 
@@ -105,10 +83,14 @@ class RunSummary(Response, frozen=True):
     error: RunError | None
     worked_ms: int | None = None
     waiting: Waiting | None = None
+    usage: ModelUsage | None = None
 
 
 class Run(Response, frozen=True):
-    """Run. `links`: paths of its parts. `queue`: place of a queued run; None for other runs, and in lists."""
+    """Run. `links`: paths of its parts. `queue`: place of a queued run; None for other runs, and in lists.
+
+    A failed run can have a partial `result` beside its `error`. `usage`: of models, in all attempts together.
+    """
 
     run_id: str
     status: str
@@ -133,6 +115,15 @@ class Run(Response, frozen=True):
     fork_of: ForkOf | None = None
     queue: QueuePlace | None = None
     waiting: Waiting | None = None
+    usage: ModelUsage | None = None
+    model: str | None = None
+    instructions: str | None = None
+    tools: list[str] | None = None
+    approvals: list[ApprovalRule] = []
+    limits: Limits = Limits()
+    output_schema: dict[str, Any] | None = None
+    strict_plan: bool = False
+    stream: bool = True
 
     @property
     def ended(self) -> bool:
@@ -159,8 +150,9 @@ class Attempt(Response, frozen=True):
 
 
 class Step(Response, frozen=True):
-    """Step of a run's plan; `index` counts from 0.
+    """Step of a run's plan, or call of its agent; `index` counts from 0.
 
+    `plan_step`: index of the step in the agent's plan that a call belongs to; None for a step of an explicit plan.
     `status` is `pending`, `running`, `succeeded`, `failed` or `cancelled`. `kept`: path of the complete step, if its
     `result` is too large for the list. None: unknown, or not reached.
     """
@@ -174,14 +166,15 @@ class Step(Response, frozen=True):
     result: dict[str, Any] | None
     kept: str | None
     error: RunError | None
+    plan_step: int | None = None
 
 
 class StepRecord(Response, frozen=True):
     """Completed step as it is stored; `started_ms` is None for steps of an earlier release."""
 
     tool: str
-    duration_ms: int
-    result: dict[str, Any]
+    duration_ms: int = 0
+    result: dict[str, Any] = {}
     started_ms: int | None = None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from swissbrain.agent import ApprovalRule, Limits
 from swissbrain.models import PlanStep
 
 Plan = PlanStep | Mapping[str, Any] | Sequence[PlanStep | Mapping[str, Any]]
@@ -28,6 +29,14 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float | None = None
     start_at_ms: int | None = None
     queue_ttl_s: float | None = None
+    model: str | None = None
+    instructions: str | None = None
+    tools: Sequence[str] | None = None
+    approvals: Sequence[ApprovalRule | Mapping[str, Any]] | None = None
+    limits: Limits | Mapping[str, float] | None = None
+    output_schema: Mapping[str, Any] | None = None
+    strict_plan: bool | None = None
+    stream: bool | None = None
     idempotency_key: str | None = None
 
 
@@ -44,9 +53,14 @@ def file_write(path: str, content: str | bytes, *, name: str | None = None) -> P
     return step("file_write", name, path=path, content=content)
 
 
-def file_read(path: str, *, max_bytes: int | None = None, name: str | None = None) -> PlanStep:
-    """Return the step that reads a text file; its content is the result of the step."""
-    return step("file_read", name, path=path, max_bytes=max_bytes)
+def file_read(
+    path: str, *, max_bytes: int | None = None, offset: int | None = None, name: str | None = None
+) -> PlanStep:
+    """Return the step that reads a text file; its content is the result of the step.
+
+    At most `max_bytes` are read (by default 65,536), after the first `offset` bytes.
+    """
+    return step("file_read", name, path=path, max_bytes=max_bytes, offset=offset)
 
 
 def file_list(path: str | None = None, *, name: str | None = None) -> PlanStep:

@@ -1,4 +1,7 @@
-"""Settings of all tests. Examples of Hypothesis have no deadline, because a busy host would exceed any."""
+"""Settings of all tests.
+
+Hypothesis has no deadline, because a busy host would exceed any, and tries 40 examples, others in every run.
+"""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ from hypothesis import settings
 
 from tests.support.fast import is_fast, listed_paths, no_stack
 
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, max_examples=40)
 settings.load_profile("patient")
 
 # All tested servers are on this host, without TLS. Reading the file of trusted certificates takes each HTTP client

@@ -8,7 +8,8 @@ from infra.contract.files import Changes, FileEntry, FolderChanges, FolderEntry
 from infra.contract.journal import FORKED, files_key, folders_key, step_key
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.runs import ForkOf, RunError
-from worker.run.context import RunContext, resolve
+from worker.run.blobs import resolve
+from worker.run.context import RunContext
 from worker.run.emitter import new_event
 from worker.run.retrying import until_answered
 from worker.run.strategy import StepFailed

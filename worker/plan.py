@@ -1,40 +1,23 @@
 """Strategy for runs with an explicit plan: one tool call per step, each journaled, each with its events."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
-from infra.contract.errors import (
-    ContractError,
-    ExecutorUnavailable,
-    FileMissing,
-    InputChanged,
-    InvalidInput,
-    LimitExceeded,
-)
+from infra.contract.errors import ContractError
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.journal import StepRecord, call_name, step_key
 from infra.contract.log import NewEvent
-from infra.contract.runs import MAX_UNABLE, PlanStep, RunError
+from infra.contract.runs import PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.run.context import CallInterrupted, RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import Drained, StepFailed
+from worker.run.tool_failures import call_timeout, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
-
-_CODES: dict[type[ContractError], str] = {
-    ExecutorUnavailable: "executor_unavailable",
-    FileMissing: "file_missing",
-    InputChanged: "input_changed",
-    InvalidInput: "invalid_input",
-    LimitExceeded: "limit_exceeded",
-}
-"""Error codes of failures that another attempt would meet again; other errors leave the strategy as they are."""
 
 
 class PlanWalker:
@@ -48,10 +31,7 @@ class PlanWalker:
 
         Raises StepFailed, Drained, FilesUnavailable, HostExhausted, ExecutorUnavailable, LeaseLost.
         """
-        plan = context.run.spec.plan
-        if plan is None:
-            message = "this release cannot plan from a prompt; give the run an explicit plan"
-            raise StepFailed(RunError(code="no_model", message=message))
+        plan = context.run.spec.plan or []
         record: StepRecord | None = None
         for index, step in enumerate(plan):
             if draining():
@@ -88,13 +68,10 @@ class PlanWalker:
             return int((time.monotonic() - began) * 1000)
 
         try:
-            async with _step_timeout(step.timeout_s):
+            async with call_timeout(step.timeout_s, "`timeout_s` of the step"):
                 result = await self._call(context, index, step)
         except (ToolFailed, ContractError) as exc:
-            code = exc.code if isinstance(exc, ToolFailed) else _CODES.get(type(exc))
-            # Another worker may have what this one lacks.
-            if isinstance(exc, ExecutorUnavailable) and context.unable < MAX_UNABLE:
-                raise
+            code = failure_code(exc, context.unable)
             # Transient failures and a lost lease are not failures of the step: the runner handles them.
             if code is None:
                 raise
@@ -111,22 +88,6 @@ class PlanWalker:
         result = await self._tools[step.tool].run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
-
-
-@asynccontextmanager
-async def _step_timeout(timeout_s: float | None) -> AsyncIterator[None]:
-    """Raise ToolFailed with code `timeout` once `timeout_s` has passed; None sets no limit."""
-    deadline = asyncio.timeout(timeout_s)
-    try:
-        async with deadline:
-            yield
-    except TimeoutError:
-        # A TimeoutError of the tool itself, or of the run's deadline, is not the timeout of the step.
-        if not deadline.expired():
-            raise
-        raise ToolFailed(
-            "timeout", f"the step took longer than its timeout of {timeout_s:g} s (`timeout_s` of the step)"
-        ) from None
 
 
 def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:

@@ -27,6 +27,7 @@ from infra.contract.requests import OpenRequest
 from infra.contract.runs import RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.logging import log
+from worker.continuation import take_over
 from worker.fork import inherit
 from worker.inputs import copy_inputs
 from worker.lease import ActiveRun, StopReason
@@ -35,7 +36,7 @@ from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.people import Waits, interrupt_request
 from worker.run.retrying import requeue_delay_ms, until_answered
-from worker.run.strategy import Drained, StepFailed, Strategy
+from worker.run.strategy import Postponed, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
 from worker.workspaces import RunWorkspaces
 
@@ -56,13 +57,12 @@ class Release:
     reason: str
     delay_ms: int
     burn: bool
+    message: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Unable(Release):
     """Outcome: the run returns to the queue for another worker, because this one lacks what `message` names."""
-
-    message: str
 
 
 class Lack(StrEnum):
@@ -170,6 +170,8 @@ class Runner:
                 await copy_inputs(context, self._workspaces)
                 if run.spec.fork_of:
                     await inherit(context, run.spec.fork_of, self._store, self._workspaces)
+                if run.spec.continue_of:
+                    await take_over(context, run.spec.continue_of, self._store, self._workspaces)
                 return await self._strategy.work(context, lambda: active.draining)
         except TimeoutError:
             # A TimeoutError of a tool is not the timeout of the run.
@@ -222,7 +224,7 @@ def _name(verdict: Verdict) -> str:
 
 def _last_event(verdict: Finish | Release) -> NewEvent:
     if isinstance(verdict, Release):
-        message = verdict.message if isinstance(verdict, Unable) else UNSET
+        message = UNSET if verdict.message is None else verdict.message
         return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms, message=message))
     error = verdict.error
     failure = Failure(code=error.code, message=error.message, step=error.step) if error else UNSET
@@ -246,12 +248,12 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
     match failure:
         case None:
             return Finish(Status.SUCCEEDED, result=work.result())
-        case Drained():
-            return Release("drained", 0, burn=False)
         case Waits():
             return Wait(failure.requests)
         case StepFailed():
-            return Finish(Status.FAILED, error=failure.error)
+            return Finish(Status.FAILED, result=failure.result, error=failure.error)
+        case Postponed():
+            return Release(failure.reason, failure.delay_ms, failure.burn, str(failure) or None)
         case FilesUnavailable() | HostExhausted():
             return _retry_or_fail(failure, run)
         case ExecutorUnavailable():

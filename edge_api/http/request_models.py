@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from infra.contract.agent import Limits
 from infra.contract.errors import InvalidInput
 from infra.contract.requests import MAX_COMMENT_CHARS, MAX_INPUT_CHARS, MAX_MESSAGE_CHARS, MAX_REQUESTS, GivenAnswer
 from infra.contract.runs import MAX_MS, MAX_PLAN_STEPS, MAX_PROMPT_CHARS, Metadata, PlanStep, RunFilter, RunSpec
@@ -62,6 +63,12 @@ class ForkRun(RequestModel, frozen=True):
     plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
     prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
     start: bool = True
+
+
+class RetryRun(RequestModel, frozen=True):
+    """Limits of a run that a model plans, from its retry on; the others stay as they are."""
+
+    limits: Limits | None = None
 
 
 class AnnounceInput(RequestModel, frozen=True):
@@ -166,7 +173,7 @@ class ExecuteStop(RequestModel, frozen=True, tag_field="action", tag="stop"):
     run_id: RunId
 
 
-class ExecuteRetry(RequestModel, frozen=True, tag_field="action", tag="retry"):
+class ExecuteRetry(RetryRun, frozen=True, kw_only=True, tag_field="action", tag="retry"):
     """Queue a failed or cancelled run again; completed steps are not repeated."""
 
     run_id: RunId
@@ -270,12 +277,7 @@ class LogQuery(LogFilters, frozen=True):
     """Part of a log to read. Only one of `after`, `before` and `tail` may be given."""
 
     after: Annotated[Seq, msgspec.Meta(description="Sequence number of the last event that the client has.")] = 0
-    before: (
-        Annotated[
-            int, msgspec.Meta(ge=1, le=MAX_SEQ, description="Sequence number before which the events are wanted.")
-        ]
-        | None
-    ) = None
+    before: Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ, description="Only events before this number.")] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_EVENTS, description="Most events; not with `tail`.")] = 200
 
 

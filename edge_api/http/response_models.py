@@ -5,10 +5,12 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from edge_api.http.usage_models import ModelUsage
+from infra.contract.agent import ApprovalRule, Limits
 from infra.contract.log import Event
 from infra.contract.queue import QueuePlace
 from infra.contract.requests import Waiting
-from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord
+from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Status
 
 StepStatus: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
@@ -27,13 +29,22 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """A run. Times are ms since the epoch; `last_seq` is the sequence number of the last event of its log.
 
     `queue` is the reason why a queued run has not begun; null for other runs, and in answers to other requests.
-    `waiting`: open requests of a waiting run, and since when it waits; null for other runs.
+    `waiting`: open requests of a waiting run, and since when it waits; null for other runs. `usage`: of language models
+    in all attempts together; null if there was none. A failed run can have a partial `result` beside its `error`.
     """
 
     run_id: str
     status: Status
     prompt: str | None
     plan: list[PlanStep] | None
+    model: str | None
+    instructions: str | None
+    tools: list[str] | None
+    approvals: list[ApprovalRule]
+    limits: Limits
+    output_schema: dict[str, Any] | None
+    strict_plan: bool
+    stream: bool
     priority: int
     max_attempts: int
     timeout_s: float
@@ -53,27 +64,18 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     result: dict[str, Any] | None
     error: RunError | None
     waiting: Waiting | None
+    usage: ModelUsage | None
     queue: QueuePlace | None
     links: Links
 
     @classmethod
     def of(cls, record: RunRecord, place: QueuePlace | None = None) -> "Run":
         """Return the parts of a record that its owner may see."""
-        spec, base = record.spec, f"/agent/runs/{record.id}"
-        logs = f"/agent/logs/{record.id}"
+        base, logs = f"/agent/runs/{record.id}", f"/agent/logs/{record.id}"
         return cls(
+            **{name: getattr(record.spec, name) for name in _OF_SPEC} | {"limits": record.limits or record.spec.limits},
             run_id=record.id,
             status=record.status,
-            prompt=spec.prompt,
-            plan=spec.plan,
-            priority=spec.priority,
-            max_attempts=spec.max_attempts,
-            timeout_s=spec.timeout_s,
-            metadata=spec.metadata,
-            fork_of=spec.fork_of,
-            delay_s=spec.delay_s,
-            start_at_ms=spec.start_at_ms,
-            queue_ttl_s=spec.queue_ttl_s,
             attempt=record.attempt,
             cancel_requested=record.cancel,
             last_seq=record.seq,
@@ -85,15 +87,19 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             result=record.result,
             error=record.error,
             waiting=record.waiting,
+            usage=ModelUsage.of(record.usage) if record.usage else None,
             queue=place,
             links=Links(self=base, logs=logs, stream=f"{logs}/stream", files=f"{base}/files"),
         )
 
 
+_OF_SPEC = [name for name in Run.__struct_fields__ if name in RunSpec.__struct_fields__]
+
+
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a list, without its plan and result, which can be large. `steps` is null without an explicit plan.
 
-    `waiting`: open requests of a waiting run; null for other runs.
+    `waiting`: open requests of a waiting run; null for other runs. `usage`: null without any.
     """
 
     run_id: str
@@ -112,6 +118,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     worked_ms: int | None
     error: RunError | None
     waiting: Waiting | None
+    usage: ModelUsage | None
 
     @classmethod
     def of(cls, run: RunHead) -> "RunSummary":
@@ -133,6 +140,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
             worked_ms=run.worked_ms,
             error=run.error,
             waiting=run.waiting,
+            usage=ModelUsage.of(run.usage) if run.usage else None,
         )
 
 
@@ -165,7 +173,9 @@ class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """Step of a run's plan; `index` counts from 0. Null: unknown, or not reached.
+    """Step of a run's plan, or call of its agent; `index` counts from 0. Null: unknown, or not reached.
+
+    `plan_step`: index of the step in the agent's plan that a call belongs to; null for a step of an explicit plan.
 
     `kept`: path of the stored step, if its `result` is too large for this list. `error`: why the step failed, or why
     its stored result cannot be shown.
@@ -174,6 +184,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     name: str
     tool: str
+    plan_step: int | None
     status: StepStatus
     started_ms: int | None
     duration_ms: int | None
@@ -183,7 +194,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepList(msgspec.Struct, frozen=True, kw_only=True):
-    """The steps of a run's plan, in order; none without a plan."""
+    """The steps of a run's plan, or the calls of its agent, in order."""
 
     run_id: str
     steps: list[Step]

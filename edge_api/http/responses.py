@@ -30,10 +30,12 @@ def created(record: RunRecord, principal: Principal, *, is_new: bool) -> Respons
 def visible(record: RunRecord, principal: Principal) -> Run:
     """Return the run that a request has created or found.
 
-    A principal without the scope to read gets no result, no error and no requests, which the run may have by now.
+    A principal without the scope to read gets no result, error, requests and usage, which the run may have by now.
     """
     run = Run.of(record)
-    return run if principal.allows(READ_RUNS) else msgspec.structs.replace(run, result=None, error=None, waiting=None)
+    if principal.allows(READ_RUNS):
+        return run
+    return msgspec.structs.replace(run, result=None, error=None, waiting=None, usage=None)
 
 
 def no_content() -> Response:

@@ -26,7 +26,7 @@ class Incomplete(Exception):
     """The application returned before its response was complete. Clients see the class name as the error type."""
 
 
-class Exchange:
+class HttpExchange:
     """Runs the application for one request. Sends each part of the response once Lambda has taken the previous part."""
 
     def __init__(self, api: RuntimeApi, invocation: Invocation, scope: Scope, body: bytes) -> None:

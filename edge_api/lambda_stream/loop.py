@@ -12,7 +12,7 @@ from starlette.types import Scope
 from edge_api.http.errors import describe, respond
 from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
 from edge_api.lambda_stream.connection import ConnectionLost
-from edge_api.lambda_stream.exchange import Exchange
+from edge_api.lambda_stream.exchange import HttpExchange
 from edge_api.lambda_stream.runtime_api import Invocation, RuntimeApi, RuntimeApiRejected
 from infra.logging import log
 
@@ -50,9 +50,9 @@ async def _respond(adapter: Mangum, api: RuntimeApi, invocation: Invocation) -> 
     except Exception as exc:  # noqa: BLE001
         # Junk in a request must not become an error of the function: a 502 for clients, an alarm for operators.
         log("lambda.unreadable", level=logging.ERROR, error=exc, invocation=invocation.id)
-        await Exchange(api, invocation, _NO_SCOPE, b"").run(respond(*describe(UNREADABLE)))
+        await HttpExchange(api, invocation, _NO_SCOPE, b"").run(respond(*describe(UNREADABLE)))
         return
-    await Exchange(api, invocation, scope, body).run(adapter.app)
+    await HttpExchange(api, invocation, scope, body).run(adapter.app)
 
 
 def _request(adapter: Mangum, event: Any, context: Any) -> tuple[Any, bytes]:

@@ -75,8 +75,8 @@ class BatchRoutes:
         try:
             wanted = convert(entry, BatchRun, "$")
             key = check_key(wanted.idempotency_key, "$.idempotency_key")
-            if wanted.fork_of:
-                principal.require(READ_RUNS)  # a fork hands over the content of another run
+            if wanted.source:
+                principal.require(READ_RUNS)  # it hands over the content of another run
             record, is_new = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
         except StoreUnavailable:
             raise

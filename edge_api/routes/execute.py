@@ -56,8 +56,8 @@ class ExecuteRoutes:
         wanted: Execute = await read_json(request, Execute, self._max_body_bytes)  # type: ignore[arg-type]
         user, key = principal.user, idempotency_key(request)
         if isinstance(wanted, ExecuteCreate):
-            if wanted.fork_of:
-                principal.require(READ_RUNS)  # a fork hands over the content of another run
+            if wanted.source:
+                principal.require(READ_RUNS)  # it hands over the content of another run
             record, is_new = await self._runs.create(user, spec_of(wanted), start=False, key=key)
             return created(record, principal, is_new=is_new)
         if isinstance(wanted, ExecuteStart):
@@ -65,7 +65,7 @@ class ExecuteRoutes:
         if isinstance(wanted, ExecuteStop):
             return ok(await self._runs.cancel(user, wanted.run_id))
         if isinstance(wanted, ExecuteRetry):
-            return ok(await self._runs.retry(user, wanted.run_id, key=key))
+            return ok(await self._runs.retry(user, wanted.run_id, wanted.limits, key=key))
         if isinstance(wanted, ExecuteMessage):
             return ok(await self._people.message(user, wanted.run_id, wanted.text, key=key))
         if isinstance(wanted, ExecuteInterrupt):

@@ -1,15 +1,14 @@
 """Actions on one run: start, cancel, retry and fork."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint, Handler
-from edge_api.http.parsing import idempotency_key, read_json, read_nothing
+from edge_api.http.parsing import idempotency_key, read_json, read_nothing, read_optional
 from edge_api.http.principal import Principal
-from edge_api.http.request_models import ForkRun
+from edge_api.http.request_models import ForkRun, RetryRun
 from edge_api.http.response_models import Run, RunState
 from edge_api.http.responses import created, ok
 from edge_api.runs_service import RunService
@@ -28,11 +27,17 @@ class RunActionRoutes:
         return [
             _without_body("start", self.start, "startRun", "Queue a created run."),
             _without_body("cancel", self.cancel, "cancelRun", "Cancel a run."),
-            _without_body(
-                "retry",
+            ApiEndpoint(
+                "POST",
+                "/agent/runs/{run_id}/retry",
                 self.retry,
-                "retryRun",
-                "Queue a failed or cancelled run again; completed steps are not repeated.",
+                WRITE_RUNS,
+                operation_id="retryRun",
+                summary="Queue a failed or cancelled run again; completed steps are not repeated.",
+                success={200: RunState},
+                errors=[*BODY_ERRORS, 404, 409],
+                body=RetryRun,
+                body_optional=True,
                 headers=[IDEMPOTENCY_KEY],
             ),
             ApiEndpoint(
@@ -61,9 +66,9 @@ class RunActionRoutes:
 
     async def retry(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs/{run_id}/retry`."""
-        await read_nothing(request, self._max_body_bytes)
+        wanted = await read_optional(request, RetryRun, self._max_body_bytes)
         key = idempotency_key(request)
-        return ok(await self._runs.retry(principal.user, request.path_params["run_id"], key=key))
+        return ok(await self._runs.retry(principal.user, request.path_params["run_id"], wanted.limits, key=key))
 
     async def fork(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs/{run_id}/fork`."""
@@ -74,9 +79,7 @@ class RunActionRoutes:
         return created(record, principal, is_new=is_new)
 
 
-def _without_body(
-    action: str, handler: Handler, operation_id: str, summary: str, headers: Sequence[Mapping[str, Any]] = ()
-) -> ApiEndpoint:
+def _without_body(action: str, handler: Handler, operation_id: str, summary: str) -> ApiEndpoint:
     """Return the row of an action that needs no body. An empty JSON object is accepted; any other body is an error."""
     return ApiEndpoint(
         "POST",
@@ -87,5 +90,4 @@ def _without_body(
         summary=summary,
         success={200: RunState},
         errors=[400, 404, 409, 413, 422],
-        headers=headers,
     )

@@ -90,8 +90,8 @@ class RunRoutes:
     async def create(self, request: Request, principal: Principal) -> Response:
         """`POST /agent/runs`."""
         wanted = await read_json(request, CreateRun, self._max_body_bytes)
-        if wanted.fork_of:
-            principal.require(READ_RUNS)  # a fork hands over the content of another run
+        if wanted.source:
+            principal.require(READ_RUNS)  # it hands over the content of another run
         key = idempotency_key(request)
         record, is_new = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
         return created(record, principal, is_new=is_new)

@@ -14,7 +14,7 @@ from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS
 from edge_api.steps import RunSteps
 from infra.contract.files import FileEntry
-from infra.contract.journal import StepRecord
+from infra.contract.journal import BlobRef, CallOutcome, StepRecord
 
 
 class StepRoutes:
@@ -35,7 +35,7 @@ class StepRoutes:
                 self.list,
                 READ_RUNS,
                 operation_id="listSteps",
-                summary="List the steps of a run's plan with their statuses and results.",
+                summary="List the steps of a run's plan, or the calls of its agent, with their statuses and results.",
                 success={200: StepList},
                 errors=[404],
             ),
@@ -45,8 +45,8 @@ class StepRoutes:
                 self.fetch,
                 READ_RUNS,
                 operation_id="getStep",
-                summary="Return a completed step as it is stored, or redirect to it if its result is large.",
-                success={200: StepRecord, 307: None},
+                summary="Return a completed step or call as it is stored, or redirect to it if its result is large.",
+                success={200: (StepRecord, CallOutcome), 307: None},
                 errors=[404],
             ),
         ]
@@ -61,7 +61,7 @@ class StepRoutes:
         run = await self._runs.get(principal.user, request.path_params["run_id"])
         index = request.path_params["index"]
         stored = await self._steps.stored(run, index)
-        if isinstance(stored, StepRecord):
+        if not isinstance(stored, BlobRef):
             return ok(stored)
         # A blob is an object of the run like a file; it has no entry in the record.
         blob = FileEntry(key=stored.name, size_bytes=0, modified_ms=0)

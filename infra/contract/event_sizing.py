@@ -42,14 +42,15 @@ def truncate(data: Truncated) -> dict[str, Any]:
 def fit_requests(requests: Sequence[OpenRequest]) -> list[dict[str, Any]]:
     """Return the requests of a waiting run as built-in values that fit into one event together.
 
-    Questions, choices and arguments are truncated, equally for each request; ids and expiries are not.
+    Questions, choices and arguments are truncated, equally for each request; ids and expiries are not. `truncated` is
+    set then: nobody must take the beginning of a command for the whole.
     """
     room = _REQUESTS_BYTES // max(1, len(requests))
     fitted = []
     for request in requests:
         built: dict[str, Any] = _build(request)
         if _size(built) > room:
-            fixed = {name: value for name, value in built.items() if name not in _SHORTENED}
+            fixed = {name: value for name, value in built.items() if name not in _SHORTENED} | {"truncated": True}
             long = {name: built[name] for name in _SHORTENED if name in built}
             built = fixed | _Truncator(RunWaiting.MAX_TEXT_CHARS, room - _size(fixed)).fields(long)
         fitted.append(built)

@@ -114,8 +114,11 @@ class ToolFiles(Protocol):
     fetch raise InputChanged for an input file that was overwritten.
     """
 
-    async def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        """Return the file's bytes, at most the first `max_bytes`. Raises FileMissing."""
+    async def read(self, path: str, max_bytes: int | None = None, offset: int = 0) -> bytes:
+        """Return all bytes of a file, or at most `max_bytes` of them from `offset` on, which may be beyond its end.
+
+        Raises FileMissing.
+        """
         ...
 
     async def write(self, path: str, data: bytes) -> FileInfo:

@@ -9,13 +9,18 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `step:{i}:folders` | the same for folders that no file implies: path → folder entry, null if it is not kept now |
 | `started` | key of the last non-idempotent entry that was begun; `retry` removes it |
 | `input:{path}` | change that an input file made which was copied from another run: path → file entry |
+| `tool:{n}:{i}` | outcome of call `i` in exchange `n` of an agent: a CallOutcome, with what the agent adds |
 | `forked` | `true` once the steps of the source run have been taken over |
+| `continued` | conversation of the run that this run continues, once it has been taken over |
+| `continued:files`, `continued:folders` | files and folders of that run |
 
 The result of a step is a StepRecord. A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the
 journal then holds a BlobRef.
 """
 
-from typing import Any, Final
+import re
+from contextlib import suppress
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -31,10 +36,17 @@ If it names an entry that has no result, the worker died while the call ran: the
 FORKED: Final = "forked"
 """Key of the entry that marks a fork as done."""
 
+CONTINUED: Final = "continued"
+"""Key of the entry with the conversation that a run continues."""
+
 MAX_INLINE_BYTES: Final = 32 * 1024
 """Largest value, as JSON, that the journal holds itself."""
 
+MAX_LISTED_CHARS: Final = 500
+"""Characters of the message of a call in a list of calls."""
+
 _BLOB_REF_START = b'{"$kept":'
+_CALL = re.compile(r"(?:tool:|call-)([0-9]{1,9})[:-]([0-9]{1,9})")
 
 
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,14 +70,49 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return StepTimes(started_ms=self.started_ms, duration_ms=self.duration_ms)
 
 
+class CallOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Outcome of one call of an agent. `refused`: it was not executed (invalid, denied, or superfluous).
+
+    `text` is what the model has read of the result, `result` the short values of it, or what a control tool has
+    decided. `step`: index of the step in the model's plan. `code` and `message` say why a call has failed or was
+    refused. Times are in ms, `started_ms` since the epoch.
+    """
+
+    tool: str
+    status: Literal["succeeded", "failed", "refused"]
+    text: str
+    step: int
+    started_ms: int
+    duration_ms: int = 0
+    code: str = ""
+    message: str = ""
+    result: dict[str, Any] = {}
+
+    def shortened(self) -> "CallOutcome":
+        """Return the outcome without its text and its result, and with the first characters of its message."""
+        left_out = {"text": "", "result": {}, "message": self.message[:MAX_LISTED_CHARS]}
+        return CallOutcome(**{name: getattr(self, name) for name in CallOutcome.__struct_fields__} | left_out)
+
+
 class BlobRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Reference to a blob in the object store; the journal holds it in place of a large value.
 
-    `times` are those of a StepRecord, so that a list of steps need not fetch the blobs.
+    `times` are those of a StepRecord, so that a list of steps need not fetch the blobs; `call`, for the same reason, is
+    a CallOutcome without its text and its result.
     """
 
     name: str = msgspec.field(name="$kept")
     times: StepTimes | None = None
+    call: CallOutcome | None = None
+
+    @classmethod
+    def of(cls, name: str, text: str) -> "BlobRef":
+        """Return the reference to the blob `name`, which holds this JSON."""
+        with suppress(msgspec.ValidationError):
+            return cls(name=name, call=msgspec.json.decode(text, type=CallOutcome).shortened())
+        with suppress(msgspec.ValidationError):
+            return cls(name=name, times=msgspec.json.decode(text, type=StepRecord).times)
+        return cls(name=name)
 
 
 def step_key(index: int) -> str:
@@ -95,6 +142,12 @@ def call_name(step: int) -> str:
     the name holds the step alone; a strategy that makes several calls in a step needs a number beside it.
     """
     return f"step-{step}"
+
+
+def call_position(name: str) -> tuple[int, int] | None:
+    """Position of a call (exchange, index within it) by its key `tool:{n}:{i}` or its name `call-{n}-{i}`."""
+    found = _CALL.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def blob_ref(text: bytes) -> BlobRef | None:

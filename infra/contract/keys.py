@@ -5,8 +5,11 @@ expire `retention_s` after its end, or after its creation if it was never starte
 """
 
 from dataclasses import dataclass
+from datetime import date
 
 DEFAULT_RETENTION_S = 30 * 24 * 3600
+USAGE_DAYS = 400
+"""Days for which the usage of a user's day is kept, also if the runs are deleted."""
 EXPIRIES = "*expiries"
 """Member of the set of delayed runs that stands for the first expiry of the requests of waiting runs, so that a claim
 learns of it from a set that it looks at anyway."""
@@ -102,3 +105,7 @@ class Keys:
     def user_runs(self, user_id: str) -> str:
         """Sorted set: a user's run ids, score = creation in ms. TTL: twice the retention, renewed by each create."""
         return f"{self.prefix}user:{user_id}:runs"
+
+    def usage(self, user_id: str, day: date) -> str:
+        """Hash: usage of models in the user's runs on a UTC day, by Redis's clock. TTL: USAGE_DAYS after its last."""
+        return f"{self.prefix}usage:{user_id}:{day.isoformat()}"

@@ -157,7 +157,7 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-class ModelRetry(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class RetryNotice(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Failed try: its deltas are void. After `after_s` seconds `next_model` is asked."""
 
     model: str
@@ -166,7 +166,7 @@ class ModelRetry(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     after_s: float
 
 
-OnProgress: TypeAlias = Callable[[Delta | ModelRetry], Awaitable[None]]
+OnProgress: TypeAlias = Callable[[Delta | RetryNotice], Awaitable[None]]
 """Callback for the progress of an exchange. It is awaited, so that a slow receiver slows the reading down."""
 
 
@@ -212,6 +212,10 @@ class LanguageModel(Protocol):
 
         If the calling task is cancelled, the connection to the endpoint is closed before CancelledError leaves.
         """
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
         ...
 
 

@@ -23,6 +23,7 @@ from infra.contract.log import NewEvent, Segment
 from infra.contract.requests import UserMessage
 from infra.contract.runs import RunRecord
 from infra.contract.states import Outcome
+from infra.contract.usage import RunUsage
 
 ALIVE_MS = 300_000
 """Time for which a claim can note that a worker process is alive. Longer than the longest wait between two such claims
@@ -48,11 +49,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease:
-    """A worker's hold on a claimed run: the fence, and the number of the last batch stored under that fence."""
+    """A worker's hold on a claimed run: the fence, and the number of the last batch stored under that fence.
 
-    def __init__(self, run_id: str, fence: int) -> None:
+    `user`: owner of the run, for whom usage is counted; needed for writes with usage alone.
+    """
+
+    def __init__(self, run_id: str, fence: int, user: str = "") -> None:
         self.run_id = run_id
         self.fence = fence
+        self.user = user
         self.batch = 0
 
 
@@ -108,6 +113,7 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
 
     `events` go to the log; `journal` (key → JSON; an empty value removes the entry), `files` and `folders` (path →
     entry; None removes it) go into the record. `read` are the numbers of messages to the run that have been read.
+    `usage` is added to the sums of the run, and of the day of its user.
     """
 
     events: list[NewEvent] = []
@@ -115,6 +121,7 @@ class Writes(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry | None] = {}
     folders: dict[str, FolderEntry | None] = {}
     read: Sequence[int] = ()
+    usage: RunUsage | None = None
 
 
 class QueuePlace(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tool: Annotated[str, Meta(description="Tool that is to be called, if the request is about a call.")] | None = None
     args: Annotated[dict[str, Any], Meta(description="Arguments of that call, truncated.")] | None = None
     choices: Annotated[list[str], Meta(description="Suggested answers; others are allowed.")] = []
+    truncated: Annotated[bool, Meta(description="Whether question, choices or arguments are truncated here.")] = False
 
 
 class GivenAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

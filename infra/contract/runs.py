@@ -5,10 +5,12 @@ from typing import Annotated, Any
 
 import msgspec
 
+from infra.contract.agent import AgentOptions, Limits
 from infra.contract.errors import InvalidInput
 from infra.contract.requests import StoredAnswer, Waiting
 from infra.contract.states import Status
 from infra.contract.tools import parse_args
+from infra.contract.usage import RunUsage
 
 RECORD_VERSION = 2
 """Version of the records that this release writes. Workers leave runs with a newer version to newer workers."""
@@ -53,15 +55,15 @@ class ForkOf(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     from_step: Annotated[int, msgspec.Meta(ge=0, le=MAX_PLAN_STEPS, description="Index of the first step to execute.")]
 
 
-class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Request of a user: a prompt, an explicit plan, or both."""
+class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Request of a user: a prompt, an explicit plan, or both. The options of an agent need a prompt without a plan."""
 
     prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
     plan: Annotated[list[PlanStep], msgspec.Meta(min_length=1, max_length=MAX_PLAN_STEPS)] | None = None
     priority: Annotated[int, msgspec.Meta(ge=0, le=8, description="0 is last, 8 is first.")] = 4
     max_attempts: Annotated[int, msgspec.Meta(ge=1, le=MAX_ATTEMPTS)] = 3
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT_S)] = 3600.0
-    metadata: Metadata = {}
+    metadata: Metadata = msgspec.field(default_factory=dict)
     delay_s: Annotated[
         float, msgspec.Meta(ge=0, le=MAX_DELAY_S, description="Seconds from the start until a worker may begin.")
     ] = 0.0
@@ -77,6 +79,11 @@ class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     ) = None
     fork_of: ForkOf | None = None
 
+    @property
+    def source(self) -> str | None:
+        """Id of the run with whose content this one begins."""
+        return self.fork_of.run_id if self.fork_of else self.continue_of
+
     def check(self) -> None:
         """Raise InvalidInput for rules that the types cannot express, or that only decoding a body checks."""
         if self.delay_s and self.start_at_ms is not None:
@@ -85,6 +92,9 @@ class RunSpec(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
             raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
         if self.plan is not None and not 1 <= len(self.plan) <= MAX_PLAN_STEPS:
             raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
+        if self.fork_of is not None and self.continue_of is not None:
+            raise InvalidInput("give 'fork_of' or 'continue_of', not both", "$.continue_of")
+        self.check_options(has_agent=self.plan is None)
         for index, step in enumerate(self.plan or ()):
             parse_args(step.tool, step.args, at=f"$.plan[{index}]")
 
@@ -130,6 +140,7 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
 
     `seq` is the sequence number of the last event in the log. `worked_ms`: sum of the durations of all attempts that
     have ended, without the time between them; None before the first has ended. `waiting` is None unless the run waits.
+    `usage`: of models, in all attempts together; None if there was none.
     """
 
     id: str
@@ -147,6 +158,7 @@ class RunHead(msgspec.Struct, frozen=True, kw_only=True):
     error: RunError | None
     deleting: bool
     waiting: Waiting | None = None
+    usage: RunUsage | None = None
 
 
 class RunRecord(RunHead, frozen=True, kw_only=True):
@@ -154,6 +166,8 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
 
     `unable`: number of workers in a row that were unable to execute the next step; a result in the journal resets it.
     `answers`: by the ids of the requests with which the run waited last. `interrupt`: the run is to wait for people.
+    `limits`: those of the last retry that gave some, in place of the limits of the spec. A failed run can have a
+    partial `result` beside its error.
     """
 
     spec: RunSpec
@@ -163,6 +177,7 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     answers: dict[str, StoredAnswer] = {}
     interrupt: bool = False
     unable: int = 0
+    limits: Limits | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

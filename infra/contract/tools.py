@@ -17,6 +17,7 @@ from infra.contract.validation import invalid_input
 
 MAX_CONTENT_CHARS = 1_000_000
 MAX_SOURCE_CHARS = 200_000
+MAX_OFFSET = 2**53 - 1
 MAX_TOOL_TIMEOUT_S = 3600.0
 
 Path = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="Relative path inside the workspace.")]
@@ -43,6 +44,7 @@ class FileReadArgs(ToolArgs, frozen=True):
 
     path: Path
     max_bytes: Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="Number of bytes to read at most.")] = 65_536
+    offset: Annotated[int, msgspec.Meta(ge=0, le=MAX_OFFSET, description="Number of bytes to skip before them.")] = 0
 
     def check(self, at: str) -> None:
         workspace_path(self.path, field=f"{at}.path")

@@ -12,13 +12,13 @@ from starlette.applications import Starlette
 from infra.asgi_server import StreamServer, server_config
 from infra.gateway.app import abort_commands, create_gateway, end_streams
 from infra.gateway.settings import GatewaySettings
-from infra.http_limits import RESERVED_DESCRIPTORS, Limits, connection_limit
+from infra.http_limits import RESERVED_DESCRIPTORS, HttpLimits, connection_limit
 
 
 class GatewayServer(StreamServer):
     """Server that answers every command with an error if Redis has not replied within `shutdown_timeout_s`."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, limits: Limits, shutdown_timeout_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: Starlette, limits: HttpLimits, shutdown_timeout_s: float) -> None:
         super().__init__(config, app, end_streams, limits)
         self._shutdown_timeout_s = shutdown_timeout_s
 
@@ -37,7 +37,7 @@ def create_server(settings: GatewaySettings) -> GatewayServer:
     app = create_gateway(settings)
     # One connection to Redis beside the pool serves all subscribers.
     reserved = RESERVED_DESCRIPTORS + settings.pool_size
-    limits = Limits(connection_limit(settings.max_connections, reserved=reserved))
+    limits = HttpLimits(connection_limit(settings.max_connections, reserved=reserved))
     config = server_config(
         app,
         settings.host,

@@ -18,10 +18,10 @@ from infra.contract.llm import (
     ModelRefused,
     ModelRejected,
     ModelRequest,
-    ModelRetry,
     ModelUnavailable,
     OnProgress,
     Reply,
+    RetryNotice,
     Usage,
 )
 from infra.llm_http.assembly import Assembly
@@ -121,7 +121,7 @@ class LlmHttp:
         else:
             exchange.repeats += 1
         if exchange.on_progress is not None:
-            retry = ModelRetry(model=name, reason=reason, next_model=exchange.model.name, after_s=round(pause_s, 3))
+            retry = RetryNotice(model=name, reason=reason, next_model=exchange.model.name, after_s=round(pause_s, 3))
             await exchange.on_progress(retry)
         await asyncio.sleep(pause_s)
 

@@ -71,19 +71,25 @@ class Bucket:
             self._client.get_object(Bucket=self._name, Key=self._check_key)["Body"].read()
             self._client.delete_object(Bucket=self._name, Key=self._check_key)
 
-    def get(self, key: str, max_bytes: int | None) -> bytes:
-        """Return the object's bytes, at most the first `max_bytes`; never fewer because a response was truncated."""
+    def get(self, key: str, max_bytes: int | None, offset: int = 0) -> bytes:
+        """Return all bytes of an object, or at most `max_bytes` from `offset` on.
+
+        There are never fewer because a response was truncated.
+        """
         if max_bytes is None:
             with self.open(key) as chunks:
                 return b"".join(chunks)
-        body = self._get_range(key, max(max_bytes, 1))
-        if body is None:
+        response = self._get_range(key, offset, max(max_bytes, 1))
+        if response is None:
             return b""
+        # A store may ignore the range.
+        before = 0 if "ContentRange" in response else offset
         data = bytearray()
-        with closing(body):
+        with closing(_body(key, response)) as body:
             for chunk in _read_to_end(key, body):
-                data += chunk
-                if len(data) >= max_bytes:  # a store may ignore the range
+                data += chunk[before:]
+                before = max(0, before - len(chunk))
+                if len(data) >= max_bytes:
                     break
         return bytes(data[:max_bytes])
 
@@ -173,17 +179,17 @@ class Bucket:
                 self._cached_client.close()
                 self._cached_client = None
 
-    def _get_range(self, key: str, size_bytes: int) -> "StreamingBody | None":
+    def _get_range(self, key: str, offset: int, size_bytes: int) -> "GetObjectOutputTypeDef | None":
         from botocore.exceptions import ClientError
 
         with translated_errors(key):
             try:
-                byte_range = f"bytes=0-{size_bytes - 1}"
-                return _body(key, self._client.get_object(Bucket=self._name, Key=key, Range=byte_range))
+                byte_range = f"bytes={offset}-{offset + size_bytes - 1}"
+                return self._client.get_object(Bucket=self._name, Key=key, Range=byte_range)
             except ClientError as error:
                 if error_code(error) != "InvalidRange":
                     raise
-                return None  # for an empty object no range is satisfiable
+                return None  # the object is empty, or ends before the offset
 
     def _create(self) -> None:
         from botocore.exceptions import ClientError

@@ -62,16 +62,20 @@ def missing_uploads(
     return [path for path, there in zip(paths, each(is_there, paths, cancellation), strict=True) if not there]
 
 
-def read_file(bucket: Bucket, key: str, path: str, entry: FileEntry, max_bytes: int | None) -> bytes:
-    """Return a file's bytes, at most the first `max_bytes`. Raises FileMissing, FilesUnavailable, InputChanged."""
+def read_file(bucket: Bucket, key: str, path: str, entry: FileEntry, max_bytes: int | None, offset: int = 0) -> bytes:
+    """Return all bytes of a file, or at most `max_bytes` from `offset` on.
+
+    Raises FileMissing, FilesUnavailable, InputChanged.
+    """
     if entry.sha256 is None:
-        return bucket.get(key, max_bytes)
-    data = bytearray()
+        return bucket.get(key, max_bytes, offset)
+    data, before = bytearray(), 0 if max_bytes is None else offset
     with bucket.open(key) as chunks:
-        # The digest of the beginning is not known, so the file is read to its end.
+        # The digest of a part is not known, so the file is read to its end.
         for chunk in verified(path, entry, chunks):
             if max_bytes is None or len(data) < max_bytes:
-                data += chunk
+                data += chunk[before:]
+            before = max(0, before - len(chunk))
     return bytes(data[:max_bytes])
 
 

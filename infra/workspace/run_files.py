@@ -46,14 +46,15 @@ class S3RunFiles:
 
     # ToolFiles
 
-    async def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        """Return the file's bytes, at most the first `max_bytes`. Raises FileMissing, FilesUnavailable, InputChanged.
+    async def read(self, path: str, max_bytes: int | None = None, offset: int = 0) -> bytes:
+        """Return all bytes of a file, or at most `max_bytes` of them from `offset` on.
 
-        An input file is read to its end even if only its beginning is wanted.
+        An input file is read to its end even if only a part is wanted. Raises FileMissing, FilesUnavailable,
+        InputChanged.
         """
         entry = self._index.get(path)
         key = self._prefix + entry.key
-        return await self._threads.call(lambda _: read_file(self._bucket, key, path, entry, max_bytes))
+        return await self._threads.call(lambda _: read_file(self._bucket, key, path, entry, max_bytes, offset))
 
     async def write(self, path: str, data: bytes) -> FileInfo:
         """Store a whole file; an existing one keeps its permissions. Raises LimitExceeded, FilesUnavailable."""

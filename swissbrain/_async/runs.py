@@ -4,12 +4,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from swissbrain import endpoints
 from swissbrain._async import batch, transfers
 from swissbrain._async.transport import AsyncTransport
 from swissbrain._async.wait import wait
+from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
 from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
@@ -38,11 +39,12 @@ class AsyncRunMethods:
         start_at_ms: int | None = None,
         queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
+        **agent: Unpack[AgentOptions],
     ) -> Run:
         """Create a run from a plan, a prompt, or both, and queue it unless `start` is False.
 
         The run starts after `delay_s`, or at `start_at_ms` (ms since the epoch). If no worker has started it within
-        `queue_ttl_s`, it fails with the code `expired`.
+        `queue_ttl_s`, it fails with the code `expired`. The options in `agent` are for runs without a plan.
 
         With the idempotency key of an earlier run of the same content, return that run. Without a key, a new key is
         made for this call, so that a retried request does not create a second run.
@@ -59,6 +61,7 @@ class AsyncRunMethods:
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=idempotency_key,
+            agent=agent,
         )
         return await self._api.ask(request)
 
@@ -84,6 +87,7 @@ class AsyncRunMethods:
         metadata: Mapping[str, str] | None = None,
         queue_ttl_s: float | None = None,
         idempotency_key: str | None = None,
+        **agent: Unpack[AgentOptions],
     ) -> Run:
         """Create a run, upload its `files` (path in the workspace → content), start it, and return it when succeeded.
 
@@ -100,6 +104,7 @@ class AsyncRunMethods:
             metadata=metadata,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=idempotency_key,
+            **agent,
         )
         # With the idempotency key of an earlier call, the run can be under way already.
         if run.status == "created":
@@ -145,12 +150,16 @@ class AsyncRunMethods:
         return await wait(self._api, run_id, timeout_s, self._patience_s)
 
     async def steps(self, run_id: str) -> list[Step]:
-        """Return the steps of a run with their states and results; `result` is None if it is too large for the list."""
+        """Return the steps of a run, or the calls of its agent; `result` is None if it is too large for the list."""
         return (await self._api.ask(endpoints.list_steps(run_id))).steps
+
+    async def call(self, run_id: str, index: int) -> CallOutcome:
+        """Return a call of an agent that has ended, counted from 0, with the text that the model has read."""
+        return await transfers.read_step(self._api, endpoints.get_call(run_id, index), f"call {index}")
 
     async def step_result(self, run_id: str, index: int) -> dict[str, Any]:
         """Return the complete result of a completed step, counted from 0, also if it is large."""
-        return (await transfers.read_step(self._api, run_id, index)).result
+        return (await transfers.read_step(self._api, endpoints.get_step(run_id, index), f"step {index}")).result
 
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the attempts of a run, oldest first."""
@@ -216,9 +225,12 @@ class AsyncRunMethods:
         """Cancel a run. A running run stays `running` until its worker has stopped it."""
         return await self._api.ask(endpoints.cancel_run(run_id))
 
-    async def retry(self, run_id: str) -> RunState:
-        """Queue a failed or cancelled run again; completed steps are not repeated."""
-        return await self._api.ask(endpoints.retry_run(run_id))
+    async def retry(self, run_id: str, *, limits: Limits | Mapping[str, Any] | None = None) -> RunState:
+        """Queue a failed or cancelled run again; completed steps are not repeated.
+
+        `limits` replaces those of its limits that it names, such as one that has ended the run.
+        """
+        return await self._api.ask(endpoints.retry_run(run_id, limits))
 
     async def resume(self, run_id: str, user_input: str, *, request: str | None = None) -> RunState:
         """Answer a question of a waiting run: the one with the id `request`, or the only open request.
@@ -259,6 +271,10 @@ class AsyncRunMethods:
             raise
         if response.status_code != HTTPStatus.NO_CONTENT:
             raise ProtocolError(f"{self._api.base_url} does not answer as this API does")
+
+    async def usage(self, *, days: int = 30) -> UsageReport:
+        """Return the usage of language models in your runs on the last days, in UTC, the present one included."""
+        return await self._api.ask(endpoints.get_usage(days))
 
     async def queue(self) -> QueueDepths:
         """Return the number of runs in each part of the queue, of all users."""

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
@@ -20,8 +20,10 @@ from swissbrain.contents import CHUNK_BYTES, Digests, open_content, read_part
 from swissbrain.environment import open_client
 from swissbrain.errors import ClientError, ProtocolError, Unreachable
 from swissbrain.messages import ATTEMPTS, check_stored, decode, pause_s, raise_for_redirect, reason
-from swissbrain.models import InputFile, StepRecord, UploadTarget
+from swissbrain.models import InputFile, UploadTarget
 from swissbrain.request import Request
+
+T = TypeVar("T")
 
 
 def upload(api: Transport, run_id: str, path: str, content: Path | bytes, on_bytes: OnBytes = ignore) -> InputFile:
@@ -76,14 +78,13 @@ def _send(
     check_stored(answer, path, HTTPStatus.OK)
 
 
-def read_step(api: Transport, run_id: str, index: int) -> StepRecord:
-    """Return a completed step, from the API or, if it is large, from the object store."""
-    request = endpoints.get_step(run_id, index)
+def read_step(api: Transport, request: Request[T], name: str) -> T:
+    """Return a completed step or call, from the API or, if it is large, from the object store."""
     response = api.send(request)
     if response.next_request is None:
         return decode(response.content, request, api.base_url)
     content = io.BytesIO()
-    download(api, request, f"step {index}", content)
+    download(api, request, name, content)
     return decode(content.getvalue(), request, api.base_url)
 
 

@@ -17,7 +17,20 @@ import typer
 from typer.exceptions import TyperException
 
 from swissbrain.cli.access import profile
-from swissbrain.cli.commands import create, execute, files, keys, logs, queue, runs, steps, transitions, wait
+from swissbrain.cli.commands import (
+    create,
+    execute,
+    files,
+    keys,
+    logs,
+    people,
+    queue,
+    runs,
+    steps,
+    transitions,
+    usage,
+    wait,
+)
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.output import USAGE, note
@@ -36,11 +49,16 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "steps": steps.steps,
     "files": files.files,
     "start": transitions.start,
-    "resume": transitions.resume,
+    "resume": people.resume,
+    "approve": people.approve,
+    "deny": people.deny,
+    "say": people.say,
+    "interrupt": people.interrupt,
     "cancel": transitions.cancel,
     "retry": transitions.retry,
     "fork": create.fork,
     "delete": transitions.delete,
+    "usage": usage.usage,
     "queue": queue.queue,
 }
 """Commands in the order of the help, by name."""

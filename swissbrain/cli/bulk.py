@@ -1,11 +1,14 @@
 """One action on each of several runs: asked about, shown, and reported for every single run."""
 
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import FrameType
 from typing import TypeAlias
 
 import typer
@@ -56,12 +59,12 @@ def for_each_run(run_ids: Sequence[str], act: Callable[[str], str], options: Bul
         note("nothing was changed")
         raise typer.Exit(USAGE)
     reports: list[tuple[str, ClientError | None]] = []
-    interrupted = threading.Event()
-    _act_on_all(_outcomes(run_ids, act, interrupted), len(run_ids), options.verb, reports)
-    if len(run_ids) == 1 and reports and reports[0][1]:
-        raise reports[0][1]
-    for run_id, error in reports:
-        note(f"{run_id}: {explain(error) if error else 'not done'}")
+    with _first_interrupt() as interrupted:
+        _act_on_all(_outcomes(run_ids, act, interrupted), len(run_ids), options.verb, reports)
+        if len(run_ids) == 1 and reports and reports[0][1]:
+            raise reports[0][1]
+        for run_id, error in reports:
+            note(f"{run_id}: {explain(error) if error else 'not done'}")
     if interrupted.is_set():
         raise KeyboardInterrupt
     if reports:
@@ -85,14 +88,35 @@ def _act_on_all(
         typer.echo(f"{verb}: {total - len(reports)} of {total} runs")
 
 
+@contextmanager
+def _first_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets; the second raises KeyboardInterrupt."""
+    # An exception could arise anywhere, also where it would lose the outcome of a run.
+    interrupted = threading.Event()
+    raises = signal.getsignal(signal.SIGINT)
+
+    def note_it(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, raises)
+        interrupted.set()
+
+    if raises is not signal.default_int_handler:  # ignored, as in the background of a shell
+        yield interrupted
+        return
+    signal.signal(signal.SIGINT, note_it)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, raises)
+
+
 def _outcomes(
     run_ids: Sequence[str], act: Callable[[str], str], interrupted: threading.Event
 ) -> Iterator[tuple[str, Outcome]]:
-    """Yield the outcome of each run, in order. After Ctrl-C, which sets `interrupted`, no further run is begun."""
+    """Yield the outcome of each run, in order. Once `interrupted` is set, no further run is begun."""
     stop = threading.Event()
 
     def act_once(run_id: str) -> Outcome:
-        if stop.is_set():
+        if stop.is_set() or interrupted.is_set():
             return None
         try:
             return act(run_id)
@@ -105,13 +129,7 @@ def _outcomes(
     futures = [pool.submit(act_once, run_id) for run_id in run_ids]
     try:
         for run_id, future in zip(run_ids, futures, strict=True):
-            try:
-                outcome = future.result()
-            except KeyboardInterrupt:
-                interrupted.set()
-                stop.set()
-                outcome = future.result()  # of a request that is under way
-            yield run_id, outcome
+            yield run_id, future.result()
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)

@@ -1,31 +1,29 @@
 """Events of a log as lines for people. Escape sequences in the output of agents never reach the terminal."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Self
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
-from rich.filesize import decimal
 from rich.segment import ControlType
 from rich.text import Text
 
-from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, timestamp, truncate
+from swissbrain.cli.event_text import TEXT_STYLES, describe, style
+from swissbrain.cli.terminal import clock, plain, timestamp
 from swissbrain.models import Event, Gap
 
-MAX_ARGS_CHARS = 100
-MAX_UNKNOWN_CHARS = 1000
-"""Limit for events of an unknown type, or with unexpected fields."""
-_INDENT = "        "
+_ENDS_OF_REPLIES = {"model.started", "model.retry", "run.requeued", "run.resumed", "run.retried"}
+"""Types after which the deltas before are void, if no message has repeated them."""
 
 
 class EventLines:
     """Printer of events, one line each. A context manager: its exit ends the last line, which may still be open.
 
     The parts of a long text, and the deltas of a model's reply, continue the line of the first part, as long as no
-    other event comes between. A reply that was shown delta by delta is not shown again as a message. The success of a
-    tool is not shown, because the end of its step shows it. An event with unexpected fields is shown raw. A line that
-    replaces the one before it is drawn in its place on a terminal, and below it anywhere else.
+    other event comes between. A reply that was shown delta by delta is not shown again as a message; deltas that have
+    become void stay, and the next reply begins on a new line. The success of a tool is not shown, because the end of
+    its step shows it. An event with unexpected fields is shown raw. A line that replaces the one before it is drawn in
+    its place on a terminal, and below it anywhere else.
     """
 
     def __init__(self, console: Console, *, timestamps: bool = False) -> None:
@@ -37,6 +35,8 @@ class EventLines:
         self._open_text: tuple[object, ...] | None = None
         self._last_text: tuple[object, ...] | None = None
         self._last_line = ""
+        self._reply: tuple[object, ...] | None = None
+        """Exchange of the deltas in `_deltas`, which its message is still to repeat."""
         self._deltas = ""
 
     def __enter__(self) -> Self:
@@ -52,29 +52,45 @@ class EventLines:
 
     def show(self, item: Event | Gap) -> None:
         """Print an event or a gap."""
+        if isinstance(item, Gap) or item.type in _ENDS_OF_REPLIES:
+            self._reply = None
         if isinstance(item, Gap):
             self._end_line()
             self._last_text = None
             missing = f"{'':{self._indent}}events {item.first} to {item.last} are no longer kept"
             self._console.print(Text(missing, "yellow"), soft_wrap=True)
-        elif item.type in _TEXT_STYLES and isinstance(item.data.get("text"), str):
+        elif item.type in TEXT_STYLES and isinstance(item.data.get("text"), str):
             self._show_text(item, item.data["text"])
         else:
             self._end_line()
-            if item.type != "tool.finished" or item.data.get("status") != "succeeded":
+            if item.type != "model.started" and (item.type, item.data.get("status")) != ("tool.finished", "succeeded"):
                 self._last_text = None
                 self._print(self._format(item))
 
     def _show_text(self, item: Event, text: str) -> None:
         more = item.data.get("more") is True
-        if item.type == "model.message" and self._was_shown(item, text):
-            # A long reply is split into several messages: this one covers the next part of the deltas.
-            self._deltas = self._deltas[len(text) :]
-            if not more:
+        if item.type == "model.message":
+            text = self._new_part(item, text, more=more)
+        if text or item.type != "model.message":
+            self._print_text(item, text, more=more or item.type == "model.delta")
+        elif not more:
+            self._end_line()
+        if item.type == "model.message" and not more:
+            self._reply = None
+            if problem := item.data.get("problem"):
                 self._end_line()
-            return
-        text_id = (item.type, item.step, item.data.get("stream"))
-        line = Text(plain(text), _TEXT_STYLES[item.type])
+                self._print(Text(f"{'':{self._indent}}the reply cannot be used: {plain(problem)}", "yellow"))
+        elif item.type == "model.delta" and item.data.get("kind") != "reasoning":
+            reply = _exchange(item)
+            self._deltas = text if self._reply != reply else self._deltas + text
+            self._reply = reply
+
+    def _print_text(self, item: Event, text: str, *, more: bool) -> None:
+        names = ("stream", "call", "kind")
+        text_id: tuple[object, ...] = (*_exchange(item), item.type, *(item.data.get(name) for name in names))
+        if item.type == "model.message" and self._open_text and self._open_text[2] == "model.delta":
+            text_id = self._open_text
+        line = Text(plain(text), style(item))
         replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
         if replaces or self._open_text != text_id:
             self._end_line()
@@ -83,14 +99,25 @@ class EventLines:
                 self._erase_line()
             self._last_text, self._last_line = text_id, ""
         self._last_line += line.plain
-        more = more or item.type == "model.delta"
         self._print(line, end="" if more else "\n")
         self._open_text = text_id if more else None
-        self._deltas = self._deltas + text if item.type == "model.delta" else ""
 
-    def _was_shown(self, message: Event, text: str) -> bool:
-        """Return True if the open line shows this text already, as deltas."""
-        return self._open_text == ("model.delta", message.step, None) and bool(text) and self._deltas.startswith(text)
+    def _new_part(self, message: Event, text: str, *, more: bool) -> str:
+        """Return the part of a reply's text that its deltas have not shown, all of it if they differ from the text."""
+        if self._reply != _exchange(message):
+            self._end_line()
+            return text
+        if self._deltas.startswith(text):
+            # A long reply is split into several messages: this one covers the next part of the deltas.
+            self._deltas = self._deltas[len(text) :]
+            return ""
+        is_open = self._open_text is not None and self._open_text[2] == "model.delta"
+        if is_open and text.startswith(self._deltas):
+            text, self._deltas = text[len(self._deltas) :], ""
+            return text
+        self._end_line()
+        self._reply = None
+        return text
 
     def _erase_line(self) -> None:
         """Erase the last line, which has ended, on a terminal. It may fill several rows."""
@@ -103,10 +130,10 @@ class EventLines:
     def _end_line(self) -> None:
         if self._open_text is not None:
             self._console.print()
-        self._open_text, self._deltas = None, ""
+        self._open_text = None
 
     def _format(self, event: Event) -> Text:
-        return Text.assemble((self._time(event.ts), "dim"), "  ", _describe(event))
+        return Text.assemble((self._time(event.ts), "dim"), "  ", describe(event))
 
     def _print(self, line: Text, end: str = "\n") -> None:
         if "\n" in line.plain:  # indented, so that a text of several lines cannot forge other events
@@ -119,134 +146,6 @@ class EventLines:
             self._console.print(line, soft_wrap=True, end=end)
 
 
-def _describe(event: Event) -> Text:
-    try:
-        return _FORMATTERS.get(event.type, _unknown)(event, event.data)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return _unknown(event, event.data)
-
-
-def _run_started(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run started on {data['worker']}, attempt {data['attempt']}"), "bold")
-
-
-def _run_resumed(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run goes on on {data['worker']}, attempt {data['attempt']}"), "bold")
-
-
-def _run_requeued(_: Event, data: Mapping[str, Any]) -> Text:
-    after = f", goes on in {duration(data['delay_ms'])}" if data.get("delay_ms") else ""
-    why = f" ({data['message']})" if data.get("message") else ""
-    return Text(plain(f"run given back: {data['reason']}{why}{after}"), "yellow")
-
-
-def _run_retried(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run queued again after it {_END_PHRASES.get(data['after'], data['after'])}"), "bold")
-
-
-def _run_forked(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run goes on from step {data['from_step'] + 1} of {data['run_id']}"), "bold")
-
-
-def _run_waiting(_: Event, data: Mapping[str, Any]) -> Text:
-    question = f": {data['question']}" if data.get("question") else ""
-    return Text(plain(f"run waits for input{question}"), "magenta")
-
-
-def _run_input(_: Event, data: Mapping[str, Any]) -> Text:
-    by = f" by {data['by']}" if "by" in data else ""
-    said = data.get("input") or data.get("comment") or ""
-    return Text.assemble((plain(f"{data['decision']}{by}"), "magenta"), plain(f"  {said}" if said else ""))
-
-
-def _message_received(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text.assemble((plain(f"message by {data['by']}"), "magenta"), plain(f"  {data['text']}"))
-
-
-def _run_finished(_: Event, data: Mapping[str, Any]) -> Text:
-    ended = str(data["status"])
-    line = Text.assemble(("run ", "bold"), (plain(ended), f"bold {STYLES.get(ended, '')}"))
-    error = data.get("error")
-    return line.append(plain(f": {error['message']}")) if error else line
-
-
-def _plan_created(_: Event, data: Mapping[str, Any]) -> Text:
-    first = int(data.get("first", 0)) + 1
-    lines = [f"\n{_INDENT}{number}  {plain(step['name'])}" for number, step in enumerate(data["steps"], first)]
-    return Text.assemble(("plan", "cyan"), *lines)
-
-
-def _step_started(event: Event, data: Mapping[str, Any]) -> Text:
-    number = "" if event.step is None else f" {event.step + 1}"
-    return Text.assemble((f"step{number}  ", "cyan"), (plain(data["name"]), "bold"))
-
-
-def _step_finished(event: Event, data: Mapping[str, Any]) -> Text:
-    number = "" if event.step is None else f" {event.step + 1}"
-    return Text.assemble((f"step{number}  ", "cyan"), _outcome(data))
-
-
-def _tool_started(_: Event, data: Mapping[str, Any]) -> Text:
-    args = ", ".join(f"{name}={value!r}" for name, value in data["args"].items())
-    return Text(f"{_INDENT}{plain(data['tool'])}({truncate(plain(args), MAX_ARGS_CHARS)})", "dim")
-
-
-def _tool_output(_: Event, data: Mapping[str, Any]) -> Text:
-    # Marked by a word, because a file has no colours and not all people see red.
-    bar = ("    err │ ", "red") if data.get("stream") == "stderr" else (f"{_INDENT}│ ", "dim")
-    return Text.assemble(bar, (plain(data["text"]), _TEXT_STYLES["tool.output"]))
-
-
-def _tool_finished(_: Event, data: Mapping[str, Any]) -> Text:
-    message = plain(f"  {data['message']}") if data.get("message") else ""
-    return Text.assemble((f"{_INDENT}{plain(data['tool'])}: ", "dim"), _outcome(data), message)
-
-
-def _artifact(_: Event, data: Mapping[str, Any]) -> Text:
-    if data.get("deleted"):
-        return Text(f"{_INDENT}- {plain(data['path'])}", "yellow")
-    return Text(f"{_INDENT}+ {plain(data['path'])}  {decimal(int(data['size_bytes']))}", "green")
-
-
-def _text(event: Event, data: Mapping[str, Any]) -> Text:
-    return Text(f"{_INDENT}{plain(data['text'])}", _TEXT_STYLES[event.type])
-
-
-def _log(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(f"{_INDENT}{plain(data['level'])}: {plain(data['message'])}", "yellow")
-
-
-def _unknown(event: Event, data: Mapping[str, Any]) -> Text:
-    return Text(truncate(plain(f"{event.type} {data}" if data else event.type), MAX_UNKNOWN_CHARS), "dim")
-
-
-def _outcome(data: Mapping[str, Any]) -> Text:
-    took = f" in {duration(data['duration_ms'])}" if isinstance(data.get("duration_ms"), int) else ""
-    return status(str(data["status"])).append(took, "dim")
-
-
-_END_PHRASES = {"failed": "failed", "cancelled": "was cancelled"}
-_TEXT_STYLES: Mapping[str, str] = {"tool.output": "", "message": "bold", "model.delta": "", "model.message": ""}
-"""Types whose text may be split into several events, and the style of the text."""
-_FORMATTERS: Mapping[str, Callable[[Event, Mapping[str, Any]], Text]] = {
-    "run.started": _run_started,
-    "run.resumed": _run_resumed,
-    "run.requeued": _run_requeued,
-    "run.retried": _run_retried,
-    "run.forked": _run_forked,
-    "run.waiting": _run_waiting,
-    "message.received": _message_received,
-    "run.input": _run_input,
-    "run.finished": _run_finished,
-    "plan.created": _plan_created,
-    "step.started": _step_started,
-    "step.finished": _step_finished,
-    "tool.started": _tool_started,
-    "tool.output": _tool_output,
-    "tool.finished": _tool_finished,
-    "artifact": _artifact,
-    "message": _text,
-    "log": _log,
-    "model.delta": _text,
-    "model.message": _text,
-}
+def _exchange(event: Event) -> tuple[object, object]:
+    """Return the step and the number of an exchange with models, which no other exchange has."""
+    return event.step, event.data.get("n")

@@ -33,6 +33,9 @@ InputFiles = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one value per line. Steps count from 0 there.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log live until the run has ended.")]
+NoInput = Annotated[
+    bool, typer.Option("--no-input", help="With --follow: do not ask for answers; name the commands that give them.")
+]
 TimeLimit = Annotated[
     float | None,
     typer.Option("--timeout", parser=seconds, metavar="DURATION", help="Time until the run is stopped, such as 5m."),

@@ -1,6 +1,6 @@
 """Output of commands, and the exit codes for the outcome of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -8,6 +8,7 @@ import typer
 from rich.console import RenderableType
 
 from swissbrain import Client
+from swissbrain.cli.answers import Answers, can_ask
 from swissbrain.cli.event_lines import EventLines
 from swissbrain.cli.silence import Reason, with_reason
 from swissbrain.cli.terminal import console, plain, printable_json
@@ -18,15 +19,26 @@ EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
 
 
 def follow_run(
-    client: Client, run_id: str, *, as_json: bool, timestamps: bool = False, after: int = 0, **part: Any
+    client: Client,
+    run_id: str,
+    *,
+    as_json: bool,
+    no_input: bool = False,
+    timestamps: bool = False,
+    after: int = 0,
+    **part: Any,
 ) -> None:
     """Show the log until the run has ended, then exit with the code of its outcome.
 
-    `part`: the arguments of `Client.events` that select events.
+    On a terminal the person is asked what the run asks, unless `no_input`. `part`: the arguments of `Client.events`
+    that select events.
     """
     events = client.events(run_id, after=after, **part)
+    answers = Answers(client, run_id, note, asks=not no_input and not as_json and can_ask())
     try:
-        last = show_log(events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id))
+        last = show_log(
+            events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id), shown=answers.note
+        )
     except KeyboardInterrupt:
         note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
@@ -36,9 +48,17 @@ def follow_run(
 
 
 def show_log(
-    items: Iterable[Event | Gap], *, as_json: bool, timestamps: bool = False, reason: Reason | None = None
+    items: Iterable[Event | Gap],
+    *,
+    as_json: bool,
+    timestamps: bool = False,
+    reason: Reason | None = None,
+    shown: Callable[[Event | Gap], None] = lambda _: None,
 ) -> Event | Gap | None:
-    """Show events as they arrive; with a reason, also why none arrives. Return the last one, or None if none came."""
+    """Show events as they arrive; with a reason, also why none arrives. Return the last one, or None if none came.
+
+    `shown` is called after each of them.
+    """
     item = None
     screen = console(stderr=True)
     with EventLines(console(), timestamps=timestamps) as lines:
@@ -49,6 +69,7 @@ def show_log(
                 print_json(item)
             else:
                 lines.show(item)
+            shown(item)
     return item
 
 

@@ -1,4 +1,4 @@
-"""Plans in files: steps in the format of the API, as JSON or YAML, whose long texts may be in separate files."""
+"""Values in JSON or YAML files; plans: steps in the format of the API, whose long texts may be in separate files."""
 
 import json
 import math
@@ -19,7 +19,7 @@ _BOM = "\ufeff"
 
 
 class PlanError(CommandError):
-    """Plan that cannot be read."""
+    """File that cannot be read, or that holds no plan."""
 
 
 class _PlanLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -55,17 +55,28 @@ def read_plan(path: Path) -> list[dict[str, Any]]:
     The path `-` means standard input. `{"$file": "chart.py"}` at any depth is replaced by the text of that file, with
     its line ends; its path is relative to the plan.
     """
-    name = "standard input" if path == STDIN else str(path)
+    plan = read_value(path)
+    if isinstance(plan, dict):
+        plan = plan.get("plan")
+    if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
+        raise PlanError(f"{_name(path)} holds no list of steps")
     try:
-        # Editors on Windows begin a file with a byte order mark, which is not part of the plan.
-        plan = _parse(_read_text(path).removeprefix(_BOM), path, name)
-        if isinstance(plan, dict):
-            plan = plan.get("plan")
-        if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
-            raise PlanError(f"{name} holds no list of steps")
         return [_resolve(step, path.parent) for step in plan]
     except RecursionError as exc:
-        raise PlanError(f"{name} is nested too deeply") from exc
+        raise PlanError(f"{_name(path)} is nested too deeply") from exc
+
+
+def read_value(path: Path) -> Any:
+    """Return the value in a JSON or YAML file; the path `-` means standard input. Raises PlanError."""
+    try:
+        # Editors on Windows begin a file with a byte order mark, which is not part of the value.
+        return _parse(read_text(path).removeprefix(_BOM), path, _name(path))
+    except RecursionError as exc:
+        raise PlanError(f"{_name(path)} is nested too deeply") from exc
+
+
+def _name(path: Path) -> str:
+    return "standard input" if path == STDIN else str(path)
 
 
 def _parse(text: str, path: Path, name: str) -> Any:
@@ -106,11 +117,12 @@ def _resolve(value: Any, folder: Path) -> Any:
         return value
     # Exactly one key: an argument that has a key of this name among others is data.
     if value.keys() == {REFERENCE}:
-        return _read_text(folder / str(value[REFERENCE]))
+        return read_text(folder / str(value[REFERENCE]))
     return {name: _resolve(item, folder) for name, item in value.items()}
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file, or of standard input, with its line ends. Raises PlanError."""
     try:
         # Bytes, because reading text would turn each line end into a line feed.
         if path == STDIN:

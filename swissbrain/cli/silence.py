@@ -34,6 +34,7 @@ class Reason:
         self._run_id = run_id
         self._since = time.time()
         self._step: tuple[str, float] | None = None
+        self._model: tuple[str, float] | None = None
         self._waits = ""
         self._asked: float | None = None
         self._run: Run | None = None
@@ -48,12 +49,16 @@ class Reason:
             self._step = (f"step{number} ({plain(item.data.get('name', ''))})", item.ts / 1000)
         elif item.type in {"step.finished", "run.requeued", "run.retried"}:
             self._step = None
+        if item.type == "model.started":
+            self._model = (plain(item.data.get("model", "")), item.ts / 1000)
+        elif item.type == "model.message" or item.type.startswith("run."):
+            self._model = None
         if item.type.startswith("run."):
             self._waits = ""
             self._asked = None  # its status has changed
         if item.type == "run.waiting":
             self._waits = f": {plain(item.data['question'])}" if item.data.get("question") else ""
-            self._waits = f"waits for input{self._waits}; 'swissbrain resume {self._run_id} TEXT' gives it"
+            self._waits = f"waits for input{self._waits}; 'swissbrain resume {self._run_id}' answers"
 
     def text(self) -> str:
         """Return the reason with the time that has passed, or nothing before the silence is long enough."""
@@ -63,6 +68,9 @@ class Reason:
             return ""
         if self._waits:
             return f"{self._waits} ({duration(silent_ms)})"
+        if self._model:
+            name, asked_s = self._model
+            return f"the model {name} is asked for {duration(max(0, now - asked_s) * 1000)}"
         if self._step:
             name, began_s = self._step
             return f"{name} runs for {duration(max(0, now - began_s) * 1000)}, silent for {duration(silent_ms)}"

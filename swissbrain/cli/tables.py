@@ -1,4 +1,4 @@
-"""Tables of runs, files, attempts, steps and the queue, for people."""
+"""Tables of runs, files, attempts, steps, usage and the queue, for people."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,6 +6,7 @@ import msgspec
 from rich.filesize import decimal
 from rich.text import Text
 
+from swissbrain.agent import ModelUsage, UsageReport
 from swissbrain.cli.layout import Column, Details, Rows
 from swissbrain.cli.terminal import cell, date_time, duration, line, plain, status, truncate
 from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary, Step
@@ -46,7 +47,7 @@ def _attempt_row(attempt: Attempt) -> list[Text]:
 
 
 def steps_table(steps: Iterable[Step]) -> Rows:
-    """Return a table with a row for each step, counted from 1."""
+    """Return a table with a row for each step, counted from 1; calls of an agent follow the number of its step."""
     flexible = {"name", "result"}
     columns = [Column(name, flexible=name in flexible) for name in ("step", "name", "status", "took", "result")]
     return Rows(columns, map(_step_row, steps))
@@ -55,6 +56,8 @@ def steps_table(steps: Iterable[Step]) -> Rows:
 def _step_row(step: Step) -> list[Text]:
     took = "" if step.duration_ms is None else duration(step.duration_ms)
     name = step.tool if step.name == step.tool else f"{step.name} [{step.tool}]"
+    if step.plan_step is not None:
+        name = f"{step.plan_step + 1}: {name}"
     return [Text(str(step.index + 1)), line(name), status(step.status), Text(took), _result(step)]
 
 
@@ -80,9 +83,42 @@ def queue_table(depths: QueueDepths) -> Rows:
     return Rows([Column("runs"), Column("", right=True)], rows)
 
 
+def usage_table(report: UsageReport) -> Rows:
+    """Return a table with the usage of each day, and in total."""
+    columns = [
+        Column("day"),
+        *(Column(name, right=True) for name in ("exchanges", "tokens in", "tokens out")),
+        Column("cost"),
+    ]
+    rows = [*((day.day, day) for day in report.days), ("total", report.total)]
+    return Rows(columns, (_usage_row(name, usage) for name, usage in rows))
+
+
+def _usage_row(name: str, usage: ModelUsage) -> list[Text]:
+    numbers = (usage.exchanges, usage.input_tokens, usage.output_tokens)
+    return [line(name), *(Text(f"{number:,}") for number in numbers), line(_cost(usage))]
+
+
+def _cost(usage: ModelUsage) -> str:
+    """Return the cost as text, with the number of exchanges whose cost is unknown."""
+    unknown = [f"unknown for {usage.unpriced}"] if usage.unpriced else []
+    return ", ".join([*(f"{currency} {amount}" for currency, amount in usage.cost.items()), *unknown])
+
+
 def run_table(run: Run) -> Details:
     """Return a table with the details of a run."""
     return Details(_run_details(run))
+
+
+def _agent_options(run: Run) -> Iterator[tuple[Text, Text]]:
+    rules = (f"{rule.policy} {rule.tool}" for rule in run.approvals)
+    options = {
+        "model": run.model or "",
+        "instructions": truncate(run.instructions or "", MAX_PROMPT_CHARS),
+        "tools": ", ".join(run.tools or ()),
+        "rules": ", ".join(rules),
+    }
+    yield from ((Text(name), cell(value)) for name, value in options.items() if value)
 
 
 def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
@@ -93,8 +129,10 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
         of = f" of {len(run.plan)}" if run.plan else ""
         step_note = "" if run.error.step is None else f" (step {run.error.step + 1}{of})"
         yield Text("error"), cell(f"{run.error.code}: {run.error.message}{step_note}")
+    yield from _agent_details(run)
     if run.prompt is not None:
         yield Text("prompt"), cell(truncate(run.prompt, MAX_PROMPT_CHARS))
+    yield from _agent_options(run)
     for number, step in enumerate(run.plan or (), 1):
         yield Text(f"step {number}"), cell(f"{step.name or step.tool}  [{step.tool}]")
     times = {
@@ -114,3 +152,17 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield Text("events"), Text(str(run.last_seq))
     for key, value in run.metadata.items():
         yield line(key), cell(value)
+
+
+def _agent_details(run: Run) -> Iterator[tuple[Text, Text]]:
+    """Yield the details of a run that a model plans. The results of the steps of an explicit plan have a table."""
+    if run.result is not None and run.plan is None:
+        text = truncate(msgspec.json.encode(run.result).decode(), MAX_RESULT_CHARS)
+        yield Text("partial result" if run.error else "result"), cell(text)
+    if limits := msgspec.to_builtins(run.limits):
+        yield Text("limits"), cell(", ".join(f"{name} {number:,}" for name, number in limits.items()))
+    if used := run.usage:
+        tokens = f"{used.input_tokens:,} tokens in, {used.output_tokens:,} out"
+        cost = _cost(used)
+        parts = [f"{used.exchanges:,} exchanges", tokens, *([f"cost: {cost}"] if cost else [])]
+        yield Text("usage"), cell(", ".join(parts))

@@ -6,10 +6,14 @@ from collections import defaultdict
 from tests.architecture.sources import ROOT, product_files
 
 API_OBJECTS = {
+    "AgentOptions",
+    "ApprovalRule",
     "Attempt",
     "AttemptList",
     "BatchResult",
     "BatchResults",
+    "CallOutcome",
+    "DayUsage",
     "Event",
     "File",
     "FileLink",
@@ -17,7 +21,9 @@ API_OBJECTS = {
     "ForkOf",
     "Gap",
     "InputFile",
+    "Limits",
     "LogPage",
+    "ModelUsage",
     "OpenRequest",
     "PlanStep",
     "Problem",
@@ -33,6 +39,7 @@ API_OBJECTS = {
     "StepRecord",
     "StreamToken",
     "UploadTarget",
+    "UsageReport",
     "Waiting",
 }
 """Objects of the HTTP API. The client defines them again, because it imports nothing from the servers."""

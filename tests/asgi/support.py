@@ -9,15 +9,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from infra.asgi_server import StreamServer, listen, server_config
-from infra.http_limits import Limits
+from infra.http_limits import HttpLimits
 from tests.support.waiting import wait_until
 
-LIMITS = Limits(connections=1000)
+LIMITS = HttpLimits(connections=1000)
+PATIENCE_S = 30.0
 HOST = b"Host: x\r\n"
 
 
@@ -84,17 +86,41 @@ async def _respond(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+class SteppedServer(StreamServer):
+    """Server whose clock is `ahead_s` seconds ahead where deadlines are applied, which is ten times a second.
+
+    A test moves the clock, so that no deadline passes only because the host is busy.
+    """
+
+    ahead_s = 0.0
+    sweeps = 0
+
+    async def on_tick(self, counter: int) -> bool:
+        """Apply the deadlines of all connections; return True if the server has to stop."""
+        self.server_state.sweep(asyncio.get_running_loop().time() + self.ahead_s)
+        self.sweeps += 1
+        return await uvicorn.Server.on_tick(self, counter)
+
+
 @dataclass
 class Running:
-    """A running server."""
+    """A running server. Its connections are closed with it, also after a test that failed."""
 
     port: int
     app: Recorder
-    server: StreamServer
+    server: SteppedServer
+    clients: list["Client"] = field(default_factory=list)
 
-    def connect(self) -> "Client":
-        """Return a new connection."""
-        return Client(socket.create_connection(("127.0.0.1", self.port), timeout=10))
+    def connect(self, receive_buffer: int | None = None) -> "Client":
+        """Return a new connection. `receive_buffer` is the size in bytes of the client's buffer in the kernel."""
+        sock = socket.socket()
+        client = Client(sock)
+        self.clients.append(client)
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(("127.0.0.1", self.port))
+        return client
 
     def exchange(self, *packets: bytes) -> bytes:
         """Send the packets on a new connection, half-close it after the last answer, and return all answers."""
@@ -102,6 +128,16 @@ class Running:
             for packet in packets:
                 client.send(packet)
             return client.read_to_end()
+
+    def step(self, seconds: float) -> None:
+        """Let the time pass for the server, once it has taken what was sent before, and wait until it has noticed."""
+        self._sweep(4)  # the server reads from every connection between two sweeps, and accepts it one earlier
+        self.server.ahead_s += seconds
+        self._sweep(2)
+
+    def _sweep(self, times: int) -> None:
+        end = self.server.sweeps + times
+        wait_until(lambda: self.server.sweeps >= end, "the deadlines are applied")
 
     @property
     def connections(self) -> int:
@@ -128,13 +164,13 @@ class Client:
 
     def read_to_end(self) -> bytes:
         """Return all data until the server closes the connection."""
-        received = b""
+        received = bytearray()
         try:
             while part := self.sock.recv(1 << 20):
                 received += part
         except ConnectionResetError:
             received += b"<reset>"
-        return received
+        return bytes(received)
 
     def read_until(self, text: bytes) -> bytes:
         """Return all data until it contains `text`."""
@@ -147,20 +183,23 @@ class Client:
 
 
 @contextmanager
-def serve(limits: Limits = LIMITS, **changes: Any) -> Iterator[Running]:
+def serve(limits: HttpLimits = LIMITS, **changes: Any) -> Iterator[Running]:
     """Run a server in a thread. `changes` are changed limits."""
     limits = replace(limits, **changes)
     recorder = Recorder()
     app = Starlette(routes=[Mount("/", recorder)])
     config = server_config(app, "127.0.0.1", 0, limits, timeout_graceful_shutdown=1)
-    server = StreamServer(config, app, lambda _app: None, limits)
+    server = SteppedServer(config, app, lambda _app: None, limits)
     listener = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     wait_until(lambda: server.started, "the server listens")
+    running = Running(listener.getsockname()[1], recorder, server)
     try:
-        yield Running(listener.getsockname()[1], recorder, server)
+        yield running
     finally:
+        for client in running.clients:
+            client.sock.close()
         recorder.release.set()
         server.should_exit = True
         thread.join(20)

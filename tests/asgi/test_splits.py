@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from infra.http_connections import GuardState
 from infra.http_guard import GuardedProtocol
-from infra.http_limits import Limits
+from infra.http_limits import HttpLimits
 from tests.asgi.support import Recorder, Seen, statuses
 
 LIMIT = 300
@@ -159,7 +159,7 @@ def run(packets: list[bytes], limit: int = LIMIT) -> Outcome:
     async def serve() -> Outcome:
         app, wire = Recorder(), Wire()
         config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, access_log=False, ws="none")
-        protocol = GuardedProtocol(config, GuardState(Limits(10, head_bytes=limit)), {})
+        protocol = GuardedProtocol(config, GuardState(HttpLimits(10, head_bytes=limit)), {})
         parser, buffer = CountingParser(protocol.parser), SearchedBuffer()
         vars(protocol).update(parser=parser, _buffer=buffer)
         protocol.connection_made(wire)
@@ -242,7 +242,6 @@ TOKENS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.lists(TOKENS, max_size=14).map(b"".join), CUTS)
 @example(b"POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER, [49, 54])
 @example(b"\r\n" * 10 + INNER, [1, 2, 3, 4, 5])
@@ -254,7 +253,7 @@ def test_any_bytes_mean_the_same_in_one_packet_and_in_many(data: bytes, cuts: li
 
 @pytest.mark.parametrize("packet", [1, 100, 65_536])
 def test_the_work_for_a_head_grows_with_its_size_and_not_with_its_packets(packet: int) -> None:
-    head = b"GET / HTTP/1.1\r\nX: " + b"a" * 60_000
+    head = b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000
     outcome = run([head[start : start + packet] for start in range(0, len(head), packet)], limit=65_536)
     assert outcome.parser.sizes == []
     assert outcome.buffer.searched <= 4 * len(head)

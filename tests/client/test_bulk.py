@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
+from swissbrain.cli.bulk import BulkOptions, for_each_run
 from tests.client.conftest import Command
 from tests.client.scripted_server import TOKEN, ScriptedServer, ok, problem, reply, reset, state, summary
 from tests.support.scripted_http import Wire
@@ -176,7 +178,7 @@ def test_ctrl_c_names_the_runs_that_were_not_reached(api: ScriptedServer, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         wait_until(lambda: len(api.requests) > 10, "some runs are cancelled")
         process.send_signal(signal.SIGINT)
@@ -187,3 +189,27 @@ def test_ctrl_c_names_the_runs_that_were_not_reached(api: ScriptedServer, tmp_pa
     assert sorted([*done, *named]) == sorted(ids)
     assert {target.split("/")[3] for target in api.targets} == set(done)
     assert named
+
+
+def test_ctrl_c_between_two_answers_loses_no_outcome(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [f"run_{number}" for number in range(30)]
+    echo = typer.echo
+
+    def interrupted(line: str) -> None:
+        monkeypatch.setattr(typer, "echo", echo)
+        signal.raise_signal(signal.SIGINT)
+        echo(line)
+
+    monkeypatch.setattr(typer, "echo", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for_each_run(ids, lambda run_id: f"{run_id} cancelled", BulkOptions("cancel", False, True, False))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    out, err = capsys.readouterr()
+    named = [line.split()[1].rstrip(":") for line in err.splitlines()]
+    assert sorted([*(line.split()[0] for line in out.splitlines()), *named]) == sorted(ids)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import ssl
 from pathlib import Path
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from swissbrain import Client, ClientError
 from swissbrain.environment import _matches
+from tests.client.both_clients import Connect
 from tests.client.scripted_server import TOKEN, ScriptedServer, ok, reply
 
 DEPTHS = {"pending": 0, "ready": 0, "delayed": 0, "running": 0, "dead": 0}
@@ -123,4 +125,13 @@ def test_unusable_certificates_are_named_by_their_variable(
         Client("https://api.example", TOKEN)
     api.always = ok(DEPTHS)
     with Client(api.url, TOKEN) as client:  # http:// needs no certificates
+        client.queue()
+
+
+def test_no_certificates_are_read_for_an_address_without_tls(
+    api: ScriptedServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ssl, "create_default_context")
+    api.always = ok(DEPTHS)
+    with connect(api.url, TOKEN) as client:
         client.queue()

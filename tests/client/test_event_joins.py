@@ -1,6 +1,7 @@
 """Joining of events: parts of one text are one line, other events are not joined."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -24,12 +25,12 @@ def state(text: str, *, stream: str = "stderr", **data: bool) -> Event:
     return event("tool.output", stream=stream, text=text, replaces_line=True, **data)
 
 
-def delta(text: str, step: int = 0) -> Event:
-    return event("model.delta", step, text=text)
+def delta(text: str, step: int = 0, **data: Any) -> Event:
+    return event("model.delta", step, text=text, **data)
 
 
-def reply(text: str, *, more: bool = False, step: int = 0) -> Event:
-    return event("model.message", step, text=text, **({"more": True} if more else {}))
+def reply(text: str, *, more: bool = False, step: int = 0, **data: Any) -> Event:
+    return event("model.message", step, text=text, **({"more": True} if more else {}), **data)
 
 
 def test_parts_of_a_text_are_joined_into_one_line() -> None:
@@ -76,9 +77,46 @@ def test_deltas_of_a_reply_are_joined_and_the_reply_is_not_repeated() -> None:
 def test_a_reply_that_differs_from_the_deltas_is_shown_whole() -> None:
     assert lines(delta("lo"), reply("Hello")) == ["        lo", "        Hello"]
     assert lines(delta("Hello"), reply("Hello", step=1)) == ["        Hello", "        Hello"]
-    assert lines(delta("Hello"), output("x"), reply("Hello")) == ["        Hello", "        │ x", "        Hello"]
-    assert lines(delta("He"), reply("He", more=True), reply("llo")) == ["        He", "        llo"]
+    assert lines(delta("Hello"), output("x"), reply("other")) == ["        Hello", "        │ x", "        other"]
     assert lines(delta("x", step=1), delta("y")) == ["        x", "        y"]
+
+
+def test_a_reply_continues_the_line_of_its_deltas() -> None:
+    assert lines(delta("He"), reply("He", more=True), reply("llo"), delta("x", n=1)) == ["        Hello", "        x"]
+    assert lines(delta("He"), reply("Hello")) == ["        Hello"]
+    assert lines(delta("Hello"), output("x"), reply("Hello"), output("y")) == [
+        "        Hello",
+        "        │ x",
+        "        │ y",
+    ]
+
+
+def test_a_reply_of_calls_alone_takes_no_line() -> None:
+    assert lines(event("model.started", n=0, model="m", purpose="turn"), reply("", calls=1), output("x")) == [
+        "        │ x"
+    ]
+    assert lines(reply("", problem="it is cut\x1b[1m"), output("x"))[0].strip() == "the reply cannot be used: it is cut"
+
+
+def test_reasoning_is_marked_and_not_part_of_the_reply() -> None:
+    thoughts = [delta("a", n=1, kind="reasoning"), delta("b", n=1, kind="reasoning")]
+    assert lines(*thoughts, delta("So", n=1, kind="text"), reply("So", n=1)) == ["  think │ ab", "        So"]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        event("model.retry", None, n=0, model="m", reason="r", next_model="o", until_ms=0),
+        event("run.resumed", None, worker="w", attempt=2),
+        event("run.retried", None, after="failed"),
+        event("model.started", None, n=0, model="m", purpose="turn"),
+        Gap(first=2, last=3),
+    ],
+)
+def test_deltas_of_a_try_that_is_void_do_not_count_for_the_next_one(cut: Event | Gap) -> None:
+    found = lines(delta("He", n=0), cut, delta("He", n=0), delta("y", n=0), reply("Hey", n=0), output("x"))
+    assert (found[0], found[-2:]) == ("        He", ["        Hey", "        │ x"])
+    assert lines(delta("Hello", n=0), cut, reply("Hello", n=0))[-1] == "        Hello"
 
 
 def test_an_escape_sequence_split_over_parts_is_removed() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from swissbrain.cli.event_lines import _FORMATTERS, MAX_ARGS_CHARS, MAX_UNKNOWN_CHARS, EventLines
+from swissbrain.cli.event_lines import EventLines
+from swissbrain.cli.event_text import FORMATTERS, MAX_ARGS_CHARS, MAX_UNKNOWN_CHARS
 from swissbrain.cli.tables import MAX_PROMPT_CHARS, files_table, run_table, runs_table
 from swissbrain.cli.terminal import duration, plain, truncate
 from swissbrain.models import Event, File, Gap, PlanStep, Run, RunError, RunSummary
@@ -40,9 +41,9 @@ HOSTILE = [
 JUNK: list[Any] = [None, True, -1, 1.5, 2**64, "", "x", [], ["x"], {}, {"x": 1}, {"message": []}]
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 FIELDS = ("status", "error", "name", "tool", "args", "text", "stream", "message", "path", "deleted", "size_bytes")
-MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level", "more")
-ALL = (*FIELDS, *MORE, "first", "steps", "question", "input", "after", "run_id", "from_step")
-TYPES = [*_FORMATTERS, "of.a.later.release"]
+MORE = ("worker", "attempt", "reason", "delay_ms", "duration_ms", "level", "more", "n", "kind", "problem", "call")
+ALL = (*FIELDS, *MORE, "first", "steps", "question", "input", "after", "run_id", "from_step", "requests", "model")
+TYPES = [*FORMATTERS, "of.a.later.release"]
 
 
 def shown(*items: Any, colours: bool = False) -> str:
@@ -64,11 +65,11 @@ def shown(*items: Any, colours: bool = False) -> str:
     return out.file.getvalue()
 
 
-def event(kind: str, step: int | None = 0, ts: int = 1_790_000_000_123, **data: Any) -> Event:
+def event(kind: str, /, step: int | None = 0, ts: int = 1_790_000_000_123, **data: Any) -> Event:
     return Event(seq=1, ts=ts, type=kind, step=step, data=data)
 
 
-def text(kind: str, step: int | None = 0, **data: Any) -> str:
+def text(kind: str, /, step: int | None = 0, **data: Any) -> str:
     """Return the line without its time."""
     line = shown(event(kind, step, **data))
     assert re.match(r"\d\d:\d\d:\d\d\.123  ", line)
@@ -111,6 +112,12 @@ def test_each_event_is_one_line() -> None:
     assert text("plan.created", None, steps=steps, first=3).splitlines()[1] == f"{'':22}4  read"
     assert text("model.delta", text="hel") == "        hel"
     assert text("model.message", text="hello", model="m") == "        hello"
+    retry = event("model.retry", n=1, model="large", reason="busy", next_model="small", until_ms=1_790_000_000_123)
+    assert re.fullmatch(r"        large: busy; asks small at \d\d:\d\d:\d\d\.123", shown(retry)[14:].rstrip())
+    assert text("context.compacted", before=20) == "        models read a summary of the first 20 replies from now on"
+    assert text("limit.near", limit="turns", used=40, allowed=50.0) == "        limit near: 40 of 50 turns"
+    two = text("run.waiting", None, question="Which one?", requests=[{}, {}])
+    assert two == "run waits for input: Which one? (and another request)"
     assert text("of.a.later.release", x=1) == "of.a.later.release {'x': 1}"
     assert shown(event("tool.finished", tool="code", status="succeeded")) == ""
     assert shown(Gap(first=3, last=7)).strip() == "events 3 to 7 are no longer kept"

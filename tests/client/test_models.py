@@ -2,16 +2,16 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import msgspec
 import pytest
 
 from edge_api.http import response_models as schemas
-from infra.contract import log, queue, runs
+from infra.contract import agent, journal, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import Client, models, pages
+from swissbrain import AgentOptions, ApprovalRule, CallOutcome, Client, Limits, NewRun, UsageReport, models, pages
 from swissbrain.cli.terminal import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -39,6 +39,7 @@ ANSWERS = [
     ("PUT", "/agent/runs/{run_id}/files/{path}", 200, models.InputFile),
     ("GET", "/agent/runs/{run_id}/steps", 200, pages.StepList),
     ("GET", "/agent/runs/{run_id}/steps/{index}", 200, models.StepRecord),
+    ("GET", "/agent/usage", 200, UsageReport),
     ("GET", "/agent/queue", 200, models.QueueDepths),
 ]
 Schema = Mapping[str, Any]
@@ -150,7 +151,9 @@ def test_events_and_errors_of_the_api_fit_the_client_types(sent: object, accepte
 
 def test_requests_of_the_client_fit_the_openapi_document() -> None:
     fields = DOCUMENT["components"]["schemas"]["CreateRun"]["properties"].keys()
-    assert inspect.signature(Client.create_run).parameters.keys() - {"self", "idempotency_key"} <= fields
+    arguments = inspect.signature(Client.create_run).parameters.keys() - {"self", "idempotency_key", "agent"}
+    assert {*arguments, *AgentOptions.__annotations__} <= fields
+    assert fields - {"fork_of"} == {*NewRun.__struct_fields__} - {"idempotency_key"}
     assert [*mismatches(Described.of(models.PlanStep), Described.of(ContractStep))] == ["$ may grow"]
     assert {*models.TERMINAL, *STYLES} <= {*Described.of(Status).schema["enum"]}
 
@@ -169,6 +172,27 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         "waiting": 7,
     },
     models.PlanStep: {"tool": "t", "args": {"a": None}, "timeout_s": 1.5, "name": "n"},
+    ApprovalRule: {"tool": "t", "policy": "ask", "match": {"a": "b*"}, "expires_s": 1.5, "on_expiry": "fail"},
+    Limits: {
+        "turns": 1,
+        "tool_calls": 2,
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "cost": 0.5,
+        "wall_s": 60.0,
+        "repeats": 5,
+    },
+    CallOutcome: {
+        "tool": "shell",
+        "status": "failed",
+        "text": "exit code 1",
+        "step": 2,
+        "started_ms": 5,
+        "duration_ms": 7,
+        "code": "exit_code",
+        "message": "the program exited with 1",
+        "result": {"exit_code": 1},
+    },
 }
 
 
@@ -180,6 +204,9 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         (models.Attempt, runs.Attempt),
         (models.QueueDepths, queue.QueueDepths),
         (models.PlanStep, runs.PlanStep),
+        (Limits, agent.Limits),
+        (ApprovalRule, agent.ApprovalRule),
+        (CallOutcome, journal.CallOutcome),
     ],
 )
 def test_types_of_the_client_equal_the_types_of_the_contract(
@@ -198,9 +225,10 @@ def test_types_of_the_client_equal_the_types_of_the_contract(
 
 
 def fields_of(struct: type[msgspec.Struct]) -> dict[str, tuple[Any, Any]]:
-    """Return the type, without its constraints, and the default of each field."""
+    """Return the type, without its constraints, and the default of each field; a Literal, which may grow, is text."""
     types = get_type_hints(struct)  # removes Annotated, which holds the constraints
-    return {field.encode_name: (types[field.name], _default(field)) for field in msgspec.structs.fields(struct)}
+    kinds = {name: str if get_origin(kind) is Literal else kind for name, kind in types.items()}
+    return {field.encode_name: (kinds[field.name], _default(field)) for field in msgspec.structs.fields(struct)}
 
 
 def _default(field: msgspec.structs.FieldInfo) -> Any:

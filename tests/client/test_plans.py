@@ -19,7 +19,7 @@ EVERY = [
     file_write("a/b", "text"),
     file_write("a/b", b"\xff"),
     file_read("a"),
-    file_read("a", max_bytes=10),
+    file_read("a", max_bytes=10, offset=5),
     file_list(),
     file_list("a"),
     file_delete("a"),

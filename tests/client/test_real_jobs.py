@@ -19,12 +19,12 @@ def test_a_wait_ends_with_the_run(real: Real, worker: SimulatedWorker, ada: Clie
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ada.wait, run_id)
         lease = real.do(worker.claim())
-        time.sleep(1)
+        time.sleep(0.3)
         assert not waiting.done()
         real.do(worker.finish(lease))
         ended = time.monotonic()
-        assert waiting.result(10).result == {"answer": 42}
-        assert time.monotonic() - ended < 2
+        assert waiting.result(30).result == {"answer": 42}
+        assert time.monotonic() - ended < 15  # and not the 20 s for which the API may hold the request
     assert ada.wait(run_id).status == "succeeded"
 
 
@@ -39,7 +39,7 @@ def test_a_wait_ends_in_time(ada: Client) -> None:
     begun = time.monotonic()
     with pytest.raises(WaitTimeout) as caught:
         ada.wait(run_id, timeout_s=1.5)
-    assert 1.5 <= time.monotonic() - begun < 5
+    assert 1.5 <= time.monotonic() - begun < 15
     assert caught.value.run.status == "queued"
 
 

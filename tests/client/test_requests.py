@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
-from swissbrain import ApiError, Client, ClientError, Unreachable
+from swissbrain import ApiError, ApprovalRule, Client, ClientError, Limits, Unreachable
 from swissbrain.messages import ATTEMPTS, _http_date
 from swissbrain.models import PlanStep
 from tests.client.both_clients import Connect
@@ -52,6 +52,35 @@ def test_create_run_sends_only_the_given_fields(api: ScriptedServer, client: Cli
         "priority": 0,
         "metadata": {"a": "b"},
     }
+
+
+def test_create_run_sends_the_options_of_an_agent(api: ScriptedServer, client: Client) -> None:
+    api.then(ok(run(), 201))
+    client.create_run(
+        prompt="x",
+        model="small",
+        instructions="be brief",
+        tools=("shell",),
+        approvals=[ApprovalRule(tool="shell", policy="ask"), {"tool": "*", "policy": "deny"}],
+        limits=Limits(turns=20, cost=0.5),
+        output_schema={"type": "object"},
+        strict_plan=True,
+        stream=False,
+    )
+    assert api.requests[0].json == {
+        "prompt": "x",
+        "start": True,
+        "model": "small",
+        "instructions": "be brief",
+        "tools": ["shell"],
+        "approvals": [{"tool": "shell", "policy": "ask"}, {"tool": "*", "policy": "deny"}],
+        "limits": {"turns": 20, "cost": 0.5},
+        "output_schema": {"type": "object"},
+        "strict_plan": True,
+        "stream": False,
+    }
+    with pytest.raises(TypeError, match="unexpected keyword argument 'modell'"):
+        client.create_run(prompt="x", modell="small")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_the_reason_says_what_a_queued_run_waits_for() -> None:
         ),
         (
             (event(1, "run.waiting", question="Which\x1b[31m one?"),),
-            "waits for input: Which one?; 'swissbrain resume run_1 TEXT'",
+            "waits for input: Which one?; 'swissbrain resume run_1' answers",
         ),
     ],
 )

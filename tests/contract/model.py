@@ -22,7 +22,7 @@ class ModelRun:
     fence of the last attempt whose worker was lost. `inputs` and `files` are sizes by path; `begun`: the run has been
     queued. `unable` counts the workers in a row that were unable to do it. `open`: ids of the open requests of a
     waiting run with their `on_expiry`; `overdue`: those that have expired; `answers`: ids that have an answer.
-    `messages`, `read`: number of messages, and of the last that was read.
+    `messages`, `read`: number of messages, and of the last that was read. `used`: input tokens of each exchange.
     """
 
     id: str
@@ -59,6 +59,7 @@ class ModelRun:
     process: str = ""
     claim_number: int = 0
     granted_alone: bool = False
+    used: list[int] = field(default_factory=list)
 
 
 class Model:
@@ -69,6 +70,8 @@ class Model:
         # Logical clock: only the order of the scripts that enqueue runs matters, not the time between them.
         self._now = 0
         self.workers: set[str] = set()
+        # Of the runs of a user, also of those that have been deleted since.
+        self.used: list[int] = []
 
     def ready(self) -> list[str]:
         """Return the ids of the ready runs in the order in which they will be granted."""
@@ -252,13 +255,16 @@ class Model:
         run.expired = False
         return OK
 
-    def emit(self, run_id: str, fence: int, batch: int, events: int, key: str | None, read: int = 0) -> Outcome:
+    def emit(
+        self, run_id: str, fence: int, batch: int, events: int, key: str | None, read: int = 0, used: int = 0
+    ) -> Outcome:
         outcome, run = self._write(run_id, fence, batch, events, key)
         if run:
             run.read = max(run.read, read)
+            self._count(run, used)
         return outcome
 
-    def finish(self, run_id: str, fence: int, batch: int, status: Status, read: int) -> Outcome:
+    def finish(self, run_id: str, fence: int, batch: int, status: Status, read: int, used: int) -> Outcome:
         held = self.runs.get(run_id)
         before = held.batch if held else 0
         outcome, run = self._write(run_id, fence, batch, 0, None)
@@ -267,14 +273,16 @@ class Model:
             return REFUSED
         if run:
             run.leased = run.expired = False
+            self._count(run, used)
             self._end(run, status)
         return outcome
 
     def release(
-        self, run_id: str, fence: int, batch: int, *, burn: bool, unable: bool = False, key: str | None = None
+        self, run_id: str, fence: int, batch: int, *, burn: bool, unable: bool = False, key: str | None, used: int
     ) -> Outcome:
         outcome, run = self._write(run_id, fence, batch, 1, key)
         if run:
+            self._count(run, used)
             run.leased = run.expired = False
             run.attempt -= 0 if burn else 1
             run.unable += 1 if unable else 0
@@ -282,7 +290,7 @@ class Model:
             self._enqueue(run)
         return outcome
 
-    def wait(self, run_id: str, fence: int, batch: int, requests: dict[str, str]) -> Outcome:
+    def wait(self, run_id: str, fence: int, batch: int, requests: dict[str, str], used: int) -> Outcome:
         held = self.runs.get(run_id)
         before = (held.batch, held.seq) if held else (0, 0)
         outcome, run = self._write(run_id, fence, batch, 1, None)
@@ -292,6 +300,7 @@ class Model:
         if run:
             run.leased = run.expired = False
             run.status = Status.WAITING
+            self._count(run, used)
             run.attempt -= 1
             run.open, run.answers, run.interrupt = dict(requests), set(), False
         return outcome
@@ -327,6 +336,11 @@ class Model:
             run.journal.add(key)
             run.unable = 0 if key != STARTED else run.unable
         return OK, run
+
+    def _count(self, run: ModelRun, used: int) -> None:
+        if used:
+            run.used.append(used)
+            self.used.append(used)
 
     def _recover(self, run: ModelRun, *, counts: bool) -> None:
         run.leased = run.expired = False

@@ -42,6 +42,7 @@ ARGS = st.dictionaries(TEXT, NESTED | LONG_LIST, max_size=5)
 SCALARS: dict[type[inspect.Type], st.SearchStrategy[Any]] = {
     inspect.StrType: TEXT,
     inspect.IntType: st.integers(-(2**63), 2**64 - 1),
+    inspect.FloatType: st.floats(allow_nan=False, allow_infinity=False),
     inspect.BoolType: st.booleans(),
     inspect.NoneType: st.none(),
     inspect.DictType: ARGS,

@@ -22,6 +22,7 @@ from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.requests import OnExpiry
 from infra.contract.runs import RunRecord, RunSpec
 from infra.contract.states import TERMINAL, Outcome, Status
+from infra.contract.usage import RunUsage
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.contract.driver import expire_request, keys_without_ttl, strings
@@ -33,6 +34,7 @@ from tests.support.run_store import RunStore
 T = TypeVar("T")
 EXAMPLES = os.environ.get("SWISSBRAIN_MODEL_EXAMPLES")
 LEASE_MS = 3_600_000
+CURRENCIES = {1: "CHF", 2: "USD"}
 USER = "ada"
 EVENT = NewEvent(ts=1, type="log")
 PATHS = ["a", "a/b", "a b/ä%.csv"]
@@ -40,6 +42,8 @@ MAX_BYTES = 5
 CHOICE = st.integers(min_value=0, max_value=10_000)
 IDS = st.sets(st.sampled_from(["q1", "q2"]), min_size=1)
 KEY = st.sampled_from([None, "a", "b", STARTED])
+USED = st.integers(0, 2)
+"""Input tokens of the exchange that a write reports; 0: it reports none."""
 
 
 class Scripts(RuleBasedStateMachine):
@@ -286,14 +290,14 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), events=st.integers(0, 3), key=KEY)
-    def emit(self, choice: int, skip: int, events: int, key: str | None) -> None:
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), events=st.integers(0, 3), key=KEY, used=USED)
+    def emit(self, choice: int, skip: int, events: int, key: str | None, used: int) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
-        writes = Writes(events=[EVENT] * events, journal={key: "1"} if key else {})
+        writes = Writes(events=[EVENT] * events, journal={key: "1"} if key else {}, usage=usage(used))
 
         def once() -> None:
             reply = self.do(self.store.emit(self.lease(run_id, fence, batch), writes))
-            assert reply.outcome is self.model.emit(run_id, fence, batch, events, key)
+            assert reply.outcome is self.model.emit(run_id, fence, batch, events, key, used=used)
             if reply.outcome in {Outcome.OK, Outcome.SAME}:
                 held = self.model.runs[run_id]
                 assert reply.cancel == held.cancel
@@ -303,36 +307,39 @@ class Scripts(RuleBasedStateMachine):
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)), heard=st.booleans())
-    def finish(self, choice: int, skip: int, status: Status, heard: bool) -> None:
+    @rule(
+        choice=CHOICE, skip=st.integers(-1, 1), status=st.sampled_from(sorted(TERMINAL)), heard=st.booleans(), used=USED
+    )
+    def finish(self, choice: int, skip: int, status: Status, heard: bool, used: int) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
         run = self.model.runs.get(run_id)
         read = run.messages if run and heard else 0
-        writes = Writes(events=[NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": status.value})])
+        writes = Writes(events=[NewEvent(ts=1, type=TERMINAL_EVENT, data={"status": status.value})], usage=usage(used))
 
         def once() -> None:
             outcome = self.do(self.store.finish(self.lease(run_id, fence, batch), status, writes, read=read))
-            assert outcome is self.model.finish(run_id, fence, batch, status, read)
+            assert outcome is self.model.finish(run_id, fence, batch, status, read, used)
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), ids=IDS, on_expiry=st.sampled_from(["deny", "fail"]))
-    def wait(self, choice: int, skip: int, ids: set[str], on_expiry: OnExpiry) -> None:
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), ids=IDS, on_expiry=st.sampled_from(["deny", "fail"]), used=USED)
+    def wait(self, choice: int, skip: int, ids: set[str], on_expiry: OnExpiry, used: int) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
         requests = [question(name, on_expiry=on_expiry) for name in sorted(ids)]
+        writes = Writes(usage=usage(used))
 
         def once() -> None:
-            outcome = self.do(self.store.wait(self.lease(run_id, fence, batch), Writes(), requests))
-            assert outcome is self.model.wait(run_id, fence, batch, dict.fromkeys(ids, on_expiry))
+            outcome = self.do(self.store.wait(self.lease(run_id, fence, batch), writes, requests))
+            assert outcome is self.model.wait(run_id, fence, batch, dict.fromkeys(ids, on_expiry), used)
 
         self.call(once)
 
     @precondition(lambda self: self.leases)
-    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["drain", "burn", "unable"]), key=KEY)
-    def give_up_lease(self, choice: int, skip: int, how: str, key: str | None) -> None:
+    @rule(choice=CHOICE, skip=st.integers(-1, 1), how=st.sampled_from(["drain", "burn", "unable"]), key=KEY, used=USED)
+    def give_up_lease(self, choice: int, skip: int, how: str, key: str | None, used: int) -> None:
         run_id, fence, batch = self.lease_and_batch(choice, skip)
-        writes = Writes(events=[EVENT], journal={key: "1"} if key else {})
+        writes = Writes(events=[EVENT], journal={key: "1"} if key else {}, usage=usage(used))
 
         def once() -> None:
             lease = self.lease(run_id, fence, batch)
@@ -341,7 +348,7 @@ class Scripts(RuleBasedStateMachine):
                 outcome = self.do(self.store.release_unable(lease, writes, delay_ms=0))
             else:
                 outcome = self.do(self.store.release(lease, writes, delay_ms=0, burn=burn))
-            assert outcome is self.model.release(run_id, fence, batch, burn=burn, unable=unable, key=key)
+            assert outcome is self.model.release(run_id, fence, batch, burn=burn, unable=unable, key=key, used=used)
 
         self.call(once)
 
@@ -367,7 +374,7 @@ class Scripts(RuleBasedStateMachine):
 
     @staticmethod
     def lease(run_id: str, fence: int, batch: int) -> Lease:
-        lease = Lease(run_id, fence)
+        lease = Lease(run_id, fence, USER)
         lease.batch = batch - 1
         return lease
 
@@ -392,8 +399,11 @@ class Scripts(RuleBasedStateMachine):
             wakes = await redis.command("ZSCORE", "jobs:delayed", EXPIRIES)
             assert wakes is not None
             assert float(str(wakes)) <= float(soonest[1])
+        of_days = await self.store.usage(USER, 2)
+        assert sum(of_days.values(), RunUsage()) == added_up(model.used)
         for run in model.runs.values():
             record = await self.store.get(run.id)
+            assert (record.usage or RunUsage()) == added_up(run.used)
             assert (record.unable, record.interrupt) == (run.unable, run.interrupt)
             assert set(record.answers) == run.answers
             open_ids = {request.id for request in record.waiting.requests} if record.waiting else set()
@@ -419,6 +429,16 @@ class Scripts(RuleBasedStateMachine):
                 assert sum(event.type == TERMINAL_EVENT for event in events) == run.ends
             if run.status in TERMINAL and events:
                 assert events[-1].type == TERMINAL_EVENT
+
+
+def usage(used: int) -> RunUsage | None:
+    """Return the usage of an exchange with so many input tokens; each number has its own currency."""
+    return RunUsage(exchanges=1, input=used, costs={CURRENCIES[used]: 10 * used}) if used else None
+
+
+def added_up(used: list[int]) -> RunUsage:
+    costs = {CURRENCIES[each]: 10 * each * used.count(each) for each in set(used)}
+    return RunUsage(exchanges=len(used), input=sum(used), costs=costs)
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)

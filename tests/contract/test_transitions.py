@@ -190,11 +190,11 @@ async def test_missing_keys_or_arguments_are_rejected_before_the_first_write(
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("emit", ["1", "1", "many", "[]", "c"]),
-        ("emit", ["1", "next", "1", "[]", "c"]),
-        ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon", "0"]),
-        ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n"]),
-        ("wait", ["id", "1", "1", "?", "[]", "c", "2", "[]", "1", "n"]),
+        ("emit", ["1", "1", "many", "[]", "c", ""]),
+        ("emit", ["1", "next", "1", "[]", "c", ""]),
+        ("finish", ["id", "1", "1", "1", "[]", "c", "succeeded", "", "", "soon", "0", ""]),
+        ("release", ["id", "1", "1", "1", "[]", "c", "later", "1", "n", ""]),
+        ("wait", ["id", "1", "1", "?", "[]", "c", "2", "[]", "1", "n", ""]),
         ("claim", ["w", "all", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "0", "1"]),
         ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "newest", "0", "p", "1", "0", "1"]),
         ("claim", ["w", "1", "1000", "run:", "c:", "1", "n", "1", "0", "p", "1", "perhaps", "1"]),

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.contract.agent import ApprovalRule
 from infra.contract.errors import InvalidInput
 from infra.contract.keys import Keys
 from infra.contract.log import NewEvent
@@ -17,6 +19,7 @@ from infra.contract.redis_store import codec, scripts
 from infra.contract.runs import MAX_PLAN_STEPS, PlanStep, RunSpec
 from infra.contract.states import NEXT, TERMINAL, Status
 from infra.contract.tools import TOOLS, parse_args
+from infra.contract.usage import EPOCH
 
 
 def test_every_status_has_a_row_of_transitions() -> None:
@@ -45,9 +48,9 @@ def test_a_script_defines_a_local_for_each_name_in_its_header(name: str) -> None
 @pytest.mark.parametrize(
     "args",
     [
-        {"token": "t", "inputs_version": 0, "tokens": "t"},
+        {"token": "t", "inputs_version": 0, "limits": "", "tokens": "t"},
         {"token": "t"},
-        {"token": "t", "inputs_version": 0, "id": "other", "unknown": 1},
+        {"token": "t", "inputs_version": 0, "limits": "", "id": "other", "unknown": 1},
     ],
 )
 async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict[str, str]) -> None:
@@ -64,15 +67,16 @@ async def test_a_script_call_with_a_wrong_or_missing_name_is_not_sent(args: dict
     caller = scripts.ScriptCaller(UnusedRedis(), Keys())
     with pytest.raises(TypeError, match="'retry' takes the arguments"):
         await caller.call(scripts.load("retry"), args, run_id="r")
+    right: dict[str, Argument] = {"token": "t", "inputs_version": 0, "limits": ""}
     with pytest.raises(TypeError, match="no further"):
-        await caller.call(scripts.load("retry"), {"token": "t", "inputs_version": 0}, run_id="r", more_args=["x"])
+        await caller.call(scripts.load("retry"), right, run_id="r", more_args=["x"])
 
 
 def test_every_key_and_channel_starts_with_the_prefix() -> None:
     keys = Keys("{sb}:")
     names = [keys.pending, keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable, keys.workers]
     names += [keys.control]
-    names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u")]
+    names += [keys.run("r"), keys.log("r"), keys.channel("r"), keys.user_runs("u"), keys.usage("u", EPOCH)]
     assert all(name.startswith("{sb}:") for name in names)
     assert len(set(names)) == len(names)
 
@@ -159,6 +163,35 @@ def test_the_error_for_an_unknown_field_names_it() -> None:
 def test_a_run_needs_a_prompt_or_a_plan() -> None:
     with pytest.raises(InvalidInput, match="needs a 'prompt', a 'plan', or both"):
         RunSpec().check()
+
+
+def rule(tool: str, **match: str) -> ApprovalRule:
+    return ApprovalRule(tool=tool, policy="ask", match=match or None)
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "message"),
+    [
+        ({"tools": ["shell", "sh"]}, "$.tools[1]", "unknown tool 'sh'; allowed are code, file_delete"),
+        ({"tools": ["finish"]}, "$.tools[0]", "unknown tool 'finish'"),
+        ({"approvals": [rule("shell"), rule("fly")]}, "$.approvals[1].tool", "unknown tool 'fly'; allowed are code"),
+        (
+            {"approvals": [rule("shell", cmd="ls")]},
+            "$.approvals[0].match.cmd",
+            "'shell' lacks the argument 'cmd'; allowed are command, timeout_s",
+        ),
+        ({"approvals": [rule("*", cmd="ls")]}, "$.approvals[0].match.cmd", "no tool has the argument 'cmd'"),
+    ],
+)
+def test_tools_and_rules_that_nothing_can_match_are_rejected(options: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(message)) as caught:
+        RunSpec(prompt="x", **options).check()
+    assert caught.value.field == field
+
+
+def test_rules_that_can_match_are_accepted() -> None:
+    rules = [rule("*"), rule("*", path="a*"), rule("shell", command="ls", timeout_s="*"), rule("file_list")]
+    RunSpec(prompt="x", tools=[], approvals=rules).check()
 
 
 def test_all_tool_arguments_have_docstrings() -> None:

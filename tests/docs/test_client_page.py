@@ -26,7 +26,7 @@ def folder(dev_stack: DevStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_programs_of_the_page_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     programs = blocks(PAGE, "python")
-    assert len(programs) == 9
+    assert len(programs) == 10
     for number, program in enumerate(programs):
         exec(compile(program, f"program {number} of {PAGE.name}", "exec"), names)
     client = names["client"]

@@ -224,7 +224,7 @@ class SimulatedWorker:
 
     async def claim(self) -> Lease:
         (claim,) = (await self.store.claim("simulated", 1, lease_ms=60_000)).claims
-        return Lease(claim.run.id, claim.run.fence)
+        return Lease(claim.run.id, claim.run.fence, claim.run.user)
 
     async def emit(self, lease: Lease, *events: NewEvent, files: dict[str, FileEntry | None] | None = None) -> None:
         reply = await self.store.emit(lease, Writes(events=[*events], files=files or {}))

@@ -93,7 +93,7 @@ def test_sigterm_ends_the_streams_and_the_process(rest_settings: RedisRestSettin
                 assert next(lines) == "retry: 1000"
                 process.send_signal(signal.SIGTERM)
                 assert list(lines) == []
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "secret" not in errors
     assert TOKEN not in errors
@@ -105,17 +105,17 @@ def test_silent_connections_do_not_shut_out_requests_that_need_redis(
     rest_settings: RedisRestSettings, first: bytes
 ) -> None:
     with running(rest_settings, open_files="160", RETENTION_DAYS="1", REDIS_KEY_PREFIX="{own}:") as (process, url):
-        silent = [socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), 5) for _ in range(300)]
-        for connection in silent:
-            with contextlib.suppress(ConnectionError):
-                connection.sendall(first)
-        for _ in range(3):
-            answer = httpx.post(f"{url}/agent/runs", json=PLAN, headers={"Authorization": f"Bearer {TOKEN}"})
-            assert answer.status_code == 201
-        for connection in silent:
-            connection.close()
+        address = ("127.0.0.1", int(url.rsplit(":", 1)[1]))
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(300)]
+            for connection in silent:
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(first)
+            for _ in range(3):
+                answer = httpx.post(f"{url}/agent/runs", json=PLAN, headers={"Authorization": f"Bearer {TOKEN}"})
+                assert answer.status_code == 201
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
     assert errors.count('"action":"server.full"') == 1
 
 

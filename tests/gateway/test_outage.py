@@ -204,7 +204,7 @@ def test_a_silent_idle_connection_is_replaced_before_a_command_is_sent() -> None
     def answer(number: int, _: bytes) -> bytes:
         return b"" if number == 1 and script.answered else b"$1\r\nv\r\n"
 
-    with scripted_redis(answer, idle_check_s=0, connect_timeout_s=1) as (script, served, http):
+    with scripted_redis(answer, idle_check_s=0, connect_timeout_s=3) as (script, served, http):
         assert http.get("/get/a").json() == {"result": "v"}
         assert http.get("/get/b").json() == {"result": "v"}
         assert script.accepted == 2

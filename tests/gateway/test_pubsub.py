@@ -163,12 +163,12 @@ def test_many_subscribers_share_one_connection(served: Served, http: httpx.Clien
 def test_no_task_remains_of_clients_that_reset_their_connection(served: Served) -> None:
     request = f"GET /subscribe/reset HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
     hub = served.gateway.streams.hub
-    with Subscriber(served, "/subscribe/reset") as staying:
+    with Subscriber(served, "/subscribe/reset") as staying, contextlib.ExitStack() as stack:
         staying.expect(["subscribe,reset,1"])
         assert hub._connection is not None
         loop = hub._connection._loop
         before = len(asyncio.all_tasks(loop))
-        leaving = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(20)]
+        leaving = [stack.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(20)]
         for sock in leaving:
             sock.sendall(request)
         wait_until(lambda: hub.clients == 21, "all are subscribed")

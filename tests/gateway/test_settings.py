@@ -129,7 +129,7 @@ def test_the_command_serves_and_stops_on_sigterm_without_logging_a_token(valkey:
         with Subscriber(own, "/subscribe/c?_token=very-secret", token="very-secret") as subscriber:
             subscriber.expect(["subscribe,c,1"])
             process.send_signal(signal.SIGTERM)
-            _, err = process.communicate(timeout=10)
+            _, err = process.communicate(timeout=30)
             wait_until(lambda: subscriber.ended, "the stream ends")
             assert subscriber.clean_end
     assert process.returncode in (0, -signal.SIGTERM)

@@ -20,8 +20,8 @@ from infra.contract.llm import (
     ModelError,
     ModelRefused,
     ModelRejected,
-    ModelRetry,
     ModelUnavailable,
+    RetryNotice,
 )
 from infra.llm_http.failures import retry_after_s
 from infra.llm_http.model import LlmHttp
@@ -79,7 +79,7 @@ async def test_a_stream_that_falls_silent_is_never_a_reply(server: ModelServer, 
 
 
 async def test_a_reply_counts_although_silence_follows_its_end(server: ModelServer) -> None:
-    async with adapter(server, idle_s=0.2) as model:
+    async with adapter(server, idle_s=1.0) as model:
         server.then(stream(WHOLE[:FINISHED], ending="silence"))
         reply = await model.ask(request())
         assert (reply.text, reply.usage.estimated, reply.tries) == ("Hé", True, 1)
@@ -141,10 +141,10 @@ async def test_a_broken_answer_is_tried_again_then_the_next_model_then_unavailab
     server: ModelServer, kind: str
 ) -> None:
     async with adapter(server, max_retries=1) as model:
-        progress: list[ModelRetry] = []
+        progress: list[RetryNotice] = []
 
-        async def note(each: Delta | ModelRetry) -> None:
-            if isinstance(each, ModelRetry):
+        async def note(each: Delta | RetryNotice) -> None:
+            if isinstance(each, RetryNotice):
                 progress.append(each)
 
         server.then(BROKEN[kind], BROKEN[kind], streamed("from b"))

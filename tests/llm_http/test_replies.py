@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra.contract.llm import Call, ChatMessage, Delta, ModelChoice, ModelRetry, Price, Usage
+from infra.contract.llm import Call, ChatMessage, Delta, ModelChoice, Price, RetryNotice, Usage
 from infra.llm_http.model import LlmHttp
 from tests.llm_http.conftest import KEY, adapter, request
 from tests.support.model_server import ModelServer
@@ -61,7 +61,7 @@ async def test_the_request_has_key_model_tools_and_limit(server: ModelServer, mo
 async def test_deltas_come_while_the_reply_is_generated(server: ModelServer, model: LlmHttp) -> None:
     deltas: list[Any] = []
 
-    async def note(progress: Delta | ModelRetry) -> None:
+    async def note(progress: Delta | RetryNotice) -> None:
         deltas.append(progress)
 
     made = [frame({"reasoning_content": "hm"}), *frames("abcdef")]

@@ -63,7 +63,6 @@ def _packets(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 @given(st.data())
-@settings(max_examples=100)
 def test_any_writing_and_any_packets_give_the_same_reply(data: st.DataObject) -> None:
     values, text, calls = data.draw(_frames())
     decoder, assembly = EventDecoder(100_000), Assembly()

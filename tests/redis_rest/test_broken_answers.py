@@ -185,10 +185,10 @@ async def test_a_late_answer_ends_at_the_deadline_and_closes_its_connection(conn
         finally:
             gone.set()
 
-    async with connected(connect, reply, timeout_s=0.3) as (redis, server):
+    async with connected(connect, reply, timeout_s=1) as (redis, server):
         began = time.monotonic()
-        assert "within 0.3 s" in await unavailable(redis)
-        assert time.monotonic() - began < 2
+        assert "within 1 s" in await unavailable(redis)
+        assert time.monotonic() - began < 10
         await asyncio.wait_for(gone.wait(), 5)
         server.reply = always(answer())
         assert await redis.command("GET", "k") == "a"

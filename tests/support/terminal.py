@@ -10,7 +10,7 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,9 +33,13 @@ def on_terminal(
     env: Mapping[str, str] | None = None,
     typed: str = "",
     typed_after: str = "",
+    replies: Sequence[tuple[str, Callable[[], str]]] = (),
     timeout_s: float = 100,
 ) -> TerminalResult:
-    """Run a command on a terminal to its end; `typed` is what the person types, once `typed_after` was shown."""
+    """Run a command on a terminal to its end; `typed` is what the person types, once `typed_after` was shown.
+
+    `replies`: prompts in their order, each with a function that returns what the person types when it is shown.
+    """
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     given = {name: value for name, value in (env or os.environ).items() if name not in {"COLUMNS", "NO_COLOR"}}
@@ -50,7 +54,7 @@ def on_terminal(
         preexec_fn=_own_terminal,
     ) as process:
         os.close(theirs)
-        raw = _read_all(ours, process, time.monotonic() + timeout_s, typed, typed_after)
+        raw = _read_all(ours, process, time.monotonic() + timeout_s, typed, typed_after, list(replies))
         os.close(ours)
         code = process.wait(timeout=10)
     return TerminalResult(code, ESCAPES.sub("", raw).replace("\r\n", "\n"), raw)
@@ -62,9 +66,19 @@ def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _read_all(terminal: int, process: subprocess.Popen[bytes], deadline: float, typed: str, typed_after: str) -> str:
-    read, type_at = bytearray(), 0.0
+def _read_all(
+    terminal: int,
+    process: subprocess.Popen[bytes],
+    deadline: float,
+    typed: str,
+    typed_after: str,
+    replies: list[tuple[str, Callable[[], str]]],
+) -> str:
+    read, type_at, replied = bytearray(), 0.0, 0
     while True:
+        if replies and (shown := read.find(replies[0][0].encode(), replied)) >= 0:
+            replied = shown + len(replies[0][0])
+            os.write(terminal, replies.pop(0)[1]().encode())
         if typed and typed_after.encode() in read and time.monotonic() >= type_at:
             os.write(terminal, typed.encode())
             # Ctrl-C just before the command begins to read is lost, so a person types it again.

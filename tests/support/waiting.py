@@ -5,19 +5,25 @@ import time
 from collections.abc import Awaitable, Callable
 
 PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.1
 
 
 def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:
     """Return once the predicate is true. Raises AssertionError with `description` after the timeout."""
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not predicate():
-        assert time.monotonic() < deadline, f"never happened: {description}"
-        time.sleep(PAUSE_S)
+        time.sleep(_pause_s(began, timeout_s, description))
 
 
 async def until(predicate: Callable[[], Awaitable[object]], description: str, timeout_s: float = 20.0) -> None:
     """Return once the awaited predicate is true. Raises AssertionError with `description` after the timeout."""
-    deadline = time.monotonic() + timeout_s
+    began = time.monotonic()
     while not await predicate():
-        assert time.monotonic() < deadline, f"never happened: {description}"
-        await asyncio.sleep(PAUSE_S)
+        await asyncio.sleep(_pause_s(began, timeout_s, description))
+
+
+def _pause_s(began: float, timeout_s: float, description: str) -> float:
+    """Return a pause that grows with the wait: a predicate may ask servers, whose work slows down what it waits for."""
+    waited = time.monotonic() - began
+    assert waited < timeout_s, f"never happened: {description}"
+    return min(max(PAUSE_S, waited / 10), LONGEST_PAUSE_S)

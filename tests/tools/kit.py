@@ -32,6 +32,7 @@ class RecordingContext:
     messages: list[str] = field(default_factory=list)
     changes: list[FileChanges] = field(default_factory=list)
     time_left_s: float = 60.0
+    for_model: bool = False
 
     async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s)
@@ -82,12 +83,18 @@ class Kit:
     tools: Mapping[str, Tool] = field(default_factory=lambda: REGISTRY)
     calls: int = 0
     time_left_s: float = 60.0
+    for_model: bool = False
     context: RecordingContext = field(init=False)
 
     async def call(self, tool: str, kind: type[Result], **args: Any) -> Result:
         """Call a tool and return its result, which must have the type `kind` and survive the journal's encoding."""
         self.context = RecordingContext(
-            self.run_id, f"step-{self.calls}", self.files, self.executor, time_left_s=self.time_left_s
+            self.run_id,
+            f"step-{self.calls}",
+            self.files,
+            self.executor,
+            time_left_s=self.time_left_s,
+            for_model=self.for_model,
         )
         self.calls += 1
         through_json = msgspec.json.decode(msgspec.json.encode(args))

@@ -23,7 +23,7 @@ FULL: dict[str, dict[str, Any]] = {
     "code": {"language": "node", "source": "1", "timeout_s": 3600},
     "file_delete": {"path": "a/b/ü 日本.txt"},
     "file_list": {"path": "a/b"},
-    "file_read": {"path": ".run/step-0.stdout", "max_bytes": 1_000_000},
+    "file_read": {"path": ".run/step-0.stdout", "max_bytes": 1_000_000, "offset": 2**53 - 1},
     "file_write": {"path": "a", "content": "x" * 1_000_000, "encoding": "base64"},
     "http_fetch": {
         "url": "HTTP://bücher.example:8080/ä/%20?q=" + "x" * 2000,
@@ -44,6 +44,7 @@ BAD: list[tuple[str, str, list[Any]]] = [
     ("file_list", "path", [None, 1, {}]),
     ("file_read", "path", [None, 1, {}]),
     ("file_read", "max_bytes", [0, -1, 1_000_001, 1.5, "10", None, True]),
+    ("file_read", "offset", [-1, 2**53, 0.5, "0", None, True]),
     ("file_write", "content", [None, 1, b"x", ["x"], "x" * 1_000_001]),
     ("file_write", "encoding", ["latin-1", "", None, 1]),
     ("http_fetch", "method", ["get", "PUT", "DELETE", "", None, 1]),

@@ -91,6 +91,42 @@ async def test_truncation_does_not_hide_bytes_that_are_not_text(kit: Kit) -> Non
         assert (await kit.call("file_read", FileReadResult, path="t", max_bytes=cut)).encoding == "base64"
 
 
+@pytest.mark.parametrize("step", [4, 5, 7])
+async def test_parts_of_a_text_make_up_the_whole(kit: Kit, step: int) -> None:
+    content = "aé日😀" * 4
+    await kit.call("file_write", FileWriteResult, path="t", content=content)
+    parts, offset = [], 0
+    for _ in range(len(content.encode())):
+        read = await kit.call("file_read", FileReadResult, path="t", max_bytes=step, offset=offset)
+        assert (read.encoding, read.offset) == ("utf-8", offset)
+        parts.append(read.content)
+        offset += read.size_bytes
+        if not read.truncated:
+            break
+    assert "".join(parts) == content
+
+
+async def test_a_part_begins_with_a_whole_character(kit: Kit) -> None:
+    await kit.call("file_write", FileWriteResult, path="t", content="😀a")
+    begins = {}
+    for offset in range(6):
+        read = await kit.call("file_read", FileReadResult, path="t", offset=offset)
+        begins[offset] = (read.offset, read.content)
+    assert begins == {0: (0, "😀a"), 1: (4, "a"), 2: (4, "a"), 3: (4, "a"), 4: (4, "a"), 5: (5, "")}
+
+
+async def test_a_part_within_the_last_character_is_empty(kit: Kit) -> None:
+    await kit.call("file_write", FileWriteResult, path="t", content="a😀")
+    read = await kit.call("file_read", FileReadResult, path="t", offset=3)
+    assert (read.encoding, read.content, read.offset, read.truncated) == ("utf-8", "", 5, False)
+
+
+async def test_a_part_of_bytes_begins_where_it_was_asked_for(kit: Kit) -> None:
+    await kit.files.write("b", bytes(range(128, 256)))
+    read = await kit.call("file_read", FileReadResult, path="b", offset=10, max_bytes=5)
+    assert (base64.b64decode(read.content), read.offset, read.truncated) == (bytes(range(138, 143)), 10, True)
+
+
 async def test_a_large_file_is_read_in_part(kit: Kit) -> None:
     await kit.files.write("large", b"0123456789" * 1_000_000)
     read = await kit.call("file_read", FileReadResult, path="large")

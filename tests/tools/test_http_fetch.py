@@ -30,6 +30,7 @@ def web(kit: Kit, site: Site) -> Kit:
     """Kit whose worker may fetch from the site."""
     allowed = {"HTTP_FETCH_PRIVATE_HOSTS": f"127.0.0.1:{site.port}", "HTTP_FETCH_MAX_BYTES": str(30_000_000)}
     kit.tools = registry(FetchSettings.from_env(Env(allowed)))
+    assert kit.tools["http_fetch"].ready
     return kit
 
 
@@ -111,6 +112,7 @@ async def test_a_worker_without_hosts_names_the_setting(kit: Kit, site: Site) ->
     code, message, _ = await kit.failed("http_fetch", url=site.url)
     assert code == "fetch_not_allowed"
     assert "HTTP_FETCH_HOSTS" in message
+    assert not kit.tools["http_fetch"].ready
 
 
 async def test_errors_have_codes(web: Kit, site: Site) -> None:

@@ -193,3 +193,17 @@ async def test_output_that_the_log_cannot_repeat_byte_for_byte_is_stored(
     kit: Kit, command: str, kept: tuple[str, ...]
 ) -> None:
     assert (await kit.shell(command)).kept == kept
+
+
+@pytest.mark.parametrize(("size", "head_bytes"), [(4096, 0), (5000, 904), (7168, 3072), (50_000, 3072)])
+async def test_a_model_gets_the_head_of_long_output_and_a_file_with_all(kit: Kit, size: int, head_bytes: int) -> None:
+    kit.for_model = True
+    whole = "".join(f"{number:>7}\n" for number in range(size // 8))
+    result = await kit.shell(f"seq -f %7.0f 0 {size // 8 - 1}")
+    assert (result.stdout_head, result.stdout_tail) == (whole[:head_bytes], whole[-4096:])
+    assert result.kept == ((".run/step-0.stdout",) if head_bytes else ())
+    if result.kept:
+        assert await kit.files.read(result.kept[0]) == whole.encode()
+    kit.for_model = False
+    result = await kit.shell(f"seq -f %7.0f 0 {size // 8 - 1}")
+    assert (result.stdout_head, result.kept) == ("", ())

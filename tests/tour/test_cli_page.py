@@ -24,9 +24,11 @@ FILES = {
     "report.py": "import sys\nprint(sys.argv[1:], len(open(sys.argv[1]).read().splitlines()))\n",
     "chart.py": "open('report.html', 'w').write('<h1>chart</h1>')\n",
     "plan.json": '[{"tool": "message", "args": {"text": "hello"}}]',
+    "rules.yaml": "- tool: shell\n  policy: ask\n",
     "plan.yaml": PLAN.replace("wc -l data.csv", "echo counted"),
 }
 FAILING = ("--shell", "mkdir out; echo 1 > out/a.csv; echo page > report.html", "--shell", "echo why >&2; exit 7")
+PEOPLE = ("resume", "approve", "deny", "say", "interrupt")
 ENDS_WITH = {"--failed": 0, "logs RUN -f": 1, "wait RUN": 1}
 """Exit codes other than 0, of commands about a run that has failed."""
 
@@ -74,27 +76,47 @@ def test_the_page_has_an_example_of_every_command() -> None:
     used = {words[words.index("swissbrain") + 1] for words in map(shlex.split, EXAMPLES)}
     piped = {line.split("| swissbrain ")[1].split()[0] for line in EXAMPLES if "| swissbrain " in line}
     # The others are executed below, or change what the examples need.
-    assert {*COMMANDS, "key"} - used - piped == {"start", "resume", "fork"}
+    assert {*COMMANDS, "key"} - used - piped == {"start", "fork", *PEOPLE}
+
+
+TABLES = ("runs", "show RUN", "show RUN --attempts", "steps RUN", "files RUN", "queue")
+IN_ONE_PROCESS = """
+import sys
+from swissbrain.cli import main
+
+for line in sys.argv[1:]:
+    sys.argv = ["swissbrain", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        print(f"exit code {end.code}")
+"""
+"""Program that executes each of its arguments as a command line, because starting Python takes most of the time."""
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 100, 200])
-@pytest.mark.parametrize("words", ["runs", "show RUN", "show RUN --attempts", "steps RUN", "files RUN", "queue"])
-def test_tables_fit_every_terminal(folder: Path, failed_run: str, columns: int, words: str) -> None:
-    result = on_a_terminal(folder, f"swissbrain {words}".replace("RUN", failed_run), columns)
-    assert result.code == 0
+def test_tables_fit_every_terminal(folder: Path, failed_run: str, columns: int) -> None:
+    words = [line.replace("RUN", failed_run) for line in TABLES]
+    result = on_a_terminal(folder, shlex.join([sys.executable, "-c", IN_ONE_PROCESS, *words]), columns)
+    *tables, rest = re.split(r"^exit code 0\n", result.text, flags=re.MULTILINE)
+    assert (result.code, len(tables), rest) == (0, len(TABLES), ""), result.text
     assert all(len(text) <= columns for text in result.text.splitlines())
-    assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
-    if words in {"runs", "show RUN"}:
-        assert failed_run in result.text
+    for line, table in zip(TABLES, tables, strict=True):
+        assert table.strip(), line
+        assert set(re.findall(r"run_[0-9a-f]\w*", table)) == set(RUN_ID.findall(table))
+        if line in {"runs", "show RUN"}:
+            assert failed_run in table
 
 
 def test_the_other_commands_of_the_table_work(folder: Path, failed_run: str) -> None:
     created = swissbrain(folder, "run", "--shell", "echo late", "--no-start").stdout.strip()
     assert on_a_terminal(folder, f"swissbrain start {created}").text == "queued\n"
     assert on_a_terminal(folder, f"swissbrain wait {created}").text == f"{created} succeeded\n"
-    refused = on_a_terminal(folder, f"swissbrain resume {created} yes")
-    assert refused.code == 2
-    assert "succeeded" in refused.text
+    for name in PEOPLE:
+        words = f"{name} {created}" + (" text" if name in {"resume", "say"} else "")
+        refused = on_a_terminal(folder, f"swissbrain {words}")
+        assert (refused.code, refused.text.count("swissbrain: ")) == (2, 1), refused.text
+        assert "succeeded" in refused.text or "explicit plan" in refused.text
     forked = on_a_terminal(folder, f"swissbrain fork {failed_run} --from-step 2 --plan plan.yaml -f")
     assert forked.code == 0
     assert "run goes on from step 2" in forked.text

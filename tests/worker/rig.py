@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from infra.contract.errors import StoreUnavailable
 from infra.contract.execution import Command, Execution, Executor, OnLine
 from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
+from infra.contract.keys import Keys
 from infra.contract.log import Event
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.runs import PlanStep, RunRecord, RunSpec
@@ -163,10 +164,11 @@ class Identity:
 class Rig:
     """One queue and the workers on it."""
 
-    def __init__(self, tcp: RedisTcpSettings) -> None:
+    def __init__(self, tcp: RedisTcpSettings, prefix: str = "") -> None:
         self._tcp = tcp
+        self._keys = Keys(prefix)
         self.redis = RedisTcp(tcp)
-        self.store = RunStore(self.redis)
+        self.store = RunStore(self.redis, self._keys)
         self._workers: list[Worker] = []
 
     def worker(
@@ -185,10 +187,14 @@ class Rig:
         identity: Identity | None = None,
         fitness: Fitness | None = None,
         strategy: Strategy | None = None,
+        around: Callable[[Redis], Redis] = lambda redis: redis,
     ) -> Worker:
-        """Start a worker whose `shell` tool is `body`, called with the command's text, or with another strategy."""
+        """Start a worker whose `shell` tool is `body`, called with the command's text, or with another strategy.
+
+        `around` wraps the connection to Redis.
+        """
         redis = RedisTcp(self._tcp)
-        store = RunStore(Flaky(redis, loses, late_s, undeliverable))
+        store = RunStore(Flaky(around(redis), loses, late_s, undeliverable), self._keys)
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
         keeper = LeaseKeeper(store, lease_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))

@@ -12,6 +12,8 @@ from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
 from tests.worker.rig import Gate, Rig
+from worker.plan import PlanWalker
+from worker.plan_or_prompt import PlanOrPrompt
 from worker.toolkit.base import ToolContext, ToolFailed
 
 
@@ -61,11 +63,12 @@ async def test_an_unexpected_error_fails_the_run_without_revealing_internals(rig
 
 
 async def test_a_prompt_without_a_model_fails_with_the_reason(rig: Rig) -> None:
-    rig.worker()
+    rig.worker(strategy=PlanOrPrompt(PlanWalker({}), None))
     record = await rig.ended(await rig.submit(prompt="do something"))
     assert record.error
     assert record.error.code == "no_model"
     assert "explicit plan" in record.error.message
+    assert "LLM_BASE_URL" in record.error.message
 
 
 async def test_a_run_is_stopped_at_its_timeout(rig: Rig) -> None:

@@ -129,6 +129,7 @@ async def test_a_file_is_read_at_most_to_the_wanted_number_of_bytes(workspaces: 
     files = workspaces.run("u", "r", 1, {"a": upload.entry})
     for count in (0, 1, 1024 * 1024, len(data), len(data) + 1):
         assert await files.read("a", count) == data[:count]
+        assert await files.read("a", count, 1_000_001) == data[1_000_001 : 1_000_001 + count]
 
 
 async def test_a_store_with_md5_needs_the_md5(s3: S3Settings) -> None:

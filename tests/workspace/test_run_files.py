@@ -30,6 +30,15 @@ async def test_a_read_returns_at_most_the_first_bytes(files: S3RunFiles, max_byt
     assert await files.read("a", max_bytes) == expected
 
 
+@pytest.mark.parametrize(
+    ("offset", "max_bytes", "expected"),
+    [(0, 2, b"he"), (1, 2, b"el"), (3, 2, b"lo"), (3, 99, b"lo"), (4, 1, b"o"), (5, 1, b""), (2**53 - 1, 1, b"")],
+)
+async def test_a_read_begins_at_its_offset(files: S3RunFiles, offset: int, max_bytes: int, expected: bytes) -> None:
+    await files.write("a", b"hello")
+    assert await files.read("a", max_bytes, offset) == expected
+
+
 async def test_an_empty_file_can_be_read(files: S3RunFiles) -> None:
     await files.write("empty", b"")
     assert await files.read("empty") == b""

@@ -43,6 +43,11 @@ class FetchSettings:
     private_hosts: frozenset[tuple[str, int]] = frozenset()
     max_bytes: int = 10 * 1024 * 1024
 
+    @property
+    def allows_any(self) -> bool:
+        """Return whether any host may be fetched from."""
+        return bool(self.hosts or self.private_hosts)
+
     def allows(self, host: str, port: int) -> bool:
         """Return whether a host, as `read_host` returns it, may be fetched from on a port."""
         return (host, port) in self.private_hosts or any(pattern.matches(host, port) for pattern in self.hosts)

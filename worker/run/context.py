@@ -27,14 +27,20 @@ from msgspec import UNSET, structs
 
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine, OutputStream
-from infra.contract.files import MAX_FOLDERS, Changes, DirectoryFiles, FileChanges, FolderChanges, ToolFiles
+from infra.contract.files import (
+    MAX_FOLDERS,
+    Changes,
+    DirectoryFiles,
+    FileChanges,
+    FileInfo,
+    FolderChanges,
+    ToolFiles,
+)
 from infra.contract.journal import (
     MAX_INLINE_BYTES,
     STARTED,
     BlobRef,
-    StepRecord,
-    StepTimes,
-    blob_ref,
+    call_name,
     files_key,
     folders_key,
 )
@@ -43,6 +49,8 @@ from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
+from infra.contract.usage import RunUsage
+from worker.run.blobs import resolve
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
@@ -84,21 +92,24 @@ class RunContext:
         *,
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
         repeatable: bool = True,
+        mark: str = "",
+        usage: Callable[[T], RunUsage | None] = lambda _: None,
         flush: bool = False,
     ) -> T:
         """Return the journaled result of `key`; if there is none, await `call` and journal its result.
 
-        The result, the changes that `call` made in the workspace, and the events that `done` returns are stored
-        together or not at all. Everything journaled before is stored before `call` begins, so a completed step is never
-        executed again. If the worker dies while `call` runs, `call` is executed again on the workspace as it was; if it
-        is not `repeatable`, its start is journaled first, and CallInterrupted is raised instead. `flush`: return only
-        once the result is stored, for a call that is too expensive to be repeated after it has returned. Raises
-        LeaseLost, FilesUnavailable, HostExhausted, and any exception of `call`, which is not journaled.
+        The result, the changes that `call` made in the workspace, the events that `done` returns and the usage that
+        `usage` returns are stored together or not at all. Everything journaled before is stored before `call` begins,
+        so a completed step is never executed again. If the worker dies while `call` runs, `call` is executed again on
+        the workspace as it was; if it is not `repeatable`, its start is journaled first, under `mark` or else `key`,
+        and CallInterrupted is raised instead. `flush`: return only once the result is stored, for a call that is too
+        expensive to be repeated after it has returned. Raises LeaseLost, FilesUnavailable, HostExhausted, and any
+        exception of `call`, which is not journaled.
         """
         if key in self._journal:
-            return await self._recall(self._journal[key], kind)
+            return await self.recall(key, kind)
         if not repeatable:
-            self._mark_started(key)
+            self._mark_started(mark or key)
         await self.emitter.flush()
         # `flush` may have sent nothing, and the process may have been suspended since the last renewal.
         self._check_lease()
@@ -109,7 +120,7 @@ class RunContext:
             journal[files_key(key)] = await self._inline(changed.files)
         if changed.folders:
             journal[folders_key(key)] = await self._inline(changed.folders)
-        self._commit(done(value), journal, changed)
+        self._commit(done(value), journal, structs.replace(changed, usage=usage(value)))
         self.unable = 0
         if flush:
             await self.emitter.flush()
@@ -127,6 +138,14 @@ class RunContext:
     def knows(self, key: str) -> bool:
         """Return whether the journal has an entry for the key."""
         return key in self._journal
+
+    async def recall(self, key: str, kind: type[T]) -> T:
+        """Return the journaled result of a key that the journal knows. Raises FilesUnavailable, HostExhausted."""
+        return msgspec.json.decode(await resolve(self._journal[key], self._files), type=kind)
+
+    async def list_files(self) -> list[FileInfo]:
+        """Return the files of the workspace, sorted by path."""
+        return await self._files.list()
 
     def commit(self, *events: NewEvent) -> None:
         """Store the changes made in the workspace so far, together with these events."""
@@ -154,12 +173,16 @@ class RunContext:
         self._commit([event], entries, self._take_changes())
         await self.emitter.flush()
 
-    def for_call(self, call: str, step: int, *, timeout_s: float | None = None) -> ToolContext:
-        """Return the context of one tool call, named `call`, within a step, counted from 0, with its own timeout."""
+    def count(self, usage: RunUsage) -> None:
+        """Add the usage of exchanges that have no entry in the journal, because they failed."""
+        self.emitter.put(Writes(usage=usage))
+
+    def for_call(self, call: str, step: int, *, timeout_s: float | None = None, for_model: bool = False) -> ToolContext:
+        """Return the context of a tool call, named `call`, in a step, counted from 0; a model may read its result."""
         deadline_s = self._deadline_s
         if timeout_s is not None:
             deadline_s = min(deadline_s, time.monotonic() + timeout_s)
-        return CallContext(self, self._files, self._executor, call, step, deadline_s)
+        return CallContext(self, call, step, deadline_s, for_model=for_model)
 
     def defer(self, event: NewEvent) -> None:
         """Log an event together with the next commit, not before: it reports a change of the workspace."""
@@ -185,25 +208,8 @@ class RunContext:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
         text = codec.encode(value)
         if len(text) > MAX_INLINE_BYTES:
-            text = codec.encode(BlobRef(name=await self._files.put_blob(text.encode()), times=_times(text)))
+            text = codec.encode(BlobRef.of(await self._files.put_blob(text.encode()), text))
         return text
-
-    async def _recall(self, text: bytes, kind: type[T]) -> T:
-        return msgspec.json.decode(await resolve(text, self._files), type=kind)
-
-
-def _times(text: str) -> StepTimes | None:
-    """Return the times of a step, if the JSON is a StepRecord."""
-    try:
-        return msgspec.json.decode(text, type=StepRecord).times
-    except msgspec.ValidationError:
-        return None
-
-
-async def resolve(text: bytes, files: RunFiles) -> bytes:
-    """Return the JSON of a journal value, fetched if it is a blob. Raises FileMissing, FilesUnavailable."""
-    ref = blob_ref(text)
-    return await files.get_blob(ref.name) if ref else text
 
 
 LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
@@ -217,14 +223,13 @@ LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
 class CallContext:
     """Context of one tool call; implements ToolContext."""
 
-    def __init__(
-        self, context: RunContext, files: RunFiles, executor: Executor, call: str, step: int, deadline_s: float
-    ) -> None:
+    def __init__(self, context: RunContext, call: str, step: int, deadline_s: float, *, for_model: bool) -> None:
         self.call = call
-        self.files: ToolFiles = files
+        self.for_model = for_model
+        self.files: ToolFiles = context._files
         self._context = context
-        self._directory: DirectoryFiles = files
-        self._executor = executor
+        self._directory: DirectoryFiles = context._files
+        self._executor = context._executor
         self._step = step
         self._deadline_s = deadline_s
 
@@ -253,8 +258,14 @@ class CallContext:
         line_end: LineEnd = "\n",
     ) -> None:
         """Log a line of output, or a part of it."""
-        end = LINE_ENDS.get(line_end, UNSET)
-        output = ToolOutput(stream=stream, text=text, more=more, replaces_line=replaces_line, line_end=end)
+        output = ToolOutput(
+            stream=stream,
+            text=text,
+            more=more,
+            replaces_line=replaces_line,
+            line_end=LINE_ENDS.get(line_end, UNSET),
+            call=UNSET if self.call == call_name(self._step) else self.call,
+        )
         await self._context.emitter.emit(output, step=self._step)
 
     async def message(self, text: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
+from msgspec import structs
 
 from infra.contract.errors import LeaseLost
 from infra.contract.event_sizing import split, truncate
@@ -37,6 +38,12 @@ class BufferedWrites:
 def new_event(data: Truncated, step: int | None = None) -> NewEvent:
     """Build an event with the current time; long texts in `data` are truncated."""
     return NewEvent(ts=now_ms(), type=data.TYPE, step=step, data=truncate(data))
+
+
+def new_events(data: Truncated | Splittable, step: int | None = None) -> list[NewEvent]:
+    """Build one event with the current time, or several consecutive ones if a text is too long for one."""
+    ts = now_ms()
+    return [NewEvent(ts=ts, type=data.TYPE, step=step, data=part) for part in split(data)]
 
 
 class LogEmitter:
@@ -82,9 +89,8 @@ class LogEmitter:
 
         Waits only while the buffer is full, or while Redis holds as much of the log as it may before it is archived.
         """
-        ts = now_ms()
-        for part in split(data):
-            self.put(Writes(events=[NewEvent(ts=ts, type=data.TYPE, step=step, data=part)]))
+        for event in new_events(data, step):
+            self.put(Writes(events=[event]))
         if self._bytes > BUFFER_BYTES:
             self._send_now()
             await self._wait_until(lambda: self._bytes <= BUFFER_BYTES)
@@ -211,7 +217,7 @@ class LogEmitter:
 
 
 def _merge(items: list[BufferedWrites]) -> Writes:
-    """Merge writes in order; the last value of a key wins."""
+    """Merge writes in order; the last value of a key wins, and usage is added up."""
     merged = Writes(
         events=[], journal={}, files={}, folders={}, read=[number for item in items for number in item.writes.read]
     )
@@ -220,7 +226,8 @@ def _merge(items: list[BufferedWrites]) -> Writes:
         merged.journal.update(item.writes.journal)
         merged.files.update(item.writes.files)
         merged.folders.update(item.writes.folders)
-    return merged
+    counted = [item.writes.usage for item in items if item.writes.usage]
+    return structs.replace(merged, usage=sum(counted[1:], counted[0])) if counted else merged
 
 
 def now_ms() -> int:

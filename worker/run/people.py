@@ -1,9 +1,10 @@
 """People in a run, for strategies: requests with which a run waits, their answers, and messages to the run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from infra.contract.requests import MAX_EXPIRY_MS, OpenRequest, StoredAnswer, UserMessage, check_requests, request_id
+from infra.contract.runs import RunRecord
 from worker.run.context import RunContext
 
 INTERRUPT_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
@@ -31,6 +32,20 @@ def interrupt_request(run_id: str, fence: int) -> OpenRequest:
         expires_ms=time.time_ns() // 1_000_000 + INTERRUPT_EXPIRY_MS,
         on_expiry="fail",
     )
+
+
+def interrupt_answer(run: RunRecord, heard: Collection[int]) -> tuple[int, StoredAnswer] | None:
+    """Return the answer to the last interrupt, and the fence of the claim that was interrupted.
+
+    None if there is no answer, or if the fence is among `heard`.
+    """
+    if not run.answers:
+        return None
+    for fence in range(run.fence - 1, 0, -1):
+        answer = run.answers.get(interrupt_request(run.id, fence).id)
+        if answer is not None:
+            return None if fence in heard else (fence, answer)
+    return None
 
 
 async def inbox(context: RunContext, key: str, following: str) -> list[UserMessage]:

@@ -50,6 +50,11 @@ class ToolContext(Protocol):
         ...
 
     @property
+    def for_model(self) -> bool:
+        """Whether a model reads the result. A model cannot read the log, so it needs files with long output."""
+        ...
+
+    @property
     def files(self) -> ToolFiles:
         """Files of the workspace."""
         ...
@@ -88,7 +93,8 @@ class Tool:
 
     `idempotent`: executing the call again after a crash does no harm. That holds for every tool that changes only the
     workspace, because uncommitted changes are discarded. An interrupted call of another tool fails the run. A function
-    decides by the arguments as they are in the plan, unchecked.
+    decides by the arguments as they are in the plan, unchecked. `ready`: its settings allow calls; a tool that is not
+    ready is offered to no model that a run has not given it to by name.
     """
 
     name: str
@@ -96,6 +102,7 @@ class Tool:
     run: Callable[[Any, ToolContext], Awaitable[ToolResult]]
     idempotent: bool | Callable[[Mapping[str, Any]], bool]
     executes: bool = False
+    ready: bool = True
 
     def repeatable(self, args: Mapping[str, Any]) -> bool:
         """Return whether a call with these arguments, as in the plan, may be executed again after a crash."""

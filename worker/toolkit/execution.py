@@ -12,13 +12,14 @@ from worker.toolkit.failure import reason_in
 LOGGED_BYTES = 256 * 1024
 """Limit for the output of one call in the log; if there is more, all of it is stored in files below `.run/`."""
 TAIL_BYTES = 4096
+HEAD_BYTES = 3072
 
 
 class ExecutionResult(ToolResult, frozen=True, kw_only=True):
     """Result of a program; the tails are the last 4 KB of its output.
 
     `*_bytes` count all that was printed; the executor stores it only up to its limit. `exit_code` is None after a
-    timeout.
+    timeout. Heads are for models alone: up to 3 KB from the start of an output that is longer than its tail.
     """
 
     exit_code: int | None
@@ -27,6 +28,8 @@ class ExecutionResult(ToolResult, frozen=True, kw_only=True):
     stderr_tail: str
     stdout_bytes: int
     stderr_bytes: int
+    stdout_head: str = ""
+    stderr_head: str = ""
 
 
 class LoggedOutput:
@@ -78,7 +81,8 @@ async def execute(
     ended = await context.execute(interpreter, source, timeout_s, output.log_line)
     context.changed(ended.changes)
     with translate_exhaustion():
-        paths = [] if output.has_every_byte(ended) else await _store_output(context, ended)
+        is_read = output.has_every_byte(ended) and not (context.for_model and _is_long(ended))
+        paths = [] if is_read else await _store_output(context, ended)
         result = ExecutionResult(
             exit_code=ended.exit_code,
             duration_ms=ended.duration_ms,
@@ -86,6 +90,8 @@ async def execute(
             stderr_tail=_tail(ended.stderr),
             stdout_bytes=ended.stdout_bytes,
             stderr_bytes=ended.stderr_bytes,
+            stdout_head=_head(ended.stdout) if context.for_model else "",
+            stderr_head=_head(ended.stderr) if context.for_model else "",
             kept=tuple(paths),
         )
     if ended.timed_out:
@@ -109,6 +115,16 @@ async def _store_output(context: ToolContext, ended: Execution) -> list[str]:
 
 def _output_path(context: ToolContext, stream: str) -> str:
     return f".run/{context.call}.{stream}"
+
+
+def _is_long(ended: Execution) -> bool:
+    return max(ended.stdout_bytes, ended.stderr_bytes) > TAIL_BYTES
+
+
+def _head(path: Path) -> str:
+    """Return the first 3 KB of a file, without those that its tail has."""
+    with path.open("rb") as file:
+        return file.read(max(0, min(HEAD_BYTES, path.stat().st_size - TAIL_BYTES))).decode(errors="replace")
 
 
 def _tail(path: Path) -> str:

@@ -57,7 +57,7 @@ class HttpFetchResult(ToolResult, frozen=True, kw_only=True):
 def tool(settings: FetchSettings, guard: AddressGuard | None = None, tls: ssl.SSLContext | None = None) -> Tool:
     """Return the tool for the hosts of the settings. `guard` and `tls` replace the resolver and the certificates."""
     function = HttpFetch(settings, guard or AddressGuard(settings.private_hosts), tls).run
-    return Tool("http_fetch", HttpFetchArgs, function, idempotent=_only_reads)
+    return Tool("http_fetch", HttpFetchArgs, function, idempotent=_only_reads, ready=settings.allows_any)
 
 
 class HttpFetch:
@@ -71,7 +71,7 @@ class HttpFetch:
     async def run(self, args: HttpFetchArgs, context: ToolContext) -> HttpFetchResult:
         """Fetch a URL. Raises ToolFailed with the code `fetch_not_allowed`, `address_not_allowed`, `fetch_failed`,
         `too_large` or `timeout`; LimitExceeded."""
-        if not self._settings.hosts and not self._settings.private_hosts:
+        if not self._settings.allows_any:
             message = f"this worker may fetch from no host; its setting {HOSTS} lists those that it may fetch from"
             raise ToolFailed("fetch_not_allowed", message)
         fetched = await self._fetch(args)

@@ -8,10 +8,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from infra.contract.events.base import Splittable, Truncated
-from infra.contract.events.message import Log, Message, MessageReceived, ModelDelta, ModelMessage
+from infra.contract.events.message import (
+    ContextCompacted,
+    LimitNear,
+    Log,
+    Message,
+    MessageReceived,
+    ModelDelta,
+    ModelMessage,
+    ModelRetry,
+    ModelStarted,
+)
 from infra.contract.events.run import (
     Decision,
     Failure,
+    RunContinued,
     RunEnd,
     RunFinished,
     RunForked,
@@ -42,6 +53,7 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
             RunRequeued,
             RunRetried,
             RunForked,
+            RunContinued,
             RunWaiting,
             RunInput,
             RunFinished,
@@ -55,8 +67,12 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
             Message,
             MessageReceived,
             Log,
+            ModelStarted,
             ModelDelta,
             ModelMessage,
+            ModelRetry,
+            ContextCompacted,
+            LimitNear,
         )
     }
 )
@@ -65,15 +81,20 @@ EVENTS: Mapping[str, type[Truncated] | type[Splittable]] = MappingProxyType(
 __all__ = [
     "EVENTS",
     "Artifact",
+    "ContextCompacted",
     "Decision",
     "Failure",
+    "LimitNear",
     "Log",
     "Message",
     "MessageReceived",
     "ModelDelta",
     "ModelMessage",
+    "ModelRetry",
+    "ModelStarted",
     "PlanCreated",
     "PlannedStep",
+    "RunContinued",
     "RunEnd",
     "RunFinished",
     "RunForked",

@@ -52,13 +52,14 @@ class RunRequeued(Truncated, frozen=True, kw_only=True):
             description="`lease_expired` (the worker was lost), `worker_restarted` (its process ended and was "
             "replaced), `unanswered` (its claim's reply was lost), `drained`, `files_unavailable`, `worker_short` (its "
             "host lacked disk space, open files, processes or memory), `unable` (its host lacks a program that the "
-            "next step needs), `message` (it has got a message that it has not read)."
+            "next step needs), `message` (it has got a message that it has not read), `model_busy` (the model asks for "
+            "a longer pause), `model_unavailable` (no model gave a whole reply)."
         ),
     ]
     delay_ms: Annotated[int, Meta(description="Delay in ms before the run is ready.")] | UnsetType = UNSET
     worker: Annotated[str, Meta(description="Name of the lost worker.")] | UnsetType = UNSET
     attempt: AttemptNumber | UnsetType = UNSET
-    message: Annotated[str, Meta(description="What the host lacks, if the reason is `unable`.")] | UnsetType = UNSET
+    message: Annotated[str, Meta(description="What the host lacks, or the reason of the model.")] | UnsetType = UNSET
 
 
 class RunRetried(Truncated, frozen=True, kw_only=True):
@@ -78,6 +79,14 @@ class RunForked(Truncated, frozen=True, kw_only=True):
     from_step: Annotated[int, Meta(description="Index of the first step to execute, counted from 0.")]
 
 
+class RunContinued(Truncated, frozen=True, kw_only=True):
+    """The run has taken over the files and the conversation of another run."""
+
+    TYPE = "run.continued"
+
+    run_id: RunId
+
+
 class RunWaiting(Truncated, frozen=True, kw_only=True):
     """The run waits for people; it continues once each request is answered or denied by its expiry."""
 
@@ -89,7 +98,7 @@ class RunWaiting(Truncated, frozen=True, kw_only=True):
         Sequence[dict[str, Any] | str],
         Meta(
             description="Open requests: each has `id`, `kind` (`question` or `approval`), `question`, `expires_ms`, "
-            "`on_expiry` (`deny` or `fail`), and perhaps `tool`, `args` and `choices`."
+            "`on_expiry` (`deny` or `fail`), and perhaps `tool`, `args`, `choices` and `truncated`."
         ),
     ]
 

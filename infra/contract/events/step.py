@@ -11,6 +11,7 @@ from infra.contract.events.base import Splittable, Truncated
 ToolName = Annotated[str, Meta(description="The tool's name.")]
 StepName = Annotated[str, Meta(description="Name of the step for people; the name of the tool if the step has none.")]
 StepStatus = Annotated[Literal["succeeded", "failed"], Meta(description="Outcome.")]
+CallName = Annotated[str, Meta(description="Name of the call, where a step makes several.")]
 DurationMs = Annotated[int, Meta(description="Duration in ms.")]
 
 
@@ -62,6 +63,7 @@ class ToolStarted(Truncated, frozen=True, kw_only=True):
 
     tool: ToolName
     args: Annotated[dict[str, Any], Meta(description="Arguments; each text is truncated to 200 characters.")]
+    call: CallName | UnsetType = UNSET
 
 
 class ToolOutput(Splittable, frozen=True, kw_only=True):
@@ -88,6 +90,7 @@ class ToolOutput(Splittable, frozen=True, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    call: CallName | UnsetType = UNSET
 
     def position(self, at: int) -> dict[str, bool]:
         """Return the field of the first part alone."""
@@ -111,13 +114,14 @@ class ToolFinished(Truncated, frozen=True, kw_only=True):
     kept: (
         Annotated[
             Sequence[str],
-            Meta(description="Files with the complete output, if the log does not have it, or not byte for byte."),
+            Meta(description="Files with the complete output, if the log lacks bytes of it, or a model reads it."),
         ]
         | UnsetType
     ) = UNSET
     exit_code: (
         Annotated[int, Meta(description="Exit code of the program; 128 + n if signal n ended it.")] | UnsetType
     ) = UNSET
+    call: CallName | UnsetType = UNSET
 
 
 class Artifact(Truncated, frozen=True, kw_only=True):

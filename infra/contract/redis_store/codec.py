@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from infra.contract import journal
+from infra.contract.agent import Limits
 from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Input, Inputs
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
@@ -13,6 +14,7 @@ from infra.contract.redis import Reply
 from infra.contract.requests import OpenRequest, StoredAnswer, UserMessage, Waiting
 from infra.contract.runs import Attempt, Brief, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
+from infra.contract.usage import MAX_ADDED, RunUsage
 
 HEAD_FIELDS = (
     "id",
@@ -31,14 +33,17 @@ HEAD_FIELDS = (
     "condemned",
     "requests",
     "waiting_ms",
+    "usage",
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
-RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "answers", "interrupt", "unable")
+RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "answers", "interrupt", "unable", "limits")
 INPUT_FIELDS = ("id", "inputs", "inputs_version")
 FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
 MESSAGE_PREFIX = "message:"
+_COST_PREFIX = "cost:"
 _END = ":end"
+_COUNTS = tuple(name for name in RunUsage.__struct_fields__ if name != "costs")
 
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
@@ -51,6 +56,8 @@ _file = msgspec.json.Decoder(FileEntry)
 _input = msgspec.json.Decoder(Input)
 _inputs = msgspec.json.Decoder(dict[str, str])
 _folder = msgspec.json.Decoder(FolderEntry)
+_limits = msgspec.json.Decoder(Limits)
+_numbers = msgspec.json.Decoder(dict[str, int])
 _spec = msgspec.json.Decoder(RunSpec)
 _error = msgspec.json.Decoder(RunError)
 _segments = msgspec.json.Decoder(list[Segment])
@@ -187,6 +194,19 @@ def encode_fields(writes: Writes) -> list[str]:
     return [part for pair in pairs for part in pair]
 
 
+def encode_usage(usage: RunUsage, first_day: int) -> str:
+    """Return usage as the argument of a script whose further keys are those of the days from `first_day` on."""
+    added = {name: min(getattr(usage, name), MAX_ADDED) for name in _COUNTS if getattr(usage, name)}
+    added |= {f"{_COST_PREFIX}{name}": min(micros, MAX_ADDED) for name, micros in usage.costs.items()}
+    return encode({"first_day": first_day, "add": added})
+
+
+def decode_usage(sums: Mapping[str, int]) -> RunUsage:
+    """Return usage from its stored sums, by their names."""
+    costs = {name.removeprefix(_COST_PREFIX): sums[name] for name in sorted(sums) if name.startswith(_COST_PREFIX)}
+    return RunUsage(costs=costs, **{name: sums[name] for name in _COUNTS if name in sums})
+
+
 def decode_head(fields: Mapping[str, str | None]) -> RunHead:
     """Return a run without its large fields, from the fields of its hash."""
     return RunHead(**_head(fields))
@@ -204,7 +224,7 @@ def decode_segments(text: str | None) -> list[Segment]:
 
 def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
     """Return the record of a run from the fields of its hash."""
-    result = fields.get("result")
+    result, limits = fields.get("result"), fields.get("limits")
     return RunRecord(
         **_head(fields),
         spec=_spec.decode(fields["spec"] or ""),
@@ -214,6 +234,7 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         answers=_answers.decode(fields.get("answers") or "{}"),
         interrupt=fields.get("interrupt") == "1",
         unable=_number(fields, "unable") or 0,
+        limits=_limits.decode(limits) if limits else None,
     )
 
 
@@ -248,7 +269,7 @@ def named(values: Reply, names: Iterable[str]) -> dict[str, str | None] | None:
 
 
 def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
-    error = fields.get("error")
+    error, usage = fields.get("error"), fields.get("usage")
     return {
         "id": fields["id"] or "",
         "user": fields["user"] or "",
@@ -265,6 +286,7 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "error": _error.decode(error) if error else None,
         "deleting": fields.get("condemned") is not None,
         "waiting": _waiting(fields) if fields["status"] == Status.WAITING else None,
+        "usage": decode_usage(_numbers.decode(usage)) if usage else None,
     }
 
 

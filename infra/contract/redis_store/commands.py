@@ -6,6 +6,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec import UNSET
 
+from infra.contract.agent import Limits
 from infra.contract.errors import InvalidInput, LimitExceeded
 from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
@@ -137,12 +138,14 @@ class RunCommands(RunIndex):
         )
         return codec.outcome_and_status(reply)
 
-    async def retry(self, run_id: str, *, token: str, inputs_version: int = 0) -> tuple[Outcome, Status | None]:
+    async def retry(
+        self, run_id: str, *, token: str, inputs_version: int = 0, limits: Limits | None = None
+    ) -> tuple[Outcome, Status | None]:
         """Queue a failed or cancelled run again, with fresh attempts and its journal kept.
 
         `token` names this request. SAME: the request was carried out before. REFUSED: the run has not ended, or has
         succeeded; if it was cancelled before its start, its inputs have another version than `inputs_version`, see
-        `start`.
+        `start`. `limits` replace those of the run from now on; None leaves them.
         """
         return codec.outcome_and_status(
             await self._scripts.call(
@@ -150,6 +153,7 @@ class RunCommands(RunIndex):
                 {
                     "token": token,
                     "inputs_version": inputs_version,
+                    "limits": "" if limits is None else codec.encode(limits),
                 },
                 run_id=run_id,
             )

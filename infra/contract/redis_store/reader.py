@@ -7,7 +7,7 @@ import msgspec
 
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
-from infra.contract.files import FILE_PREFIX, FileEntry, Inputs
+from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Inputs
 from infra.contract.keys import EXPIRIES, Keys
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
@@ -59,6 +59,10 @@ class RunReader:
         """Return the files of a run by path; none if there is no such run."""
         return codec.decode_files(await self._matching(run_id, FILE_PREFIX))
 
+    async def folders(self, run_id: str) -> dict[str, FolderEntry]:
+        """Return the folders of a run that no file implies, by path; none if there is no such run."""
+        return codec.decode_folders(await self._matching(run_id, codec.FOLDER_PREFIX))
+
     async def file(self, run_id: str, path: str) -> FileEntry:
         """Return one file of a run. Raises FileMissing."""
         text = await self._redis.command("HGET", self.keys.run(run_id), f"{FILE_PREFIX}{path}")
@@ -82,6 +86,21 @@ class RunReader:
             names = [f"{journal.FIELD_PREFIX}{key}" for key in keys]
             reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
             found += [None if value is None else str(value).encode() for value in codec.items(reply)]
+        return found
+
+    async def call_entries(self, run_id: str, *, most: int) -> dict[tuple[int, int], bytes]:
+        """Return the journal's entries of an agent's calls as JSON, by position, in order; the first `most` ones."""
+        # Names alone: a reply with the values of several hundred calls could be too large.
+        fields = codec.items(await self._redis.command("HKEYS", self.keys.run(run_id)))
+        names = [str(field) for field in fields if str(field).startswith(f"{journal.FIELD_PREFIX}tool:")]
+        places = [(journal.call_position(name.removeprefix(journal.FIELD_PREFIX)), name) for name in names]
+        wanted = sorted((place, name) for place, name in places if place)[:most]
+        found: dict[tuple[int, int], bytes] = {}
+        for first in range(0, len(wanted), _STEP_ENTRIES):
+            chunk = wanted[first : first + _STEP_ENTRIES]
+            reply = await self._redis.command("HMGET", self.keys.run(run_id), *(name for _, name in chunk))
+            values = zip(chunk, codec.items(reply), strict=True)
+            found |= {place: str(value).encode() for (place, _), value in values if value is not None}
         return found
 
     async def messages(self, run_id: str, *, after: int, last: int) -> list[UserMessage]:

@@ -1,6 +1,7 @@
-"""Index of a user's runs: lists in pages, selected by filters."""
+"""Index of a user's runs: lists in pages, selected by filters; and the usage of these runs by day."""
 
 from collections.abc import Sequence
+from datetime import date, timedelta
 
 from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
 from infra.contract.keys import Keys
@@ -8,6 +9,7 @@ from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
 from infra.contract.runs import Page, RunFilter, RunHead
+from infra.contract.usage import DAY_S, EPOCH, RunUsage
 
 MAX_SCAN = 1000
 """Most runs that one page looks at, so that a filter on a rare status costs a bounded number of commands."""
@@ -60,6 +62,22 @@ class RunIndex(RunReader):
             if len(found) < asked_for:
                 return Page(runs=runs, cursor=None, unreadable=unreadable)
         return Page(runs=runs, cursor=cursor, unreadable=unreadable, complete=False)
+
+    async def usage(self, user: str, days: int) -> dict[date, RunUsage]:
+        """Return the usage of models in a user's runs on each of the last UTC days that has some, newest first.
+
+        The present day is the first of `days`, by Redis's clock. Runs that have been deleted are included.
+        """
+        seconds = int(str(codec.items(await self._redis.command("TIME"))[0]))
+        today = EPOCH + timedelta(days=seconds // DAY_S)
+        found: dict[date, RunUsage] = {}
+        for first in range(0, days, _CHUNK):
+            chunk = [today - timedelta(days=index) for index in range(first, min(first + _CHUNK, days))]
+            replies = await self._redis.pipeline([["HGETALL", self.keys.usage(user, day)] for day in chunk])
+            for day, reply in zip(chunk, replies, strict=True):
+                if sums := codec.pairs(reply):
+                    found[day] = codec.decode_usage({name: int(value) for name, value in sums.items()})
+        return found
 
     async def _positions(
         self, user: str, before: tuple[int, str] | None, wanted: RunFilter, limit: int

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import MappingProxyType
 
 import msgspec
@@ -18,6 +19,7 @@ from infra.contract.redis_store.reader import RunReader
 from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
 from infra.contract.states import Outcome, Status
+from infra.contract.usage import DAY_S, EPOCH
 
 _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _TRIM = map(
     scripts.load, ("claim", "renew", "emit", "finish", "release", "wait", "trim")
@@ -104,6 +106,7 @@ class WorkQueue(RunReader):
         The batch's number is `lease.batch + 1`. The caller advances `lease.batch` on OK or SAME, so an emit whose reply
         was lost is repeated under its own number.
         """
+        usage, days = self._counted(lease, writes)
         reply = await self._scripts.call(
             _EMIT,
             {
@@ -111,8 +114,10 @@ class WorkQueue(RunReader):
                 "batch": lease.batch + 1,
                 "count": len(writes.events),
                 "events": codec.encode_events(writes.events),
+                "usage": usage,
             },
             run_id=lease.run_id,
+            more_keys=days,
             more_args=codec.encode_fields(writes),
         )
         name, stop, _, messages = codec.items(reply)
@@ -201,6 +206,7 @@ class WorkQueue(RunReader):
         self, script: Script, lease: Lease, writes: Writes, args: Mapping[str, Argument] = MappingProxyType({})
     ) -> Outcome:
         """Call a script that takes a run out of `running` together with its last writes."""
+        usage, days = self._counted(lease, writes)
         reply = await self._scripts.call(
             script,
             {
@@ -208,12 +214,28 @@ class WorkQueue(RunReader):
                 "batch": lease.batch + 1,
                 "count": len(writes.events),
                 "events": codec.encode_events(writes.events),
+                "usage": usage,
                 **args,
             },
             run_id=lease.run_id,
+            more_keys=days,
             more_args=codec.encode_fields(writes),
         )
         return codec.outcome(reply)
+
+    def _counted(self, lease: Lease, writes: Writes) -> tuple[str, list[str]]:
+        """Return the usage of a write as an argument, and the keys of the days in one of which it is counted.
+
+        Redis's clock picks the day; this process's clock names the days around it. Raises ValueError if the lease has
+        no user.
+        """
+        if writes.usage is None:
+            return "", []
+        if not lease.user:
+            raise ValueError(f"a write with usage needs the user of the run {lease.run_id} in its lease")
+        first_day = int(time.time()) // DAY_S - 1
+        days = [EPOCH + timedelta(days=first_day + index) for index in range(3)]
+        return codec.encode_usage(writes.usage, first_day), [self.keys.usage(lease.user, day) for day in days]
 
 
 def _stored_error(error: RunError | None) -> str:

@@ -7,8 +7,19 @@ import typer
 
 from swissbrain import Client
 from swissbrain.cli.access import connect
+from swissbrain.cli.agent_options import (
+    ApprovalsFile,
+    Instructions,
+    Model,
+    SchemaFile,
+    Stream,
+    StrictPlan,
+    Tools,
+    agent_options,
+)
 from swissbrain.cli.inputs import input_files, send_files
-from swissbrain.cli.options import Follow, InputFiles, Json, RunId, TimeLimit
+from swissbrain.cli.limits import LimitOptions
+from swissbrain.cli.options import Follow, InputFiles, Json, NoInput, RunId, TimeLimit
 from swissbrain.cli.output import follow_run, note, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import program_steps
@@ -49,11 +60,20 @@ QueueTtl = Annotated[
 def run(
     context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="Task of the agent.")] = None,
+    model: Model = None,
+    instructions: Instructions = None,
+    tool: Tools = None,
+    limit: LimitOptions = None,
+    approvals: ApprovalsFile = None,
+    output_schema: SchemaFile = None,
+    strict_plan: StrictPlan = False,
+    stream: Stream = True,
     plan: PlanFile = None,
     shell: ShellSteps = None,
     code: CodeSteps = None,
     file: InputFiles = None,
     follow: Follow = False,
+    no_input: NoInput = False,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Queue the run immediately.")] = True,
     priority: Annotated[int | None, typer.Option(help="0 (last) to 8 (first).")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="1 to 20.")] = None,
@@ -70,6 +90,9 @@ def run(
         raise typer.BadParameter("give --delay or --start-at, not both")
     steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [])]
     files = input_files(file or [])
+    agent = agent_options(
+        model, instructions, tool, limit, approvals, output_schema, strict_plan=strict_plan, stream=stream
+    )
     with connect(note) as client:
         created = client.create_run(
             steps if steps or plan else None,
@@ -83,13 +106,14 @@ def run(
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
             idempotency_key=key,
+            **agent,
         )
         # With the idempotency key of an earlier call, the run may have been started already.
         if files and created.status == "created":
             send_files(client, created, files)
             if start:
                 client.start(created.run_id)
-        _show_created(client, created, follow=follow, as_json=as_json)
+        _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
 
 
 def fork(
@@ -98,6 +122,7 @@ def fork(
     plan: PlanFile = None,
     prompt: Annotated[str | None, typer.Option(help="Another task for the agent.")] = None,
     follow: Follow = False,
+    no_input: NoInput = False,
     as_json: Json = False,
 ) -> None:
     """Create a run that begins with the steps before one of RUN's, with their results and files."""
@@ -105,13 +130,13 @@ def fork(
     with connect(note) as client:
         # People count steps from 1, the API counts them from 0.
         created = client.fork(run_id, from_step - 1, plan=steps, prompt=prompt)
-        _show_created(client, created, follow=follow, as_json=as_json)
+        _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
 
 
-def _show_created(client: Client, created: Run, *, follow: bool, as_json: bool) -> None:
+def _show_created(client: Client, created: Run, *, follow: bool, no_input: bool, as_json: bool) -> None:
     if follow:
         note(f"run {created.run_id}")
-        follow_run(client, created.run_id, as_json=as_json)
+        follow_run(client, created.run_id, as_json=as_json, no_input=no_input)
     elif as_json:
         print_json(client.get_run(created.run_id) if created.status == "created" else created)
     else:

@@ -7,7 +7,7 @@ import typer
 from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.errors import CommandError
-from swissbrain.cli.options import Follow, Json, RunId
+from swissbrain.cli.options import Follow, Json, NoInput, RunId
 from swissbrain.cli.output import follow_run, note, show_log
 
 MAX_LIVE_TAIL = 1000
@@ -23,6 +23,7 @@ def logs(
     failed: Annotated[bool, typer.Option("--failed", help="Only the step that failed.")] = False,
     stream: Annotated[str | None, typer.Option(help="Only the output on stdout, or that on stderr.")] = None,
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Show date and time zone too.")] = False,
+    no_input: NoInput = False,
     as_json: Json = False,
 ) -> None:
     """Show a run's log; with -f live, until it has ended."""
@@ -41,7 +42,16 @@ def logs(
         index = _failed_step(client, run_id) if failed else None if step is None else step - 1
         filters: dict[str, Any] = {"step": index, "stream": stream}
         if follow:
-            follow_run(client, run_id, after=after, tail=tail, as_json=as_json, timestamps=timestamps, **filters)
+            follow_run(
+                client,
+                run_id,
+                after=after,
+                tail=tail,
+                as_json=as_json,
+                no_input=no_input,
+                timestamps=timestamps,
+                **filters,
+            )
         else:
             items = (
                 client.logged(run_id, after=after, **filters)

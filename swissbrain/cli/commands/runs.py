@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
+from swissbrain.agent import Waiting
 from swissbrain.cli import tables
 from swissbrain.cli.access import connect
+from swissbrain.cli.open_requests import request_text
 from swissbrain.cli.options import CreatedAfter, CreatedBefore, FailedWith, Json, Metadata, RunId, StatusFilter
 from swissbrain.cli.output import note, pairs, print_json, show_table
 from swissbrain.cli.selection import RunFilters, warn_of_unreadable
+from swissbrain.cli.terminal import console, plain, truncate
+
+MAX_TITLE_CHARS = 40
 
 
 def runs(
@@ -30,6 +35,9 @@ def runs(
         print_json(*found)
     else:
         show_table(tables.runs_table(found))
+        if "waiting" in (status or "").split(","):
+            for each in found:
+                _show_requests(each.waiting, f"\n{plain(each.run_id)}  {truncate(plain(each.title), MAX_TITLE_CHARS)}")
 
 
 def show(
@@ -44,4 +52,15 @@ def show(
             print_json(*found) if as_json else show_table(tables.attempts_table(found))
         else:
             run = client.get_run(run_id)
-            print_json(run) if as_json else show_table(tables.run_table(run))
+            if as_json:
+                print_json(run)
+            else:
+                show_table(tables.run_table(run))
+                _show_requests(run.waiting)
+
+
+def _show_requests(waiting: Waiting | None, title: str = "") -> None:
+    for index, request in enumerate(waiting.requests if waiting else ()):
+        if index == 0:
+            typer.echo(title)
+        console().print(request_text(request, console()), soft_wrap=True)

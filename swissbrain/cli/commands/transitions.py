@@ -1,13 +1,11 @@
-"""Commands that change the state of runs: `start`, `resume`, `cancel`, `retry`, `delete`."""
-
-import sys
-from typing import Annotated
+"""Commands that change the state of runs: `start`, `cancel`, `retry`, `delete`."""
 
 import typer
 
-from swissbrain import Client
+from swissbrain import Client, Limits
 from swissbrain.cli.access import connect
 from swissbrain.cli.bulk import BulkOptions, for_each_run
+from swissbrain.cli.limits import LimitOptions, limits_of
 from swissbrain.cli.options import (
     CreatedAfter,
     CreatedBefore,
@@ -16,6 +14,7 @@ from swissbrain.cli.options import (
     Follow,
     Json,
     Metadata,
+    NoInput,
     RunId,
     RunIds,
     StatusFilter,
@@ -26,33 +25,12 @@ from swissbrain.cli.selection import STDIN, RunFilters, select_runs
 from swissbrain.cli.terminal import plain
 from swissbrain.models import RunState
 
-MAX_INPUT_CHARS = 1_000_000
-
 
 def start(run_id: RunId, as_json: Json = False) -> None:
     """Queue a run that was created without being started."""
     with connect(note) as client:
         state = client.start(run_id)
     print_json(state) if as_json else typer.echo(plain(state.status))
-
-
-def resume(
-    run_id: RunId,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Input for the run; - reads it from standard input.")],
-    follow: Follow = False,
-    as_json: Json = False,
-) -> None:
-    """Give a waiting run its input."""
-    if text == STDIN:
-        text = sys.stdin.read(MAX_INPUT_CHARS)
-    with connect(note) as client:
-        # Read before: the events that follow the input come after this one.
-        after = client.get_run(run_id).last_seq if follow else 0
-        state = client.resume(run_id, text)
-        if follow:
-            follow_run(client, run_id, after=after, as_json=as_json)
-        else:
-            print_json(state) if as_json else typer.echo(plain(state.status))
 
 
 def cancel(
@@ -86,22 +64,25 @@ def retry(
     created_after: CreatedAfter = None,
     created_before: CreatedBefore = None,
     metadata: Metadata = None,
+    limit: LimitOptions = None,
     yes: Yes = False,
     dry_run: DryRun = False,
     follow: Follow = False,
+    no_input: NoInput = False,
     as_json: Json = False,
 ) -> None:
     """Queue failed or cancelled runs again; completed steps are not repeated."""
     if follow and (len(run_ids or ()) != 1 or run_ids == [STDIN]):
         raise typer.BadParameter("--follow needs one run")
+    limits = limits_of(limit)
     filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
     with connect(note) as client:
         if follow and run_ids and not dry_run:
-            _retry_and_follow(client, run_ids[0], as_json=as_json)
+            _retry_and_follow(client, run_ids[0], limits, as_json=as_json, no_input=no_input)
             return
 
         def retry_one(run_id: str) -> str:
-            state = client.retry(run_id)
+            state = client.retry(run_id, limits=limits)
             return _line(run_id, state, as_json=as_json, shown=state.status)
 
         selected = select_runs(client, run_ids, filters, ("failed", "cancelled"))
@@ -131,13 +112,13 @@ def delete(
         for_each_run(selected, delete_one, BulkOptions("delete", bool(filters), yes, dry_run))
 
 
-def _retry_and_follow(client: Client, run_id: str, *, as_json: bool) -> None:
+def _retry_and_follow(client: Client, run_id: str, limits: Limits | None, *, as_json: bool, no_input: bool) -> None:
     # Read before the retry: the events of the new attempts come after this one.
     after = client.get_run(run_id).last_seq
-    state = client.retry(run_id)
+    state = client.retry(run_id, limits=limits)
     if as_json:
         print_json(state)
-    follow_run(client, run_id, after=after, as_json=as_json)
+    follow_run(client, run_id, after=after, as_json=as_json, no_input=no_input)
 
 
 def _line(run_id: str, state: RunState, *, as_json: bool, shown: str) -> str:

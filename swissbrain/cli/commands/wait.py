@@ -44,6 +44,8 @@ def wait(
             if isinstance(outcome, Run):
                 codes.add(EXIT_CODES.get(outcome.status, NOT_ENDED))
                 print_json(outcome) if as_json else typer.echo(plain(f"{run_id} {outcome.status}"))
+                if outcome.error and outcome.result is not None and not as_json:
+                    note(f"{run_id} has a partial result; 'swissbrain show {run_id}' shows it")
             elif isinstance(outcome, WaitTimeout):
                 codes.add(NOT_ENDED)
                 note(f"{run_id} has not ended; it is {outcome.run.status}")

@@ -103,6 +103,14 @@ async def test_unreadable_bodies_are_rejected(
         ({**PLAN, "start_at_ms": "2027-01-01"}, "$.start_at_ms"),
         ({**PLAN, "queue_ttl_s": 0}, "$.queue_ttl_s"),
         ({"plan": [{**STEP, "timeout_s": 0}]}, "$.plan[0].timeout_s"),
+        ({**PLAN, "model": "small"}, "$.model"),
+        ({"prompt": "x", "instructions": ""}, "$.instructions"),
+        ({"prompt": "x", "tools": ["no such tool!"]}, "$.tools[0]"),
+        ({"prompt": "x", "limits": {"turns": 201}}, "$.limits.turns"),
+        ({"prompt": "x", "limits": {"steps": 1}}, "$.limits.steps"),
+        ({"prompt": "x", "approvals": [{"tool": "shell", "policy": "maybe"}]}, "$.approvals[0].policy"),
+        ({"prompt": "x", "approvals": [{"tool": "*", "policy": "ask"}] * 51}, "$.approvals"),
+        ({"prompt": "x", "output_schema": {"title": "x" * 33_000}}, "$.output_schema"),
         ({**PLAN, "urgent": True}, "$.urgent"),
     ],
 )
@@ -125,8 +133,9 @@ async def test_invalid_bodies_are_rejected_by_field(
             "/agent/runs",
             {**PLAN, "urgent": True},
             (
-                "Object contains unknown field `urgent`; allowed are prompt, plan, priority, max_attempts, timeout_s,"
-                " metadata, delay_s, start_at_ms, queue_ttl_s, fork_of, start"
+                "Object contains unknown field `urgent`; allowed are model, instructions, tools, approvals, limits,"
+                " output_schema, strict_plan, stream, prompt, plan, priority, max_attempts, timeout_s, metadata,"
+                " delay_s, start_at_ms, queue_ttl_s, fork_of, start"
             ),
         ),
         (

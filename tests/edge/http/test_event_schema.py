@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "events.md").read_text()
 SCHEMA: dict[str, Any] = msgspec.json.decode(event_schema.build())
 DEFINITIONS: Mapping[str, Any] = SCHEMA["$defs"]
-KINDS = {"string": "text", "integer": "number", "boolean": "true or false", "object": "object", "array": "list"}
+KINDS = {
+    "string": "text",
+    "integer": "number",
+    "number": "number",
+    "boolean": "true or false",
+    "object": "object",
+    "array": "list",
+}
 
 
 def logged(kind: str, **data: Any) -> dict[str, Any]:

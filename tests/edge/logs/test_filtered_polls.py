@@ -12,9 +12,11 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 from edge_api.settings import ApiSettings
 from infra.contract.log import NewEvent
 from infra.settings import RedisRestSettings
-from tests.edge.stack import Edge, Files, SimulatedWorker, create, numbers, serve
+from tests.edge.stack import Edge, Files, SimulatedWorker, client, create, numbers, serve
+from tests.support.waiting import until
 
-WAIT_S = 0.6
+WAIT_S = 30.0
+"""Far longer than a busy machine takes to answer a poll that has something to say."""
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -50,19 +52,37 @@ async def test_a_poll_returns_wanted_events_immediately_and_the_position_behind_
     await worker.finish(lease)
 
 
-async def test_a_poll_is_not_ended_by_unwanted_events(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+async def test_a_poll_is_not_ended_by_unwanted_events(
+    ada: httpx.AsyncClient, worker: SimulatedWorker, edge: Edge
+) -> None:
     run_id = await create(ada)
     lease = await worker.claim()
     polling = asyncio.create_task(poll(ada, run_id, step="1"))
+
+    async def waiting() -> bool:
+        return edge.feed.open == 1
+
+    await until(waiting, "the poll waits")
     for _ in range(3):
-        await asyncio.sleep(0.05)
         await worker.emit(lease, message(0))
+        await asyncio.sleep(0.05)
     assert not polling.done()
     await worker.emit(lease, message(1))
     assert numbers(await polling) == [5]
-    events = await poll(ada, run_id, after=1, step="7")  # waits until its time is over
-    assert [(each.event, each.id) for each in events] == [("skipped", "5")]
     await worker.finish(lease)
+
+
+async def test_a_poll_that_found_only_unwanted_events_ends_in_time_and_moves_the_position(
+    worker: SimulatedWorker, rest_settings: RedisRestSettings
+) -> None:
+    settings = ApiSettings(log_mode="longpoll", longpoll_wait_s=0.2)
+    async with serve(rest_settings, Files(), settings) as edge, client(edge, "ada") as http:
+        run_id = await create(http)
+        lease = await worker.claim()
+        await worker.emit(lease, message(0), message(1))
+        events = await poll(http, run_id, after=1, step="7")
+        assert [(each.event, each.id) for each in events] == [("skipped", "3")]
+        await worker.finish(lease)
 
 
 async def test_repeated_polls_return_each_wanted_event_once_up_to_the_end(

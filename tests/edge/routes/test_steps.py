@@ -17,7 +17,7 @@ from tests.edge.stack import SimulatedWorker, client, create, finished, note, se
 
 NAMES = ("first", "second", "third")
 PLAN = [{"tool": "message", "args": {"text": "x"}, "name": name} for name in NAMES]
-FIELDS = {"index", "name", "tool", "status", "started_ms", "duration_ms", "result", "kept", "error"}
+FIELDS = {"index", "name", "tool", "plan_step", "status", "started_ms", "duration_ms", "result", "kept", "error"}
 
 
 def event(kind: str, step: int | None = None, ts: int = 5, **data: Any) -> NewEvent:

@@ -8,7 +8,7 @@ Each file begins with two header lines, which a continuation line (`--   …`) m
 `load` turns them into Lua: it checks how many keys and arguments came, and defines a local variable for each name. A
 `(number)` is converted, `(digits)` is checked and stays text; both are checked before the script's first write, because
 a script that fails half-way is not rolled back. After `then`, further values follow in groups; they start at index
-`MORE`. The table of states, the names of journal fields and `lib.lua` precede the header.
+`MORE`, keys at index `MORE_KEYS`. The table of states, the names of journal fields and `lib.lua` precede the header.
 
 `ScriptCaller` looks up keys by the same names in `Keys`, and raises TypeError for a missing or unknown argument before
 anything is sent.
@@ -22,7 +22,7 @@ from types import MappingProxyType
 
 from infra.contract import journal
 from infra.contract.files import FILE_PREFIX
-from infra.contract.keys import EXPIRIES, Keys
+from infra.contract.keys import EXPIRIES, USAGE_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.states import NEXT, TERMINAL
 
@@ -129,7 +129,7 @@ def _locals(keys: dict[str, str], args: dict[str, str]) -> str:
         value = f"ARGV[{index}]"
         checked = value if kind == "text" else f"{kind}({value}, '{name}')"
         lines.append(f"local {name} = {checked}")
-    lines.append(f"local MORE = {len(args) + 1}")
+    lines += [f"local MORE = {len(args) + 1}", f"local MORE_KEYS = {len(keys) + 1}"]
     return "\n".join(lines)
 
 
@@ -142,4 +142,5 @@ def _constants() -> str:
     ends = ", ".join(f"{state} = true" for state in sorted(TERMINAL))
     names = {"JOURNAL_STARTED": f"{journal.FIELD_PREFIX}{journal.STARTED}", "FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES}
     texts = "\n".join(f"local {name} = '{text}'" for name, text in names.items())
-    return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}"
+    usage = f"local USAGE_S = {USAGE_DAYS * 24 * 3600}"
+    return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}\n{usage}"

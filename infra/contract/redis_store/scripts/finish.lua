@@ -1,6 +1,6 @@
--- KEYS: run, log, leases, dead
+-- KEYS: run, log, leases, dead, then days
 -- ARGV: id, fence, batch (digits), count (number), events, channel, status, result, failure, retention_s (number),
---   read (number), then field, value
+--   read (number), usage, then field, value
 -- Reply: outcome, seq of the last event. The last event is the terminal one. REFUSED if the run is to succeed, and has messages
 -- after number `read`.
 
@@ -8,12 +8,13 @@ local refusal, found = guard(run, fence, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
 if not TERMINAL[status] or not allowed(found.status, status) then return { 'REFUSED', tonumber(found.seq) } end
 if status == 'succeeded' and found.messages > read then return { 'REFUSED', tonumber(found.seq) } end
+local used = usage_of(run, usage)
 local ms = now_ms()
 local last = append(log, channel, found.seq, count, events)
 local fields = {
   'status', status, 'batch', batch, 'seq', int(last), 'finished_ms', int(ms), 'result', result, 'error', failure,
 }
-write(run, ended(fields, fence, ms, status, found), MORE)
+write(run, with_usage(ended(fields, fence, ms, status, found), used, MORE_KEYS), MORE)
 redis.call('ZREM', leases, id)
 expire(run, log, retention_s)
 if status == 'failed' then

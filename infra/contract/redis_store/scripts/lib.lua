@@ -1,5 +1,5 @@
--- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, FILE and EXPIRIES before them, and the local variables
--- of a script's header after them.
+-- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, FILE, EXPIRIES and USAGE_S before them, and
+-- the local variables of a script's header after them.
 -- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
 -- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
 
@@ -129,6 +129,34 @@ local function write(run, fields, from)
   for first = 1, #removed, CHUNK do
     redis.call('HDEL', run, unpack(removed, first, math.min(first + CHUNK - 1, #removed)))
   end
+end
+
+-- Usage in the argument `usage` of a write (empty for none): JSON with `add` (name -> number) and `first_day` (a day since
+-- the epoch). Returns nil without usage, else also the sums of the run with it as JSON text. Called before the first write,
+-- so that a damaged field stops the script early. Numbers below 2^53 are added exactly.
+local function usage_of(run, usage)
+  if usage == '' then return nil end
+  local used = cjson.decode(usage)
+  local sums, texts = cjson.decode(redis.call('HGET', run, 'usage') or '{}'), {}
+  for name, more in pairs(used.add) do sums[name] = (sums[name] or 0) + more end
+  for name, sum in pairs(sums) do texts[#texts + 1] = '"' .. name .. '":' .. int(sum) end
+  used.sums = '{' .. table.concat(texts, ',') .. '}'
+  return used
+end
+
+-- Adds usage to `fields`, and to the sums of the user's day: KEYS from index `days` on are those of `first_day` and the days
+-- after it. Should the worker's clock be a day off, the nearest counts. A damaged sum must not stop the run.
+local DAY_MS = 24 * 3600 * 1000
+
+local function with_usage(fields, used, days)
+  if not used then return fields end
+  fields[#fields + 1] = 'usage'
+  fields[#fields + 1] = used.sums
+  local today = math.floor(now_ms() / DAY_MS)
+  local day = KEYS[math.min(math.max(days + today - used.first_day, days), #KEYS)]
+  for name, more in pairs(used.add) do redis.pcall('HINCRBY', day, name, int(more)) end
+  redis.pcall('EXPIRE', day, USAGE_S)
+  return fields
 end
 
 -- Adds the end of the attempt under a fence to `fields`, and its duration to the time worked on the run (`found` has both

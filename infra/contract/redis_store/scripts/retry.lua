@@ -1,9 +1,10 @@
 -- KEYS: run, log, ready, pending, dead
--- ARGV: id, channel, token, inputs_version, control
+-- ARGV: id, channel, token, inputs_version, control, limits
 -- Reply: outcome, status. Queues a failed or cancelled run again with fresh attempts. Its journal stays, except for the
 -- mark of the call that was under way: a user who asks for a retry wants that call repeated. `token` names this request;
 -- SAME if the request was carried out before. A run that was cancelled before its start is started here, with its inputs;
 -- REFUSED with the status `cancelled` if these are not the version that the caller has checked.
+-- `limits`: JSON of the limits from now on; empty: they stay.
 
 local found = redis.call(
   'HMGET', run, 'status', 'priority', 'seq', 'token', 'token:' .. token, 'condemned', 'queued_ms', 'inputs', 'inputs_version'
@@ -20,6 +21,10 @@ local fields = {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'interrupt', '0', 'token', token,
   'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
 }
+if limits ~= '' then
+  fields[#fields + 1] = 'limits'
+  fields[#fields + 1] = limits
+end
 if not found[7] then with_uploads(fields, found[8]) end
 write(run, fields)
 redis.call('HDEL', run, JOURNAL_STARTED, 'unable')

@@ -1,6 +1,6 @@
--- KEYS: run, log, leases, waiting, delayed
+-- KEYS: run, log, leases, waiting, delayed, then days
 -- ARGV: id, fence, batch (digits), count (number), events, channel, version (digits), requests, expires_ms (number), control,
---   then field, value
+--   usage, then field, value
 -- Reply: outcome, seq of the last event. The run holds no lease until its requests are answered or expired, or it is
 -- cancelled; the attempt does not count. `requests` is a JSON list of JSON texts, `expires_ms` the first of their expiries.
 -- Answers of earlier requests are removed. REFUSED if a cancel was requested: nobody would end the waiting run.
@@ -8,6 +8,7 @@
 local refusal, found = guard(run, fence, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
 if found.cancel == '1' or not allowed(found.status, 'waiting') then return { 'REFUSED', tonumber(found.seq) } end
+local used = usage_of(run, usage)
 local ms = now_ms()
 local attempt = tonumber(redis.call('HGET', run, 'attempt')) - 1
 local last = append(log, channel, found.seq, count, events)
@@ -16,7 +17,7 @@ local fields = {
   'v', version, 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '', 'attempt', int(attempt),
   'requests', requests, 'waiting_ms', int(ms), 'answers', '', 'interrupt', '0',
 }
-write(run, ended(fields, fence, ms, 'waiting', found), MORE)
+write(run, with_usage(ended(fields, fence, ms, 'waiting', found), used, MORE_KEYS), MORE)
 redis.call('ZREM', leases, id)
 redis.call('ZADD', waiting, int(expires_ms), id)
 redis.call('ZADD', delayed, 'LT', int(expires_ms), EXPIRIES)

@@ -1,0 +1,55 @@
+"""Conversation of an ended run, for a run that continues it."""
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import TypeVar
+
+import msgspec
+
+from infra.contract.journal import CONTINUED
+from worker.agent.entries import (
+    SETUP,
+    CallRecord,
+    Continued,
+    Exchange,
+    Inbox,
+    Setup,
+    Turn,
+    inbox_key,
+    model_key,
+    tool_key,
+)
+
+T = TypeVar("T")
+MAX_TURNS = 400
+"""Turns that are taken over; older ones are left out."""
+
+
+async def conversation_of(keys: Collection[str], value: Callable[[str], Awaitable[bytes]]) -> Continued:
+    """Return the conversation of a run. `keys`: of its journal; `value` returns the JSON of an entry."""
+
+    async def entry(key: str, kind: type[T]) -> T:
+        return msgspec.json.decode(await value(key), type=kind)
+
+    before = await entry(CONTINUED, Continued) if CONTINUED in keys else Continued()
+    if SETUP not in keys:
+        return before
+    turns = list(before.turns)
+    n = turns[-1].n + 1 if turns else 0
+    while model_key(n) in keys:
+        exchange = await entry(model_key(n), Exchange)
+        inbox = (await entry(inbox_key(n), Inbox)).messages if inbox_key(n) in keys else []
+        indices = range(len(exchange.calls))
+        records = [await entry(tool_key(n, i), CallRecord) for i in indices if tool_key(n, i) in keys]
+        turns.append(Turn(n=n, inbox=inbox, exchange=exchange, records=records))
+        n += 1
+    task = before.task or (await entry(SETUP, Setup)).task
+    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:])
+
+
+def _needed(turns: list[Turn]) -> list[Turn]:
+    """Return the turns that the last summary has not replaced."""
+    for turn in reversed(turns):
+        exchange = turn.exchange
+        if exchange.purpose == "summary" and exchange.text.strip() and not exchange.problem:
+            return [each for each in turns if each.n >= exchange.covers]
+    return turns

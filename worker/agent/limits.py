@@ -1,0 +1,238 @@
+"""Limits of an agent run, computed from its turns: a run that was killed anywhere stops at the same place."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from infra.contract.agent import MAX_TOOL_CALLS, MAX_TURNS, LimitName, Limits
+from infra.contract.events import LimitNear
+from infra.contract.llm import ModelChoice, Usage
+from worker.agent.entries import CallRecord, Turn
+from worker.agent.schemas import CONTROL
+
+MIN_OUTPUT_TOKENS = 256
+"""A reply is not shortened below this number of tokens: it would be cut before it is of use."""
+NEAR = 0.8
+_UNITS: Mapping[LimitName, str] = {
+    "turns": "exchanges with models",
+    "tool_calls": "calls of tools",
+    "input_tokens": "input tokens",
+    "output_tokens": "output tokens",
+    "cost": "of the currency of the prices",
+    "wall_s": "seconds of work",
+    "repeats": "identical calls with identical results in a row",
+}
+_MOST: Mapping[str, int] = {"turns": MAX_TURNS, "tool_calls": MAX_TOOL_CALLS}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Amounts that a run has used, over all its attempts.
+
+    `turns`: all exchanges, with plans, summaries and failures. `tool_calls`: executed calls, without control tools.
+    `wall_ms`: ms in exchanges and calls; waits for people do not count. `repeats`: longest sequence of identical calls
+    with identical results.
+    """
+
+    turns: int = 0
+    tool_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    wall_ms: int = 0
+    repeats: int = 0
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn]) -> "Totals":
+        """Add up turns; the last one may be under way."""
+        records = [record for turn in turns for record in turn.records]
+        return cls(
+            turns=len(turns),
+            tool_calls=sum(record.status != "refused" and record.tool not in CONTROL for record in records),
+            usage=sum((turn.exchange.usage for turn in turns), Usage()),
+            wall_ms=sum(turn.exchange.ms for turn in turns) + sum(record.duration_ms for record in records),
+            repeats=max((count for _, _, _, count in repetitions(turns)), default=0),
+        )
+
+    def used(self) -> Mapping[LimitName, float]:
+        """Return the amount of each limit. A cost that is unknown counts as 0."""
+        return {
+            "turns": self.turns,
+            "tool_calls": self.tool_calls,
+            "input_tokens": self.usage.input,
+            "output_tokens": self.usage.output,
+            "cost": (self.usage.cost_micros or 0) / 1_000_000,
+            "wall_s": self.wall_ms / 1000,
+            "repeats": self.repeats,
+        }
+
+
+@dataclass(frozen=True)
+class LimitReached:
+    """Limit that ends a run. `message` says what was used and allowed, and how the run can be continued."""
+
+    name: LimitName
+    used: float
+    allowed: float
+    message: str
+
+    @property
+    def code(self) -> str:
+        """Code of the run's error, such as `limit_turns`."""
+        return f"limit_{self.name}"
+
+
+def effective(asked: Limits, caps: Limits) -> Limits:
+    """Return the limits of a run: those it asks for, but none above the limits of the configuration."""
+    values = {}
+    for name, cap in msgspec.structs.asdict(caps).items():
+        own = getattr(asked, name)
+        values[name] = cap if own is None else own if cap is None else min(own, cap)
+    return Limits(**values)
+
+
+def worst_case(models: Sequence[ModelChoice], input_tokens: int, output_tokens: int) -> Usage:
+    """Return the usage that one exchange has at most, with the dearest of the models that may be asked.
+
+    The cost is None if the price of one of them is unknown.
+    """
+    costs = [model.cost_micros(input_tokens=input_tokens, output_tokens=output_tokens) for model in models]
+    known = [cost for cost in costs if cost is not None]
+    cost = max(known, default=0) if len(known) == len(costs) else None
+    return Usage(input=input_tokens, output=output_tokens, cost_micros=cost)
+
+
+def output_allowance(
+    limits: Limits, totals: Totals, output_tokens: int, *, models: Sequence[ModelChoice] = (), input_tokens: int = 0
+) -> int:
+    """Return the number of tokens that the next reply may have: `output_tokens`, or less if the limits leave less.
+
+    `models` and `input_tokens` of the next exchange are needed for the limit of cost. A reply is not shortened below
+    MIN_OUTPUT_TOKENS: if the limits leave less, the worst case of the exchange reaches a limit (`reached`).
+    """
+    left = output_tokens
+    if limits.output_tokens is not None:
+        left = min(left, limits.output_tokens - totals.usage.output)
+    least = min(MIN_OUTPUT_TOKENS, output_tokens)
+    while left > least and _cost(limits, totals, worst_case(models, input_tokens, left)) is not None:
+        left = left * 3 // 4
+    return max(left, least)
+
+
+def reached(limits: Limits, totals: Totals, worst: Usage | None = None) -> LimitReached | None:
+    """Return the limit that does not allow another exchange; None if all do.
+
+    `worst` is the worst case of that exchange (`worst_case`); without it, a limit counts as reached once it is used up.
+    All calls of tools that are allowed may be used: a run is not ended by their limit before it wants another one, see
+    `call_reached`.
+    """
+    used = totals.used()
+    next_exchange = worst or Usage(input=1, output=1)
+    needed: Mapping[LimitName, float] = {
+        "turns": 1,
+        "tool_calls": 0,
+        "input_tokens": next_exchange.input,
+        "output_tokens": next_exchange.output,
+    }
+    for name, more in needed.items():
+        allowed = getattr(limits, name)
+        if allowed is not None and used[name] + more > allowed:
+            return _reached(name, used[name], allowed, more)
+    return _cost(limits, totals, worst) or _used_up(limits, totals)
+
+
+def call_reached(limits: Limits, totals: Totals) -> LimitReached | None:
+    """Return the limit that does not allow another call of a tool; None if all do. Control tools are always allowed."""
+    if limits.tool_calls is not None and totals.tool_calls >= limits.tool_calls:
+        return _reached("tool_calls", totals.tool_calls, limits.tool_calls)
+    return _used_up(limits, totals)
+
+
+def out_of_time(limits: Limits, totals: Totals) -> LimitReached:
+    """Return the limit that ended an exchange, which took all the time that `totals` had left."""
+    return _reached(
+        "wall_s", totals.wall_ms / 1000, limits.wall_s or 0.0, (limits.wall_s or 0.0) - totals.wall_ms / 1000
+    )
+
+
+def near(limits: Limits, before: Totals, after: Totals) -> list[LimitNear]:
+    """Return an event for each limit of which four fifths were used up between two totals of a run."""
+    found = []
+    for name, used in after.used().items():
+        allowed = getattr(limits, name)
+        if allowed is not None and before.used()[name] < NEAR * allowed <= used:
+            found.append(LimitNear(limit=name, used=used, allowed=allowed))
+    return found
+
+
+def repeats(turns: Sequence[Turn]) -> tuple[int, CallRecord | None]:
+    """Return how often the last call had the same result in a row, and its record; (0, None) if there is none."""
+    count, last = 0, None
+    for _, _, last, count in repetitions(turns):  # noqa: B007
+        pass
+    return count, last if count else None
+
+
+def repetitions(turns: Sequence[Turn]) -> Iterator[tuple[int, int, CallRecord, int]]:
+    """Yield (exchange, index of the call, record, number of equal calls in a row up to this one) for each record.
+
+    The number is 0 for a record without a fingerprint. Counting starts again after a message of a user and after a
+    control tool that was successful; refused calls without a fingerprint change nothing.
+    """
+    last, count = "", 0
+    for turn in turns:
+        if turn.inbox:
+            last, count = "", 0
+        for index, record in enumerate(turn.records):
+            if record.fingerprint:
+                count = count + 1 if record.fingerprint == last else 1
+                last = record.fingerprint
+            elif record.status == "succeeded":
+                last, count = "", 0
+            yield turn.n, index, record, count if record.fingerprint else 0
+
+
+def _used_up(limits: Limits, totals: Totals) -> LimitReached | None:
+    """Return a limit whose amount is known only afterwards, and is used up."""
+    used = totals.used()
+    names: tuple[LimitName, ...] = ("wall_s", "repeats")
+    for name in names:
+        allowed = getattr(limits, name)
+        if allowed is not None and used[name] >= allowed:
+            return _reached(name, used[name], allowed)
+    return None
+
+
+def _cost(limits: Limits, totals: Totals, worst: Usage | None) -> LimitReached | None:
+    if limits.cost is None:
+        return None
+    spent = totals.usage.cost_micros
+    more = worst.cost_micros if worst else 1
+    if spent is None or more is None:
+        message = (
+            f"the limit `cost` of {_number(limits.cost)} cannot be kept, because the price of a model is unknown. Set "
+            "it in LLM_PRICES of the worker, or start a run without this limit"
+        )
+        return LimitReached("cost", (spent or 0) / 1_000_000, limits.cost, message)
+    if spent + more > limits.cost * 1_000_000:
+        return _reached("cost", spent / 1_000_000, limits.cost, more / 1_000_000)
+    return None
+
+
+def _reached(name: LimitName, used: float, allowed: float, more: float = 0) -> LimitReached:
+    message = f"the run has used {_number(used)} of {_number(allowed)} {_UNITS[name]} (limit `{name}`)"
+    if used < allowed:
+        message += f", and its next exchange may need {_number(more)}"
+    most = _MOST.get(name)
+    if most is not None and allowed >= most:
+        message += ". No run may use more; its files and its log are kept"
+    else:
+        higher: Any = allowed * 2 if most is None else min(allowed * 2, most)
+        raised = json.dumps({"limits": {name: higher}})
+        message += f". To go on from here, retry the run with a higher limit, such as {raised}"
+    return LimitReached(name, used, allowed, message)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else f"{value:,}"

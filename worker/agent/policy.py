@@ -1,0 +1,85 @@
+"""Decision about a call by approval rules: `deny` wins over `ask`, and `ask` over `allow`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infra.contract.agent import ANY_TOOL, ApprovalRule
+from worker.agent.entries import Turn
+
+_ORDER = {"deny": 0, "ask": 1, "allow": 2}
+
+
+def decide(
+    tool: str, args: Mapping[str, Any], rules: Sequence[ApprovalRule], *, tainted: bool, executes: bool
+) -> ApprovalRule:
+    """Return the rule that decides about a call: the first of the strictest ones that match.
+
+    `args` are the validated arguments as built-in values, defaults included. `executes`: the tool runs a program, so
+    that a pattern which allows is an exact text. Without a matching rule a call is allowed. `tainted`: untrusted text
+    was read; a call with a way out then needs approval, unless a rule that names the tool allows it.
+    """
+    own = [rule for rule in rules if rule.tool == tool and _matches(rule, args, executes=executes)]
+    matching = own or [rule for rule in rules if rule.tool == ANY_TOOL and _matches(rule, args, executes=executes)]
+    strictest = min(matching, key=lambda rule: _ORDER[rule.policy], default=ApprovalRule(tool=tool, policy="allow"))
+    if strictest.policy == "allow" and not own and tainted and is_way_out(tool, args):
+        return ApprovalRule(tool=tool, policy="ask")
+    return strictest
+
+
+def is_denied(tool: str, rules: Sequence[ApprovalRule]) -> bool:
+    """Return whether the rules deny every call of a tool, so that it need not be offered."""
+    own = [rule for rule in rules if rule.tool == tool]
+    if any(rule.policy == "deny" and rule.match is None for rule in own):
+        return True
+    others = any(rule.tool == ANY_TOOL and rule.policy == "deny" and rule.match is None for rule in rules)
+    return others and all(rule.policy == "deny" for rule in own)
+
+
+def is_tainted(turns: Sequence[Turn]) -> bool:
+    """Return whether the conversation holds text that may be from strangers."""
+    return any(record.untrusted for turn in turns for record in turn.records)
+
+
+def is_way_out(tool: str, args: Mapping[str, Any]) -> bool:
+    """Return whether a call can carry text out of the run: `http_fetch` with a body."""
+    return tool == "http_fetch" and bool(args.get("body"))
+
+
+def _matches(rule: ApprovalRule, args: Mapping[str, Any], *, executes: bool) -> bool:
+    """Return whether a rule applies to a call. An argument that the call lacks matches no pattern."""
+    exact = executes and rule.policy == "allow"
+    for name, pattern in (rule.match or {}).items():
+        value = args.get(name)
+        if value is None:
+            return False
+        text = _text(value)
+        if not (text == pattern if exact else matches_pattern(pattern, text)):
+            return False
+    return True
+
+
+def matches_pattern(pattern: str, text: str) -> bool:
+    """Return whether the whole text matches a pattern, in which `*` matches any characters, line ends included."""
+    first, *others = pattern.split("*")
+    if not others:
+        return text == first
+    *middle, last = others
+    if not text.startswith(first):
+        return False
+    at = len(first)
+    for piece in middle:
+        at = text.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return len(text) - at >= len(last) and text.endswith(last)
+
+
+def _text(value: Any) -> str:
+    """Return the text that patterns are compared with: a text itself, anything else as compact JSON."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a model may write 10 or 10.0
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

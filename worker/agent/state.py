@@ -1,0 +1,119 @@
+"""State of one claim of an agent run: its turns so far, and what they leave of its limits."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from infra.contract.agent import Limits
+from infra.contract.requests import UserMessage
+from infra.contract.runs import RunError
+from worker.agent.entries import Continued, Inbox, Setup, Turn, inbox_key, model_key
+from worker.agent.limits import LimitReached, Totals, effective
+from worker.agent.progress import progress_of, step_results
+from worker.run.context import RunContext
+from worker.run.people import interrupt_answer
+from worker.run.strategy import StepFailed
+from worker.toolkit.base import Tool
+
+MAX_PARTIAL_FILES = 200
+
+
+@dataclass
+class AgentState:
+    """State of one claim.
+
+    `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `continued`: conversation
+    that comes before them. `heard`: fences of the claims
+    whose interrupts the journal knows.
+    """
+
+    context: RunContext
+    setup: Setup
+    caps: Limits
+    tools: Mapping[str, Tool]
+    draining: Callable[[], bool]
+    continued: Continued = field(default_factory=Continued)
+    turns: list[Turn] = field(default_factory=list)
+    heard: set[int] = field(default_factory=set)
+
+    @property
+    def n(self) -> int:
+        """Number of the next exchange."""
+        before = self.continued.turns
+        return len(self.turns) + (before[-1].n + 1 if before else 0)
+
+    @property
+    def conversation(self) -> list[Turn]:
+        """Turns of the conversation, with those of the run that is continued."""
+        return [*self.continued.turns, *self.turns]
+
+    @property
+    def limits(self) -> Limits:
+        """Limits that hold now: those of the setup, except for those that a retry has set."""
+        retried = self.context.run.limits
+        return effective(retried, self.caps) if retried else self.setup.limits
+
+    @property
+    def is_interrupted(self) -> bool:
+        """True once a person has answered an interrupt, until the answer is read."""
+        return interrupt_answer(self.context.run, self.heard) is not None
+
+    def totals(self, turn: Turn | None = None) -> Totals:
+        """Return what the run has used, with an incomplete turn."""
+        return Totals.of([*self.turns, turn] if turn else self.turns)
+
+    def seconds_left(self, totals: Totals) -> float:
+        """Return the seconds that the next call may take."""
+        if self.limits.wall_s is None:
+            return float("inf")
+        return max(0.0, self.limits.wall_s - totals.wall_ms / 1000)
+
+    async def check(self, reached: LimitReached | None) -> None:
+        """Raise StepFailed if a limit is reached."""
+        if reached:
+            raise await self.failure(RunError(code=reached.code, message=reached.message))
+
+    async def failure(self, error: RunError) -> StepFailed:
+        """Return the failure with the partial result: the last text of a model, the files, and the steps done."""
+        files = await self.context.list_files()
+        texts = [turn.exchange.text for turn in self.turns if turn.exchange.text]
+        partial = {
+            "text": texts[-1] if texts else "",
+            "files": [msgspec.to_builtins(file) for file in files[:MAX_PARTIAL_FILES]],
+            "steps": step_results(progress_of(self.turns)),
+        }
+        return StepFailed(error, partial)
+
+    async def hear(self) -> Sequence[UserMessage]:
+        """Return the messages to the run that the next exchange is the first to read."""
+        heard = await self._inbox()
+        if self.turns or not self.setup.follow_up:
+            return heard
+        run = self.context.run
+        return [UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms), *heard]
+
+    async def _inbox(self) -> Sequence[UserMessage]:
+        n = self.n
+        key = inbox_key(n)
+        if self.context.knows(key):
+            inbox = await self.context.recall(key, Inbox)
+        elif self.context.knows(model_key(n)):
+            return []
+        else:
+            messages = await self.context.new_messages()
+            interrupt = interrupt_answer(self.context.run, self.heard)
+            if interrupt:
+                _, answer = interrupt
+                messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
+            if not messages:
+                return []
+            taken = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
+
+            async def take() -> Inbox:
+                return taken
+
+            inbox = await self.context.once(key, Inbox, take)
+        if inbox.interrupt is not None:
+            self.heard.add(inbox.interrupt)
+        return inbox.messages
