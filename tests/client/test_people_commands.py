@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -178,10 +179,13 @@ def test_the_inbox_shows_each_request(api: ScriptedServer, swissbrain: Command) 
     ]
 
 
+INVISIBLE = re.compile("[\u200b\u00ad\ufe0f\u034f\u3164\u2800\U000e0041\U000e0100]")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\x1b\n\r\u202e\u200b\\"│ ┊'), max_size=60)
 
 
 @given(TEXTS, st.sampled_from([12, 40, 1000]))
+@example("\U0001f3fb", 12)
+@example("a\u00ad\ufe0f\u034f\u3164\u2800\U000e0041\U000e0100", 80)
 def test_an_approval_shows_its_arguments_exactly_and_they_forge_no_line(text: str, width: int) -> None:
     request = OpenRequest(
         id="a", kind="approval", question="?", expires_ms=1, on_expiry="deny", tool="t", args={"a": text, "b": [text]}
@@ -189,6 +193,7 @@ def test_an_approval_shows_its_arguments_exactly_and_they_forge_no_line(text: st
     screen = Console(file=io.StringIO(), width=width)
     shown = request_text(request, screen).plain
     assert not FORBIDDEN.search(shown)
+    assert not INVISIBLE.search(shown)
     first, second, rest = shown.split("\n    a\n")[1].partition("\n    b\n")
     assert second
     parts: list[list[str]] = []
