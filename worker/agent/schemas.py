@@ -4,7 +4,7 @@ Beside the tools of the registry, a model has control tools, which change the co
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -82,6 +82,9 @@ CONTROL: Mapping[str, type[ToolArgs]] = {
 
 
 def tool_specs(names: Sequence[str] | None, rules: RuleLists) -> list[ToolSpec]:
+
+
+def tool_specs(names: Collection[str] | None, rules: Sequence[ApprovalRule]) -> list[ToolSpec]:
     """Return the tools of the registry that a run may use, sorted by name; `names` None: all of them.
 
     A tool whose every call is denied is left out. Raises InvalidInput for unknown names.
