@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -62,7 +62,7 @@ class UsageQuery(RequestModel, frozen=True):
     ] = 30
 
 
-def _shown(usage: RunUsage) -> dict[str, object]:
+def _shown(usage: RunUsage) -> dict[str, Any]:
     return {
         "exchanges": usage.exchanges,
         "input_tokens": usage.input,
