@@ -10,6 +10,7 @@ from swissbrain.cli.access import connect
 from swissbrain.cli.agent_options import (
     ApprovalsFile,
     Continue,
+    ContinueOf,
     Instructions,
     Model,
     SchemaFile,
@@ -68,6 +69,7 @@ def run(
     approvals: ApprovalsFile = None,
     output_schema: SchemaFile = None,
     strict_plan: StrictPlan = False,
+    continue_of: ContinueOf = None,
     stream: Stream = True,
     continue_of: Continue = None,
     plan: PlanFile = None,
@@ -102,6 +104,7 @@ def run(
         strict_plan=strict_plan,
         stream=stream,
         continue_of=continue_of,
+        model, instructions, tool, limit, approvals, output_schema, continue_of, strict_plan=strict_plan, stream=stream
     )
     with connect(note) as client:
         created = client.create_run(
