@@ -125,7 +125,7 @@ class RedisTcp:
         # has a deadline and layers of retries and metrics for the write and for each reply.
         pool = self._redis.connection_pool
         async with asyncio.timeout(self._timeout_s):
-            connection = await pool.get_connection()
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
                 return [await _reply(connection) for _ in commands]

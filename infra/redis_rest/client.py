@@ -33,7 +33,7 @@ class RedisRest:
         self._subscribe_url = f"{settings.url}/subscribe"
         self._subscribe_headers = {"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"}
         self._request_slots = asyncio.Semaphore(MAX_REQUESTS)
-        self._commands = AutoPipeline(self._request_slots, self._send_in_time, settings.timeout_s)
+        self._commands = AutoPipeline(self._request_slots, self._pipeline, settings.timeout_s)
 
     async def command(self, *args: Argument) -> Reply:
         """Run one command. If all requests are in use, the next free one carries it together with others."""
@@ -75,7 +75,7 @@ class RedisRest:
         await self._commands.close()
         await self._upstash.transport.aclose()
 
-    async def _send_in_time(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+    async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         async with deadline(self._timeout_s):
             return await self._send(commands)
 
