@@ -48,6 +48,10 @@ class Bucket:
         # No user id begins with an underscore. Other processes check at the same time, each with its own object.
         self._check_key = f"users/_check/{secrets.token_hex(8)}"
 
+    def connect(self) -> None:
+        """Create the client."""
+        _ = self._client
+
     def create(self) -> None:
         """Create the bucket if it is missing. Other processes may call this at the same time."""
         from botocore.exceptions import ClientError
