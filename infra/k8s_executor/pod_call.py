@@ -1,4 +1,4 @@
-"""Call of a pod, from the worker's side: lend the workspace, start, follow the lines, take back what the pod stored.
+"""Call of a pod, from the worker's side: offer and start it, follow its lines, take back what the pod stored.
 
 A worker that takes over a run follows a call that a former one has started: `follow` with the loan of that one, which
 is in the journal, and with the number of the last line that is in the log.
@@ -7,6 +7,7 @@ is in the journal, and with the number of the last line that is in the log.
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,14 @@ RECONNECT_S = 1.0
 CANCEL_S = 5.0
 
 
+@dataclass(frozen=True)
+class Offer:
+    """Call that can be started. `manifest_url` is a secret."""
+
+    loan: Loan
+    manifest_url: str = field(repr=False)
+
+
 class PodCalls:
     """Calls of one pod. `gone` tells whether the pod has ended, and so will not answer any more."""
 
@@ -35,17 +44,24 @@ class PodCalls:
         self._files = files
         self._gone = gone
 
-    async def begin(self, command: Command) -> Loan:
-        """Lend the workspace and start the program; return the loan, which is another one's if it was started before.
+    async def offer(self, command: Command) -> Offer:
+        """Lend the workspace and store the manifest. The loan is to be journaled before the start.
 
-        Raises FilesUnavailable, PodUnreachable.
+        Raises FilesUnavailable.
         """
         # The URLs outlive everything that may use them.
         expires_s = int(command.timeout_s + 3 * TRANSFER_S)
         loan, lent = await self._files.lend(SLOTS, expires_s)
         url = await self._files.publish(loan, protocol.manifest(command, lent, TRANSFER_S), expires_s)
-        started = await self._control.start(loan.number, url)
-        return loan if started == loan.number else Loan(number=started, slots=SLOTS)
+        return Offer(loan, url)
+
+    async def start(self, offer: Offer) -> Loan:
+        """Start the program, unless it was started before; return the loan of the start that counts.
+
+        Raises PodUnreachable. The start may have been received all the same: another call finds it.
+        """
+        started = await self._control.start(offer.loan.number, offer.manifest_url)
+        return offer.loan if started == offer.loan.number else Loan(number=started, slots=SLOTS)
 
     async def follow(self, loan: Loan, command: Command, on_line: OnLine, output: Path, after: int = 0) -> Execution:
         """Pass on the lines after a number, then take over the result; `output` is the folder for stdout and stderr.

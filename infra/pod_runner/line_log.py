@@ -6,6 +6,7 @@ the lines have reached their limit, and the rest of the output is only in the st
 """
 
 import asyncio
+import errno
 import json
 import os
 from array import array
@@ -58,7 +59,8 @@ class LineLog:
         if self.size_bytes + len(line) > self._limit_bytes:
             self._is_cut = True
             line = json.dumps({"n": self.count + 1, "cut": True}).encode() + b"\n"
-        os.pwrite(self._fd, line, self.size_bytes)
+        if os.pwrite(self._fd, line, self.size_bytes) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._ends.append(self.size_bytes + len(line))
         self._wake()
         return not self._is_cut

@@ -72,15 +72,19 @@ class Transfers:
 
         def once() -> None:
             headers = {"Content-Length": str(size_bytes)}
-            with _requested(what, "PUT", url, self._checked(chunks()), headers) as response:
+            with _requested(what, "PUT", url, self._checked(what, chunks(), size_bytes), headers) as response:
                 response.read(CHUNK_BYTES)
 
         self.repeat(once)
 
-    def _checked(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    def _checked(self, what: str, chunks: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
         for chunk in chunks:
             self._check()
+            size_bytes -= len(chunk)
             yield chunk
+        # The store would wait for the missing bytes.
+        if size_bytes:
+            raise TransferFailed(f"{what} lacks {size_bytes} bytes of its size", final=True)
 
     def _chunks(self, what: str, response: HTTPResponse) -> Iterator[bytes]:
         size_bytes, expected = 0, response.length

@@ -21,6 +21,7 @@ from infra.contract.files import DirectoryFiles
 from infra.k8s_executor.control import PodControl
 from infra.k8s_executor.pod_call import PodCalls
 from infra.local_executor import sandbox
+from infra.pod_runner.__main__ import CAPABILITIES
 from infra.workspace import S3RunFiles
 from tests.support.processes import children_of
 from tests.support.waiting import wait_until
@@ -76,8 +77,8 @@ class Pods:
     made: int = 0
 
     @asynccontextmanager
-    async def pod(self, *, start_s: int = 60) -> AsyncIterator[Pod]:
-        """Start a pod and wait until it listens; at the end it is dead."""
+    async def pod(self, *, start_s: int = 60, program_uid: int = 0, tmp_bytes: int = 2**30) -> AsyncIterator[Pod]:
+        """Start a pod and wait until it listens; at the end it is dead. With `program_uid`, its runner is root."""
         self.made += 1
         home = self.folder / f"pod-{self.made}"
         workspace = home / "workspace"
@@ -90,9 +91,11 @@ class Pods:
             "RUNNER_START_S": str(start_s),
             "RUNNER_TOKEN_SHA256": hashlib.sha256(token.encode()).hexdigest(),
         }
+        if program_uid:
+            variables["RUNNER_UID"] = str(program_uid)
         log = home / "log"
         with log.open("wb") as file:
-            command = self._command(workspace, variables)
+            command = self._command(workspace, variables, tmp_bytes)
             process = await asyncio.to_thread(subprocess.Popen, command, stdout=file, stderr=file)
         pod = Pod(process, log, workspace, token)
         try:
@@ -102,11 +105,11 @@ class Pods:
         finally:
             pod.kill()
 
-    def _command(self, workspace: Path, variables: dict[str, str]) -> list[str]:
+    def _command(self, workspace: Path, variables: dict[str, str], tmp_bytes: int) -> list[str]:
         python = sandbox.python_home()
         parts = [str(sandbox.find_bwrap()), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
         parts += ["--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
-        parts += ["--perms", "1777", "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]
+        parts += ["--perms", "1777", "--size", str(tmp_bytes), "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]
         for name in ("bin", "lib", "lib64"):
             parts += ["--symlink", f"usr/{name}", f"/{name}"]
         if not python.is_relative_to("/usr"):
@@ -120,6 +123,8 @@ class Pods:
         runner = [str(python / "bin" / "python3"), "-I", "-S", "/runner.pyz"]
         if os.geteuid() != 0:
             return [*parts, "--unshare-user", "--uid", "1000", "--gid", "1000", *runner]
+        if "RUNNER_UID" in variables:
+            return [*parts, *(part for name in CAPABILITIES for part in ("--cap-add", f"CAP_{name}")), *runner]
         drop = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
         return [*parts, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", *drop, *runner]
 
@@ -146,7 +151,7 @@ class PodExecutor:
         async with self.pods.pod() as pod:
             await files.materialise(pod.workspace)
             calls = PodCalls(pod.control(), stored, pod.gone)
-            ended = await calls.follow(await calls.begin(command), command, on_line, self.output)
+            ended = await calls.follow(await calls.start(await calls.offer(command)), command, on_line, self.output)
         await files.store_changes(pod.workspace)
         return ended
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from infra.contract.errors import HostExhausted, InvalidInput
+from infra.contract.errors import FilesUnavailable, HostExhausted, InvalidInput
 from infra.contract.execution import Command, LinePart
+from infra.contract.files import FileEntry
 from infra.contract.lending import Loan
 from infra.k8s_executor.control import PodControl, PodUnreachable
 from infra.k8s_executor.pod_call import PodCalls
 from infra.pod_runner import __main__ as runner_main
 from infra.pod_runner import archive
 from infra.pod_runner.line_log import LineLog
-from infra.workspace import S3RunFiles
+from infra.workspace import S3RunFiles, Workspaces
 from tests.executors.pods import Pods
 from tests.support.waiting import until
 
@@ -48,14 +49,14 @@ async def test_the_next_worker_follows_the_program_of_a_dead_one(pods: Pods, fil
     log, given = Log(), command(WAITING)
     async with pods.pod() as pod:
         first = PodCalls(pod.control(), files, pod.gone)
-        loan = await first.begin(given)
+        loan = await first.start(await first.offer(given))
         # The follower of a dead worker ends without a word: here its connection is cut.
         records = pod.control().records(0)
         record = await anext(records)
         await log.add(record.s, record.part())
         await records.aclose()
         next_calls = PodCalls(pod.control(), files, pod.gone)
-        assert await next_calls.begin(given) == loan
+        assert await next_calls.start(await next_calls.offer(given)) == loan
         following = asyncio.ensure_future(next_calls.follow(loan, given, log.add, tmp_path, after=1))
         (pod.workspace / "go").touch()
         ended = await following
@@ -71,7 +72,7 @@ async def test_a_worker_that_comes_after_the_end_finds_lines_and_result_in_the_s
     given, log = command("echo one; printf 'a\\rb\\r\\n'; echo two; exit 3"), Log()
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        loan = await calls.begin(given)
+        loan = await calls.start(await calls.offer(given))
         assert await asyncio.to_thread(pod.wait) == 0
         ended = await calls.follow(loan, given, log.add, tmp_path, after=1)
         logged = pod.records()
@@ -87,7 +88,7 @@ async def test_a_pod_that_is_told_to_end_kills_the_program_and_stores_what_it_le
     given, log = command("echo kept > file; trap '' TERM; echo up; sleep 1000; echo never"), Log()
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        loan = await calls.begin(given)
+        loan = await calls.start(await calls.offer(given))
         following = asyncio.ensure_future(calls.follow(loan, given, log.add, tmp_path))
         await log.has(1)
         pod.signal(signal.SIGTERM)
@@ -132,7 +133,7 @@ async def test_a_program_learns_no_url_and_cannot_end_its_runner(pods: Pods, fil
     async with pods.pod() as pod:
         await files.write("port", str(pod.port).encode())
         calls, given = PodCalls(pod.control(), files, pod.gone), command(HOSTILE, "python")
-        ended = await calls.follow(await calls.begin(given), given, Log().add, tmp_path)
+        ended = await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
     assert ended.stdout.read_text() == "nothing\n", ended.stderr.read_text()
     assert ended.exit_code == 0
 
@@ -170,16 +171,53 @@ async def test_a_program_that_fills_its_disk_is_killed(pods: Pods, files: S3RunF
     given = command("while :; do head -c 20M /dev/zero > /tmp/$((i=i+1)); sleep 0.01; done")
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        ended = await calls.follow(await calls.begin(given), given, log.add, tmp_path)
+        ended = await calls.follow(await calls.start(await calls.offer(given)), given, log.add, tmp_path)
     assert ended.exit_code == 137
     assert log.lines[-1] == "killed: the program stored more than its limit of 256 MB in /tmp"
+
+
+async def test_a_runner_that_is_root_runs_the_program_under_another_uid(
+    pods: Pods, files: S3RunFiles, tmp_path: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give the program another uid")
+    await files.write("given", b"x")
+    given = command("id -u; id -G; echo y >> given; mkdir -m 700 own; echo z > own/file; chmod 0 own/file; kill -9 1")
+    async with pods.pod(program_uid=311_000) as pod:
+        calls = PodCalls(pod.control(), files, pod.gone)
+        ended = await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
+    assert ended.stdout.read_text() == "311000\n311000\n"
+    assert "not permitted" in ended.stderr.read_text()
+    assert [(file.path, file.size_bytes) for file in ended.changes.written] == [("given", 3), ("own/file", 2)]
+
+
+async def test_output_that_finds_no_space_ends_the_program(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
+    given = command("yes")
+    async with pods.pod(tmp_bytes=4 * 1024 * 1024) as pod:
+        calls = PodCalls(pod.control(), files, pod.gone)
+        with pytest.raises(HostExhausted, match="No space left"):
+            await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
+        assert await asyncio.to_thread(pod.wait) == 0
+
+
+async def test_a_file_that_the_store_has_lost_is_named(
+    pods: Pods, files: S3RunFiles, workspaces: Workspaces, tmp_path: Path
+) -> None:
+    lost = FileEntry(key="files/1-1/lost", size_bytes=1, modified_ms=0)
+    made, given = workspaces.run("user-lost", "run-1", 3, {"lost": lost}), command("echo started")
+    async with pods.pod() as pod:
+        calls = PodCalls(pod.control(), made, pod.gone)
+        with pytest.raises(FilesUnavailable, match="the object store answered 404 for the file 'lost'"):
+            await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
 
 
 async def test_a_pod_that_dies_is_no_result(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     log, given = Log(), command("echo up; sleep 1000")
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        following = asyncio.ensure_future(calls.follow(await calls.begin(given), given, log.add, tmp_path))
+        following = asyncio.ensure_future(
+            calls.follow(await calls.start(await calls.offer(given)), given, log.add, tmp_path)
+        )
         await log.has(1)
         pod.kill()
         with pytest.raises(HostExhausted, match="without a result"):
