@@ -193,7 +193,7 @@ async def test_a_runner_that_is_root_runs_the_program_under_another_uid(
 
 async def test_output_that_finds_no_space_ends_the_program(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     given = command("yes")
-    async with pods.pod(tmp_bytes=4 * 1024 * 1024) as pod:
+    async with pods.pod(tmp_bytes=1024 * 1024) as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
         with pytest.raises(HostExhausted, match="No space left"):
             await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
