@@ -96,7 +96,6 @@ class AgentOptions(TypedDict, total=False):
     `output_schema`: JSON Schema of the result's `output`. `strict_plan`: a step may use only the tools that its plan
     named before the run had read untrusted text. `stream`: log the replies of models while they are written.
     `continue_of`: a run of yours that has ended; the new run begins with its files and its conversation.
-    `continue_of`: id of a run that has ended, with whose files and conversation the new run begins.
     """
 
     model: str | None

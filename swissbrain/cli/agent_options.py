@@ -37,12 +37,6 @@ ContinueOf = Annotated[
     ),
 ]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Log replies of models while they are written.")]
-Continue = Annotated[
-    str | None,
-    typer.Option(
-        "--continue", metavar="RUN", help="Begin with the files and the conversation of a run that has ended."
-    ),
-]
 
 
 def agent_options(
@@ -56,7 +50,6 @@ def agent_options(
     *,
     strict_plan: bool,
     stream: bool,
-    continue_of: str | None,
 ) -> AgentOptions:
     """Return the options as arguments of the client. Raises BadParameter, and CommandError for a file."""
     return AgentOptions(
@@ -66,7 +59,6 @@ def agent_options(
         limits=limits_of(limits),
         approvals=None if approvals is None else _rules(approvals),
         output_schema=None if output_schema is None else _schema(output_schema),
-        continue_of=continue_of,
         # The defaults of the API.
         strict_plan=True if strict_plan else None,
         stream=None if stream else False,

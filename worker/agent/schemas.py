@@ -81,10 +81,7 @@ CONTROL: Mapping[str, type[ToolArgs]] = {
 """Control tools by name."""
 
 
-def tool_specs(names: Sequence[str] | None, rules: RuleLists) -> list[ToolSpec]:
-
-
-def tool_specs(names: Collection[str] | None, rules: Sequence[ApprovalRule]) -> list[ToolSpec]:
+def tool_specs(names: Collection[str] | None, rules: RuleLists) -> list[ToolSpec]:
     """Return the tools of the registry that a run may use, sorted by name; `names` None: all of them.
 
     A tool whose every call is denied is left out. Raises InvalidInput for unknown names.

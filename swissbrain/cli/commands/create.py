@@ -9,7 +9,6 @@ from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.agent_options import (
     ApprovalsFile,
-    Continue,
     ContinueOf,
     Instructions,
     Model,
@@ -71,7 +70,6 @@ def run(
     strict_plan: StrictPlan = False,
     continue_of: ContinueOf = None,
     stream: Stream = True,
-    continue_of: Continue = None,
     plan: PlanFile = None,
     shell: ShellSteps = None,
     code: CodeSteps = None,
@@ -95,15 +93,6 @@ def run(
     steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [])]
     files = input_files(file or [])
     agent = agent_options(
-        model,
-        instructions,
-        tool,
-        limit,
-        approvals,
-        output_schema,
-        strict_plan=strict_plan,
-        stream=stream,
-        continue_of=continue_of,
         model, instructions, tool, limit, approvals, output_schema, continue_of, strict_plan=strict_plan, stream=stream
     )
     with connect(note) as client:
