@@ -45,8 +45,8 @@ class ApprovalRule(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_o
     """Rule for the calls of a tool: of all rules that match a call, `deny` wins over `ask`, and `ask` over `allow`.
 
     `tool`: `*` stands for all tools without a rule of their own that matches. `match`: argument → pattern of its whole
-    text, in which `*` stands for any characters; every argument must match. A rule that allows a program (`shell`,
-    `code`) must give the exact text: there, `*` stands for itself.
+    text, in which `*` stands for any characters; every argument must match, and one that a call lacks does not. A rule
+    that allows a program (`shell`, `code`) must give the exact text: there, `*` stands for itself.
     """
 
     tool: Annotated[str, Meta(pattern=r"^([A-Za-z0-9_.-]{1,64}|\*)$")]

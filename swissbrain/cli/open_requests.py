@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import msgspec
-from rich.cells import chop_cells
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -12,6 +12,8 @@ from swissbrain.cli.terminal import date_time, line, plain, printable_json
 
 _ARGUMENT, _FOLDED, _JSON = "      │ ", "      ┊ ", " json │ "
 _MIN_WIDTH = 10
+_BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Printable characters that look like nothing or like a space."""
 _ENDS = {"deny": "then the run goes on without an answer", "fail": "then the run fails"}
 
 
@@ -19,7 +21,7 @@ def request_text(request: OpenRequest, screen: Console) -> Text:
     """Return a request as lines that fit the screen, with all that the API has of its arguments.
 
     Each row of the question and of an argument has a mark before it, so that none of them can forge other lines. A line
-    of an argument with characters that are not printable is a JSON string, so that none of them is hidden.
+    of an argument with characters that nobody sees is a JSON string, in which these are escaped.
     """
     lines = [Text.assemble((plain(request.kind), "bold magenta"), " ", line(request.id))]
     lines += _wrapped("  ? ", request.question, screen)
@@ -45,20 +47,35 @@ def how_to_answer(run_id: str, request: OpenRequest) -> str:
 
 
 def _argument(value: object, screen: Console) -> Iterator[Text]:
-    if isinstance(value, str):
-        parts = [_exact(part) for part in value.split("\n")]
-    else:
-        parts = [(_ARGUMENT, printable_json(msgspec.json.encode(value).decode()))]
+    parts = [_exact(part) for part in value.split("\n")] if isinstance(value, str) else [(_ARGUMENT, _json(value))]
     for mark, shown in parts:
-        for index, piece in enumerate(chop_cells(shown, _room(len(mark), screen)) or [""]):
+        for index, piece in enumerate(_folded(shown, _room(len(mark), screen))):
             yield Text.assemble((_FOLDED if index else mark, "dim"), piece)
 
 
 def _exact(text: str) -> tuple[str, str]:
     """Return one line as it is, or as JSON if a terminal would not show each of its characters; and the mark for it."""
-    if text.isprintable():
-        return _ARGUMENT, text
-    return _JSON, printable_json(msgspec.json.encode(text).decode())
+    return (_ARGUMENT, text) if _is_visible(text) else (_JSON, _json(text))
+
+
+def _json(value: object) -> str:
+    return printable_json(msgspec.json.encode(value).decode(), _is_visible)
+
+
+def _is_visible(text: str) -> bool:
+    # Marks that combine with the character before them have no width; some of them are never seen.
+    return text.isprintable() and all(char.isascii() or (cell_len(char) and char not in _BLANK) for char in text)
+
+
+def _folded(text: str, width: int) -> Iterator[str]:
+    """Yield the text in pieces of at most `width` columns, at least one. Nothing of it is lost, unlike in rich's."""
+    start = used = 0
+    for index, char in enumerate(text):
+        used += cell_len(char)
+        if used > width:
+            yield text[start:index]
+            start, used = index, cell_len(char)
+    yield text[start:]
 
 
 def _wrapped(mark: str, text: str, screen: Console) -> Iterator[Text]:

@@ -1,6 +1,7 @@
 """Text that is safe and readable on a terminal."""
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 
@@ -21,15 +22,15 @@ def plain(text: object) -> str:
     return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
 
 
-def printable_json(text: str) -> str:
-    """Return JSON whose strings have an escape for every character that is not printable; its value is the same.
+def printable_json(text: str, is_shown: Callable[[str], bool] = str.isprintable) -> str:
+    """Return JSON whose strings have an escape for every character that is not shown; its value is the same.
 
     JSON itself escapes only the control characters below a space. A terminal also obeys those from U+007F to U+009F
     and the marks of text direction, and programs that read lines may end one at U+2028.
     """
-    if text.isprintable():
+    if is_shown(text):
         return text
-    return "".join(char if char.isprintable() else _json_escape(char) for char in text)
+    return "".join(char if is_shown(char) else _json_escape(char) for char in text)
 
 
 def _json_escape(char: str) -> str:

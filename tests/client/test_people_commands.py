@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -44,8 +45,19 @@ def test_options_of_run_become_options_of_the_agent(api: ScriptedServer, swissbr
     Path("schema.json").write_text('{"type": "object"}')
     Path("rules.md").write_text("Be brief.\n")
     api.always = ok(run("run_7"), 201)
-    words = ("--model", "small", "--tool", "shell", "--tool", "file_read", "--strict-plan", "--no-stream")
-    limits = ("--limit", "turns=20", "--limit", "cost=0.5", "--limit", "wall_s=10m")
+    words = (
+        "--model",
+        "small",
+        "--tool",
+        "shell",
+        "--tool",
+        "file_read",
+        "--strict-plan",
+        "--no-stream",
+        "--continue",
+        "run_6",
+    )
+    limits = ("--continue", "run_6", "--limit", "turns=20", "--limit", "cost=0.5", "--limit", "wall_s=10m")
     files = ("--approvals", "rules.yaml", "--output-schema", "schema.json", "--instructions", "rules.md")
     assert swissbrain("run", "do it", *words, *limits, *files) == (0, "run_7\n", "")
     assert api.requests[0].json == {
@@ -54,6 +66,7 @@ def test_options_of_run_become_options_of_the_agent(api: ScriptedServer, swissbr
         "model": "small",
         "tools": ["shell", "file_read"],
         "strict_plan": True,
+        "continue_of": "run_6",
         "stream": False,
         "limits": {"turns": 20, "cost": 0.5, "wall_s": 600.0},
         "approvals": [{"tool": "shell", "policy": "ask"}],
@@ -178,10 +191,13 @@ def test_the_inbox_shows_each_request(api: ScriptedServer, swissbrain: Command) 
     ]
 
 
+INVISIBLE = re.compile("[\u200b\u00ad\ufe0f\u034f\u3164\u2800\U000e0041\U000e0100]")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('\x1b\n\r\u202e\u200b\\"│ ┊'), max_size=60)
 
 
 @given(TEXTS, st.sampled_from([12, 40, 1000]))
+@example("\U0001f3fb", 12)
+@example("a\u00ad\ufe0f\u034f\u3164\u2800\U000e0041\U000e0100", 80)
 def test_an_approval_shows_its_arguments_exactly_and_they_forge_no_line(text: str, width: int) -> None:
     request = OpenRequest(
         id="a", kind="approval", question="?", expires_ms=1, on_expiry="deny", tool="t", args={"a": text, "b": [text]}
@@ -189,6 +205,7 @@ def test_an_approval_shows_its_arguments_exactly_and_they_forge_no_line(text: st
     screen = Console(file=io.StringIO(), width=width)
     shown = request_text(request, screen).plain
     assert not FORBIDDEN.search(shown)
+    assert not INVISIBLE.search(shown)
     first, second, rest = shown.split("\n    a\n")[1].partition("\n    b\n")
     assert second
     parts: list[list[str]] = []

@@ -10,7 +10,7 @@ import pytest
 
 from infra.contract.log import NewEvent
 from infra.contract.queue import Lease
-from swissbrain import Client
+from swissbrain import Client, Event
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
 from tests.client.real_api import Real
@@ -36,9 +36,12 @@ def says(text: str) -> Callable[[], str]:
 def following(
     pool: ThreadPoolExecutor, real: Real, run_id: str, folder: Path, replies: Replies
 ) -> Future[TerminalResult]:
+    return pool.submit(typed, real, folder, replies, "logs", run_id, "-f")
+
+
+def typed(real: Real, folder: Path, replies: Replies, *words: str) -> TerminalResult:
     env = {**os.environ, URL: real.url, TOKEN_VARIABLE: TOKENS["ada"]}
-    command = [sys.executable, "-m", "swissbrain", "logs", run_id, "-f"]
-    return pool.submit(on_terminal, command, cwd=folder, env=env, replies=replies)
+    return on_terminal([sys.executable, "-m", "swissbrain", *words], cwd=folder, env=env, replies=replies)
 
 
 def claimed_again(real: Real, worker: SimulatedWorker, client: Client, run_id: str) -> Lease:
@@ -70,7 +73,7 @@ def test_a_person_answers_a_question_by_number_and_approves_a_call(
     assert shown.text.count("Let me ask.") == 1
     assert "  2) b\n" in shown.text
     assert "      │ rm -rf /\n" in shown.text
-    given = [event.data for event in ada.logs(run_id, event_type="run.input") if hasattr(event, "data")]
+    given = [event.data for event in ada.logs(run_id, event_type="run.input") if isinstance(event, Event)]
     assert [(each["decision"], each.get("input"), each.get("comment")) for each in given] == [
         ("answered", "b", None),
         ("approved", None, "with care"),
@@ -112,3 +115,18 @@ def test_ctrl_c_at_a_prompt_ends_following_and_ctrl_d_leaves_the_request_open(
     waiting = ada.get_run(run_id).waiting
     assert waiting
     assert [request.id for request in waiting.requests] == ["a1", "q1"]
+
+
+def test_a_terminal_asks_before_it_approves_a_call_that_was_not_named(
+    real: Real, worker: SimulatedWorker, ada: Client, tmp_path: Path
+) -> None:
+    run_id = ada.create_run(prompt="x").run_id
+    real.do(worker.wait(real.do(worker.claim()), approval("a1"), question("q1")))
+    refused = typed(real, tmp_path, [("approve exactly this call?", says("n\n"))], "approve", run_id)
+    assert refused.code == 2
+    assert "      │ rm -rf /\n" in refused.text
+    assert "nothing was changed" in refused.text
+    answered = typed(real, tmp_path, [(APPROVES, says("\n")), ("number or answer: ", says("fine\n"))], "resume", run_id)
+    assert (answered.code, answered.text.endswith("\nqueued\n")) == (0, True), answered.text
+    given = [event.data for event in ada.logs(run_id, event_type="run.input") if isinstance(event, Event)]
+    assert [(each["decision"], each.get("input")) for each in given] == [("denied", None), ("answered", "fine")]
