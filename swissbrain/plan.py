@@ -37,6 +37,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: Mapping[str, Any] | None = None
     strict_plan: bool | None = None
     stream: bool | None = None
+    continue_of: str | None = None
     idempotency_key: str | None = None
 
 

@@ -30,7 +30,7 @@ def build_setup(
 
     `unready`: tools that cannot be called with this worker's settings; only a run that names them is offered them.
     Raises StepFailed if the run cannot begin as it is asked for."""
-    rules = [*settings.approvals, *spec.approvals]
+    rules = [settings.approvals, spec.approvals]
     limits = effective(spec.limits, settings.caps)
     chosen = _models(spec.model, models)
     if limits.cost is not None and (unpriced := [model.name for model in chosen if model.price is None]):
