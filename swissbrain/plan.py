@@ -74,6 +74,33 @@ def file_delete(path: str, *, name: str | None = None) -> PlanStep:
     return step("file_delete", name, path=path)
 
 
+def http_fetch(
+    url: str,
+    *,
+    method: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: str | None = None,
+    save_as: str | None = None,
+    timeout_s: float | None = None,
+    name: str | None = None,
+) -> PlanStep:
+    """Return the step that fetches a URL of a host that the worker's configuration allows.
+
+    `method` is GET (the default), HEAD or POST, which alone may have a `body`. The body of the answer becomes the file
+    `save_as`, or one in the folder `fetched/`.
+    """
+    return step(
+        "http_fetch",
+        name,
+        url=url,
+        method=method,
+        headers=None if headers is None else dict(headers),
+        body=body,
+        save_as=save_as,
+        timeout_s=timeout_s,
+    )
+
+
 def message(text: str, *, name: str | None = None) -> PlanStep:
     """Return the step that logs a message for the people who watch the run."""
     return step("message", name, text=text)

@@ -59,10 +59,10 @@ def agent_options(
         limits=limits_of(limits),
         approvals=None if approvals is None else _rules(approvals),
         output_schema=None if output_schema is None else _schema(output_schema),
-        continue_of=continue_of,
         # The defaults of the API.
         strict_plan=True if strict_plan else None,
         stream=None if stream else False,
+        continue_of=continue_of,
     )
 
 

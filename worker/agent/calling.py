@@ -57,7 +57,7 @@ async def call_tool(context: RunContext, tool: Tool, args: ToolArgs, place: Plac
         CallRecord,
         lambda: _call(context, tool, args, place),
         done=lambda record: [_finished(record, place)],
-        repeatable=tool.idempotent,
+        repeatable=tool.repeatable(msgspec.to_builtins(args)),
         mark=f"{key}#{times}" if times else key,
     )
 

@@ -18,6 +18,7 @@ from worker.agent.entries import (
     model_key,
     tool_key,
 )
+from worker.agent.policy import is_tainted
 
 T = TypeVar("T")
 MAX_TURNS = 400
@@ -43,7 +44,8 @@ async def conversation_of(keys: Collection[str], value: Callable[[str], Awaitabl
         turns.append(Turn(n=n, inbox=inbox, exchange=exchange, records=records))
         n += 1
     task = before.task or (await entry(SETUP, Setup)).task
-    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:])
+    untrusted = before.untrusted or is_tainted(turns)
+    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:], untrusted=untrusted)
 
 
 def _needed(turns: list[Turn]) -> list[Turn]:

@@ -13,6 +13,7 @@ from worker.agent.calls import Judged, judge
 from worker.agent.control import ControlArgs, Situation
 from worker.agent.entries import CallRecord, Turn, asked_key, repeat_key, tool_key
 from worker.agent.limits import call_reached
+from worker.agent.policy import is_tainted
 from worker.agent.progress import Progress, planned_tools
 from worker.agent.schemas import CONTROL, AskUserArgs
 from worker.agent.state import AgentState
@@ -40,7 +41,8 @@ class ReplyCalls:
         """Return the turn with the records of all calls. Raises Waits if people must be asked before any is made."""
         state, turn = self._state, self._turn
         planned = planned_tools(state.turns) if state.setup.strict_plan else None
-        judged = judge(state.context.run.id, turn.n, turn.exchange, state.setup, state.conversation, planned)
+        tainted = state.continued.untrusted or is_tainted(state.turns)
+        judged = judge(state.context.run.id, turn.n, turn.exchange, state.setup, planned, tainted=tainted)
         self._answers = await self._ask(judged)
         for each in judged:
             record = await self._record(each)
@@ -95,6 +97,8 @@ class ReplyCalls:
         turning = [record.tool for record in self._turn.records if record.status == "succeeded"]
         if any(tool in {"plan", "replan", "finish"} for tool in turning):
             return "superfluous", "Not executed, because the calls before it have changed the plan or ended the run."
+        if self._state.setup.strict_plan and "step_done" in turning:
+            return "superfluous", "Not executed: the next step has begun, and its tools are others. Call it again."
         if judged.request is None or judged.request.kind == "question":
             return None
         answer = self._answers[judged.request.id]
