@@ -39,6 +39,15 @@ def translate_exhaustion() -> Iterator[None]:
         raise HostExhausted(_message(number, os.strerror(number))) from exc
 
 
+def raise_if_exhausted(error: BaseException) -> None:
+    """Raise HostExhausted if exhaustion is the error, or one of its causes, as libraries wrap them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _RESOURCES:
+            raise HostExhausted(_message(cause.errno, os.strerror(cause.errno))) from error
+        cause = cause.__cause__ or cause.__context__
+
+
 def exhaustion_in(text: str) -> HostExhausted | None:
     """Return the exhaustion that a failed program's error output reports, or None."""
     lines = text.splitlines() or [""]

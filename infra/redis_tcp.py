@@ -39,8 +39,8 @@ class RedisTcp:
 
     def __init__(self, settings: RedisTcpSettings) -> None:
         self._timeout_s = settings.timeout_s
-        self._redis = self._client(settings, settings.timeout_s)
-        self._blocking = self._client(settings, None)
+        self._redis = self._client(settings)
+        self._blocking = self._client(settings)
         self._pending: list[_PendingCommand] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -106,11 +106,8 @@ class RedisTcp:
 
     async def _send_batch(self, batch: Sequence[_PendingCommand]) -> None:
         """Send commands in one write; give each caller that was not cancelled its reply or error."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for command, _ in batch:
-            pipeline.execute_command(*command)
         try:
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            replies = await self._exchange([command for command, _ in batch])
         except Exception as exc:  # noqa: BLE001 whatever it is: without a reply, the callers would wait for ever
             replies = [exc] * len(batch)
         for (_, future), reply in zip(batch, replies, strict=True):
@@ -122,14 +119,27 @@ class RedisTcp:
             else:
                 future.set_result(reply)
 
+    async def _exchange(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Send commands in one write; return the reply or the error to each."""
+        # On a connection itself, with one deadline: a pipeline of redis-py needs twice the processor time, because it
+        # has a deadline and layers of retries and metrics for the write and for each reply.
+        pool = self._redis.connection_pool
+        async with asyncio.timeout(self._timeout_s):
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands))
+                return [await _reply(connection) for _ in commands]
+            finally:
+                await pool.release(connection)
+
     @staticmethod
-    def _client(settings: RedisTcpSettings, socket_timeout: float | None) -> "redis.Redis":
+    def _client(settings: RedisTcpSettings) -> "redis.Redis":
         over_tcp: dict[str, Any] = {"socket_keepalive": True, "socket_keepalive_options": _keepalive_options()}
         client: redis.Redis = redis.Redis.from_url(
             settings.url,
             protocol=2,
             decode_responses=True,
-            socket_timeout=socket_timeout,
+            socket_timeout=None,
             socket_connect_timeout=settings.timeout_s,
             **({} if settings.url.startswith("unix:") else over_tcp),
             # No retries, because only the caller knows whether a command is safe to repeat.
@@ -160,6 +170,14 @@ def _to_contract_error(exc: Exception) -> StoreUnavailable | StoreRejected:
         error = StoreRejected(str(exc))
     error.__cause__ = exc
     return error
+
+
+async def _reply(connection: redis.Connection) -> Any:
+    """Return the reply to one command; an error of Redis is returned, that of a lost connection raised."""
+    try:
+        return await connection.read_response()
+    except exceptions.ResponseError as exc:
+        return exc
 
 
 def _keepalive_options() -> dict[int, int]:

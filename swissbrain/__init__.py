@@ -43,7 +43,18 @@ from swissbrain.models import (
     Step,
     StreamToken,
 )
-from swissbrain.plan import NewRun, Plan, file_delete, file_list, file_read, file_write, message, shell, step
+from swissbrain.plan import (
+    NewRun,
+    Plan,
+    file_delete,
+    file_list,
+    file_read,
+    file_write,
+    http_fetch,
+    message,
+    shell,
+    step,
+)
 
 __all__ = [
     "AgentOptions",
@@ -86,6 +97,7 @@ __all__ = [
     "file_list",
     "file_read",
     "file_write",
+    "http_fetch",
     "message",
     "shell",
     "step",

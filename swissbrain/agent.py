@@ -95,6 +95,7 @@ class AgentOptions(TypedDict, total=False):
     names of the tools that the model may use. `limits` and `approvals`: the types of this module, or mappings.
     `output_schema`: JSON Schema of the result's `output`. `strict_plan`: a step may use only the tools that its plan
     named before the run had read untrusted text. `stream`: log the replies of models while they are written.
+    `continue_of`: a run of yours that has ended; the new run begins with its files and its conversation.
     """
 
     model: str | None
@@ -105,6 +106,7 @@ class AgentOptions(TypedDict, total=False):
     output_schema: Mapping[str, Any] | None
     strict_plan: bool | None
     stream: bool | None
+    continue_of: str | None
 
 
 class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -124,6 +124,7 @@ class Run(Response, frozen=True):
     output_schema: dict[str, Any] | None = None
     strict_plan: bool = False
     stream: bool = True
+    continue_of: str | None = None
 
     @property
     def ended(self) -> bool:

@@ -37,6 +37,7 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: Mapping[str, Any] | None = None
     strict_plan: bool | None = None
     stream: bool | None = None
+    continue_of: str | None = None
     idempotency_key: str | None = None
 
 
@@ -71,6 +72,33 @@ def file_list(path: str | None = None, *, name: str | None = None) -> PlanStep:
 def file_delete(path: str, *, name: str | None = None) -> PlanStep:
     """Return the step that deletes a file."""
     return step("file_delete", name, path=path)
+
+
+def http_fetch(
+    url: str,
+    *,
+    method: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: str | None = None,
+    save_as: str | None = None,
+    timeout_s: float | None = None,
+    name: str | None = None,
+) -> PlanStep:
+    """Return the step that fetches a URL of a host that the worker's configuration allows.
+
+    `method` is GET (the default), HEAD or POST, which alone may have a `body`. The body of the answer becomes the file
+    `save_as`, or one in the folder `fetched/`.
+    """
+    return step(
+        "http_fetch",
+        name,
+        url=url,
+        method=method,
+        headers=None if headers is None else dict(headers),
+        body=body,
+        save_as=save_as,
+        timeout_s=timeout_s,
+    )
 
 
 def message(text: str, *, name: str | None = None) -> PlanStep:

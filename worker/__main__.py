@@ -25,15 +25,17 @@ from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
 from worker.agent.settings import AgentSettings
+from worker.fetch.settings import FetchSettings
 from worker.fitness import Fitness
 from worker.health import Heartbeat, serve_health
 from worker.lease import LeaseKeeper
 from worker.plan import PlanWalker
 from worker.plan_or_prompt import PlanOrPrompt
 from worker.queue.loop import MAX_BLOCK_S, WorkerLoop
-from worker.registry import REGISTRY
+from worker.registry import registry
 from worker.runner import Runner
 from worker.settings import WorkerSettings
+from worker.toolkit.base import Tool
 
 if TYPE_CHECKING:
     from worker.agent.supervisor import Supervisor
@@ -46,6 +48,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     env = Env(variables)
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
+    tools = registry(FetchSettings.from_env(env))
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
     scratch = ScratchRoot(settings.root / settings.name)
@@ -53,8 +56,8 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     fitness = Fitness({"sandbox": executor.check, "object store": workspaces.check})
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
-    agent = _agent(llm, agent_settings) if llm else None
-    strategy = PlanOrPrompt(PlanWalker(REGISTRY), agent)
+    agent = _agent(llm, agent_settings, tools) if llm else None
+    strategy = PlanOrPrompt(PlanWalker(tools), agent)
     runner = Runner(store, workspaces, executor, strategy, log_window_s=settings.log_window_s)
     loop = WorkerLoop(settings, store, redis, keeper, runner, scratch, fitness)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -77,12 +80,12 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     log_lines.log("worker.stopped", worker=settings.name)
 
 
-def _agent(llm: LlmSettings, settings: AgentSettings) -> "Supervisor":
+def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool]) -> "Supervisor":
     """Build the agent. Its libraries are imported only where a model is configured."""
     from infra.llm_http.model import LlmHttp
     from worker.agent.supervisor import Supervisor
 
-    return Supervisor(LlmHttp(llm), llm.models, REGISTRY, settings)
+    return Supervisor(LlmHttp(llm), llm.models, tools, settings)
 
 
 def _health(heartbeat: Heartbeat, fitness: Fitness, settings: WorkerSettings) -> AbstractContextManager[object]:

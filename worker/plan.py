@@ -40,7 +40,7 @@ class PlanWalker:
         return {"steps": len(plan), "last": record.result if record else None}
 
     async def _once(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
-        repeatable = self._tools[step.tool].idempotent
+        repeatable = self._tools[step.tool].repeatable(step.args)
         try:
             return await context.once(
                 step_key(index),
@@ -51,8 +51,8 @@ class PlanWalker:
             )
         except CallInterrupted:
             message = (
-                f"the worker was lost while the tool '{step.tool}' was running; the tool is not idempotent, so the "
-                "call was not repeated; retry the run to repeat it"
+                f"the worker was lost while the tool '{step.tool}' was running; the call is not idempotent, so it "
+                "was not repeated; retry the run to repeat it"
             )
             error = RunError(code="interrupted", message=message, step=index)
             context.commit(*_failed(index, step.tool, 0, error))

@@ -3,20 +3,25 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from worker.fetch.settings import FetchSettings
 from worker.toolkit.base import Tool
-from worker.tools import code, file_delete, file_list, file_read, file_write, message, shell
+from worker.tools import code, file_delete, file_list, file_read, file_write, http_fetch, message, shell
 
-REGISTRY: Mapping[str, Tool] = MappingProxyType(
-    {
-        tool.name: tool
-        for tool in (
-            code.TOOL,
-            file_delete.TOOL,
-            file_list.TOOL,
-            file_read.TOOL,
-            file_write.TOOL,
-            message.TOOL,
-            shell.TOOL,
-        )
-    }
-)
+
+def registry(fetch: FetchSettings) -> Mapping[str, Tool]:
+    """Return all tools by name, with the settings of those that have some."""
+    tools = (
+        code.TOOL,
+        file_delete.TOOL,
+        file_list.TOOL,
+        file_read.TOOL,
+        file_write.TOOL,
+        http_fetch.tool(fetch),
+        message.TOOL,
+        shell.TOOL,
+    )
+    return MappingProxyType({tool.name: tool for tool in tools})
+
+
+REGISTRY = registry(FetchSettings())
+"""Tools with default settings."""

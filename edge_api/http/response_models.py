@@ -45,6 +45,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None
     strict_plan: bool
     stream: bool
+    continue_of: str | None
     priority: int
     max_attempts: int
     timeout_s: float

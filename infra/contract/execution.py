@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
-from infra.contract.files import DirectoryFiles, FileChanges
+if TYPE_CHECKING:  # the runner in a pod imports this module, and has the standard library alone
+    from infra.contract.files import DirectoryFiles, FileChanges
 
 Interpreter: TypeAlias = Literal["sh", "bash", "python", "node"]
 OutputStream: TypeAlias = Literal["stdout", "stderr"]
@@ -53,7 +54,7 @@ class Execution:
     stderr: Path
     stdout_bytes: int
     stderr_bytes: int
-    changes: FileChanges
+    changes: "FileChanges"
 
 
 class LinePart(NamedTuple):
@@ -72,8 +73,8 @@ class LinePart(NamedTuple):
 
 OnLine: TypeAlias = Callable[[OutputStream, LinePart], Awaitable[bool]]
 """Callback for each line of output as it appears; a long line, and one that is slow to end, comes in parts. It is
-awaited, so that a slow log slows the program down instead of losing lines. It returns False if it needs no further
-lines of this stream."""
+awaited: while the log is slow, the program waits, or the executor keeps the lines up to a limit of its own. It returns
+False if it needs no further lines of this stream."""
 
 
 class Executor(Protocol):
@@ -83,7 +84,7 @@ class Executor(Protocol):
         """Raise ExecutorUnavailable if programs cannot be isolated here, HostExhausted if they cannot at present."""
         ...
 
-    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
+    async def execute(self, command: Command, files: "DirectoryFiles", on_line: OnLine) -> Execution:
         """Materialise the workspace, run the program, store its changes.
 
         If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.

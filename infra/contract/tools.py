@@ -3,8 +3,10 @@
 The worker's registry has one implementation for each entry of TOOLS; a test holds the two together.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -99,12 +101,104 @@ class MessageArgs(ToolArgs, frozen=True):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
 
 
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[\t -~]{0,4094}[!-~])?)?")
+_OWN_HEADERS = frozenset(
+    [
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+"""Headers that belong to the connection, and cookies, which no request sends."""
+
+
+class HttpFetchArgs(ToolArgs, frozen=True):
+    """Fetch a URL of a host that the worker's configuration allows. The body of the answer becomes the file `save_as`,
+    by default one in the folder `fetched/`; the result has the status, and the first 16 KB of text."""
+
+    url: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=2048, description="An http or https URL without credentials.")
+    ]
+    method: Literal["GET", "HEAD", "POST"] = "GET"
+    headers: Annotated[
+        dict[str, str],
+        msgspec.Meta(max_length=20, description="Headers, except those of the connection, Host and Cookie."),
+    ] = {}
+    body: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                max_length=MAX_CONTENT_CHARS,
+                description="Body of a POST, sent as UTF-8. Its type is text/plain unless a header Content-Type says "
+                "otherwise.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    save_as: Path | UnsetType = UNSET
+    timeout_s: Annotated[
+        float, msgspec.Meta(gt=0, le=600, description="Seconds for the whole exchange, redirects and body included.")
+    ] = 30.0
+
+    def check(self, at: str) -> None:
+        _check_url(self.url, f"{at}.url")
+        _check_headers(self.headers, f"{at}.headers")
+        if self.body is not UNSET and self.method != "POST":
+            raise InvalidInput(f"a body is given, but the method is {self.method}; allowed is POST", f"{at}.body")
+        if self.save_as is not UNSET:
+            writable_path(self.save_as, field=f"{at}.save_as")
+
+
+def _check_url(url: str, at: str) -> None:
+    """Raise InvalidInput for a URL that no host could be asked for. The message does not repeat it."""
+    if any(char <= " " or char in "\\\x7f" or "\ud800" <= char <= "\udfff" for char in url):
+        raise InvalidInput("the URL holds a space, a control character or a backslash; encode it as %XX", at)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise InvalidInput("the URL is not valid; allowed is one such as 'https://example.org/page?id=1'", at) from None
+    if parts.scheme not in {"http", "https"}:
+        raise InvalidInput("the URL must begin with http:// or https://", at)
+    if "@" in parts.netloc:
+        raise InvalidInput("the URL holds credentials; send them in the header Authorization", at)
+    if not parts.hostname or port == 0:
+        raise InvalidInput("the URL has no host, or its port is 0", at)
+
+
+def _check_headers(headers: Mapping[str, str], at: str) -> None:
+    seen = set()
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise InvalidInput("a header has a name that is not 1 to 64 letters, digits, hyphens or underscores", at)
+        if name.lower() in _OWN_HEADERS:
+            raise InvalidInput(f"the header '{name}' cannot be set", at)
+        if name.lower() in seen:
+            raise InvalidInput(f"the header '{name}' is given twice, in another case", at)
+        if not _HEADER_VALUE.fullmatch(value):
+            raise InvalidInput(f"the header '{name}' must have at most 4,096 visible ASCII characters and spaces", at)
+        seen.add(name.lower())
+
+
 TOOLS: Mapping[str, type[ToolArgs]] = {
     "code": CodeArgs,
     "file_delete": FileDeleteArgs,
     "file_list": FileListArgs,
     "file_read": FileReadArgs,
     "file_write": FileWriteArgs,
+    "http_fetch": HttpFetchArgs,
     "message": MessageArgs,
     "shell": ShellArgs,
 }

@@ -14,6 +14,8 @@ _GLOG = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ +\S+:\d+\]? (?P<text>.*)")
 _GO_PANIC = re.compile(r"(panic|fatal error): .+")
 _TRACEBACK = re.compile(r"[ |+]*(Exception Group )?Traceback \(most recent call last\):")
 _EXCEPTION = re.compile(r"[ |]*(?P<text>[A-Za-z_][\w.]*(: .*)?)$")
+_INDENTED = (" ", "\t", "╔", "║", "╚")
+"""Beginnings of lines that continue others, and of the frame around the name of the S3 server."""
 _FAILURES = frozenset({"error", "critical"})
 
 
@@ -27,22 +29,23 @@ def exit_reason(log: str) -> str | None:
     for number in reversed(range(len(lines))):
         if _TRACEBACK.match(lines[number]):
             return _exception(lines[number + 1 :])
-        if reason := _reason(lines[number]):
+        if reason := _reason(lines[number], is_last=number == len(lines) - 1):
             # The last line of a traceback looks like a plain line; the traceback before it has the exception itself.
             traceback = next((at for at in reversed(range(number)) if _TRACEBACK.match(lines[at])), None)
             return reason if traceback is None else _exception(lines[traceback + 1 :]) or reason
     return None
 
 
-def _reason(line: str) -> str | None:
+def _reason(line: str, *, is_last: bool) -> str | None:
     """Return the text of a line that reports a failure, or None for a line of ordinary operation."""
     if line.startswith("{"):
         return _of_json(line)
     if valkey := _VALKEY.match(line):
         return valkey["text"] if valkey["mark"] == "#" else None
     if glog := _GLOG.match(line):
-        return glog["text"] if glog["level"] == "F" else None
-    return None if line.startswith((" ", "\t")) else line
+        # The S3 server reports a taken port as an error. In other places errors are part of its operation.
+        return glog["text"] if glog["level"] == "F" or (glog["level"] == "E" and is_last) else None
+    return None if line.startswith(_INDENTED) else line
 
 
 def _of_json(line: str) -> str | None:

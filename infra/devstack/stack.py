@@ -113,16 +113,20 @@ class DevStack:
         workers = [self._worker(config, number) for number in range(1, self._workers + 1)]
         self._stages = [[redis, s3], [gateway], [api], workers]
 
+        redis_started = asyncio.Event()
+
         async def start_api() -> None:
-            for process in (redis, gateway, api):
-                await process.start()
+            await redis.start()
+            redis_started.set()
+            # Together, because the API needs the gateway only once it listens, which takes it longer than the gateway.
+            await _run_all(gateway.start(), api.start())
 
-        async def start_s3() -> None:
-            await s3.start()
-            await _create_bucket(config)
+        async def start_workers() -> None:
+            await _start_with_bucket(s3, config)
+            await redis_started.wait()
+            await _run_all(*(worker.start() for worker in workers))
 
-        await _run_all(start_api(), start_s3())
-        await _run_all(*(worker.start() for worker in workers))
+        await _run_all(start_api(), start_workers())
         write_private(self._data_dir.dev_env, "".join(f"{name}={value}\n" for name, value in config.variables.items()))
         self._supervisors = [
             asyncio.create_task(process.supervise(self._report), name=f"supervise {process.spec.name}")
@@ -219,9 +223,10 @@ def find_weed() -> Path:
     return binary
 
 
-async def _create_bucket(config: StackConfig) -> None:
+async def _start_with_bucket(s3: SupervisedProcess, config: StackConfig) -> None:
     workspaces = Workspaces(config.s3)
     try:
+        await _run_all(s3.start(), workspaces.connect())
         await workspaces.ensure_bucket()
     except FilesUnavailable as exc:
         raise StackError(f"the bucket cannot be created on the S3 server: {exc}") from exc

@@ -1,14 +1,13 @@
 """One try: a POST to the endpoint, and its answer read within all deadlines and bounds."""
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 
 from infra.contract.llm import Delta
-from infra.host_limits import translate_exhaustion
+from infra.host_limits import raise_if_exhausted
 from infra.llm_http.assembly import Assembly
 from infra.llm_http.failures import TryFailed, failed_answer
 from infra.llm_http.settings import LlmSettings
@@ -72,7 +71,7 @@ class Endpoint:
                     else:
                         await _read_stream(answer, assembly, on_delta, deadlines)
         except httpx.HTTPError as exc:
-            _check_host(exc)
+            raise_if_exhausted(exc)
             if not assembly.reason:  # a connection lost after the end of the reply takes nothing away from it
                 raise TryFailed(_lost(exc)) from None
 
@@ -214,16 +213,6 @@ async def _bounded(answer: Answer, limit: int) -> bytes:
 def _is_json(response: httpx.Response) -> bool:
     kind: str = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" or kind.endswith("+json")
-
-
-def _check_host(error: BaseException) -> None:
-    """Raise HostExhausted if this host, and not the endpoint, is the cause of an error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno:
-            with suppress(OSError), translate_exhaustion():
-                raise OSError(cause.errno, os.strerror(cause.errno))
-        cause = cause.__cause__ or cause.__context__
 
 
 def _lost(exc: httpx.HTTPError) -> str:

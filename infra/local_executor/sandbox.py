@@ -1,5 +1,6 @@
 """Command line of a sandboxed program: its view of the file system, its user, its limits. Pure builders."""
 
+import inspect
 import math
 import shutil
 import sys
@@ -32,7 +33,7 @@ HINT = (
     "docs/sandbox.md"
 )
 
-LAUNCHER = Path(launcher_source.__file__).read_text()
+LAUNCHER = inspect.getsource(launcher_source)  # also if the module lies in an archive
 
 
 @dataclass(frozen=True)

@@ -41,21 +41,21 @@ class RedisRest:
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run commands in one request."""
-        async with self._request_slot():
-            return await self._pipeline(commands)
+        async with deadline(self._timeout_s), self._request_slots:
+            return await self._send(commands)
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         """Run a script by its digest, or by its text if the server does not know the digest."""
         # A script has its own request, because the SDK does not show the replies of the others if one command of a
         # request is rejected.
         tail = [len(keys), *keys, *args]
-        async with self._request_slot():
+        async with deadline(self._timeout_s), self._request_slots:
             try:
-                return await self._execute(["EVALSHA", script.sha1, *tail])
+                return await self._upstash.execute(["EVALSHA", script.sha1, *tail])
             except StoreRejected as exc:
                 if "NOSCRIPT" not in str(exc):
                     raise
-                return await self._execute(["EVAL", script.text, *tail])
+                return await self._upstash.execute(["EVAL", script.text, *tail])
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -75,21 +75,14 @@ class RedisRest:
         await self._commands.close()
         await self._upstash.transport.aclose()
 
-    @asynccontextmanager
-    async def _request_slot(self) -> AsyncIterator[None]:
-        """Hold one of MAX_REQUESTS. The deadline includes the wait for it."""
-        async with deadline(self._timeout_s), self._request_slots:
-            yield
-
-    async def _execute(self, command: Sequence[Argument]) -> Reply:
-        async with deadline(self._timeout_s):
-            return await self._upstash.execute(command)
-
     async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        if len(commands) == 1:
-            return [await self._execute(commands[0])]
         async with deadline(self._timeout_s):
-            return await self._upstash.pipeline(commands)
+            return await self._send(commands)
+
+    async def _send(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+        if len(commands) == 1:
+            return [await self._upstash.execute(commands[0])]
+        return await self._upstash.pipeline(commands)
 
 
 async def _confirmation(subscription: AsyncIterator[str]) -> None:

@@ -48,6 +48,10 @@ class Bucket:
         # No user id begins with an underscore. Other processes check at the same time, each with its own object.
         self._check_key = f"users/_check/{secrets.token_hex(8)}"
 
+    def connect(self) -> None:
+        """Create the client."""
+        _ = self._client
+
     def create(self) -> None:
         """Create the bucket if it is missing. Other processes may call this at the same time."""
         from botocore.exceptions import ClientError
@@ -160,6 +164,12 @@ class Bucket:
                 "get_object", Params={"Bucket": self._name, "Key": key, **headers}, ExpiresIn=expires_s
             )
 
+    def link_for_get(self, key: str, expires_s: int) -> str:
+        """Return a signed URL of the object for a program, which does not look at headers. It is a secret."""
+        with translated_errors(key):
+            params = {"Bucket": self._name, "Key": key}
+            return self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_s)
+
     def link_for_put(self, key: str, expires_s: int, signed: Mapping[str, Any]) -> str:
         """Return a signed URL to store an object, with the `signed` parameters of `put_object`. It is a secret."""
         with translated_errors(key):
@@ -171,6 +181,12 @@ class Bucket:
         with translated_errors(key):
             found = self._client.head_object(Bucket=self._name, Key=key, ChecksumMode="ENABLED")
             return found["ContentLength"], found.get("ChecksumSHA256")
+
+    def stat(self, key: str) -> StoredObject:
+        """Return the object's size and the time when it was stored."""
+        with translated_errors(key):
+            found = self._client.head_object(Bucket=self._name, Key=key)
+            return StoredObject(found["ContentLength"], int(found["LastModified"].timestamp() * 1000))
 
     def close(self) -> None:
         """Close the connections."""

@@ -85,8 +85,8 @@ class DirectorySync:
         Files fetched before an error are not fetched again.
         """
         self._use(directory)
-        wanted = _without_hidden(self._index.files)
-        folders = _folder_modes(wanted, self._index.folders)
+        wanted = without_hidden(self._index.files)
+        folders = folder_modes(wanted, self._index.folders)
         with Tree(directory) as tree:
             local = tree.prune(wanted, folders)
             self._synced = {path: synced for path, synced in self._synced.items() if path in local.files}
@@ -209,7 +209,7 @@ class DirectorySync:
         return entry_of(key, stored, mode=content.stamp.mode, mtime_ns=content.stamp.mtime_ns)
 
 
-def _without_hidden(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
+def without_hidden(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     """Return the files that the directory can hold: a file whose path is a folder of another file is left out."""
     folders = {folder for path in files for folder in parents(path)}
     for path in sorted(folders & files.keys()):
@@ -217,7 +217,7 @@ def _without_hidden(files: Mapping[str, FileEntry]) -> dict[str, FileEntry]:
     return {path: entry for path, entry in files.items() if path not in folders}
 
 
-def _folder_modes(files: Mapping[str, FileEntry], folders: Mapping[str, FolderEntry]) -> dict[str, int]:
+def folder_modes(files: Mapping[str, FileEntry], folders: Mapping[str, FolderEntry]) -> dict[str, int]:
     """Return the mode of each folder of the directory. A file wins over a folder in its way."""
     held = {path: entry for path, entry in folders.items() if files.keys().isdisjoint((path, *parents(path)))}
     modes = {folder: FOLDER_MODE for path in (*files, *held) for folder in parents(path)}

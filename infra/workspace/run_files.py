@@ -1,4 +1,4 @@
-"""Workspace of one claimed run in S3: implements the three ports of infra.contract.files.
+"""Workspace of one claimed run in S3: implements the ports of infra.contract.files and .lending.
 
 When does a file written by a tool count? `write` and `store_changes` store its bytes immediately, under a new object
 key, and note the change in the FileIndex. The change counts when `take_uncommitted` hands it to the run's next fenced
@@ -14,17 +14,19 @@ from pathlib import Path
 from msgspec import structs
 
 from infra.contract.files import MAX_FOLDERS, Changes, FileChanges, FileEntry, FileInfo, FolderChanges, FolderEntry
+from infra.contract.lending import LentWorkspace, Loan, ObjectName, ReturnedChanges
 from infra.contract.paths import workspace_path
 from infra.workspace.bucket import Bucket
 from infra.workspace.directory_sync import DirectorySync
 from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved, mode_of
 from infra.workspace.inputs import read_file
 from infra.workspace.limits import WorkspaceLimits
+from infra.workspace.loans import Loans
 from infra.workspace.threads import Threads, each
 
 
 class S3RunFiles:
-    """Workspace of one claimed run: ToolFiles, DirectoryFiles and JournaledFiles over one FileIndex.
+    """Workspace of one claimed run: ToolFiles, DirectoryFiles, LendableFiles, JournaledFiles over one FileIndex.
 
     Create one object for each claim, with an index of the files and folders of the run's record.
     """
@@ -43,6 +45,7 @@ class S3RunFiles:
         self._limits = limits
         self._index = index
         self._sync = DirectorySync(bucket, prefix, index, limits)
+        self._loans = Loans(bucket, prefix, index, limits)
 
     # ToolFiles
 
@@ -110,6 +113,28 @@ class S3RunFiles:
     async def check(self, directory: Path) -> None:
         """Raise LimitExceeded if `directory` holds more than could be stored."""
         await self._threads.call(lambda _: self._sync.check(directory))
+
+    # LendableFiles
+
+    async def lend(self, slots: int, expires_s: int) -> tuple[Loan, LentWorkspace]:
+        """Return the workspace as signed URLs for a pod."""
+        return await self._threads.call(lambda _: self._loans.lend(slots, expires_s))
+
+    async def publish(self, loan: Loan, manifest: bytes, expires_s: int) -> str:
+        """Store the manifest of a loan and return its URL, which is a secret."""
+        return await self._threads.call(lambda _: self._loans.publish(loan, manifest, expires_s))
+
+    async def fetch(self, loan: Loan, name: ObjectName, max_bytes: int) -> bytes:
+        """Return at most the first `max_bytes` of an object of a loan. Raises FileMissing."""
+        return await self._threads.call(lambda _: self._loans.fetch(loan, name, max_bytes))
+
+    async def save(self, loan: Loan, name: ObjectName, max_bytes: int, target: Path) -> None:
+        """Write at most the first `max_bytes` of an object of a loan into a file. Raises FileMissing."""
+        await self._threads.call(lambda _: self._loans.save(loan, name, max_bytes, target))
+
+    async def take_back(self, loan: Loan, changes: ReturnedChanges) -> FileChanges:
+        """Add the changes that a pod reports. Raises LimitExceeded, and InvalidInput for what no runner returns."""
+        return await self._threads.call(lambda cancellation: self._loans.take_back(loan, changes, cancellation))
 
     # JournaledFiles
 

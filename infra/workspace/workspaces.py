@@ -33,6 +33,10 @@ class Workspaces:
         self.limits = limits or WorkspaceLimits()
         self.logs = LogSegments(self._bucket, self._threads)
 
+    async def connect(self) -> None:
+        """Create the client now instead of with the first call, which then is half a second faster. Sends nothing."""
+        await self._threads.call(lambda _: self._bucket.connect())
+
     async def ensure_bucket(self) -> None:
         """Create the bucket if it is missing. Several processes may call this at the same time."""
         await self._threads.call(lambda _: self._bucket.create())

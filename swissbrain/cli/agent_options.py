@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from swissbrain.agent import AgentOptions
+from swissbrain.cli.completion import run_ids
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.limits import limits_of
 from swissbrain.cli.plan_file import read_text, read_value
@@ -26,6 +27,15 @@ SchemaFile = Annotated[Path | None, typer.Option(metavar="FILE", help="JSON or Y
 StrictPlan = Annotated[
     bool, typer.Option("--strict-plan", help="After reading untrusted text, only the tools that the plan named.")
 ]
+ContinueOf = Annotated[
+    str | None,
+    typer.Option(
+        "--continue",
+        metavar="RUN",
+        help="Begin with the files and the conversation of a run that has ended.",
+        autocompletion=run_ids,
+    ),
+]
 Stream = Annotated[bool, typer.Option("--stream/--no-stream", help="Log replies of models while they are written.")]
 
 
@@ -36,6 +46,7 @@ def agent_options(
     limits: list[str] | None,
     approvals: Path | None,
     output_schema: Path | None,
+    continue_of: str | None,
     *,
     strict_plan: bool,
     stream: bool,
@@ -51,6 +62,7 @@ def agent_options(
         # The defaults of the API.
         strict_plan=True if strict_plan else None,
         stream=None if stream else False,
+        continue_of=continue_of,
     )
 
 

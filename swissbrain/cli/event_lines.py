@@ -2,6 +2,7 @@
 
 from typing import Self
 
+import msgspec
 from rich.cells import cell_len
 from rich.console import Console
 from rich.control import Control
@@ -94,7 +95,7 @@ class EventLines:
         replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
         if replaces or self._open_text != text_id:
             self._end_line()
-            line = self._format(item)
+            line = self._format(msgspec.structs.replace(item, data={**item.data, "text": text}))
             if replaces and self._last_text == text_id:
                 self._erase_line()
             self._last_text, self._last_line = text_id, ""
@@ -111,8 +112,8 @@ class EventLines:
             # A long reply is split into several messages: this one covers the next part of the deltas.
             self._deltas = self._deltas[len(text) :]
             return ""
-        is_open = self._open_text is not None and self._open_text[2] == "model.delta"
-        if is_open and text.startswith(self._deltas):
+        if text.startswith(self._deltas):
+            # The last piece of a reply is often in its message alone.
             text, self._deltas = text[len(self._deltas) :], ""
             return text
         self._end_line()

@@ -45,6 +45,10 @@ def _run_forked(_: Event, data: Mapping[str, Any]) -> Text:
     return Text(plain(f"run goes on from step {data['from_step'] + 1} of {data['run_id']}"), "bold")
 
 
+def _run_continued(_: Event, data: Mapping[str, Any]) -> Text:
+    return Text(plain(f"run goes on from the end of {data['run_id']}"), "bold")
+
+
 def _run_waiting(_: Event, data: Mapping[str, Any]) -> Text:
     question = f": {data['question']}" if data.get("question") else ""
     more = len(data.get("requests", ())) - 1
@@ -153,6 +157,7 @@ FORMATTERS: Mapping[str, Callable[[Event, Mapping[str, Any]], Text]] = {
     "run.requeued": _run_requeued,
     "run.retried": _run_retried,
     "run.forked": _run_forked,
+    "run.continued": _run_continued,
     "run.waiting": _run_waiting,
     "message.received": _message_received,
     "run.input": _run_input,

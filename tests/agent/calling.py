@@ -20,9 +20,9 @@ def setup(rules: Sequence[ApprovalRule] = (), **changes: Any) -> Setup:
             "system": "",
             "task": "",
             "prompts": "",
-            "tools": tool_specs(None, rules),
+            "tools": tool_specs(None, [rules]),
             "models": [],
-            "approvals": rules,
+            "approvals": [rules],
             "limits": Limits(),
             "marker": "output-5d1c",
             "context_tokens": 1000,
@@ -57,8 +57,7 @@ def judged(
     **changes: Any,
 ) -> list[Judged]:
     """Judge the calls of one reply."""
-    turns = [turn(untrusted=tainted)]
-    return judge(RUN, n, exchange(calls, purpose), setup(rules, **changes), turns, plan_tools)
+    return judge(RUN, n, exchange(calls, purpose), setup(rules, **changes), plan_tools, tainted=tainted)
 
 
 def only(call: tuple[str, Any], **changes: Any) -> Judged:

@@ -32,7 +32,7 @@ def rule(tool: str, policy: Policy, **match: str) -> ApprovalRule:
 
 
 def policy(tool: str, args: Mapping[str, Any], *given: ApprovalRule, tainted: bool = False) -> Policy:
-    return decide(tool, args, given, tainted=tainted, executes=tool == "shell").policy
+    return decide(tool, args, [given], tainted=tainted, executes=tool == "shell").policy
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_value_is_compared_as_json(value: Any, pattern: str) -> None:
 
 def test_the_first_of_equal_rules_says_how_long_a_person_has() -> None:
     given = [ApprovalRule(tool="shell", policy="ask", expires_s=s, on_expiry="fail") for s in (5, 6)]
-    decided = decide("shell", {}, given, tainted=False, executes=True)
+    decided = decide("shell", {}, [given], tainted=False, executes=True)
     assert (decided.expires_s, decided.on_expiry) == (5, "fail")
 
 
@@ -136,7 +136,7 @@ def test_no_order_of_rules_changes_the_decision(
     assert before == policy(tool, args, *order.sample(given, len(given)), tainted=tainted)
     if any(each.tool == tool and each.policy == "deny" and each.match is None for each in given):
         assert before == "deny"
-    if is_denied(tool, given):
+    if is_denied(tool, [given]):
         assert before == "deny"
 
 
@@ -152,3 +152,14 @@ def test_another_rule_never_loosens_those_of_the_same_tool(
     assert POLICIES.index(after) >= POLICIES.index(before)
     if added.tool == "*":
         assert POLICIES.index(policy(tool, args, *given, added)) >= POLICIES.index(policy(tool, args, *given))
+
+
+@pytest.mark.parametrize("operator", [ApprovalRule(tool="*", policy="ask"), ApprovalRule(tool="shell", policy="ask")])
+def test_a_run_cannot_loosen_the_rules_of_the_operator(operator: ApprovalRule) -> None:
+    run = [ApprovalRule(tool="shell", policy="allow"), ApprovalRule(tool="*", policy="allow")]
+    args = {"command": "ls"}
+    assert decide("shell", args, [[operator], run], tainted=False, executes=True).policy == "ask"
+    assert decide("shell", args, [[], run], tainted=False, executes=True).policy == "allow"
+    denied = [ApprovalRule(tool="*", policy="deny")]
+    assert is_denied("shell", [denied, run])
+    assert decide("shell", args, [denied, run], tainted=False, executes=True).policy == "deny"

@@ -59,7 +59,7 @@ def test_an_unknown_tool_is_refused_with_the_names_of_all() -> None:
     ],
 )
 def test_a_tool_that_is_always_denied_is_not_offered(rules: list[ApprovalRule], offered: set[str]) -> None:
-    assert set(names(tool_specs(["code", "file_read", "shell"], rules))) == offered
+    assert set(names(tool_specs(["code", "file_read", "shell"], [rules]))) == offered
 
 
 def test_the_schema_of_the_result_becomes_that_of_finish() -> None:

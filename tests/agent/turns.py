@@ -1,7 +1,5 @@
 """Turns of agent runs, drawn by hypothesis."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -129,7 +127,7 @@ def turn(
     fingerprint: str = "",
     purpose: Purpose = "turn",
     covers: int = 0,
-    result: Mapping[str, Any] = MappingProxyType({}),
+    result: dict[str, Any] | None = None,
 ) -> Turn:
     """Return a turn with one call that has this text as its result; a summary has this text itself, and no call."""
     summary = purpose == "summary"
@@ -144,6 +142,6 @@ def turn(
         covers=covers,
     )
     record = CallRecord(
-        tool=tool, status="succeeded", text=text, step=0, started_ms=0, fingerprint=fingerprint, result=result
+        tool=tool, status="succeeded", text=text, step=0, started_ms=0, fingerprint=fingerprint, result=result or {}
     )
     return Turn(n=n, inbox=[], exchange=exchange, records=[] if summary else [record])

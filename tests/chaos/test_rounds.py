@@ -10,7 +10,7 @@ from tests.chaos.rounds import Report, play
 from tests.chaos.site import running_site
 
 SEED = os.environ.get("CHAOS_SEED", "1")
-SECONDS = 20.0
+SECONDS = 15.0
 
 
 @pytest.mark.timeout(600)

@@ -69,7 +69,7 @@ def main() -> int:
     tools = {**REGISTRY, "message": Tool("message", MessageArgs, say, idempotent=True)}
     events = int(os.environ.get(SEGMENT_EVENTS, archiver.SEGMENT_EVENTS))
     with (
-        patch.multiple(root, REGISTRY=tools, PlanWalker=FencedWalker),
+        patch.multiple(root, registry=lambda _: tools, PlanWalker=FencedWalker),
         patch.object(archiver, "SEGMENT_EVENTS", events),
     ):
         return root.main()

@@ -84,6 +84,7 @@ def test_a_reply_that_differs_from_the_deltas_is_shown_whole() -> None:
 def test_a_reply_continues_the_line_of_its_deltas() -> None:
     assert lines(delta("He"), reply("He", more=True), reply("llo"), delta("x", n=1)) == ["        Hello", "        x"]
     assert lines(delta("He"), reply("Hello")) == ["        Hello"]
+    assert lines(delta("He"), output("x"), reply("Hello")) == ["        He", "        │ x", "        llo"]
     assert lines(delta("Hello"), output("x"), reply("Hello"), output("y")) == [
         "        Hello",
         "        │ x",

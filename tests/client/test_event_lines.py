@@ -107,6 +107,7 @@ def test_each_event_is_one_line() -> None:
     assert text("run.retried", None, after="failed") == "run queued again after it failed"
     assert text("run.retried", None, after="cancelled") == "run queued again after it was cancelled"
     assert text("run.forked", None, run_id="run_2", from_step=2) == "run goes on from step 3 of run_2"
+    assert text("run.continued", None, run_id="run_2") == "run goes on from the end of run_2"
     steps = [{"name": "read", "tool": "file_read"}, {"name": "draw"}]
     assert text("plan.created", None, steps=steps).splitlines() == ["plan", f"{'':22}1  read", f"{'':22}2  draw"]
     assert text("plan.created", None, steps=steps, first=3).splitlines()[1] == f"{'':22}4  read"

@@ -45,8 +45,19 @@ def test_options_of_run_become_options_of_the_agent(api: ScriptedServer, swissbr
     Path("schema.json").write_text('{"type": "object"}')
     Path("rules.md").write_text("Be brief.\n")
     api.always = ok(run("run_7"), 201)
-    words = ("--model", "small", "--tool", "shell", "--tool", "file_read", "--strict-plan", "--no-stream")
-    limits = ("--limit", "turns=20", "--limit", "cost=0.5", "--limit", "wall_s=10m")
+    words = (
+        "--model",
+        "small",
+        "--tool",
+        "shell",
+        "--tool",
+        "file_read",
+        "--strict-plan",
+        "--no-stream",
+        "--continue",
+        "run_6",
+    )
+    limits = ("--continue", "run_6", "--limit", "turns=20", "--limit", "cost=0.5", "--limit", "wall_s=10m")
     files = ("--approvals", "rules.yaml", "--output-schema", "schema.json", "--instructions", "rules.md")
     assert swissbrain("run", "do it", *words, *limits, *files) == (0, "run_7\n", "")
     assert api.requests[0].json == {
@@ -55,6 +66,7 @@ def test_options_of_run_become_options_of_the_agent(api: ScriptedServer, swissbr
         "model": "small",
         "tools": ["shell", "file_read"],
         "strict_plan": True,
+        "continue_of": "run_6",
         "stream": False,
         "limits": {"turns": 20, "cost": 0.5, "wall_s": 600.0},
         "approvals": [{"tool": "shell", "policy": "ask"}],

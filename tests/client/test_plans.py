@@ -8,7 +8,7 @@ import pytest
 
 import swissbrain
 from infra.contract.tools import TOOLS, parse_args
-from swissbrain import PlanStep, code, file_delete, file_list, file_read, file_write, message, shell, step
+from swissbrain import PlanStep, code, file_delete, file_list, file_read, file_write, http_fetch, message, shell, step
 
 EVERY = [
     shell("seq 3"),
@@ -23,6 +23,8 @@ EVERY = [
     file_list(),
     file_list("a"),
     file_delete("a"),
+    http_fetch("https://example.org/"),
+    http_fetch("http://a:81/", method="POST", headers={"Accept": "*/*"}, body="x", save_as="a", timeout_s=5, name="b"),
     message("hello"),
     step("shell", command="x"),
 ]

@@ -51,6 +51,9 @@ def stderr_of(source: str) -> str:
             "F1129 00:47:20.174717 server.go:363 no such file\nI1129 00:47:20.174617 m.go:4 peers\n",
             "no such file",
         ),
+        ("E1129 00:47:20.1 w.go:5 retried\nI1129 00:47:20.2 m.go:4 peers\n", None),
+        ("I1129 00:47:20.2 m.go:4 peers\nE1129 00:47:20.3 mini.go:1244 port 1 is taken\n", "port 1 is taken"),
+        ("  Master ready\n╔═══╗\n║   S3   ║\n╚═══╝\nI1129 00:47:20.2 m.go:4 peers\n", None),
     ],
 )
 def test_the_reason_is_the_line_that_reports_a_failure(log: str, reason: str | None) -> None:

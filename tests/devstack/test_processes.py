@@ -21,7 +21,7 @@ CREDENTIALS = Credentials(
     api_token="api-secret",
     stream_token_key="stream-secret",
 )
-PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.S3Ports(11, 12, 13, 14, 15, 16, 17, 18))
+PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.S3Ports(*range(11, 21)))
 CONFIG = StackConfig(DataDir(Path("/data")), PORTS, CREDENTIALS)
 BASE = {"PATH": "/bin"}
 S3 = {

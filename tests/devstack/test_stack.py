@@ -211,8 +211,11 @@ def test_the_reason_of_a_redis_with_a_damaged_file_is_named(tmp_path: Path) -> N
 
 
 def test_the_reason_of_an_s3_server_without_its_folder_is_named(tmp_path: Path) -> None:
-    command = [str(find_weed()), "-logtostderr=true", "server", f"-dir={tmp_path / 'missing'}", "-ip=127.0.0.1"]
+    (tmp_path / "file").touch()
+    command = s3_server.command(
+        tmp_path / "file", s3_server.pick_ports(), tmp_path / "s3.json", binary=str(find_weed())
+    )
     log = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stderr
     reason = exit_reason(log)
     assert reason is not None
-    assert "no such file or directory" in reason
+    assert "Not a valid folder" in reason

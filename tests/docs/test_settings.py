@@ -13,9 +13,10 @@ from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
 from worker.agent.settings import AgentSettings
+from worker.fetch.settings import FetchSettings
 from worker.settings import WorkerSettings
 
-PREFIXES = "AGENT|EDGE|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+PREFIXES = "AGENT|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
 VARIABLE = re.compile(rf"(?<![\w$])(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
 """Variables that AWS reads."""
@@ -44,6 +45,7 @@ READERS: tuple[Callable[[Env], object], ...] = (
     WorkerSettings.from_env,
     GatewaySettings.from_env,
     LlmSettings.from_env,
+    FetchSettings.from_env,
     RedisTcpSettings.from_env,
     S3Settings.from_env,
     StoreSettings.from_env,

@@ -1,4 +1,4 @@
-"""Bench for the real executor: runs programs, and looks at their files and processes on the host."""
+"""Bench for a real executor: runs programs, and looks at their files and processes on the host."""
 
 import asyncio
 import os
@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
-from infra.contract.execution import Command, ExecLimits, Execution, LinePart
+from infra.contract.execution import Command, ExecLimits, Execution, Executor, LinePart
 from infra.contract.files import FileChanges
-from infra.local_executor import LocalExecutor
 from infra.scratch_root import LOCK
 from tests.support.processes import processes_with
 
@@ -59,6 +58,14 @@ class PlainFiles:
         return
 
 
+class ClosableExecutor(Executor, Protocol):
+    """Executor that leaves nothing behind."""
+
+    def close(self) -> None:
+        """Remove what is left."""
+        ...
+
+
 @dataclass
 class BenchResult:
     """Result of an execution, and its lines: as (stream, text), and as they were passed on."""
@@ -92,7 +99,7 @@ class BenchResult:
 class Bench:
     """Executor with its scratch folder `root`. `marker` identifies processes of the test on the host."""
 
-    executor: LocalExecutor
+    executor: ClosableExecutor
     root: Path
     marker: str = field(default_factory=lambda: f"marker-{uuid.uuid4().hex}")
     files: PlainFiles = field(default_factory=PlainFiles)

@@ -17,6 +17,7 @@ from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.chaos.proxy import Mode, Proxy, ProxyHost
 from tests.support.redis import free_port, running, valkey_binary, valkey_server
+from worker.run.retrying import until_answered
 
 ESTABLISHED = "01"
 KEEPALIVE_TIMER = "02"
@@ -92,6 +93,15 @@ async def test_all_commands_of_a_round_trip_fail_when_redis_is_down(tmp_path: Pa
         assert await redis.command("PING") == "PONG"
     answers = await asyncio.gather(*(redis.command("PING") for _ in range(3)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [StoreUnavailable] * 3
+    await redis.close()
+
+
+async def test_replies_after_the_deadline_are_given_to_nobody(tcp: RedisTcpSettings) -> None:
+    redis = RedisTcp(replace(tcp, timeout_s=1.0))
+    assert await redis.command("CLIENT", "PAUSE", 1500) == "OK"
+    late = await asyncio.gather(*(redis.command("ECHO", f"late {n}") for n in range(3)), return_exceptions=True)
+    assert [type(answer) for answer in late] == [StoreUnavailable] * 3
+    assert await until_answered(lambda: redis.command("ECHO", "own")) == "own"
     await redis.close()
 
 

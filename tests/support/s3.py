@@ -1,9 +1,12 @@
 """Real S3 server, started like in the development stack."""
 
+import functools
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import botocore.session
 
 from infra.devstack import s3_server as weed
 from infra.settings import S3Settings
@@ -13,6 +16,10 @@ BUCKET = "swissbrain-tests"
 ACCESS_KEY = "access-key-of-the-tests"
 SECRET_KEY = "secret-key-of-the-tests"
 STARTS = 5
+
+# A process of the product has one client, but tests build hundreds, and reading the description of S3 takes each of
+# them 0.1 s of processor time.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 def variables_of(settings: S3Settings) -> dict[str, str]:

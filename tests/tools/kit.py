@@ -1,6 +1,7 @@
 """Kit for calling tools as a run does: arguments from JSON, real workspace and sandbox, recorded log."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,7 +12,7 @@ from infra.contract.execution import Command, Execution, Executor, Interpreter, 
 from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
 from worker.registry import REGISTRY
-from worker.toolkit.base import ToolFailed, ToolResult
+from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.toolkit.execution import ExecutionResult
 from worker.workspaces import RunFiles
 
@@ -79,6 +80,7 @@ class Kit:
     executor: Executor
     scratch: Path
     run_id: str = field(default_factory=lambda: f"run_{uuid.uuid4().hex}")
+    tools: Mapping[str, Tool] = field(default_factory=lambda: REGISTRY)
     calls: int = 0
     time_left_s: float = 60.0
     for_model: bool = False
@@ -96,7 +98,7 @@ class Kit:
         )
         self.calls += 1
         through_json = msgspec.json.decode(msgspec.json.encode(args))
-        result = await REGISTRY[tool].run(parse_args(tool, through_json, at="$"), self.context)
+        result = await self.tools[tool].run(parse_args(tool, through_json, at="$"), self.context)
         assert type(result) is kind
         _check_journal_encoding(result)
         return result

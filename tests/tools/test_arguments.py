@@ -15,6 +15,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "file_list": {},
     "file_read": {"path": "a"},
     "file_write": {"path": "a", "content": ""},
+    "http_fetch": {"url": "https://example.org"},
     "message": {"text": "hello"},
     "shell": {"command": "true"},
 }
@@ -24,6 +25,14 @@ FULL: dict[str, dict[str, Any]] = {
     "file_list": {"path": "a/b"},
     "file_read": {"path": ".run/step-0.stdout", "max_bytes": 1_000_000, "offset": 2**53 - 1},
     "file_write": {"path": "a", "content": "x" * 1_000_000, "encoding": "base64"},
+    "http_fetch": {
+        "url": "HTTP://bücher.example:8080/ä/%20?q=" + "x" * 2000,
+        "method": "POST",
+        "headers": {**{f"X-{n}": "v" for n in range(19)}, "!#$%&'*+.^_`|~": "a\t " + "x" * 4093},
+        "body": "ü" * 1_000_000,
+        "save_as": "a/b.html",
+        "timeout_s": 600,
+    },
     "message": {"text": "x" * 10_000},
     "shell": {"command": "x" * 200_000, "timeout_s": 0.001},
 }
@@ -38,9 +47,29 @@ BAD: list[tuple[str, str, list[Any]]] = [
     ("file_read", "offset", [-1, 2**53, 0.5, "0", None, True]),
     ("file_write", "content", [None, 1, b"x", ["x"], "x" * 1_000_001]),
     ("file_write", "encoding", ["latin-1", "", None, 1]),
+    ("http_fetch", "method", ["get", "PUT", "DELETE", "", None, 1]),
+    ("http_fetch", "body", ["x", "", None, 1, b"x", {"a": 1}]),
+    ("http_fetch", "save_as", ["", "/a", "../a", ".run/a", None, 1]),
+    ("http_fetch", "timeout_s", [0, -1, 600.5, "60", None]),
     ("message", "text", ["", None, 1, "x" * 10_001]),
     ("shell", "command", ["", None, 1, "x" * 200_001, ["ls", "-l"]]),
     ("shell", "timeout_s", [0, -1, 3601, "1", None, {}]),
+]
+BAD_URLS = [
+    *("", "example.org", "//example.org", "ftp://example.org", "file:///etc/passwd", "javascript:1", "data:,x"),
+    *("https:/a", "https://", "https:///a", "https://:80", "https://a:0", "https://a:65536", "https://a:x"),
+    *("https://user@a", "https://user:secret@a/", "https://:@a", "https://a b/", "https://a/ b", "https://a/\n"),
+    *(" https://a", "https://a ", "https://a/\t", "https://a/\0", "https://a/\x7f", "https://a\\b", "https://a/\ud800"),
+    *("https://\uff0f.a", "https://[::1", "https://a]"),
+]
+FORBIDDEN = (
+    "Host cookie CONNECTION Content-Length Transfer-Encoding Accept-Encoding Proxy-Authorization TE Upgrade Expect"
+)
+BAD_HEADERS: list[Any] = [
+    *({name: "x"} for name in [*FORBIDDEN.split(), "", "a b", "a:", "ü", "a\n", "x" * 65]),
+    *({"A": value} for value in ("a\r\nB: c", "a\n", " a", "a ", "\0", "ü", "\x7f", "x" * 4097)),
+    {"Accept": "a", "accept": "b"},
+    {f"X-{n}": "v" for n in range(21)},
 ]
 PATHS = [
     "",
@@ -81,6 +110,21 @@ def test_minimal_and_maximal_arguments_are_accepted(tool: str) -> None:
 @pytest.mark.parametrize(("tool", "name", "value"), [(t, n, v) for t, n, values in BAD for v in values], ids=repr)
 def test_a_bad_value_is_named(tool: str, name: str, value: Any) -> None:
     assert field_of(tool, {**GOOD[tool], name: value}) == f"$.plan[3].args.{name}"
+
+
+@pytest.mark.parametrize("url", [*BAD_URLS, "https://a/" + "x" * 2039, None, 1], ids=repr)
+def test_a_bad_url_is_refused_without_being_repeated(url: Any) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        parse_args("http_fetch", {"url": url}, at="$")
+    assert raised.value.field == "$.args.url"
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("headers", [*BAD_HEADERS, None, [], "A: b", {"A": 1}], ids=repr)
+def test_a_bad_header_is_refused(headers: Any) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        parse_args("http_fetch", {**GOOD["http_fetch"], "headers": headers}, at="$")
+    assert raised.value.field.startswith("$.args.headers")
 
 
 @pytest.mark.parametrize("tool", sorted(TOOLS))
@@ -132,6 +176,15 @@ def test_an_unknown_tool_is_rejected_with_the_list_of_tools(tool: str) -> None:
 def test_the_registry_has_exactly_the_tools_of_the_contract() -> None:
     assert {name: tool.args for name, tool in REGISTRY.items()} == TOOLS
     assert {name for name, tool in REGISTRY.items() if tool.executes} == {"code", "shell"}
+
+
+def test_only_fetches_that_change_nothing_may_be_repeated() -> None:
+    repeatable = REGISTRY["http_fetch"].repeatable
+    assert repeatable({})
+    assert repeatable({"method": "HEAD"})
+    assert not repeatable({"method": "POST"})
+    assert not repeatable({"method": ["GET"]})
+    assert all(tool.repeatable({}) for tool in REGISTRY.values())
 
 
 def test_every_tool_returns_a_tool_result() -> None:

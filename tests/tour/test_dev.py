@@ -19,7 +19,7 @@ from infra.contract.events import EVENTS
 from tests.support.processes import children_of, is_alive
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
-from tests.tour.commands import start, swissbrain
+from tests.tour.commands import one_after_another, start, swissbrain
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "planets" / "plan.json"
 
@@ -101,7 +101,7 @@ def test_outcomes_are_exit_codes_and_bad_input_is_one_line(tmp_path: Path) -> No
             assert swissbrain(tmp_path, "cancel", run_id).returncode == 0
             assert watching.wait(timeout=60) == 3
 
-        for words, message in [
+        refusals = [
             (("run", "--plan", "none.json"), "cannot read none.json"),
             (("run",), "a run needs a 'prompt', a 'plan', or both"),
             (("run", "x", "--priority", "9"), "$.priority"),
@@ -111,11 +111,12 @@ def test_outcomes_are_exit_codes_and_bad_input_is_one_line(tmp_path: Path) -> No
             (("logs", "-x"), "No such option: -x"),
             (("dev",), "is in use by another stack"),
             (("dev", "--data", "other", "--port", "0"), "--port"),
-        ]:
-            refused = swissbrain(tmp_path, *words)
-            assert (refused.returncode, refused.stdout) == (2, ""), words
-            assert message in refused.stderr
-            assert refused.stderr.count("\n") == 1
+        ]
+        ended = one_after_another(tmp_path, [words for words, _ in refusals])
+        for (words, message), refused in zip(refusals, ended, strict=True):
+            assert (refused.code, refused.out) == (2, ""), words
+            assert message in refused.err
+            assert refused.err.count("\n") == 1
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 0
 

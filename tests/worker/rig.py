@@ -183,7 +183,7 @@ class Rig:
         undeliverable: str = "no run",
         workspaces: RunWorkspaces | None = None,
         executor: Executor | None = None,
-        idempotent: bool = True,
+        idempotent: bool | Callable[[Mapping[str, Any]], bool] = True,
         identity: Identity | None = None,
         fitness: Fitness | None = None,
         strategy: Strategy | None = None,
@@ -237,7 +237,7 @@ class Rig:
         await self.redis.close()
 
 
-def _tools(body: ToolBody | None, *, idempotent: bool) -> dict[str, Tool]:
+def _tools(body: ToolBody | None, *, idempotent: bool | Callable[[Mapping[str, Any]], bool]) -> dict[str, Tool]:
     async def shell(args: ShellArgs, context: ToolContext) -> ToolResult:
         result = await body(context, args.command) if body else None
         return result or ToolResult()

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -254,13 +256,16 @@ async def test_a_message_is_logged_as_an_event(rig: Rig) -> None:
     assert [event.data for event in await rig.log(run_id) if event.type == "message"] == [{"text": "grüezi"}]
 
 
-async def test_an_interrupted_non_idempotent_tool_is_repeated_only_by_a_retry(rig: Rig) -> None:
+async def test_an_interrupted_non_idempotent_call_is_repeated_only_by_a_retry(rig: Rig) -> None:
+    def only_once(args: Mapping[str, Any]) -> bool:
+        return args == {"command": "once"}
+
     gate = Gate()
-    first = rig.worker(gate, lease_s=2.0, idempotent=False)
+    first = rig.worker(gate, lease_s=2.0, idempotent=only_once)
     run_id = await rig.submit("once", "wait", "after")
     await gate.reached("wait")
     await first.killed()
-    rig.worker(gate, idempotent=False)
+    rig.worker(gate, idempotent=only_once)
     record = await rig.ended(run_id)
     assert record.status is Status.FAILED
     assert record.error

@@ -59,15 +59,15 @@ def test_the_environment_of_the_server_contains_no_other_identity() -> None:
 
 def test_ports_are_all_different() -> None:
     ports = astuple(weed.pick_ports())
-    assert len(set(ports)) == 8
+    assert len(set(ports)) == 10
     assert not weed.is_ready(weed.S3Ports(*ports))
 
 
 def test_the_command_line_contains_no_secret(tmp_path: Path) -> None:
-    ports = weed.S3Ports(1, 2, 3, 4, 5, 6, 7, 8)
+    ports = weed.S3Ports(1, 2, 3, 4, 5, 6, 7, 8, 9, 10_009)
     made = weed.command(tmp_path, ports, tmp_path / "s3.json", binary="weed")
-    assert made[:3] == ["weed", "-logtostderr=true", "server"]
-    assert {"-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none", "-filer.disableHttp"} <= set(made)
+    assert made[:3] == ["weed", "-logtostderr=true", "mini"]
+    assert {"-ip.bind=127.0.0.1", "-master.telemetry=false", "-master.peers=none", "-disableHttp=true"} <= set(made)
     given = {flag.split("=")[0]: flag.split("=")[1] for flag in made if "port" in flag}
-    assert sorted(given.values()) == ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8"]
+    assert sorted(given.values()) == ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
     assert "access" not in " ".join(made)

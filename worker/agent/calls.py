@@ -17,7 +17,7 @@ from infra.contract.requests import MAX_REQUESTS, OpenRequest, request_id
 from infra.contract.tools import TOOLS, ToolArgs
 from worker.agent import policy
 from worker.agent.arguments import BadArguments, parse, texts
-from worker.agent.entries import Exchange, Setup, Turn, tool_key
+from worker.agent.entries import Exchange, Setup, tool_key
 from worker.agent.schemas import CONTROL, AskUserArgs, FinishArgs
 from worker.agent.tool_text import named, visible
 from worker.registry import REGISTRY
@@ -54,15 +54,18 @@ def judge(
     n: int,
     exchange: Exchange,
     setup: Setup,
-    turns: Sequence[Turn],
     plan_tools: Collection[str] | None,
+    *,
+    tainted: bool,
 ) -> list[Judged]:
-    """Judge all calls of exchange `n`; `turns` are those before it. Nothing is executed, and nothing raises.
+    """Judge all calls of exchange `n`. Nothing is executed, and nothing raises.
+
+    `tainted`: text of strangers was read before (`policy.is_tainted`).
 
     `plan_tools`: tools that the current step may use with `strict_plan`, else None. The judgement depends on the
     arguments alone, except for the time at which a request expires, which counts from now.
     """
-    one = _Judge(run_id, n, exchange, setup, policy.is_tainted(turns), plan_tools)
+    one = _Judge(run_id, n, exchange, setup, tainted, plan_tools)
     judged = _in_sequence([one.call(index, call) for index, call in enumerate(exchange.calls)])
     return _with_room(judged)
 

@@ -17,7 +17,7 @@ from infra.contract.llm import BYTES_PER_TOKEN, ChatMessage
 from infra.contract.requests import UserMessage
 from worker.agent import limits, prompts
 from worker.agent.entries import Setup, Turn
-from worker.agent.progress import progress_of, step_results
+from worker.agent.progress import Progress, step_results
 from worker.agent.rendering import EMPTY, Rendered, cut, inbox, rendered, user
 
 REPEATS_NOTICE = 3
@@ -86,10 +86,13 @@ class View:
         for n, index, _, count in limits.repetitions(turns):
             if count >= REPEATS_NOTICE:
                 notices.setdefault(n, []).append((index, count))
-        for index, turn in enumerate(turns):
+        progress = Progress()
+        for turn in turns:
             if _is_summary(turn):
-                view._cover(turn, _plan_text(turns[:index]))
+                view._cover(turn, _plan_text(progress))
             view._append(turn.n, partial(rendered, turn, view.marker, notices.get(turn.n, ())))
+            for record in turn.records:
+                progress = progress.after(record)
         if unread:
             view._append(turns[-1].n + 1 if turns else 0, partial(_inbox, unread))
         return view
@@ -146,12 +149,12 @@ class View:
         self.earlier = earlier
 
 
-def _plan_text(turns: Sequence[Turn]) -> str:
+def _plan_text(progress: Progress) -> str:
     """Return the steps of the current plan, one a line, with the outcomes of those that are done.
 
     A summary replaces the calls that made the plan, and a model may forget a step in it.
     """
-    steps = step_results(progress_of(turns))
+    steps = step_results(progress)
     lines = (
         f"{n}. {step['goal']}{' – done: ' if step['outcome'] else ''}{step['outcome']}"
         for n, step in enumerate(steps, 1)

@@ -20,6 +20,7 @@ from worker.agent.entries import (
     model_key,
     tool_key,
 )
+from worker.agent.policy import is_tainted
 
 T = TypeVar("T")
 MAX_TURNS = 400
@@ -50,7 +51,9 @@ async def conversation_of(keys: Collection[str], value: Callable[[str], Awaitabl
         turns.append(Turn(n=n, inbox=inbox, exchange=exchange, records=records))
         n += 1
     task = before.task or (await entry(SETUP, Setup)).task
-    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:], unread=await inbox_of(n))
+    untrusted = before.untrusted or is_tainted(turns)
+    unread = await inbox_of(n)
+    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:], unread=unread, untrusted=untrusted)
 
 
 def _needed(turns: list[Turn]) -> list[Turn]:

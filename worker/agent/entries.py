@@ -36,7 +36,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `system` is the rendered system prompt, `task` the rendered first message, with the prompt and the list of files.
     In a run that continues another one, `task` is that of the other run, and `follow_up` comes after its turns.
     `prompts` the version of their templates. `tools` are offered to models in this order. `approvals`: rules of the
-    configuration, then those of the run. `limits` has no None except for `cost`. `marker` fences the output of tools.
+    configuration, and rules of the run. `limits` has no None except for `cost`. `marker` fences the output of tools.
     `context_tokens`: tokens that the messages of a request may have. `output_tokens`: tokens of a reply.
     """
 
@@ -45,7 +45,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompts: str
     tools: Sequence[ToolSpec]
     models: Sequence[ModelChoice]
-    approvals: Sequence[ApprovalRule]
+    approvals: Sequence[Sequence[ApprovalRule]]
     limits: Limits
     marker: str
     context_tokens: int
@@ -122,12 +122,14 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
 class Continued(msgspec.Struct, frozen=True, kw_only=True):
     """Conversation that a run continues: its first message, and its turns. Empty after a run without an agent.
 
-    `unread`: messages that no exchange has read.
+    `unread`: messages that no exchange has read. `untrusted`: text of strangers was read, in these turns or before
+    them.
     """
 
     task: str = ""
     turns: Sequence[Turn] = ()
     unread: Sequence[UserMessage] = ()
+    untrusted: bool = False
 
 
 def inbox_key(n: int, part: int = 0) -> str:

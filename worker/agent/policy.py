@@ -2,33 +2,42 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from infra.contract.agent import ANY_TOOL, ApprovalRule
 from worker.agent.entries import Turn
 
+RuleLists: TypeAlias = Sequence[Sequence[ApprovalRule]]
+"""Rules of the operator, and rules of the run. A list cannot loosen what another one decides."""
 _ORDER = {"deny": 0, "ask": 1, "allow": 2}
 
 
-def decide(
-    tool: str, args: Mapping[str, Any], rules: Sequence[ApprovalRule], *, tainted: bool, executes: bool
-) -> ApprovalRule:
-    """Return the rule that decides about a call: the first of the strictest ones that match.
+def decide(tool: str, args: Mapping[str, Any], rules: RuleLists, *, tainted: bool, executes: bool) -> ApprovalRule:
+    """Return the rule that decides about a call: the first of the strictest ones, over all lists.
 
     `args` are the validated arguments as built-in values, defaults included. `executes`: the tool runs a program, so
     that a pattern which allows is an exact text. Without a matching rule a call is allowed. `tainted`: untrusted text
     was read; a call with a way out then needs approval, unless a rule that names the tool allows it.
     """
-    own = [rule for rule in rules if rule.tool == tool and _matches(rule, args, executes=executes)]
-    matching = own or [rule for rule in rules if rule.tool == ANY_TOOL and _matches(rule, args, executes=executes)]
-    strictest = min(matching, key=lambda rule: _ORDER[rule.policy], default=ApprovalRule(tool=tool, policy="allow"))
-    if strictest.policy == "allow" and not own and tainted and is_way_out(tool, args):
+    matching: list[ApprovalRule] = []
+    for some in rules:
+        fitting = [rule for rule in some if _matches(rule, args, executes=executes)]
+        # Within a list, rules for all tools give way to those of the tool itself; between lists, nothing gives way.
+        own = [rule for rule in fitting if rule.tool == tool]
+        matching += own or [rule for rule in fitting if rule.tool == ANY_TOOL]
+    strictest = min(matching, key=lambda rule: _ORDER[rule.policy], default=ApprovalRule(tool=ANY_TOOL, policy="allow"))
+    is_named = any(rule.tool == tool for rule in matching)
+    if strictest.policy == "allow" and not is_named and tainted and is_way_out(tool, args):
         return ApprovalRule(tool=tool, policy="ask")
     return strictest
 
 
-def is_denied(tool: str, rules: Sequence[ApprovalRule]) -> bool:
-    """Return whether the rules deny every call of a tool, so that it need not be offered."""
+def is_denied(tool: str, rules: RuleLists) -> bool:
+    """Return whether a list of rules denies every call of a tool, so that it need not be offered."""
+    return any(_denies(tool, some) for some in rules)
+
+
+def _denies(tool: str, rules: Sequence[ApprovalRule]) -> bool:
     own = [rule for rule in rules if rule.tool == tool]
     if any(rule.policy == "deny" and rule.match is None for rule in own):
         return True

@@ -13,6 +13,7 @@ from worker.agent.calls import Judged, judge
 from worker.agent.control import ControlArgs, Situation
 from worker.agent.entries import CallRecord, Turn, asked_key, repeat_key, tool_key
 from worker.agent.limits import call_reached
+from worker.agent.policy import is_tainted
 from worker.agent.progress import Progress, planned_tools
 from worker.agent.schemas import CONTROL, AskUserArgs
 from worker.agent.state import AgentState
@@ -24,6 +25,7 @@ from worker.run.strategy import Drained
 Refusal: TypeAlias = tuple[str, str]
 """Code of a refusal, and the text for the model."""
 REPEAT_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
+_INTERRUPTED: Refusal = "interrupted", "Not executed: a person interrupted the run. Their message follows."
 _CHOICES = ["repeat", "skip", "fail"]
 
 
@@ -41,7 +43,8 @@ class ReplyCalls:
         """Return the turn with the records of all calls. Raises Waits if people must be asked before any is made."""
         state, turn = self._state, self._turn
         planned = planned_tools(state.turns) if state.setup.strict_plan else None
-        judged = judge(state.context.run.id, turn.n, turn.exchange, state.setup, state.conversation, planned)
+        tainted = state.continued.untrusted or is_tainted(state.turns)
+        judged = judge(state.context.run.id, turn.n, turn.exchange, state.setup, planned, tainted=tainted)
         self._answers = await self._ask(judged)
         for each in judged:
             record = await self._record(each)
@@ -93,16 +96,20 @@ class ReplyCalls:
         if self._dropped or self._state.is_interrupted:
             if self._state.context.was_begun(tool_key(self._turn.n, judged.index)):
                 return "interrupted", "A person interrupted the run during this call; nobody knows what it did."
-            return "interrupted", "Not executed: a person interrupted the run. Their message follows."
+            return _INTERRUPTED
         if judged.refusal:
             return judged.code, judged.refusal
         turning = [record.tool for record in self._turn.records if record.status == "succeeded"]
         if any(tool in {"plan", "replan", "finish"} for tool in turning):
             return "superfluous", "Not executed, because the calls before it have changed the plan or ended the run."
-        if judged.request is None or judged.request.kind == "question":
+        if self._state.setup.strict_plan and "step_done" in turning:
+            return "superfluous", "Not executed: the next step has begun, and its tools are others. Call it again."
+        if judged.request is None:
             return None
-        answer = self._answers[judged.request.id]
-        if answer.approve:
+        answer = self._answers.get(judged.request.id)
+        if answer is None:  # an earlier release has not asked for it
+            return _INTERRUPTED
+        if judged.request.kind == "question" or answer.approve:
             return None
         if answer.expired:
             return "denied", "Not executed: nobody approved this call in time. Do not try to reach the same otherwise."

@@ -4,19 +4,18 @@ Beside the tools of the registry, a model has control tools, which change the co
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from infra.contract.agent import ApprovalRule
 from infra.contract.errors import InvalidInput
 from infra.contract.llm import ToolSpec
 from infra.contract.paths import workspace_path
 from infra.contract.tools import TOOLS, Path, ToolArgs
 from worker.agent.entries import GoalStep
-from worker.agent.policy import is_denied
+from worker.agent.policy import RuleLists, is_denied
 
 MAX_PLAN_STEPS = 50
 MAX_OUTPUT_BYTES = 64 * 1024
@@ -82,7 +81,7 @@ CONTROL: Mapping[str, type[ToolArgs]] = {
 """Control tools by name."""
 
 
-def tool_specs(names: Sequence[str] | None, rules: Sequence[ApprovalRule]) -> list[ToolSpec]:
+def tool_specs(names: Collection[str] | None, rules: RuleLists) -> list[ToolSpec]:
     """Return the tools of the registry that a run may use, sorted by name; `names` None: all of them.
 
     A tool whose every call is denied is left out. Raises InvalidInput for unknown names.

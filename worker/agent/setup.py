@@ -1,11 +1,12 @@
 """Start of an agent run: everything that it was begun with, in one journal entry."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from infra.contract.files import FileInfo
 from infra.contract.llm import ModelChoice
 from infra.contract.runs import RunError, RunSpec
+from infra.contract.tools import TOOLS
 from worker.agent import prompts
 from worker.agent.entries import Setup
 from worker.agent.limits import effective
@@ -23,11 +24,13 @@ def build_setup(
     models: Sequence[ModelChoice],
     files: Sequence[FileInfo],
     continued_task: str = "",
+    unready: Collection[str] = (),
 ) -> Setup:
     """Return the setup of a run that begins now. `continued_task`: first message of the conversation that it continues.
 
+    `unready`: tools that cannot be called with this worker's settings; only a run that names them is offered them.
     Raises StepFailed if the run cannot begin as it is asked for."""
-    rules = [*settings.approvals, *spec.approvals]
+    rules = [settings.approvals, spec.approvals]
     limits = effective(spec.limits, settings.caps)
     chosen = _models(spec.model, models)
     if limits.cost is not None and (unpriced := [model.name for model in chosen if model.price is None]):
@@ -45,7 +48,7 @@ def build_setup(
         task=continued_task or task,
         follow_up=task if continued_task else "",
         prompts=prompts.VERSION,
-        tools=tool_specs(spec.tools, rules),
+        tools=tool_specs(TOOLS.keys() - unready if spec.tools is None else spec.tools, rules),
         models=chosen,
         approvals=rules,
         limits=limits,

@@ -8,7 +8,7 @@ import msgspec
 
 from infra.contract.agent import Limits
 from infra.contract.requests import UserMessage
-from infra.contract.runs import RunError
+from infra.contract.runs import MAX_TIMEOUT_S, RunError
 from worker.agent.entries import Continued, Inbox, Setup, Turn, inbox_key, model_key
 from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
@@ -66,9 +66,7 @@ class AgentState:
 
     def seconds_left(self, totals: Totals) -> float:
         """Return the seconds that the next call may take."""
-        if self.limits.wall_s is None:
-            return float("inf")
-        return max(0.0, self.limits.wall_s - totals.wall_ms / 1000)
+        return max(0.0, (self.limits.wall_s or MAX_TIMEOUT_S) - totals.wall_ms / 1000)
 
     async def check(self, reached: LimitReached | None, turn: Turn | None = None) -> None:
         """Raise StepFailed if a limit is reached; `turn` as in `failure`."""
@@ -82,7 +80,7 @@ class AgentState:
         """
         files = await self.context.list_files()
         turns = [*self.turns, turn] if turn else self.turns
-        texts = [each.exchange.text for each in turns if each.exchange.text]
+        texts = [each.exchange.text for each in turns if each.exchange.text and each.exchange.purpose != "summary"]
         partial = {
             "text": texts[-1] if texts else "",
             "files": [msgspec.to_builtins(file) for file in files[:MAX_PARTIAL_FILES]],

@@ -75,7 +75,8 @@ class Supervisor:
 
         async def begin() -> Setup:
             files = await context.list_files()
-            return build_setup(context.run.spec, self._settings, self._models, files, continued.task)
+            unready = {name for name, tool in self._tools.items() if not tool.ready}
+            return build_setup(context.run.spec, self._settings, self._models, files, continued.task, unready)
 
         setup = await context.once(SETUP, Setup, begin)
         state = AgentState(context, setup, self._settings.caps, self._tools, draining, continued)

@@ -1,6 +1,6 @@
 """Tool: a function from typed arguments and a ToolContext to a typed result."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -92,11 +92,18 @@ class Tool:
     """Entry of the registry: the type of the arguments, the function, and whether it needs the executor.
 
     `idempotent`: executing the call again after a crash does no harm. That holds for every tool that changes only the
-    workspace, because uncommitted changes are discarded. An interrupted call of another tool fails the run.
+    workspace, because uncommitted changes are discarded. An interrupted call of another tool fails the run. A function
+    decides by the arguments as they are in the plan, unchecked. `ready`: its settings allow calls; a tool that is not
+    ready is offered to no model that a run has not given it to by name.
     """
 
     name: str
     args: type[Any]
     run: Callable[[Any, ToolContext], Awaitable[ToolResult]]
-    idempotent: bool
+    idempotent: bool | Callable[[Mapping[str, Any]], bool]
     executes: bool = False
+    ready: bool = True
+
+    def repeatable(self, args: Mapping[str, Any]) -> bool:
+        """Return whether a call with these arguments, as in the plan, may be executed again after a crash."""
+        return self.idempotent if isinstance(self.idempotent, bool) else self.idempotent(args)

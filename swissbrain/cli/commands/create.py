@@ -9,6 +9,7 @@ from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.agent_options import (
     ApprovalsFile,
+    ContinueOf,
     Instructions,
     Model,
     SchemaFile,
@@ -67,6 +68,7 @@ def run(
     approvals: ApprovalsFile = None,
     output_schema: SchemaFile = None,
     strict_plan: StrictPlan = False,
+    continue_of: ContinueOf = None,
     stream: Stream = True,
     plan: PlanFile = None,
     shell: ShellSteps = None,
@@ -91,7 +93,7 @@ def run(
     steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [])]
     files = input_files(file or [])
     agent = agent_options(
-        model, instructions, tool, limit, approvals, output_schema, strict_plan=strict_plan, stream=stream
+        model, instructions, tool, limit, approvals, output_schema, continue_of, strict_plan=strict_plan, stream=stream
     )
     with connect(note) as client:
         created = client.create_run(

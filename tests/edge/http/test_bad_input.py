@@ -134,8 +134,8 @@ async def test_invalid_bodies_are_rejected_by_field(
             {**PLAN, "urgent": True},
             (
                 "Object contains unknown field `urgent`; allowed are model, instructions, tools, approvals, limits,"
-                " output_schema, strict_plan, stream, prompt, plan, priority, max_attempts, timeout_s, metadata,"
-                " delay_s, start_at_ms, queue_ttl_s, fork_of, start"
+                " output_schema, strict_plan, stream, continue_of, prompt, plan, priority, max_attempts, timeout_s,"
+                " metadata, delay_s, start_at_ms, queue_ttl_s, fork_of, start"
             ),
         ),
         (

@@ -159,3 +159,41 @@ async def test_a_batch_that_waits_for_its_turn_arrives_when_the_turn_has_come(mo
             assert found is not None
             assert numbers(found) == [first]
     await fanout.close()
+
+
+class EndingFeed:
+    """Subscription that ends after some messages."""
+
+    def __init__(self, *messages: str) -> None:
+        self._messages = messages
+
+    @asynccontextmanager
+    async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
+        yield self._all()
+
+    async def _all(self) -> AsyncIterator[str]:
+        for each in self._messages:
+            yield each
+
+
+@pytest.mark.parametrize(
+    ("sent", "received"),
+    [
+        ([message(1), message(2), message(3, 2)], [[1, 2, 3, 4]]),
+        ([message(1), message(2), message(4), message(5)], [[1, 2], [4, 5]]),
+        ([message(1), message(2, 1, CHUNK_BYTES), message(3)], [[1], [2], [3]]),
+    ],
+)
+async def test_batches_that_wait_for_a_wake_up_arrive_before_the_end(
+    monkeypatch: pytest.MonkeyPatch, sent: list[str], received: list[list[int]]
+) -> None:
+    monkeypatch.setattr(module, "WAKE_S", 0.5)
+    fanout = Fanout(EndingFeed(*sent))
+    with fanout.join("c") as first, fanout.join("c") as second:
+        for expected in received:
+            batch = await first.next_batch()
+            assert batch is not None
+            assert numbers(batch) == expected
+            assert await second.next_batch() is batch
+        assert await first.next_batch() is None
+        assert await second.next_batch() is None

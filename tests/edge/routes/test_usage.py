@@ -24,7 +24,7 @@ SHOWN = {
     "cost": {"CHF": "1.000023", "USD": "0.000007"},
     "unpriced": 1,
 }
-NONE = dict.fromkeys(SHOWN, 0) | {"cost": {}}
+NONE: dict[str, Any] = dict.fromkeys(SHOWN, 0) | {"cost": {}}
 
 
 async def prompt_run(ada: httpx.AsyncClient, **fields: Any) -> str:

@@ -1,0 +1,204 @@
+"""Program of a pod: started, watched, and dead with all its processes before its end is reported.
+
+The runner is PID 1, so every orphan becomes its child, and no process of the pod can kill the runner. A signal to all
+processes therefore reaches exactly those of the program.
+"""
+
+import os
+import select
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+from infra.contract.execution import Command
+from infra.local_executor import guard, interpreters, machine, sandbox
+
+TEMPORARY = Path("/tmp")  # noqa: S108
+TEMPORARY_BYTES = 256 * 1024 * 1024
+TEMPORARY_FILES = 65_536
+"""Limits of `/tmp`, as in the local sandbox."""
+WRITE_MS = 5000
+DISK_EVERY_S = 1.0
+"""Shortest time between two counts of files. A count takes at most a tenth of the time."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """End of a program. `exit_code` is 128 + n if signal n ended it; `started` False if it was never run."""
+
+    exit_code: int
+    timed_out: bool
+    started: bool
+    duration_ms: int
+
+
+@dataclass(frozen=True)
+class DiskLimit:
+    """Limit of a folder and everything in it: bytes on the disk, and number of entries."""
+
+    folder: Path
+    size_bytes: int
+    entries: int
+
+
+class Program:
+    """Program that was started. `outputs` are the reading ends of stdout and stderr, for the caller to close."""
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", script: Path, ready: int, outputs: tuple[int, int], error: int
+    ) -> None:
+        self.outputs = outputs
+        self._script = script
+        self._process = process
+        self._ready = ready
+        self._error = error
+        self._pidfd = os.pidfd_open(process.pid)
+        self._started_s = time.monotonic()
+        self._stop_reader, self._stop_writer = os.pipe()
+        self._lock = Lock()
+        self._has_ended = False
+
+    def stop(self) -> None:
+        """Have the program killed, from any thread; does nothing once it has ended."""
+        with self._lock:
+            if not self._has_ended:
+                os.write(self._stop_writer, b"x")
+
+    def wait(self, timeout_s: float, memory_bytes: int, disks: Sequence[DiskLimit]) -> Ending:
+        """Wait for the end of the program, or kill it at a limit or when stopped. All its processes are dead then."""
+        exceeded, timed_out, code = "", False, None
+        disk_s = time.monotonic() + DISK_EVERY_S
+        poll = select.poll()
+        poll.register(self._stop_reader, select.POLLIN)
+        poll.register(self._pidfd, select.POLLIN)
+        while code is None and not exceeded and not timed_out:
+            left_ms = int(1000 * (self._started_s + timeout_s - time.monotonic())) + 1
+            if poll.poll(max(0, min(guard.TICK_MS, left_ms))):
+                break
+            code = self._reap_orphans()
+            timed_out = code is None and time.monotonic() - self._started_s >= timeout_s
+            if guard.exceeds_memory(memory_bytes):
+                exceeded = f"used more memory than its limit of {memory_bytes // 1024**2} MB"
+            elif time.monotonic() >= disk_s:
+                counted_s = time.monotonic()
+                exceeded = next(filter(None, map(exceeds_disk, disks)), "")
+                disk_s = time.monotonic() + max(DISK_EVERY_S, 10 * (time.monotonic() - counted_s))
+        code = self._kill_all(code)
+        duration_ms = int((time.monotonic() - self._started_s) * 1000)
+        if exceeded and _is_writable(self._error):
+            os.write(self._error, f"\nkilled: the program {exceeded}\n".encode())
+        # An interpreter that could not be started leaves the FIFO with its script.
+        with suppress(OSError):
+            if stat.S_ISFIFO(self._script.lstat().st_mode):
+                self._script.unlink()
+        # The launcher writes one byte before it becomes the program.
+        started = bool(os.read(self._ready, 1))
+        with self._lock:
+            self._has_ended = True
+            for fd in (self._ready, self._error, self._pidfd, self._stop_reader, self._stop_writer):
+                os.close(fd)
+        return Ending(code, timed_out, started, duration_ms)
+
+    def _kill_all(self, code: int | None) -> int:
+        while True:
+            with suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+            try:
+                pid, status = os.waitpid(-1, 0)
+            except ChildProcessError:
+                self._process.returncode = guard.KILLED if code is None else code
+                return self._process.returncode
+            if pid == self._process.pid:
+                code = _exit_code(status)
+
+    def _reap_orphans(self) -> int | None:
+        """Reap what has ended, since the dead count as processes too; return the program's exit code if it has."""
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == self._process.pid:
+                    return _exit_code(ended[1])
+        return None
+
+
+def start(command: Command, workspace: Path, uid: int) -> Program:
+    """Start the program; under another `uid` if that is not 0. Raises ExecutorUnavailable, OSError."""
+    python = sandbox.python_home()
+    name = interpreters.script_name(command, workspace)
+    folder = TEMPORARY / ".program"
+    folder.mkdir(mode=0o755, exist_ok=True)
+    script = interpreters.script(command, sandbox.interpreter(command), str(folder), str(workspace / name))
+    for path, text in script.files.items():
+        Path(path).write_text(text)
+    with ExitStack() as on_error, ExitStack() as theirs:
+        pipes = [_pipe(on_error, theirs, uid) for _ in ("ready", "stdout", "stderr")]
+        error = os.dup(pipes[2][1])
+        on_error.callback(os.close, error)
+        if not uid:
+            # The kernel counts the threads of all processes with this uid, the threads of the runner included.
+            processes = command.limits.processes + len(os.listdir("/proc/self/task"))  # noqa: PTH208
+            command = replace(command, limits=replace(command.limits, processes=processes))
+        launched = sandbox.launched(python, uid, pipes[0][1], command, script, count_processes=True)
+        process = subprocess.Popen(
+            launched,
+            stdin=subprocess.DEVNULL,
+            stdout=pipes[1][1],
+            stderr=pipes[2][1],
+            env=machine.environment(str(workspace), python),
+            pass_fds=(pipes[0][1],),
+            cwd="/",
+            start_new_session=True,
+        )
+        on_error.pop_all()
+    return Program(process, workspace / name, pipes[0][0], (pipes[1][0], pipes[2][0]), error)
+
+
+def exceeds_disk(limit: DiskLimit) -> str:
+    """Return which limit a folder exceeds, or an empty text. Deleted files that are still open are not seen."""
+    size_bytes = 0
+    for entries, found in enumerate(_tree(limit.folder), 1):
+        size_bytes += found.st_blocks * 512
+        if size_bytes > limit.size_bytes:
+            return f"stored more than its limit of {limit.size_bytes // 1024**2} MB in {limit.folder}"
+        if entries > limit.entries:
+            return f"created more than its limit of {limit.entries} files in {limit.folder}"
+    return ""
+
+
+def _tree(folder: Path) -> Iterator[os.stat_result]:
+    """Yield the stat of every entry below a folder, without following links, while programs change it."""
+    folders = [str(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+
+
+def _pipe(on_error: ExitStack, theirs: ExitStack, uid: int) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    on_error.callback(os.close, reading)
+    theirs.callback(os.close, writing)
+    if uid:
+        # Otherwise the program could write to the pipe, but not open it again as /dev/stdout.
+        os.fchown(writing, uid, uid)
+    return reading, writing
+
+
+def _is_writable(pipe: int) -> bool:
+    """Return True once a short text fits into the pipe; False if its reader has stopped."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    return poll.poll(WRITE_MS) == [(pipe, select.POLLOUT)]
+
+
+def _exit_code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code

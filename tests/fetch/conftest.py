@@ -1,0 +1,121 @@
+"""Fixtures: a scripted web site on loopback, over HTTP and over TLS, and fetchers for it."""
+
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from socketserver import StreamRequestHandler
+from typing import Any
+
+import pytest
+
+from infra.address_guard import AddressGuard
+from infra.settings import Env
+from tests.support.scripted_http import scripted_connections
+from tests.support.web_site import NAME, Site
+from worker.fetch.fetcher import Fetched, Fetcher
+from worker.fetch.settings import FetchSettings
+from worker.toolkit.base import ToolFailed
+
+OTHER = "other.test"
+
+
+class Names:
+    """Resolver with scripted answers; the last one of a name is repeated."""
+
+    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
+        self._answers = {name.replace("_", "."): list(script) for name, script in answers.items()}
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        script = self._answers.get(host, [["127.0.0.1"]])
+        return script.pop(0) if len(script) > 1 else script[0]
+
+
+def fetching(site: Site, resolve: Names | None = None, tls: ssl.SSLContext | None = None, **variables: str) -> Fetcher:
+    """Return a fetcher that may fetch from both names of the site, unless the variables say otherwise."""
+    private = {"HTTP_FETCH_PRIVATE_HOSTS": f"{NAME}:{site.port}, {OTHER}:{site.port}"}
+    settings = FetchSettings.from_env(Env({**private, **variables}))
+    return Fetcher(settings, AddressGuard(settings.private_hosts, resolve or Names()), tls)
+
+
+async def get(
+    fetcher: Fetcher,
+    url: str,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+) -> Fetched:
+    return await fetcher.fetch(method, url, headers or {}, body)
+
+
+async def failure(fetcher: Fetcher, url: str, **more: Any) -> tuple[str, str]:
+    """Return code and message of a fetch that must fail."""
+    with pytest.raises(ToolFailed) as failed:
+        await get(fetcher, url, **more)
+    return failed.value.code, str(failed.value)
+
+
+@pytest.fixture(scope="package")
+def web() -> Iterator[Site]:
+    made = Site()
+    with scripted_connections(made.handle, waits_for_answers=False) as made.url:
+        yield made
+
+
+@pytest.fixture
+def site(web: Site) -> Site:
+    web.pages.clear()
+    web.requests.clear()
+    return web
+
+
+@dataclass
+class TlsSite(Site):
+    """Web site with a certificate for NAME; `trust` trusts its authority."""
+
+    trust: ssl.SSLContext = field(default_factory=ssl.create_default_context)
+
+
+@pytest.fixture(scope="package")
+def tls_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsSite]:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates")
+    folder = tmp_path_factory.mktemp("tls")
+    _certificates(folder)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "site.pem", folder / "site.key")
+    made = TlsSite(trust=ssl.create_default_context(cafile=str(folder / "ca.pem")))
+
+    def handle(handler: StreamRequestHandler, ending: threading.Event) -> None:
+        with suppress(OSError), server.wrap_socket(handler.connection, server_side=True) as connection:
+            handler.connection = connection
+            handler.rfile = connection.makefile("rb")
+            made.handle(handler, ending)
+
+    with scripted_connections(handle, waits_for_answers=False) as url:
+        made.url = url.replace("http://", "https://")
+        yield made
+
+
+@pytest.fixture
+def tls_site(tls_web: TlsSite) -> TlsSite:
+    tls_web.pages.clear()
+    tls_web.requests.clear()
+    return tls_web
+
+
+def _certificates(folder: Path) -> None:
+    key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+    (folder / "names").write_text(f"subjectAltName=DNS:{NAME}\n")
+    for command in (
+        f"req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2",
+        f"req {key} -keyout site.key -out site.csr -subj /CN={NAME}",
+        "x509 -req -in site.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out site.pem -days 2 -extfile names",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60)
