@@ -35,9 +35,12 @@ KEYS = ["setup", "model:0", "inbox:1", "model:1", "tool:1:0", "model:2", "finish
 async def test_a_message_is_read_once_whenever_the_worker_dies(site: AgentSite, key: str, when: When) -> None:
     # `inbox:1` is written only because of a first message.
     gate = Gate(plan("Say"))
-    script = site.script(
-        gate if key == "inbox:1" else plan("Say"), SAY, finish("Early."), finish("Late."), finish("Late.")
-    )
+
+    def plan_or_finish(chat: Conversation) -> Say:
+        return plan("Answer") if chat.tools == ["plan"] else finish("Late.")
+
+    begin = gate if key == "inbox:1" else plan("Say")
+    script = site.script(begin, SAY, finish("Early."), *[plan_or_finish] * 3)
     worker = Mortal(site, key, when)
     run_id = await site.submit(stream=False)
     if key == "inbox:1":
