@@ -46,9 +46,11 @@ class DeltaLog:
             await asyncio.gather(self._timer, return_exceptions=True)
 
     async def _log_later(self) -> None:
-        await asyncio.sleep(self._logged_at + self._window_s - time.monotonic())
+        # More may come while an event waits for room in the log; `close` ends this wait too.
+        while self._pieces:
+            await asyncio.sleep(self._logged_at + self._window_s - time.monotonic())
+            await self._log()
         self._timer = None
-        await self._log()
 
     async def _log(self) -> None:
         pieces, self._pieces, self._chars = self._pieces, [], 0

@@ -297,5 +297,4 @@ def _waiting(fields: Mapping[str, str | None]) -> Waiting:
 
 
 def _number(fields: Mapping[str, str | None], name: str) -> int | None:
-    text = fields.get(name)
-    return int(text) if text else None
+    return int(text) if (text := fields.get(name)) else None
