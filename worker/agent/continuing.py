@@ -51,7 +51,6 @@ async def conversation_of(keys: Collection[str], value: Callable[[str], Awaitabl
 def _needed(turns: list[Turn]) -> list[Turn]:
     """Return the turns that the last summary has not replaced."""
     for turn in reversed(turns):
-        exchange = turn.exchange
-        if exchange.purpose == "summary" and exchange.text.strip() and not exchange.problem:
-            return [each for each in turns if each.n >= exchange.covers]
+        if turn.exchange.is_summary:
+            return [each for each in turns if each.n >= turn.exchange.covers]
     return turns

@@ -83,6 +83,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     covers: int = 0
     opaque: Mapping[str, Any] = {}
 
+    @property
+    def is_summary(self) -> bool:
+        """True for a summary that stands for the exchanges before `covers`; False for one that failed or is empty."""
+        return self.purpose == "summary" and bool(self.text.strip()) and not self.problem
+
 
 class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
     """Step of a model's plan: what is to be reached, how one sees that it is, and the tools that it needs."""
