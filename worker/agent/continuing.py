@@ -11,7 +11,6 @@ from worker.agent.entries import (
     CallRecord,
     Continued,
     Exchange,
-    Inbox,
     Setup,
     Turn,
     inbox_key,
@@ -19,6 +18,7 @@ from worker.agent.entries import (
     tool_key,
 )
 from worker.agent.policy import is_tainted
+from worker.run.people import Inbox
 
 T = TypeVar("T")
 MAX_TURNS = 400

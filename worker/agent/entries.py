@@ -55,13 +55,6 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stream: bool = True
 
 
-class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Messages to the run. `interrupt`: fence of the claim whose interrupt the first of them answers."""
-
-    messages: Sequence[UserMessage]
-    interrupt: int | None = None
-
-
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Reply of a model, or its failure to give a usable one.
 
