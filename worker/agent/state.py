@@ -8,11 +8,11 @@ import msgspec
 from infra.contract.agent import Limits
 from infra.contract.requests import UserMessage
 from infra.contract.runs import MAX_TIMEOUT_S, RunError
-from worker.agent.entries import Continued, Inbox, Setup, Turn, inbox_key, model_key
+from worker.agent.entries import Continued, Setup, Turn, inbox_key, model_key
 from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
 from worker.run.context import RunContext
-from worker.run.people import interrupt_answer
+from worker.run.people import interrupt_answer, read_inbox
 from worker.run.strategy import StepFailed
 from worker.toolkit.base import Tool
 
@@ -24,8 +24,7 @@ class AgentState:
     """State of one claim.
 
     `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `continued`: conversation
-    that comes before them. `heard`: fences of the claims
-    whose interrupts the journal knows.
+    that comes before them. `heard`: fences of the claims whose interrupts the turns have the answers to.
     """
 
     context: RunContext
@@ -86,33 +85,10 @@ class AgentState:
 
     async def hear(self) -> Sequence[UserMessage]:
         """Return the messages to the run that the next exchange is the first to read."""
-        heard = await self._inbox()
-        if self.turns or not self.setup.follow_up:
-            return heard
-        run = self.context.run
-        return [UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms), *heard]
-
-    async def _inbox(self) -> Sequence[UserMessage]:
-        n = self.n
-        key = inbox_key(n)
-        if self.context.knows(key):
-            inbox = await self.context.recall(key, Inbox)
-        elif self.context.knows(model_key(n)):
-            return []
-        else:
-            messages = await self.context.new_messages()
-            interrupt = interrupt_answer(self.context.run, self.heard)
-            if interrupt:
-                _, answer = interrupt
-                messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
-            if not messages:
-                return []
-            taken = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
-
-            async def take() -> Inbox:
-                return taken
-
-            inbox = await self.context.once(key, Inbox, take)
+        inbox = await read_inbox(self.context, inbox_key(self.n), model_key(self.n), self.heard)
         if inbox.interrupt is not None:
             self.heard.add(inbox.interrupt)
-        return inbox.messages
+        if self.turns or not self.setup.follow_up:
+            return inbox.messages
+        run = self.context.run
+        return [UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms), *inbox.messages]
