@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.contract.agent import ApprovalRule, Limits
 from infra.contract.llm import Call, Usage
+from infra.contract.tools import TOOLS
 from worker.agent.calls import Judged, judge
 from worker.agent.entries import CallRecord, Exchange, Purpose, Setup, Turn
 from worker.agent.schemas import tool_specs
@@ -20,7 +21,7 @@ def setup(rules: Sequence[ApprovalRule] = (), **changes: Any) -> Setup:
             "system": "",
             "task": "",
             "prompts": "",
-            "tools": tool_specs(None, [rules]),
+            "tools": tool_specs(TOOLS, [rules]),
             "models": [],
             "approvals": [rules],
             "limits": Limits(),

@@ -21,7 +21,7 @@ from worker.agent.limits import (
     near,
     output_allowance,
     reached,
-    repeats,
+    repetitions,
     worst_case,
 )
 
@@ -160,9 +160,7 @@ def record(fingerprint: str, status: Literal["succeeded", "refused"] = "succeede
 )
 def test_only_identical_calls_in_a_row_are_repeats(records: list[CallRecord], count: int) -> None:
     made = msgspec.structs.replace(turn(0, ""), records=records)
-    found, last = repeats([made])
-    assert found == count
-    assert last == (records[-1] if count else None)
+    assert [found for _, _, _, found in repetitions([made])][-1:] == [count][: len(records)]
 
 
 def test_a_message_of_a_user_begins_a_new_count_and_the_longest_one_ends_the_run() -> None:
@@ -171,7 +169,7 @@ def test_a_message_of_a_user_begins_a_new_count_and_the_longest_one_ends_the_run
     assert ended is not None
     assert ended.code == "limit_repeats"
     told = msgspec.structs.replace(turns[4], inbox=[UserMessage(text="again", by="anna", at_ms=0)])
-    assert repeats([*turns[:4], told])[0] == 1
+    assert [count for _, _, _, count in repetitions([*turns[:4], told])] == [1, 2, 3, 4, 1]
     assert Totals.of([*turns[:4], told]).repeats == 4
 
 

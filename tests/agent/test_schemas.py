@@ -17,7 +17,7 @@ def names(specs: list[ToolSpec]) -> list[str]:
 
 
 def test_every_tool_is_offered_with_a_schema_without_references() -> None:
-    specs = tool_specs(None, [])
+    specs = tool_specs(TOOLS, [])
     assert names(specs) == sorted(TOOLS)
     for spec in [*specs, *control_specs()]:
         assert spec.description
@@ -98,5 +98,5 @@ def test_the_fields_of_a_tool_fit_into_a_line() -> None:
 
 
 def test_specs_can_be_journaled() -> None:
-    specs = [*tool_specs(None, []), *control_specs()]
+    specs = [*tool_specs(TOOLS, []), *control_specs()]
     assert msgspec.json.decode(msgspec.json.encode(specs), type=list[ToolSpec]) == specs

@@ -13,7 +13,7 @@ from tests.support.requests import YES, in_ms
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker.run.context import RunContext
-from worker.run.people import ask, inbox
+from worker.run.people import ask, read_inbox
 from worker.run.strategy import StepFailed
 
 
@@ -232,9 +232,15 @@ class Listens:
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         heard = []
         number = 0
+        fences: set[int | None] = set()
+
+        async def listen() -> None:
+            inbox = await read_inbox(context, f"inbox:{number}", f"model:{number}", fences)
+            fences.add(inbox.interrupt)
+            heard.extend(message.text for message in inbox.messages)
+
         while number < self.turns or context.knows(f"inbox:{number}") or number == 0:
-            messages = await inbox(context, f"inbox:{number}", f"model:{number}")
-            heard += [message.text for message in messages]
+            await listen()
 
             async def model() -> int:
                 self.reached.set()
@@ -243,8 +249,7 @@ class Listens:
 
             await context.once(f"model:{number}", int, model, flush=True)
             number += 1
-        messages = await inbox(context, f"inbox:{number}", f"model:{number}")
-        heard += [message.text for message in messages]
+        await listen()
         self.answers = [answer.input for answer in context.run.answers.values()]
         self.heard.append(heard)
         return {"heard": heard}
@@ -317,6 +322,7 @@ async def test_an_interrupt_stops_the_work_and_lets_the_run_wait(rig: Rig) -> No
     record = await rig.ended(run_id)
     assert (record.status, record.attempt) == (Status.SUCCEEDED, 1)
     assert listens.answers == ["go on"]
+    assert record.result == {"heard": ["go on"]}
 
 
 async def test_a_queued_run_that_is_interrupted_waits_as_soon_as_it_is_claimed(rig: Rig) -> None:

@@ -17,6 +17,7 @@ from worker.agent import tool_text
 from worker.agent.calls import Judged, fingerprint
 from worker.agent.control import ControlArgs, Situation, decide
 from worker.agent.entries import CallRecord, tool_key
+from worker.agent.policy import UNTRUSTED_TOOLS
 from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
@@ -24,8 +25,6 @@ from worker.run.strategy import StepFailed
 from worker.run.tool_failures import call_timeout, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
-UNTRUSTED_TOOLS = frozenset({"http_fetch"})
-"""Tools whose results may hold the instructions of strangers."""
 MAX_FACT_CHARS = 200
 """Longest text of a result that is kept in the record beside the text for the model."""
 

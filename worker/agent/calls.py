@@ -3,9 +3,8 @@
 import hashlib
 import json
 import re
-import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import msgspec
@@ -17,10 +16,11 @@ from infra.contract.requests import MAX_REQUESTS, OpenRequest, request_id
 from infra.contract.tools import TOOLS, ToolArgs
 from worker.agent import policy
 from worker.agent.arguments import BadArguments, parse, texts
-from worker.agent.entries import Exchange, Setup, tool_key
+from worker.agent.entries import Exchange, Purpose, Setup, tool_key
 from worker.agent.schemas import CONTROL, AskUserArgs, FinishArgs
 from worker.agent.tool_text import named, visible
 from worker.registry import REGISTRY
+from worker.run.emitter import now_ms
 
 _FINGERPRINT_HEX = 16
 _OUTPUT_FILE = re.compile(r"\.run/call-\d+-\d+")
@@ -60,14 +60,12 @@ def judge(
 ) -> list[Judged]:
     """Judge all calls of exchange `n`. Nothing is executed, and nothing raises.
 
-    `tainted`: text of strangers was read before (`policy.is_tainted`).
-
-    `plan_tools`: tools that the current step may use with `strict_plan`, else None. The judgement depends on the
-    arguments alone, except for the time at which a request expires, which counts from now.
+    `plan_tools`: tools that the current step may use with `strict_plan`, else None. `tainted`: text of strangers was
+    read before (`policy.is_tainted`). The judgement depends on the arguments alone, so that a worker that takes over
+    judges alike, except for the time at which a request expires, which counts from now.
     """
-    one = _Judge(run_id, n, exchange, setup, tainted, plan_tools)
-    judged = _in_sequence([one.call(index, call) for index, call in enumerate(exchange.calls)])
-    return _with_room(judged)
+    one = _Judge(run_id, n, exchange.purpose, setup, plan_tools, tainted=tainted)
+    return _with_room(_in_sequence([one.call(index, call) for index, call in enumerate(exchange.calls)]))
 
 
 def fingerprint(tool: str, args: ToolArgs | Mapping[str, Any] | None, text: str) -> str:
@@ -81,25 +79,17 @@ def fingerprint(tool: str, args: ToolArgs | Mapping[str, Any] | None, text: str)
     return hashlib.sha256(encoded).hexdigest()[:_FINGERPRINT_HEX]
 
 
+@dataclass(frozen=True)
 class _Judge:
     """Judge of single calls of one reply."""
 
-    def __init__(
-        self,
-        run_id: str,
-        n: int,
-        exchange: Exchange,
-        setup: Setup,
-        tainted: bool,
-        plan_tools: Collection[str] | None,
-    ) -> None:
-        self._run_id = run_id
-        self._n = n
-        self._purpose = exchange.purpose
-        self._setup = setup
-        self._tainted = tainted
-        self._plan_tools = plan_tools
-        self._offered = {spec.name for spec in setup.tools} - CONTROL.keys()
+    run_id: str
+    n: int
+    purpose: Purpose
+    setup: Setup
+    plan_tools: Collection[str] | None
+    _: KW_ONLY
+    tainted: bool
 
     def call(self, index: int, call: Call) -> Judged:
         """Judge a call as if it were the only one of its reply."""
@@ -119,23 +109,25 @@ class _Judge:
 
     def _check_name(self, name: str) -> None:
         """Raise _Refused if a tool must not be called now, whatever its arguments are."""
-        if self._purpose == "summary":
+        if self.purpose == "summary":
             raise _Refused("invalid_call", "no call is possible in a summary; answer with the summary as text")
-        if self._purpose == "plan" and name != "plan":
+        if self.purpose == "plan" and name != "plan":
             raise _Refused("invalid_call", "call 'plan', and nothing else: work begins once there is a plan")
-        if name == "plan" and self._purpose != "plan":
+        if name == "plan" and self.purpose != "plan":
             raise _Refused("invalid_call", "there is a plan; call 'replan' to ask for another one")
         if name in CONTROL:
             return
-        if name in TOOLS and policy.is_denied(name, self._setup.approvals):
+        if name in TOOLS and policy.is_denied(name, self.setup.approvals):
             raise _Refused("denied", f"the rules of this run deny the tool '{name}'; reach the goal without it")
-        if name not in self._offered or name not in TOOLS:
-            known = sorted(self._offered | CONTROL.keys() - {"plan"})
+        offered = {spec.name for spec in self.setup.tools}
+        # A worker of an earlier release may lack a tool that the run was begun with.
+        if name not in offered or name not in TOOLS:
+            known = sorted(offered & TOOLS.keys() | CONTROL.keys() - {"plan"})
             raise _Refused(
                 "unknown_tool", f"there is no tool '{named(name)}' in this run; there are {', '.join(known)}"
             )
-        if self._plan_tools is not None and name not in self._plan_tools:
-            planned = ", ".join(sorted(self._plan_tools)) or "none"
+        if self.plan_tools is not None and name not in self.plan_tools:
+            planned = ", ".join(sorted(self.plan_tools)) or "none"
             raise _Refused(
                 "not_planned",
                 f"the plan does not name '{name}' for this step, and only planned tools may be used; for this step "
@@ -143,7 +135,7 @@ class _Judge:
             )
 
     def _control(self, index: int, call: Call, args: ToolArgs, raw: dict[str, Any]) -> OpenRequest | None:
-        if isinstance(args, FinishArgs) and self._setup.output_schema is not None and "output" not in raw:
+        if isinstance(args, FinishArgs) and self.setup.output_schema is not None and "output" not in raw:
             raise _Refused("invalid_call", "invalid call of 'finish': 'output' is missing, and the task asks for one")
         if not isinstance(args, AskUserArgs):
             return None
@@ -157,9 +149,9 @@ class _Judge:
         )
 
     def _tool(self, index: int, call: Call, args: ToolArgs, raw: dict[str, Any]) -> OpenRequest | None:
-        tool, rules = call.name, self._setup.approvals
+        tool, rules = call.name, self.setup.approvals
         built, executes = msgspec.to_builtins(args), REGISTRY[tool].executes
-        rule = policy.decide(tool, built, rules, tainted=self._tainted, executes=executes)
+        rule = policy.decide(tool, built, rules, tainted=self.tainted, executes=executes)
         if rule.policy == "allow":
             return None
         if rule.policy == "deny":
@@ -183,7 +175,7 @@ class _Judge:
 
     def _request_id(self, index: int, call: Call, raw: dict[str, Any]) -> str:
         # The arguments as given, without defaults: a new field of a tool in a later release leaves the id as it is.
-        return request_id(self._run_id, tool_key(self._n, index), call.name, raw)
+        return request_id(self.run_id, tool_key(self.n, index), call.name, raw)
 
 
 def _in_sequence(judged: Sequence[Judged]) -> list[Judged]:
@@ -254,4 +246,5 @@ def _because(rule: ApprovalRule) -> str:
 
 
 def _in(seconds: float) -> int:
-    return time.time_ns() // 1_000_000 + int(seconds * 1000)
+    """Return the time in so many seconds, in ms since the epoch."""
+    return now_ms() + int(seconds * 1000)

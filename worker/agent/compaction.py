@@ -88,7 +88,7 @@ class View:
                 notices.setdefault(n, []).append((index, count))
         progress = Progress()
         for turn in turns:
-            if _is_summary(turn):
+            if turn.exchange.is_summary:
                 view._cover(turn, _plan_text(progress))
             view._append(turn.n, partial(rendered, turn, view.marker, notices.get(turn.n, ())))
             for record in turn.records:
@@ -160,10 +160,6 @@ def _plan_text(progress: Progress) -> str:
         for n, step in enumerate(steps, 1)
     )
     return "\n".join(lines)
-
-
-def _is_summary(turn: Turn) -> bool:
-    return turn.exchange.purpose == "summary" and bool(turn.exchange.text.strip()) and not turn.exchange.problem
 
 
 def _inbox(messages: Sequence[UserMessage], limit: int | None) -> Rendered:

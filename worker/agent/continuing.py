@@ -13,7 +13,6 @@ from worker.agent.entries import (
     CallRecord,
     Continued,
     Exchange,
-    Inbox,
     Setup,
     Turn,
     inbox_key,
@@ -21,6 +20,7 @@ from worker.agent.entries import (
     tool_key,
 )
 from worker.agent.policy import is_tainted
+from worker.run.people import Inbox
 
 T = TypeVar("T")
 MAX_TURNS = 400
@@ -59,7 +59,6 @@ async def conversation_of(keys: Collection[str], value: Callable[[str], Awaitabl
 def _needed(turns: list[Turn]) -> list[Turn]:
     """Return the turns that the last summary has not replaced."""
     for turn in reversed(turns):
-        exchange = turn.exchange
-        if exchange.purpose == "summary" and exchange.text.strip() and not exchange.problem:
-            return [each for each in turns if each.n >= exchange.covers]
+        if turn.exchange.is_summary:
+            return [each for each in turns if each.n >= turn.exchange.covers]
     return turns

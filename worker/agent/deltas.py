@@ -27,15 +27,14 @@ class DeltaLog:
     async def __call__(self, progress: Delta | RetryNotice) -> None:
         """Take the next piece; a failed try makes those before it void."""
         if isinstance(progress, RetryNotice):
-            self._pieces.clear()
-            self._chars = 0
+            self._pieces, self._chars = [], 0
             await self._retry(progress)
             return
         self._pieces.append(progress)
         self._chars += len(progress.text)
         if time.monotonic() - self._logged_at >= self._window_s or self._chars >= MAX_PENDING_CHARS:
             await self._log()
-        elif self._timer is None:
+        elif self._timer is None or self._timer.done():
             # The endpoint may send nothing more for a while.
             self._timer = asyncio.create_task(self._log_later(), name=f"deltas {self._n}")
 
@@ -46,11 +45,9 @@ class DeltaLog:
             await asyncio.gather(self._timer, return_exceptions=True)
 
     async def _log_later(self) -> None:
-        # More may come while an event waits for room in the log; `close` ends this wait too.
         while self._pieces:
             await asyncio.sleep(self._logged_at + self._window_s - time.monotonic())
             await self._log()
-        self._timer = None
 
     async def _log(self) -> None:
         pieces, self._pieces, self._chars = self._pieces, [], 0

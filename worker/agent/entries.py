@@ -56,13 +56,6 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stream: bool = True
 
 
-class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Messages to the run. `interrupt`: fence of the claim whose interrupt the first of them answers."""
-
-    messages: Sequence[UserMessage]
-    interrupt: int | None = None
-
-
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Reply of a model, or its failure to give a usable one.
 
@@ -83,6 +76,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problem: str = ""
     covers: int = 0
     opaque: Mapping[str, Any] = {}
+
+    @property
+    def is_summary(self) -> bool:
+        """True for a summary that stands for the exchanges before `covers`; False for one that failed or is empty."""
+        return self.purpose == "summary" and bool(self.text.strip()) and not self.problem
 
 
 class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):

@@ -171,14 +171,6 @@ def near(limits: Limits, before: Totals, after: Totals) -> list[LimitNear]:
     return found
 
 
-def repeats(turns: Sequence[Turn]) -> tuple[int, CallRecord | None]:
-    """Return how often the last call had the same result in a row, and its record; (0, None) if there is none."""
-    count, last = 0, None
-    for _, _, last, count in repetitions(turns):  # noqa: B007
-        pass
-    return count, last if count else None
-
-
 def repetitions(turns: Sequence[Turn]) -> Iterator[tuple[int, int, CallRecord, int]]:
     """Yield (exchange, index of the call, record, number of equal calls in a row up to this one) for each record.
 

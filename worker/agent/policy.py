@@ -9,6 +9,8 @@ from worker.agent.entries import Turn
 
 RuleLists: TypeAlias = Sequence[Sequence[ApprovalRule]]
 """Rules of the operator, and rules of the run. A list cannot loosen what another one decides."""
+UNTRUSTED_TOOLS = frozenset({"http_fetch"})
+"""Tools whose results may hold the instructions of strangers."""
 _ORDER = {"deny": 0, "ask": 1, "allow": 2}
 
 

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, cast
 import msgspec
 from msgspec import structs
 
-from infra.contract.requests import MAX_EXPIRY_MS, OpenRequest, StoredAnswer, request_id
+from infra.contract.requests import OpenRequest, StoredAnswer, request_id
 from infra.contract.runs import RunError
 from worker.agent.calling import Place, call_tool, decide_once, refuse
 from worker.agent.calls import Judged, judge
@@ -19,12 +19,11 @@ from worker.agent.schemas import CONTROL, AskUserArgs
 from worker.agent.state import AgentState
 from worker.run.context import CallInterrupted
 from worker.run.emitter import now_ms
-from worker.run.people import ask
+from worker.run.people import LONGEST_EXPIRY_MS, ask
 from worker.run.strategy import Drained
 
 Refusal: TypeAlias = tuple[str, str]
 """Code of a refusal, and the text for the model."""
-REPEAT_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
 _INTERRUPTED: Refusal = "interrupted", "Not executed: a person interrupted the run. Their message follows."
 _CHOICES = ["repeat", "skip", "fail"]
 
@@ -160,7 +159,7 @@ class ReplyCalls:
             kind="question",
             question="The worker was lost while this call was under way, and nobody knows what the call did. Shall it "
             "be repeated or skipped, or shall the run fail?",
-            expires_ms=now_ms() + REPEAT_EXPIRY_MS,
+            expires_ms=now_ms() + LONGEST_EXPIRY_MS,
             on_expiry="fail",
             tool=judged.call.name,
             args=args,

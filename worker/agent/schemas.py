@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from infra.contract.agent import check_tool
 from infra.contract.errors import InvalidInput
 from infra.contract.llm import ToolSpec
 from infra.contract.paths import workspace_path
@@ -81,15 +82,14 @@ CONTROL: Mapping[str, type[ToolArgs]] = {
 """Control tools by name."""
 
 
-def tool_specs(names: Collection[str] | None, rules: RuleLists) -> list[ToolSpec]:
-    """Return the tools of the registry that a run may use, sorted by name; `names` None: all of them.
+def tool_specs(names: Collection[str], rules: RuleLists) -> list[ToolSpec]:
+    """Return the tools of these names, sorted by name, without those whose every call is denied.
 
-    A tool whose every call is denied is left out. Raises InvalidInput for unknown names.
+    Raises InvalidInput for unknown names.
     """
-    for name in names or ():
-        if name not in TOOLS:
-            raise InvalidInput(f"unknown tool '{name}'; allowed are {', '.join(sorted(TOOLS))}", "$.tools")
-    wanted = sorted(TOOLS if names is None else set(names))
+    wanted = sorted(set(names))
+    for name in wanted:
+        check_tool(name, at="$.tools")
     return [_spec(name, TOOLS[name]) for name in wanted if not is_denied(name, rules)]
 
 

@@ -43,12 +43,12 @@ class AgentSettings:
         caps = _decoded(env, "AGENT_LIMITS", Limits, '{"turns": 50, "cost": 2.5}')
         approvals = _decoded(env, "AGENT_APPROVALS", list[ApprovalRule], '[{"tool": "shell", "policy": "ask"}]')
         try:
-            check_rules(approvals or [], at="AGENT_APPROVALS")
+            check_rules(approvals or (), at="AGENT_APPROVALS")
         except InvalidInput as exc:
             raise SettingsError(f"{exc.field}: {exc}") from None
-        given = {} if caps is None else {name: value for name, value in _fields(caps).items() if value is not None}
+        given = msgspec.structs.asdict(caps or Limits())
         settings = cls(
-            caps=msgspec.structs.replace(CAPS, **given),
+            caps=msgspec.structs.replace(CAPS, **{name: value for name, value in given.items() if value is not None}),
             approvals=approvals or (),
             context_tokens=env.integer("LLM_CONTEXT_TOKENS", cls.context_tokens, low=4_000, high=10_000_000),
             output_tokens=env.integer("LLM_OUTPUT_TOKENS", cls.output_tokens, low=256, high=1_000_000),
@@ -57,10 +57,6 @@ class AgentSettings:
         if settings.output_tokens * 2 > settings.context_tokens:
             raise SettingsError("LLM_OUTPUT_TOKENS must be at most half of LLM_CONTEXT_TOKENS")
         return settings
-
-
-def _fields(limits: Limits) -> dict[str, object]:
-    return msgspec.structs.asdict(limits)
 
 
 def _decoded(env: Env, name: str, kind: type[T], example: str) -> T | None:

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Collection, Sequence
 
+from infra.contract.errors import InvalidInput
 from infra.contract.files import FileInfo
 from infra.contract.llm import ModelChoice
 from infra.contract.runs import RunError, RunSpec
@@ -29,7 +30,8 @@ def build_setup(
     """Return the setup of a run that begins now. `continued_task`: first message of the conversation that it continues.
 
     `unready`: tools that cannot be called with this worker's settings; only a run that names them is offered them.
-    Raises StepFailed if the run cannot begin as it is asked for."""
+    Raises StepFailed if the run cannot begin as it is asked for.
+    """
     rules = [settings.approvals, spec.approvals]
     limits = effective(spec.limits, settings.caps)
     chosen = _models(spec.model, models)
@@ -41,6 +43,10 @@ def build_setup(
             check_schema(spec.output_schema)
         except SchemaError as exc:
             raise StepFailed(RunError(code="invalid_schema", message=str(exc))) from None
+    try:
+        tools = tool_specs(TOOLS.keys() - unready if spec.tools is None else spec.tools, rules)
+    except InvalidInput as exc:  # the API that took the run is of a later release
+        raise StepFailed(RunError(code="invalid_input", message=str(exc))) from None
     task = prompts.render("task", prompt=spec.prompt or "", files=_listing(files))
     marker = secrets.token_hex(8)
     return Setup(
@@ -48,7 +54,7 @@ def build_setup(
         task=continued_task or task,
         follow_up=task if continued_task else "",
         prompts=prompts.VERSION,
-        tools=tool_specs(TOOLS.keys() - unready if spec.tools is None else spec.tools, rules),
+        tools=tools,
         models=chosen,
         approvals=rules,
         limits=limits,

@@ -9,11 +9,11 @@ import msgspec
 from infra.contract.agent import Limits
 from infra.contract.requests import UserMessage
 from infra.contract.runs import MAX_TIMEOUT_S, RunError
-from worker.agent.entries import Continued, Inbox, Setup, Turn, inbox_key, model_key
+from worker.agent.entries import Continued, Setup, Turn, inbox_key, model_key
 from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
 from worker.run.context import RunContext
-from worker.run.people import interrupt_answer
+from worker.run.people import interrupt_answer, read_inbox
 from worker.run.strategy import StepFailed
 from worker.toolkit.base import Tool
 
@@ -25,8 +25,7 @@ class AgentState:
     """State of one claim.
 
     `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `continued`: conversation
-    that comes before them. `heard`: fences of the claims
-    whose interrupts the journal knows.
+    that comes before them. `heard`: fences of the claims whose interrupts the turns have the answers to.
     """
 
     context: RunContext
@@ -92,36 +91,18 @@ class AgentState:
         """Return the messages to the run that the next exchange is the first to read."""
         heard: list[UserMessage] = []
         for part in count():
-            key = inbox_key(self.n, part)
-            known = self.context.knows(key)
-            if not known and self.context.knows(model_key(self.n)):
-                break
-            inbox = await self.context.recall(key, Inbox) if known else await self._take(key, is_first=part == 0)
-            if inbox is None:
+            key, first = inbox_key(self.n, part), [] if part else self._opening()
+            inbox = await read_inbox(self.context, key, model_key(self.n), self.heard, first)
+            if not inbox.messages:
                 break
             if inbox.interrupt is not None:
                 self.heard.add(inbox.interrupt)
             heard += inbox.messages
         return heard
 
-    async def _take(self, key: str, *, is_first: bool) -> Inbox | None:
-        """Journal the messages that nobody has read; None if there are none."""
+    def _opening(self) -> list[UserMessage]:
+        """Return the messages with which a run that continues another one begins."""
+        if self.turns or not self.setup.follow_up:
+            return []
         run = self.context.run
-        messages = await self.context.new_messages()
-        interrupt = interrupt_answer(run, self.heard)
-        if interrupt:
-            _, answer = interrupt
-            messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
-        if is_first and not self.turns:
-            messages[:0] = self.continued.unread
-            if self.setup.follow_up:
-                follow_up = UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms)
-                messages.insert(len(self.continued.unread), follow_up)
-        if not messages:
-            return None
-        taken = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
-
-        async def take() -> Inbox:
-            return taken
-
-        return await self.context.once(key, Inbox, take)
+        return [*self.continued.unread, UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms)]

@@ -1,14 +1,24 @@
 """People in a run, for strategies: requests with which a run waits, their answers, and messages to the run."""
 
-import time
 from collections.abc import Collection, Sequence
+
+import msgspec
 
 from infra.contract.requests import MAX_EXPIRY_MS, OpenRequest, StoredAnswer, UserMessage, check_requests, request_id
 from infra.contract.runs import RunRecord
 from worker.run.context import RunContext
+from worker.run.emitter import now_ms
 
-INTERRUPT_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
-"""Time in which an interrupted run can be continued."""
+LONGEST_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
+"""Time for the answers that a run cannot do without. The script that stores a request may run later than it is made,
+and its clock may differ."""
+
+
+class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Messages to the run. `interrupt`: fence of the claim whose interrupt one of them answers."""
+
+    messages: Sequence[UserMessage] = ()
+    interrupt: int | None = None
 
 
 class Waits(Exception):
@@ -18,7 +28,7 @@ class Waits(Exception):
     """
 
     def __init__(self, requests: Sequence[OpenRequest]) -> None:
-        check_requests(requests, time.time_ns() // 1_000_000)
+        check_requests(requests, now_ms())
         super().__init__(f"the run waits with {len(requests)} requests")
         self.requests = requests
 
@@ -29,12 +39,12 @@ def interrupt_request(run_id: str, fence: int) -> OpenRequest:
         id=request_id(run_id, f"interrupt:{fence}", "", None),
         kind="question",
         question="The run was interrupted. What shall it do now?",
-        expires_ms=time.time_ns() // 1_000_000 + INTERRUPT_EXPIRY_MS,
+        expires_ms=now_ms() + LONGEST_EXPIRY_MS,
         on_expiry="fail",
     )
 
 
-def interrupt_answer(run: RunRecord, heard: Collection[int]) -> tuple[int, StoredAnswer] | None:
+def interrupt_answer(run: RunRecord, heard: Collection[int | None]) -> tuple[int, StoredAnswer] | None:
     """Return the answer to the last interrupt, and the fence of the claim that was interrupted.
 
     None if there is no answer, or if the fence is among `heard`.
@@ -48,22 +58,30 @@ def interrupt_answer(run: RunRecord, heard: Collection[int]) -> tuple[int, Store
     return None
 
 
-async def inbox(context: RunContext, key: str, following: str) -> list[UserMessage]:
+async def read_inbox(
+    context: RunContext, key: str, following: str, heard: Collection[int | None], first: Sequence[UserMessage] = ()
+) -> Inbox:
     """Return the messages that have come since the last call, journaled under `key` and marked as read in one write.
 
-    Nothing is stored if there are none. Once the journal has `following`, the key of what the messages were read for,
-    later messages are left to a later call.
+    After the messages `first` comes the answer to an interrupt, unless the fence of the interrupted claim is among
+    `heard`. Nothing is stored if there are no messages. Once the journal has `following`, the key of what the messages
+    were read for, later messages are left to a later call.
     """
-    messages: list[UserMessage] = []
-    if not context.knows(key):
-        messages = [] if context.knows(following) else await context.new_messages()
-        if not messages:
-            return []
+    if context.knows(key):
+        return await context.recall(key, Inbox)
+    if context.knows(following):
+        return Inbox()
+    messages, interrupt = await context.new_messages(), interrupt_answer(context.run, heard)
+    if interrupt:
+        _, answer = interrupt
+        messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
+    messages[:0] = first
+    inbox = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
 
-    async def taken() -> list[UserMessage]:
-        return messages
+    async def taken() -> Inbox:
+        return inbox
 
-    return await context.once(key, list[UserMessage], taken)
+    return await context.once(key, Inbox, taken) if messages else inbox
 
 
 async def ask(context: RunContext, key: str, requests: Sequence[OpenRequest]) -> dict[str, StoredAnswer]:
