@@ -1,5 +1,7 @@
 """Start of a run that continues another one: takes over its files and its conversation."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from infra.contract.errors import FileMissing, RunGone
@@ -20,6 +22,7 @@ from worker.workspaces import RunWorkspaces
 async def take_over(context: RunContext, source_id: str, store: WorkQueue, workspaces: RunWorkspaces) -> None:
     """Take over the files and the conversation of an ended run, unless that is done; the source stays as it is.
 
+    Input files of the run replace those of the source.
     Raises StepFailed if the source was deleted, or is not ended any more.
     """
     if context.knows(CONTINUED):
@@ -41,7 +44,14 @@ async def take_over(context: RunContext, source_id: str, store: WorkQueue, works
         conversation = await conversation_of(journal, lambda key: resolve(journal[key], source))
         entries = {CONTINUED: msgspec.json.encode(conversation), folders_key(CONTINUED): msgspec.json.encode(folders)}
         event = new_event(RunContinued(run_id=source_id))
-        await context.inherit(entries, {files_key(CONTINUED): files}, [folders], source, event)
+        taken = {path: entry for path, entry in files.items() if not _gives_way(path, context.inputs)}
+        await context.inherit(entries, {files_key(CONTINUED): taken}, [folders], source, event)
     except (RunGone, FileMissing):
         message = f"the run {source_id}, which this run continues, has been deleted"
         raise StepFailed(RunError(code="continue_source_gone", message=message)) from None
+
+
+def _gives_way(path: str, inputs: Collection[str]) -> bool:
+    """Return whether a file of the source gives way to the input files of the run itself, which are newer."""
+    parents = {path[:end] for end, char in enumerate(path) if char == "/"}
+    return path in inputs or not parents.isdisjoint(inputs) or any(each.startswith(f"{path}/") for each in inputs)

@@ -37,6 +37,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     segments.
 
     `inputs` are its input files by path, as they were announced before its start; `messages` are unread.
+    `read`: number of the last message that an earlier claim has read.
     """
 
     run: RunRecord
@@ -46,6 +47,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     segments: Sequence[Segment] = ()
     inputs: Mapping[str, Input] = {}
     messages: Sequence[UserMessage] = ()
+    read: int = 0
 
 
 class Lease:

@@ -23,15 +23,16 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
     body: dict[str, Any] = {"model": model, "stream": request.stream, limit: request.max_output_tokens}
     if request.stream and "stream_options" not in quirks:
         body["stream_options"] = {"include_usage": True}
-    if mode == "native" or not request.tools:
+    if mode == "native":
         body["messages"] = [_native(message, model) for message in request.messages]
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
             body["tool_choice"] = "required" if request.must_call else "auto"
     else:
         body["messages"] = _constrained(request.messages, request.tools)
-        schema = {"name": "reply", "strict": True, "schema": _reply_schema(request)}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.tools:
+            schema = {"name": "reply", "strict": True, "schema": _reply_schema(request)}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return msgspec.json.encode(body)
 
 
@@ -91,9 +92,11 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
 
 def _constrained(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> list[dict[str, str]]:
     described = [f"- {tool.name}: {tool.description} {msgspec.json.encode(tool.parameters).decode()}" for tool in tools]
-    guide = "\n".join([_INSTRUCTIONS, *described])
+    # Without tools, the reply is a text; calls and results of earlier replies are text all the same.
+    guide = "\n".join([_INSTRUCTIONS, *described]) if tools else ""
     first = messages[0] if messages and messages[0].role == "system" else None
-    made = [{"role": "system", "content": f"{first.text}\n\n{guide}" if first else guide}]
+    system = "\n\n".join(part for part in (first.text if first else "", guide) if part)
+    made = [{"role": "system", "content": system}] if system else []
     names: dict[str, str] = {}
     for message in messages[1:] if first else messages:
         names |= {call.id: call.name for call in message.calls}

@@ -135,9 +135,12 @@ def test_long_output_names_the_file_that_has_all() -> None:
     kept = [".run/call-3-0.stdout", ".run/call-3-0.stderr"]
     head, tail = "a" * 3072, "z" * 4096
     changes = {"stdout_head": head, "stdout_tail": tail, "stderr_tail": "e", "stderr_bytes": 1, "kept": kept}
-    text = result_text("shell", program(stdout_bytes=10**8, **changes), None)
-    assert f"stdout (100000000 bytes):\n{head}\n[… 99992832 bytes are left out; '.run/call-3-0.stdout' has all" in text
+    text = result_text("shell", program(stdout_bytes=10**7, **changes), None)
+    assert f"stdout (10000000 bytes):\n{head}\n[… 9992832 bytes are left out; '.run/call-3-0.stdout' has all" in text
     assert f"…]\n{tail}\nstderr (1 bytes):\ne" in text
+    text = result_text("shell", program(stdout_bytes=10**8, **changes), None)
+    assert "[… 16770048 bytes are left out; '.run/call-3-0.stdout' has the first 16777216 bytes" in text
+    assert f"…]\n{tail}\n[… 83222784 bytes after these were not kept" in text
     text = result_text("shell", program(stdout_bytes=7168, **changes), None)
     assert f"stdout (7168 bytes):\n{head}{tail}\nstderr" in text
 

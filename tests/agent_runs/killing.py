@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from infra.contract.errors import StoreUnavailable
 from infra.contract.redis import Argument, Redis, Reply, Script
+from tests.agent_runs.site import AgentSite
+from tests.worker.rig import Identity
 
 When: TypeAlias = Literal["before", "after"]
 _ENDS = ("finish", "wait", "release")
@@ -55,3 +57,46 @@ class Deadly:
         if self.dead.is_set():
             await self.buried.wait()
             raise StoreUnavailable("the worker is dead")
+
+
+class Mortal:
+    """Worker that dies at the first write of `key`, or when `dies_now` is called; `heir` goes on with its runs.
+
+    The death of a worker of this process stops all of them, so that only one may live at a time.
+    """
+
+    def __init__(
+        self, site: AgentSite, key: str = "", when: When = "before", *, dead: str = "", **options: Any
+    ) -> None:
+        self._site = site
+        self._options = options
+        self._identity = Identity(dead) if dead else Identity()
+        self._made: list[Deadly] = []
+        self.worker = site.worker(
+            identity=self._identity, around=lambda redis: self._connection(redis, key, when), **options
+        )
+
+    @property
+    def dead(self) -> asyncio.Event:
+        """Set at the deadly write."""
+        return self._made[0].dead
+
+    def _connection(self, redis: Redis, key: str, when: When) -> Deadly:
+        self._made.append(Deadly(redis, key, when))
+        return self._made[-1]
+
+    async def dies(self) -> None:
+        """Return once the worker has met its write, and is gone."""
+        await asyncio.wait_for(self.dead.wait(), 30)
+        await self.dies_now()
+
+    async def dies_now(self) -> None:
+        """End the worker as `kill -9` does."""
+        for each in self._made:
+            each.dead.set()
+            each.buried.set()
+        await self.worker.killed()
+
+    def heir(self, key: str = "", when: When = "before") -> "Mortal":
+        """Start the next worker of this host, which knows that this one is dead."""
+        return Mortal(self._site, key, when, dead=self._identity.process, **self._options)

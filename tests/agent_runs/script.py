@@ -2,6 +2,7 @@
 reply again."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,26 @@ class Script:
         step = self.steps[number] if number < len(self.steps) else "I have nothing more to say."
         said = step(conversation) if callable(step) and not _is_answer(step) else step  # type: ignore[arg-type]
         return answer_of(said, conversation)
+
+
+class Gate:
+    """Step that replies with `step` once `open` is called; `reached` is set as soon as a request came."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._open = threading.Event()
+        self._reached = threading.Event()
+
+    def __call__(self, chat: Conversation) -> Say:
+        self._reached.set()
+        assert self._open.wait(30)
+        return self._step(chat) if callable(self._step) and not _is_answer(self._step) else self._step  # type: ignore[arg-type,return-value]
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def reached(self) -> bool:
+        return self._reached.is_set()
 
 
 def _is_answer(step: Any) -> bool:

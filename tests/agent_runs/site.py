@@ -1,7 +1,7 @@
 """Site of the agent tests: workers with the agent, over a scripted model endpoint."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infra.contract.llm import ModelChoice, Price
@@ -23,6 +23,7 @@ from worker.agent.supervisor import Supervisor
 from worker.plan import PlanWalker
 from worker.plan_or_prompt import PlanOrPrompt
 from worker.registry import REGISTRY
+from worker.toolkit.base import Tool
 
 PRICE = Price(currency="CHF", input=1.0, output=2.0)
 MODELS = [ModelChoice(name="small", price=PRICE), ModelChoice(name="large", price=PRICE)]
@@ -38,12 +39,17 @@ class AgentSite(Site):
         self._agents: list[Supervisor] = []
 
     def agent(
-        self, *, models: Sequence[ModelChoice] = MODELS, settings: AgentSettings | None = None, **llm: Any
+        self,
+        *,
+        models: Sequence[ModelChoice] = MODELS,
+        settings: AgentSettings | None = None,
+        tools: Mapping[str, Tool] = REGISTRY,
+        **llm: Any,
     ) -> PlanOrPrompt:
         """Return a strategy whose agent asks the scripted endpoint; pauses between its tries are short."""
         values: dict[str, Any] = {"backoff_s": 0.001, "max_retries": 1, **llm}
         adapter = LlmHttp(LlmSettings(base_url=self.server.url, models=models, **values))
-        agent = Supervisor(adapter, models, REGISTRY, settings or AgentSettings())
+        agent = Supervisor(adapter, models, tools, settings or AgentSettings())
         self._agents.append(agent)
         return PlanOrPrompt(PlanWalker(REGISTRY), agent)
 

@@ -1,11 +1,13 @@
 """Conversation of an ended run, for a run that continues it."""
 
 from collections.abc import Awaitable, Callable, Collection
+from itertools import count, takewhile
 from typing import TypeVar
 
 import msgspec
 
 from infra.contract.journal import CONTINUED
+from infra.contract.requests import UserMessage
 from worker.agent.entries import (
     SETUP,
     CallRecord,
@@ -34,18 +36,24 @@ async def conversation_of(keys: Collection[str], value: Callable[[str], Awaitabl
     before = await entry(CONTINUED, Continued) if CONTINUED in keys else Continued()
     if SETUP not in keys:
         return before
+
+    async def inbox_of(n: int) -> list[UserMessage]:
+        parts = takewhile(keys.__contains__, (inbox_key(n, part) for part in count()))
+        return [message for key in parts for message in (await entry(key, Inbox)).messages]
+
     turns = list(before.turns)
     n = turns[-1].n + 1 if turns else 0
     while model_key(n) in keys:
         exchange = await entry(model_key(n), Exchange)
-        inbox = (await entry(inbox_key(n), Inbox)).messages if inbox_key(n) in keys else []
+        inbox = await inbox_of(n)
         indices = range(len(exchange.calls))
         records = [await entry(tool_key(n, i), CallRecord) for i in indices if tool_key(n, i) in keys]
         turns.append(Turn(n=n, inbox=inbox, exchange=exchange, records=records))
         n += 1
     task = before.task or (await entry(SETUP, Setup)).task
     untrusted = before.untrusted or is_tainted(turns)
-    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:], untrusted=untrusted)
+    unread = await inbox_of(n)
+    return Continued(task=task, turns=_needed(turns)[-MAX_TURNS:], unread=unread, untrusted=untrusted)
 
 
 def _needed(turns: list[Turn]) -> list[Turn]:

@@ -5,6 +5,7 @@
 | `continued` | Continued: conversation of the run that this run continues |
 | `setup` | Setup: everything that the run was begun with |
 | `inbox:{n}` | Inbox: messages that were read before exchange `n` |
+| `inbox:{n}:{k}` | the same for messages that came after the claim which wrote the one before, from `k` = 1 on |
 | `model:{n}` | Exchange `n` with models, counted from 0 |
 | `asked:{n}` | answers of people that the calls of exchange `n` needed |
 | `tool:{n}:{i}` | CallRecord of call `i` of exchange `n`, counted from 0 |
@@ -119,17 +120,19 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
 class Continued(msgspec.Struct, frozen=True, kw_only=True):
     """Conversation that a run continues: its first message, and its turns. Empty after a run without an agent.
 
-    `untrusted`: text of strangers was read, in these turns or before them.
+    `unread`: messages that no exchange has read. `untrusted`: text of strangers was read, in these turns or before
+    them.
     """
 
     task: str = ""
     turns: Sequence[Turn] = ()
+    unread: Sequence[UserMessage] = ()
     untrusted: bool = False
 
 
-def inbox_key(n: int) -> str:
-    """Key of the messages that were read before an exchange."""
-    return f"inbox:{n}"
+def inbox_key(n: int, part: int = 0) -> str:
+    """Key of the messages that were read before an exchange, in one or several parts."""
+    return f"inbox:{n}:{part}" if part else f"inbox:{n}"
 
 
 def model_key(n: int) -> str:

@@ -16,6 +16,7 @@ from worker.agent.schemas import CONTROL
 MIN_OUTPUT_TOKENS = 256
 """A reply is not shortened below this number of tokens: it would be cut before it is of use."""
 NEAR = 0.8
+NO_CAPS = Limits()
 _UNITS: Mapping[LimitName, str] = {
     "turns": "exchanges with models",
     "tool_calls": "calls of tools",
@@ -84,11 +85,14 @@ class LimitReached:
 
 
 def effective(asked: Limits, caps: Limits) -> Limits:
-    """Return the limits of a run: those it asks for, but none above the limits of the configuration."""
+    """Return the limits of a run: those it asks for, but none above the limits of the configuration.
+
+    `repeats` is no amount that costs something: there, the configuration gives only the default.
+    """
     values = {}
     for name, cap in msgspec.structs.asdict(caps).items():
         own = getattr(asked, name)
-        values[name] = cap if own is None else own if cap is None else min(own, cap)
+        values[name] = cap if own is None else own if cap is None or name == "repeats" else min(own, cap)
     return Limits(**values)
 
 
@@ -115,17 +119,19 @@ def output_allowance(
     if limits.output_tokens is not None:
         left = min(left, limits.output_tokens - totals.usage.output)
     least = min(MIN_OUTPUT_TOKENS, output_tokens)
-    while left > least and _cost(limits, totals, worst_case(models, input_tokens, left)) is not None:
+    while left > least and _cost(limits, totals, worst_case(models, input_tokens, left), NO_CAPS) is not None:
         left = left * 3 // 4
     return max(left, least)
 
 
-def reached(limits: Limits, totals: Totals, worst: Usage | None = None) -> LimitReached | None:
+def reached(
+    limits: Limits, totals: Totals, worst: Usage | None = None, *, caps: Limits = NO_CAPS
+) -> LimitReached | None:
     """Return the limit that does not allow another exchange; None if all do.
 
     `worst` is the worst case of that exchange (`worst_case`); without it, a limit counts as reached once it is used up.
     All calls of tools that are allowed may be used: a run is not ended by their limit before it wants another one, see
-    `call_reached`.
+    `call_reached`. `caps`: limits of the configuration, which no run may exceed.
     """
     used = totals.used()
     next_exchange = worst or Usage(input=1, output=1)
@@ -138,22 +144,21 @@ def reached(limits: Limits, totals: Totals, worst: Usage | None = None) -> Limit
     for name, more in needed.items():
         allowed = getattr(limits, name)
         if allowed is not None and used[name] + more > allowed:
-            return _reached(name, used[name], allowed, more)
-    return _cost(limits, totals, worst) or _used_up(limits, totals)
+            return _reached(name, used[name], allowed, more, caps=caps)
+    return _cost(limits, totals, worst, caps) or _used_up(limits, totals, caps)
 
 
-def call_reached(limits: Limits, totals: Totals) -> LimitReached | None:
+def call_reached(limits: Limits, totals: Totals, *, caps: Limits = NO_CAPS) -> LimitReached | None:
     """Return the limit that does not allow another call of a tool; None if all do. Control tools are always allowed."""
     if limits.tool_calls is not None and totals.tool_calls >= limits.tool_calls:
-        return _reached("tool_calls", totals.tool_calls, limits.tool_calls)
-    return _used_up(limits, totals)
+        return _reached("tool_calls", totals.tool_calls, limits.tool_calls, caps=caps)
+    return _used_up(limits, totals, caps)
 
 
-def out_of_time(limits: Limits, totals: Totals) -> LimitReached:
+def out_of_time(limits: Limits, totals: Totals, *, caps: Limits = NO_CAPS) -> LimitReached:
     """Return the limit that ended an exchange, which took all the time that `totals` had left."""
-    return _reached(
-        "wall_s", totals.wall_ms / 1000, limits.wall_s or 0.0, (limits.wall_s or 0.0) - totals.wall_ms / 1000
-    )
+    used, allowed = totals.wall_ms / 1000, limits.wall_s or 0.0
+    return _reached("wall_s", used, allowed, allowed - used, caps=caps)
 
 
 def near(limits: Limits, before: Totals, after: Totals) -> list[LimitNear]:
@@ -185,18 +190,18 @@ def repetitions(turns: Sequence[Turn]) -> Iterator[tuple[int, int, CallRecord, i
             yield turn.n, index, record, count if record.fingerprint else 0
 
 
-def _used_up(limits: Limits, totals: Totals) -> LimitReached | None:
+def _used_up(limits: Limits, totals: Totals, caps: Limits) -> LimitReached | None:
     """Return a limit whose amount is known only afterwards, and is used up."""
     used = totals.used()
     names: tuple[LimitName, ...] = ("wall_s", "repeats")
     for name in names:
         allowed = getattr(limits, name)
         if allowed is not None and used[name] >= allowed:
-            return _reached(name, used[name], allowed)
+            return _reached(name, used[name], allowed, caps=caps)
     return None
 
 
-def _cost(limits: Limits, totals: Totals, worst: Usage | None) -> LimitReached | None:
+def _cost(limits: Limits, totals: Totals, worst: Usage | None, caps: Limits) -> LimitReached | None:
     if limits.cost is None:
         return None
     spent = totals.usage.cost_micros
@@ -208,18 +213,22 @@ def _cost(limits: Limits, totals: Totals, worst: Usage | None) -> LimitReached |
         )
         return LimitReached("cost", (spent or 0) / 1_000_000, limits.cost, message)
     if spent + more > limits.cost * 1_000_000:
-        return _reached("cost", spent / 1_000_000, limits.cost, more / 1_000_000)
+        return _reached("cost", spent / 1_000_000, limits.cost, more / 1_000_000, caps=caps)
     return None
 
 
-def _reached(name: LimitName, used: float, allowed: float, more: float = 0) -> LimitReached:
+def _reached(name: LimitName, used: float, allowed: float, more: float = 0, *, caps: Limits) -> LimitReached:
     message = f"the run has used {_number(used)} of {_number(allowed)} {_UNITS[name]} (limit `{name}`)"
     if used < allowed:
         message += f", and its next exchange may need {_number(more)}"
     most = _MOST.get(name)
+    cap = None if name == "repeats" else getattr(caps, name)
     if most is not None and allowed >= most:
         message += ". No run may use more; its files and its log are kept"
+    elif cap is not None and allowed >= cap:
+        message += ". Its worker allows no run more (AGENT_LIMITS); its files and its log are kept"
     else:
+        most = min((bound for bound in (most, cap) if bound is not None), default=None)
         higher: Any = allowed * 2 if most is None else min(allowed * 2, most)
         raised = json.dumps({"limits": {name: higher}})
         message += f". To go on from here, retry the run with a higher limit, such as {raised}"

@@ -36,6 +36,7 @@ class ReplyCalls:
         self._turn = turn
         self._progress = progress
         self._answers: Mapping[str, StoredAnswer] = {}
+        self._dropped = False
 
     async def make(self) -> Turn:
         """Return the turn with the records of all calls. Raises Waits if people must be asked before any is made."""
@@ -57,6 +58,7 @@ class ReplyCalls:
             return {}
         # After an interrupt nobody wants these calls any more. The journal may have the first of their refusals.
         if not context.knows(key) and (self._state.is_interrupted or context.knows(tool_key(self._turn.n, 0))):
+            self._dropped = True
             return {}
         return await ask(context, key, requests)
 
@@ -81,7 +83,7 @@ class ReplyCalls:
                 judged.call.name, state.setup, self._progress, await state.context.list_files(), self._has_failed
             )
             return await decide_once(state.context, place, args, situation)
-        await state.check(call_reached(state.limits, totals))
+        await state.check(call_reached(state.limits, totals, caps=state.caps), self._turn)
         return await self._call(judged, place)
 
     @property
@@ -90,7 +92,9 @@ class ReplyCalls:
 
     def _refusal(self, judged: Judged) -> Refusal | None:
         """Return why a call is not executed, if so."""
-        if self._state.is_interrupted:
+        if self._dropped or self._state.is_interrupted:
+            if self._state.context.was_begun(tool_key(self._turn.n, judged.index)):
+                return "interrupted", "A person interrupted the run during this call; nobody knows what it did."
             return _INTERRUPTED
         if judged.refusal:
             return judged.code, judged.refusal
@@ -102,7 +106,7 @@ class ReplyCalls:
         if judged.request is None:
             return None
         answer = self._answers.get(judged.request.id)
-        if answer is None:  # an interrupt, whose answer a retry of the run has removed
+        if answer is None:  # an earlier release has not asked for it
             return _INTERRUPTED
         if judged.request.kind == "question" or answer.approve:
             return None
@@ -140,7 +144,8 @@ class ReplyCalls:
             # Not journaled: a retry of the run makes the call again.
             if given and _decision(given) == "fail":
                 message = f"the worker was lost while the tool '{tool.name}' was running; a person ended the run"
-                raise await self._state.failure(RunError(code="interrupted", message=message, step=place.step))
+                error = RunError(code="interrupted", message=message, step=place.step)
+                raise await self._state.failure(error, self._turn)
             answer = (await ask(context, key, [request]))[request.id]
             if _decision(answer) != "repeat":
                 text = f"The worker was lost during this call; nobody knows what it did. A person said: {answer.input}"

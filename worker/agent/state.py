@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import msgspec
 
@@ -66,29 +67,42 @@ class AgentState:
         """Return the seconds that the next call may take."""
         return max(0.0, (self.limits.wall_s or MAX_TIMEOUT_S) - totals.wall_ms / 1000)
 
-    async def check(self, reached: LimitReached | None) -> None:
-        """Raise StepFailed if a limit is reached."""
+    async def check(self, reached: LimitReached | None, turn: Turn | None = None) -> None:
+        """Raise StepFailed if a limit is reached; `turn` as in `failure`."""
         if reached:
-            raise await self.failure(RunError(code=reached.code, message=reached.message))
+            raise await self.failure(RunError(code=reached.code, message=reached.message), turn)
 
-    async def failure(self, error: RunError) -> StepFailed:
-        """Return the failure with the partial result: the last text of a model, the files, and the steps done."""
+    async def failure(self, error: RunError, turn: Turn | None = None) -> StepFailed:
+        """Return the failure with the partial result: the last text of a model, the files, and the steps done.
+
+        `turn`: incomplete turn after the complete ones.
+        """
         files = await self.context.list_files()
-        exchanges = [turn.exchange for turn in self.turns]
-        texts = [each.text for each in exchanges if each.text and each.purpose != "summary"]
+        turns = [*self.turns, turn] if turn else self.turns
+        texts = [each.exchange.text for each in turns if each.exchange.text and each.exchange.purpose != "summary"]
         partial = {
             "text": texts[-1] if texts else "",
             "files": [msgspec.to_builtins(file) for file in files[:MAX_PARTIAL_FILES]],
-            "steps": step_results(progress_of(self.turns)),
+            "steps": step_results(progress_of(turns)),
         }
         return StepFailed(error, partial)
 
     async def hear(self) -> Sequence[UserMessage]:
         """Return the messages to the run that the next exchange is the first to read."""
-        inbox = await read_inbox(self.context, inbox_key(self.n), model_key(self.n), self.heard)
-        if inbox.interrupt is not None:
-            self.heard.add(inbox.interrupt)
-        if self.turns or not self.setup.follow_up:
-            return inbox.messages
-        run = self.context.run
-        return [UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms), *inbox.messages]
+        heard: list[UserMessage] = []
+        # Each claim that begins the exchange, such as one after a busy model, may read further messages.
+        for part in count():
+            before = self._opening() if part == 0 and not self.turns else []
+            inbox = await read_inbox(self.context, inbox_key(self.n, part), model_key(self.n), self.heard, before)
+            if not inbox.messages:
+                return heard
+            heard += inbox.messages
+            if inbox.interrupt is not None:
+                self.heard.add(inbox.interrupt)
+        raise AssertionError("counting does not end")
+
+    def _opening(self) -> list[UserMessage]:
+        """Return the messages with which a run goes on from another one: those left unread there, and its prompt."""
+        run, follow_up = self.context.run, self.setup.follow_up
+        prompt = [UserMessage(text=follow_up, by=run.user, at_ms=run.created_ms)] if follow_up else []
+        return [*self.continued.unread, *prompt]

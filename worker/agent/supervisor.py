@@ -114,7 +114,8 @@ class Supervisor:
         allowance = limits.output_allowance(
             state.limits, totals, setup.output_tokens, models=setup.models, input_tokens=size
         )
-        await state.check(limits.reached(state.limits, totals, limits.worst_case(setup.models, size, allowance)))
+        worst = limits.worst_case(setup.models, size, allowance)
+        await state.check(limits.reached(state.limits, totals, worst, caps=state.caps))
         question = Question(
             n=state.n,
             purpose=purpose,
@@ -132,7 +133,7 @@ class Supervisor:
         try:
             return await ask_model(self._model, state.context, setup, question, self._settings.delta_s, near)
         except TimeoutError:
-            reached = limits.out_of_time(state.limits, totals)
+            reached = limits.out_of_time(state.limits, totals, caps=state.caps)
             raise await state.failure(RunError(code=reached.code, message=reached.message)) from None
         except ModelError as exc:
             raise await _after(exc, state) from exc

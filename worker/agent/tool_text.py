@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from infra.contract.execution import ExecLimits
 from worker.toolkit.execution import HEAD_BYTES, TAIL_BYTES
 
 MAX_BYTES = 16 * 1024
@@ -76,8 +77,8 @@ def shortened(text: str, limit: int = MAX_BYTES, path: str = "") -> str:
     return f"{head}{note}{tail}".encode()[:limit].decode(errors="ignore")
 
 
-def _how_to_read(path: str) -> str:
-    return f"; '{named(path, 300)}' has all; read it in parts with file_read (offset, max_bytes)"
+def _how_to_read(path: str, what: str = "all") -> str:
+    return f"; '{named(path, 300)}' has {what}; read it in parts with file_read (offset, max_bytes)"
 
 
 def _left_out(size: int, how: str) -> str:
@@ -118,12 +119,16 @@ def _program(result: Mapping[str, Any], *, failed: bool) -> list[str]:
 def _stream(stream: str, head: str, tail: str, size: int, path: str) -> str:
     if not size:
         return f"{stream}: empty"
-    missing = size - HEAD_BYTES - TAIL_BYTES
-    note = _left_out(missing, _how_to_read(path) if path else "") if missing > 0 else ""
+    # The executor keeps the beginning of a larger output, and so `tail` is the end of that beginning.
+    lost = size - ExecLimits.output_bytes
+    missing = min(size, ExecLimits.output_bytes) - HEAD_BYTES - TAIL_BYTES
+    has = f"the first {ExecLimits.output_bytes} bytes" if lost > 0 else "all"
+    note = _left_out(missing, _how_to_read(path, has) if path else "") if missing > 0 else ""
     # Bytes that are no text take more room than they had, as replacement characters.
     head = shortened(head, HEAD_BYTES + _SPLIT_CHARACTER_BYTES, path)
     tail = shortened(tail, TAIL_BYTES + _SPLIT_CHARACTER_BYTES, path)
-    return f"{stream} ({size} bytes):\n{head}{note}{tail}"
+    end = f"\n[… {lost} bytes after these were not kept; let the program write a file …]" if lost > 0 else ""
+    return f"{stream} ({size} bytes):\n{head}{note}{tail}{end}"
 
 
 def _content(result: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ class RunContext:
         self._deferred: list[NewEvent] = []
         self._unread = list(claim.messages)
         self._read: list[int] = []
-        self.last_message = claim.messages[-1].number if claim.messages else 0
+        self.last_message = claim.messages[-1].number if claim.messages else claim.read
         """Number of the last message offered to the strategy. The run cannot succeed while there are later ones."""
         self._deadline_s = time.monotonic() + claim.run.spec.timeout_s
 
@@ -138,6 +138,14 @@ class RunContext:
     def knows(self, key: str) -> bool:
         """Return whether the journal has an entry for the key."""
         return key in self._journal
+
+    def was_begun(self, key: str) -> bool:
+        """Return whether an earlier claim ended during the call of `key` that is not repeatable, or a repetition of it.
+
+        Meaningful only for a key without an entry. The mark of a repetition is `KEY#NUMBER`.
+        """
+        mark: str = msgspec.json.decode(self._journal.get(STARTED, b'""'))
+        return mark.partition("#")[0] == key
 
     async def recall(self, key: str, kind: type[T]) -> T:
         """Return the journaled result of a key that the journal knows. Raises FilesUnavailable, HostExhausted."""

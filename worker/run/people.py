@@ -58,12 +58,18 @@ def interrupt_answer(run: RunRecord, heard: Collection[int | None]) -> tuple[int
     return None
 
 
-async def read_inbox(context: RunContext, key: str, following: str, heard: Collection[int | None]) -> Inbox:
+async def read_inbox(
+    context: RunContext,
+    key: str,
+    following: str,
+    heard: Collection[int | None],
+    before: Sequence[UserMessage] = (),
+) -> Inbox:
     """Return the messages that have come since the last call, journaled under `key` and marked as read in one write.
 
-    The answer to an interrupt comes first, unless the fence of the interrupted claim is among `heard`. Nothing is
-    stored if there are no messages. Once the journal has `following`, the key of what the messages were read for, later
-    messages are left to a later call.
+    `before` comes first, and then the answer to an interrupt, unless the fence of the interrupted claim is among
+    `heard`. Nothing is stored if there are no messages. Once the journal has `following`, the key of what the messages
+    were read for, later messages are left to a later call.
     """
     if context.knows(key):
         return await context.recall(key, Inbox)
@@ -73,12 +79,12 @@ async def read_inbox(context: RunContext, key: str, following: str, heard: Colle
     if interrupt:
         _, answer = interrupt
         messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
-    inbox = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
+    inbox = Inbox(messages=[*before, *messages], interrupt=interrupt[0] if interrupt else None)
 
     async def taken() -> Inbox:
         return inbox
 
-    return await context.once(key, Inbox, taken) if messages else inbox
+    return await context.once(key, Inbox, taken) if inbox.messages else inbox
 
 
 async def ask(context: RunContext, key: str, requests: Sequence[OpenRequest]) -> dict[str, StoredAnswer]:

@@ -248,6 +248,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         segments=decode_segments(fields.get("segments")),
         inputs=decode_inputs(fields).files,
         messages=decode_messages(fields),
+        read=_number(fields, "read") or 0,
     )
 
 

@@ -4,6 +4,7 @@
 -- mark of the call that was under way: a user who asks for a retry wants that call repeated. `token` names this request;
 -- SAME if the request was carried out before. A run that was cancelled before its start is started here, with its inputs;
 -- REFUSED with the status `cancelled` if these are not the version that the caller has checked.
+-- Answers that the run has not used are removed: they were given before its end.
 -- `limits`: JSON of the limits from now on; empty: they stay.
 
 local found = redis.call(
@@ -19,7 +20,7 @@ local ms = math.floor(us / 1000)
 local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
 local fields = {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'interrupt', '0', 'token', token,
-  'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '',
+  'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '', 'answers', '',
 }
 if limits ~= '' then
   fields[#fields + 1] = 'limits'
