@@ -99,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in frames(message)]
         choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls"})
         for choice in choices:
-            frame = {"object": "chat.completion.chunk", "model": "scripted", "choices": [choice]}
+            frame: dict[str, Any] = {"object": "chat.completion.chunk", "model": "scripted", "choices": [choice]}
             self.wfile.write(f"data: {json.dumps(frame)}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
 

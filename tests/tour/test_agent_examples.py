@@ -4,13 +4,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from infra.commands.demo import show
+from infra.commands.demo_tasks import choose
 from infra.devstack.background import BackgroundStack
 from infra.devstack.stack import DevStack
+from infra.settings import Env
+from swissbrain import Client
+from swissbrain.cli.terminal import console
 from tests.support.redis import free_port
 from tests.support.scripted_model import scripted_model
 
@@ -75,6 +82,26 @@ def test_a_site_that_the_operator_does_not_list_is_not_read(stack: DevStack) -> 
     assert "fetched" not in done.stdout
     assert done.stderr.startswith("the run ")
     assert "last failure: fetch_not_allowed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("request_of_run", "reason"),
+    [
+        ({"prompt": "Write a poem."}, "the run failed: HTTP 400: this scripted model knows only the tasks"),
+        (
+            {"prompt": "See sales.csv.", "approvals": [{"tool": "*", "policy": "ask"}]},
+            "the run waits for an answer, and nobody gives one: May the run call shell?",
+        ),
+    ],
+)
+def test_the_demo_says_why_a_run_did_not_succeed(
+    stack: DevStack, request_of_run: dict[str, Any], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = choose(Env({"LLM_BASE_URL": "http://127.0.0.1", "LLM_MODEL": "scripted"}))
+    other = replace(task, send=lambda client: client.create_run(**request_of_run))
+    with Client(stack.env["SWISSBRAIN_API_URL"], stack.env["SWISSBRAIN_TOKEN"]) as client:
+        assert not show(other, client, console())
+    assert f"Not as it should be: {reason}" in capsys.readouterr().out
 
 
 def test_the_scripted_model_says_that_it_knows_no_other_task(model: dict[str, str]) -> None:
