@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 from swissbrain import Client, ClientError
 
@@ -26,11 +27,18 @@ OUTPUT = {
 
 
 class Pages(SimpleHTTPRequestHandler):
-    """Handler for the pages of the site; it prints what is fetched."""
+    """Handler for the pages of the site; it notes what is fetched."""
 
-    def log_message(self, _form: str, *args: object) -> None:
-        """Print the line of a request."""
-        print(f"fetched: {args[0]}")
+    fetched: ClassVar[set[str]] = set()
+
+    def do_GET(self) -> None:
+        """Send a page."""
+        print(f"fetched: {self.path}")
+        self.fetched.add(self.path)
+        super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Log nothing."""
 
 
 def main(port: int) -> None:
@@ -46,6 +54,9 @@ def main(port: int) -> None:
                 wait_s=1800,
                 metadata={"example": "local_research"},
             )
+            # A model may answer without having read anything.
+            if unread := {f"/{page.name}" for page in SITE.iterdir()} - Pages.fetched:
+                raise SystemExit(f"the model has not read {', '.join(sorted(unread))}; its answer: {run.result}")
             print(client.read_text(run.run_id, "answer.md"))
             print((run.result or {})["output"])
         server.shutdown()

@@ -65,6 +65,13 @@ def pieces(text: str) -> list[str]:
 class Handler(BaseHTTPRequestHandler):
     """Handler of requests for chat completions."""
 
+    timeout = 60
+
+    def handle(self) -> None:
+        """Handle a connection, which the client may close at any time."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_POST(self) -> None:
         """Answer with the next reply of the script, streamed if that is asked for."""
         try:

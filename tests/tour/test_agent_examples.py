@@ -72,7 +72,7 @@ def test_a_script_is_repaired_and_its_original_tests_pass(stack: DevStack) -> No
 def test_a_local_site_is_read_page_by_page(stack: DevStack, site_port: int) -> None:
     done = example(stack, "local_research.py", str(site_port))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("fetched: GET /") == 4
+    assert done.stdout.count("fetched: /") == 4
     assert done.stdout.endswith("{'lake': 'Quarry Lake', 'temperature_c': 23.1}\n")
 
 
@@ -102,6 +102,14 @@ def test_the_demo_says_why_a_run_did_not_succeed(
     with Client(stack.env["SWISSBRAIN_API_URL"], stack.env["SWISSBRAIN_TOKEN"]) as client:
         assert not show(other, client, console())
     assert f"Not as it should be: {reason}" in capsys.readouterr().out
+
+
+def test_the_scripted_model_replies_without_a_stream_too(model: dict[str, str]) -> None:
+    tools = [{"type": "function", "function": {"name": "plan"}}]
+    body = {"messages": [{"role": "user", "content": "See sales.csv."}], "tools": tools}
+    answer = httpx.post(f"{model['LLM_BASE_URL']}/chat/completions", json=body, trust_env=False).json()
+    (call,) = answer["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "plan"
 
 
 def test_the_scripted_model_says_that_it_knows_no_other_task(model: dict[str, str]) -> None:
