@@ -66,7 +66,7 @@ def pick_ports() -> S3Ports:
     """Return distinct ports that are free now. If another program takes one first, weed exits: start it again."""
     while True:
         chosen = random.sample(range(_LOWEST_PORT, _HIGHEST_PORT - _ADMIN_GRPC_OFFSET), 9)
-        ports = S3Ports(*chosen, chosen[-1] + _ADMIN_GRPC_OFFSET)
+        ports = S3Ports(*[*chosen, chosen[-1] + _ADMIN_GRPC_OFFSET])
         if all(_is_free(port) for port in astuple(ports)):
             return ports
 

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from infra.contract.errors import ContractError
+from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.contract.events import ToolFinished, ToolStarted
 from infra.contract.log import NewEvent
+from infra.contract.runs import RunError
 from infra.contract.tools import ToolArgs
 from worker.agent import tool_text
 from worker.agent.calls import Judged, fingerprint
@@ -19,6 +20,7 @@ from worker.agent.entries import CallRecord, tool_key
 from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
+from worker.run.strategy import StepFailed
 from worker.run.tool_failures import call_timeout, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
@@ -109,9 +111,11 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
             result = await tool.run(args, call)
     except (ToolFailed, ContractError) as exc:
         code = failure_code(exc, context.unable)
-        # Transient failures and a lost lease are nothing that a model could mend.
-        if code is None or code == "executor_unavailable":
+        # Transient failures and a lost lease are not outcomes of the call: the runner handles them.
+        if code is None:
             raise
+        if isinstance(exc, ExecutorUnavailable):  # nothing that a model could mend
+            raise StepFailed(RunError(code=code, message=str(exc), step=place.step)) from exc
         result = exc.result if isinstance(exc, ToolFailed) else None
         failure = (code, str(exc))
     values: dict[str, Any] = msgspec.to_builtins(result) if result is not None else {}

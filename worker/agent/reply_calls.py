@@ -25,6 +25,7 @@ from worker.run.strategy import Drained
 Refusal: TypeAlias = tuple[str, str]
 """Code of a refusal, and the text for the model."""
 REPEAT_EXPIRY_MS = MAX_EXPIRY_MS - 3_600_000
+_INTERRUPTED: Refusal = "interrupted", "Not executed: a person interrupted the run. Their message follows."
 _CHOICES = ["repeat", "skip", "fail"]
 
 
@@ -91,7 +92,7 @@ class ReplyCalls:
     def _refusal(self, judged: Judged) -> Refusal | None:
         """Return why a call is not executed, if so."""
         if self._state.is_interrupted:
-            return "interrupted", "Not executed: a person interrupted the run. Their message follows."
+            return _INTERRUPTED
         if judged.refusal:
             return judged.code, judged.refusal
         turning = [record.tool for record in self._turn.records if record.status == "succeeded"]
@@ -99,10 +100,12 @@ class ReplyCalls:
             return "superfluous", "Not executed, because the calls before it have changed the plan or ended the run."
         if self._state.setup.strict_plan and "step_done" in turning:
             return "superfluous", "Not executed: the next step has begun, and its tools are others. Call it again."
-        if judged.request is None or judged.request.kind == "question":
+        if judged.request is None:
             return None
-        answer = self._answers[judged.request.id]
-        if answer.approve:
+        answer = self._answers.get(judged.request.id)
+        if answer is None:  # an interrupt, whose answer a retry of the run has removed
+            return _INTERRUPTED
+        if judged.request.kind == "question" or answer.approve:
             return None
         if answer.expired:
             return "denied", "Not executed: nobody approved this call in time. Do not try to reach the same otherwise."

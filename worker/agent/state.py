@@ -7,7 +7,7 @@ import msgspec
 
 from infra.contract.agent import Limits
 from infra.contract.requests import UserMessage
-from infra.contract.runs import RunError
+from infra.contract.runs import MAX_TIMEOUT_S, RunError
 from worker.agent.entries import Continued, Inbox, Setup, Turn, inbox_key, model_key
 from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
@@ -65,9 +65,7 @@ class AgentState:
 
     def seconds_left(self, totals: Totals) -> float:
         """Return the seconds that the next call may take."""
-        if self.limits.wall_s is None:
-            return float("inf")
-        return max(0.0, self.limits.wall_s - totals.wall_ms / 1000)
+        return max(0.0, (self.limits.wall_s or MAX_TIMEOUT_S) - totals.wall_ms / 1000)
 
     async def check(self, reached: LimitReached | None) -> None:
         """Raise StepFailed if a limit is reached."""
@@ -77,7 +75,8 @@ class AgentState:
     async def failure(self, error: RunError) -> StepFailed:
         """Return the failure with the partial result: the last text of a model, the files, and the steps done."""
         files = await self.context.list_files()
-        texts = [turn.exchange.text for turn in self.turns if turn.exchange.text]
+        exchanges = [turn.exchange for turn in self.turns]
+        texts = [each.text for each in exchanges if each.text and each.purpose != "summary"]
         partial = {
             "text": texts[-1] if texts else "",
             "files": [msgspec.to_builtins(file) for file in files[:MAX_PARTIAL_FILES]],

@@ -181,8 +181,8 @@ def _redirected(outgoing: Outgoing, response: httpx.Response) -> Outgoing | None
     if status not in _REDIRECTS or location is None:
         return None
     try:
-        url = _parsed(str(outgoing.url.join(_checked(location.replace(" ", "%20")))))
-    except (ValueError, httpx.InvalidURL) as exc:
+        url = _parsed(location.replace(" ", "%20"), outgoing.url)
+    except ValueError as exc:
         raise ToolFailed("fetch_failed", f"the answer redirects to a URL that cannot be fetched: {exc}") from None
     if outgoing.url.scheme == "https" and url.scheme == "http":
         raise ToolFailed("fetch_not_allowed", "the answer redirects from https to http, which is not followed")
@@ -195,11 +195,15 @@ def _redirected(outgoing: Outgoing, response: httpx.Response) -> Outgoing | None
     return Outgoing(method, url, headers, body)
 
 
-def _parsed(text: str) -> httpx.URL:
-    """Return the URL without its fragment. Raises ValueError for a URL that is not allowed; it is not repeated."""
+def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
+    """Return the URL without its fragment, relative to `base`. Raises ValueError for a URL that is not allowed.
+
+    The message does not repeat the URL, which may hold credentials.
+    """
+    checked = _checked(text)
     try:
-        url = httpx.URL(_checked(text)).copy_with(fragment=None)
-    except httpx.InvalidURL:
+        url = (base.join(checked) if base else httpx.URL(checked)).copy_with(fragment=None)
+    except (httpx.InvalidURL, UnicodeError):
         raise ValueError("it is not valid") from None
     if url.scheme not in _DEFAULT_PORTS:
         raise ValueError("it does not begin with http:// or https://")

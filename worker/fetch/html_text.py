@@ -88,7 +88,7 @@ def html_text(page: str, url: str, limit: int) -> str:
 
     `url` is the page's own, for its relative links.
     """
-    lines = _Lines(limit)
+    lines = _TextLines(limit)
     link: tuple[int, str] | None = None
     for closes, name, attributes in islice(_tags(page[:MAX_HTML_CHARS], lines), MAX_TAGS):
         if name == "a":
@@ -108,7 +108,7 @@ def html_text(page: str, url: str, limit: int) -> str:
     return lines.text()
 
 
-class _Lines:
+class _TextLines:
     """Text in lines, as it is collected."""
 
     def __init__(self, limit: int) -> None:
@@ -162,7 +162,7 @@ class _Lines:
         self.size += len(text)
 
 
-def _tags(page: str, lines: _Lines) -> Iterator[tuple[bool, str, str]]:
+def _tags(page: str, lines: _TextLines) -> Iterator[tuple[bool, str, str]]:
     """Yield each tag: whether it closes an element, name, attributes. Text is added to `lines`, until they are full."""
     position = 0
     unclosed = set()

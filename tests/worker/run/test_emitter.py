@@ -14,6 +14,7 @@ from infra.contract.events import Message
 from infra.contract.queue import Lease, LeaseReply, Writes
 from infra.contract.redis_store import codec
 from infra.contract.states import Outcome
+from infra.contract.usage import RunUsage
 from tests.support.run_store import RunStore
 from tests.worker.leaping import LeapingLoop
 from worker.run import emitter as module
@@ -174,6 +175,22 @@ def test_the_log_of_a_short_run_costs_no_batch(run: Run) -> None:
         assert bench.store.batches == []
 
     run(test)
+
+
+def test_usage_of_the_writes_of_a_batch_is_added_up(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        used = RunUsage(exchanges=1, input=5, costs={"CHF": 2})
+        for usage in (used, None, used, RunUsage(exchanges=1, unpriced=1, costs={"USD": 3})):
+            bench.emitter.put(Writes(usage=usage))
+        await bench.emitter.flush()
+        bench.emitter.put(Writes(usage=used))
+        bench.emitter.put(Writes(journal={"a": "1"}))
+        rest = await bench.emitter.close()
+        ((_, batch),) = bench.store.batches
+        assert batch.usage == RunUsage(exchanges=3, input=10, unpriced=1, costs={"CHF": 4, "USD": 3})
+        assert (rest.usage, rest.journal) == (used, {"a": "1"})
+
+    run(scenario)
 
 
 def test_flush_does_not_wait_for_further_events(run: Run) -> None:
