@@ -57,7 +57,10 @@ class StepRoutes:
         return ok(StepList(run_id=run.id, steps=await self._steps.list(run)))
 
     async def fetch(self, request: Request, principal: Principal) -> Response:
-        """`GET /agent/runs/{run_id}/steps/{index}`: the stored step, from Redis or from the object store; HEAD is answered here."""
+        """`GET /agent/runs/{run_id}/steps/{index}`: the stored step, from Redis or the object store.
+
+        HEAD is answered here in both cases.
+        """
         run = await self._runs.get(principal.user, request.path_params["run_id"])
         index = request.path_params["index"]
         stored = await self._steps.stored(run, index)
