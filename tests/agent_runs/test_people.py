@@ -57,7 +57,10 @@ async def test_a_message_during_a_reply_is_read_by_the_next_exchange(site: Agent
         return finish("Too early.")
 
     script = site.script(
-        plan("Wait"), slow, lambda chat: finish("Heard it.") if "be quick" in str(chat.messages) else "What?"
+        plan("Wait"),
+        slow,
+        lambda chat: plan("Be quick") if "be quick" in str(chat.messages) else "What?",
+        finish("Heard it."),
     )
     site.worker()
     run_id = await site.submit()
@@ -67,6 +70,8 @@ async def test_a_message_during_a_reply_is_read_by_the_next_exchange(site: Agent
     run = await site.ended(run_id)
     assert run.result is not None
     assert run.result["summary"] == "Heard it."
+    ended = [event.step for event in await site.log(run_id) if event.type == "step.finished"]
+    assert ended == [0, 1]
 
 
 async def test_an_interrupt_stops_the_call_under_way_and_the_model_hears_the_message(site: AgentSite) -> None:

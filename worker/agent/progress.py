@@ -70,7 +70,9 @@ def _replan(before: Progress, _record: CallRecord) -> Progress:
 
 
 def _finish(before: Progress, record: CallRecord) -> Progress:
-    return replace(before, end=record)
+    # If a message comes before the run can end, it goes on with a new plan: the step under way has ended here.
+    outcomes = [*before.outcomes, ""] if before.current else before.outcomes
+    return replace(before, outcomes=outcomes, end=record, replans=True)
 
 
 _CHANGES: dict[str, Callable[[Progress, CallRecord], Progress]] = {
