@@ -45,12 +45,12 @@ class AgentState:
 
     @property
     def conversation(self) -> list[Turn]:
-        """Turns of the conversation, with those of the run that is continued."""
+        """Turns of the conversation, after the turns of the run that is continued."""
         return [*self.continued.turns, *self.turns]
 
     @property
     def limits(self) -> Limits:
-        """Limits that hold now: those of the setup, except for those that a retry has set."""
+        """Limits that hold now: the limits of the setup, or the limits that a retry has set."""
         retried = self.context.run.limits
         return effective(retried, self.caps) if retried else self.setup.limits
 
@@ -60,7 +60,7 @@ class AgentState:
         return interrupt_answer(self.context.run, self.heard) is not None
 
     def totals(self, turn: Turn | None = None) -> Totals:
-        """Return what the run has used, with an incomplete turn."""
+        """Return what the run has used; `turn`: one under way, to be added."""
         return Totals.of([*self.turns, turn] if turn else self.turns)
 
     def seconds_left(self, totals: Totals) -> float:
