@@ -32,7 +32,7 @@ class InputService:
         """Announce a file that the client uploads. If the same content was announced before, its entry stays."""
         limit = self._workspaces.limits.file_bytes
         if size_bytes > limit:
-            raise LimitExceeded(f"'{path}' has {size_bytes} bytes, a file may have at most {limit}")
+            raise LimitExceeded(f"'{path}' has {size_bytes} bytes, a file may have at most {limit}", "$.size_bytes")
         return await self._announce(run, path, Input(entry=self._workspaces.new_upload(path, size_bytes, sha256)))
 
     async def announce_copy(self, run: RunHead, path: str, source: RunHead, source_path: str) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-import msgspec
-
 from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
@@ -271,8 +269,7 @@ def _with_limits(run: RunRecord, limits: Limits) -> Limits:
     """Return the limits of a run with those that are given. Raises InvalidInput if it has an explicit plan."""
     if run.spec.plan is not None:
         raise InvalidInput("'limits' are for runs that a model plans; this run has an explicit plan", "$.limits")
-    given = {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
-    return msgspec.structs.replace(run.limits or run.spec.limits, **given)
+    return (run.limits or run.spec.limits).overridden(limits)
 
 
 def _not_deleting(action: str, run: H) -> H:

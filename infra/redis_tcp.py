@@ -40,6 +40,7 @@ class RedisTcp:
     def __init__(self, settings: RedisTcpSettings) -> None:
         self._timeout_s = settings.timeout_s
         self._redis = self._client(settings)
+        # With connections of their own, because a blocking call that hangs closes all of them.
         self._blocking = self._client(settings)
         self._pending: list[_PendingCommand] = []
         self._tasks: set[asyncio.Task[None]] = set()

@@ -20,6 +20,7 @@ What happens when a lease is lost?
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable
 from enum import StrEnum
@@ -176,7 +177,8 @@ class LeaseKeeper:
             async with asyncio.timeout(timeout_s):
                 replies = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
         except (StoreUnavailable, TimeoutError) as exc:
-            log("lease.renew_failed", runs=len(runs), reason=str(exc) or f"no reply within {timeout_s:.1f} s")
+            reason = str(exc) or f"no reply within {timeout_s:.1f} s"
+            log("lease.renew_failed", level=logging.WARNING, runs=len(runs), reason=reason)
             self._stop_expired()
             return False
         self.heartbeat.record()

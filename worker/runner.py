@@ -260,7 +260,7 @@ def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: Ru
             _log_failure("unable", failure, run)
             return Unable("unable", UNABLE_DELAY_MS << unable, burn=False, message=str(failure))
         case _:
-            log("run.broken", run_id=run.id, fence=run.fence, error=failure)
+            log("run.broken", level=logging.ERROR, run_id=run.id, fence=run.fence, error=failure)
             # The message of an unknown exception may hold internals, so the client is given its type alone.
             message = f"unexpected {type(failure).__name__} in the worker; its log has the details (action run.broken)"
             return Finish(Status.FAILED, error=RunError(code="internal_error", message=message))

@@ -53,6 +53,13 @@ def file_head(entry: FileEntry) -> Response:
     return Response(status_code=200, headers=headers, media_type="application/octet-stream")
 
 
+def stored_step_head() -> Response:
+    """Return the headers of a step in the object store, for HEAD as in `file_head`. The API does not know its size."""
+    response = Response(status_code=200, headers=_HEADERS, media_type="application/json")
+    del response.headers["content-length"]  # the one of an empty body
+    return response
+
+
 def redirect(url: str) -> Response:
     """Return 307 to the URL of the content, which must not become the referrer of another request."""
     return Response(status_code=307, headers={**_HEADERS, "Location": url, "Referrer-Policy": "no-referrer"})

@@ -1,6 +1,7 @@
 """Fan-out of live logs: one upstream subscription for each channel of the process, shared by all of its listeners."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -199,7 +200,7 @@ class Fanout:
         except StoreUnavailable as exc:
             _fail(shared, exc)
         except Exception as exc:  # noqa: BLE001
-            log("fanout.failed", error=exc, channel=channel)
+            log("fanout.failed", level=logging.ERROR, error=exc, channel=channel)
             _fail(shared, StoreUnavailable("the subscription failed"))
         finally:
             # A later client must open a new subscription. The current listeners end, and their readers subscribe again,

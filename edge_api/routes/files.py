@@ -124,9 +124,13 @@ class FileRoutes:
 
 def _path(request: Request) -> str:
     """Return the path of the file in the URL. Raises InvalidInput if it is not UTF-8."""
+    path = str(request.path_params["path"])
+    raw_path = request.scope.get("raw_path")
     try:
-        unquote_to_bytes(request.scope.get("raw_path", b"")).decode()
+        # Mangum leaves out the raw path, and like servers has put U+FFFD in place of bytes that are not UTF-8.
+        readable = "\ufffd" not in path if raw_path is None else bool(unquote_to_bytes(raw_path).decode())
     except UnicodeDecodeError:
-        # The server has put U+FFFD in place of such bytes, so different files would have one name.
-        raise InvalidInput("the path is not UTF-8", "path") from None
-    return str(request.path_params["path"])
+        readable = False
+    if not readable:  # different files would have one name
+        raise InvalidInput("the path is not UTF-8", "path")
+    return path

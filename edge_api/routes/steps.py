@@ -8,7 +8,7 @@ from starlette.responses import Response
 from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.principal import Principal
 from edge_api.http.response_models import StepList
-from edge_api.http.responses import ok, redirect
+from edge_api.http.responses import ok, redirect, stored_step_head
 from edge_api.ports import WorkspaceStore
 from edge_api.runs_service import RunService
 from edge_api.settings import READ_RUNS
@@ -57,12 +57,17 @@ class StepRoutes:
         return ok(StepList(run_id=run.id, steps=await self._steps.list(run)))
 
     async def fetch(self, request: Request, principal: Principal) -> Response:
-        """`GET /agent/runs/{run_id}/steps/{index}`: the stored step, from Redis or from the object store."""
+        """`GET /agent/runs/{run_id}/steps/{index}`: the stored step, from Redis or the object store.
+
+        HEAD is answered here in both cases.
+        """
         run = await self._runs.get(principal.user, request.path_params["run_id"])
         index = request.path_params["index"]
         stored = await self._steps.stored(run, index)
         if not isinstance(stored, BlobRef):
             return ok(stored)
+        if request.method == "HEAD":
+            return stored_step_head()
         # A blob is an object of the run like a file; it has no entry in the record.
         blob = FileEntry(key=stored.name, size_bytes=0, modified_ms=0)
         name = f"step-{index}.json"

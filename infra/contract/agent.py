@@ -40,6 +40,11 @@ class Limits(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     )
     repeats: Annotated[int, Meta(ge=2, le=100, description="Identical calls with identical results.")] | None = None
 
+    def overridden(self, by: "Limits") -> "Limits":
+        """Return these limits, with the limits of `by` in place of those that it sets."""
+        given = {name: value for name, value in msgspec.structs.asdict(by).items() if value is not None}
+        return msgspec.structs.replace(self, **given)
+
 
 class ApprovalRule(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
     """Rule for the calls of a tool: of all rules that match a call, `deny` wins over `ask`, and `ask` over `allow`.
@@ -89,9 +94,6 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
         if given and not has_agent:
             message = f"'{given[0]}' is for runs that a model plans; this run has an explicit plan"
             raise InvalidInput(message, f"$.{given[0]}")
-        if len(self.approvals) > MAX_RULES:
-            message = f"the run has {len(self.approvals)} approval rules; allowed are {MAX_RULES}"
-            raise InvalidInput(message, "$.approvals")
         for index, name in enumerate(self.tools or ()):
             check_tool(name, at=f"$.tools[{index}]")
         check_rules(self.approvals, at="$.approvals")

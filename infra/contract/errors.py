@@ -92,7 +92,11 @@ class InputChanged(ContractError):
 
 
 class LimitExceeded(ContractError):
-    """A documented limit was exceeded; the message names it."""
+    """A documented limit was exceeded; the message names it, and `field` the value, as in InvalidInput."""
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class HostExhausted(ContractError):

@@ -33,7 +33,7 @@ DRAIN_S = 5.0
 PR_SET_DUMPABLE = 4
 SIGNALS = {signal.SIGTERM, signal.SIGINT}
 CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7}
-"""What a runner that is root needs to run the program under another uid, with the numbers of the kernel."""
+"""Capabilities, by their numbers in the kernel, without which root cannot run the program under another uid."""
 
 
 class BadSettings(Exception):
@@ -98,7 +98,7 @@ class PodRunner:
         return ""
 
     def _start(self, name: str, url: str) -> str:
-        # A second start, such as that of the next owner of the run, finds the first one; after a stop there is none.
+        # A second start, such as the next owner of the run makes, finds the first one. After a stop nothing is started.
         if self._call is None and not self._started.is_set():
             self._id = name
             self._call = PodCall(url, WORKSPACE, self._settings.uid)
@@ -117,12 +117,12 @@ class PodRunner:
 
 
 async def _serve_and_exit(settings: RunnerSettings) -> None:
-    # At once: a thread may still wait for the pod log, for ever if the container runtime has stalled.
+    # Without waiting for threads: one blocks in a write to the pod log, if the container runtime has stalled.
     os._exit(await PodRunner(settings).serve())
 
 
 def _wait_for_signals(stop: Callable[[], object]) -> None:
-    """Call `stop` when the container runtime sends a signal. Those of the program are ignored: it has a pid here."""
+    """Call `stop` when the container runtime sends a signal. Signals of the program are ignored: it has a pid here."""
     while True:
         if signal.sigwaitinfo(SIGNALS).si_pid == 0:
             with suppress(RuntimeError):  # the event loop is closed

@@ -25,6 +25,12 @@ MANIFEST_S = 60.0
 """Time limit for fetching the manifest."""
 DISK_FACTOR = 2
 """A workspace may use this much more than what could be stored, since a program may delete its temporary files."""
+_CODES: dict[type[Exception], str] = {
+    ExecutorUnavailable: "executor_unavailable",
+    InputChanged: "input_changed",
+    LimitExceeded: "limit_exceeded",
+    TransferFailed: "files_unavailable",
+}
 
 
 @dataclass
@@ -47,7 +53,7 @@ class PodOutcome:
 
 
 class PodCall:
-    """Call with the manifest at `url`. `uid` is that of the program, 0 for the runner's own."""
+    """Call with the manifest at `url`. `uid`: uid of the program; 0 is the uid of the runner."""
 
     def __init__(self, url: str, workspace: Path, uid: int) -> None:
         self.program_dead = asyncio.Event()
@@ -60,7 +66,7 @@ class PodCall:
         self._captures: dict[OutputStream, tuple[int, OutputCapture]] = {}
 
     def cancel(self) -> None:
-        """Stop fetching or kill the program. What it has left is stored all the same."""
+        """Stop fetching or kill the program. Its output and its files are stored all the same."""
         if not self.program_dead.is_set():
             self.outcome.cancelled = True
         self._stopped.set()
@@ -84,7 +90,7 @@ class PodCall:
         finally:
             self.program_dead.set()
             log.close()
-        # Not stopped by a cancellation: the result tells what has happened.
+        # A cancellation does not stop these transfers, because the result has to say that the call was cancelled.
         transfers = Transfers(time.monotonic() + given.transfer_s, Event())
         await asyncio.to_thread(self._store, given, workspace, log, transfers)
 
@@ -175,9 +181,8 @@ def _as_json(changes: PodChanges, slots: dict[str, int | None]) -> dict[str, Any
 
 
 def _code(error: Exception) -> str:
-    codes = {InputChanged: "input_changed", LimitExceeded: "limit_exceeded", TransferFailed: "files_unavailable"}
-    codes |= {ExecutorUnavailable: "executor_unavailable"}
-    return codes.get(type(error), "host_exhausted")
+    """Return the code of an error; any other error, such as a full disk, is exhaustion of the host."""
+    return _CODES.get(type(error), "host_exhausted")
 
 
 def _put(transfers: Transfers, what: str, url: str, fd: int, size_bytes: int) -> None:

@@ -21,7 +21,7 @@ MAX_CONNECTIONS = 64
 REQUEST_S = 5.0
 """Time limit for a request to arrive."""
 ALIVE_S = 5.0
-"""Time after which a follower is told that the pod is alive, if there is no line."""
+"""Interval of the empty records that show a follower that the pod is alive, while there is no line."""
 
 Request: TypeAlias = dict[str, Any]
 
@@ -54,12 +54,12 @@ class ControlPort:
         return server, listening.getsockname()[1]
 
     def publish(self, log: LineLog) -> None:
-        """Have all followers told the lines of this log."""
+        """Send the lines of this log to all followers, present and future."""
         self.log = log
         self._has_log.set()
 
     def finish(self, end: Request) -> None:
-        """Have all followers told the end. No line comes after it."""
+        """Send the end to all followers, after the last line."""
         self._end = end
         self._has_log.set()
         self._has_end.set()

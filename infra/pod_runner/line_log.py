@@ -18,10 +18,10 @@ READ_BYTES = 64 * 1024
 
 
 class LineLog:
-    """Log of at most `limit_bytes`, in a file without a name."""
+    """Log of at most `limit_bytes`, in a file without a name, whose descriptor is `fd`."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self._fd = private_file()
+        self.fd = private_file()
         self._limit_bytes = limit_bytes
         self._ends = array("Q", [0])
         self._is_cut = self._is_closed = False
@@ -38,13 +38,8 @@ class LineLog:
         return self._ends[-1]
 
     @property
-    def fd(self) -> int:
-        """Descriptor of the file."""
-        return self._fd
-
-    @property
     def is_cut(self) -> bool:
-        """Whether lines are missing because the limit was reached."""
+        """True if lines are missing because the limit was reached."""
         return self._is_cut
 
     async def add(self, stream: OutputStream, part: LinePart) -> bool:
@@ -59,7 +54,7 @@ class LineLog:
         if self.size_bytes + len(line) > self._limit_bytes:
             self._is_cut = True
             line = json.dumps({"n": self.count + 1, "cut": True}).encode() + b"\n"
-        if os.pwrite(self._fd, line, self.size_bytes) < len(line):
+        if os.pwrite(self.fd, line, self.size_bytes) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._ends.append(self.size_bytes + len(line))
         self._wake()
@@ -75,7 +70,7 @@ class LineLog:
         last, start = after, self._ends[min(after, self.count)]
         while last < self.count and (last == after or self._ends[last + 1] - start <= READ_BYTES):
             last += 1
-        return os.pread(self._fd, self._ends[min(last, self.count)] - start, start), last
+        return os.pread(self.fd, self._ends[min(last, self.count)] - start, start), last
 
     async def wait(self, after: int, timeout_s: float) -> bool:
         """Wait for a record after number `after`; return False if none will come. Returns True after `timeout_s`."""

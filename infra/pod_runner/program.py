@@ -1,7 +1,7 @@
 """Program of a pod: started, watched, and dead with all its processes before its end is reported.
 
 The runner is PID 1, so every orphan becomes its child, and no process of the pod can kill the runner. A signal to all
-processes therefore reaches exactly those of the program.
+processes therefore reaches exactly the processes of the program.
 """
 
 import os
@@ -65,7 +65,7 @@ class Program:
         self._has_ended = False
 
     def stop(self) -> None:
-        """Have the program killed, from any thread; does nothing once it has ended."""
+        """Make `wait` kill the program, from any thread; does nothing once it has ended."""
         with self._lock:
             if not self._has_ended:
                 os.write(self._stop_writer, b"x")
@@ -118,7 +118,7 @@ class Program:
                 code = _exit_code(status)
 
     def _reap_orphans(self) -> int | None:
-        """Reap what has ended, since the dead count as processes too; return the program's exit code if it has."""
+        """Reap ended processes, because zombies count as processes; return the program's exit code if it is known."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._process.pid:

@@ -1,6 +1,6 @@
 """Workspace of a pod: fetched before the program starts, compared after it has ended. All methods block.
 
-The rules are those of `infra/workspace/directory_sync.py`: what counts as changed, what is skipped, which times and
+It has the rules of `infra/workspace/directory_sync.py`: what counts as changed, what is skipped, which times and
 permissions are kept.
 """
 
@@ -33,8 +33,8 @@ Item = TypeVar("Item")
 class PodChanges:
     """Changes of the workspace. `files` are the new and rewritten ones, with their SHA-256 (hex).
 
-    `metadata` has mode and modification time of files whose content is the same; `folders` the modes of those that
-    no file implies, complete.
+    `metadata` has mode and modification time of files whose content is the same; `folders` the modes of all folders
+    that no file implies.
     """
 
     files: dict[str, tuple[Stamp, str]] = field(default_factory=dict)

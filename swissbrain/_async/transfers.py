@@ -13,7 +13,7 @@ import httpx
 
 from swissbrain import endpoints
 from swissbrain._async.transport import AsyncTransport
-from swissbrain.callbacks import OnBytes, ignore
+from swissbrain.callbacks import MAX_READ_BYTES, OnBytes, at_most, ignore
 from swissbrain.concurrency import async_call, async_sleep
 from swissbrain.contents import CHUNK_BYTES, Digests, open_content, read_part
 from swissbrain.environment import open_async_client
@@ -85,7 +85,7 @@ async def read_step(api: AsyncTransport, request: Request[T], name: str) -> T:
     if response.next_request is None:
         return decode(response.content, request, api.base_url)
     content = io.BytesIO()
-    await download(api, request, name, content)
+    await download(api, request, name, content, at_most(MAX_READ_BYTES, name))
     return decode(content.getvalue(), request, api.base_url)
 
 

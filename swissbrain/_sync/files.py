@@ -8,7 +8,7 @@ from typing import BinaryIO
 from swissbrain import endpoints
 from swissbrain._sync import transfers
 from swissbrain._sync.transport import Transport
-from swissbrain.callbacks import OnBytes, ignore
+from swissbrain.callbacks import MAX_READ_BYTES, OnBytes, at_most, ignore
 from swissbrain.models import File, FileLink, InputFile
 
 
@@ -51,15 +51,16 @@ class FileMethods:
         """
         return self._api.ask(endpoints.get_file_link(run_id, path, inline=inline))
 
-    def read_bytes(self, run_id: str, path: str) -> bytes:
-        """Return the content of a file."""
+    def read_bytes(self, run_id: str, path: str, *, max_bytes: int = MAX_READ_BYTES) -> bytes:
+        """Return the content of a file. Raises ClientError if it has more than `max_bytes` bytes."""
         content = io.BytesIO()
-        self.download(run_id, path, content)
+        hint = "; save() writes it to a file, and max_bytes allows more"
+        self.download(run_id, path, content, on_bytes=at_most(max_bytes, path, hint))
         return content.getvalue()
 
-    def read_text(self, run_id: str, path: str, *, encoding: str = "utf-8") -> str:
-        """Return the content of a text file. Raises UnicodeDecodeError too."""
-        return (self.read_bytes(run_id, path)).decode(encoding)
+    def read_text(self, run_id: str, path: str, *, encoding: str = "utf-8", max_bytes: int = MAX_READ_BYTES) -> str:
+        """Return the content of a text file, as `read_bytes` does. Raises UnicodeDecodeError too."""
+        return (self.read_bytes(run_id, path, max_bytes=max_bytes)).decode(encoding)
 
     def download(self, run_id: str, path: str, to: BinaryIO, *, on_bytes: OnBytes = ignore) -> None:
         """Write the content of a file to `to`. A lost connection is continued where it broke.

@@ -14,7 +14,7 @@ import httpx
 
 from swissbrain import endpoints
 from swissbrain._sync.transport import Transport
-from swissbrain.callbacks import OnBytes, ignore
+from swissbrain.callbacks import MAX_READ_BYTES, OnBytes, at_most, ignore
 from swissbrain.concurrency import call, sleep
 from swissbrain.contents import CHUNK_BYTES, Digests, open_content, read_part
 from swissbrain.environment import open_client
@@ -84,7 +84,7 @@ def read_step(api: Transport, request: Request[T], name: str) -> T:
     if response.next_request is None:
         return decode(response.content, request, api.base_url)
     content = io.BytesIO()
-    download(api, request, name, content)
+    download(api, request, name, content, at_most(MAX_READ_BYTES, name))
     return decode(content.getvalue(), request, api.base_url)
 
 

@@ -36,6 +36,15 @@ class _PlanLoader(yaml.SafeLoader):  # type: ignore[misc]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Return a mapping whose keys differ; the library would keep the last one of equal keys. Raises YAMLError."""
+        seen = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.MarkedYAMLError(problem=_twice(key.value), problem_mark=key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return super().construct_mapping(node, deep)
+
 
 for _kind, _form, _first in (
     ("null", r"~|null|", "~n\0"),
@@ -84,7 +93,7 @@ def _parse(text: str, path: Path, name: str) -> Any:
     # YAML contains JSON, but its messages about JSON are of no help, and standard input has no ending.
     if not is_yaml and (path != STDIN or text.lstrip()[:1] in {"{", "["}):
         try:
-            return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+            return json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_mapping)
         except ValueError as exc:
             raise PlanError(f"{name} is not JSON: {exc}") from exc
     try:
@@ -141,6 +150,19 @@ def read_text(path: Path) -> str:
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is not a number of JSON")
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in mapping:
+            raise ValueError(_twice(key))
+        mapping[key] = value
+    return mapping
+
+
+def _twice(key: object) -> str:
+    return f"the key {str(key)[:40]!r} is there twice in one mapping"
 
 
 def _finite(text: str) -> float:

@@ -30,20 +30,31 @@ class OrderedCommand(TyperCommand):
 def program_steps(context: typer.Context, commands: Sequence[str], programs: Sequence[Path]) -> list[PlanStep]:
     """Return a step for each command line of `--shell` and each file of `--code`. Raises CommandError."""
     values: dict[str, Iterator[PlanStep]] = {
-        "shell": (shell(command, name=truncate(" ".join(command.split()), NAME_CHARS)) for command in commands),
+        "shell": map(_shell_step, commands),
         "code": map(code_step, programs),
     }
     return [next(values[name]) for name in context.meta[ORDER] if name in values]
 
 
+def _shell_step(command: str) -> PlanStep:
+    if not command.strip():
+        raise CommandError("--shell: the command is empty")
+    return shell(command, name=truncate(" ".join(command.split()), NAME_CHARS))
+
+
 def code_step(program: Path) -> PlanStep:
     """Return the step that runs a local program, in the language of its ending. Raises CommandError."""
+    if program == Path():
+        raise CommandError("--code: the path of the program is empty, or the current folder")
     language = LANGUAGES.get(program.suffix.lower())
     if language is None:
         raise CommandError(f"--code: {program} does not end with {', '.join(LANGUAGES)}, which tell the language")
     try:
-        return language(program)
+        made = language(program)
     except OSError as exc:
         raise CommandError(f"--code: cannot read {program}: {exc.strerror}") from None
     except ValueError:
         raise CommandError(f"--code: {program} is not UTF-8 text") from None
+    if not made.args["source"]:
+        raise CommandError(f"--code: {program} is empty")
+    return made

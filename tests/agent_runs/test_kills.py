@@ -223,6 +223,11 @@ async def test_a_worker_frozen_in_a_model_call_writes_nothing_once_its_lease_is_
         frozen.freeze()
         site.worker()
         await until(end.reached, "the second worker has gone on", timeout_s=60)
+
+        async def is_logged() -> bool:
+            return any(event.type == "model.started" and event.data["n"] == 2 for event in await site.log(run_id))
+
+        await until(is_logged, "the log has all that the second worker has done")
         before = await site.log(run_id)
         old.open()
         frozen.thaw()

@@ -11,6 +11,8 @@ from swissbrain.errors import ApiError
 from swissbrain.models import Event, Gap, Run
 from tests.chaos.load import SentRun
 from tests.chaos.plans import CHAIN_FILE, LINES, is_effect, is_link
+from tests.chaos.prompt_checks import check_prompt_run
+from tests.chaos.prompts import JOBS
 
 FOLLOW_S = 120.0
 """Time to wait for a follower. All runs have ended by then, and the client drops a silent connection after 60 s."""
@@ -19,7 +21,10 @@ CLAIM_EVENTS = ("run.started", "run.resumed")
 
 @dataclass(frozen=True)
 class Effect:
-    """Side effect of one execution of a step, as a line in the effects file. `step` counts from 0."""
+    """Side effect of one execution of a step, as a line in the effects file.
+
+    `step` counts from 0. In a run with a prompt it is the place of the call: 100 times its exchange, plus its index.
+    """
 
     run_id: str
     step: int
@@ -32,9 +37,14 @@ def read_effects(path: Path) -> dict[str, list[Effect]]:
     found: dict[str, list[Effect]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         run_id, call, fence, pid, _ = line.split()
-        effect = Effect(run_id, int(call.removeprefix("step-")), int(fence), int(pid))
+        effect = Effect(run_id, _place(call), int(fence), int(pid))
         found.setdefault(run_id, []).append(effect)
     return found
+
+
+def _place(call: str) -> int:
+    kind, number, *index = call.split("-")
+    return int(number) if kind == "step" else 100 * int(number) + int(index[0])
 
 
 def check_run(sent: SentRun, client: Client, effects: Sequence[Effect]) -> tuple[list[str], Run, list[Event]]:
@@ -49,6 +59,7 @@ def check_run(sent: SentRun, client: Client, effects: Sequence[Effect]) -> tuple
         *_steps(sent, run, events),
         *_effects(sent, run, effects),
         *_content(sent, client, run, events),
+        *(check_prompt_run(sent.kind.name, client, run, events) if sent.kind.prompt else ()),
         *_replayed(sent, client, logged),
     ]
     subject = f"{sent.kind.name} {sent.run_id}"
@@ -110,6 +121,11 @@ def _effects(sent: SentRun, run: Run, effects: Sequence[Effect]) -> Iterator[str
         yield f"an older owner executed a step after a newer owner: (step, fence) {executions}"
     if [step for step, _ in executions] != sorted(step for step, _ in executions):
         yield f"a completed step was executed again: (step, fence) {executions}"
+    if sent.kind.prompt:
+        count, executed = JOBS[sent.kind.name].effects, {step for step, _ in executions}
+        if len(executed) > count or (run.status == "succeeded" and len(executed) < count):
+            yield f"calls {sorted(executed)} have an effect; {count} should"
+        return
     expected = {index for index, step in enumerate(sent.kind.plan) if index >= sent.first_step and is_effect(step)}
     executed = {step for step, _ in executions}
     if run.status == "succeeded" and executed != expected:

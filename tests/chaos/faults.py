@@ -10,9 +10,11 @@ from contextlib import suppress
 from random import Random
 
 from infra.contract.errors import ContractError
+from tests.chaos.model import ModelFault
 from tests.chaos.processes import Process, now_ms
 from tests.chaos.proxy import Mode, Proxy
-from tests.chaos.site import LEASE_S, ChaosSite
+from tests.chaos.site import ChaosSite
+from tests.chaos.worker import LEASE_S
 
 TICK_S = 0.02
 PAUSE_S = (0.3, 2.0)
@@ -24,7 +26,10 @@ REFUSING_S = (0.3, 3.0)
 NO_MASTER = ("127.0.0.1", "1")
 """Address without a server: a replica of it refuses writes, as a Redis does during a failover."""
 S3_KILLED = "s3: kill -9"
-"""Name of the fault that short rounds leave out, because the S3 server takes 20 s to restart."""
+"""Fault that short rounds leave out, because the S3 server takes 20 s to restart."""
+MODEL_BUSY = f"model: {ModelFault.BUSY_LONG}"
+"""Fault that short rounds leave out, because runs are given back for half a minute."""
+MODEL = "model: "
 
 
 class Faults:
@@ -64,6 +69,10 @@ class Faults:
         for name, proxy in connections.items():
             for mode in (Mode.DISCONNECT, Mode.RESET, Mode.STALL, Mode.DELAY, Mode.DROP_REPLIES, Mode.DUPLICATE):
                 kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
+        for fault in ModelFault:
+            kinds[f"{MODEL}{fault}"] = (0.6, lambda f=fault: self._disturb_model(f))  # type: ignore[misc]
+        for mode in (Mode.DISCONNECT, Mode.RESET, Mode.STALL):
+            kinds[f"{MODEL}{mode}"] = (0.6, lambda m=mode: self._disturb(site.model_proxy, m))  # type: ignore[misc]
         self._kinds = {name: kind for name, kind in kinds.items() if selected(name)}
 
     def tick(self, *, inject: bool) -> None:
@@ -133,6 +142,16 @@ class Faults:
     def _disturb(self, proxy: Proxy, mode: Mode) -> None:
         proxy.behave(mode, delay_s=self._random.uniform(*DELAY_S))
         self._after(self._random.uniform(*PROXY_S), lambda: proxy.behave(Mode.PASS))
+
+    def _disturb_model(self, fault: ModelFault) -> None:
+        model = self._site.model
+        model.fault = fault
+
+        def end() -> None:
+            if model.fault is fault:  # another one may have begun meanwhile
+                model.fault = None
+
+        self._after(self._random.uniform(*PROXY_S), end)
 
     def _restart_ended(self) -> None:
         for process in (*self._site.workers.values(), self._site.second_api):

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,6 +16,7 @@ from swissbrain.models import Event, Gap, Run, RunState
 from swissbrain.request import Request
 from tests.chaos.plans import Kind, chooser
 from tests.chaos.processes import now_ms
+from tests.chaos.prompts import ANSWER
 from tests.chaos.site import ChaosSite
 
 T = TypeVar("T")
@@ -50,9 +51,10 @@ class SentRun:
 
 
 class Load:
-    """Creates runs, and cancels, retries, forks and follows some. `errors` lists the requests that failed for good."""
+    """Creates runs; cancels, retries, forks, follows and answers some. `errors` lists requests that failed for good."""
 
-    def __init__(self, site: ChaosSite, seed: str, per_second: float) -> None:
+    def __init__(self, site: ChaosSite, seed: str, per_second: float, kinds: Sequence[Kind]) -> None:
+        self._kinds = kinds
         self.sent: list[SentRun] = []
         self.errors: list[str] = []
         self._site = site
@@ -79,14 +81,14 @@ class Load:
             sender.join()
         for request in self._requests:
             if error := request.exception():
-                self.errors.append(f"a cancel, retry or fork failed: {error!r}")
+                self.errors.append(f"a cancel, retry, fork or answer failed: {error!r}")
         self._cancellers.shutdown()
         self._successors.shutdown()
         self._followers.shutdown(wait=False)
 
     def _send(self, number: int) -> None:
         random = Random(f"{self._seed}/sender {number}")
-        choose = chooser(random)
+        choose = chooser(random, self._kinds)
         count = 0
         while not self._stop.wait(random.uniform(0, 2 * self._pause_s)):
             count += 1
@@ -97,7 +99,8 @@ class Load:
 
     def _create(self, kind: Kind, key: str, random: Random) -> None:
         delay_s = round(random.uniform(1, kind.delay_s), 3) if kind.delay_s else 0.0
-        body = {"plan": kind.plan, "max_attempts": MAX_ATTEMPTS, "delay_s": delay_s, "metadata": {"kind": kind.name}}
+        work = {"prompt": kind.prompt, **kind.options} if kind.prompt else {"plan": kind.plan}
+        body = {**work, "max_attempts": MAX_ATTEMPTS, "delay_s": delay_s, "metadata": {"kind": kind.name}}
         second = random.random() < 0.5
         cancel_s, follow = random.uniform(0, kind.cancel_s), random.random() < FOLLOWED_SHARE and not kind.retries
         from_step = random.randrange(1, len(kind.plan)) if kind.fork else 0
@@ -116,6 +119,8 @@ class Load:
             self._requests.append(self._cancellers.submit(self._cancel, sent, cancel_s))
         if kind.retries:
             self._requests.append(self._successors.submit(self._retry, sent, f"{key}/retry"))
+        if kind.asks:
+            self._requests.append(self._successors.submit(self._answer, sent))
         if kind.fork:
             self._requests.append(self._successors.submit(self._fork, sent, from_step, f"{key}/fork"))
         if follow and self._following.acquire(blocking=False):
@@ -142,6 +147,22 @@ class Load:
         with self._api(second=sent.second) as api:
             eventually(lambda: persistent(lambda: api.ask(Request(Run, "GET", path))).status == "failed")
             persistent(lambda: api.ask(Request(RunState, "POST", f"{path}/retry", key=key)))
+
+    def _answer(self, sent: SentRun) -> None:
+        """Answer the requests of the run, and approve what it asks for, until it has ended."""
+        path = f"/agent/runs/{sent.run_id}"
+        with self._api(second=sent.second) as api:
+
+            def ended() -> bool:
+                run = persistent(lambda: api.ask(Request(Run, "GET", path)))
+                requests = run.waiting.requests if run.waiting else ()
+                if run.status == "waiting" and requests:
+                    answers = {r.id: {"input": ANSWER} if r.kind == "question" else {"approve": True} for r in requests}
+                    request = Request(RunState, "POST", f"{path}/resume", json={"answers": answers}, key=requests[0].id)
+                    persistent(lambda: api.ask(request))
+                return run.ended
+
+            eventually(ended)
 
     def _fork(self, sent: SentRun, from_step: int, key: str) -> None:
         """Fork the run as soon as it has completed the steps before `from_step`."""

@@ -1,12 +1,11 @@
 """Kinds of runs: their plans, and the status in which each must end."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.chaos.site import LEASE_S
-from tests.chaos.worker import EFFECT, HANG
+from tests.chaos.worker import EFFECT, HANG, LEASE_S
 
 Step = dict[str, Any]
 
@@ -21,7 +20,9 @@ class Kind:
 
     `status`: status in which they must end. `finished`: number of steps that succeed, if not all. `cancel_s`: maximum
     time from creation to cancel. `delay_s`: maximum `delay_s` of the request. `retries`: number of failures that are
-    each followed by a retry. `fork`: whether each run is forked into another one.
+    each followed by a retry. `fork`: whether each run is forked into another one. `prompt`, in place of a plan, with
+    further `options` of the request; `finished` is then the number of steps of the model's plan. `asks`: whether
+    the run asks people.
     """
 
     name: str
@@ -33,6 +34,9 @@ class Kind:
     delay_s: float = 0.0
     retries: int = 0
     fork: bool = False
+    prompt: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    asks: bool = False
 
 
 def effect(number: int = 0, seconds: float = 0) -> Step:
@@ -83,7 +87,7 @@ KINDS = (
 )
 
 
-def chooser(random: Random) -> Callable[[], Kind]:
+def chooser(random: Random, kinds: Sequence[Kind]) -> Callable[[], Kind]:
     """Return a function that picks a kind at random, by weight."""
-    weights = [kind.weight for kind in KINDS]
-    return lambda: random.choices(KINDS, weights)[0]
+    weights = [kind.weight for kind in kinds]
+    return lambda: random.choices(kinds, weights)[0]

@@ -14,6 +14,8 @@ from swissbrain.models import Event
 from tests.chaos.checks import CLAIM_EVENTS, check_run, read_effects
 from tests.chaos.faults import TICK_S, Faults
 from tests.chaos.load import Load, SentRun, persistent
+from tests.chaos.plans import KINDS, Kind
+from tests.chaos.prompts import PROMPT_KINDS
 from tests.chaos.site import ChaosSite
 from tests.contract.driver import keys_without_ttl
 
@@ -46,13 +48,17 @@ def play(
     *,
     per_second: float = 4.0,
     selected: Callable[[str], bool] = lambda _: True,
+    kinds: Sequence[Kind] = (*KINDS, *PROMPT_KINDS),
 ) -> None:
-    """Play one round and add its results to the report. `selected` picks faults by name."""
+    """Play one round and add its results to the report. `selected` picks faults by name.
+
+    Workers that were started before need a model for the `kinds` with a prompt.
+    """
     for name in WORKERS if not site.workers else ():
-        site.worker(name, slots=4)
+        site.worker(name, slots=4, model=True)
     with site.client() as client:
         site.checked_runs |= {run.run_id for run in client.runs()}
-    load, faults = Load(site, seed, per_second), Faults(site, seed, selected)
+    load, faults = Load(site, seed, per_second, kinds), Faults(site, seed, selected)
     load.start()
     end = time.monotonic() + seconds
     try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
+from infra.contract.keys import EXPIRIES
 from infra.devstack import processes as parts
 from infra.devstack import supervised_process
 from infra.devstack.background import BackgroundStack
@@ -20,14 +21,14 @@ from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain import Client
+from tests.chaos.model import ChaosModel, chaos_model, model_environment
 from tests.chaos.processes import ROOT, Process, adopt_orphans, orphans
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
-from tests.chaos.worker import EFFECTS_FILE, SEGMENT_EVENTS
+from tests.chaos.worker import EFFECTS_FILE, LEASE_S, SEGMENT_EVENTS
 from tests.support.processes import children_of
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
 
-LEASE_S = 2.0
 GRACE_S = 3.0
 REDIS_TIMEOUT_S = 3.0
 LONGEST_RESTART_S = 1.0
@@ -52,6 +53,8 @@ class ChaosSite:
     gateway_proxy: Proxy
     redis_proxy: Proxy
     s3_proxy: Proxy
+    model: ChaosModel
+    model_proxy: Proxy
     second_api: Process
     second_api_url: str
     other_processes: set[int]
@@ -106,9 +109,13 @@ class ChaosSite:
         lease_s: float = LEASE_S,
         proxy: Proxy | None = None,
         code: Path = ROOT,
+        model: bool = False,
         **variables: str,
     ) -> Process:
-        """Start a worker behind the Redis proxy (or `proxy`) and the S3 proxy. `code` is the folder of its source."""
+        """Start a worker behind the Redis proxy (or `proxy`) and the S3 proxy. `code` is the folder of its source.
+
+        With `model` it works on prompts too; without, it starts sooner.
+        """
         config = self.config
         part = parts.worker(config, parts.base_environment(os.environ), 1)
         port = (proxy or self.redis_proxy).port
@@ -124,6 +131,7 @@ class ChaosSite:
             "WORKER_GRACE_S": str(GRACE_S),
             EFFECTS_FILE: str(self.effects_file),
             SEGMENT_EVENTS: str(SEGMENT),
+            **(model_environment(self.model_proxy.port) if model else {}),
             **variables,
         }
         command = (sys.executable, "-m", "tests.chaos.worker")
@@ -153,8 +161,9 @@ class ChaosSite:
         self.workers.clear()
 
     def heal(self) -> None:
-        """Set all proxies to PASS, and wait until all parts reply."""
-        for proxy in (self.redis_proxy, self.gateway_proxy, self.s3_proxy):
+        """Set all proxies to PASS, end the fault of the model, and wait until all parts reply."""
+        self.model.fault = None
+        for proxy in (self.redis_proxy, self.gateway_proxy, self.s3_proxy, self.model_proxy):
             proxy.behave(Mode.PASS)
         wait_until(self.is_ready, "all parts are ready", timeout_s=180)
 
@@ -190,7 +199,12 @@ class ChaosSite:
 
     def queue_lengths(self) -> dict[str, int]:
         """Return the length of each queue key that must be empty when no run is unfinished."""
-        return {key: int(self.redis_command("LLEN" if key == "jobs:pending" else "ZCARD", key)) for key in QUEUE_KEYS}
+        lengths = {
+            key: int(self.redis_command("LLEN" if key == "jobs:pending" else "ZCARD", key)) for key in QUEUE_KEYS
+        }
+        # The time of the next expiry of a request stays until then: no run, but an alarm for the workers.
+        lengths["jobs:delayed"] -= self.redis_command("ZSCORE", "jobs:delayed", EXPIRIES) != "None"
+        return lengths
 
     def errors(self) -> set[str]:
         """Return the errors in the logs of workers and APIs, which no fault may cause."""
@@ -214,8 +228,19 @@ def running_site(folder: Path) -> Iterator[ChaosSite]:
         greeting = f"AUTH {config.credentials.redis_password}\r\n".encode()
         redis_proxy = proxies.proxy(config.ports.redis, greeting)
         s3_proxy = proxies.proxy(config.ports.s3.s3)
+        model = exits.enter_context(chaos_model())
         running = ChaosSite(
-            folder, stack, proxies, gateway_proxy, redis_proxy, s3_proxy, second_api, url, other_processes
+            folder,
+            stack,
+            proxies,
+            gateway_proxy=gateway_proxy,
+            redis_proxy=redis_proxy,
+            s3_proxy=s3_proxy,
+            model=model,
+            model_proxy=proxies.proxy(model.port),
+            second_api=second_api,
+            second_api_url=url,
+            other_processes=other_processes,
         )
         exits.callback(running.remove_workers)
         wait_until(running.is_ready, "all parts are ready", timeout_s=60)

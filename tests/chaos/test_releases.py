@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.plans import Step, effect, shell
+from tests.chaos.plans import KINDS, Step, effect, shell
 from tests.chaos.processes import ROOT
 from tests.chaos.release import NoHistory, extract
 from tests.chaos.rounds import Report, play
@@ -23,7 +23,8 @@ from tests.chaos.scenario_helpers import (
     worker_of,
     workspace,
 )
-from tests.chaos.site import LEASE_S, ChaosSite
+from tests.chaos.site import ChaosSite
+from tests.chaos.worker import LEASE_S
 
 SECONDS = 8.0
 NOTICED_S = 2.5
@@ -158,7 +159,7 @@ def test_two_releases_under_load_lose_and_repeat_no_step(
         earlier = {run.run_id for run in client.runs()}
     workers = [site.worker(name, code=code[name], slots=4) for name in RELEASES]
     report = Report()
-    play(site, "releases", SECONDS, report, selected=lambda name: name in KILLS)
+    play(site, "releases", SECONDS, report, selected=lambda name: name in KILLS, kinds=KINDS)
     assert not report.violations, "\n".join(report.violations)
     assert all(worker.starts > 1 for worker in workers)
     with site.client() as client:

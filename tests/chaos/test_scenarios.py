@@ -24,7 +24,8 @@ from tests.chaos.scenario_helpers import (
     worker_of,
     workspace,
 )
-from tests.chaos.site import LEASE_S, ChaosSite
+from tests.chaos.site import ChaosSite
+from tests.chaos.worker import LEASE_S
 from tests.support.faulty_s3 import faulty_s3, refused
 from tests.support.processes import children_of
 from tests.support.waiting import wait_until

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from infra.contract.tools import MessageArgs
 from worker import __main__ as root
-from worker.plan import PlanWalker
+from worker.plan_or_prompt import PlanOrPrompt
 from worker.registry import REGISTRY
 from worker.run import archiver
 from worker.run.context import RunContext
@@ -27,14 +27,16 @@ from worker.tools import message
 
 EFFECTS_FILE = "CHAOS_EFFECTS_FILE"
 SEGMENT_EVENTS = "CHAOS_SEGMENT_EVENTS"
+LEASE_S = 2.0
+"""Lease of its runs, unless a test sets another one."""
 EFFECT = "effect"
 HANG = "hang"
 
 _fence: ContextVar[int] = ContextVar("fence")
 
 
-class FencedWalker(PlanWalker):
-    """Plan walker that makes the fence available to the tools."""
+class FencedStrategy(PlanOrPrompt):
+    """Strategy that makes the fence available to the tools."""
 
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         _fence.set(context.run.fence)
@@ -65,11 +67,11 @@ async def hang(seconds: float, context: ToolContext) -> None:
 
 
 def main() -> int:
-    """Run the product's worker with this tool, this walker, and segments of the size that SEGMENT_EVENTS sets."""
+    """Run the product's worker with this tool, this strategy, and segments of the size that SEGMENT_EVENTS sets."""
     tools = {**REGISTRY, "message": Tool("message", MessageArgs, say, idempotent=True)}
     events = int(os.environ.get(SEGMENT_EVENTS, archiver.SEGMENT_EVENTS))
     with (
-        patch.multiple(root, registry=lambda _: tools, PlanWalker=FencedWalker),
+        patch.multiple(root, registry=lambda _: tools, PlanOrPrompt=FencedStrategy),
         patch.object(archiver, "SEGMENT_EVENTS", events),
     ):
         return root.main()

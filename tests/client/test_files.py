@@ -1,5 +1,6 @@
 """Files: downloaded completely or not at all, under unchanged names."""
 
+import inspect
 import io
 import os
 from collections.abc import Iterator
@@ -138,6 +139,15 @@ def test_a_download_that_makes_no_progress_ends(store: ScriptedServer, client: C
     with pytest.raises(Unreachable):
         client.read_bytes("run_1", "a")
     assert len(store.requests) == 5
+
+
+def test_more_of_a_file_than_allowed_is_not_read_into_memory(store: ScriptedServer, client: Client) -> None:
+    store.always = reply(200, b"x" * 1_000_000)
+    assert len(client.read_bytes("run_1", "a", max_bytes=1_000_000)) == 1_000_000
+    for read in (client.read_bytes, client.read_text):
+        with pytest.raises(ClientError, match=r"^'a' has more than 999,999 bytes; save\(\) writes it to a file, "):
+            read("run_1", "a", max_bytes=999_999)
+    assert inspect.signature(Client.read_text).parameters["max_bytes"].default == 64 * 1024 * 1024
 
 
 def test_a_file_is_read_as_bytes_and_as_text(store: ScriptedServer, client: Client) -> None:

@@ -98,6 +98,28 @@ def test_what_cannot_be_read_creates_no_run(api: ScriptedServer, swissbrain: Com
     assert api.requests == []
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "--shell", ""), "--shell: the command is empty"),
+        (("run", "--shell", "true", "--shell", " \n"), "--shell: the command is empty"),
+        (("run", "--code", ""), "--code: the path of the program is empty, or the current folder"),
+        (("run", "--code", "empty.py"), "--code: empty.py is empty"),
+        (("exec", ""), "the name of the program is empty"),
+        (("exec", "--python", " ", "x"), "the name of the program is empty"),
+    ],
+)
+def test_an_empty_program_is_named_before_a_run_is_created(
+    api: ScriptedServer, swissbrain: Command, words: tuple[str, ...], message: str
+) -> None:
+    Path("empty.py").touch()
+    result = swissbrain(*words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.endswith(f"{message}\n")
+    assert result.err.count("\n") == 1
+    assert api.requests == []
+
+
 @pytest.mark.parametrize(("text", "typed"), [("the second", ""), ("-", "the second")])
 def test_a_waiting_run_gets_its_input(
     api: ScriptedServer, swissbrain: Command, monkeypatch: pytest.MonkeyPatch, text: str, typed: str

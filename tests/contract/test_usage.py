@@ -10,7 +10,7 @@ from infra.contract.keys import USAGE_DAYS
 from infra.contract.llm import Usage
 from infra.contract.queue import Lease, Writes
 from infra.contract.redis import Redis
-from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store import codec, scripts, usage_sums
 from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
 from infra.contract.usage import DAY_S, EPOCH, MAX_ADDED, RunUsage
@@ -103,7 +103,7 @@ async def test_redis_clock_picks_the_day_among_those_around_the_clock_of_the_wor
     reply = await redis.script(
         scripts.load("emit"),
         [keys.run(lease.run_id), keys.log(lease.run_id), *(keys.usage(USER, EPOCH + timedelta(days=d)) for d in days)],
-        [lease.fence, 1, 0, "[]", keys.channel(lease.run_id), codec.encode_usage(USED, days[0])],
+        [lease.fence, 1, 0, "[]", keys.channel(lease.run_id), usage_sums.encode(USED, days[0])],
     )
     assert codec.outcome(reply) is Outcome.OK
     nearest = {min(max(day, days[0]), days[-1]) for day in (today, int(time.time()) // DAY_S)}

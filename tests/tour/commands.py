@@ -4,19 +4,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ALONE = {name: value for name, value in os.environ.items() if not name.startswith(("SWISSBRAIN_", "COV_"))}
+ALONE = {
+    name: value for name, value in os.environ.items() if not name.startswith(("SWISSBRAIN_", "COV_", "LLM_", "AGENT_"))
+}
 
 
-def swissbrain(folder: Path, *words: str, timeout_s: float = 100) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end."""
+def swissbrain(
+    folder: Path, *words: str, timeout_s: float = 100, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end, with more environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "swissbrain", *words],
         cwd=folder,
-        env=ALONE,
+        env={**ALONE, **(variables or {})},
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -31,6 +31,7 @@ def test_a_file_reference_is_replaced_at_any_depth(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "is not JSON"),
+        ('[{"tool": "x", "tool": "y"}]', "is not JSON: the key 'tool' is there twice"),
         ('"x"', "holds no list of steps"),
         ('{"plan": {}}', "holds no list of steps"),
         ('["x"]', "holds no list of steps"),
@@ -42,6 +43,12 @@ def test_a_malformed_plan_is_one_line(tmp_path: Path, content: str, message: str
     with pytest.raises(PlanError, match=message) as caught:
         read_plan(tmp_path / "plan.json")
     assert "\n" not in str(caught.value)
+
+
+def test_steps_may_have_the_keys_of_other_steps(tmp_path: Path) -> None:
+    for name, text in (("plan.json", '[{"a": {"b": 1}}, {"a": {"b": 1}}]'), ("plan.yaml", "- a: {b: 1}\n- a: {b: 1}")):
+        (tmp_path / name).write_text(text)
+        assert read_plan(tmp_path / name) == [{"a": {"b": 1}}, {"a": {"b": 1}}]
 
 
 def test_a_missing_plan_is_an_error(tmp_path: Path) -> None:
@@ -108,6 +115,13 @@ def test_yaml_has_the_values_of_json(tmp_path: Path, text: str, value: object) -
         ("- x: .nan", "is no number of JSON"),
         ("- x: !!binary YQ==", "has the type bytes"),
         ("- x: !!timestamp 2026-11-30", "has the type date"),
+        (
+            "- tool: x\n  args: {}\n  tool: y",
+            "the key 'tool' is there twice in one mapping in \"<unicode string>\", line 3",
+        ),
+        ("- args: {a: {b: 1, 'b': 2}}", "the key 'b' is there twice in one mapping in \"<unicode string>\", line 1"),
+        ("- ? [a]\n  : 1\n  ? [a]\n  : 2", "is not YAML"),
+        ("- !!map [a]", "is not YAML"),
         ("- x: !!python/object/apply:os.system [exit]", "is not YAML"),
         ("--- 1\n--- 2", "is not YAML"),
         ("just text", "holds no list of steps"),

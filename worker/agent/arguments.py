@@ -26,7 +26,7 @@ class BadArguments(Exception):
 
 
 def parse(kind: type[ToolArgs], text: str) -> tuple[ToolArgs, dict[str, Any]]:
-    """Return the typed arguments, and the JSON object that they were made of. Raises BadArguments.
+    """Return the typed arguments, and the JSON object before its conversion. Raises BadArguments.
 
     Empty text stands for an empty object, because some servers send it for calls without arguments.
     """

@@ -31,8 +31,10 @@ MAX_FACT_CHARS = 200
 
 @dataclass(frozen=True)
 class Place:
-    """Place of a call: index `index` within exchange `n`, in step `step` of the plan. `seconds`: time that it may
-    take."""
+    """Place of a call: index `index` within exchange `n`, in step `step` of the plan.
+
+    `seconds`: time that the call may take.
+    """
 
     n: int
     index: int
@@ -64,7 +66,7 @@ async def call_tool(context: RunContext, tool: Tool, args: ToolArgs, place: Plac
 
 
 async def refuse(context: RunContext, judged: Judged, place: Place, code: str, text: str) -> CallRecord:
-    """Return the journaled record of a call that is not executed; `text` tells the model why."""
+    """Return the journaled record of a call that is not executed; `text` gives the model the reason."""
 
     async def refused() -> CallRecord:
         return CallRecord(

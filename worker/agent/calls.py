@@ -246,5 +246,5 @@ def _because(rule: ApprovalRule) -> str:
 
 
 def _in(seconds: float) -> int:
-    """Return the time in so many seconds, in ms since the epoch."""
+    """Return the time after a number of seconds from now, in ms since the epoch."""
     return now_ms() + int(seconds * 1000)

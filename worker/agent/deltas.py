@@ -12,7 +12,7 @@ MAX_PENDING_CHARS = 4096
 
 
 class DeltaLog:
-    """Receives the progress of one exchange and logs it: the first piece at once, later ones joined for `window_s`."""
+    """Receives the progress of one exchange and logs it: the first piece immediately, others joined for `window_s`."""
 
     def __init__(self, emitter: LogEmitter, n: int, window_s: float, step: int | None) -> None:
         self._emitter = emitter

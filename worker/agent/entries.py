@@ -1,4 +1,4 @@
-"""Journal entries of an agent run, and what its exchanges add up to.
+"""Journal entries of an agent run, and the turns of a conversation, which are made of them.
 
 | entry | value |
 |---|---|
@@ -11,8 +11,8 @@
 | `tool:{n}:{i}` | CallRecord of call `i` of exchange `n`, counted from 0 |
 | `tool:{n}:{i}:repeat:{k}` | answer of a person to the question whether to repeat an interrupted call |
 
-Keys are positions, because some servers use the id of a call twice. A run goes on after its last entry: everything that
-its agent knows (the conversation, the plan, what its limits have left) is computed from these entries.
+Keys are positions, because some servers use the id of a call twice. A resumed run continues after its last entry:
+everything that its agent knows (the conversation, the plan, what its limits have left) is computed from these entries.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that a run was begun with; a resumed run uses it, whatever the configuration has become.
 
     `system` is the rendered system prompt, `task` the rendered first message, with the prompt and the list of files.
-    In a run that continues another one, `task` is that of the other run, and `follow_up` comes after its turns.
-    `prompts` the version of their templates. `tools` are offered to models in this order. `approvals`: rules of the
+    A run that continues another one has the `task` of the other run, and `follow_up` after its turns. `prompts`:
+    version of the templates. `tools` are offered to models in this order. `approvals`: rules of the
     configuration, and rules of the run. `limits` has no None except for `cost`. `marker` fences the output of tools.
     `context_tokens`: tokens that the messages of a request may have. `output_tokens`: tokens of a reply.
     """
@@ -84,7 +84,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):
-    """Step of a model's plan: what is to be reached, how one sees that it is, and the tools that it needs."""
+    """Step of a model's plan: its goal, the result that shows that the goal is reached, and the tools that it needs."""
 
     goal: Annotated[str, Meta(min_length=1, max_length=2000, description="What is to be reached.")]
     expected: Annotated[str, Meta(max_length=2000, description="Result that shows that it is reached.")] = ""

@@ -24,7 +24,7 @@ def decide(tool: str, args: Mapping[str, Any], rules: RuleLists, *, tainted: boo
     matching: list[ApprovalRule] = []
     for some in rules:
         fitting = [rule for rule in some if _matches(rule, args, executes=executes)]
-        # Within a list, rules for all tools give way to those of the tool itself; between lists, nothing gives way.
+        # Within a list, rules of the tool itself override rules for all tools. Between lists, nothing is overridden.
         own = [rule for rule in fitting if rule.tool == tool]
         matching += own or [rule for rule in fitting if rule.tool == ANY_TOOL]
     strictest = min(matching, key=lambda rule: _ORDER[rule.policy], default=ApprovalRule(tool=ANY_TOOL, policy="allow"))

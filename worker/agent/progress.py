@@ -84,7 +84,7 @@ _CHANGES: dict[str, Callable[[Progress, CallRecord], Progress]] = {
 
 
 def progress_of(turns: Sequence[Turn]) -> Progress:
-    """Return the progress after these turns. A turn after an accepted `finish` means that the run goes on."""
+    """Return the progress after these turns. A turn after an accepted `finish` continues the run."""
     progress = Progress()
     for turn in turns:
         progress = replace(progress, end=None)

@@ -56,7 +56,7 @@ class ReplyCalls:
         key, context = asked_key(self._turn.n), self._state.context
         if not requests:
             return {}
-        # After an interrupt nobody wants these calls any more. The journal may have the first of their refusals.
+        # An interrupt makes these calls obsolete. The journal may have the first of their refusals.
         if not context.knows(key) and (self._state.is_interrupted or context.knows(tool_key(self._turn.n, 0))):
             self._dropped = True
             return {}
@@ -168,6 +168,6 @@ class ReplyCalls:
 
 
 def _decision(answer: StoredAnswer) -> Literal["repeat", "skip", "fail"]:
-    """Return what a person has decided. Any other text is a hint to the model, which goes on without the call."""
+    """Return the decision of a person. Any other text is a hint to the model, which continues without the call."""
     text = (answer.input or "").strip().lower()
     return "repeat" if text == "repeat" else "fail" if text == "fail" else "skip"

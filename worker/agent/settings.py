@@ -46,9 +46,8 @@ class AgentSettings:
             check_rules(approvals or (), at="AGENT_APPROVALS")
         except InvalidInput as exc:
             raise SettingsError(f"{exc.field}: {exc}") from None
-        given = msgspec.structs.asdict(caps or Limits())
         settings = cls(
-            caps=msgspec.structs.replace(CAPS, **{name: value for name, value in given.items() if value is not None}),
+            caps=CAPS.overridden(caps or Limits()),
             approvals=approvals or (),
             context_tokens=env.integer("LLM_CONTEXT_TOKENS", cls.context_tokens, low=4_000, high=10_000_000),
             output_tokens=env.integer("LLM_OUTPUT_TOKENS", cls.output_tokens, low=256, high=1_000_000),

@@ -45,12 +45,12 @@ class AgentState:
 
     @property
     def conversation(self) -> list[Turn]:
-        """Turns of the conversation, with those of the run that is continued."""
+        """Turns of the conversation, after the turns of the run that is continued."""
         return [*self.continued.turns, *self.turns]
 
     @property
     def limits(self) -> Limits:
-        """Limits that hold now: those of the setup, except for those that a retry has set."""
+        """Limits that hold now: the limits of the setup, or the limits that a retry has set."""
         retried = self.context.run.limits
         return effective(retried, self.caps) if retried else self.setup.limits
 
@@ -60,7 +60,7 @@ class AgentState:
         return interrupt_answer(self.context.run, self.heard) is not None
 
     def totals(self, turn: Turn | None = None) -> Totals:
-        """Return what the run has used, with an incomplete turn."""
+        """Return what the run has used; `turn`: one under way, to be added."""
         return Totals.of([*self.turns, turn] if turn else self.turns)
 
     def seconds_left(self, totals: Totals) -> float:
@@ -90,19 +90,19 @@ class AgentState:
     async def hear(self) -> Sequence[UserMessage]:
         """Return the messages to the run that the next exchange is the first to read."""
         heard: list[UserMessage] = []
+        # Each claim that begins the exchange, such as one after a busy model, may read further messages.
         for part in count():
-            key, first = inbox_key(self.n, part), [] if part else self._opening()
-            inbox = await read_inbox(self.context, key, model_key(self.n), self.heard, first)
+            before = self._opening() if part == 0 and not self.turns else []
+            inbox = await read_inbox(self.context, inbox_key(self.n, part), model_key(self.n), self.heard, before)
             if not inbox.messages:
-                break
+                return heard
+            heard += inbox.messages
             if inbox.interrupt is not None:
                 self.heard.add(inbox.interrupt)
-            heard += inbox.messages
-        return heard
+        raise AssertionError("counting does not end")
 
     def _opening(self) -> list[UserMessage]:
-        """Return the messages with which a run that continues another one begins."""
-        if self.turns or not self.setup.follow_up:
-            return []
-        run = self.context.run
-        return [*self.continued.unread, UserMessage(text=self.setup.follow_up, by=run.user, at_ms=run.created_ms)]
+        """Return the messages with which a run goes on from another one: those left unread there, and its prompt."""
+        run, follow_up = self.context.run, self.setup.follow_up
+        prompt = [UserMessage(text=follow_up, by=run.user, at_ms=run.created_ms)] if follow_up else []
+        return [*self.continued.unread, *prompt]

@@ -140,7 +140,7 @@ class Supervisor:
 
 
 async def _after(failure: ModelError, state: AgentState) -> Exception:
-    """Return how a run goes on, or ends, after no model gave a reply that can be used."""
+    """Return how a run continues or ends after no model has given a usable reply."""
     run = state.context.run
     match failure:
         case ModelBusy():

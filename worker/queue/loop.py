@@ -176,7 +176,7 @@ class WorkerLoop:
         try:
             return await self._wakes.wait_token(self._store.keys.pending, MAX_BLOCK_S)
         except StoreUnavailable as exc:
-            log("queue.unreachable", reason=str(exc))
+            log("queue.unreachable", level=logging.WARNING, reason=str(exc))
             # The wait ends as if without a token, and a claim follows: the pause keeps the two from spinning.
             await asyncio.sleep(RETRY_S)
             return False
@@ -219,7 +219,7 @@ class WorkerLoop:
                 alive=alive,
             )
         except StoreUnavailable as exc:
-            log("queue.unreachable", reason=str(exc))
+            log("queue.unreachable", level=logging.WARNING, reason=str(exc))
             self._numbers.lose_reply(asked_for)
             self._alarm.hasten(int(RETRY_S * 1000))
             self._more_ready = False
@@ -258,7 +258,7 @@ class WorkerLoop:
             self._runs.discard(done)
             self._slot_freed.set()
             if not done.cancelled() and (error := done.exception()):
-                log("run.dropped", run_id=run.id, fence=run.fence, error=error)
+                log("run.dropped", level=logging.ERROR, run_id=run.id, fence=run.fence, error=error)
 
         task.add_done_callback(on_done)
 

@@ -15,7 +15,7 @@ and its clock may differ."""
 
 
 class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Messages to the run. `interrupt`: fence of the claim whose interrupt one of them answers."""
+    """Messages to the run. `interrupt`: fence of the claim whose interrupt the first of them answers."""
 
     messages: Sequence[UserMessage] = ()
     interrupt: int | None = None
@@ -59,11 +59,15 @@ def interrupt_answer(run: RunRecord, heard: Collection[int | None]) -> tuple[int
 
 
 async def read_inbox(
-    context: RunContext, key: str, following: str, heard: Collection[int | None], first: Sequence[UserMessage] = ()
+    context: RunContext,
+    key: str,
+    following: str,
+    heard: Collection[int | None],
+    before: Sequence[UserMessage] = (),
 ) -> Inbox:
     """Return the messages that have come since the last call, journaled under `key` and marked as read in one write.
 
-    After the messages `first` comes the answer to an interrupt, unless the fence of the interrupted claim is among
+    `before` comes first, and then the answer to an interrupt, unless the fence of the interrupted claim is among
     `heard`. Nothing is stored if there are no messages. Once the journal has `following`, the key of what the messages
     were read for, later messages are left to a later call.
     """
@@ -75,13 +79,12 @@ async def read_inbox(
     if interrupt:
         _, answer = interrupt
         messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
-    messages[:0] = first
-    inbox = Inbox(messages=messages, interrupt=interrupt[0] if interrupt else None)
+    inbox = Inbox(messages=[*before, *messages], interrupt=interrupt[0] if interrupt else None)
 
     async def taken() -> Inbox:
         return inbox
 
-    return await context.once(key, Inbox, taken) if messages else inbox
+    return await context.once(key, Inbox, taken) if inbox.messages else inbox
 
 
 async def ask(context: RunContext, key: str, requests: Sequence[OpenRequest]) -> dict[str, StoredAnswer]:

@@ -37,12 +37,12 @@ def attempts(
 
 
 async def until_answered(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat `call` until Redis replies; return the reply. The waits are as those of `attempts`.
+    """Repeat `call` until Redis replies, with the waits of `attempts`; return the reply.
 
     Only for calls that may be sent twice. Raises any other error of `call`. There is no time limit, because the loss of
     the lease cancels the caller.
     """
-    # Not by `attempts`: tenacity takes more processor time than the call itself, which nearly always succeeds at once.
+    # Not by `attempts`: tenacity takes more processor time than the call, which nearly always succeeds the first time.
     wait_s = FIRST_WAIT_S
     while True:
         try:

@@ -8,8 +8,10 @@ from worker.run.context import RunContext
 
 
 class StepFailed(Exception):
-    """Failure of a step that would recur in another attempt: the run fails with `error`, and perhaps with a partial
-    result."""
+    """Failure of a step that would recur in another attempt: the run fails with `error`.
+
+    `result`: partial result of the run, if there is one.
+    """
 
     def __init__(self, error: RunError, result: Mapping[str, object] | None = None) -> None:
         super().__init__(error.message)
@@ -18,7 +20,7 @@ class StepFailed(Exception):
 
 
 class Postponed(Exception):
-    """The run cannot go on now, and returns to the queue until `delay_ms` have passed.
+    """The run cannot continue now, and returns to the queue until `delay_ms` have passed.
 
     `reason` is for programs. `burn`: whether the attempt counts.
     """

@@ -51,7 +51,7 @@ class ToolContext(Protocol):
 
     @property
     def for_model(self) -> bool:
-        """Whether a model reads the result. A model cannot read the log, so it needs files with long output."""
+        """True if a model reads the result. A model cannot read the log, so it needs files with long output."""
         ...
 
     @property

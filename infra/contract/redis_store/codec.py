@@ -11,10 +11,10 @@ from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Input, Inp
 from infra.contract.log import Batch, Event, NewEvent, RunLog, Segment
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis import Reply
+from infra.contract.redis_store import usage_sums
 from infra.contract.requests import OpenRequest, StoredAnswer, UserMessage, Waiting
 from infra.contract.runs import Attempt, Brief, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.usage import MAX_ADDED, RunUsage
 
 HEAD_FIELDS = (
     "id",
@@ -41,9 +41,7 @@ INPUT_FIELDS = ("id", "inputs", "inputs_version")
 FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
 MESSAGE_PREFIX = "message:"
-_COST_PREFIX = "cost:"
 _END = ":end"
-_COUNTS = tuple(name for name in RunUsage.__struct_fields__ if name != "costs")
 
 _json = msgspec.json.Encoder(order="deterministic")
 _batch = msgspec.json.Decoder(Batch)
@@ -194,19 +192,6 @@ def encode_fields(writes: Writes) -> list[str]:
     return [part for pair in pairs for part in pair]
 
 
-def encode_usage(usage: RunUsage, first_day: int) -> str:
-    """Return usage as the argument of a script whose further keys are those of the days from `first_day` on."""
-    added = {name: min(getattr(usage, name), MAX_ADDED) for name in _COUNTS if getattr(usage, name)}
-    added |= {f"{_COST_PREFIX}{name}": min(micros, MAX_ADDED) for name, micros in usage.costs.items()}
-    return encode({"first_day": first_day, "add": added})
-
-
-def decode_usage(sums: Mapping[str, int]) -> RunUsage:
-    """Return usage from its stored sums, by their names."""
-    costs = {name.removeprefix(_COST_PREFIX): sums[name] for name in sorted(sums) if name.startswith(_COST_PREFIX)}
-    return RunUsage(costs=costs, **{name: sums[name] for name in _COUNTS if name in sums})
-
-
 def decode_head(fields: Mapping[str, str | None]) -> RunHead:
     """Return a run without its large fields, from the fields of its hash."""
     return RunHead(**_head(fields))
@@ -287,7 +272,7 @@ def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:
         "error": _error.decode(error) if error else None,
         "deleting": fields.get("condemned") is not None,
         "waiting": _waiting(fields) if fields["status"] == Status.WAITING else None,
-        "usage": decode_usage(_numbers.decode(usage)) if usage else None,
+        "usage": usage_sums.decode(_numbers.decode(usage)) if usage else None,
     }
 
 
@@ -297,4 +282,5 @@ def _waiting(fields: Mapping[str, str | None]) -> Waiting:
 
 
 def _number(fields: Mapping[str, str | None], name: str) -> int | None:
-    return int(text) if (text := fields.get(name)) else None
+    text = fields.get(name)
+    return int(text) if text else None

@@ -111,7 +111,8 @@ class RunCommands(RunIndex):
         if status is Status.CREATED:
             raise LimitExceeded(
                 f"the run would have {rest[0]} input files with {rest[1]} bytes; "
-                f"at most {MAX_INPUTS} files with {max_bytes} bytes are allowed"
+                f"at most {MAX_INPUTS} files with {max_bytes} bytes are allowed",
+                "path",
             )
         return outcome, status, None
 

@@ -6,7 +6,7 @@ from datetime import date, timedelta
 from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
 from infra.contract.keys import Keys
 from infra.contract.redis import Argument, Redis
-from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store import codec, scripts, usage_sums
 from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
 from infra.contract.runs import Page, RunFilter, RunHead
 from infra.contract.usage import DAY_S, EPOCH, RunUsage
@@ -76,7 +76,7 @@ class RunIndex(RunReader):
             replies = await self._redis.pipeline([["HGETALL", self.keys.usage(user, day)] for day in chunk])
             for day, reply in zip(chunk, replies, strict=True):
                 if sums := codec.pairs(reply):
-                    found[day] = codec.decode_usage({name: int(value) for name, value in sums.items()})
+                    found[day] = usage_sums.decode({name: int(value) for name, value in sums.items()})
         return found
 
     async def _positions(

@@ -14,7 +14,7 @@ from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.log import NewEvent, Segment
 from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
 from infra.contract.redis import Argument, Redis, Script
-from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store import codec, scripts, usage_sums
 from infra.contract.redis_store.reader import RunReader
 from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
@@ -235,7 +235,7 @@ class WorkQueue(RunReader):
             raise ValueError(f"a write with usage needs the user of the run {lease.run_id} in its lease")
         first_day = int(time.time()) // DAY_S - 1
         days = [EPOCH + timedelta(days=first_day + index) for index in range(3)]
-        return codec.encode_usage(writes.usage, first_day), [self.keys.usage(lease.user, day) for day in days]
+        return usage_sums.encode(writes.usage, first_day), [self.keys.usage(lease.user, day) for day in days]
 
 
 def _stored_error(error: RunError | None) -> str:

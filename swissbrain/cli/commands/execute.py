@@ -58,6 +58,8 @@ def execute(
     """Execute a program in a new run, print what it prints, and exit with its code. Ctrl-C cancels it."""
     if python and node:
         raise typer.BadParameter("give --python or --node, not both")
+    if not words[0].strip():
+        raise typer.BadParameter("the name of the program is empty")
     limit_s = MAX_TIMEOUT_S if timeout_s is None else timeout_s
     if not 0 < limit_s <= MAX_TIMEOUT_S:
         raise typer.BadParameter("a program can run for more than 0 s and at most 1h", param_hint="--timeout")

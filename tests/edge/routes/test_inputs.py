@@ -150,9 +150,10 @@ async def test_the_limits_of_size_and_total_are_exact(ada: httpx.AsyncClient) ->
     for number in range(TOTAL_BYTES // FILE_BYTES):
         await announce(ada, run_id, f"f{number}", {"size_bytes": FILE_BYTES, "sha256": sha256})
     await announce(ada, run_id, "empty", {"size_bytes": 0, "sha256": sha256})
-    for path, size_bytes in (("one more", 1), ("f0", FILE_BYTES + 1)):
+    for path, size_bytes, field in (("one more", 1, "path"), ("f0", FILE_BYTES + 1, "$.size_bytes")):
         answer = await ada.put(at(run_id, path), json={"size_bytes": size_bytes, "sha256": sha256})
         assert (answer.status_code, answer.json()["type"]) == (422, "urn:swissbrain:problem:limit-exceeded")
+        assert answer.json()["field"] == field
         assert str(FILE_BYTES) in answer.text or str(TOTAL_BYTES) in answer.text
 
 

@@ -288,5 +288,9 @@ async def test_a_large_step_is_fetched_from_the_object_store(
         assert answer.status_code == 307
         assert answer.headers["cache-control"] == "no-store"
         assert (await anyone.get(answer.headers["location"])).text == text
+        head = await ada.head(href)  # the store would refuse HEAD at a URL that is signed for GET
+        assert (head.status_code, head.headers["content-type"]) == (200, "application/json")
+        assert "content-length" not in head.headers
+        assert (await ada.get("/health")).status_code == 200  # the connection is still usable
         async with client(edge, "bob") as bob:
             assert (await bob.get(href)).status_code == 404
