@@ -4,6 +4,7 @@ import asyncio
 import json
 import statistics
 import sys
+import sysconfig
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
@@ -111,14 +112,22 @@ def milliseconds(values_s: Sequence[float]) -> list[str]:
     return [f"{1000 * value:.1f}" for value in (statistics.median(values_s), percentile(values_s, 0.99), max(values_s))]
 
 
+def interpreter() -> str:
+    """Return the version of this interpreter and whether it was configured for speed, which changes every figure."""
+    # Debian builds with profiles too, but without this option.
+    is_configured = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return f"Python {sys.version}, configured {'with' if is_configured else 'without'} --enable-optimizations"
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table."""
+    """Print a table, with the interpreter below it."""
     printed = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         printed.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         printed.add_row(*row)
     Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(printed)
+    print(interpreter())
 
 
 async def until_all(lab_: Lab, run_ids: Sequence[str], status: str) -> None:
