@@ -230,7 +230,7 @@ class Listens:
         self.answers: list[str | None] = []
 
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
-        heard = []
+        heard: list[str] = []
         number = 0
         fences: set[int | None] = set()
 
