@@ -38,8 +38,10 @@ class AgentSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "AgentSettings":
-        """Read `AGENT_LIMITS AGENT_APPROVALS LLM_CONTEXT_TOKENS LLM_OUTPUT_TOKENS LLM_DELTA_MS`. Raises
-        SettingsError."""
+        """Read `AGENT_LIMITS AGENT_APPROVALS LLM_CONTEXT_TOKENS LLM_OUTPUT_TOKENS LLM_DELTA_MS`.
+
+        Raises SettingsError.
+        """
         caps = _decoded(env, "AGENT_LIMITS", Limits, '{"turns": 50, "cost": 2.5}')
         approvals = _decoded(env, "AGENT_APPROVALS", list[ApprovalRule], '[{"tool": "shell", "policy": "ask"}]')
         try:

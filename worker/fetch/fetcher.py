@@ -122,7 +122,7 @@ class Fetcher:
         fixed = {"host": _host_header(outgoing.url, host, port), "accept-encoding": "gzip"}
         transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=_ONE_CONNECTION)
         await stack.enter_async_context(transport)
-        for place, address in enumerate(addresses, 1):
+        for number, address in enumerate(addresses, 1):
             request = httpx.Request(
                 outgoing.method,
                 outgoing.url.copy_with(host=str(address)),
@@ -134,7 +134,7 @@ class Fetcher:
             try:
                 return await transport.handle_async_request(request)
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                if place == len(addresses):
+                if number == len(addresses):
                     raise
         raise AssertionError("the guard returns at least one address")
 
@@ -200,9 +200,13 @@ def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
 
     The message does not repeat the URL, which may hold credentials.
     """
-    checked = _checked(text)
+    if len(text) > MAX_URL_CHARS:
+        raise ValueError(f"it has more than {MAX_URL_CHARS} characters")
+    # Browsers and libraries read such a URL in different ways.
+    if any(char <= " " or char in "\\\x7f" for char in text):
+        raise ValueError("it holds a space, a control character or a backslash")
     try:
-        url = (base.join(checked) if base else httpx.URL(checked)).copy_with(fragment=None)
+        url = (base.join(text) if base else httpx.URL(text)).copy_with(fragment=None)
     except (httpx.InvalidURL, UnicodeError):
         raise ValueError("it is not valid") from None
     if url.scheme not in _DEFAULT_PORTS:
@@ -216,15 +220,6 @@ def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
     if not 0 < port < 65536:
         raise ValueError("its port is not between 1 and 65535")
     return url
-
-
-def _checked(text: str) -> str:
-    """Return a URL, which browsers read alike. Raises ValueError."""
-    if len(text) > MAX_URL_CHARS or any(char <= " " or char in "\\\x7f" for char in text):
-        raise ValueError(
-            f"it holds a space, a control character or a backslash, or more than {MAX_URL_CHARS} characters"
-        )
-    return text
 
 
 def _endpoint(url: httpx.URL) -> tuple[str, int]:

@@ -69,8 +69,11 @@ class HttpFetch:
         self._tls = tls
 
     async def run(self, args: HttpFetchArgs, context: ToolContext) -> HttpFetchResult:
-        """Fetch a URL. Raises ToolFailed with the code `fetch_not_allowed`, `address_not_allowed`, `fetch_failed`,
-        `too_large` or `timeout`; LimitExceeded."""
+        """Fetch a URL.
+
+        Raises ToolFailed with the code `fetch_not_allowed`, `address_not_allowed`, `fetch_failed`, `too_large` or
+        `timeout`; LimitExceeded.
+        """
         if not self._settings.allows_any:
             message = f"this worker may fetch from no host; its setting {HOSTS} lists those that it may fetch from"
             raise ToolFailed("fetch_not_allowed", message)
