@@ -87,7 +87,8 @@ def progress_of(turns: Sequence[Turn]) -> Progress:
     """Return the progress after these turns. A turn after an accepted `finish` continues the run."""
     progress = Progress()
     for turn in turns:
-        progress = replace(progress, end=None)
+        if progress.end:  # rarely: copies for nothing would take most of the time
+            progress = replace(progress, end=None)
         for record in turn.records:
             progress = progress.after(record)
     return progress

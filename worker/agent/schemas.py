@@ -5,6 +5,7 @@ Beside the tools of the registry, a model has control tools, which change the co
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -138,6 +139,7 @@ def _bounds(field: Mapping[str, Any]) -> str:
     return text + (f" of at most {chars} characters" if chars is not None else "")
 
 
+@cache  # a schema takes longer to build than the rest of a request
 def _spec(name: str, kind: type[ToolArgs]) -> ToolSpec:
     description = " ".join((kind.__doc__ or "").split())
     return ToolSpec(name=name, description=description, parameters=_parameters(kind))
