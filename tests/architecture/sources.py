@@ -9,6 +9,5 @@ PACKAGES = ("edge_api", "worker", "infra", "swissbrain")
 
 def product_files() -> Iterator[Path]:
     """Yield every Python file of the product's packages."""
-    yield ROOT / "swissbrain_command.py"
     for package in PACKAGES:
         yield from (ROOT / package).rglob("*.py")

@@ -28,7 +28,6 @@ from tests.client.scripted_server import (
 )
 from tests.support.waiting import wait_until
 
-ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "swissbrain"]
 
 
@@ -96,25 +95,6 @@ def test_ctrl_c_exits_with_130_and_a_hint(api: ScriptedServer, words: tuple[str,
     assert (process.returncode, out) == (code, "")
     hint = "swissbrain: the run goes on; 'swissbrain logs -f run_7' shows it, 'swissbrain cancel run_7' stops it\n"
     assert err == (hint if follows else "")
-
-
-@pytest.mark.parametrize("module", ["swissbrain", "swissbrain.cli"])
-def test_ctrl_c_during_the_imports_exits_with_130(module: str) -> None:
-    program = f"""
-import signal, sys
-
-class Interrupts:
-    def find_spec(self, name, *_):
-        if name == {module!r}:
-            signal.raise_signal(signal.SIGINT)
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.meta_path.insert(0, Interrupts())
-from swissbrain_command import main
-main()
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_output_works_in_any_encoding(api: ScriptedServer) -> None:

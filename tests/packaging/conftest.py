@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("swissbrain", "edge_api", "worker", "infra", "distributions")
-FILES = ("swissbrain_command.py", "pyproject.toml", "README.md", "LICENSE")
+FILES = ("pyproject.toml", "README.md", "LICENSE")
 OWN = ("swissbrain", "__editable__", "_swissbrain")
 MODULES = {"infra.py": "NAME = 'infra of the project'\n", "worker.py": "raise SystemExit('worker of the project')\n"}
 

@@ -71,7 +71,7 @@ def type_check(project: Project, program: str) -> subprocess.CompletedProcess[st
 
 
 def test_each_wheel_holds_all_files_of_its_packages_and_no_other(wheels: Wheels) -> None:
-    assert names(wheels.client) == {"swissbrain_command.py", *sources("swissbrain")}
+    assert names(wheels.client) == sources("swissbrain")
     assert names(wheels.server) == sources("edge_api", "worker", "infra")
     assert "swissbrain/py.typed" in names(wheels.client)
     assert "edge_api/stream-wrapper" in names(wheels.server)
@@ -84,7 +84,7 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
     assert f"swissbrain=={client['Version']}" in server.get_all("Requires-Dist", [])
     assert {"edge", "worker", "gateway", "dev"} <= {*server.get_all("Provides-Extra", [])}
     assert client.get_all("License-File") == server.get_all("License-File") == ["LICENSE"]
-    assert entry_points(wheels.client) == {"console_scripts": {"swissbrain": "swissbrain_command:main"}}
+    assert entry_points(wheels.client) == {"console_scripts": {"swissbrain": "swissbrain.cli:main"}}
     assert entry_points(wheels.server) == {
         "console_scripts": {
             "swissbrain-api": "edge_api.__main__:main",
