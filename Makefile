@@ -10,10 +10,10 @@ PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorde
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast checks lint types arrows pytest coverage chaos soak bench clean
+.PHONY: help setup demo dev test test-fast checks lint types arrows pytest coverage chaos soak bench package-edge check-edge clean
 
 help: ## show the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with everything installed
 
@@ -64,6 +64,16 @@ soak: setup ## long logs under random faults, read in several ways; EVENTS=10000
 
 bench: setup ## print the benchmark tables
 	$(BIN)/python -m bench
+
+package-edge: setup ## build the zip of the API for AWS Lambda, build/edge/edge.zip; ARCHITECTURE=arm64
+	$(BIN)/python -m scripts.package_edge $(if $(ARCHITECTURE),--architecture $(ARCHITECTURE))
+
+# Not part of `make test`: both programs are large, and come from registries.
+check-edge: package-edge ## render its CloudFormation with osls and check it with cfn-lint; both are installed first
+	cd deploy/edge && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	$(PYTHON) -m venv build/cfn-lint
+	build/cfn-lint/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/edge/requirements.txt
+	$(BIN)/python -m pytest tests/lambdas/test_template.py
 
 clean: ## remove the virtual environment and the data of `make dev`
 	rm -rf $(VENV) .swissbrain
