@@ -41,8 +41,8 @@ class AgentSite(Site):
         self, *, models: Sequence[ModelChoice] = MODELS, settings: AgentSettings | None = None, **llm: Any
     ) -> PlanOrPrompt:
         """Return a strategy whose agent asks the scripted endpoint; pauses between its tries are short."""
-        values: dict[str, Any] = {"backoff_s": 0.001, "max_retries": 1, **llm}
-        adapter = LlmHttp(LlmSettings(base_url=self.server.url, models=models, **values))
+        values: dict[str, Any] = {"base_url": self.server.url, "backoff_s": 0.001, "max_retries": 1, **llm}
+        adapter = LlmHttp(LlmSettings(models=models, **values))
         agent = Supervisor(adapter, models, REGISTRY, settings or AgentSettings())
         self._agents.append(agent)
         return PlanOrPrompt(PlanWalker(REGISTRY), agent)
