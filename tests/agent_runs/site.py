@@ -47,8 +47,8 @@ class AgentSite(Site):
         **llm: Any,
     ) -> PlanOrPrompt:
         """Return a strategy whose agent asks the scripted endpoint; pauses between its tries are short."""
-        values: dict[str, Any] = {"backoff_s": 0.001, "max_retries": 1, **llm}
-        adapter = LlmHttp(LlmSettings(base_url=self.server.url, models=models, **values))
+        values: dict[str, Any] = {"base_url": self.server.url, "backoff_s": 0.001, "max_retries": 1, **llm}
+        adapter = LlmHttp(LlmSettings(models=models, **values))
         agent = Supervisor(adapter, models, tools, settings or AgentSettings())
         self._agents.append(agent)
         return PlanOrPrompt(PlanWalker(REGISTRY), agent)
