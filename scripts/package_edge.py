@@ -1,7 +1,7 @@
 """Package of the API for AWS Lambda: `python -m scripts.package_edge` writes `build/edge/edge.zip` and `package.json`.
 
 The zip holds what the two functions import and nothing else, compiled for the interpreter that runs this program. So
-that the runtime cannot differ from it, `deploy/edge/serverless.yml` reads runtime and architecture from `package.json`.
+that the runtime cannot differ from it, `serverless.yml` reads runtime and architecture from `package.json`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`deploy/edge/serverless.yml`: its variables against the code, and what osls makes of it.
+"""`serverless.yml`: its variables against the code, and what osls makes of it.
 
 The tests with osls are skipped unless `make check-edge` has installed it: with cfn-lint it takes 270 MB and a minute.
 """
@@ -54,7 +54,7 @@ class Recorder(Env):
 
 
 def described() -> dict[str, Any]:
-    return dict(yaml.safe_load((FOLDER / "serverless.yml").read_text()))
+    return dict(yaml.safe_load((ROOT / "serverless.yml").read_text()))
 
 
 def filled_in(function: str) -> dict[str, str]:
@@ -101,7 +101,7 @@ def osls(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Render the template into a folder, which is also HOME, so that osls changes nothing of the user."""
     command = [str(OSLS), "package", "--package", str(folder), *words]
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "NO_COLOR": "1"}
-    return subprocess.run(command, cwd=FOLDER, env=env, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=100, check=False)
 
 
 @pytest.fixture(scope="module")
