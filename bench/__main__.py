@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import uvloop
 
 from bench import (
+    agent,
     cancel,
     durability,
     first_event,
@@ -35,6 +36,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "cancel": (cancel.run, 1),
     "flood": (flood.run, 1),
     "durability": (durability.run, 0),
+    "agent": (agent.run, 0),
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),
 }
