@@ -218,5 +218,5 @@ def _is_json(response: httpx.Response) -> bool:
 def _lost(exc: httpx.HTTPError) -> str:
     # The text of an error of the library may contain headers, and so the key.
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return "the endpoint cannot be reached"
+        return "the endpoint cannot be reached (LLM_BASE_URL)"
     return f"the connection was lost ({type(exc).__name__})"

@@ -44,7 +44,8 @@ def failed_answer(status: int, headers: Mapping[str, str], body: bytes) -> TryFa
     detail, code = _detail(body)
     after_s = retry_after_s(headers)
     blame = "busy" if status == 503 and after_s is not None else _blame(status, code, detail)
-    return TryFailed(f"HTTP {status}: {detail}" if detail else f"HTTP {status}", blame, after_s=after_s)
+    setting = " (LLM_API_KEY)" if status == 401 else ""
+    return TryFailed(f"HTTP {status}{setting}{f': {detail}' if detail else ''}", blame, after_s=after_s)
 
 
 def failed_frame(error: Any) -> TryFailed:

@@ -25,7 +25,7 @@ ApprovalsFile = Annotated[
 ]
 SchemaFile = Annotated[Path | None, typer.Option(metavar="FILE", help="JSON or YAML file with the result's schema.")]
 StrictPlan = Annotated[
-    bool, typer.Option("--strict-plan", help="After reading untrusted text, only the tools that the plan named.")
+    bool, typer.Option("--strict-plan", help="Allow each step only the tools that the plan named for it.")
 ]
 ContinueOf = Annotated[
     str | None,

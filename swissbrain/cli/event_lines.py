@@ -89,8 +89,9 @@ class EventLines:
     def _print_text(self, item: Event, text: str, *, more: bool) -> None:
         names = ("stream", "call", "kind")
         text_id: tuple[object, ...] = (*_exchange(item), item.type, *(item.data.get(name) for name in names))
-        if item.type == "model.message" and self._open_text and self._open_text[2] == "model.delta":
-            text_id = self._open_text
+        shown = self._open_text
+        if item.type == "model.message" and shown and shown[2] == "model.delta" and shown[-1] != "reasoning":
+            text_id = shown
         line = Text(plain(text), style(item))
         replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
         if replaces or self._open_text != text_id:

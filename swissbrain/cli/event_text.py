@@ -75,7 +75,9 @@ def _run_finished(_: Event, data: Mapping[str, Any]) -> Text:
 
 def _plan_created(_: Event, data: Mapping[str, Any]) -> Text:
     first = int(data.get("first", 0)) + 1
-    lines = [f"\n{INDENT}{number}  {plain(step['name'])}" for number, step in enumerate(data["steps"], first)]
+    # One line each, so that no name can forge another step.
+    names = (" ".join(plain(step["name"]).split()) for step in data["steps"])
+    lines = [f"\n{INDENT}{number}  {name}" for number, name in enumerate(names, first)]
     return Text.assemble(("plan", "cyan"), *lines)
 
 
@@ -86,7 +88,8 @@ def _step_started(event: Event, data: Mapping[str, Any]) -> Text:
 
 def _step_finished(event: Event, data: Mapping[str, Any]) -> Text:
     number = "" if event.step is None else f" {event.step + 1}"
-    return Text.assemble((f"step{number}  ", "cyan"), _outcome(data))
+    reason = plain(f"  {data['message']}") if data.get("message") else ""
+    return Text.assemble((f"step{number}  ", "cyan"), _outcome(data), reason)
 
 
 def _tool_started(_: Event, data: Mapping[str, Any]) -> Text:

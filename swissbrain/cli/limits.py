@@ -23,7 +23,10 @@ def limits_of(options: list[str] | None) -> Limits | None:
             known = ", ".join(Limits.__struct_fields__)
             raise typer.BadParameter(f"'{name}' is no limit; allowed are {known}", param_hint="--limit")
         if name == "wall_s":
-            given[name] = f"{seconds(number)}"
+            try:
+                given[name] = f"{seconds(number)}"
+            except typer.BadParameter as exc:
+                raise typer.BadParameter(f"wall_s: {exc.message}", param_hint="--limit") from None
             continue
         try:
             msgspec.convert({name: number}, Limits, strict=False)

@@ -15,6 +15,7 @@ _MIN_WIDTH = 10
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Printable characters that look like nothing or like a space."""
 _ENDS = {"deny": "then the run goes on without an answer", "fail": "then the run fails"}
+_DENIED = "then the call is denied"
 
 
 def request_text(request: OpenRequest, screen: Console) -> Text:
@@ -34,7 +35,8 @@ def request_text(request: OpenRequest, screen: Console) -> Text:
         lines += _argument(value, screen)
     if request.truncated:
         lines.append(Text("  the whole is longer than what is shown here", "yellow"))
-    end = _ENDS.get(request.on_expiry, request.on_expiry)
+    is_denied = (request.kind, request.on_expiry) == ("approval", "deny")
+    end = _DENIED if is_denied else _ENDS.get(request.on_expiry, request.on_expiry)
     lines.append(Text(f"  open until {date_time(request.expires_ms)}; {plain(end)}", "dim"))
     return Text("\n").join(lines)
 

@@ -10,8 +10,12 @@ from rich.console import RenderableType
 from swissbrain import Client
 from swissbrain.cli.answers import Answers, can_ask
 from swissbrain.cli.event_lines import EventLines
+from swissbrain.cli.explanations import explain
+from swissbrain.cli.layout import Details
+from swissbrain.cli.results import result_rows
 from swissbrain.cli.silence import Reason, with_reason
 from swissbrain.cli.terminal import console, plain, printable_json
+from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap
 
 FAILED, USAGE, CANCELLED, NOT_ENDED = 1, 2, 3, 4
@@ -35,16 +39,38 @@ def follow_run(
     """
     events = client.events(run_id, after=after, **part)
     answers = Answers(client, run_id, note, asks=not no_input and not as_json and can_ask())
+    types = set()
+
+    def shown(item: Event | Gap) -> None:
+        types.add(item.type if isinstance(item, Event) else "")
+        answers.note(item)
+
     try:
-        last = show_log(
-            events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id), shown=answers.note
-        )
+        last = show_log(events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id), shown=shown)
     except KeyboardInterrupt:
         note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
     # The outcome comes from the log where possible: the run may have been retried or deleted since.
     outcome = last.data.get("status") if isinstance(last, Event) and last.type == "run.finished" else None
+    if outcome and "model.message" in types and not as_json:
+        _show_result(client, run_id, str(outcome))
     raise typer.Exit(EXIT_CODES.get(str(outcome or client.get_run(run_id).status), 0))
+
+
+def _show_result(client: Client, run_id: str, outcome: str) -> None:
+    """Print what a model says at the end of a run: the log has it nowhere."""
+    try:
+        run = client.get_run(run_id)
+    except ClientError as exc:
+        note(f"{explain(exc)}; 'swissbrain show {run_id}' shows the result")
+        return
+    if run.result is None or run.status != outcome:
+        return
+    if run.error:
+        note(f"there is a partial result; 'swissbrain show {run_id}' shows it")
+        return
+    typer.echo()
+    show_table(Details(result_rows(run)))
 
 
 def show_log(

@@ -8,10 +8,11 @@ from rich.text import Text
 
 from swissbrain.agent import ModelUsage, UsageReport
 from swissbrain.cli.layout import Column, Details, Rows
+from swissbrain.cli.results import MAX_RESULT_CHARS, result_rows
 from swissbrain.cli.terminal import cell, date_time, duration, line, plain, status, truncate
 from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary, Step
 
-MAX_PROMPT_CHARS = MAX_RESULT_CHARS = 1000
+MAX_PROMPT_CHARS = 1000
 
 
 def runs_table(runs: Iterable[RunSummary]) -> Rows:
@@ -155,10 +156,8 @@ def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
 
 
 def _agent_details(run: Run) -> Iterator[tuple[Text, Text]]:
-    """Yield the details of a run that a model plans. The results of the steps of an explicit plan have a table."""
-    if run.result is not None and run.plan is None:
-        text = truncate(msgspec.json.encode(run.result).decode(), MAX_RESULT_CHARS)
-        yield Text("partial result" if run.error else "result"), cell(text)
+    """Yield the details of a run that a model plans."""
+    yield from result_rows(run)
     if limits := msgspec.to_builtins(run.limits):
         yield Text("limits"), cell(", ".join(f"{name} {number:,}" for name, number in limits.items()))
     if used := run.usage:

@@ -8,7 +8,7 @@ import pytest
 from swissbrain import Client, Limits
 from tests.client.both_clients import Connect
 from tests.client.conftest import Command
-from tests.client.scripted_server import TOKEN, ScriptedServer, ok, run, state
+from tests.client.scripted_server import TOKEN, ScriptedServer, end, event, ok, run, sse, state
 
 USAGE: dict[str, Any] = {
     "exchanges": 12,
@@ -90,7 +90,12 @@ def test_the_command_retries_with_limits(api: ScriptedServer, swissbrain: Comman
 
 @pytest.mark.parametrize(
     ("limit", "complaint"),
-    [("turns", "not KEY=VALUE"), ("steps=3", "'steps' is no limit; allowed are turns"), ("turns=x", "no number")],
+    [
+        ("turns", "not KEY=VALUE"),
+        ("steps=3", "'steps' is no limit; allowed are turns"),
+        ("turns=x", "no number"),
+        ("wall_s=1x", "--limit: wall_s: '1x' is not a duration"),
+    ],
 )
 def test_a_limit_that_is_none_is_refused(api: ScriptedServer, swissbrain: Command, limit: str, complaint: str) -> None:
     result = swissbrain("retry", "run_1", "--limit", limit)
@@ -103,7 +108,7 @@ def test_show_and_wait_tell_of_a_partial_result(api: ScriptedServer, swissbrain:
     shown = swissbrain("show", "run_1").out
     for text in (
         "limit_turns: 20 of 20 turns are used",
-        'partial result  {"summary":"half"}',
+        "partial result  half",
         "turns 20, cost 1.5",
         "12 exchanges, 34,567 tokens in, 890 out, cost: CHF 0.012345, USD 1.000000, unknown for 3",
     ):
@@ -129,3 +134,46 @@ def test_calls_are_shown_with_the_step_of_their_plan(api: ScriptedServer, swissb
     shown = swissbrain("steps", "run_1").out
     assert "2: shell" in shown
     assert "denied: not allowed" in shown
+
+
+RESULT: dict[str, Any] = {
+    "summary": "The total is 6.\x1b[1m",
+    "files": [{"path": "report.md", "size_bytes": 10}],
+    "steps": [{"goal": "add\n2  forged", "outcome": "6"}, {"goal": "write", "outcome": ""}],
+    "output": {"total": 6},
+}
+
+
+def test_a_followed_run_of_an_agent_ends_with_its_result(api: ScriptedServer, swissbrain: Command) -> None:
+    log = [
+        event(1, "model.message", n=0, text="", model="m"),
+        event(2, "run.finished", status="succeeded"),
+    ]
+    api.then(sse(*log, end(2)), ok(run("run_1", "succeeded", result=RESULT)))
+    shown = swissbrain("logs", "run_1", "-f")
+    assert (shown.code, shown.err) == (0, "")
+    rows = [" ".join(row.split()) for row in shown.out.splitlines()[1:]]
+    assert rows == [
+        "",
+        "result The total is 6.",
+        'output {"total":6}',
+        "files report.md (10 bytes)",
+        "plan 1 add 2 forged: 6",
+        "2 write: not declared done",
+    ]
+
+
+def test_a_followed_run_that_failed_names_its_partial_result(api: ScriptedServer, swissbrain: Command) -> None:
+    log = [event(1, "model.message", n=0, text="", model="m"), event(2, "run.finished", status="failed")]
+    api.then(sse(*log, end(2)), ok(FAILED))
+    shown = swissbrain("logs", "run_1", "-f")
+    assert (shown.code, shown.err) == (
+        1,
+        "swissbrain: there is a partial result; 'swissbrain show run_1' shows it\n",
+    )
+
+
+def test_a_result_of_a_later_release_is_shown_as_json(api: ScriptedServer, swissbrain: Command) -> None:
+    for result in ({"later": [1]}, {"summary": "s", "files": [1]}, {"summary": "s", "steps": [{}]}):
+        api.then(ok(run("run_1", "succeeded", result=result)))
+        assert f"result    {json.dumps(result, separators=(',', ':'))}" in swissbrain("show", "run_1").out

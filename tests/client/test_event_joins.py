@@ -102,6 +102,8 @@ def test_a_reply_of_calls_alone_takes_no_line() -> None:
 def test_reasoning_is_marked_and_not_part_of_the_reply() -> None:
     thoughts = [delta("a", n=1, kind="reasoning"), delta("b", n=1, kind="reasoning")]
     assert lines(*thoughts, delta("So", n=1, kind="text"), reply("So", n=1)) == ["  think │ ab", "        So"]
+    late = [delta("So", n=1, kind="text"), delta("hm", n=1, kind="reasoning")]
+    assert lines(*late, reply("So, yes", n=1)) == ["        So", "  think │ hm", "        , yes"]
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,11 @@ def test_each_event_is_one_line() -> None:
     assert text("run.continued", None, run_id="run_2") == "run goes on from the end of run_2"
     steps = [{"name": "read", "tool": "file_read"}, {"name": "draw"}]
     assert text("plan.created", None, steps=steps).splitlines() == ["plan", f"{'':22}1  read", f"{'':22}2  draw"]
+    forged = [{"name": "read\n  2  forged"}]
+    assert text("plan.created", None, steps=forged).splitlines()[1:] == [f"{'':22}1  read 2 forged"]
+    assert text("step.finished", 1, status="failed", duration_ms=59, message="no\x1b[1m file") == (
+        "step 2  failed in 59 ms  no file"
+    )
     assert text("plan.created", None, steps=steps, first=3).splitlines()[1] == f"{'':22}4  read"
     assert text("model.delta", text="hel") == "        hel"
     assert text("model.message", text="hello", model="m") == "        hello"

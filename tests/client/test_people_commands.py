@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -219,6 +220,27 @@ def test_an_approval_shows_its_arguments_exactly_and_they_forge_no_line(text: st
     assert "\n".join(json.loads(part) if mark == " json │ " else part for mark, part in parts) == text
     listed = rest.split("\n  open until")[0].split("\n")
     assert json.loads("".join(line[8:] for line in listed)) == [text]
+
+
+def test_an_approval_that_expires_is_said_to_be_denied() -> None:
+    given: dict[str, Any] = {"id": "a", "question": "?", "expires_ms": 1}
+    ends = {
+        ("approval", "deny"): "then the call is denied",
+        ("question", "deny"): "then the run goes on without an answer",
+        ("approval", "fail"): "then the run fails",
+    }
+    for (kind, on_expiry), shown in ends.items():
+        request = msgspec.convert({**given, "kind": kind, "on_expiry": on_expiry}, OpenRequest)
+        assert request_text(request, Console(file=io.StringIO(), width=80)).plain.endswith(shown)
+
+
+def test_approve_says_that_the_run_waits_for_an_answer_instead(api: ScriptedServer, swissbrain: Command) -> None:
+    api.then(ok(waiting(QUESTION)))
+    result = swissbrain("approve", "run_1")
+    assert (result.code, result.err) == (
+        2,
+        "swissbrain: the run waits for an answer, not for an approval; 'swissbrain resume run_1' gives it\n",
+    )
 
 
 def test_a_truncated_request_says_so() -> None:

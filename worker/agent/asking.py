@@ -65,15 +65,15 @@ async def ask_model(
         try:
             async with asyncio.timeout(question.seconds):
                 reply = await model.ask(request, deltas)
+            await deltas.end()
         except ModelCut as exc:
-            ms = int((time.monotonic() - began) * 1000)
             return Exchange(
                 purpose=question.purpose,
                 text="",
                 model=setup.models[0].name,
                 usage=exc.usage,
                 at_ms=at_ms,
-                ms=ms,
+                ms=int((time.monotonic() - began) * 1000),
                 problem=str(exc),
             )
         except ModelError as exc:

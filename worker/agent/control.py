@@ -91,7 +91,7 @@ def _step_done(args: StepDoneArgs, situation: Situation) -> Decision:
 
 def _replan(args: ReplanArgs, situation: Situation) -> Decision:
     result = {"reason": args.reason, "learned": args.learned}
-    events = [_step_ended(situation.progress, "failed")] if situation.progress.current else []
+    events = [_step_ended(situation.progress, "failed", args.reason)] if situation.progress.current else []
     return Decision(_accepted("Make a new plan for what is left.", situation, result), events)
 
 
@@ -128,8 +128,8 @@ def _next_step(index: int, step: GoalStep) -> str:
     return f"Step {index + 1}: {step.goal}.{expected}"
 
 
-def _step_ended(progress: Progress, status: Literal["succeeded", "failed"]) -> NewEvent:
-    ended = StepFinished(status=status, duration_ms=max(0, now_ms() - progress.began_ms))
+def _step_ended(progress: Progress, status: Literal["succeeded", "failed"], reason: str = "") -> NewEvent:
+    ended = StepFinished(status=status, duration_ms=max(0, now_ms() - progress.began_ms), message=reason or UNSET)
     return new_event(ended, progress.step)
 
 

@@ -38,8 +38,14 @@ class DeltaLog:
             # The endpoint may send nothing more for a while.
             self._timer = asyncio.create_task(self._log_later(), name=f"deltas {self._n}")
 
+    async def end(self) -> None:
+        """Log the reasoning that is not logged yet, which the whole reply does not repeat, unlike the text."""
+        self._pieces = [piece for piece in self._pieces if piece.kind == "reasoning"]
+        if self._pieces:
+            await self._log()
+
     async def close(self) -> None:
-        """Stop; pieces that are not logged yet are in the whole reply."""
+        """Stop; pieces that are not logged yet are in the whole reply, or void."""
         if self._timer:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)

@@ -53,6 +53,7 @@ class StepFinished(Truncated, frozen=True, kw_only=True):
 
     status: StepStatus
     duration_ms: DurationMs
+    message: Annotated[str, Meta(description="Why a model has given the step up, for people.")] | UnsetType = UNSET
 
 
 class ToolStarted(Truncated, frozen=True, kw_only=True):

@@ -131,6 +131,9 @@ def _only_approval(client: Client, run_id: str) -> OpenRequest:
     run = client.get_run(run_id)
     requests = [request for request in run.waiting.requests if request.kind == "approval"] if run.waiting else []
     if not requests:
+        if run.waiting:
+            how = f"'swissbrain resume {run_id}' gives it"
+            raise CommandError(f"the run waits for an answer, not for an approval; {how}")
         raise CommandError(f"the run does not wait for an approval; it is {run.status}")
     if len(requests) > 1:
         ids = ", ".join(request.id for request in requests)
