@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests.support.fast import is_fast, listed_paths, no_stack
 
-settings.register_profile("patient", deadline=None, max_examples=40)
+settings.register_profile("patient", deadline=None, max_examples=30)
 settings.load_profile("patient")
 
 # All tested servers are on this host, without TLS. Reading the file of trusted certificates takes each HTTP client
