@@ -19,7 +19,8 @@ _ONE_LIST = re.compile(_LIST)
 _HUNDRED_LISTS = re.compile(rb"(?:%b){100}+" % _LIST)
 _OPENING = re.compile(rb"%b\[" % _SPACE)
 
-_OTHER_ESCAPES = re.compile(rb"(?:\\(?!u[dD][89a-fA-F][0-9a-fA-F]{2}).){0,1000}+", re.DOTALL)
+# Not possessive: up to Python 3.11.4, a possessive group that fails in its middle keeps what it has matched there.
+_OTHER_ESCAPES = re.compile(rb"(?:\\(?!u[dD][89a-fA-F][0-9a-fA-F]{2}).){0,1000}", re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD]([89a-fA-F])[0-9a-fA-F]{2}")
 _HIGH = b"89abAB"
 _COUNTED_BYTES = 1024 * 1024

@@ -25,5 +25,8 @@ def extract(folder: Path) -> Path:
     if archive.returncode:
         raise NoHistory(f"git has no commit {REVISION} here: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
-        files.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):
+            files.extractall(folder, filter="data")
+        else:  # Python 3.11.3 and earlier; the archive is from this repository
+            files.extractall(folder)
     return folder
