@@ -43,16 +43,16 @@ def check_order(made: Sequence[ChatMessage]) -> None:
 def test_any_conversation_is_in_order_and_the_same_each_time(
     turns: list[Turn], context: int, purpose: Purpose, unread: list[UserMessage]
 ) -> None:
-    made = messages(setup(context), turns, for_purpose=purpose, unread=unread)
+    made = messages(View.of(setup(context), turns), for_purpose=purpose, unread=unread)
     check_order(made)
     copies = msgspec.json.decode(msgspec.json.encode(turns), type=list[Turn])
-    assert messages(setup(context), copies, for_purpose=purpose, unread=unread) == made
+    assert messages(View.of(setup(context), copies), for_purpose=purpose, unread=unread) == made
 
 
 @settings(deadline=None, max_examples=30)
 @given(histories(), contexts, purposes)
 def test_a_conversation_fits_if_its_last_turn_does(turns: list[Turn], context: int, purpose: Purpose) -> None:
-    made = messages(setup(context), turns, for_purpose=purpose)
+    made = messages(View.of(setup(context), turns), for_purpose=purpose)
     if estimated_tokens(request_size(made)) <= context:
         return
     # Nothing is left to be shortened: one turn, as short as possible, beside the task and the summary.
@@ -65,18 +65,18 @@ def test_a_conversation_fits_if_its_last_turn_does(turns: list[Turn], context: i
 @settings(deadline=None, max_examples=30)
 @given(histories(summaries=False))
 def test_a_conversation_grows_at_its_end_alone(turns: list[Turn]) -> None:
-    whole = messages(setup(10**9), turns, for_purpose="turn")
+    whole = messages(View.of(setup(10**9), turns), for_purpose="turn")
     for each in turns:
-        before = messages(setup(10**9), turns[: each.n], for_purpose="turn", unread=each.inbox)
+        before = messages(View.of(setup(10**9), turns[: each.n]), for_purpose="turn", unread=each.inbox)
         assert whole[: len(before)] == before
     for purpose in ("plan", "summary"):
-        assert messages(setup(10**9), turns, for_purpose=purpose)[:-1] == whole
+        assert messages(View.of(setup(10**9), turns), for_purpose=purpose)[:-1] == whole
 
 
 @settings(deadline=None, max_examples=30)
 @given(histories(), contexts)
 def test_a_summary_that_is_due_covers_shown_turns_and_keeps_the_last(turns: list[Turn], context: int) -> None:
-    covers = due(setup(context), turns)
+    covers = due(View.of(setup(context), turns))
     if covers is not None:
         shown = [each.n for each in View.of(setup(context), turns).shown]
         assert shown[0] < covers <= turns[-1].n
@@ -85,7 +85,7 @@ def test_a_summary_that_is_due_covers_shown_turns_and_keeps_the_last(turns: list
 
 def test_output_of_tools_is_fenced_and_words_of_the_platform_are_not() -> None:
     turns = [turn(0, "42"), turn(1, "Answer of anna: no", tool="ask_user")]
-    made = messages(setup(), turns, for_purpose="turn")
+    made = messages(View.of(setup(), turns), for_purpose="turn")
     assert made[3].text == f'<{MARKER} tool="shell">\n42\n</{MARKER}>'
     assert made[5].text == "Answer of anna: no"
 
@@ -96,7 +96,7 @@ def test_a_reply_without_call_and_an_unusable_one_are_answered() -> None:
     broken = msgspec.structs.replace(
         turn(1, "x"), exchange=msgspec.structs.replace(turn(1, "x").exchange, problem="it was cut")
     )
-    made = messages(setup(), [spoken, broken], for_purpose="turn")[2:]
+    made = messages(View.of(setup(), [spoken, broken]), for_purpose="turn")[2:]
     assert [(message.role, message.text) for message in made] == [
         ("assistant", "turn 0"),
         ("user", render("nudge")),
@@ -106,14 +106,14 @@ def test_a_reply_without_call_and_an_unusable_one_are_answered() -> None:
 
 def test_calls_that_a_stopped_turn_did_not_reach_are_answered() -> None:
     last = msgspec.structs.replace(turn(0, "x"), records=[])
-    assert messages(setup(), [last], for_purpose="turn")[-1].text == NOT_EXECUTED
+    assert messages(View.of(setup(), [last]), for_purpose="turn")[-1].text == NOT_EXECUTED
     done = msgspec.structs.replace(last, records=turn(0, "x").records)
-    assert NOT_EXECUTED not in messages(setup(), [done], for_purpose="turn")[-1].text
+    assert NOT_EXECUTED not in messages(View.of(setup(), [done]), for_purpose="turn")[-1].text
 
 
 def test_the_third_identical_call_is_told_so() -> None:
     turns = [turn(n, "same", fingerprint="f") for n in range(4)]
-    told = [message.text for message in messages(setup(), turns, for_purpose="turn") if message.role == "tool"]
+    told = [message.text for message in messages(View.of(setup(), turns), for_purpose="turn") if message.role == "tool"]
     assert ["in a row" in text for text in told] == [False, False, True, True]
     assert told[3].endswith(render("repeats", count="4"))
 
@@ -124,7 +124,7 @@ def test_a_summary_replaces_what_it_covers() -> None:
         turn(4, "All is well.", purpose="summary", covers=3),
         inbox=[UserMessage(text="hurry", by="anna", at_ms=0)],
     )
-    made = messages(setup(), [*turns, said, turn(5, "result 5")], for_purpose="turn")
+    made = messages(View.of(setup(), [*turns, said, turn(5, "result 5")]), for_purpose="turn")
     texts = [message.text for message in made]
     assert [message.role for message in made[2:]] == ["user", "assistant", "tool", "user", "assistant", "tool"]
     assert texts[2] == render("earlier", summary="All is well.", plan="")
@@ -138,35 +138,37 @@ def test_a_plan_outlives_the_summary_that_covers_it() -> None:
     planned = turn(0, "ok", tool="plan", result={"steps": steps})
     done = turn(1, "ok", tool="step_done", result={"outcome": "9 rows"})
     summary = turn(2, "All is well.", purpose="summary", covers=2)
-    made = messages(setup(), [planned, done, summary], for_purpose="turn")
+    made = messages(View.of(setup(), [planned, done, summary]), for_purpose="turn")
     assert [message.role for message in made] == ["system", "user", "user"]
     assert made[2].text.endswith("1. read the data – done: 9 rows\n2. write it up")
 
 
 def test_a_failed_summary_replaces_nothing() -> None:
     turns = [turn(0, "result 0"), turn(1, "", purpose="summary", covers=1)]
-    assert messages(setup(), turns, for_purpose="turn") == messages(setup(), turns[:1], for_purpose="turn")
+    assert messages(View.of(setup(), turns), for_purpose="turn") == messages(
+        View.of(setup(), turns[:1]), for_purpose="turn"
+    )
 
 
 def test_a_summary_is_due_above_three_quarters_and_not_again_at_once() -> None:
     turns = [turn(n, "x" * 3000) for n in range(20)]
-    counts = [n for n in range(1, 21) if due(setup(20_000), turns[:n]) is not None]
+    counts = [n for n in range(1, 21) if due(View.of(setup(20_000), turns[:n])) is not None]
     assert counts[0] * 3000 == pytest.approx(0.75 * 60_000, abs=6000)
-    covers = due(setup(20_000), turns[: counts[0]])
+    covers = due(View.of(setup(20_000), turns[: counts[0]]))
     assert covers is not None
     assert 3 <= counts[0] - covers <= 5  # a quarter of the context is kept
     summary = turn(counts[0], "short", purpose="summary", covers=covers)
-    assert due(setup(20_000), [*turns[: counts[0]], summary]) is None
-    assert due(setup(20_000), []) is None
+    assert due(View.of(setup(20_000), [*turns[: counts[0]], summary])) is None
+    assert due(View.of(setup(20_000), [])) is None
 
 
 def test_old_outputs_are_shortened_once_the_conversation_does_not_fit_and_stay_so() -> None:
     turns = [turn(n, f"begin {n} " + "x" * 10_000) for n in range(30)]
     kept = 0
     for count in range(1, 31):
-        made = messages(setup(20_000), turns[:count], for_purpose="turn")
+        made = messages(View.of(setup(20_000), turns[:count]), for_purpose="turn")
         assert estimated_tokens(request_size(made)) <= 20_000
-        following = messages(setup(20_000), turns[: count + 1], for_purpose="turn")
+        following = messages(View.of(setup(20_000), turns[: count + 1]), for_purpose="turn")
         kept += following[: len(made)] == made
         assert len(made) == 2 + 2 * count
         assert f"begin {count - 1} " + "x" * 9000 in made[-1].text
@@ -178,7 +180,7 @@ def test_long_arguments_are_cut_by_name() -> None:
     first = turn(0, "ok")
     call = msgspec.structs.replace(first.exchange.calls[0], arguments=long)
     first = msgspec.structs.replace(first, exchange=msgspec.structs.replace(first.exchange, calls=[call]))
-    made = messages(setup(1500), [first, turn(1, "ok")], for_purpose="turn")
+    made = messages(View.of(setup(1500), [first, turn(1, "ok")]), for_purpose="turn")
     shown = msgspec.json.decode(made[2].calls[0].arguments)
     assert shown["path"] == "a.py"
     assert "bytes are left out" in shown["content"]
@@ -186,5 +188,5 @@ def test_long_arguments_are_cut_by_name() -> None:
 
 def test_tools_count_into_the_size_of_a_request() -> None:
     tool = ToolSpec(name="t", description="d" * 100, parameters={"type": "object"})
-    made = messages(setup(), [], for_purpose="plan")
+    made = messages(View.of(setup(), []), for_purpose="plan")
     assert request_size(made, [tool]) > request_size(made) + 100

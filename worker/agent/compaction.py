@@ -32,15 +32,14 @@ _RESERVE = 512 + max(len(prompts.render(name).encode()) for name in ("plan", "su
 """Bytes for the message that asks for a plan or a summary."""
 
 
-def due(setup: Setup, turns: Sequence[Turn]) -> int | None:
+def due(view: "View") -> int | None:
     """Return `covers` of a summary that is due now: exchanges with a smaller number are replaced by it. Else None.
 
     The turns from `covers` on stay whole, at least the last one. A summary that would free less than an eighth of the
     context is not due.
     """
-    if any(turn.exchange.purpose == "summary" for turn in turns[-PAUSE:]):
+    if any(turn.exchange.purpose == "summary" for turn in view.turns[-PAUSE:]):
         return None
-    view = View.of(setup, turns)
     if view.size <= view.space * 3 // 4 or not view.shown:
         return None
     covers, room = view.shown[-1].n, view.space // 4 - view.shown[-1].content.size
@@ -67,9 +66,10 @@ class Shown:
 class View:
     """Conversation under construction. `space`: bytes that fit; `size`: bytes used, with a reserve for what follows.
 
-    `earlier`: a message in place of turns that are not shown.
+    `turns`: all, also those that are not shown. `earlier`: a message in place of turns that are not shown.
     """
 
+    turns: Sequence[Turn]
     marker: str
     space: int
     opening: Rendered
@@ -78,10 +78,10 @@ class View:
     shown: list[Shown] = field(default_factory=list)
 
     @classmethod
-    def of(cls, setup: Setup, turns: Sequence[Turn], unread: Sequence[UserMessage] = ()) -> "View":
-        """Build the conversation of turns, and of messages of people that came after them."""
+    def of(cls, setup: Setup, turns: Sequence[Turn]) -> "View":
+        """Build the conversation of turns."""
         opening = Rendered.of([ChatMessage(role="system", text=setup.system), user(setup.task)])
-        view = cls(setup.marker, setup.context_tokens * BYTES_PER_TOKEN, opening, opening.size + _RESERVE)
+        view = cls(turns, setup.marker, setup.context_tokens * BYTES_PER_TOKEN, opening, opening.size + _RESERVE)
         notices: dict[int, list[tuple[int, int]]] = {}
         for n, index, _, count in limits.repetitions(turns):
             if count >= REPEATS_NOTICE:
@@ -93,9 +93,12 @@ class View:
             view._append(turn.n, partial(rendered, turn, view.marker, notices.get(turn.n, ())))
             for record in turn.records:
                 progress = progress.after(record)
-        if unread:
-            view._append(turns[-1].n + 1 if turns else 0, partial(_inbox, unread))
         return view
+
+    def add(self, unread: Sequence[UserMessage]) -> None:
+        """Append messages of people that came after the turns."""
+        if unread:
+            self._append(self.shown[-1].n + 1 if self.shown else 0, partial(_inbox, unread))
 
     def messages(self) -> list[ChatMessage]:
         """Return the messages, without one that asks for something."""

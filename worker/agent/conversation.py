@@ -8,22 +8,22 @@ from infra.contract.llm import ChatMessage, ToolSpec
 from infra.contract.requests import UserMessage
 from worker.agent import prompts
 from worker.agent.compaction import View
-from worker.agent.entries import Purpose, Setup, Turn
+from worker.agent.entries import Purpose
 from worker.agent.rendering import message_size, user
 
 _TOOL_BYTES = 64
 
 
-def messages(
-    setup: Setup, turns: Sequence[Turn], *, for_purpose: Purpose, unread: Sequence[UserMessage] = ()
-) -> list[ChatMessage]:
-    """Return the conversation up to the next exchange, whose purpose this is.
+def messages(view: View, *, for_purpose: Purpose, unread: Sequence[UserMessage] = ()) -> list[ChatMessage]:
+    """Return the conversation of a view up to the next exchange, whose purpose this is.
 
-    `unread`: the messages of people that come before this exchange (`Turn.inbox` of the turn that it becomes). The
-    conversation begins with the system prompt and the task, has each call followed by its result, and fits into
-    `setup.context_tokens` by estimate, unless the prompt, the task and the last turn alone do not.
+    `unread`: the messages of people that come before this exchange (`Turn.inbox` of the turn that it becomes); they are
+    added to the view. The conversation begins with the system prompt and the task, has each call followed by its
+    result, and fits into `setup.context_tokens` by estimate, unless the prompt, the task and the last turn alone do
+    not.
     """
-    made = View.of(setup, turns, unread).messages()
+    view.add(unread)
+    made = view.messages()
     if for_purpose != "turn":
         made.append(user(prompts.render(for_purpose)))
     return made

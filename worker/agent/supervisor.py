@@ -27,7 +27,7 @@ from infra.contract.requests import UserMessage
 from infra.contract.runs import RunError
 from worker.agent import limits
 from worker.agent.asking import Question, ask_model
-from worker.agent.compaction import due
+from worker.agent.compaction import View, due
 from worker.agent.conversation import messages, request_size
 from worker.agent.entries import SETUP, Continued, Exchange, Purpose, Setup, Turn, model_key
 from worker.agent.progress import Progress, dead_end, next_purpose, progress_of
@@ -106,9 +106,10 @@ class Supervisor:
         if state.draining():
             raise Drained
         setup, totals = state.setup, state.totals()
-        covers = due(setup, state.conversation)
+        view = View.of(setup, state.conversation)
+        covers = due(view)
         purpose = next_purpose(progress, covers)
-        conversation = messages(setup, state.conversation, for_purpose=purpose, unread=inbox)
+        conversation = messages(view, for_purpose=purpose, unread=inbox)
         tools = _offered(setup, purpose)
         size = estimated_tokens(request_size(conversation, tools))
         allowance = limits.output_allowance(
