@@ -19,6 +19,8 @@ from worker.run.strategy import Drained, StepFailed
 from worker.run.tool_failures import call_timeout, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
+TIMEOUT = "the step took longer than its timeout of {:g} s (`timeout_s` of the step)"
+
 
 class PlanWalker:
     """Executes plans with the tools of a registry; implements Strategy."""
@@ -68,7 +70,7 @@ class PlanWalker:
             return int((time.monotonic() - began) * 1000)
 
         try:
-            async with call_timeout(step.timeout_s, "`timeout_s` of the step"):
+            async with call_timeout(step.timeout_s, TIMEOUT):
                 result = await self._call(context, index, step)
         except (ToolFailed, ContractError) as exc:
             code = failure_code(exc, context.unable)

@@ -25,6 +25,7 @@ from worker.run.strategy import StepFailed
 from worker.run.tool_failures import call_timeout, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
+TIMEOUT = "the step took longer than its timeout of {:g} s (`limits.wall_s` of the run)"
 MAX_FACT_CHARS = 200
 """Longest text of a result that is kept in the record beside the text for the model."""
 
@@ -107,7 +108,7 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     result: ToolResult | None = None
     failure: tuple[str, str] | None = None
     try:
-        async with call_timeout(place.seconds, "`limits.wall_s` of the run"):
+        async with call_timeout(place.seconds, TIMEOUT):
             call = context.for_call(place.name, place.step, timeout_s=place.seconds, for_model=True)
             result = await tool.run(args, call)
     except (ToolFailed, ContractError) as exc:

@@ -38,8 +38,11 @@ def failure_code(failure: ToolFailed | ContractError, unable: int) -> str | None
 
 
 @asynccontextmanager
-async def call_timeout(timeout_s: float | None, setting: str) -> AsyncIterator[None]:
-    """Raise ToolFailed with code `timeout` once `timeout_s` has passed; None sets no limit. `setting` names it."""
+async def call_timeout(timeout_s: float | None, message: str) -> AsyncIterator[None]:
+    """Raise ToolFailed with code `timeout` once `timeout_s` has passed; None sets no limit.
+
+    `message` has a `{:g}` in place of the seconds, and names the setting.
+    """
     deadline = asyncio.timeout(timeout_s)
     try:
         async with deadline:
@@ -48,4 +51,4 @@ async def call_timeout(timeout_s: float | None, setting: str) -> AsyncIterator[N
         # A TimeoutError of the tool itself, or of the run's deadline, is not this timeout.
         if not deadline.expired():
             raise
-        raise ToolFailed("timeout", f"the step took longer than its timeout of {timeout_s:g} s ({setting})") from None
+        raise ToolFailed("timeout", message.format(timeout_s)) from None

@@ -19,6 +19,7 @@ from infra.host_limits import translate_exhaustion
 from worker.fetch.decoding import MAX_TEXT_BYTES, clipped, decoded, is_html, media_type
 from worker.fetch.html_text import MAX_HTML_CHARS, html_text
 from worker.fetch.settings import HOSTS, FetchSettings
+from worker.run.tool_failures import call_timeout
 from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ def tool(settings: FetchSettings, guard: AddressGuard | None = None, tls: ssl.SS
     """Return the tool for the hosts of the settings. `guard` and `tls` replace the resolver and the certificates."""
     function = HttpFetch(settings, guard or AddressGuard(settings.private_hosts), tls).run
     return Tool("http_fetch", HttpFetchArgs, function, idempotent=_only_reads, ready=settings.allows_any)
+
+
+TIMEOUT = "the answer was not complete after {:g} s (`timeout_s`)"
 
 
 class HttpFetch:
@@ -103,15 +107,8 @@ class HttpFetch:
     async def _fetch(self, args: HttpFetchArgs) -> "Fetched":
         body = None if args.body is UNSET else args.body.encode()
         headers = args.headers if body is None else {"content-type": "text/plain; charset=utf-8", **args.headers}
-        deadline = asyncio.timeout(args.timeout_s)
-        try:
-            async with deadline:
-                return await self._fetcher.fetch(args.method, args.url, headers, body)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            message = f"the answer was not complete after {args.timeout_s:g} s (`timeout_s`)"
-            raise ToolFailed("timeout", message) from None
+        async with call_timeout(args.timeout_s, TIMEOUT):
+            return await self._fetcher.fetch(args.method, args.url, headers, body)
 
 
 def _only_reads(args: Mapping[str, Any]) -> bool:
