@@ -1,12 +1,11 @@
 """Start of a run that continues another one: takes over its files and its conversation."""
 
-from collections.abc import Collection
-
 import msgspec
 
 from infra.contract.errors import FileMissing, RunGone
 from infra.contract.events import RunContinued
 from infra.contract.journal import CONTINUED, files_key, folders_key
+from infra.contract.paths import parents
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.runs import RunError
 from infra.contract.states import TERMINAL
@@ -44,14 +43,14 @@ async def take_over(context: RunContext, source_id: str, store: WorkQueue, works
         conversation = await conversation_of(journal, lambda key: resolve(journal[key], source))
         entries = {CONTINUED: msgspec.json.encode(conversation), folders_key(CONTINUED): msgspec.json.encode(folders)}
         event = new_event(RunContinued(run_id=source_id))
-        taken = {path: entry for path, entry in files.items() if not _gives_way(path, context.inputs)}
+        # Input files of the run itself are newer: neither a file nor a folder of theirs can be a file of the source.
+        newer = {each for path in context.inputs for each in (path, *parents(path))}
+        taken = {
+            path: entry
+            for path, entry in files.items()
+            if path not in newer and context.inputs.keys().isdisjoint(parents(path))
+        }
         await context.inherit(entries, {files_key(CONTINUED): taken}, [folders], source, event)
     except (RunGone, FileMissing):
         message = f"the run {source_id}, which this run continues, has been deleted"
         raise StepFailed(RunError(code="continue_source_gone", message=message)) from None
-
-
-def _gives_way(path: str, inputs: Collection[str]) -> bool:
-    """Return whether a file of the source gives way to the input files of the run itself, which are newer."""
-    parents = {path[:end] for end, char in enumerate(path) if char == "/"}
-    return path in inputs or not parents.isdisjoint(inputs) or any(each.startswith(f"{path}/") for each in inputs)

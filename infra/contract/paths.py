@@ -1,6 +1,7 @@
 """Rules for paths inside a workspace, shared by the API and the worker."""
 
 import unicodedata
+from collections.abc import Iterator
 
 from infra.contract.errors import InvalidInput
 
@@ -28,6 +29,13 @@ def writable_path(path: str, *, field: str = "path") -> str:
     if workspace_path(path, field=field).split("/", 1)[0] == RESERVED:
         raise InvalidInput(f"the folder '{RESERVED}' is reserved for the platform's own files", field)
     return path
+
+
+def parents(path: str) -> Iterator[str]:
+    """Yield the folders above a path, innermost first."""
+    while "/" in path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def _problem(path: str) -> str | None:

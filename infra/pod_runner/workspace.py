@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import InputChanged, LimitExceeded
-from infra.contract.paths import RESERVED
+from infra.contract.paths import RESERVED, parents
 from infra.pod_runner.private_files import chunks_of
 from infra.pod_runner.task import PodTask, TaskFile, TaskLimits
 from infra.pod_runner.transfer import Transfers
-from infra.workspace.tree import FOLDER_MODE, Stamp, Tree, parents
+from infra.workspace.tree import FOLDER_MODE, Stamp, Tree
 
 PARALLEL = 8
 """Transfers at the same time."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.files import MAX_FOLDERS, FileChanges, FileEntry, FolderEntry
-from infra.contract.paths import RESERVED
+from infra.contract.paths import RESERVED, parents
 from infra.logging import log
 from infra.workspace.bucket import Bucket
 from infra.workspace.cancellation import Cancellation
@@ -29,7 +29,7 @@ from infra.workspace.file_index import (
 from infra.workspace.inputs import verified
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import each
-from infra.workspace.tree import FOLDER_MODE, Scan, Stamp, Tree, parents
+from infra.workspace.tree import FOLDER_MODE, Scan, Stamp, Tree
 
 MAX_SKIPPED = 100
 """Maximum number of skipped names that are listed."""

@@ -203,13 +203,6 @@ def _split(path: str) -> tuple[str, str]:
     return above, name
 
 
-def parents(path: str) -> Iterator[str]:
-    """Yield the folders above a path, innermost first."""
-    while "/" in path:
-        path = path.rpartition("/")[0]
-        yield path
-
-
 def _allowed(path: str) -> bool:
     try:
         workspace_path(path)
