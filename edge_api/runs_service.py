@@ -50,20 +50,18 @@ class RunService:
         """
         spec.check()
         digest = _digest(spec, start)
+        # A repeated request must succeed even if the source run has been deleted or retried since.
+        if spec.source and (earlier := await self._created_before(user, key, digest)):
+            return earlier, False
+        inputs: Mapping[str, Input] = MappingProxyType({})
         if spec.fork_of:
-            # A repeated request must succeed even if the source run has been deleted or retried since.
-            if earlier := await self._created_before(user, key, digest):
-                return earlier, False
             run = _not_deleting("fork", await self.get(user, spec.fork_of.run_id))
             inputs = await self._check_fork(run, spec, spec.fork_of.from_step)
-            return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
-        if spec.continue_of:
-            if earlier := await self._created_before(user, key, digest):
-                return earlier, False
+        elif spec.continue_of:
             head = _not_deleting("continue", await self.head(user, spec.continue_of))
             if head.status not in TERMINAL:
                 raise TransitionRefused("only a run that has ended can be continued", head.status.value)
-        return await self._create(user, spec, start=start, key=key, digest=digest)
+        return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
 
     async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
         """Create a run that begins with the results of the first steps of another run; see `create`.

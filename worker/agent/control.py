@@ -69,7 +69,7 @@ def _plan(args: PlanArgs, situation: Situation) -> Decision:
     started = new_event(StepStarted(name=planned[0].name), first)
     text = f"The plan is accepted. {_next_step(first, args.steps[0])}"
     result = {"steps": msgspec.to_builtins(args.steps)}
-    return Decision(_accepted(text, situation, result), [*created, started])
+    return _accepted(text, situation, result, [*created, started])
 
 
 def _step_done(args: StepDoneArgs, situation: Situation) -> Decision:
@@ -86,13 +86,13 @@ def _step_done(args: StepDoneArgs, situation: Situation) -> Decision:
         text = _next_step(index + 1, following)
     else:
         text = "That was the last step. Check the result, then call finish."
-    return Decision(_accepted(text, situation, {"outcome": args.outcome}), events)
+    return _accepted(text, situation, {"outcome": args.outcome}, events)
 
 
 def _replan(args: ReplanArgs, situation: Situation) -> Decision:
     result = {"reason": args.reason, "learned": args.learned}
     events = [_step_ended(situation.progress, "failed", args.reason)] if situation.progress.current else []
-    return Decision(_accepted("Make a new plan for what is left.", situation, result), events)
+    return _accepted("Make a new plan for what is left.", situation, result, events)
 
 
 def _finish(args: FinishArgs, situation: Situation) -> Decision:
@@ -120,7 +120,7 @@ def _finish(args: FinishArgs, situation: Situation) -> Decision:
         result["output"] = output
     # A run may finish within its last step, without a call of `step_done`.
     events = [_step_ended(progress, "succeeded")] if progress.current else []
-    return Decision(_accepted("The run is finished.", situation, result), events)
+    return _accepted("The run is finished.", situation, result, events)
 
 
 def _next_step(index: int, step: GoalStep) -> str:
@@ -133,25 +133,14 @@ def _step_ended(progress: Progress, status: Literal["succeeded", "failed"], reas
     return new_event(ended, progress.step)
 
 
-def _accepted(text: str, situation: Situation, result: dict[str, Any]) -> CallRecord:
-    return CallRecord(
-        tool=situation.tool,
-        status="succeeded",
-        text=text,
-        step=situation.progress.step,
-        started_ms=now_ms(),
-        result=result,
-    )
+def _accepted(text: str, situation: Situation, result: dict[str, Any], events: Sequence[NewEvent]) -> Decision:
+    return Decision(_record("succeeded", text, situation, result=result), events)
 
 
 def _refused(text: str, situation: Situation, code: str = "refused") -> Decision:
-    record = CallRecord(
-        tool=situation.tool,
-        status="refused",
-        text=text,
-        step=situation.progress.step,
-        started_ms=now_ms(),
-        code=code,
-        message=text,
-    )
-    return Decision(record)
+    return Decision(_record("refused", text, situation, code=code, message=text))
+
+
+def _record(status: Literal["succeeded", "refused"], text: str, situation: Situation, **more: Any) -> CallRecord:
+    step = situation.progress.step
+    return CallRecord(tool=situation.tool, status=status, text=text, step=step, started_ms=now_ms(), **more)
