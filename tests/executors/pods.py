@@ -27,8 +27,8 @@ from tests.support.processes import children_of
 from tests.support.waiting import wait_until
 
 UID = 400_000 + os.getpid() % 100_000
-"""Uid of the runner and the program for tests that run as root. Each test process has its own, because the kernel counts
-the processes of a uid, and pods of other tests run at the same time."""
+"""Uid of the runner and the program for tests that run as root. Each test process has its own, because the kernel
+counts the processes of a uid, and pods of other tests run at the same time."""
 
 
 @dataclass
