@@ -10,51 +10,55 @@ with Client.from_env() as client:
 dependencies, so it works in any project and without the servers.
 """
 
-from swissbrain import code
-from swissbrain._async.client import AsyncClient
-from swissbrain._sync.client import Client
-from swissbrain.agent import (
-    AgentOptions,
-    ApprovalRule,
-    CallOutcome,
-    DayUsage,
-    Limits,
-    ModelUsage,
-    OpenRequest,
-    UsageReport,
-    Waiting,
-)
-from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
-from swissbrain.models import (
-    Attempt,
-    Event,
-    File,
-    FileLink,
-    ForkOf,
-    Gap,
-    InputFile,
-    PlanStep,
-    QueueDepths,
-    QueuePlace,
-    Run,
-    RunError,
-    RunState,
-    RunSummary,
-    Step,
-    StreamToken,
-)
-from swissbrain.plan import (
-    NewRun,
-    Plan,
-    file_delete,
-    file_list,
-    file_read,
-    file_write,
-    http_fetch,
-    message,
-    shell,
-    step,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swissbrain import code
+    from swissbrain._async.client import AsyncClient
+    from swissbrain._sync.client import Client
+    from swissbrain.agent import (
+        AgentOptions,
+        ApprovalRule,
+        CallOutcome,
+        DayUsage,
+        Limits,
+        ModelUsage,
+        OpenRequest,
+        UsageReport,
+        Waiting,
+    )
+    from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed, Unreachable, WaitTimeout
+    from swissbrain.models import (
+        Attempt,
+        Event,
+        File,
+        FileLink,
+        ForkOf,
+        Gap,
+        InputFile,
+        PlanStep,
+        QueueDepths,
+        QueuePlace,
+        Run,
+        RunError,
+        RunState,
+        RunSummary,
+        Step,
+        StreamToken,
+    )
+    from swissbrain.plan import (
+        NewRun,
+        Plan,
+        file_delete,
+        file_list,
+        file_read,
+        file_write,
+        http_fetch,
+        message,
+        shell,
+        step,
+    )
 
 __all__ = [
     "AgentOptions",
@@ -102,3 +106,22 @@ __all__ = [
     "shell",
     "step",
 ]
+
+_MODULES = ("code", "plan", "models", "agent", "errors", "_sync.client", "_async.client")
+"""Modules that define these names; those that take longer to import come later."""
+
+if not TYPE_CHECKING:  # a type checker would accept any name of a module with this function
+
+    def __getattr__(name: str) -> Any:
+        """Import a name when it is first used: the HTTP library of the clients takes longer than most commands do."""
+        if name in __all__:
+            for source in _MODULES:
+                module = import_module(f"{__name__}.{source}")
+                if source == name or hasattr(module, name):
+                    globals()[name] = found = module if source == name else getattr(module, name)
+                    return found
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,8 +19,8 @@ from infra.settings import Env
 from swissbrain import Client
 from swissbrain.cli.answers import Answers, can_ask
 from swissbrain.cli.event_lines import EventLines
-from swissbrain.cli.output import note
-from swissbrain.cli.terminal import cell, console, duration, plain, status
+from swissbrain.cli.screen import cell, console, status
+from swissbrain.cli.terminal import duration, note, plain
 from swissbrain.models import Event, Run
 
 RESULTS = Path(".swissbrain") / "demo"

@@ -4,16 +4,19 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import typer
 
-from swissbrain import Client
 from swissbrain.agent import OpenRequest
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.open_requests import how_to_answer, request_text
-from swissbrain.cli.terminal import console
+from swissbrain.cli.screen import console
 from swissbrain.errors import ApiError, ClientError
 from swissbrain.models import Event, Gap
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 Notify = Callable[[str], None]
 
@@ -26,7 +29,7 @@ def can_ask() -> bool:
 class Answers:
     """Answers to what a followed run asks: by the person at the terminal, or by commands that a line names."""
 
-    def __init__(self, client: Client, run_id: str, notify: Notify, *, asks: bool) -> None:
+    def __init__(self, client: "Client", run_id: str, notify: Notify, *, asks: bool) -> None:
         self._client = client
         self._run_id = run_id
         self._notify = notify
@@ -55,7 +58,7 @@ class Answers:
         return [request for request in waiting.requests if request.id in ids] if waiting else []
 
 
-def ask(client: Client, run_id: str, requests: Sequence[OpenRequest], notify: Notify) -> None:
+def ask(client: "Client", run_id: str, requests: Sequence[OpenRequest], notify: Notify) -> None:
     """Show each request, and answer it with what the person types. Ctrl-D leaves it and all further ones open.
 
     An answer that is refused is one line: most often, another person was faster.
@@ -76,7 +79,7 @@ def ask(client: Client, run_id: str, requests: Sequence[OpenRequest], notify: No
                 notify(f"{explain(exc)}; {how_to_answer(run_id, request)}")
 
 
-def _ask_for(client: Client, run_id: str, request: OpenRequest) -> None:
+def _ask_for(client: "Client", run_id: str, request: OpenRequest) -> None:
     """Read an answer, and send it. Raises EOFError without one, and ClientError."""
     if request.kind == "approval":
         while True:

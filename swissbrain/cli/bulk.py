@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 import typer
 
+from swissbrain.cli.exit_codes import USAGE
 from swissbrain.cli.explanations import explain
-from swissbrain.cli.output import USAGE, note
 from swissbrain.cli.progress import MIN_ITEMS, progress
-from swissbrain.cli.terminal import plain
+from swissbrain.cli.terminal import note, plain
 from swissbrain.errors import ApiError, ClientError
 
 THREADS = 8

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from swissbrain import Client
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.progress import progress
 from swissbrain.errors import ClientError
 from swissbrain.models import File
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 THREADS = 4
 RESERVED = ".run"
@@ -48,7 +51,7 @@ def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def save_files(
-    client: Client, run_id: str, files: Sequence[File], folder: Path
+    client: "Client", run_id: str, files: Sequence[File], folder: Path
 ) -> Iterator[tuple[File, bool | Exception]]:
     """Save the files in the folder under their paths, each completely or not at all.
 
@@ -91,7 +94,7 @@ def _target(root: Path, path: str) -> Path:
     return target
 
 
-def _save(client: Client, run_id: str, file: File, target: Path, advance: Callable[[int], None]) -> bool:
+def _save(client: "Client", run_id: str, file: File, target: Path, advance: Callable[[int], None]) -> bool:
     modified_ns = file.modified_ms * 1_000_000
     if target.is_file():
         found = target.stat()

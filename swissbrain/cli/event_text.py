@@ -6,7 +6,8 @@ from typing import Any
 from rich.filesize import decimal
 from rich.text import Text
 
-from swissbrain.cli.terminal import STYLES, clock, duration, plain, status, truncate
+from swissbrain.cli.screen import STYLES, status
+from swissbrain.cli.terminal import clock, duration, plain, truncate
 from swissbrain.models import Event
 
 MAX_ARGS_CHARS = 100

@@ -4,12 +4,15 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from swissbrain import Client
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.progress import progress
 from swissbrain.errors import ApiError, ClientError
 from swissbrain.models import Run
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 MAX_FILES = 100
 MAX_ENTRIES = 10_000
@@ -79,7 +82,7 @@ def _in_folder(folder: Path, target: str) -> Iterator[tuple[str, Path]]:
         raise InputError(f"--file: the folder {folder} holds no file")
 
 
-def send_files(client: Client, run: Run, files: Mapping[str, Path]) -> None:
+def send_files(client: "Client", run: Run, files: Mapping[str, Path]) -> None:
     """Upload the files of a created run. If that fails, the run is deleted, because it will not be started."""
     try:
         with progress("sending", sum(local.stat().st_size for local in files.values()), is_bytes=True) as advance:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from swissbrain.agent import OpenRequest
-from swissbrain.cli.terminal import date_time, line, plain, printable_json
+from swissbrain.cli.screen import line
+from swissbrain.cli.terminal import date_time, plain, printable_json
 
 _ARGUMENT, _FOLDED, _JSON = "      │ ", "      ┊ ", " json │ "
 _MIN_WIDTH = 10

@@ -1,29 +1,30 @@
-"""Output of commands, and the exit codes for the outcome of a run."""
+"""Output of commands."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
 from rich.console import RenderableType
 
-from swissbrain import Client
 from swissbrain.cli.answers import Answers, can_ask
 from swissbrain.cli.event_lines import EventLines
+from swissbrain.cli.exit_codes import OUTCOMES
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.layout import Details
 from swissbrain.cli.results import result_rows
+from swissbrain.cli.screen import console
 from swissbrain.cli.silence import Reason, with_reason
-from swissbrain.cli.terminal import console, plain, printable_json
+from swissbrain.cli.terminal import note, printable_json
 from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap
 
-FAILED, USAGE, CANCELLED, NOT_ENDED = 1, 2, 3, 4
-EXIT_CODES = {"succeeded": 0, "failed": FAILED, "cancelled": CANCELLED}
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 
 def follow_run(
-    client: Client,
+    client: "Client",
     run_id: str,
     *,
     as_json: bool,
@@ -54,10 +55,10 @@ def follow_run(
     outcome = last.data.get("status") if isinstance(last, Event) and last.type == "run.finished" else None
     if outcome and "model.message" in types and not as_json:
         _show_result(client, run_id, str(outcome))
-    raise typer.Exit(EXIT_CODES.get(str(outcome or client.get_run(run_id).status), 0))
+    raise typer.Exit(OUTCOMES.get(str(outcome or client.get_run(run_id).status), 0))
 
 
-def _show_result(client: Client, run_id: str, outcome: str) -> None:
+def _show_result(client: "Client", run_id: str, outcome: str) -> None:
     """Print what a model says at the end of a run: the log has it nowhere."""
     try:
         run = client.get_run(run_id)
@@ -121,8 +122,3 @@ def print_json(*items: Any) -> None:
 def json_line(item: Any) -> str:
     """Return a value as one line of JSON that is safe on a terminal."""
     return printable_json(msgspec.json.encode(item).decode())
-
-
-def note(line: str) -> None:
-    """Print one line on stderr."""
-    typer.echo(" ".join(f"swissbrain: {plain(line)}".split()), err=True)

@@ -3,9 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from swissbrain.cli.terminal import console
+from swissbrain.cli.screen import console
 
 MIN_ITEMS = 5
 MIN_BYTES = 1_000_000
@@ -21,6 +19,9 @@ def progress(label: str, total: int, *, is_bytes: bool = False) -> Iterator[Call
     if not screen.is_terminal or screen.is_dumb_terminal or total < (MIN_BYTES if is_bytes else MIN_ITEMS):
         yield lambda _count: None
         return
+    # Here, because few transfers have a bar.
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     done = DownloadColumn() if is_bytes else MofNCompleteColumn()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn())
     with Progress(*columns, console=screen, transient=True) as bar:

@@ -7,7 +7,8 @@ import msgspec
 from rich.filesize import decimal
 from rich.text import Text
 
-from swissbrain.cli.terminal import cell, plain, truncate
+from swissbrain.cli.screen import cell
+from swissbrain.cli.terminal import plain, truncate
 from swissbrain.models import Run
 
 MAX_SUMMARY_CHARS = 20_000

@@ -4,12 +4,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swissbrain import Client
-from swissbrain.cli.output import note
+from swissbrain.cli.terminal import note
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 STDIN = "-"
 MAX_LINES = 1_000_000
@@ -42,7 +44,7 @@ class RunFilters:
 
 
 def select_runs(
-    client: Client, run_ids: Sequence[str] | None, filters: RunFilters, statuses: Sequence[str]
+    client: "Client", run_ids: Sequence[str] | None, filters: RunFilters, statuses: Sequence[str]
 ) -> list[str]:
     """Return the given ids, or the ids of the runs that the filters select. Raises BadParameter.
 

@@ -40,7 +40,7 @@ class CommandGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands, the commands of other distributions first."""
-        own = super().list_commands(ctx)
+        own = list(self.commands)  # their names alone, which needs none of them
         return [*(name for name in SERVER_COMMANDS | _installed() if name not in own), *own]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -73,8 +73,13 @@ def _import_command(name: str) -> Any:
         raise CommandMissing(
             f"the command '{name}' of {origin} cannot be imported: {exc}; its dependencies come with: {INSTALL}"
         ) from exc
+    return as_command(name, target)
+
+
+def as_command(name: str, target: Any, kind: type[TyperCommand] = TyperCommand, settings: Any = None) -> Any:
+    """Return the command of this name: a Typer app, or made from a function, of the kind and with context settings."""
     if not isinstance(target, typer.Typer):
         app = typer.Typer(add_completion=False)
-        app.command(name)(target)
+        app.command(name, cls=kind, context_settings=settings)(target)
         target = app
     return typer.main.get_command(target)

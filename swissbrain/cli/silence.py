@@ -5,16 +5,18 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from swissbrain import Client
 from swissbrain.cli.terminal import duration, plain
 from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap, Run
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ _ERASE = "\r\x1b[2K"
 class Reason:
     """Why a run is silent: from the events seen, and from looks at its record while it is not running."""
 
-    def __init__(self, client: Client, run_id: str) -> None:
+    def __init__(self, client: "Client", run_id: str) -> None:
         self._client = client
         self._run_id = run_id
         self._since = time.time()

@@ -9,7 +9,8 @@ from rich.text import Text
 from swissbrain.agent import ModelUsage, UsageReport
 from swissbrain.cli.layout import Column, Details, Rows
 from swissbrain.cli.results import MAX_RESULT_CHARS, result_rows
-from swissbrain.cli.terminal import cell, date_time, duration, line, plain, status, truncate
+from swissbrain.cli.screen import cell, line, status
+from swissbrain.cli.terminal import date_time, duration, plain, truncate
 from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary, Step
 
 MAX_PROMPT_CHARS = 1000

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 
-from rich.console import Console
-from rich.text import Text
+import typer
 
-STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "waiting": "magenta"}
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -43,27 +41,9 @@ def truncate(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else f"{text[: max_chars - 1]}…"
 
 
-def console(*, stderr: bool = False) -> Console:
-    """Return the console to print to, with colours on a terminal."""
-    created = Console(stderr=stderr, highlight=False)
-    # In a file or a pipe, a table wrapped at 80 columns could not be searched line by line.
-    return created if created.is_terminal else Console(stderr=stderr, highlight=False, width=1000)
-
-
-def cell(text: object) -> Text:
-    """Return the text for a cell of a table, where rich would read a str as markup."""
-    return Text(plain(text))
-
-
-def line(text: object) -> Text:
-    """Return the text on one line, for a cell of a row; each line break is shown as a space."""
-    shown = text.copy() if isinstance(text, Text) else cell(text)
-    return Text(" ").join(shown.split("\n")) if "\n" in shown.plain else shown
-
-
-def status(name: str) -> Text:
-    """Return a status in its colour."""
-    return Text(plain(name), STYLES.get(name, ""))
+def note(line: str) -> None:
+    """Print one line on stderr."""
+    typer.echo(" ".join(f"swissbrain: {plain(line)}".split()), err=True)
 
 
 def duration(ms: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from swissbrain.cli import COMMANDS
+from swissbrain.cli.app import COMMANDS
 from swissbrain.cli.server_commands import SERVER_COMMANDS
 from tests.client.conftest import Command
 from tests.client.scripted_server import (
@@ -245,7 +245,7 @@ def test_a_deletion_whose_response_was_lost_succeeds(
 
 def test_the_documentation_names_every_command_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-    commands = {*SERVER_COMMANDS, *COMMANDS, "key"}
+    commands = {*SERVER_COMMANDS, *COMMANDS}
     assert set(re.findall(r"^\| `swissbrain (\w+)", page, re.MULTILINE)) == commands
 
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from swissbrain.cli.layout import Column, Details, Rows
+from swissbrain.cli.screen import line
 from swissbrain.cli.tables import attempts_table, files_table, queue_table, run_table, runs_table, steps_table
-from swissbrain.cli.terminal import line
 from swissbrain.models import Attempt, File, QueueDepths, Run, RunSummary, Step
 from tests.client import scripted_server
 

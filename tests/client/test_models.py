@@ -12,7 +12,7 @@ from infra.contract import agent, journal, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
 from swissbrain import AgentOptions, ApprovalRule, CallOutcome, Client, Limits, NewRun, UsageReport, models, pages
-from swissbrain.cli.terminal import STYLES
+from swissbrain.cli.screen import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
 from tests.support.openapi import openapi_document

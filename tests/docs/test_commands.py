@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.__main__ import BENCHMARKS, SELF_CONTAINED
-from swissbrain.cli import app
+from swissbrain.cli.app import app
 from tests.docs.pages import DOCS, PAGES, ROOT, code, files, name_of
 
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")

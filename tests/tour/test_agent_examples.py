@@ -17,7 +17,7 @@ from infra.devstack.background import BackgroundStack
 from infra.devstack.stack import DevStack
 from infra.settings import Env
 from swissbrain import Client
-from swissbrain.cli.terminal import console
+from swissbrain.cli.screen import console
 from tests.support.redis import free_port
 from tests.support.scripted_model import scripted_model
 

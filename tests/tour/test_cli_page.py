@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from swissbrain.cli import COMMANDS
+from swissbrain.cli.app import COMMANDS
 from tests.docs.pages import DOCS, blocks
 from tests.support.redis import free_port
 from tests.support.terminal import TerminalResult, on_terminal
@@ -76,7 +76,7 @@ def test_the_page_has_an_example_of_every_command() -> None:
     used = {words[words.index("swissbrain") + 1] for words in map(shlex.split, EXAMPLES)}
     piped = {line.split("| swissbrain ")[1].split()[0] for line in EXAMPLES if "| swissbrain " in line}
     # The others are executed below, or change what the examples need.
-    assert {*COMMANDS, "key"} - used - piped == {"start", "fork", *PEOPLE}
+    assert {*COMMANDS} - used - piped == {"start", "fork", *PEOPLE}
 
 
 TABLES = ("runs", "show RUN", "show RUN --attempts", "steps RUN", "files RUN", "queue")

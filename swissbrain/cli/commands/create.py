@@ -1,11 +1,10 @@
 """Commands that create a run: `run`, `fork`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.agent_options import (
     ApprovalsFile,
@@ -21,12 +20,15 @@ from swissbrain.cli.agent_options import (
 from swissbrain.cli.inputs import input_files, send_files
 from swissbrain.cli.limits import LimitOptions
 from swissbrain.cli.options import Follow, InputFiles, Json, NoInput, RunId, TimeLimit
-from swissbrain.cli.output import follow_run, note, pairs, print_json
+from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import program_steps
-from swissbrain.cli.terminal import plain
+from swissbrain.cli.terminal import note, plain
 from swissbrain.cli.times import future_ms, seconds
 from swissbrain.models import Run
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 PlanFile = Annotated[
     Path | None,
@@ -135,7 +137,7 @@ def fork(
         _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
 
 
-def _show_created(client: Client, created: Run, *, follow: bool, no_input: bool, as_json: bool) -> None:
+def _show_created(client: "Client", created: Run, *, follow: bool, no_input: bool, as_json: bool) -> None:
     if follow:
         note(f"run {created.run_id}")
         follow_run(client, created.run_id, as_json=as_json, no_input=no_input)

@@ -8,22 +8,26 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swissbrain import Client, shell
+from swissbrain import shell
 from swissbrain.cli.access import connect
+from swissbrain.cli.exit_codes import FAILED
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.inputs import InputError, input_files, send_files
 from swissbrain.cli.options import InputFiles
-from swissbrain.cli.output import FAILED, note
 from swissbrain.cli.program_output import StreamCopy
+from swissbrain.cli.screen import console
 from swissbrain.cli.silence import Reason, with_reason
-from swissbrain.cli.terminal import console
+from swissbrain.cli.terminal import note
 from swissbrain.cli.times import seconds
 from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 NO_EXIT_CODE, TIMED_OUT = 125, 124
 """Exit codes for a run that ended without one, as of other commands that execute programs elsewhere."""
@@ -78,7 +82,7 @@ def execute(
     raise typer.Exit(code)
 
 
-def _execute(client: Client, run_id: str) -> int:
+def _execute(client: "Client", run_id: str) -> int:
     """Start the run and copy its output; return the exit code. If this command is stopped, the run is cancelled."""
     try:
         client.start(run_id)
@@ -103,7 +107,7 @@ def _with_interpreter(interpreter: str, words: list[str], files: dict[str, Path]
     return [interpreter, program.name, *words[1:]]
 
 
-def _follow(client: Client, run_id: str) -> int:
+def _follow(client: "Client", run_id: str) -> int:
     """Copy the output until the run has ended; return the exit code."""
     copies = {
         "stdout": StreamCopy(sys.stdout.buffer, sys.stdout.isatty()),
@@ -131,7 +135,7 @@ def _follow(client: Client, run_id: str) -> int:
     return _exit_code(run_id, ended, outcome)
 
 
-def _events(client: Client, run_id: str, copies: Mapping[str, StreamCopy]) -> Iterator[Event]:
+def _events(client: "Client", run_id: str, copies: Mapping[str, StreamCopy]) -> Iterator[Event]:
     screen = console(stderr=True)
     items: Iterator[Event | Gap] = client.events(run_id)
     if screen.is_terminal and not screen.is_dumb_terminal:
@@ -156,7 +160,7 @@ def _exit_code(run_id: str, ended: Mapping[str, Any], outcome: Mapping[str, Any]
     return TIMED_OUT if error.get("code") == "timeout" else NO_EXIT_CODE
 
 
-def _cancel(client: Client, run_id: str) -> None:
+def _cancel(client: "Client", run_id: str) -> None:
     try:
         client.cancel(run_id)
         with suppress(ClientError):

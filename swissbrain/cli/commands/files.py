@@ -2,20 +2,23 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
 
-from swissbrain import Client
-from swissbrain.cli import tables
 from swissbrain.cli.access import connect
 from swissbrain.cli.downloads import is_pattern, save_files, select_files
 from swissbrain.cli.errors import CommandError
+from swissbrain.cli.exit_codes import USAGE, tables
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json, RunId
-from swissbrain.cli.output import USAGE, note, print_json, show_table
+from swissbrain.cli.output import print_json, show_table
+from swissbrain.cli.terminal import note
 from swissbrain.errors import ClientError
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 
 def files(
@@ -62,7 +65,7 @@ def files(
             raise typer.Exit(USAGE)
 
 
-def _fetch_one(client: Client, run_id: str, path: str, output: str | None) -> None:
+def _fetch_one(client: "Client", run_id: str, path: str, output: str | None) -> None:
     if output is None:
         client.download(run_id, path, sys.stdout.buffer)
         sys.stdout.flush()

@@ -16,8 +16,9 @@ from swissbrain.cli.access import FINGERPRINT_CHARS, profile
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.layout import Column, Rows
 from swissbrain.cli.options import Json
-from swissbrain.cli.output import note, print_json, show_table
-from swissbrain.cli.terminal import line
+from swissbrain.cli.output import print_json, show_table
+from swissbrain.cli.screen import line
+from swissbrain.cli.terminal import note
 from swissbrain.errors import ClientError
 
 KEYS = "SWISSBRAIN_API_KEYS"

@@ -1,14 +1,17 @@
 """Command `logs`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.errors import CommandError
 from swissbrain.cli.options import Follow, Json, NoInput, RunId
-from swissbrain.cli.output import follow_run, note, show_log
+from swissbrain.cli.output import follow_run, show_log
+from swissbrain.cli.terminal import note
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 MAX_LIVE_TAIL = 1000
 STREAMS = ("stdout", "stderr")
@@ -61,7 +64,7 @@ def logs(
             show_log(items, as_json=as_json, timestamps=timestamps)
 
 
-def _failed_step(client: Client, run_id: str) -> int:
+def _failed_step(client: "Client", run_id: str) -> int:
     run = client.get_run(run_id)
     if run.error is None:
         raise CommandError(f"the run has not failed; it is {run.status}")

@@ -2,22 +2,26 @@
 
 import sys
 from http import HTTPStatus
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swissbrain import Client
 from swissbrain.agent import OpenRequest
 from swissbrain.cli.access import connect
 from swissbrain.cli.answers import ask, can_ask
 from swissbrain.cli.errors import CommandError
+from swissbrain.cli.exit_codes import USAGE
 from swissbrain.cli.open_requests import request_text
 from swissbrain.cli.options import Follow, Json, NoInput, RunId
-from swissbrain.cli.output import USAGE, follow_run, note, print_json
+from swissbrain.cli.output import follow_run, print_json
+from swissbrain.cli.screen import console
 from swissbrain.cli.selection import STDIN
-from swissbrain.cli.terminal import console, plain
+from swissbrain.cli.terminal import note, plain
 from swissbrain.errors import ApiError, ClientError
 from swissbrain.models import Event, RunState
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 MAX_INPUT_CHARS = 1_000_000
 
@@ -91,7 +95,7 @@ def _show(state: RunState, *, as_json: bool, shown: str = "") -> None:
     print_json(state) if as_json else typer.echo(plain(shown or state.status))
 
 
-def _ask_all(client: Client, run_id: str, request_id: str | None) -> RunState:
+def _ask_all(client: "Client", run_id: str, request_id: str | None) -> RunState:
     """Ask the person for the answers to the open requests, or to one of them; return the state of the run then."""
     run = client.get_run(run_id)
     requests = [each for each in run.waiting.requests if request_id in {None, each.id}] if run.waiting else []
@@ -127,7 +131,7 @@ def _decide(run_id: str, request_id: str | None, comment: str | None, decision: 
     _show(state, as_json=as_json)
 
 
-def _only_approval(client: Client, run_id: str) -> OpenRequest:
+def _only_approval(client: "Client", run_id: str) -> OpenRequest:
     run = client.get_run(run_id)
     requests = [request for request in run.waiting.requests if request.kind == "approval"] if run.waiting else []
     if not requests:
@@ -141,7 +145,7 @@ def _only_approval(client: Client, run_id: str) -> OpenRequest:
     return requests[0]
 
 
-def _earlier_answer(client: Client, run_id: str, request_id: str) -> Event | None:
+def _earlier_answer(client: "Client", run_id: str, request_id: str) -> Event | None:
     """Return the event of the answer that the request has got already, if the log has it."""
     try:
         given = client.logs(run_id, tail=100, event_type="run.input")

@@ -10,9 +10,10 @@ from swissbrain.cli import tables
 from swissbrain.cli.access import connect
 from swissbrain.cli.open_requests import request_text
 from swissbrain.cli.options import CreatedAfter, CreatedBefore, FailedWith, Json, Metadata, RunId, StatusFilter
-from swissbrain.cli.output import note, pairs, print_json, show_table
+from swissbrain.cli.output import pairs, print_json, show_table
+from swissbrain.cli.screen import console
 from swissbrain.cli.selection import RunFilters, warn_of_unreadable
-from swissbrain.cli.terminal import console, plain, truncate
+from swissbrain.cli.terminal import note, plain, truncate
 
 MAX_TITLE_CHARS = 40
 

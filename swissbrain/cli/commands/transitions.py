@@ -1,8 +1,10 @@
 """Commands that change the state of runs: `start`, `cancel`, `retry`, `delete`."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from swissbrain import Client, Limits
+from swissbrain import Limits
 from swissbrain.cli.access import connect
 from swissbrain.cli.bulk import BulkOptions, for_each_run
 from swissbrain.cli.limits import LimitOptions, limits_of
@@ -20,10 +22,13 @@ from swissbrain.cli.options import (
     StatusFilter,
     Yes,
 )
-from swissbrain.cli.output import follow_run, json_line, note, pairs, print_json
+from swissbrain.cli.output import follow_run, json_line, pairs, print_json
 from swissbrain.cli.selection import STDIN, RunFilters, select_runs
-from swissbrain.cli.terminal import plain
+from swissbrain.cli.terminal import note, plain
 from swissbrain.models import RunState
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 
 def start(run_id: RunId, as_json: Json = False) -> None:
@@ -112,7 +117,7 @@ def delete(
         for_each_run(selected, delete_one, BulkOptions("delete", bool(filters), yes, dry_run))
 
 
-def _retry_and_follow(client: Client, run_id: str, limits: Limits | None, *, as_json: bool, no_input: bool) -> None:
+def _retry_and_follow(client: "Client", run_id: str, limits: Limits | None, *, as_json: bool, no_input: bool) -> None:
     # Read before the retry: the events of the new attempts come after this one.
     after = client.get_run(run_id).last_seq
     state = client.retry(run_id, limits=limits)

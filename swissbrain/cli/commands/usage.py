@@ -7,7 +7,8 @@ import typer
 from swissbrain.cli import tables
 from swissbrain.cli.access import connect
 from swissbrain.cli.options import Json
-from swissbrain.cli.output import note, print_json, show_table
+from swissbrain.cli.output import print_json, show_table
+from swissbrain.cli.terminal import note
 
 
 def usage(

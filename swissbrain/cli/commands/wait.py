@@ -5,21 +5,24 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swissbrain import Client
 from swissbrain.cli.access import connect
 from swissbrain.cli.completion import run_ids as complete_run_ids
+from swissbrain.cli.exit_codes import CANCELLED, FAILED, NOT_ENDED, OUTCOMES, USAGE
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json
-from swissbrain.cli.output import CANCELLED, EXIT_CODES, FAILED, NOT_ENDED, USAGE, note, print_json
+from swissbrain.cli.output import print_json
 from swissbrain.cli.selection import given_ids
-from swissbrain.cli.terminal import plain
+from swissbrain.cli.terminal import note, plain
 from swissbrain.cli.times import seconds
 from swissbrain.errors import ClientError, WaitTimeout
 from swissbrain.models import Run
+
+if TYPE_CHECKING:
+    from swissbrain import Client
 
 THREADS = 16
 
@@ -42,7 +45,7 @@ def wait(
     with connect(note) as client:
         for run_id, outcome in _outcomes(client, given_ids(run_ids), timeout_s):
             if isinstance(outcome, Run):
-                codes.add(EXIT_CODES.get(outcome.status, NOT_ENDED))
+                codes.add(OUTCOMES.get(outcome.status, NOT_ENDED))
                 print_json(outcome) if as_json else typer.echo(plain(f"{run_id} {outcome.status}"))
                 if outcome.error and outcome.result is not None and not as_json:
                     note(f"{run_id} has a partial result; 'swissbrain show {run_id}' shows it")
@@ -56,7 +59,7 @@ def wait(
 
 
 def _outcomes(
-    client: Client, run_ids: Sequence[str], timeout_s: float | None
+    client: "Client", run_ids: Sequence[str], timeout_s: float | None
 ) -> Iterator[tuple[str, Run | ClientError]]:
     """Yield each run as soon as it has ended, or the reason why that is not known."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
