@@ -22,6 +22,8 @@ class Access:
     token: str = field(repr=False)
     source: str
     is_dev_stack: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """All variables of this place, for commands that need more than the API."""
 
 
 def find_access(profile: str | None = None) -> Access:
@@ -68,7 +70,7 @@ def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = F
     if missing:
         where = "" if source == "the environment" else f" in {source}"
         raise ClientError(f"{missing[0]} is not set{where}")
-    return Access(variables[URL], variables[TOKEN], source, is_dev_stack)
+    return Access(variables[URL], variables[TOKEN], source, is_dev_stack, variables)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from swissbrain.errors import ClientError
 from swissbrain.messages import encode_json
 from swissbrain.models import (
     FileLink,
+    Identity,
     InputFile,
     PlanStep,
     QueueDepths,
@@ -250,6 +251,11 @@ def get_usage(days: int) -> Request[UsageReport]:
 def get_queue() -> Request[QueueDepths]:
     """Return the request for the depths of the queue."""
     return Request(QueueDepths, "GET", "/agent/queue")
+
+
+def who_am_i() -> Request[Identity]:
+    """Return the request for the user and the scopes of the token."""
+    return Request(Identity, "GET", "/agent/whoami")
 
 
 def _run_path(run_id: str) -> str:

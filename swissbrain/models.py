@@ -276,11 +276,19 @@ class InputFile(Response, frozen=True):
     upload: UploadTarget | None = None
 
 
+class Identity(Response, frozen=True):
+    """User and scopes of a token."""
+
+    user: str
+    scopes: list[str]
+
+
 class QueueDepths(Response, frozen=True):
     """Number of runs in each part of the queue, of all users.
 
     `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
-    were set aside because their records are damaged.
+    were set aside because their records are damaged. `workers`: worker processes that have asked for work within the
+    last five minutes.
     """
 
     pending: int
@@ -290,3 +298,4 @@ class QueueDepths(Response, frozen=True):
     dead: int
     unreadable: int = 0
     waiting: int = 0
+    workers: int = 0

@@ -14,7 +14,6 @@ from edge_api.settings import ApiSettings
 from infra.contract.events import EVENTS
 from infra.contract.tools import TOOLS
 
-VERSION = "0.1.0"
 REF = "#/components/schemas/{name}"
 _RUN_ID = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _PATH = {
@@ -51,7 +50,7 @@ def build(settings: ApiSettings, endpoints: Sequence[ApiEndpoint]) -> bytes:
         "openapi": "3.1.0",
         "info": {
             "title": "SwissBrain Agent API",
-            "version": VERSION,
+            "version": schemas.VERSION,
             "description": f"Bodies are JSON of at most {settings.max_body_bytes} bytes, errors {errors.MEDIA_TYPE}.",
         },
         "security": [{"bearer": []}],

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import describe, respond
 from edge_api.http.principal import Principal
-from edge_api.http.response_models import Health
+from edge_api.http.response_models import Health, Identity
 from edge_api.http.responses import ok
 from edge_api.settings import READ_RUNS
 from infra.contract.errors import ContractError
@@ -75,6 +75,14 @@ class SystemRoutes:
             ),
             ApiEndpoint(
                 "GET",
+                "/agent/whoami",
+                self.whoami,
+                operation_id="whoAmI",
+                summary="Show the user and the scopes of the token.",
+                success={200: Identity},
+            ),
+            ApiEndpoint(
+                "GET",
                 "/health",
                 self.health,
                 public=True,
@@ -124,6 +132,10 @@ class SystemRoutes:
     async def queue(self, _request: Request, _principal: Principal) -> Response:
         """`GET /agent/queue`: number of runs in each part of the queue, of all users."""
         return ok(await self._store.depths())
+
+    async def whoami(self, _request: Request, principal: Principal) -> Response:
+        """`GET /agent/whoami`: user and scopes of the token."""
+        return ok(Identity(user=principal.user, scopes=sorted(principal.scopes)))
 
     async def openapi(self, _request: Request, _principal: Principal) -> Response:
         """`GET /openapi.json`."""

@@ -144,7 +144,8 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     """Number of runs in each part of the queue.
 
     `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
-    were set aside because their records are damaged.
+    were set aside because their records are damaged. `workers`: worker processes that have asked for work within the
+    last five minutes.
     """
 
     pending: int
@@ -154,3 +155,4 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
     unreadable: int = 0
     waiting: int = 0
+    workers: int = 0

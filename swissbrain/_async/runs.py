@@ -13,7 +13,7 @@ from swissbrain._async.wait import wait
 from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
-from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
+from swissbrain.models import Attempt, Identity, QueueDepths, Run, RunState, RunSummary, Step
 from swissbrain.plan import NewRun, Plan
 
 STDERR_LINES = 20
@@ -279,3 +279,7 @@ class AsyncRunMethods:
     async def queue(self) -> QueueDepths:
         """Return the number of runs in each part of the queue, of all users."""
         return await self._api.ask(endpoints.get_queue())
+
+    async def whoami(self) -> Identity:
+        """Return the user and the scopes of the token."""
+        return await self._api.ask(endpoints.who_am_i())

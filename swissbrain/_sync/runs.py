@@ -14,7 +14,7 @@ from swissbrain._sync.wait import wait
 from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
-from swissbrain.models import Attempt, QueueDepths, Run, RunState, RunSummary, Step
+from swissbrain.models import Attempt, Identity, QueueDepths, Run, RunState, RunSummary, Step
 from swissbrain.plan import NewRun, Plan
 
 STDERR_LINES = 20
@@ -280,3 +280,7 @@ class RunMethods:
     def queue(self) -> QueueDepths:
         """Return the number of runs in each part of the queue, of all users."""
         return self._api.ask(endpoints.get_queue())
+
+    def whoami(self) -> Identity:
+        """Return the user and the scopes of the token."""
+        return self._api.ask(endpoints.who_am_i())

@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "usage": "usage:usage",
     "queue": "queue:queue",
     "key": "keys:key",
+    "doctor": "doctor:doctor",
 }
 """Commands in the order of the help: the module of each in `swissbrain.cli.commands`, and its function or app there."""
 

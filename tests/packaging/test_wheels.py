@@ -95,6 +95,7 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
             "demo": "infra.commands.demo:demo",
             "dev": "infra.commands.dev:dev",
             "sweep": "infra.commands.sweep:sweep",
+            "verify": "infra.commands.verify:verify",
         },
     }
 

@@ -152,7 +152,9 @@ class RunReader:
             ["ZCARD", keys.waiting],
             ["ZSCORE", keys.delayed, EXPIRIES],
         ]
-        *counts, expiries = await self._redis.pipeline(commands)
+        *counts, expiries, time = await self._redis.pipeline([*commands, ["TIME"]])
+        now_ms = int(str(codec.items(time)[0])) * 1000
+        workers = await self._redis.command("ZCOUNT", keys.workers, f"({now_ms}", "+inf")
         pending, ready, delayed, running, dead, unreadable, waiting = (int(str(count)) for count in counts)
         return QueueDepths(
             pending=pending,
@@ -162,6 +164,7 @@ class RunReader:
             dead=dead,
             unreadable=unreadable,
             waiting=waiting,
+            workers=int(str(workers)),
         )
 
     async def ping(self) -> None:

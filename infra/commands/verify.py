@@ -1,0 +1,47 @@
+"""Command `swissbrain verify`: is this installation complete, and does it do what it should?
+
+Uses the API like a user, and Redis and the object store like the API and the workers. The addresses and credentials are
+those of the profile or the environment; parts without settings are not checked.
+"""
+
+import os
+from typing import Annotated
+
+import typer
+
+from infra.commands.verify_run import check_run
+from infra.commands.verify_stores import check_stores
+from infra.settings import Env, SettingsError
+from swissbrain.access import find_access
+from swissbrain.cli.access import connect, profile
+from swissbrain.cli.checks import Checklist, check_api, check_workers
+from swissbrain.cli.exit_codes import FAILED, USAGE
+from swissbrain.cli.terminal import note
+
+
+def verify(
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait for a worker, and then for the end of the run.", min=1, max=3600)
+    ] = 60.0,
+    origin: Annotated[
+        str | None,
+        typer.Option(help="Origin whose pages may use the bucket; otherwise the first in EDGE_CORS_ORIGINS."),
+    ] = None,
+) -> None:
+    """Check every part of an installation with a real run, and clean up."""
+    checks = Checklist()
+    access = find_access(profile.get())
+    try:
+        with connect(note, patience_s=5) as client:
+            usable = check_api(checks, access, client, same_release=True)
+            check_stores(checks, Env({**access.variables, **os.environ}), origin)
+            if usable and checks.check("workers", lambda: check_workers(client)):
+                check_run(checks, client, timeout)
+            else:
+                checks.skip("run", "the API or the workers cannot be used")
+    except SettingsError as exc:
+        note(str(exc))
+        raise typer.Exit(USAGE) from None
+    if checks.failed:
+        note(f"failed: {', '.join(checks.failed)}")
+        raise typer.Exit(FAILED)
