@@ -277,7 +277,7 @@ class InputFile(Response, frozen=True):
 
 
 class Identity(Response, frozen=True):
-    """User and scopes of a token."""
+    """User, and scopes of the user's token."""
 
     user: str
     scopes: list[str]
@@ -287,8 +287,7 @@ class QueueDepths(Response, frozen=True):
     """Number of runs in each part of the queue, of all users.
 
     `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
-    were set aside because their records are damaged. `workers`: worker processes that have asked for work within the
-    last five minutes.
+    were set aside because their records are damaged. `workers`: processes that asked for work within five minutes.
     """
 
     pending: int

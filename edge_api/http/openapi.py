@@ -10,6 +10,7 @@ import msgspec
 from edge_api.http import errors
 from edge_api.http import response_models as schemas
 from edge_api.http.endpoint import ApiEndpoint
+from edge_api.http.service_models import VERSION
 from edge_api.settings import ApiSettings
 from infra.contract.events import EVENTS
 from infra.contract.tools import TOOLS
@@ -50,7 +51,7 @@ def build(settings: ApiSettings, endpoints: Sequence[ApiEndpoint]) -> bytes:
         "openapi": "3.1.0",
         "info": {
             "title": "SwissBrain Agent API",
-            "version": schemas.VERSION,
+            "version": VERSION,
             "description": f"Bodies are JSON of at most {settings.max_body_bytes} bytes, errors {errors.MEDIA_TYPE}.",
         },
         "security": [{"bearer": []}],

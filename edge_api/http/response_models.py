@@ -13,8 +13,6 @@ from infra.contract.requests import Waiting
 from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Status
 
-VERSION = "0.1.0"
-"""Release of the API."""
 StepStatus: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -255,20 +253,6 @@ class StreamToken(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     expires_ms: int
     href: str
-
-
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """State of the process: up, or ready; and its release."""
-
-    status: str
-    version: str = VERSION
-
-
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """User and scopes of the token that came with the request."""
-
-    user: str
-    scopes: list[str]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

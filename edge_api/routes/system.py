@@ -12,8 +12,8 @@ from starlette.responses import Response
 from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import describe, respond
 from edge_api.http.principal import Principal
-from edge_api.http.response_models import Health, Identity
 from edge_api.http.responses import ok
+from edge_api.http.service_models import Health, Identity
 from edge_api.settings import READ_RUNS
 from infra.contract.errors import ContractError
 from infra.contract.queue import QueueDepths

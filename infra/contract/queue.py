@@ -144,8 +144,7 @@ class QueueDepths(msgspec.Struct, frozen=True, kw_only=True):
     """Number of runs in each part of the queue.
 
     `pending` counts wake tokens; it equals `ready` whenever no claim is under way. `unreadable` counts active runs that
-    were set aside because their records are damaged. `workers`: worker processes that have asked for work within the
-    last five minutes.
+    were set aside because their records are damaged. `workers`: processes that asked for work within five minutes.
     """
 
     pending: int

@@ -80,6 +80,7 @@ def queue_table(depths: QueueDepths) -> Rows:
         "waiting": "waiting",
         "dead": "dead",
         "pending": "wake tokens",
+        "workers": "workers alive",
     }
     rows = ([Text(shown), Text(str(getattr(depths, name)))] for name, shown in names.items())
     return Rows([Column("runs"), Column("", right=True)], rows)

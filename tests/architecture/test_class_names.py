@@ -20,6 +20,7 @@ API_OBJECTS = {
     "FileList",
     "ForkOf",
     "Gap",
+    "Identity",
     "InputFile",
     "Limits",
     "LogPage",

@@ -41,6 +41,7 @@ ANSWERS = [
     ("GET", "/agent/runs/{run_id}/steps/{index}", 200, models.StepRecord),
     ("GET", "/agent/usage", 200, UsageReport),
     ("GET", "/agent/queue", 200, models.QueueDepths),
+    ("GET", "/agent/whoami", 200, models.Identity),
 ]
 Schema = Mapping[str, Any]
 
@@ -170,7 +171,9 @@ EVERY_FIELD: dict[type[msgspec.Struct], dict[str, Any]] = {
         "dead": 5,
         "unreadable": 6,
         "waiting": 7,
+        "workers": 8,
     },
+    models.Identity: {"user": "u", "scopes": ["runs:read"]},
     models.PlanStep: {"tool": "t", "args": {"a": None}, "timeout_s": 1.5, "name": "n"},
     ApprovalRule: {"tool": "t", "policy": "ask", "match": {"a": "b*"}, "expires_s": 1.5, "on_expiry": "fail"},
     Limits: {

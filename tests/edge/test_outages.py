@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from edge_api.http.service_models import VERSION
 from edge_api.routes.system import READY_S, Readiness
 from edge_api.settings import ApiSettings
 from infra.contract.errors import StoreUnavailable
@@ -51,7 +52,7 @@ def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
 async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:
     async with serve(own_gateway.settings, Files()) as edge, client(edge, "ada") as http:
         run_id = await create(http)
-        assert (await http.get("/ready")).json() == {"status": "ready"}
+        assert (await http.get("/ready")).json() == {"status": "ready", "version": VERSION}
         await asyncio.to_thread(own_gateway.stop)
         paths = ["/agent/runs", "/agent/queue", f"/agent/runs/{run_id}", f"/agent/logs/{run_id}/stream"]
         answers = [await http.get(path) for path in paths]

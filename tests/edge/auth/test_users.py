@@ -3,10 +3,11 @@
 import httpx
 import pytest
 
+from edge_api.http.service_models import VERSION
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create
 
 PATHS = ["/agent/runs", "/agent/runs/run_1", "/agent/logs/run_1", "/agent/logs/run_1/stream", "/agent/queue"]
-PATHS += ["/events.schema.json", "/agent/runs/run_1/files", "/agent/runs/run_1/files/a"]
+PATHS += ["/agent/whoami", "/events.schema.json", "/agent/runs/run_1/files", "/agent/runs/run_1/files/a"]
 
 
 @pytest.mark.parametrize(
@@ -33,10 +34,17 @@ async def test_requests_without_a_known_token_get_401(
             assert answer.headers["content-type"] == "application/problem+json"
         for path in ("/agent/runs", "/agent/execute", "/agent/runs/run_1/cancel"):
             assert (await http.post(path, json=PLAN, headers=headers)).status_code == 401
-        assert (await http.get("/health", headers=headers)).json() == {"status": "ok"}
-        assert (await http.get("/ready", headers=headers)).json() == {"status": "ready"}
+        assert (await http.get("/health", headers=headers)).json() == {"status": "ok", "version": VERSION}
+        assert (await http.get("/ready", headers=headers)).json() == {"status": "ready", "version": VERSION}
         assert (await http.get("/openapi.json", headers=headers)).status_code == 200
     assert await worker.size() == 0
+
+
+async def test_a_token_is_shown_its_user_and_scopes(edge: Edge) -> None:
+    async with client(edge, "ada") as http:
+        shown = (await http.get("/agent/whoami")).json()
+    assert shown == {"user": "ada", "scopes": sorted(shown["scopes"])}
+    assert "runs:write" in shown["scopes"]
 
 
 async def test_the_authorization_scheme_ignores_case(edge: Edge) -> None:

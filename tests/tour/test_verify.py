@@ -1,0 +1,166 @@
+"""`swissbrain verify` against a dev stack: everything is right, and each of ten faults is named by the right line."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from types import SimpleNamespace
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from infra.commands.verify import verify
+from infra.devstack import processes as parts
+from infra.devstack.stack import DevStack
+from swissbrain import Client
+from tests.support.dev_stack import dev_stack_fixture
+from tests.support.faulty_s3 import Exchange, faulty_s3, passed, refused
+
+dev_stack = dev_stack_fixture()
+
+API = ("SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN")
+REDIS = ("UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN", "REDIS_URL")
+S3 = ("S3_ENDPOINT_URL", "S3_BUCKET", "S3_REGION", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+
+NAMES = (
+    *("API", "API ready", "clock", "token", "Redis by REST", "Redis by TCP", "object store", "CORS of bucket"),
+    *("workers", "run created", "run picked up", "log followed", "run isolated", "file read back", "queue"),
+    "cleaned up",
+)
+
+
+@pytest.fixture
+def settings(dev_stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, str]:
+    """Variables of the stack; none of them is in the environment."""
+    for name in (*API, *REDIS, *S3):
+        monkeypatch.delenv(name, raising=False)
+    return dict(dev_stack.env)
+
+
+def checked(settings: Mapping[str, str], *names: str, options: tuple[str, ...] = (), **changed: str) -> Result:
+    """Verify with these variables of the stack, and with changed ones."""
+    app = typer.Typer()
+    app.command()(verify)
+    variables = {name: settings[name] for name in (*API, *names)} | changed
+    return CliRunner().invoke(app, list(options), env=variables)
+
+
+def failed_lines(result: Result) -> list[str]:
+    """Return the lines of the checks that failed. Each check has one line."""
+    lines = result.stdout.splitlines()
+    assert all(line[0] in "✓✗–" for line in lines), result.stdout
+    failed = [line for line in lines if line.startswith("✗")]
+    assert result.exit_code == (1 if failed else 0)
+    return failed
+
+
+def test_a_complete_stack_passes_every_check_and_nothing_is_left(
+    settings: Mapping[str, str], dev_stack: DevStack
+) -> None:
+    result = checked(settings, *REDIS, *S3)
+    assert failed_lines(result) == []
+    assert [line.split("  ")[0] for line in result.stdout.splitlines()] == [
+        f"{'–' if name == 'CORS of bucket' else '✓'} {name}" for name in NAMES
+    ]
+    with Client(settings["SWISSBRAIN_API_URL"], settings["SWISSBRAIN_TOKEN"]) as client:
+        assert list(client.runs()) == []
+    assert settings["SWISSBRAIN_TOKEN"] not in result.output
+
+
+def test_a_bad_token(settings: Mapping[str, str]) -> None:
+    (line,) = failed_lines(checked(settings, SWISSBRAIN_TOKEN="wrong"))
+    assert line.startswith("✗ token")
+    assert "SWISSBRAIN_TOKEN" in line
+
+
+def test_a_missing_bucket(settings: Mapping[str, str]) -> None:
+    (line,) = failed_lines(checked(settings, *S3, S3_BUCKET="missing"))
+    assert line.startswith("✗ object store")
+    assert "missing" in line
+
+
+def test_a_bucket_without_rules_for_pages(settings: Mapping[str, str], dev_stack: DevStack) -> None:
+    def without_rules(exchange: Exchange) -> None:
+        (refused(HTTPStatus.FORBIDDEN, "AccessForbidden") if exchange.method == "OPTIONS" else passed)(exchange)
+
+    with faulty_s3(dev_stack.config.s3) as proxy:
+        proxy.always = without_rules
+        address = str(proxy.settings.endpoint_url)
+        origin = ("--origin", "https://console.example")
+        (line,) = failed_lines(checked(settings, *S3, options=origin, S3_ENDPOINT_URL=address))
+    assert line.startswith("✗ CORS of bucket")
+    assert "https://console.example" in line
+
+
+def test_a_bucket_that_cannot_be_written(settings: Mapping[str, str], dev_stack: DevStack) -> None:
+    def read_only(exchange: Exchange) -> None:
+        (refused(HTTPStatus.FORBIDDEN, "AccessDenied") if exchange.method == "PUT" else passed)(exchange)
+
+    with faulty_s3(dev_stack.config.s3) as proxy:
+        proxy.always = read_only
+        (line,) = failed_lines(checked(settings, *S3, S3_ENDPOINT_URL=str(proxy.settings.endpoint_url)))
+    assert line.startswith("✗ object store")
+    assert "AccessDenied" in line
+
+
+def test_a_wrong_password_of_redis(settings: Mapping[str, str], dev_stack: DevStack) -> None:
+    url = f"redis://:wrong@127.0.0.1:{dev_stack.config.ports.redis}/0"
+    (line,) = failed_lines(checked(settings, *REDIS, REDIS_URL=url))
+    assert line.startswith("✗ Redis by TCP")
+
+
+def test_a_gateway_that_is_down(settings: Mapping[str, str]) -> None:
+    (line,) = failed_lines(checked(settings, *REDIS, UPSTASH_REDIS_REST_URL="http://127.0.0.1:1"))
+    assert line.startswith("✗ Redis by REST")
+
+
+def test_a_clock_that_is_wrong(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    skewed = SimpleNamespace(time=lambda: time.time() - 300, monotonic=time.monotonic)
+    monkeypatch.setattr("swissbrain.cli.checks.time", skewed)
+    (line,) = failed_lines(checked(settings))
+    assert line.startswith("✗ clock")
+    assert " 300 s ahead " in line or " 299 s ahead " in line
+
+
+def test_an_api_of_another_release(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("swissbrain.cli.checks.version", lambda _: "9.9.9")
+    (line,) = failed_lines(checked(settings))
+    assert line.startswith("✗ API ")
+    assert "9.9.9" in line
+
+
+@contextmanager
+def stopped_workers(stack: DevStack) -> Iterator[None]:
+    """Suspend the workers of the stack."""
+    pids = [pid for name, pid in stack.pids.items() if name.startswith("worker-")]
+    assert len(pids) == 2
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_workers_that_take_no_runs(settings: Mapping[str, str], dev_stack: DevStack) -> None:
+    with stopped_workers(dev_stack):
+        (line,) = failed_lines(checked(settings, options=("--timeout", "1")))
+    assert line.startswith("✗ run picked up")
+
+
+def test_a_worker_without_a_sandbox(settings: Mapping[str, str], dev_stack: DevStack) -> None:
+    spec = parts.worker(dev_stack.config, parts.base_environment(os.environ), 9, unsafe=True)
+    with stopped_workers(dev_stack):
+        worker = subprocess.Popen(spec.command, env=dict(spec.environment), stderr=subprocess.DEVNULL)
+        try:
+            (line,) = failed_lines(checked(settings))
+        finally:
+            worker.terminate()
+            worker.wait(30)
+    assert line.startswith("✗ run isolated")
+    assert "--unsafe-no-sandbox" in line
