@@ -54,11 +54,12 @@ class ApiRefused(ExecutorUnavailable):
 class KubeApi:
     """Client for one namespace. All methods raise ApiUnreachable, and ApiRefused unless they say otherwise.
 
-    `patience_s` is the time for which a method repeats its request; with 0 it makes one try.
+    `patience_s` is the time for which a request is repeated while the API server does not answer.
     """
 
-    def __init__(self, configuration: Configuration, namespace: str) -> None:
+    def __init__(self, configuration: Configuration, namespace: str, patience_s: float = PATIENCE_S) -> None:
         self.namespace = namespace
+        self._patience_s = patience_s
         self._client: Any = ApiClient(configuration)
 
     @classmethod
@@ -102,9 +103,9 @@ class KubeApi:
         return found
 
     async def delete_job(
-        self, name: str, uid: str = "", *, dry_run: bool = False, patience_s: float = PATIENCE_S
+        self, name: str, uid: str = "", *, dry_run: bool = False, patience_s: float | None = None
     ) -> None:
-        """Delete a Job with its pods, unless there is none, or another one than `uid`."""
+        """Delete a Job with its pods, unless there is none, or another one than `uid`. `patience_s` 0: one try."""
         # Without this policy the pods of the Job would be left running.
         query = {"propagationPolicy": "Background"} | ({"dryRun": "All"} if dry_run else {})
         body: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
@@ -164,13 +165,13 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
         *,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
     ) -> tuple[bytes, list[str]]:
         """Return the body of a 2xx reply, and its warnings."""
         tries = AsyncRetrying(
             retry=retry_if_exception_type(ApiUnreachable),
             wait=_wait,
-            stop=stop_after_delay(patience_s),
+            stop=stop_after_delay(self._patience_s if patience_s is None else patience_s),
             reraise=True,
         )
         async for attempt in tries:

@@ -39,6 +39,14 @@ class Ending:
     def __init__(self) -> None:
         self.dead = asyncio.Event()
 
+    async def confirmed(self, timeout_s: float) -> bool:
+        """Wait for `dead`, for at most `timeout_s`; return whether it is set."""
+        # Not by asyncio.timeout, which does not work in a task that is being cancelled, before Python 3.12.
+        waiting = asyncio.ensure_future(self.dead.wait())
+        await asyncio.wait({waiting}, timeout=timeout_s)
+        waiting.cancel()
+        return self.dead.is_set()
+
 
 class Endings:
     """Endings of one worker process."""
@@ -46,18 +54,20 @@ class Endings:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def begin(self, target: Target) -> Ending:
         """End an execution in the background."""
         ending = Ending()
-        if len(self._tasks) < MAX_PENDING:
+        if len(self._tasks) < MAX_PENDING and not self._is_closed:
             task = asyncio.create_task(self._end(target, ending), name=f"end {target.job}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return ending
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait for the endings under way, for at most `timeout_s`, then stop trying."""
+        """Wait for the endings under way, for at most `timeout_s`, then stop for good."""
+        self._is_closed = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in list(self._tasks):

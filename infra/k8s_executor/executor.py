@@ -11,7 +11,6 @@ execution. Such a Job runs nothing, because the manifest of a given-up execution
 import asyncio
 import secrets
 from collections.abc import Awaitable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,11 +115,7 @@ class KubernetesExecutor:
             return await self._guarded(call, command, caller, run())
         except NoResult:
             await files.withdraw(begun.loan)
-            ending = self._endings.begin(call.target())
-            try:
-                async with asyncio.timeout(DEAD_S):
-                    await ending.dead.wait()
-            except TimeoutError:
+            if not await self._endings.begin(call.target()).confirmed(DEAD_S):
                 message = "the program of a lost worker left no result, and cannot be ended for sure, so it is kept"
                 raise ExecutorUnavailable(message) from None
             return None
@@ -175,11 +170,7 @@ class KubernetesExecutor:
             self._own.discard(target.job)
 
     async def _kill(self, call: JobCall, caller: Caller) -> None:
-        ending = self._endings.begin(call.target())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_S):
-                await ending.dead.wait()
-        if not ending.dead.is_set():
+        if not await self._endings.begin(call.target()).confirmed(CANCEL_S):
             caller.warn(
                 "the program could not be ended yet: neither its pod nor the cluster answers. The worker keeps trying; "
                 "at the latest the program ends at its timeout"
