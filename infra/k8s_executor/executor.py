@@ -131,6 +131,10 @@ class KubernetesExecutor:
         if folder.exists():
             await asyncio.to_thread(remove_tree, folder)
 
+    async def reap(self) -> int:
+        """Delete the Jobs that no run owns any more; return their number. Raises ExecutorUnavailable."""
+        return await self._reaper.reap()
+
     async def close(self) -> None:
         """Stop observing, and wait a moment for endings under way. Programs that run are left running."""
         for task in self._tasks:

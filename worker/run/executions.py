@@ -96,7 +96,7 @@ class RunExecutions:
             return {}
         self._closed.append(self._open)
         self._open = None
-        return {EXECUTION: "", LOGGED: ""}
+        return {EXECUTION: ""} | self._uncount("")
 
     def close(self) -> None:
         """Close the open execution, because nothing is left to adopt."""
@@ -119,10 +119,15 @@ class RunExecutions:
         if self._open:
             self._closed.append(self._open)
         self._open, self._last = begun, begun.number
-        self._logged, self._passed, self._is_counting = 0, 0, True
-        journal = {EXECUTION: codec.encode(begun), EXECUTIONS: str(begun.number), LOGGED: "0"}
-        self._emitter.put(Writes(journal=journal))
+        self._passed, self._is_counting = 0, True
+        journal = {EXECUTION: codec.encode(begun), EXECUTIONS: str(begun.number)}
+        self._emitter.put(Writes(journal=journal | self._uncount("0")))
         await self._emitter.flush()
+
+    def _uncount(self, value: str) -> dict[str, str]:
+        """Return the change of the journal that sets the number of logged outputs back, if there are some."""
+        counted, self._logged = self._logged, 0
+        return {LOGGED: value} if counted else {}
 
     def next_number(self) -> int:
         """Return the number of the next execution."""
