@@ -33,8 +33,8 @@ class Target:
     control: Callable[[], PodControl | None]
 
 
-class Ending:
-    """Ending under way. `dead` is set once no program of the execution runs any more."""
+class ExecutionEnding:
+    """ExecutionEnding under way. `dead` is set once no program of the execution runs any more."""
 
     def __init__(self) -> None:
         self.dead = asyncio.Event()
@@ -56,9 +56,9 @@ class Endings:
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
-    def begin(self, target: Target) -> Ending:
+    def begin(self, target: Target) -> ExecutionEnding:
         """End an execution in the background."""
-        ending = Ending()
+        ending = ExecutionEnding()
         if len(self._tasks) < MAX_PENDING and not self._is_closed:
             task = asyncio.create_task(self._end(target, ending), name=f"end {target.job}")
             self._tasks.add(task)
@@ -74,7 +74,7 @@ class Endings:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _end(self, target: Target, ending: Ending) -> None:
+    async def _end(self, target: Target, ending: ExecutionEnding) -> None:
         """Repeat both ways until the Job is deleted, for at most the time for which its program may run."""
         reported = False
         with suppress(TimeoutError):
@@ -87,14 +87,14 @@ class Endings:
         if reported:
             log("execution.ended", run_id=target.run_id, job=target.job)
 
-    async def _try(self, target: Target, ending: Ending) -> bool:
+    async def _try(self, target: Target, ending: ExecutionEnding) -> bool:
         """Try both ways at the same time; return whether the Job is deleted."""
         _, deleted = await asyncio.gather(self._cancel(target, ending), self._delete(target))
         if deleted:
             ending.dead.set()
         return deleted
 
-    async def _cancel(self, target: Target, ending: Ending) -> None:
+    async def _cancel(self, target: Target, ending: ExecutionEnding) -> None:
         control = None if ending.dead.is_set() else target.control()
         if control:
             with suppress(PodUnreachable, TimeoutError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.execution import Caller, Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
 from infra.folders import remove_tree
 from infra.host_limits import translate_exhaustion
@@ -74,7 +74,9 @@ class KubernetesExecutor:
         await self._api.jobs({"swissbrain-agent/check": name})
         await self._api.events(name, limit=1)
 
-    async def execute(self, command: Command, files: ExecutorFiles, on_line: OnLine, caller: Caller) -> Execution:
+    async def execute(
+        self, command: Command, files: ExecutorFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         """See the port. A program that was started is left running unless it is cancelled."""
         self._begin()
         loan = await prepare(command, files)
@@ -93,7 +95,7 @@ class KubernetesExecutor:
             raise error.failure from error
 
     async def adopt(
-        self, command: Command, begun: OpenExecution, files: ExecutorFiles, on_line: OnLine, caller: Caller
+        self, command: Command, begun: OpenExecution, files: ExecutorFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         """See the port."""
         self._begin()
@@ -154,7 +156,7 @@ class KubernetesExecutor:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    async def _guarded(self, call: JobCall, command: Command, caller: Caller, work: Awaitable[T]) -> T:
+    async def _guarded(self, call: JobCall, command: Command, caller: ExecutionCaller, work: Awaitable[T]) -> T:
         """Await the work within the deadline of the worker; end the program if it is cancelled for good."""
         target = call.target()
         self._own.add(target.job)
@@ -173,7 +175,7 @@ class KubernetesExecutor:
         finally:
             self._own.discard(target.job)
 
-    async def _kill(self, call: JobCall, caller: Caller) -> None:
+    async def _kill(self, call: JobCall, caller: ExecutionCaller) -> None:
         if not await self._endings.begin(call.target()).confirmed(CANCEL_S):
             caller.warn(
                 "the program could not be ended yet: neither its pod nor the cluster answers. The worker keeps trying; "

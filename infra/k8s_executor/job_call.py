@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, LeaseLost, LimitExceeded
-from infra.contract.execution import Caller, Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
 from infra.k8s_executor.api import ApiRefused, KubeApi
 from infra.k8s_executor.control import PodControl, PodUnreachable
@@ -52,7 +52,7 @@ class JobCall:
         begun: OpenExecution,
         files: ExecutorFiles,
         on_line: OnLine,
-        caller: Caller,
+        caller: ExecutionCaller,
     ) -> None:
         self._cluster = cluster
         self._command = command

@@ -90,13 +90,13 @@ class PodObserver:
                 pods, version = await self._api.pods()
                 self._replace(pods)
                 if failing:
-                    log("executor.observing")
+                    log("cluster.observing")
                 pause_s, failing = FIRST_PAUSE_S, False
                 await self._watch(version)
             except ContractError as error:
                 # An expired version (410) is usual: the next list has another one.
                 if not failing and not (isinstance(error, ApiRefused) and error.status == 410):
-                    log("executor.unobserved", level=logging.WARNING, reason=str(error))
+                    log("cluster.unobserved", level=logging.WARNING, reason=str(error))
                     failing = True
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -78,23 +78,22 @@ NEVER_STARTED = DEATHS[:3]
 PROVABLE = [Death("create", "before"), Death("start", "after"), Death("execution:logged", "after")]
 
 
-class DyingControl(PodControl):
-    """Control port of a pod whose first worker dies before or after its start."""
+def dying_control(death: Death, workers: list[ClusterWorker]) -> type[PodControl]:
+    """Return a control port of pods whose first worker dies before or after its start."""
 
-    death: Death
-    worker: ClusterWorker | None = None
-
-    async def start(self, name: str, manifest_url: str) -> str:
-        await self._die("before")
-        started = await super().start(name, manifest_url)
-        await self._die("after")
-        return started
-
-    async def _die(self, when: str) -> None:
-        kind = type(self)
-        if kind.death == Death("start", when) and kind.worker and not kind.worker.dead.is_set():
-            kind.worker.dead.set()
+    async def die(when: str) -> None:
+        if death == Death("start", when) and workers and not workers[0].dead.is_set():
+            workers[0].dead.set()
             await asyncio.Event().wait()
+
+    class DyingControl(PodControl):
+        async def start(self, name: str, manifest_url: str) -> str:
+            await die("before")
+            started = await super().start(name, manifest_url)
+            await die("after")
+            return started
+
+    return DyingControl
 
 
 @pytest.mark.parametrize(
@@ -103,11 +102,11 @@ class DyingControl(PodControl):
 async def test_a_program_is_started_once_wherever_its_worker_dies(
     runs: WorkerRig, death: Death, idempotent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = type("DyingControlOfTest", (DyingControl,), {"death": death})
-    monkeypatch.setattr(job_call, "PodControl", kind)
+    workers: list[ClusterWorker] = []
+    monkeypatch.setattr(job_call, "PodControl", dying_control(death, workers))
     async with Counter().listening() as counter:
         first = runs.worker(death, idempotent=idempotent)
-        kind.worker = first
+        workers.append(first)
         run_id = await runs.submit(counter.program(PROGRAM), max_attempts=2)
         await runs.dies(first)
         runs.worker(after=first, idempotent=idempotent)

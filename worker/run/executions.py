@@ -2,7 +2,7 @@
 
 How is a program started only once, although its worker may be lost at any time?
 
-1. Before such an executor starts anything, it records the execution (`Caller.record`): its number, and what the next
+1. Before such an executor starts anything, it records the execution (`ExecutionCaller.record`): its number, and what the next
    owner of the run needs to find it. It is *open* from then on. Numbers are never used twice.
 2. An owner that comes to a call with an open execution adopts that one. Only if nothing of it is left, and it has left
    no result, is the call executed anew, under the next number; if the call must not be repeated, it is interrupted.
@@ -139,7 +139,7 @@ class RunExecutions:
 
 
 class _Caller:
-    """Caller of one execution; implements the port `Caller`."""
+    """ExecutionCaller of one execution; implements the port `ExecutionCaller`."""
 
     def __init__(self, executions: RunExecutions, warn: Callable[[str], None]) -> None:
         self._executions = executions
