@@ -102,6 +102,9 @@ def test_a_finished_job_is_deleted_after_its_ttl(cluster: Cluster) -> None:
 
 
 def test_pod_security_lets_a_job_wait_with_an_event(cluster: Cluster) -> None:
+    body = cluster.manifest(pod={"securityContext": {}})
+    tried = cluster.jobs.create_namespaced_job_with_http_info(NAMESPACE, client.V1Job.from_dict(body), dry_run="All")
+    assert "would violate PodSecurity" in tried[2]["Warning"]
     cluster.create(pod={"securityContext": {}})
     wait_until(cluster.events, "there is an event")
     assert (cluster.events()[0].reason, cluster.events()[0].type) == ("FailedCreate", "Warning")

@@ -99,6 +99,8 @@ class Api:
                 raise ConnectionCut
             cut_after |= isinstance(effect, Cut)
         response = self._response(request, body, http.headers.get("content-type", ""))
+        for warning in self._writer.warnings(request, body):
+            response.headers.append("Warning", f'299 - "{warning.replace(chr(34), chr(39))}"')
         if cut_after:
             raise ConnectionCut
         return response
