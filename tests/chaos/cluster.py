@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from infra.pod_runner import archive
 from infra.pod_runner.__main__ import NOT_STORED
@@ -26,6 +26,7 @@ DENIED_S = 0.4
 """Longest admission refusal. A run fails after five refusals in a row, and no longer one says that it passes."""
 CALL = ("swissbrain-agent/run-id", "swissbrain-agent/call", "swissbrain-agent/execution")
 
+T = TypeVar("T")
 After: TypeAlias = Callable[[float, Callable[[], None]], None]
 """Function that calls another one after some seconds."""
 
@@ -162,7 +163,7 @@ class ChaosCluster:
         after(random.uniform(0.5, 6.0), restore)
 
 
-def _remove(faults: list[object], fault: object) -> None:
+def _remove(faults: list[T], fault: T) -> None:
     if fault in faults:  # all may have been ended meanwhile
         faults.remove(fault)
 
