@@ -1,6 +1,5 @@
 """Cluster for workers with the executor for Kubernetes: the test API server behind a proxy, its faults, its checks."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -8,17 +7,15 @@ from pathlib import Path
 from random import Random
 from typing import TypeAlias, TypeVar
 
-from infra.pod_runner import archive
 from infra.pod_runner.__main__ import NOT_STORED
 from tests.chaos.plans import BEGUN, KINDS, Kind
 from tests.chaos.proxy import HOST, Proxy, ProxyHost
 from tests.support.kube import Cut, Delay, Deny, Fail, KubeServer, PodFault, kube_server
 from tests.support.kube.faults import Effect
 from tests.support.kube.kubelet import RunningPod
+from tests.support.kube.worker_access import tools_image, worker_environment, write_kubeconfig
 
 NAMESPACE = "agent-tools"
-IMAGE = f"registry.example/tools@sha256:{'a' * 64}"
-RUNNER = "/opt/swissbrain/runner.pyz"
 REAPED_S = 4.0
 """Mean interval of the reapers, a minute in the product."""
 GRACE_S = 1000.0
@@ -52,10 +49,7 @@ class ChaosCluster:
         self.proxy = proxy
         self.disrupted: set[str] = set()
         self.environment = {
-            "WORKER_EXECUTOR": "kubernetes",
-            "KUBECONFIG": str(kubeconfig),
-            "KUBERNETES_NAMESPACE": NAMESPACE,
-            "KUBERNETES_IMAGE": IMAGE,
+            **worker_environment(kubeconfig),
             "CHAOS_REAPED_S": str(REAPED_S),
         }
 
@@ -177,21 +171,8 @@ def _has_begun(pod: RunningPod) -> bool:
 def chaos_cluster(folder: Path, proxies: ProxyHost) -> Iterator[ChaosCluster]:
     """Run a cluster with its proxy."""
     folder.mkdir(parents=True, exist_ok=True)
-    runner = folder / "runner.pyz"
-    archive.write(runner)
-    with kube_server(folder / "pods", {RUNNER: runner}) as server:
+    with kube_server(folder / "pods", tools_image(folder)) as server:
         proxy = proxies.proxy(int(server.url.rpartition(":")[2]))
         kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(json.dumps(_kubeconfig(f"http://{HOST}:{proxy.port}")))
+        write_kubeconfig(kubeconfig, f"http://{HOST}:{proxy.port}")
         yield ChaosCluster(server, proxy, kubeconfig)
-
-
-def _kubeconfig(url: str) -> dict[str, object]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "chaos",
-        "clusters": [{"name": "chaos", "cluster": {"server": url}}],
-        "users": [{"name": "chaos", "user": {"token": "chaos"}}],
-        "contexts": [{"name": "chaos", "context": {"cluster": "chaos", "user": "chaos"}}],
-    }
