@@ -31,6 +31,14 @@ class ConnectionCut(Exception):
     """Request whose connection is to be closed without an answer."""
 
 
+class CutAnswer(Response):
+    """Closed connection instead of an answer."""
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Close the connection (ASGI)."""
+        scope["abort"]()
+
+
 class Api:
     """API of a server. `requests` lists verb, resource and status of all requests so far; a cut one has status 0."""
 
@@ -48,13 +56,9 @@ class Api:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
-        try:
-            if self._faults.down and scope["type"] == "http":
-                raise ConnectionCut
-            await self._app(scope, receive, send)
-        except ConnectionCut:
-            # uvicorn answers an error of the application with 500, so its connection is closed here.
-            send.__self__.transport.abort()  # type: ignore[attr-defined]
+        # uvicorn answers each error of an application with 500, so the connection itself is closed.
+        scope["abort"] = send.__self__.transport.abort  # type: ignore[attr-defined]
+        await (CutAnswer() if self._faults.down else self._app)(scope, receive, send)
 
     async def _answer(self, http: HttpRequest) -> Response:
         if http.url.path in {"/version", "/healthz", "/readyz", "/livez"}:
@@ -65,6 +69,8 @@ class Api:
                 return JSONResponse(self._review(await _body(http), _token(http)), 201)
             request = parse(http)
             response = await self._carry_out(request, http)
+        except ConnectionCut:
+            return CutAnswer()
         except KubeError as error:
             status = error.code
             headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
@@ -93,6 +99,8 @@ class Api:
                 raise ConnectionCut
             cut_after |= isinstance(effect, Cut)
         response = self._response(request, body, http.headers.get("content-type", ""))
+        for warning in self._writer.warnings(request, body):
+            response.headers.append("Warning", f'299 - "{warning.replace(chr(34), chr(39))}"')
         if cut_after:
             raise ConnectionCut
         return response

@@ -28,11 +28,17 @@ class RunningPod:
     uid: str
     key: Key
     fault: PodFault
+    annotations: dict[str, str]
     network: PodNetwork = field(default_factory=PodNetwork)
     container: Container | None = None
     started: str = ""
     evicted: str = ""
     lost: bool = False
+
+    @property
+    def job(self) -> str:
+        """Name of the Job of the pod."""
+        return self.key[1].rpartition("-")[0]
 
 
 class Kubelet:
@@ -61,7 +67,9 @@ class Kubelet:
                 pod.container.kill()
 
     async def _run(self, key: Key, uid: str) -> None:
-        pod = RunningPod(uid, key, self._faults_of.get(uid) or PodFault())
+        found = self._store.by_uid("pods", key[0], uid)
+        notes = (found["metadata"].get("annotations") or {}) if found else {}
+        pod = RunningPod(uid, key, self._faults_of.get(uid) or PodFault(), notes)
         if not await self._schedule(pod):
             return
         self.pods[uid] = pod

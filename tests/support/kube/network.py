@@ -65,6 +65,8 @@ class PodNetwork:
         with suppress(OSError):
             while data := await reader.read(CHUNK_BYTES):
                 await self._while_silent()
+                if writer.is_closing():
+                    return
                 writer.write(data)
                 await writer.drain()
             if writer.can_write_eof():

@@ -56,15 +56,7 @@ class Reader:
     def _list_from(self, request: KubeRequest) -> tuple[int, Key]:
         """Return the version of a list, and the key after which it begins."""
         if token := request.query.get("continue"):
-            try:
-                read = json.loads(base64.urlsafe_b64decode(token))
-                version, start = int(read["v"]), (str(read["start"][0]), str(read["start"][1]))
-            except (ValueError, KeyError, TypeError, IndexError):
-                raise bad_request("continue key is not valid") from None
-            if version < self._store.oldest:
-                text = "The provided continue parameter is too old to display a consistent list result."
-                raise KubeError(410, "Expired", text)
-            return version, start
+            return self._continued(token)
         version = request.number("resourceVersion")
         self._check_reached(version)
         if request.query.get("resourceVersionMatch") == "Exact" and version:
@@ -72,6 +64,17 @@ class Reader:
                 raise expired(version, self._store.oldest)
             return version, ("", "")
         return (self._store.version if version is None else self._any_version(version)), ("", "")
+
+    def _continued(self, token: str) -> tuple[int, Key]:
+        try:
+            read = json.loads(base64.urlsafe_b64decode(token))
+            version, start = int(read["v"]), (str(read["start"][0]), str(read["start"][1]))
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise bad_request("continue key is not valid") from None
+        if version < self._store.oldest:
+            text = "The provided continue parameter is too old to display a consistent list result."
+            raise KubeError(410, "Expired", text)
+        return version, start
 
     def _any_version(self, at_least: int) -> int:
         """Return a version that a server may answer with: an old one, but none before `at_least`."""

@@ -213,7 +213,7 @@ async def _serve(
         lifespan="off",
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=1,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=1,
     )
     http = uvicorn.Server(config)
     controllers = [

@@ -3,9 +3,9 @@
 import copy
 from typing import Any
 
-from tests.support.kube import validation
+from tests.support.kube import pod_security, validation
 from tests.support.kube.deletion import DeleteOptions, delete
-from tests.support.kube.errors import KubeError, Obj, bad_request, conflict, not_found
+from tests.support.kube.errors import KubeError, Obj, already_exists, bad_request, conflict, not_found
 from tests.support.kube.requests import KubeRequest
 from tests.support.kube.store import Store, key_of
 
@@ -28,7 +28,9 @@ class Writer:
             raise not_found("namespaces", request.namespace)
         obj = validation.check_new(plural, request.namespace, body)
         obj = validation.complete(self._store, plural, obj)
-        if request.query.get("dryRun"):
+        if is_dry(request, None):
+            if self._store.find(plural, request.namespace, obj["metadata"]["name"]):
+                raise already_exists(plural, obj["metadata"]["name"], request.resource.group)
             return obj
         return self._store.create(plural, obj)
 
@@ -71,6 +73,8 @@ class Writer:
         if "status" not in before and not changed["status"]:
             del changed["status"]
         validation.check_update(plural, before, changed)
+        if is_dry(request, None):
+            return changed
 
         def put(obj: Obj) -> None:
             obj.clear()
@@ -80,7 +84,23 @@ class Writer:
 
     def delete(self, request: KubeRequest, body: Any) -> Obj:
         """Delete an object, or begin to. Raises KubeError (400, 404, 409)."""
-        return delete(self._store, request.resource.plural, request.key, DeleteOptions.parse(body, request.query))
+        plural = request.resource.plural
+        options = DeleteOptions.parse(body, request.query)
+        if is_dry(request, body):
+            return self._store.get(plural, *request.key)
+        return delete(self._store, plural, request.key, options)
+
+    def warnings(self, request: KubeRequest, body: Any) -> list[str]:
+        """Return the warnings that come with the answer to a request that was carried out."""
+        if request.resource.plural != "jobs":
+            return []
+        if request.verb == "create":
+            meta = {"namespace": request.namespace, "name": "pod"}
+            found = pod_security.refusal(self._store, {"metadata": meta, "spec": body["spec"]["template"]["spec"]})
+            return [found.replace("violates", "would violate")] if found else []
+        if request.verb == "delete" and DeleteOptions.parse(body, request.query).policy is None:
+            return ["child pods are preserved by default when jobs are deleted; set propagationPolicy=Background"]
+        return []
 
     def delete_many(self, request: KubeRequest, body: Any) -> Obj:
         """Delete the objects that match the selectors; return their list."""
@@ -99,6 +119,11 @@ class Writer:
         options = body.get("deleteOptions") if isinstance(body, dict) else None
         delete(self._store, "pods", request.key, DeleteOptions.parse(options, {}))
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
+
+
+def is_dry(request: KubeRequest, body: Any) -> bool:
+    """Return whether a request must change nothing."""
+    return bool(request.query.get("dryRun") or (isinstance(body, dict) and body.get("dryRun")))
 
 
 def disrupt(store: Store, request: "KubeRequest | tuple[str, str]", reason: str, message: str) -> None:
