@@ -24,8 +24,8 @@ from infra.settings import SettingsError
 T = TypeVar("T")
 REQUEST_S = 10.0
 """Time limit for one try of a request."""
-PATIENCE_S = 25.0
-"""Time for which a request is repeated."""
+PATIENCE_S = 60.0
+"""Time for which a request is repeated. While the API server is down, there is nothing better to do."""
 LONGEST_WAIT_S = 5.0
 """Longest pause between two tries, also if the API server asks for a longer one."""
 PAGE = 250
@@ -85,7 +85,7 @@ class KubeApi:
         """Create a Job; return it, and the warnings of the API server. ApiRefused has status 409 if it exists."""
         query = {"dryRun": "All"} if dry_run else {}
         body, warnings = await self._request("POST", self._path("jobs"), query, manifest)
-        return _decoded(body, JobView), warnings
+        return decoded(body, JobView), warnings
 
     async def job(self, name: str) -> JobView | None:
         """Return a Job, None if there is none."""
@@ -95,7 +95,7 @@ class KubeApi:
             if error.status != 404:
                 raise
             return None
-        return _decoded(body, JobView)
+        return decoded(body, JobView)
 
     async def jobs(self, selector: Mapping[str, str]) -> list[JobView]:
         """Return the Jobs with these labels."""
@@ -141,14 +141,14 @@ class KubeApi:
             if response.status != 200:
                 raise _refusal("GET", response.status, await response.read(), "")
             while line := await response.content.readline():
-                yield _decoded(line, WatchEvent)
+                yield decoded(line, WatchEvent)
 
     async def _list(self, path: str, kind: type[T], query: dict[str, str], limit: int = 0) -> tuple[list[T], str]:
         found: list[T] = []
         query = {**query, "limit": str(limit or PAGE)}
         while True:
             body, _ = await self._request("GET", path, query)
-            page = _decoded(body, ListView[kind])  # type: ignore[valid-type]
+            page = decoded(body, ListView[kind])  # type: ignore[valid-type]
             found += page.items or []
             if limit or not page.metadata.continue_:
                 return found, page.metadata.resource_version
@@ -228,7 +228,8 @@ def _refusal(method: str, status: int, body: bytes, retry_after: str) -> ApiRefu
     return ApiRefused(status, reason, message)
 
 
-def _decoded(body: bytes, kind: type[T]) -> T:
+def decoded(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Return a body as a view. Raises ApiUnreachable."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:

@@ -2,8 +2,8 @@
 
 How is a program started only once, although its worker may be lost at any time?
 
-1. Before such an executor starts anything, it records the execution (`ExecutionCaller.record`): its number, and what the next
-   owner of the run needs to find it. It is *open* from then on. Numbers are never used twice.
+1. Before such an executor starts anything, it records the execution (`ExecutionCaller.record`): its number, and what
+   the next owner of the run needs to find it. It is *open* from then on. Numbers are never used twice.
 2. An owner that comes to a call with an open execution adopts that one. Only if nothing of it is left, and it has left
    no result, is the call executed anew, under the next number; if the call must not be repeated, it is interrupted.
 3. The write that journals the outcome of the call closes the execution. Once that is stored, it is discarded.
