@@ -72,8 +72,9 @@ class KubeApi:
             else:
                 load.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
+            reason = str(error).rstrip(".")
             raise SettingsError(
-                f"no access to Kubernetes: {error}; set KUBECONFIG, or run the worker in a pod with a service account"
+                f"no access to Kubernetes ({reason}): set KUBECONFIG, or run the worker in a pod with a service account"
             ) from None
         return cls(configuration, namespace)
 

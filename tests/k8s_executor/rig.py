@@ -34,15 +34,14 @@ class ClusterRig:
 
     def executor(self, *, patience_s: float = 20, **profile: Any) -> KubernetesExecutor:
         """Return an executor of a further worker process."""
-        api = KubeApi(Configuration(host=self.server.url), NAMESPACE, patience_s)
+        values = {"namespace": NAMESPACE, "image": IMAGE} | profile
+        api = KubeApi(Configuration(host=self.server.url), values["namespace"], patience_s)
         folder = self.folder / f"worker-{len(self._executors)}"
 
         async def open_number(run_id: str) -> int | None:
             return self.open_numbers.get(run_id)
 
-        made = KubernetesExecutor(
-            api, JobProfile(**{"namespace": NAMESPACE, "image": IMAGE} | profile), folder, open_number
-        )
+        made = KubernetesExecutor(api, JobProfile(**values), folder, open_number)
         self._executors.append(made)
         return made
 

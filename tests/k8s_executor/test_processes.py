@@ -85,7 +85,7 @@ async def fence(runs: WorkerRig, run_id: str, number: int) -> None:
     [
         ({"WORKER_EXECUTOR": "docker"}, "WORKER_EXECUTOR must be local or kubernetes, not 'docker'"),
         ({"KUBERNETES_IMAGE": "tools:1"}, "KUBERNETES_IMAGE must be an image with a digest"),
-        ({"KUBECONFIG": "/nonexistent"}, "no access to Kubernetes: "),
+        ({"KUBECONFIG": "/nonexistent"}, "KUBECONFIG must be the path of one file that exists"),
     ],
 )
 def test_wrong_settings_end_the_worker_with_one_line(
