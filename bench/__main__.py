@@ -21,6 +21,7 @@ from bench import (
     queue,
     streams,
     throughput,
+    tools,
 )
 from bench.lab import Lab, lab
 from bench.npm import Unavailable
@@ -37,6 +38,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "flood": (flood.run, 1),
     "durability": (durability.run, 0),
     "agent": (agent.run, 0),
+    "tools": (tools.run, 0),
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),
 }

@@ -16,6 +16,7 @@ import uvloop
 
 from infra import logging as log_lines
 from infra.contract.errors import ContractError
+from infra.contract.execution import Executor
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.llm_http.settings import LlmSettings
 from infra.local_executor import LocalExecutor
@@ -38,6 +39,7 @@ from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool
 
 if TYPE_CHECKING:
+    from infra.k8s_executor.executor import KubernetesExecutor
     from worker.agent.supervisor import Supervisor
 
 PROGRAM = "swissbrain-worker"
@@ -50,11 +52,17 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
     tools = registry(FetchSettings.from_env(env))
     redis = RedisTcp(RedisTcpSettings.from_env(env))
-    workspaces = Workspaces(S3Settings.from_env(env))
-    scratch = ScratchRoot(settings.root / settings.name)
-    executor = LocalExecutor(scratch, unsafe=unsafe)
-    fitness = Fitness({"sandbox": executor.check, "object store": workspaces.check})
+    s3 = S3Settings.from_env(env)
+    workspaces = Workspaces(s3)
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
+    if settings.executor == "kubernetes" and unsafe:
+        raise SettingsError("--unsafe-no-sandbox is for WORKER_EXECUTOR=local alone")
+    cluster = await _cluster(env, store_settings, s3, settings, store) if settings.executor == "kubernetes" else None
+    scratch = ScratchRoot(settings.root / settings.name)
+    local = LocalExecutor(scratch, unsafe=unsafe)
+    executor: Executor = cluster or local
+    part = "cluster" if cluster else "sandbox"
+    fitness = Fitness({part: executor.check, "object store": workspaces.check})
     keeper = LeaseKeeper(store, settings.lease_s)
     agent = _agent(llm, agent_settings, tools) if llm else None
     strategy = PlanOrPrompt(PlanWalker(tools), agent)
@@ -63,7 +71,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
-        with _health(keeper.heartbeat, fitness, settings):
+        with _health(keeper.heartbeat, fitness, settings, cluster):
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
                 log_lines.log("model.configured", model=first, fallbacks=others, host=llm.host)
@@ -73,11 +81,32 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     finally:
         if agent:
             await agent.close()
+        if cluster:
+            await cluster.close()
         await redis.close()
         workspaces.close()
     # Skipped after an error: programs may still be running then, and the next worker removes the folder.
-    executor.close()
+    local.close()
     log_lines.log("worker.stopped", worker=settings.name)
+
+
+async def _cluster(
+    env: Env, store_settings: StoreSettings, s3: S3Settings, settings: WorkerSettings, store: WorkQueue
+) -> "KubernetesExecutor":
+    """Build the executor for Kubernetes, whose library takes a second and 60 MB. Raises SettingsError."""
+    from infra.k8s_executor.settings import KubernetesSettings
+
+    kubernetes = KubernetesSettings.from_env(env, store_settings, s3)
+    try:
+        from infra.k8s_executor.api import KubeApi
+        from infra.k8s_executor.executor import KubernetesExecutor
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"WORKER_EXECUTOR=kubernetes needs '{error.name}': install swissbrain-server[worker,kubernetes]"
+        ) from None
+    api = await KubeApi.connect(kubernetes.kubeconfig, kubernetes.profile.namespace)
+    output = settings.root / settings.name / "output"
+    return KubernetesExecutor(api, kubernetes.profile, output, store.open_execution)
 
 
 def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool]) -> "Supervisor":
@@ -88,13 +117,16 @@ def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool])
     return Supervisor(LlmHttp(llm), llm.models, tools, settings)
 
 
-def _health(heartbeat: Heartbeat, fitness: Fitness, settings: WorkerSettings) -> AbstractContextManager[object]:
+def _health(
+    heartbeat: Heartbeat, fitness: Fitness, settings: WorkerSettings, cluster: "KubernetesExecutor | None"
+) -> AbstractContextManager[object]:
     """Return the context of the liveness endpoint; it does nothing if no port is set."""
     if settings.health_port is None:
         return nullcontext()
     # Redis replies to an idle worker at least every MAX_BLOCK_S, to a busy one every third of the lease.
     max_age_s = max(MAX_BLOCK_S, settings.lease_s / 3) + 60
-    return serve_health(heartbeat, fitness, settings.health_host, settings.health_port, max_age_s)
+    age_s = (lambda: cluster.observed_age_s) if cluster else None
+    return serve_health(heartbeat, fitness, settings.health_host, settings.health_port, max_age_s, age_s)
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ What happens when a lease is lost?
   before each step, because a process that was suspended may reach a step before its timers fire. If this worker is
   granted a run that it still works on, `LeaseKeeper.add` stops the earlier attempt.
 - **What is cancelled.** The task that works on the run, and with it the tool call under way: its process tree is dead
-  before the cancellation completes (see `Executor.execute`).
+  before the cancellation completes (see `Executor.execute`), unless its executor lets the next owner adopt it.
 - **What may still be written.** No event, journal entry, file or outcome. The runner drops the buffered events and
   writes no outcome (it logs `run.abandoned`). A call under way carries the old fence, so Redis rejects it once the run
   has been requeued; only `trim` is accepted until the next claim, and it moves events that are stored already. Objects
@@ -61,6 +61,7 @@ class ActiveRun:
         self.lease = lease
         self.stop_reason: StopReason | None = None
         self.draining = False
+        self._is_gone = False
         self.finished = asyncio.Event()
         self._lease_s = lease_s
         self._work: asyncio.Task[Any] | None = None
@@ -84,11 +85,22 @@ class ActiveRun:
     def apply_reply(self, reply: LeaseReply) -> None:
         """Stop the work if the reply to an emit or a renewal says so: no lease, a cancel, or an interrupt."""
         if reply.outcome in {Outcome.LOST, Outcome.GONE}:
+            self._is_gone = reply.outcome is Outcome.GONE
             self.stop(StopReason.LOST)
         elif reply.cancel:
             self.stop(StopReason.CANCEL)
         elif reply.interrupt:
             self.stop(StopReason.INTERRUPT)
+
+    def continues_elsewhere(self) -> bool:
+        """Return whether another worker continues the run, as far as this one knows.
+
+        An expired lease counts even if nobody has noticed yet: after a suspension, timers fire before the renewal.
+        """
+        if self._is_gone:
+            return False
+        expired = time.monotonic() >= self.valid_until
+        return expired or self.stop_reason in {StopReason.LOST, StopReason.DRAIN}
 
     def check_lease(self) -> None:
         """Raise LeaseLost if the lease has expired by the local clock."""

@@ -13,8 +13,9 @@ from infra.contract.journal import StepRecord, call_name, step_key
 from infra.contract.log import NewEvent
 from infra.contract.runs import PlanStep, RunError
 from infra.contract.tools import parse_args
-from worker.run.context import CallInterrupted, RunContext
+from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
+from worker.run.executions import CallInterrupted
 from worker.run.strategy import Drained, StepFailed
 from worker.run.tool_failures import call_timeout, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
@@ -50,6 +51,7 @@ class PlanWalker:
                 lambda: self._execute(context, index, step),
                 done=lambda record: _succeeded(index, record),
                 repeatable=repeatable,
+                name=call_name(index),
             )
         except CallInterrupted:
             message = (
@@ -57,13 +59,14 @@ class PlanWalker:
                 "was not repeated; retry the run to repeat it"
             )
             error = RunError(code="interrupted", message=message, step=index)
-            context.commit(*_failed(index, step.tool, 0, error))
+            context.commit(*_failed(index, step.tool, 0, error), name=call_name(index))
             raise StepFailed(error) from None
 
     async def _execute(self, context: RunContext, index: int, step: PlanStep) -> StepRecord:
-        emit = context.emitter.emit
-        await emit(StepStarted(name=step.name or step.tool, tool=step.tool), step=index)
-        await emit(ToolStarted(tool=step.tool, args=step.args), step=index)
+        if not context.adopts(call_name(index)):  # the log has both events of a call that is adopted
+            emit = context.emitter.emit
+            await emit(StepStarted(name=step.name or step.tool, tool=step.tool), step=index)
+            await emit(ToolStarted(tool=step.tool, args=step.args), step=index)
         began, started_ms = time.monotonic(), now_ms()
 
         def duration_ms() -> int:
@@ -80,14 +83,17 @@ class PlanWalker:
             error = RunError(code=code, message=str(exc), step=index)
             partial = exc.result if isinstance(exc, ToolFailed) else None
             # The files that a failed call wrote are kept, so that its user can look at them.
-            context.commit(*_failed(index, step.tool, duration_ms(), error, partial))
+            context.commit(*_failed(index, step.tool, duration_ms(), error, partial), name=call_name(index))
             raise StepFailed(error) from exc
         return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
-        call = context.for_call(call_name(index), index, timeout_s=step.timeout_s)
-        result = await self._tools[step.tool].run(args, call)
+        tool = self._tools[step.tool]
+        call = context.for_call(
+            call_name(index), index, timeout_s=step.timeout_s, repeatable=tool.repeatable(step.args)
+        )
+        result = await tool.run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
 

@@ -34,6 +34,7 @@ from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
 from worker.run.emitter import LogEmitter, new_event
+from worker.run.executions import RunExecutions
 from worker.run.people import Waits, interrupt_request
 from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.strategy import Postponed, StepFailed, Strategy
@@ -127,7 +128,8 @@ class Runner:
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files, claim.folders)
-        context = RunContext(claim, emitter, files, self._executor, active.check_lease)
+        executions = RunExecutions(claim, emitter, self._executor, active.continues_elsewhere)
+        context = RunContext(claim, emitter, files, executions, active.check_lease)
         # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
         active.attach(work)
@@ -143,7 +145,9 @@ class Runner:
                 await emitter.abandon()
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
-                verdict, events = await self._write(active, emitter, context, verdict)
+                verdict, outcome, events = await self._write(active, emitter, context, verdict)
+                if outcome in {Outcome.OK, Outcome.SAME}:
+                    await executions.discard(also_open=not isinstance(verdict, Release))
                 if isinstance(verdict, Finish):
                     await archiver.finish(events)
         finally:
@@ -182,8 +186,8 @@ class Runner:
 
     async def _write(
         self, active: ActiveRun, emitter: LogEmitter, context: RunContext, verdict: Verdict
-    ) -> tuple[Verdict, int]:
-        """Write the outcome together with the buffered events; return it and the number of these events."""
+    ) -> tuple[Verdict, Outcome, int]:
+        """Write the outcome together with the buffered events; return it, the reply, and the number of these events."""
         writes, run = await emitter.close(), context.run
         outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
         if outcome is Outcome.REFUSED and not isinstance(verdict, Release):
@@ -193,7 +197,7 @@ class Runner:
             verdict = Finish(Status.CANCELLED) if waits else UNREAD_MESSAGE
             outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
         log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
-        return verdict, len(writes.events) + 1
+        return verdict, outcome, len(writes.events) + 1
 
     async def _store_outcome(self, lease: Lease, buffered: Writes, verdict: Verdict, read: int) -> Outcome:
         if isinstance(verdict, Wait):

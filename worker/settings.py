@@ -5,13 +5,17 @@ import re
 import secrets
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from infra.settings import Env, SettingsError
 
 _PORT = "WORKER_HEALTH_PORT"
 LOG_WINDOW_S = 0.1
+ExecutorKind: TypeAlias = Literal["local", "kubernetes"]
+EXECUTORS: Mapping[str, ExecutorKind] = {"local": "local", "kubernetes": "kubernetes"}
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class WorkerSettings:
     `name`: unique among the live workers. `slots`: number of concurrent runs. `lease_s`: length of a lease; a run
     whose lease is not renewed for that time is given to another worker. `grace_s`: time after SIGTERM in which runs
     may reach a step boundary. `root`: scratch space shared by the workers of this host; the sub-folder `name` belongs
-    to this worker. `log_window_s`: time in which log events wait for others, to be stored together. `health_port`:
-    port of `GET /health`; None: there is no such endpoint.
+    to this worker. `log_window_s`: time in which log events wait for others, to be stored together. `executor`: where
+    programs run. `health_port`: port of `GET /health`; None: there is no such endpoint.
     """
 
     name: str
@@ -31,6 +35,7 @@ class WorkerSettings:
     grace_s: float
     root: Path
     log_window_s: float = LOG_WINDOW_S
+    executor: ExecutorKind = "local"
     health_host: str = "127.0.0.1"
     health_port: int | None = None
 
@@ -41,7 +46,7 @@ class WorkerSettings:
 
     @classmethod
     def from_env(cls, env: Env) -> "WorkerSettings":
-        """Read `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT`,
+        """Read `WORKER_NAME WORKER_SLOTS WORKER_LEASE_S WORKER_GRACE_S WORKER_ROOT WORKER_EXECUTOR`,
         `WORKER_LOG_WINDOW_MS` and `WORKER_HEALTH_HOST WORKER_HEALTH_PORT`. Raises SettingsError."""
         default_name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
         return cls(
@@ -50,10 +55,18 @@ class WorkerSettings:
             lease_s=env.number("WORKER_LEASE_S", 15.0, low=0.5, high=3600.0),
             grace_s=env.number("WORKER_GRACE_S", 25.0, low=0.0, high=86_400.0),
             log_window_s=env.integer("WORKER_LOG_WINDOW_MS", 100, low=1, high=1000) / 1000,
+            executor=_executor(env.text("WORKER_EXECUTOR", "local")),
             health_host=env.text("WORKER_HEALTH_HOST", "127.0.0.1"),
             health_port=env.integer(_PORT, 0, low=1, high=65535) if env.optional(_PORT) else None,
             root=Path(env.text("WORKER_ROOT", str(Path(tempfile.gettempdir()) / "swissbrain-worker"))),
         )
+
+
+def _executor(text: str) -> ExecutorKind:
+    kind = EXECUTORS.get(text)
+    if kind is None:
+        raise SettingsError(f"WORKER_EXECUTOR must be {' or '.join(EXECUTORS)}, not '{text}'")
+    return kind
 
 
 def _name(text: str) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry, JournaledFiles, ToolFiles
+from infra.contract.files import NO_FOLDERS, FileEntry, FolderEntry, JournaledFiles, ToolFiles
+from infra.contract.lending import ExecutorFiles
 from infra.contract.log import LogArchive
 
 
-class RunFiles(ToolFiles, DirectoryFiles, JournaledFiles, Protocol):
+class RunFiles(ToolFiles, ExecutorFiles, JournaledFiles, Protocol):
     """Workspace of one claimed run, for tools, executor and run context."""
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # the runner in a pod imports this module, and has the standard library alone
-    from infra.contract.files import DirectoryFiles, FileChanges
+    from infra.contract.files import FileChanges
+    from infra.contract.lending import ExecutorFiles, OpenExecution
 
 Interpreter: TypeAlias = Literal["sh", "bash", "python", "node"]
 OutputStream: TypeAlias = Literal["stdout", "stderr"]
@@ -77,6 +78,27 @@ awaited: while the log is slow, the program waits, or the executor keeps the lin
 False if it needs no further lines of this stream."""
 
 
+class ExecutionCaller(Protocol):
+    """Call of a tool, as an executor sees it whose programs outlive their worker."""
+
+    @property
+    def number(self) -> int:
+        """Number of this execution within its run, from 1. No other execution of the run has it."""
+        ...
+
+    async def record(self, begun: "OpenExecution") -> None:
+        """Journal the execution as open. Return once that is stored. Raises LeaseLost."""
+        ...
+
+    def continues_elsewhere(self) -> bool:
+        """Return whether another worker continues the run, so that its program must be left running."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Log a warning for the people who watch the run."""
+        ...
+
+
 class Executor(Protocol):
     """Executor of programs."""
 
@@ -84,11 +106,32 @@ class Executor(Protocol):
         """Raise ExecutorUnavailable if programs cannot be isolated here, HostExhausted if they cannot at present."""
         ...
 
-    async def execute(self, command: Command, files: "DirectoryFiles", on_line: OnLine) -> Execution:
+    async def execute(
+        self, command: Command, files: "ExecutorFiles", on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         """Materialise the workspace, run the program, store its changes.
 
-        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
-        Raises ExecutorUnavailable, HostExhausted, FilesUnavailable, LimitExceeded.
+        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method. An
+        executor whose programs outlive their worker leaves the program running if the run continues elsewhere, and
+        warns if it has not been able to end the program yet.
+        Raises ExecutorUnavailable, HostExhausted, FilesUnavailable, LimitExceeded, LeaseLost.
+        """
+        ...
+
+    async def adopt(
+        self, command: Command, begun: "OpenExecution", files: "ExecutorFiles", on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution | None:
+        """Continue an execution that a former owner of the run has begun; all its lines are passed on from the first.
+
+        None: it has ended without a result, and nothing of it runs or will run. An executor whose programs end with
+        their worker always returns None. Raises as `execute` does.
+        """
+        ...
+
+    async def discard(self, run_id: str, begun: "OpenExecution") -> None:
+        """Remove an execution that nobody will adopt: its result is journaled, or the run has ended.
+
+        A program that still runs is killed. Returns before that is done, if it takes longer, and never raises.
         """
         ...
 

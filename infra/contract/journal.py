@@ -7,6 +7,9 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `step:{i}` | result of the completed step `i`, counted from 0 |
 | `step:{i}:files` | changes which that step made to the workspace's files: path → file entry, null for a deleted one |
 | `step:{i}:folders` | the same for folders that no file implies: path → folder entry, null if it is not kept now |
+| `execution` | OpenExecution: program that outlives its worker, until its result is journaled; `retry` removes it |
+| `execution:logged` | number of outputs of that execution that are in the log; `retry` removes it |
+| `executions` | number of the last such execution of the run |
 | `started` | key of the last non-idempotent entry that was begun; `retry` removes it |
 | `input:{path}` | change that an input file made which was copied from another run: path → file entry |
 | `tool:{n}:{i}` | outcome of call `i` in exchange `n` of an agent: a CallOutcome, with what the agent adds |
@@ -32,6 +35,15 @@ STARTED: Final = "started"
 
 If it names an entry that has no result, the worker died while the call ran: the effects of the call are unknown.
 """
+
+EXECUTION: Final = "execution"
+"""Key of the entry with the open execution of the run. A retried step is executed anew, so `retry` removes it."""
+
+LOGGED: Final = "execution:logged"
+"""Key of the entry that counts the outputs of the open execution that are in the log."""
+
+EXECUTIONS: Final = "executions"
+"""Key of the entry with the number of the last execution. Numbers are never used twice, not even after a retry."""
 
 FORKED: Final = "forked"
 """Key of the entry that marks a fork as done."""

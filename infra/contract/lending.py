@@ -12,7 +12,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-from infra.contract.files import FileChanges
+from infra.contract.files import DirectoryFiles, FileChanges
 
 ObjectName: TypeAlias = Literal["manifest.json", "stdout", "stderr", "lines", "rest.tar", "result.json"]
 
@@ -22,6 +22,18 @@ class Loan(msgspec.Struct, frozen=True, kw_only=True):
 
     number: str
     slots: int
+
+
+class OpenExecution(msgspec.Struct, frozen=True, kw_only=True):
+    """Execution of a program that outlives its worker, as the journal holds it while its result is not journaled.
+
+    `call` names the tool call, `number` the execution within the run. `token` is the secret of the control port.
+    """
+
+    call: str
+    number: int
+    loan: Loan
+    token: str
 
 
 class LentFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +109,16 @@ class LendableFiles(Protocol):
         """Return the workspace with URLs that are valid for `expires_s` seconds. They are secrets."""
         ...
 
-    async def publish(self, loan: Loan, manifest: bytes, expires_s: int) -> str:
-        """Store the manifest of a loan and return its URL, which is a secret."""
+    async def publish(self, loan: Loan, manifest: bytes) -> None:
+        """Store the manifest of a loan."""
+        ...
+
+    async def manifest_url(self, loan: Loan, expires_s: int) -> str:
+        """Return a URL of the manifest of a loan, which is a secret."""
+        ...
+
+    async def withdraw(self, loan: Loan) -> None:
+        """Delete the manifest of a loan. A pod that has not fetched the manifest will not run its program."""
         ...
 
     async def fetch(self, loan: Loan, name: ObjectName, max_bytes: int) -> bytes:
@@ -116,3 +136,7 @@ class LendableFiles(Protocol):
         an error nothing is added.
         """
         ...
+
+
+class ExecutorFiles(DirectoryFiles, LendableFiles, Protocol):
+    """Workspace as executors use it: as a directory, or lent to a pod."""

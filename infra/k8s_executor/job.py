@@ -5,14 +5,13 @@ attempt: whoever creates the Job of the same execution again finds the first one
 """
 
 import hashlib
-import math
 import re
 import zlib
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from infra.contract.execution import Command
-from infra.k8s_executor.pod_call import TRANSFER_S
+from infra.k8s_executor.deadlines import GRACE_S, START_S, deadlines
 
 Manifest: TypeAlias = dict[str, Any]
 
@@ -21,15 +20,6 @@ RUNNER = "/opt/swissbrain/runner.pyz"
 """Path of the runner's archive in the image."""
 TTL_S = 900
 """Time for which a finished Job stays for a worker that takes over. It is deleted once its result is recorded."""
-START_S = 120
-"""Longest wait of the runner for its start."""
-PULL_S = 600
-"""Time for pulling the image and making the volumes."""
-PENDING_S = 600
-"""Time for finding a node, for which only the Job has a deadline."""
-SLACK_S = 60
-GRACE_S = 60
-"""Time for storing what a program has left, when the pod is told to end."""
 RUNNER_BYTES = 96 * 1024**2
 """Memory of the runner, and of the pages of the files that it reads."""
 WORKSPACE_BYTES = 2 * 1024**3 + 256 * 1024**2
@@ -38,8 +28,14 @@ TMP_BYTES = 256 * 1024**2 + 256 * 1024**2
 has the output and the lines."""
 FIRST_UID, UIDS = 10_000, 50_000
 """Range of the uids of pods: the kernel limits processes by uid and node. User namespaces have no uids above 65,535."""
-_IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
-_PREFIX = "swissbrain-agent"
+IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
+PREFIX = "swissbrain-agent"
+MANAGED = {"app.kubernetes.io/name": "tool", "app.kubernetes.io/managed-by": PREFIX}
+"""Labels of all Jobs and pods of tools."""
+RUN, CALL, EXECUTION = f"{PREFIX}/run-id", f"{PREFIX}/call", f"{PREFIX}/execution"
+"""Annotations that say which execution a Job belongs to."""
+RUN_LABEL, INSTALLATION_LABEL = f"{PREFIX}/run", f"{PREFIX}/installation"
+DIGEST_NAME = "RUNNER_TOKEN_SHA256"
 
 
 @dataclass(frozen=True)
@@ -47,24 +43,16 @@ class JobProfile:
     """Settings of the operator for all Jobs. `image` has a digest: a tag may name another image tomorrow.
 
     `cpu` and `cpu_limit` are quantities of Kubernetes. `runtime_class` names a sandboxed runtime such as gVisor.
+    `installation` is a label that tells the Jobs of this installation from those of others in the same namespace.
     """
 
     namespace: str
     image: str
+    installation: str = "default"
     cpu: str = "250m"
     cpu_limit: str = "2"
     runtime_class: str | None = None
     user_namespaces: bool = False
-
-
-@dataclass(frozen=True)
-class JobDeadlines:
-    """Nested deadlines of a call in seconds, each above the one before: program, pod, Job, worker."""
-
-    program_s: float
-    pod_s: int
-    job_s: int
-    worker_s: int
 
 
 def job_name(run_id: str, call: str, execution: int) -> str:
@@ -77,32 +65,13 @@ def run_label(run_id: str) -> str:
     return hashlib.sha256(run_id.encode()).hexdigest()[:40]
 
 
-def deadlines(timeout_s: float) -> JobDeadlines:
-    """Return the deadlines of a program with this timeout.
-
-    The deadline of the pod counts from its acceptance by a node, and that of the Job from its creation. A pod that
-    passes its own keeps its log and exit code; one whose Job passes its own is deleted.
-    """
-    pod_s = PULL_S + START_S + math.ceil(timeout_s + 2 * TRANSFER_S) + SLACK_S
-    job_s = pod_s + PENDING_S + GRACE_S
-    return JobDeadlines(timeout_s, pod_s, job_s, job_s + GRACE_S + SLACK_S)
-
-
 def job(profile: JobProfile, command: Command, execution: int, token_sha256: str) -> Manifest:
     """Return the Job of an execution. Raises ValueError for an image without a digest."""
-    if not _IMAGE.fullmatch(profile.image):
+    if not IMAGE.fullmatch(profile.image):
         raise ValueError(f"the image {profile.image!r} has no digest; allowed is NAME@sha256:DIGEST")
     name = job_name(command.run_id, command.call, execution)
-    labels = {
-        "app.kubernetes.io/name": "tool",
-        "app.kubernetes.io/managed-by": _PREFIX,
-        f"{_PREFIX}/run": run_label(command.run_id),
-    }
-    notes = {
-        f"{_PREFIX}/run-id": command.run_id,
-        f"{_PREFIX}/call": command.call,
-        f"{_PREFIX}/execution": str(execution),
-    }
+    labels = {**MANAGED, RUN_LABEL: run_label(command.run_id), INSTALLATION_LABEL: profile.installation}
+    notes = {RUN: command.run_id, CALL: command.call, EXECUTION: str(execution)}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -161,7 +130,7 @@ def _container(profile: JobProfile, command: Command, token_sha256: str) -> Mani
     storage = str(WORKSPACE_BYTES + TMP_BYTES)
     variables = {
         "RUNNER_PORT": str(CONTROL_PORT),
-        "RUNNER_TOKEN_SHA256": token_sha256,
+        DIGEST_NAME: token_sha256,
         "RUNNER_START_S": str(START_S),
     }
     return {

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
-from infra.contract.execution import Command, Execution, LinePart, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, LinePart, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
+from infra.contract.lending import OpenExecution
 from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
 from infra.local_executor import guard, interpreters, machine, sandbox, seccomp
@@ -53,8 +54,13 @@ class LocalExecutor:
                 "the program `true` failed or timed out in the sandbox; docs/sandbox.md lists what the host must allow"
             )
 
-    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
-        """See the port. Stores the changes of a killed or failed program too, but none after a cancellation."""
+    async def execute(
+        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller | None = None
+    ) -> Execution:
+        """See the port. Stores the changes of a killed or failed program too, but none after a cancellation.
+
+        Has no use for a caller, because its programs end with the worker.
+        """
         dirs = self._run_dirs(command.run_id)
         require_safe_name(command.call, "name of a call")
         with translate_exhaustion():
@@ -74,6 +80,15 @@ class LocalExecutor:
             stderr_bytes=result.stderr.total_bytes,
             changes=changes,
         )
+
+    async def adopt(
+        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution | None:
+        """Return None: programs of this executor end with their worker."""
+        return None
+
+    async def discard(self, run_id: str, begun: OpenExecution) -> None:
+        """Do nothing: it is an execution of another executor, which removes the execution itself."""
 
     async def release(self, run_id: str) -> None:
         """Remove the run's scratch directories, if it executed anything."""

@@ -84,11 +84,17 @@ class Loans:
         limits = LentLimits(**asdict(self._limits), folders=MAX_FOLDERS)
         return loan, LentWorkspace(files=files, folders=folders, slots=urls, limits=limits)
 
-    def publish(self, loan: Loan, manifest: bytes, expires_s: int) -> str:
+    def publish(self, loan: Loan, manifest: bytes) -> None:
         """See LendableFiles."""
-        key = self._key(loan, "manifest.json")
-        self._bucket.put(key, manifest, len(manifest))
-        return self._bucket.link_for_get(key, expires_s)
+        self._bucket.put(self._key(loan, "manifest.json"), manifest, len(manifest))
+
+    def manifest_url(self, loan: Loan, expires_s: int) -> str:
+        """See LendableFiles."""
+        return self._bucket.link_for_get(self._key(loan, "manifest.json"), expires_s)
+
+    def withdraw(self, loan: Loan) -> None:
+        """See LendableFiles."""
+        self._bucket.delete(self._key(loan, "manifest.json"))
 
     def fetch(self, loan: Loan, name: ObjectName, max_bytes: int) -> bytes:
         """See LendableFiles."""

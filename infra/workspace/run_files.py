@@ -120,9 +120,17 @@ class S3RunFiles:
         """Return the workspace as signed URLs for a pod."""
         return await self._threads.call(lambda _: self._loans.lend(slots, expires_s))
 
-    async def publish(self, loan: Loan, manifest: bytes, expires_s: int) -> str:
-        """Store the manifest of a loan and return its URL, which is a secret."""
-        return await self._threads.call(lambda _: self._loans.publish(loan, manifest, expires_s))
+    async def publish(self, loan: Loan, manifest: bytes) -> None:
+        """Store the manifest of a loan."""
+        await self._threads.call(lambda _: self._loans.publish(loan, manifest))
+
+    async def manifest_url(self, loan: Loan, expires_s: int) -> str:
+        """Return a URL of the manifest of a loan, which is a secret."""
+        return await self._threads.call(lambda _: self._loans.manifest_url(loan, expires_s))
+
+    async def withdraw(self, loan: Loan) -> None:
+        """Delete the manifest of a loan. A pod that has not fetched the manifest will not run its program."""
+        await self._threads.call(lambda _: self._loans.withdraw(loan))
 
     async def fetch(self, loan: Loan, name: ObjectName, max_bytes: int) -> bytes:
         """Return at most the first `max_bytes` of an object of a loan. Raises FileMissing."""

@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.execution import Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.files import DirectoryFiles
+from infra.contract.lending import OpenExecution
 from infra.contract.llm import ModelChoice
 from infra.contract.requests import GivenAnswer
 from infra.contract.states import TERMINAL, Status
@@ -58,9 +59,19 @@ class CountingExecutor:
         self._inner = inner
         self.executed: Counter[str] = Counter()
 
-    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
+    async def execute(
+        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         self.executed[command.call] += 1
-        return await self._inner.execute(command, files, on_line)
+        return await self._inner.execute(command, files, on_line, caller)
+
+    async def adopt(
+        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution | None:
+        return await self._inner.adopt(command, begun, files, on_line, caller)
+
+    async def discard(self, run_id: str, begun: OpenExecution) -> None:
+        await self._inner.discard(run_id, begun)
 
     async def check(self) -> None:
         await self._inner.check()

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [--minutes M] [--seed N]`: play rounds of faults for that long, then print tables."""
+"""`python -m tests.chaos [--kubernetes] [--minutes M] [--seed N]`: play rounds of faults, then print tables."""
 
 import argparse
 import statistics
@@ -11,6 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.cluster import CLUSTER_KINDS
+from tests.chaos.plans import KINDS
+from tests.chaos.prompts import PROMPT_KINDS
 from tests.chaos.rounds import Report, play
 from tests.chaos.site import running_site
 
@@ -22,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", default=str(time.time_ns() % 1_000_000))
+    parser.add_argument("--kubernetes", action="store_true", help="execute programs in Jobs of the test cluster")
     parser.add_argument("--keep", type=Path, help="folder in which logs and data are left after the end")
     options = parser.parse_args()
     console, report = Console(), Report()
@@ -30,11 +34,12 @@ def main() -> int:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         end = time.monotonic() + 60 * options.minutes
-        with running_site(folder) as site:
+        kinds = CLUSTER_KINDS if options.kubernetes else (*KINDS, *PROMPT_KINDS)
+        with running_site(folder, kubernetes=options.kubernetes) as site:
             number = 0
             while time.monotonic() < end and not report.violations:
                 number += 1
-                play(site, f"{options.seed}/{number}", ROUND_S, report)
+                play(site, f"{options.seed}/{number}", ROUND_S, report, kinds=kinds)
                 runs, faults = sum(report.runs.values()), sum(report.faults.values())
                 console.print(f"round {number}: {runs} runs, {faults} faults, settled in {report.settle_s[-1]:.0f} s")
     show(console, report)

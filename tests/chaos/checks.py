@@ -10,7 +10,7 @@ from swissbrain import Client
 from swissbrain.errors import ApiError
 from swissbrain.models import Event, Gap, Run
 from tests.chaos.load import SentRun
-from tests.chaos.plans import CHAIN_FILE, LINES, is_effect, is_link
+from tests.chaos.plans import BEGUN, CHAIN_FILE, LINES, is_effect, is_link
 from tests.chaos.prompt_checks import check_prompt_run
 from tests.chaos.prompts import JOBS
 
@@ -153,6 +153,7 @@ def _content(sent: SentRun, client: Client, run: Run, events: Sequence[Event]) -
         # Interrupted executions before the last one may have logged any number of lines.
         last_execution = [event for event in events if starts[-1] < event.seq < ends[0]]
         lines = [event.data["text"] for event in last_execution if event.type == "tool.output"]
+        lines = lines[lines[:1] == [BEGUN] :]
         if lines != [f"line {number}" for number in range(1, LINES + 1)]:
             yield f"the last execution logged {len(lines)} lines instead of lines 1 to {LINES} in order"
 

@@ -66,6 +66,8 @@ class Faults:
             "worker to s3": site.s3_proxy,
             "api to gateway": site.gateway_proxy,
         }
+        if site.cluster:
+            connections["worker to kubernetes"] = site.cluster.proxy
         for name, proxy in connections.items():
             for mode in (Mode.DISCONNECT, Mode.RESET, Mode.STALL, Mode.DELAY, Mode.DROP_REPLIES, Mode.DUPLICATE):
                 kinds[f"{name}: {mode}"] = (0.9, lambda p=proxy, m=mode: self._disturb(p, m))  # type: ignore[misc]
@@ -73,6 +75,8 @@ class Faults:
             kinds[f"{MODEL}{fault}"] = (0.6, lambda f=fault: self._disturb_model(f))  # type: ignore[misc]
         for mode in (Mode.DISCONNECT, Mode.RESET, Mode.STALL):
             kinds[f"{MODEL}{mode}"] = (0.6, lambda m=mode: self._disturb(site.model_proxy, m))  # type: ignore[misc]
+        if site.cluster:
+            kinds |= {name: (1.0, fault) for name, fault in site.cluster.faults(self._random, self._after).items()}
         self._kinds = {name: kind for name, kind in kinds.items() if selected(name)}
 
     def tick(self, *, inject: bool) -> None:

@@ -12,6 +12,8 @@ Step = dict[str, Any]
 CHAIN_FILE = "chain.txt"
 CHAIN = 5
 LINES = 300
+BEGUN = "begun"
+"""First line of the programs that run in a cluster: the log of a pod shows that its program was started."""
 
 
 @dataclass(frozen=True)

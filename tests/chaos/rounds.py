@@ -21,6 +21,8 @@ from tests.contract.driver import keys_without_ttl
 
 WORKERS = ("w1", "w2", "w3")
 SETTLE_S = 300.0
+OUTPUT = "output"
+"""Folder for the output of programs that run in a cluster."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ def play(
     Workers that were started before need a model for the `kinds` with a prompt.
     """
     for name in WORKERS if not site.workers else ():
-        site.worker(name, slots=4, model=True)
+        site.worker(name, slots=4, model=any(kind.prompt for kind in kinds))
     with site.client() as client:
         site.checked_runs |= {run.run_id for run in client.runs()}
     load, faults = Load(site, seed, per_second, kinds), Faults(site, seed, selected)
@@ -111,7 +113,9 @@ def _unfinished(client: Client, run_ids: set[str]) -> list[str]:
 def _leftovers(site: ChaosSite) -> list[str]:
     """List the processes, scratch folders and queue entries that must not exist once all runs have ended."""
     found = [f"process {pid} is still running: {command}" for pid, command in site.orphans().items()]
-    found += [f"{path} still exists" for path in site.scratch.glob("*/*") if path.name != LOCK]
+    found += site.cluster.leftovers() if site.cluster else []
+    entries = [*site.scratch.glob("*/*"), *site.scratch.glob(f"*/{OUTPUT}/*")]
+    found += [f"{path} still exists" for path in entries if path.name not in {LOCK, OUTPUT}]
     return found + [f"{key} still has {count} entries" for key, count in site.queue_lengths().items() if count]
 
 
@@ -139,6 +143,8 @@ def _check_all(site: ChaosSite, sent: Sequence[SentRun], faults: Faults, report:
     if unknown := listed.keys() - site.checked_runs - {one.run_id for one in sent}:
         report.violations.append(f"runs whose creation was never acknowledged: {sorted(unknown)}")
     report.violations += [f"error in a process log: {error}" for error in site.errors()]
+    if site.cluster:
+        report.violations += site.cluster.violations({one.run_id for one in sent if one.kind.retries})
     report.violations += [f"{key} has no TTL" for key in asyncio.run(_keys_without_ttl(site))]
 
 

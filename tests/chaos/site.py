@@ -21,6 +21,7 @@ from infra.devstack.stack import DevStack
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from swissbrain import Client
+from tests.chaos.cluster import ChaosCluster, chaos_cluster
 from tests.chaos.model import ChaosModel, chaos_model, model_environment
 from tests.chaos.processes import ROOT, Process, adopt_orphans, orphans
 from tests.chaos.proxy import HOST, Mode, Proxy, ProxyHost
@@ -58,6 +59,7 @@ class ChaosSite:
     second_api: Process
     second_api_url: str
     other_processes: set[int]
+    cluster: ChaosCluster | None = None
     workers: dict[str, Process] = field(default_factory=dict)
     checked_runs: set[str] = field(default_factory=set)
 
@@ -132,6 +134,7 @@ class ChaosSite:
             EFFECTS_FILE: str(self.effects_file),
             SEGMENT_EVENTS: str(SEGMENT),
             **(model_environment(self.model_proxy.port) if model else {}),
+            **(self.cluster.environment if self.cluster else {}),
             **variables,
         }
         command = (sys.executable, "-m", "tests.chaos.worker")
@@ -165,6 +168,9 @@ class ChaosSite:
         self.model.fault = None
         for proxy in (self.redis_proxy, self.gateway_proxy, self.s3_proxy, self.model_proxy):
             proxy.behave(Mode.PASS)
+        if self.cluster:
+            self.cluster.proxy.behave(Mode.PASS)
+            self.cluster.heal()
         wait_until(self.is_ready, "all parts are ready", timeout_s=180)
 
     def is_ready(self) -> bool:
@@ -194,7 +200,8 @@ class ChaosSite:
     def orphans(self) -> dict[int, str]:
         """Return processes left by killed workers, and children of live workers, with their command lines."""
         live = [worker.pid for worker in self.workers.values() if worker.is_alive()]
-        found = orphans([*self.other_processes, *self.stack.pids.values(), *live, self.second_api.pid])
+        pods = self.cluster.pids() if self.cluster else set()
+        found = orphans([*self.other_processes, *self.stack.pids.values(), *live, *pods, self.second_api.pid])
         return found | {child: "child of a worker" for pid in live for child in children_of(pid)}
 
     def queue_lengths(self) -> dict[str, int]:
@@ -213,8 +220,11 @@ class ChaosSite:
 
 
 @contextmanager
-def running_site(folder: Path) -> Iterator[ChaosSite]:
-    """Start a site without workers, and end all its processes with the block."""
+def running_site(folder: Path, *, kubernetes: bool = False) -> Iterator[ChaosSite]:
+    """Start a site without workers, and end all its processes with the block.
+
+    With `kubernetes` its workers execute programs in a cluster.
+    """
     other_processes = children_of(os.getpid())
     with ExitStack() as exits:
         exits.enter_context(adopt_orphans())
@@ -241,6 +251,7 @@ def running_site(folder: Path) -> Iterator[ChaosSite]:
             second_api=second_api,
             second_api_url=url,
             other_processes=other_processes,
+            cluster=exits.enter_context(chaos_cluster(folder / "cluster", proxies)) if kubernetes else None,
         )
         exits.callback(running.remove_workers)
         wait_until(running.is_ready, "all parts are ready", timeout_s=60)

@@ -27,6 +27,8 @@ from worker.tools import message
 
 EFFECTS_FILE = "CHAOS_EFFECTS_FILE"
 SEGMENT_EVENTS = "CHAOS_SEGMENT_EVENTS"
+REAPED_S = "CHAOS_REAPED_S"
+"""Variable with the mean interval of the reaper of Jobs, where programs run in a cluster."""
 LEASE_S = 2.0
 """Lease of its runs, unless a test sets another one."""
 EFFECT = "effect"
@@ -70,6 +72,10 @@ def main() -> int:
     """Run the product's worker with this tool, this strategy, and segments of the size that SEGMENT_EVENTS sets."""
     tools = {**REGISTRY, "message": Tool("message", MessageArgs, say, idempotent=True)}
     events = int(os.environ.get(SEGMENT_EVENTS, archiver.SEGMENT_EVENTS))
+    if REAPED_S in os.environ:
+        from infra.k8s_executor import reaper
+
+        reaper.INTERVAL_S = float(os.environ[REAPED_S])
     with (
         patch.multiple(root, registry=lambda _: tools, PlanOrPrompt=FencedStrategy),
         patch.object(archiver, "SEGMENT_EVENTS", events),

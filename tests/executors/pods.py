@@ -19,7 +19,7 @@ from pathlib import Path
 from infra.contract.execution import Command, Execution, OnLine
 from infra.contract.files import DirectoryFiles
 from infra.k8s_executor.control import PodControl
-from infra.k8s_executor.pod_call import PodCalls
+from infra.k8s_executor.pod_call import PodCalls, prepare
 from infra.local_executor import sandbox
 from infra.pod_runner.__main__ import CAPABILITIES
 from infra.workspace import S3RunFiles
@@ -152,7 +152,7 @@ class PodExecutor:
         async with self.pods.pod() as pod:
             await files.materialise(pod.workspace)
             calls = PodCalls(pod.control(), stored, pod.gone)
-            ended = await calls.follow(await calls.start(await calls.offer(command)), command, on_line, self.output)
+            ended = await calls.follow(await calls.start(await prepare(command, stored)), command, on_line, self.output)
         await files.store_changes(pod.workspace)
         return ended
 

@@ -4,8 +4,8 @@ import pytest
 
 from infra.contract.execution import Command, ExecLimits
 from infra.k8s_executor import job
-from infra.k8s_executor.job import JobProfile, deadlines, job_name
-from infra.k8s_executor.pod_call import TRANSFER_S
+from infra.k8s_executor.deadlines import START_S, TRANSFER_S, deadlines
+from infra.k8s_executor.job import JobProfile, job_name
 
 DIGEST = "sha256:" + "a" * 64
 PROFILE = JobProfile("tools", f"registry.example/tools@{DIGEST}")
@@ -73,6 +73,7 @@ def test_a_job_is_restricted_and_holds_no_secret() -> None:
         "app.kubernetes.io/name": "tool",
         "app.kubernetes.io/managed-by": "swissbrain-agent",
         "swissbrain-agent/run": job.run_label("run-1"),
+        "swissbrain-agent/installation": "default",
     }
     notes = {
         "swissbrain-agent/run-id": "run-1",
@@ -119,7 +120,7 @@ def test_the_same_execution_has_the_same_name_and_another_one_another() -> None:
 @pytest.mark.parametrize("timeout_s", [0.1, 60, 3600])
 def test_deadlines_are_nested(timeout_s: float) -> None:
     made = deadlines(timeout_s)
-    assert made.program_s + 2 * TRANSFER_S + job.START_S < made.pod_s < made.job_s < made.worker_s
+    assert made.program_s + 2 * TRANSFER_S + START_S < made.pod_s < made.job_s < made.worker_s
 
 
 @pytest.mark.parametrize("image", ["tools", "tools:latest", "tools@sha256:short", f"two words@{DIGEST}"])

@@ -13,7 +13,7 @@ from infra.contract.execution import Command, LinePart
 from infra.contract.files import FileEntry
 from infra.contract.lending import Loan
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.pod_call import PodCalls
+from infra.k8s_executor.pod_call import PodCalls, prepare
 from infra.pod_runner import __main__ as runner_main
 from infra.pod_runner import archive
 from infra.pod_runner.line_log import LineLog
@@ -49,15 +49,14 @@ async def test_the_next_worker_follows_the_program_of_a_dead_one(pods: Pods, fil
     log, given = Log(), command(WAITING)
     async with pods.pod() as pod:
         first = PodCalls(pod.control(), files, pod.gone)
-        loan = await first.start(await first.offer(given))
+        loan = await first.start(await prepare(given, files))
         # The follower of a dead worker ends without a word: here its connection is cut.
         records = pod.control().records(0)
-        record = await anext(records)
-        await log.add(record.s, record.part())
+        assert (await anext(records)).n == 1
         await records.aclose()
         next_calls = PodCalls(pod.control(), files, pod.gone)
-        assert await next_calls.start(await next_calls.offer(given)) == loan
-        following = asyncio.ensure_future(next_calls.follow(loan, given, log.add, tmp_path, after=1))
+        assert await next_calls.start(await prepare(given, files)) == loan
+        following = asyncio.ensure_future(next_calls.follow(loan, given, log.add, tmp_path))
         (pod.workspace / "go").touch()
         ended = await following
         assert await asyncio.to_thread(pod.wait) == 0
@@ -72,11 +71,11 @@ async def test_a_worker_that_comes_after_the_end_finds_lines_and_result_in_the_s
     given, log = command("echo one; printf 'a\\rb\\r\\n'; echo two; exit 3"), Log()
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        loan = await calls.start(await calls.offer(given))
+        loan = await calls.start(await prepare(given, files))
         assert await asyncio.to_thread(pod.wait) == 0
-        ended = await calls.follow(loan, given, log.add, tmp_path, after=1)
+        ended = await calls.follow(loan, given, log.add, tmp_path)
         logged = pod.records()
-    assert (ended.exit_code, log.lines) == (3, ["b", "two"])
+    assert (ended.exit_code, log.lines) == (3, ["one", "b", "two"])
     assert [record.get("t") for record in logged] == [None, "one", "b", "two", None]
     assert [record.get("n") for record in logged[1:-1]] == [1, 2, 3]
     assert logged[-1] == {"runner": "ended", "reason": "the result is stored"}
@@ -88,7 +87,7 @@ async def test_a_pod_that_is_told_to_end_kills_the_program_and_stores_what_it_le
     given, log = command("echo kept > file; trap '' TERM; echo up; sleep 1000; echo never"), Log()
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        loan = await calls.start(await calls.offer(given))
+        loan = await calls.start(await prepare(given, files))
         following = asyncio.ensure_future(calls.follow(loan, given, log.add, tmp_path))
         await log.has(1)
         pod.signal(signal.SIGTERM)
@@ -133,7 +132,7 @@ async def test_a_program_learns_no_url_and_cannot_end_its_runner(pods: Pods, fil
     async with pods.pod() as pod:
         await files.write("port", str(pod.port).encode())
         calls, given = PodCalls(pod.control(), files, pod.gone), command(HOSTILE, "python")
-        ended = await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
+        ended = await calls.follow(await calls.start(await prepare(given, files)), given, Log().add, tmp_path)
     assert ended.stdout.read_text() == "nothing\n", ended.stderr.read_text()
     assert ended.exit_code == 0
 
@@ -171,7 +170,7 @@ async def test_a_program_that_fills_its_disk_is_killed(pods: Pods, files: S3RunF
     given = command("while :; do head -c 20M /dev/zero > /tmp/$((i=i+1)); sleep 0.01; done")
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        ended = await calls.follow(await calls.start(await calls.offer(given)), given, log.add, tmp_path)
+        ended = await calls.follow(await calls.start(await prepare(given, files)), given, log.add, tmp_path)
     assert ended.exit_code == 137
     assert log.lines[-1] == "killed: the program stored more than its limit of 256 MB in /tmp"
 
@@ -185,7 +184,7 @@ async def test_a_runner_that_is_root_runs_the_program_under_another_uid(
     given = command("id -u; id -G; echo y >> given; mkdir -m 700 own; echo z > own/file; chmod 0 own/file; kill -9 1")
     async with pods.pod(program_uid=311_000) as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
-        ended = await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
+        ended = await calls.follow(await calls.start(await prepare(given, files)), given, Log().add, tmp_path)
     assert ended.stdout.read_text() == "311000\n311000\n"
     assert "not permitted" in ended.stderr.read_text()
     assert [(file.path, file.size_bytes) for file in ended.changes.written] == [("given", 3), ("own/file", 2)]
@@ -196,7 +195,7 @@ async def test_output_that_finds_no_space_ends_the_program(pods: Pods, files: S3
     async with pods.pod(tmp_bytes=1024 * 1024) as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
         with pytest.raises(HostExhausted, match="No space left"):
-            await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
+            await calls.follow(await calls.start(await prepare(given, files)), given, Log().add, tmp_path)
         assert await asyncio.to_thread(pod.wait) == 0
 
 
@@ -208,7 +207,7 @@ async def test_a_file_that_the_store_has_lost_is_named(
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), made, pod.gone)
         with pytest.raises(FilesUnavailable, match="the object store answered 404 for the file 'lost'"):
-            await calls.follow(await calls.start(await calls.offer(given)), given, Log().add, tmp_path)
+            await calls.follow(await calls.start(await prepare(given, made)), given, Log().add, tmp_path)
 
 
 async def test_a_pod_that_dies_is_no_result(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
@@ -216,7 +215,7 @@ async def test_a_pod_that_dies_is_no_result(pods: Pods, files: S3RunFiles, tmp_p
     async with pods.pod() as pod:
         calls = PodCalls(pod.control(), files, pod.gone)
         following = asyncio.ensure_future(
-            calls.follow(await calls.start(await calls.offer(given)), given, log.add, tmp_path)
+            calls.follow(await calls.start(await prepare(given, files)), given, log.add, tmp_path)
         )
         await log.has(1)
         pod.kill()

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from infra.contract.execution import Command, ExecLimits, Execution, Executor, LinePart
-from infra.contract.files import FileChanges
+from infra.contract.execution import Command, ExecLimits, Execution, LinePart, OnLine
+from infra.contract.files import DirectoryFiles, FileChanges
 from infra.scratch_root import LOCK
 from tests.support.processes import processes_with
 
@@ -58,8 +58,20 @@ class PlainFiles:
         return
 
 
-class ClosableExecutor(Executor, Protocol):
-    """Executor that leaves nothing behind."""
+class ClosableExecutor(Protocol):
+    """Executor that leaves nothing behind, and needs the workspace as a directory alone."""
+
+    async def check(self) -> None:
+        """See the port `Executor`."""
+        ...
+
+    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
+        """See the port `Executor`."""
+        ...
+
+    async def release(self, run_id: str) -> None:
+        """See the port `Executor`."""
+        ...
 
     def close(self) -> None:
         """Remove what is left."""

@@ -11,6 +11,7 @@ import msgspec
 from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine
 from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
+from tests.support.caller import LoneCaller
 from worker.registry import REGISTRY
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.toolkit.execution import ExecutionResult
@@ -36,7 +37,7 @@ class RecordingContext:
 
     async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s)
-        return await self.executor.execute(command, self.files, on_line)
+        return await self.executor.execute(command, self.files, on_line, LoneCaller())
 
     async def output(
         self,

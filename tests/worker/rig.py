@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.execution import Command, Execution, Executor, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, Executor, OnLine
 from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
 from infra.contract.keys import Keys
+from infra.contract.lending import OpenExecution
 from infra.contract.log import Event
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.runs import PlanStep, RunRecord, RunSpec
@@ -60,7 +61,17 @@ class NoFiles:
     async def check(self) -> None:
         return
 
-    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
+    async def execute(
+        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
+        raise AssertionError("no tool of these tests executes")
+
+    async def adopt(
+        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution | None:
+        raise AssertionError("no tool of these tests executes")
+
+    async def discard(self, run_id: str, begun: OpenExecution) -> None:
         raise AssertionError("no tool of these tests executes")
 
     async def release(self, run_id: str) -> None:

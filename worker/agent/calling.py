@@ -62,6 +62,7 @@ async def call_tool(context: RunContext, tool: Tool, args: ToolArgs, place: Plac
         lambda: _call(context, tool, args, place),
         done=lambda record: [_finished(record, place)],
         repeatable=tool.repeatable(msgspec.to_builtins(args)),
+        name=place.name,
         mark=f"{key}#{times}" if times else key,
     )
 
@@ -103,13 +104,16 @@ async def decide_once(context: RunContext, place: Place, args: ControlArgs, situ
 
 async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -> CallRecord:
     built: dict[str, Any] = msgspec.to_builtins(args)
-    await context.emitter.emit(ToolStarted(tool=tool.name, args=built, call=place.name), step=place.step)
+    if not context.adopts(place.name):  # the log has the event of a call that is adopted
+        await context.emitter.emit(ToolStarted(tool=tool.name, args=built, call=place.name), step=place.step)
     began, started_ms = time.monotonic(), now_ms()
     result: ToolResult | None = None
     failure: tuple[str, str] | None = None
     try:
         async with call_timeout(place.seconds, TIMEOUT):
-            call = context.for_call(place.name, place.step, timeout_s=place.seconds, for_model=True)
+            call = context.for_call(
+                place.name, place.step, timeout_s=place.seconds, for_model=True, repeatable=tool.repeatable(built)
+            )
             result = await tool.run(args, call)
     except (ToolFailed, ContractError) as exc:
         code = failure_code(exc, context.unable)

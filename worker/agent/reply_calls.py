@@ -17,8 +17,8 @@ from worker.agent.policy import is_tainted
 from worker.agent.progress import Progress, planned_tools
 from worker.agent.schemas import CONTROL, AskUserArgs
 from worker.agent.state import AgentState
-from worker.run.context import CallInterrupted
 from worker.run.emitter import now_ms
+from worker.run.executions import CallInterrupted
 from worker.run.people import LONGEST_EXPIRY_MS, ask
 from worker.run.strategy import Drained
 

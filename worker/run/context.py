@@ -1,4 +1,4 @@
-"""Context of one claimed run: journal, log and workspace for the strategy, and a narrower context for each tool call.
+"""Context of one claimed run: journal, log and workspace for the strategy.
 
 How does `once` execute a call only once?
 
@@ -20,53 +20,38 @@ it was before the call.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import structs
 
-from infra.contract.events import Artifact, Log, Message, ToolOutput
-from infra.contract.execution import Command, Execution, Executor, Interpreter, LineEnd, OnLine, OutputStream
-from infra.contract.files import (
-    MAX_FOLDERS,
-    Changes,
-    DirectoryFiles,
-    FileChanges,
-    FileInfo,
-    FolderChanges,
-    ToolFiles,
-)
-from infra.contract.journal import (
-    MAX_INLINE_BYTES,
-    STARTED,
-    BlobRef,
-    call_name,
-    files_key,
-    folders_key,
-)
+from infra.contract.files import Changes, FileInfo, FolderChanges
+from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, files_key, folders_key
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
-from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from infra.contract.usage import RunUsage
 from worker.run.blobs import resolve
-from worker.run.emitter import LogEmitter, new_event
+from worker.run.call_context import CallContext, CallRun
+from worker.run.emitter import LogEmitter
+from worker.run.executions import CallInterrupted, RunExecutions
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
 
 T = TypeVar("T")
 
 
-class CallInterrupted(Exception):
-    """A non-idempotent call was started before and its worker was lost: its effects are unknown."""
-
-
 class RunContext:
     """Claimed run, for the strategy that works on it."""
 
     def __init__(
-        self, claim: Claim, emitter: LogEmitter, files: RunFiles, executor: Executor, check_lease: Callable[[], None]
+        self,
+        claim: Claim,
+        emitter: LogEmitter,
+        files: RunFiles,
+        executions: RunExecutions,
+        check_lease: Callable[[], None],
     ) -> None:
         self.run = claim.run
         self.inputs = claim.inputs
@@ -74,7 +59,7 @@ class RunContext:
         """Number of workers in a row that were unable to execute the next call."""
         self.emitter = emitter
         self._files = files
-        self._executor = executor
+        self._executions = executions
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []
@@ -93,6 +78,7 @@ class RunContext:
         done: Callable[[T], Sequence[NewEvent]] = lambda _: (),
         repeatable: bool = True,
         mark: str = "",
+        name: str = "",
         usage: Callable[[T], RunUsage | None] = lambda _: None,
         flush: bool = False,
     ) -> T:
@@ -102,15 +88,17 @@ class RunContext:
         `usage` returns are stored together or not at all. Everything journaled before is stored before `call` begins,
         so a completed step is never executed again. If the worker dies while `call` runs, `call` is executed again on
         the workspace as it was; if it is not `repeatable`, its start is journaled first, under `mark` or else `key`,
-        and CallInterrupted is raised instead. `flush`: return only once the result is stored, for a call that is too
-        expensive to be repeated after it has returned. Raises LeaseLost, FilesUnavailable, HostExhausted, and any
+        and CallInterrupted is raised instead, unless an execution of the tool call `name` is open, which is adopted
+        then. `flush`: return only once the result is stored, for a call that is too expensive to be repeated after it
+        has returned. Raises LeaseLost, FilesUnavailable, HostExhausted, and any
         exception of `call`, which is not journaled.
         """
         if key in self._journal:
             return await self.recall(key, kind)
-        if not repeatable:
+        if not repeatable and not self.adopts(name):
             self._mark_started(mark or key)
         await self.emitter.flush()
+        await self._executions.discard()
         # `flush` may have sent nothing, and the process may have been suspended since the last renewal.
         self._check_lease()
         value = await call()
@@ -120,6 +108,7 @@ class RunContext:
             journal[files_key(key)] = await self._inline(changed.files)
         if changed.folders:
             journal[folders_key(key)] = await self._inline(changed.folders)
+        journal |= self._executions.closing(name)
         self._commit(done(value), journal, structs.replace(changed, usage=usage(value)))
         self.unable = 0
         if flush:
@@ -155,9 +144,16 @@ class RunContext:
         """Return the files of the workspace, sorted by path."""
         return await self._files.list()
 
-    def commit(self, *events: NewEvent) -> None:
-        """Store the changes made in the workspace so far, together with these events."""
-        self._commit(events, {}, self._take_changes())
+    def adopts(self, name: str) -> bool:
+        """Return whether the tool call of this name has an open execution, which will be adopted instead of started."""
+        return self._executions.is_open(name)
+
+    def commit(self, *events: NewEvent, name: str = "") -> None:
+        """Store the changes made in the workspace so far, together with these events.
+
+        `name`: tool call whose outcome they report.
+        """
+        self._commit(events, self._executions.closing(name), self._take_changes())
 
     async def inherit(
         self,
@@ -185,12 +181,24 @@ class RunContext:
         """Add the usage of exchanges that have no entry in the journal, because they failed."""
         self.emitter.put(Writes(usage=usage))
 
-    def for_call(self, call: str, step: int, *, timeout_s: float | None = None, for_model: bool = False) -> ToolContext:
-        """Return the context of a tool call, named `call`, in a step, counted from 0; a model may read its result."""
+    def for_call(
+        self,
+        call: str,
+        step: int,
+        *,
+        timeout_s: float | None = None,
+        for_model: bool = False,
+        repeatable: bool = True,
+    ) -> ToolContext:
+        """Return the context of a tool call, named `call`, in a step, counted from 0; a model may read its result.
+
+        `repeatable`: a program that was lost with its host may be executed again.
+        """
         deadline_s = self._deadline_s
         if timeout_s is not None:
             deadline_s = min(deadline_s, time.monotonic() + timeout_s)
-        return CallContext(self, call, step, deadline_s, for_model=for_model)
+        run = CallRun(self.run.id, self.emitter, self._executions, self._files, self.defer)
+        return CallContext(run, call, step, deadline_s, for_model=for_model, repeatable=repeatable)
 
     def defer(self, event: NewEvent) -> None:
         """Log an event together with the next commit, not before: it reports a change of the workspace."""
@@ -218,80 +226,3 @@ class RunContext:
         if len(text) > MAX_INLINE_BYTES:
             text = codec.encode(BlobRef.of(await self._files.put_blob(text.encode()), text))
         return text
-
-
-LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
-    "\r\n": "crlf",
-    "": "none",
-    "\r": "overwritten",
-}
-"""Names of line ends in the log; a line feed is not named."""
-
-
-class CallContext:
-    """Context of one tool call; implements ToolContext."""
-
-    def __init__(self, context: RunContext, call: str, step: int, deadline_s: float, *, for_model: bool) -> None:
-        self.call = call
-        self.for_model = for_model
-        self.files: ToolFiles = context._files
-        self._context = context
-        self._directory: DirectoryFiles = context._files
-        self._executor = context._executor
-        self._step = step
-        self._deadline_s = deadline_s
-
-    @property
-    def run_id(self) -> str:
-        """Id of the run."""
-        return self._context.run.id
-
-    @property
-    def time_left_s(self) -> float:
-        """Seconds until the step or the run times out, whichever is first, but at most MAX_TOOL_TIMEOUT_S."""
-        return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._deadline_s - time.monotonic()))
-
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        """Execute a program in the workspace."""
-        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
-        return await self._executor.execute(command, self._directory, on_line)
-
-    async def output(
-        self,
-        stream: OutputStream,
-        text: str,
-        *,
-        more: bool = False,
-        replaces_line: bool = False,
-        line_end: LineEnd = "\n",
-    ) -> None:
-        """Log a line of output, or a part of it."""
-        output = ToolOutput(
-            stream=stream,
-            text=text,
-            more=more,
-            replaces_line=replaces_line,
-            line_end=LINE_ENDS.get(line_end, UNSET),
-            call=UNSET if self.call == call_name(self._step) else self.call,
-        )
-        await self._context.emitter.emit(output, step=self._step)
-
-    async def message(self, text: str) -> None:
-        """Log a message to the people who watch the run."""
-        await self._context.emitter.emit(Message(text=text), step=self._step)
-
-    def changed(self, changes: FileChanges) -> None:
-        """Log changes of the workspace, in the write that makes them count."""
-        for file in changes.written:
-            self._context.defer(new_event(Artifact(path=file.path, size_bytes=file.size_bytes), self._step))
-        for path in changes.deleted:
-            self._context.defer(new_event(Artifact(path=path, deleted=True), self._step))
-        for path in changes.skipped:
-            note = f"not stored: '{path}' is a link, a special file, or has a name that is not allowed"
-            self._context.defer(new_event(Log(level="warning", message=note), self._step))
-        if changes.unkept_folders:
-            note = (
-                f"not stored: {changes.unkept_folders} folders that are empty or have special permissions; a workspace "
-                f"keeps at most {MAX_FOLDERS} of them"
-            )
-            self._context.defer(new_event(Log(level="warning", message=note), self._step))

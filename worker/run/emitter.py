@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 from msgspec import structs
@@ -84,13 +85,21 @@ class LogEmitter:
         self._sender: asyncio.Task[None] | None = None
         self._start_timer = asyncio.get_running_loop().call_later(FIRST_S, self._start)
 
-    async def emit(self, data: Truncated | Splittable, *, step: int | None = None) -> None:
+    async def emit(
+        self,
+        data: Truncated | Splittable,
+        *,
+        step: int | None = None,
+        journal: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Log an event; a text that is too long for one is split into several events.
 
+        Changes of the `journal` are stored in the same write as all of these events.
         Waits only while the buffer is full, or while Redis holds as much of the log as it may before it is archived.
         """
-        for event in new_events(data, step):
-            self.put(Writes(events=[event]))
+        events = new_events(data, step)
+        for part in [events] if journal else [[event] for event in events]:
+            self.put(Writes(events=part, journal=dict(journal)))
         if self._bytes > BUFFER_BYTES:
             self._send_now()
             await self._wait_until(lambda: self._bytes <= BUFFER_BYTES)

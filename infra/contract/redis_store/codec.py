@@ -186,7 +186,7 @@ def encode_fields(writes: Writes) -> list[str]:
     if writes.read:
         pairs.append(("read", str(max(writes.read))))
         pairs += [(f"{MESSAGE_PREFIX}{number}", "") for number in writes.read]
-    if writes.journal.keys() - {journal.STARTED}:
+    if writes.journal.keys() - {journal.STARTED, journal.EXECUTION, journal.EXECUTIONS, journal.LOGGED}:
         # A value, because removing the field would cost a command of its own.
         pairs.append(("unable", "0"))
     return [part for pair in pairs for part in pair]

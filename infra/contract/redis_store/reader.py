@@ -9,12 +9,14 @@ from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
 from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Inputs
 from infra.contract.keys import EXPIRIES, Keys
+from infra.contract.lending import OpenExecution
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
 from infra.contract.runs import Attempt, RunHead, RunRecord
+from infra.contract.states import TERMINAL, Status
 
 _LOG_ENTRIES = 64
 """Stream entries fetched per read: at 64 KB each, well below the 10 MB limit of a REST reply."""
@@ -77,6 +79,17 @@ class RunReader:
     async def journal(self, run_id: str) -> dict[str, bytes]:
         """Return the journal of a run, key → JSON; empty if there is no such run."""
         return codec.decode_journal(await self._matching(run_id, journal.FIELD_PREFIX))
+
+    async def open_execution(self, run_id: str) -> int | None:
+        """Return the number of the open execution of a run; None if it has none, has ended, or is being deleted."""
+        names = ("status", "condemned", f"{journal.FIELD_PREFIX}{journal.EXECUTION}")
+        status, condemned, text = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
+        if text is None or condemned is not None or status is None or Status(str(status)) in TERMINAL:
+            return None
+        try:
+            return msgspec.json.decode(str(text), type=OpenExecution).number
+        except msgspec.MsgspecError as exc:
+            raise unreadable_record(run_id, exc) from exc
 
     async def step_entries(self, run_id: str, steps: Sequence[int]) -> list[bytes | None]:
         """Return the journal's entries of these steps as JSON; None for a step that is not completed."""

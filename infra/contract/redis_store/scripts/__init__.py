@@ -140,7 +140,13 @@ def _constants() -> str:
         for state, targets in NEXT.items()
     )
     ends = ", ".join(f"{state} = true" for state in sorted(TERMINAL))
-    names = {"JOURNAL_STARTED": f"{journal.FIELD_PREFIX}{journal.STARTED}", "FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES}
+    keys = {
+        "JOURNAL_STARTED": journal.STARTED,
+        "JOURNAL_EXECUTION": journal.EXECUTION,
+        "JOURNAL_LOGGED": journal.LOGGED,
+    }
+    names = {name: f"{journal.FIELD_PREFIX}{key}" for name, key in keys.items()}
+    names |= {"FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES}
     texts = "\n".join(f"local {name} = '{text}'" for name, text in names.items())
     usage = f"local USAGE_S = {USAGE_DAYS * 24 * 3600}"
     return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}\n{usage}"

@@ -1,7 +1,7 @@
 -- KEYS: run, log, ready, pending, dead
 -- ARGV: id, channel, token, inputs_version, control, limits
 -- Reply: outcome, status. Queues a failed or cancelled run again with fresh attempts. Its journal stays, except for the
--- mark of the call that was under way: a user who asks for a retry wants that call repeated. `token` names this request;
+-- mark of the call that was under way, and its execution: a user who asks for a retry wants that call repeated. `token` names this request;
 -- SAME if the request was carried out before. A run that was cancelled before its start is started here, with its inputs;
 -- REFUSED with the status `cancelled` if these are not the version that the caller has checked.
 -- Answers that the run has not used are removed: they were given before its end.
@@ -28,7 +28,7 @@ if limits ~= '' then
 end
 if not found[7] then with_uploads(fields, found[8]) end
 write(run, fields)
-redis.call('HDEL', run, JOURNAL_STARTED, 'unable')
+redis.call('HDEL', run, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED, 'unable')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)

@@ -1,0 +1,183 @@
+"""Executor that runs each program in a Job of Kubernetes, and adopts the Jobs of workers that were lost.
+
+What happens when a worker is lost? The pod needs no worker: it runs its program to the end and stores the result. The
+next owner of the run finds the execution in the journal, its Job under the name that follows from it, starts the
+program if nobody has, and follows it. Every start of the same execution leads to the same pod, which starts once.
+
+Kubernetes knows no fences: a worker that was suspended may create a Job after the next owner has given up the
+execution. Such a Job runs nothing, because the manifest of a given-up execution is withdrawn.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from infra.contract.errors import ExecutorUnavailable
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
+from infra.contract.lending import ExecutorFiles, OpenExecution
+from infra.folders import remove_tree
+from infra.host_limits import translate_exhaustion
+from infra.k8s_executor.api import KubeApi
+from infra.k8s_executor.deadlines import deadlines
+from infra.k8s_executor.endings import Endings, Target
+from infra.k8s_executor.job import JobProfile, job, job_name
+from infra.k8s_executor.job_call import Cluster, JobCall
+from infra.k8s_executor.observer import PodObserver
+from infra.k8s_executor.pod_call import prepare
+from infra.k8s_executor.reaper import OpenNumber, Reaper
+from infra.k8s_executor.stored_call import NoResult
+
+T = TypeVar("T")
+CANCEL_S = 5.0
+"""Time for ending a program before the cancellation of its call completes without a confirmation."""
+DEAD_S = 30.0
+"""Time for making sure that a lost program is dead, before its call is executed again."""
+DISCARD_S = 3600.0
+"""Time for which the deletion of a Job is tried that nobody needs. After that, the reaper and the TTL are left."""
+CLOSE_S = 5.0
+
+
+class KubernetesExecutor:
+    """Implements the port `Executor`. `folder` is for the output of programs, `open_number` as in `reaper`."""
+
+    def __init__(self, api: KubeApi, profile: JobProfile, folder: Path, open_number: OpenNumber) -> None:
+        self._api = api
+        self._profile = profile
+        self._folder = folder
+        self._observer = PodObserver(api)
+        self._cluster = Cluster(api, self._observer, profile)
+        self._endings = Endings(api)
+        self._own: set[str] = set()
+        self._reaper = Reaper(api, profile.installation, open_number, self._own)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def observed_age_s(self) -> float:
+        """Seconds since the API server last said something about the pods."""
+        return self._observer.age_s
+
+    async def check(self) -> None:
+        """Raise ExecutorUnavailable if Jobs cannot be created, observed and deleted with these settings and rights."""
+        self._begin()
+        command = Command("check", "check", "sh", "true", timeout_s=10)
+        name = f"check-{secrets.token_hex(8)}"
+        manifest = job(self._profile, command, 1, "0" * 64)
+        manifest["metadata"]["name"] = name
+        _, warnings = await self._api.create_job(manifest, dry_run=True)
+        # A namespace that enforces another profile accepts the Job, and refuses its pods.
+        if refused := [text for text in warnings if "PodSecurity" in text]:
+            raise ExecutorUnavailable(f"the namespace '{self._profile.namespace}' refuses the pods: {refused[0]}")
+        await self._api.delete_job(name, dry_run=True)
+        await self._api.pods(limit=1)
+        await self._api.jobs({"swissbrain-agent/check": name})
+        await self._api.events(name, limit=1)
+
+    async def execute(
+        self, command: Command, files: ExecutorFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
+        """See the port. A program that was started is left running unless it is cancelled."""
+        self._begin()
+        loan = await prepare(command, files)
+        begun = OpenExecution(call=command.call, number=caller.number, loan=loan, token=secrets.token_hex(32))
+        await caller.record(begun)
+        call = JobCall(self._cluster, command, begun, files, on_line, caller)
+
+        async def run() -> Execution:
+            await call.create()
+            return await call.carry_out(self._output(command))
+
+        try:
+            return await self._guarded(call, command, caller, run())
+        except NoResult as error:
+            self._endings.begin(call.target())
+            raise error.failure from error
+
+    async def adopt(
+        self, command: Command, begun: OpenExecution, files: ExecutorFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution | None:
+        """See the port."""
+        self._begin()
+        call = JobCall(self._cluster, command, begun, files, on_line, caller)
+
+        async def run() -> Execution:
+            if await call.find():
+                return await call.carry_out(self._output(command))
+            try:
+                return await call.stored(self._output(command))
+            except NoResult:
+                await files.withdraw(begun.loan)
+                # A former owner may have created the Job in between; now no further one will run anything.
+                if await call.find():
+                    return await call.carry_out(self._output(command))
+                raise
+
+        try:
+            return await self._guarded(call, command, caller, run())
+        except NoResult:
+            await files.withdraw(begun.loan)
+            if not await self._endings.begin(call.target()).confirmed(DEAD_S):
+                message = "the program of a lost worker left no result, and cannot be ended for sure, so it is kept"
+                raise ExecutorUnavailable(message) from None
+            return None
+
+    async def discard(self, run_id: str, begun: OpenExecution) -> None:
+        """Delete the Job of an execution in the background."""
+        target = Target(job_name(run_id, begun.call, begun.number), "", run_id, DISCARD_S, lambda: None)
+        self._endings.begin(target)
+
+    async def release(self, run_id: str) -> None:
+        """Remove the output of the run's programs."""
+        folder = self._folder / run_id
+        if folder.exists():
+            await asyncio.to_thread(remove_tree, folder)
+
+    async def reap(self) -> int:
+        """Delete the Jobs that no run owns any more; return their number. Raises ExecutorUnavailable."""
+        return await self._reaper.reap()
+
+    async def close(self) -> None:
+        """Stop observing, and wait a moment for endings under way. Programs that run are left running."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._endings.settle(CLOSE_S)
+        await self._api.close()
+
+    def _begin(self) -> None:
+        if not self._tasks:
+            works: list[Coroutine[Any, Any, None]] = [self._observer.run(), self._reaper.run()]
+            self._tasks = [asyncio.create_task(work) for work in works]
+
+    def _output(self, command: Command) -> Path:
+        folder = self._folder / command.run_id
+        with translate_exhaustion():
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    async def _guarded(self, call: JobCall, command: Command, caller: ExecutionCaller, work: Awaitable[T]) -> T:
+        """Await the work within the deadline of the worker; end the program if it is cancelled for good."""
+        target = call.target()
+        self._own.add(target.job)
+        deadline = asyncio.timeout(deadlines(command.timeout_s).worker_s)
+        try:
+            async with deadline:
+                return await work
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise NoResult("the pod neither ended nor answered within all of its deadlines") from None
+        except asyncio.CancelledError:
+            if not caller.continues_elsewhere():
+                await self._kill(call, caller)
+            raise
+        finally:
+            self._own.discard(target.job)
+
+    async def _kill(self, call: JobCall, caller: ExecutionCaller) -> None:
+        if not await self._endings.begin(call.target()).confirmed(CANCEL_S):
+            caller.warn(
+                "the program could not be ended yet: neither its pod nor the cluster answers. The worker keeps trying; "
+                "at the latest the program ends at its timeout"
+            )

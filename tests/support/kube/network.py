@@ -1,0 +1,77 @@
+"""Addresses of pods: each has its own on loopback, where its ports lead to those that the kernel chose."""
+
+import asyncio
+import itertools
+import os
+from contextlib import suppress
+
+CHUNK_BYTES = 64 * 1024
+_TAKEN = itertools.count()
+
+
+class PodNetwork:
+    """Address of one pod. While `silent` it accepts connections and answers nothing, as if its node were lost."""
+
+    def __init__(self) -> None:
+        number = next(_TAKEN)
+        # Processes of tests that run at the same time must not take the same address.
+        self.address = f"127.{1 + os.getpid() % 250}.{(os.getpid() // 250 + number // 250) % 250}.{1 + number % 250}"
+        self.silent = False
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def open(self, port: int, target: int) -> None:
+        """Lead a port of the pod to a port of the host."""
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task
+            self._connections.add(task)
+            try:
+                await self._lead(reader, writer, target)
+            finally:
+                self._connections.discard(task)
+                writer.close()
+
+        self._servers.append(await asyncio.start_server(serve, self.address, port, limit=CHUNK_BYTES))
+
+    def cut(self) -> None:
+        """End all connections."""
+        for task in self._connections:
+            task.cancel()
+
+    def close(self) -> None:
+        """End all connections, and refuse new ones."""
+        for server in self._servers:
+            server.close()
+        self.cut()
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:
+        with suppress(OSError, asyncio.CancelledError):
+            await self._while_silent()
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
+            try:
+                there = asyncio.ensure_future(self._copy(reader, inner_writer))
+                back = asyncio.ensure_future(self._copy(inner_reader, writer))
+                try:
+                    await back
+                finally:
+                    there.cancel()
+                    back.cancel()
+            finally:
+                inner_writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES):
+                await self._while_silent()
+                if writer.is_closing():
+                    return
+                writer.write(data)
+                await writer.drain()
+            if writer.can_write_eof():
+                writer.write_eof()
+
+    async def _while_silent(self) -> None:
+        while self.silent:
+            await asyncio.sleep(0.05)
