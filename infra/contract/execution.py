@@ -1,6 +1,6 @@
 """Port to an executor, which runs programs in isolation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
@@ -28,7 +28,8 @@ class ExecLimits:
 class Command:
     """Program to execute in a run's workspace. `call` names it within the run, such as `step-3`.
 
-    `interpreter` names the program that the executor must find; `source` is the text it interprets.
+    `interpreter` names the program that the executor must find; `source` is the text it interprets. `mounts`: files and
+    folders of the host that the program may read, by their paths in the sandbox. `etc`: texts of files below `/etc`.
     """
 
     run_id: str
@@ -37,6 +38,8 @@ class Command:
     source: str
     timeout_s: float
     limits: ExecLimits = field(default_factory=ExecLimits)
+    mounts: Mapping[str, Path] = field(default_factory=dict)
+    etc: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,23 @@ awaited: while the log is slow, the program waits, or the executor keeps the lin
 False if it needs no further lines of this stream."""
 
 
+class Session(Protocol):
+    """Program that answers requests until it is closed, its time is up, or it ends."""
+
+    async def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """Send a request and return the reply; one at a time.
+
+        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
+        Raises SessionLost if the program has ended, does not reply within `timeout_s`, or replies with too much; the
+        session is closed then.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kill the whole process tree and return once it is dead. Can be called repeatedly."""
+        ...
+
+
 class Executor(Protocol):
     """Executor of programs."""
 
@@ -89,6 +109,15 @@ class Executor(Protocol):
 
         If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
         Raises ExecutorUnavailable, HostExhausted, FilesUnavailable, LimitExceeded.
+        """
+        ...
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        """Start a program that answers requests, in a sandbox with a folder of its own in place of the workspace.
+
+        A request and a reply are each a length of 4 bytes, big-endian, and that number of bytes; the program reads
+        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`. Raises
+        ExecutorUnavailable, HostExhausted.
         """
         ...
 

@@ -20,6 +20,7 @@ from infra.local_executor import guard, interpreters, machine, sandbox, seccomp
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done, start
 from infra.local_executor.output import OutputCapture, Pace
 from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
+from infra.local_executor.session import LocalSession
 from infra.logging import log
 from infra.scratch_root import ScratchRoot
 
@@ -35,6 +36,7 @@ class LocalExecutor:
         self._scratch = scratch
         self._root = scratch.folder
         self._unsafe = unsafe
+        self._sessions: dict[str, LocalSession] = {}
 
     async def check(self) -> None:
         """Run `true` in a sandbox.
@@ -75,8 +77,30 @@ class LocalExecutor:
             changes=changes,
         )
 
+    async def open(self, command: Command, max_reply_bytes: int) -> LocalSession:
+        """See the port. A run has one session at a time: an earlier one is closed."""
+        if self._unsafe:
+            raise ExecutorUnavailable("this worker runs programs without a sandbox, and keeps no session open there")
+        require_safe_name(command.run_id, "run id")
+        if earlier := self._sessions.pop(command.run_id, None):
+            await earlier.close()
+        with translate_exhaustion():
+            program = await self._start_sandboxed(command, None, interpreters.SESSION_SCRIPT)
+            session = LocalSession(program, command.timeout_s, max_reply_bytes)
+            self._sessions[command.run_id] = session
+            try:
+                await session.begin()
+            except BaseException:
+                await session.close()
+                raise
+        if not program.started:
+            raise _start_error(session.errors, program.exit_code)
+        return session
+
     async def release(self, run_id: str) -> None:
-        """Remove the run's scratch directories, if it executed anything."""
+        """Close the run's session, and remove its scratch directories, if it executed anything."""
+        if session := self._sessions.pop(run_id, None):
+            await session.close()
         root = self._run_dirs(run_id).root
         if os.path.lexists(root):
             await shield_until_done(asyncio.to_thread(remove_tree, root))
@@ -134,21 +158,26 @@ class LocalExecutor:
     async def _start(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
         if self._unsafe:
             return self._start_unsafe(command, dirs, script_name)
+        return await self._start_sandboxed(command, dirs.workspace, script_name)
+
+    async def _start_sandboxed(self, command: Command, workspace: Path | None, script_name: str) -> GuardedProgram:
+        """Start the command in a sandbox; without a workspace, as a session that reads requests from stdin."""
         host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
         uid, gid = os.geteuid(), os.getegid()
         if host.root:
             uid = gid = sandbox.uid_of(command.run_id)
-            try:
-                await shield_until_done(asyncio.to_thread(chown_tree, dirs.workspace, uid))
-            except PermissionError as exc:
-                raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
-        path = f"{sandbox.WORKSPACE}/{script_name}"
+            if workspace is not None:
+                await _give(workspace, uid)
+        home = sandbox.SESSION_HOME if workspace is None else sandbox.WORKSPACE
         with ExitStack() as close_fds:
-            script = interpreters.script(command, sandbox.interpreter(command), sandbox.PROGRAM, path)
-            made = {f"/etc/{name}": text for name, text in machine.etc_files(uid, gid, sandbox.WORKSPACE).items()}
+            script = interpreters.script(
+                command, sandbox.interpreter(command), sandbox.PROGRAM, f"{home}/{script_name}"
+            )
+            etc = {**machine.etc_files(uid, gid, home), **command.etc}
+            made = {f"/etc/{name}": text for name, text in etc.items()}
             files = {name: _memory_file(close_fds, text.encode()) for name, text in {**made, **script.files}.items()}
             filter_fd = _memory_file(close_fds, seccomp.program())
-            arguments = sandbox.arguments(host, dirs.workspace, files, filter_fd)
+            arguments = sandbox.arguments(host, workspace, files, filter_fd, command.mounts)
             args_fd = _memory_file(close_fds, b"".join(os.fsencode(part) + b"\0" for part in arguments))
 
             def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
@@ -156,7 +185,8 @@ class LocalExecutor:
                 return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
 
             pass_fds = (self._scratch.lock_fd, *files.values(), filter_fd, args_fd)
-            return start(command_line, {}, pass_fds=pass_fds, cwd="/", owner=uid if host.root else None)
+            owner = uid if host.root else None
+            return start(command_line, {}, pass_fds=pass_fds, cwd="/", owner=owner, with_input=workspace is None)
 
     def _start_unsafe(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
@@ -188,6 +218,14 @@ class ProgramResult:
     timed_out: bool
     stdout: OutputCapture
     stderr: OutputCapture
+
+
+async def _give(workspace: Path, uid: int) -> None:
+    """Make the user of the run's programs the owner of its workspace."""
+    try:
+        await shield_until_done(asyncio.to_thread(chown_tree, workspace, uid))
+    except PermissionError as exc:
+        raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
 
 
 def _start_error(stderr: str, exit_code: int | None) -> ContractError:

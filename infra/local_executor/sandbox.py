@@ -19,6 +19,8 @@ from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, environment, et
 WORKSPACE = "/workspace"
 PROGRAM = "/run/program"
 """Folder with the files that start the program (interpreters.py)."""
+SESSION_HOME = "/tmp"  # noqa: S108
+"""Home of a program without a workspace: in memory, of limited size, and gone with the program."""
 TMP_BYTES = 256 * 1024 * 1024
 TMP_FILES = 65_536
 """Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
@@ -139,10 +141,13 @@ def sandboxed(host: Host, command: Command, script: ProgramScript, args_fd: int,
     return [str(host.bwrap), "--args", str(args_fd), "--", *program]
 
 
-def arguments(host: Host, workspace: Path, files: Mapping[str, int], filter_fd: int) -> list[str]:
+def arguments(
+    host: Host, workspace: Path | None, files: Mapping[str, int], filter_fd: int, mounts: Mapping[str, Path]
+) -> list[str]:
     """Return bwrap's options.
 
     `files` has descriptors with the content of files to create, by path; `filter_fd` holds the filter of system calls.
+    `mounts` has what is mounted read-only, by path. Without a `workspace` the home of the program is SESSION_HOME.
     """
     python = host.python_home
     parts = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -155,24 +160,18 @@ def arguments(host: Host, workspace: Path, files: Mapping[str, int], filter_fd: 
         for parent in reversed(python.parents[:-1]):
             parts += ["--perms", "0755", "--dir", str(parent)]
         parts += ["--ro-bind", str(python), str(python)]
-    parts += [
-        "--bind",
-        str(workspace),
-        WORKSPACE,
-        "--perms",
-        "0755",
-        "--dir",
-        "/run",
-        "--perms",
-        "0755",
-        "--dir",
-        PROGRAM,
-    ]
+    if workspace is not None:
+        parts += ["--bind", str(workspace), WORKSPACE]
+    parts += ["--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", PROGRAM]
+    for folder in sorted({parent for path in (*mounts, *files) for parent in Path(path).parents[:-1]}):
+        parts += ["--perms", "0755", "--dir", str(folder)]
+    for target, source in mounts.items():
+        parts += ["--ro-bind", str(source), target]
     for path, fd in files.items():
         parts += ["--perms", "0444", "--file", str(fd), path]
     # `/dev` is a file system of its own. It belongs to the program if the worker is not root, and has no size limit.
     parts += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
-    for name, value in environment(WORKSPACE, python).items():
+    for name, value in environment(SESSION_HOME if workspace is None else WORKSPACE, python).items():
         parts += ["--setenv", name, value]
     return parts
 
