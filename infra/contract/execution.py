@@ -1,6 +1,6 @@
 """Port to an executor, which runs programs in isolation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
@@ -28,7 +28,9 @@ class ExecLimits:
 class Command:
     """Program to execute in a run's workspace. `call` names it within the run, such as `step-3`.
 
-    `interpreter` names the program that the executor must find; `source` is the text it interprets.
+    `interpreter` names the program that the executor must find; `source` is the text it interprets. `network`: sorted
+    entries `host:port` to which the program may connect through a proxy; a host is exact or `*.example.org`, which
+    stands for all hosts below example.org. Without entries the program has no network.
     """
 
     run_id: str
@@ -37,6 +39,22 @@ class Command:
     source: str
     timeout_s: float
     limits: ExecLimits = field(default_factory=ExecLimits)
+    network: tuple[str, ...] = ()
+
+
+class Traffic(NamedTuple):
+    """Bytes that a program sent to a host, and received from it."""
+
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
+class NetworkUse:
+    """Use of the network by one execution. `refused` has the reason for each `host:port` that was refused."""
+
+    traffic: Mapping[str, Traffic]
+    refused: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class Execution:
 
     `exit_code` is None if the program was killed at its timeout; 128 + n if signal n ended it. `stdout` and `stderr`
     are files with the output up to the limit, `*_bytes` count all that was printed. The files live until `release`.
+    `network` is None if the program had none, or if the executor does not see its use.
     """
 
     exit_code: int | None
@@ -55,6 +74,7 @@ class Execution:
     stdout_bytes: int
     stderr_bytes: int
     changes: "FileChanges"
+    network: NetworkUse | None = None
 
 
 class LinePart(NamedTuple):

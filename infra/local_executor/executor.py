@@ -9,10 +9,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
-from infra.contract.execution import Command, Execution, LinePart, OnLine
+from infra.contract.execution import Command, Execution, LinePart, NetworkUse, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
 from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
@@ -23,17 +23,22 @@ from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
 from infra.logging import log
 from infra.scratch_root import ScratchRoot
 
+if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
+    from infra.egress.local import LocalEgress, ProgramProxy
+
 
 class LocalExecutor:
     """Implements the port `Executor`.
 
     `scratch` is the locked scratch folder of this worker.
-    `unsafe` is for development only: programs run without a sandbox, with the worker's permissions.
+    `network` serves programs with a network. `unsafe` is for development only: programs run without a sandbox, with the
+    worker's permissions and network.
     """
 
-    def __init__(self, scratch: ScratchRoot, *, unsafe: bool = False) -> None:
+    def __init__(self, scratch: ScratchRoot, *, network: "LocalEgress | None" = None, unsafe: bool = False) -> None:
         self._scratch = scratch
         self._root = scratch.folder
+        self._network = network
         self._unsafe = unsafe
 
     async def check(self) -> None:
@@ -73,6 +78,7 @@ class LocalExecutor:
             stdout_bytes=result.stdout.total_bytes,
             stderr_bytes=result.stderr.total_bytes,
             changes=changes,
+            network=result.network,
         )
 
     async def release(self, run_id: str) -> None:
@@ -104,7 +110,7 @@ class LocalExecutor:
         stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes, pace)
         stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes, pace)
         script_name = interpreters.script_name(command, dirs.workspace)
-        program = await self._start(command, dirs, script_name)
+        program, proxy = await self._start(command, dirs, script_name)
         tasks: list[asyncio.Future[Any]] = []
         try:
             # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
@@ -126,14 +132,19 @@ class LocalExecutor:
             finally:
                 program.close()
                 await shield_until_done(_wait_for_all(tasks))
+                if proxy:
+                    await shield_until_done(proxy.close())
                 _remove_fifo(dirs.workspace / script_name)
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
-        return ProgramResult(program.exit_code, timed_out, stdout, stderr)
+        use = proxy.call.use() if proxy else None
+        return ProgramResult(program.exit_code, timed_out, stdout, stderr, use)
 
-    async def _start(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
+    async def _start(
+        self, command: Command, dirs: RunDirs, script_name: str
+    ) -> "tuple[GuardedProgram, ProgramProxy | None]":
         if self._unsafe:
-            return self._start_unsafe(command, dirs, script_name)
+            return self._start_unsafe(command, dirs, script_name), None
         host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
         uid, gid = os.geteuid(), os.getegid()
         if host.root:
@@ -143,20 +154,37 @@ class LocalExecutor:
             except PermissionError as exc:
                 raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
         path = f"{sandbox.WORKSPACE}/{script_name}"
-        with ExitStack() as close_fds:
+        with ExitStack() as on_error, ExitStack() as close_fds:
             script = interpreters.script(command, sandbox.interpreter(command), sandbox.PROGRAM, path)
             made = {f"/etc/{name}": text for name, text in machine.etc_files(uid, gid, sandbox.WORKSPACE).items()}
             files = {name: _memory_file(close_fds, text.encode()) for name, text in {**made, **script.files}.items()}
             filter_fd = _memory_file(close_fds, seccomp.program())
-            arguments = sandbox.arguments(host, dirs.workspace, files, filter_fd)
+            proxy = self._proxy(command, on_error)
+            variables = machine.proxy_environment(sandbox.PROXY_URL) if proxy else {}
+            network_fd = proxy.theirs.fileno() if proxy else 0
+            arguments = sandbox.arguments(host, dirs.workspace, files, filter_fd, variables)
             args_fd = _memory_file(close_fds, b"".join(os.fsencode(part) + b"\0" for part in arguments))
 
             def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
-                sandboxed = sandbox.sandboxed(host, command, script, args_fd, ready_fd)
+                sandboxed = sandbox.sandboxed(host, command, script, args_fd, ready_fd, network_fd)
                 return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
 
-            pass_fds = (self._scratch.lock_fd, *files.values(), filter_fd, args_fd)
-            return start(command_line, {}, pass_fds=pass_fds, cwd="/", owner=uid if host.root else None)
+            pass_fds = (self._scratch.lock_fd, *files.values(), filter_fd, args_fd, *([network_fd] if proxy else []))
+            program = start(command_line, {}, pass_fds=pass_fds, cwd="/", owner=uid if host.root else None)
+            on_error.pop_all()
+        if proxy:
+            proxy.serve()
+        return program, proxy
+
+    def _proxy(self, command: Command, close_on_error: ExitStack) -> "ProgramProxy | None":
+        """Return the proxy of a command with a network. Raises ExecutorUnavailable, OSError."""
+        if not command.network:
+            return None
+        if self._network is None:
+            raise ExecutorUnavailable("the program needs a network, and this worker has none for programs")
+        proxy = self._network.open(command)
+        close_on_error.callback(proxy.discard)
+        return proxy
 
     def _start_unsafe(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
@@ -188,6 +216,7 @@ class ProgramResult:
     timed_out: bool
     stdout: OutputCapture
     stderr: OutputCapture
+    network: NetworkUse | None
 
 
 def _start_error(stderr: str, exit_code: int | None) -> ContractError:
