@@ -1,8 +1,8 @@
 """Network of programs in sandboxes of this host, whose own network namespace leads nowhere.
 
-The launcher makes a socket that listens on loopback inside of the sandbox, and passes it to the worker: the socket stays
-in the namespace of the sandbox, while the worker accepts its connections. So nothing runs inside that a program could
-kill, no other program can reach the socket, and it is gone when the worker closes it.
+The launcher makes a socket that listens on loopback inside of the sandbox, and passes it to the worker: the socket
+stays in the namespace of the sandbox, while the worker accepts its connections. So nothing runs inside that a program
+could kill, no other program can reach the socket, and it is gone when the worker closes it.
 """
 
 import asyncio

@@ -3,9 +3,9 @@
 The source text is passed to `python -c` and uses the standard library alone. Arguments:
 `READY NETWORK UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S FIFO TEXT COMMAND…`; 0 leaves a limit or the uid unchanged.
 Writes a byte to the descriptor READY once the sandbox is set up. If NETWORK is not 0, it is the descriptor of a Unix
-socket through which the worker gets a socket that listens in this network namespace. If FIFO is not empty, the command reads the file TEXT from it
-(see interpreters.py). Limits data, not address space, because node and browsers reserve far more addresses than they
-use.
+socket through which the worker gets a socket that listens in this network namespace. If FIFO is not empty, the command
+reads the file TEXT from it (see interpreters.py). Limits data, not address space, because node and browsers reserve far
+more addresses than they use.
 """
 
 # The module `signal` makes enumerations of the same names, which takes milliseconds.
