@@ -28,8 +28,10 @@ class ExecLimits:
 class Command:
     """Program to execute in a run's workspace. `call` names it within the run, such as `step-3`.
 
-    `interpreter` names the program that the executor must find; `source` is the text it interprets. `mounts`: files and
-    folders of the host that the program may read, by their paths in the sandbox. `etc`: texts of files below `/etc`.
+    `interpreter` names the program that the executor must find; `source` is the text it interprets. `network`: sorted
+    entries `host:port` to which the program may connect through a proxy; a host is exact or `*.example.org`, which
+    stands for all hosts below example.org. Without entries the program has no network. `mounts`: files and folders of
+    the host that the program may read, by their paths in the sandbox. `etc`: texts of files, by paths below `/etc`.
     """
 
     run_id: str
@@ -38,8 +40,24 @@ class Command:
     source: str
     timeout_s: float
     limits: ExecLimits = field(default_factory=ExecLimits)
+    network: tuple[str, ...] = ()
     mounts: Mapping[str, Path] = field(default_factory=dict)
     etc: Mapping[str, str] = field(default_factory=dict)
+
+
+class Traffic(NamedTuple):
+    """Bytes that a program sent to a host, and received from it."""
+
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
+class NetworkUse:
+    """Use of the network by one execution. `refused` has the reason for each `host:port` that was refused."""
+
+    traffic: Mapping[str, Traffic]
+    refused: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,7 @@ class Execution:
 
     `exit_code` is None if the program was killed at its timeout; 128 + n if signal n ended it. `stdout` and `stderr`
     are files with the output up to the limit, `*_bytes` count all that was printed. The files live until `release`.
+    `network` is None if the program had none, or if the executor does not see its use.
     """
 
     exit_code: int | None
@@ -58,6 +77,7 @@ class Execution:
     stdout_bytes: int
     stderr_bytes: int
     changes: "FileChanges"
+    network: NetworkUse | None = None
 
 
 class LinePart(NamedTuple):

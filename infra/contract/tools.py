@@ -4,7 +4,7 @@ The worker's registry has one implementation for each entry of TOOLS; a test hol
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -28,6 +28,19 @@ TimeoutS = Annotated[
         le=MAX_TOOL_TIMEOUT_S,
         description="Seconds until the program is killed; by default what is left of the step and of the run, but at "
         "most 3600.",
+    ),
+]
+
+
+MAX_NETWORK = 20
+_NETWORK_HOST = r"(?:(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?|\[[0-9A-Fa-f:.]+\])"
+_NETWORK = re.compile(rf"{_NETWORK_HOST}:([0-9]{{1,5}})", re.ASCII)
+Network = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=3, max_length=260)], ...],
+    msgspec.Meta(
+        max_length=MAX_NETWORK,
+        description="Hosts that the program may reach through the proxy in its environment, as 'host:port' or "
+        "'*.example.org:443', within what the operator allows. By default none.",
     ),
 ]
 
@@ -85,6 +98,10 @@ class ShellArgs(ToolArgs, frozen=True):
 
     command: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
     timeout_s: TimeoutS | UnsetType = UNSET
+    network: Network | UnsetType = UNSET
+
+    def check(self, at: str) -> None:
+        check_network(self.network or (), f"{at}.network")
 
 
 class CodeArgs(ToolArgs, frozen=True):
@@ -93,12 +110,28 @@ class CodeArgs(ToolArgs, frozen=True):
     language: Literal["python", "bash", "node"]
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
     timeout_s: TimeoutS | UnsetType = UNSET
+    network: Network | UnsetType = UNSET
+
+    def check(self, at: str) -> None:
+        check_network(self.network or (), f"{at}.network")
 
 
 class MessageArgs(ToolArgs, frozen=True):
     """Log a message for the people who watch the run."""
 
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=10_000)]
+
+
+def check_network(entries: Sequence[str], at: str) -> None:
+    """Raise InvalidInput for an entry of an argument `network` that is no host with a port."""
+    for index, entry in enumerate(entries):
+        found = _NETWORK.fullmatch(entry)
+        if found is None or not 0 < int(found[1]) < 65536:
+            message = (
+                f"'{entry}' is not allowed; allowed are a host and a port from 1 to 65535, such as 'pypi.org:443' or "
+                "'*.example.org:443', with names in ASCII ('xn--…')"
+            )
+            raise InvalidInput(message, f"{at}[{index}]")
 
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")

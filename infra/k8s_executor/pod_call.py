@@ -44,15 +44,15 @@ class PodCalls:
         self._files = files
         self._gone = gone
 
-    async def offer(self, command: Command) -> Offer:
+    async def offer(self, command: Command, proxy_url: str = "") -> Offer:
         """Lend the workspace and store the manifest. The loan is to be journaled before the start.
 
-        Raises FilesUnavailable.
+        `proxy_url`: URL of the egress proxy for a command with a network (`EgressTokens.proxy_url`). Raises FilesUnavailable.
         """
         # The URLs outlive everything that may use them.
         expires_s = int(command.timeout_s + 3 * TRANSFER_S)
         loan, lent = await self._files.lend(SLOTS, expires_s)
-        url = await self._files.publish(loan, protocol.manifest(command, lent, TRANSFER_S), expires_s)
+        url = await self._files.publish(loan, protocol.manifest(command, lent, TRANSFER_S, proxy_url), expires_s)
         return Offer(loan, url)
 
     async def start(self, offer: Offer) -> Loan:

@@ -2,10 +2,14 @@
 
 import asyncio
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from infra.contract.errors import SessionLost
 from infra.local_executor.guard import KILLED
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done
+
+if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
+    from infra.egress.local import ProgramProxy
 
 LENGTH_BYTES = 4
 ERROR_BYTES = 4096
@@ -15,13 +19,17 @@ ERROR_BYTES = 4096
 class LocalSession:
     """Implements the port `Session`. The program is killed `timeout_s` after its start."""
 
-    def __init__(self, program: GuardedProgram, timeout_s: float, max_reply_bytes: int) -> None:
+    def __init__(
+        self, program: GuardedProgram, proxy: "ProgramProxy | None", timeout_s: float, max_reply_bytes: int
+    ) -> None:
         self._program = program
+        self._proxy = proxy
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
         self._stderr = bytearray()
-        self._life: asyncio.Future[bool] | None = None
-        self._reading: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
+        self._life: asyncio.Future[bool] = loop.create_future()
+        self._reading: asyncio.Future[None] = loop.create_future()
         self._closed = False
 
     @property
@@ -64,11 +72,12 @@ class LocalSession:
     async def _close(self) -> None:
         await self._program.kill()
         self._program.close()
+        if self._proxy:
+            await self._proxy.close()
         for task in (self._life, self._reading):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     async def _exchange(self, request: bytes) -> bytes:
         self._program.write(len(request).to_bytes(LENGTH_BYTES, "big") + request)
@@ -79,8 +88,6 @@ class LocalSession:
 
     async def _reason_of_end(self) -> str:
         """Return why the program has ended, or is ending: it has closed its stdout."""
-        assert self._life is not None
-        assert self._reading is not None
         with suppress(TimeoutError):
             # A program that closes its stdout and runs on is killed by the caller.
             async with asyncio.timeout(1):

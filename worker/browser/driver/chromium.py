@@ -156,8 +156,10 @@ class Chromium:
     def _dialog(self, dialog: Dialog) -> None:
         # A page that asks whether it may be left would keep the user on it.
         leave = dialog.type == "beforeunload"
-        self.note(f"the page showed a dialog ({dialog.type}), which was {'accepted' if leave else 'dismissed'}: "
-                  f"{dialog.message}")
+        self.note(
+            f"the page showed a dialog ({dialog.type}), which was {'accepted' if leave else 'dismissed'}: "
+            f"{dialog.message}"
+        )
         self._later(dialog.accept() if leave else dialog.dismiss())
 
     def _download(self, download: Download) -> None:
