@@ -179,6 +179,9 @@ class Runner:
                 raise
             message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s (`timeout_s` of the run)"
             raise StepFailed(RunError(code="timeout", message=message)) from None
+        finally:
+            # Before the outcome is written: nothing of a run that has ended or waits may still act.
+            await context.session.close()
 
     async def _write(
         self, active: ActiveRun, emitter: LogEmitter, context: RunContext, verdict: Verdict

@@ -12,7 +12,7 @@ from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.contract.events import ToolFinished, ToolStarted
 from infra.contract.log import NewEvent
 from infra.contract.runs import RunError
-from infra.contract.tools import ToolArgs
+from infra.contract.tool_args import ToolArgs
 from worker.agent import tool_text
 from worker.agent.calls import Judged, fingerprint
 from worker.agent.control import ControlArgs, Situation, decide

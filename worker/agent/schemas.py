@@ -15,7 +15,8 @@ from infra.contract.agent import check_tool
 from infra.contract.errors import InvalidInput
 from infra.contract.llm import ToolSpec
 from infra.contract.paths import workspace_path
-from infra.contract.tools import TOOLS, Path, ToolArgs
+from infra.contract.tool_args import Path, ToolArgs
+from infra.contract.tools import TOOLS
 from worker.agent.entries import GoalStep
 from worker.agent.policy import RuleLists, is_denied
 

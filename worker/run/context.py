@@ -52,6 +52,7 @@ from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from infra.contract.usage import RunUsage
 from worker.run.blobs import resolve
 from worker.run.emitter import LogEmitter, new_event
+from worker.run.session import RunSession
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
 
@@ -75,6 +76,7 @@ class RunContext:
         self.emitter = emitter
         self._files = files
         self._executor = executor
+        self.session = RunSession(claim, executor)
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []
@@ -210,7 +212,9 @@ class RunContext:
 
     def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], changed: Writes) -> None:
         deferred, self._deferred = self._deferred, []
-        self.emitter.put(structs.replace(changed, events=[*deferred, *events], journal=journal))
+        self.emitter.put(
+            structs.replace(changed, events=[*deferred, *events], journal=journal | self.session.take_note())
+        )
 
     async def _inline(self, value: object) -> str:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
@@ -220,11 +224,7 @@ class RunContext:
         return text
 
 
-LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
-    "\r\n": "crlf",
-    "": "none",
-    "\r": "overwritten",
-}
+LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {"\r\n": "crlf", "": "none", "\r": "overwritten"}
 """Names of line ends in the log; a line feed is not named."""
 
 
@@ -235,6 +235,7 @@ class CallContext:
         self.call = call
         self.for_model = for_model
         self.files: ToolFiles = context._files
+        self.session = context.session
         self._context = context
         self._directory: DirectoryFiles = context._files
         self._executor = context._executor

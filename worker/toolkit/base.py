@@ -1,12 +1,13 @@
 """Tool: a function from typed arguments and a ToolContext to a typed result."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from infra.contract.execution import Execution, Interpreter, LineEnd, OnLine, OutputStream
+from infra.contract.execution import ExecLimits, Execution, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import FileChanges, ToolFiles
 
 
@@ -29,6 +30,45 @@ class ToolFailed(Exception):
         super().__init__(message)
         self.code = code
         self.result = result
+
+
+@dataclass(frozen=True)
+class SessionProgram:
+    """Python program that answers the calls of a run, one after the other; `Command` explains the fields."""
+
+    source: str = field(repr=False)
+    max_reply_bytes: int
+    limits: ExecLimits
+    network: tuple[str, ...]
+    mounts: Mapping[str, Path]
+    etc: Mapping[str, str]
+
+
+class ToolSession(Protocol):
+    """Session of a run: at most one long-lived program, which stays between the calls of the run.
+
+    It ends when the run waits or ends, or when its worker does. `note` outlives it: the last text that a call has left
+    for the calls after it, whatever worker makes them. It is stored together with the result of the call.
+    """
+
+    note: str
+
+    @property
+    def program(self) -> SessionProgram | None:
+        """Program that runs; None if none does."""
+        ...
+
+    async def open(self, program: SessionProgram) -> None:
+        """Start a program; an earlier one is ended. Raises ExecutorUnavailable, HostExhausted."""
+        ...
+
+    async def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """Return the reply of the program to a request. Raises SessionLost, after which no program runs."""
+        ...
+
+    async def close(self) -> None:
+        """End the program, if one runs."""
+        ...
 
 
 class ToolContext(Protocol):
@@ -57,6 +97,11 @@ class ToolContext(Protocol):
     @property
     def files(self) -> ToolFiles:
         """Files of the workspace."""
+        ...
+
+    @property
+    def session(self) -> ToolSession:
+        """Session of the run."""
         ...
 
     async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:

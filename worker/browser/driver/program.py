@@ -42,7 +42,7 @@ def _read(requests: BinaryIO) -> dict[str, Any] | None:
 
 def _write(replies: BinaryIO, outcome: Outcome) -> None:
     # A page may put half of a surrogate pair into a text, which UTF-8 cannot encode.
-    head = json.dumps(outcome.head).encode() + b"\n"
+    head = json.dumps(outcome.head, ensure_ascii=False).encode(errors="replace") + b"\n"
     content = memoryview((len(head) + len(outcome.file)).to_bytes(LENGTH_BYTES, "big") + head + outcome.file)
     while content:
         content = content[replies.write(content) :]
