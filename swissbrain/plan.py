@@ -101,6 +101,44 @@ def http_fetch(
     )
 
 
+def browser(
+    action: str,
+    *,
+    url: str | None = None,
+    selector: str | None = None,
+    text: str | None = None,
+    enter: bool | None = None,
+    values: Sequence[str] | None = None,
+    full_page: bool | None = None,
+    script: str | None = None,
+    save_as: str | None = None,
+    network: Sequence[str] | None = None,
+    timeout_s: float | None = None,
+    name: str | None = None,
+) -> PlanStep:
+    """Return the step that uses a web page: `open`, `click`, `type`, `select`, `wait`, `extract`, `screenshot`,
+    `download`, `pdf` or `evaluate`.
+
+    The page stays open for the next such step of the run. Each action takes some of the arguments; docs/browser-tool.md
+    has the table.
+    """
+    return step(
+        "browser",
+        name,
+        action=action,
+        url=url,
+        selector=selector,
+        text=text,
+        enter=enter,
+        values=None if values is None else list(values),
+        full_page=full_page,
+        script=script,
+        save_as=save_as,
+        network=None if network is None else list(network),
+        timeout_s=timeout_s,
+    )
+
+
 def message(text: str, *, name: str | None = None) -> PlanStep:
     """Return the step that logs a message for the people who watch the run."""
     return step("message", name, text=text)

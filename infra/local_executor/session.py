@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a worker without a network for programs does not pay for th
     from infra.egress.local import ProgramProxy
 
 LENGTH_BYTES = 4
+MAX_REASON_CHARS = 300
 ERROR_BYTES = 4096
 """Last bytes of stderr that are kept, for the reason of an end."""
 
@@ -98,7 +99,8 @@ class LocalSession:
         if last.startswith("killed: "):
             return last.removeprefix("killed: ")
         killed = self._program.exit_code == KILLED
-        return "it was killed" if killed else f"it ended with exit code {self._program.exit_code}"
+        end = "it was killed" if killed else f"it ended with exit code {self._program.exit_code}"
+        return f"{end}: {last[:MAX_REASON_CHARS]}" if last else end
 
     async def _read_errors(self) -> None:
         while data := await self._program.stderr.read(ERROR_BYTES):

@@ -9,7 +9,7 @@ from worker.agent.entries import Turn
 
 RuleLists: TypeAlias = Sequence[Sequence[ApprovalRule]]
 """Rules of the operator, and rules of the run. A list cannot loosen what another one decides."""
-UNTRUSTED_TOOLS = frozenset({"http_fetch"})
+UNTRUSTED_TOOLS = frozenset({"browser", "http_fetch"})
 """Tools whose results may hold the instructions of strangers."""
 _ORDER = {"deny": 0, "ask": 1, "allow": 2}
 
@@ -53,7 +53,9 @@ def is_tainted(turns: Sequence[Turn]) -> bool:
 
 
 def is_way_out(tool: str, args: Mapping[str, Any]) -> bool:
-    """Return whether a call can carry text out of the run: `http_fetch` with a body."""
+    """Return whether a call can carry text out of the run: `http_fetch` with a body, text or a script in a browser."""
+    if tool == "browser":
+        return args.get("action") in {"type", "evaluate"}
     return tool == "http_fetch" and bool(args.get("body"))
 
 

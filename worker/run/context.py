@@ -76,7 +76,7 @@ class RunContext:
         self.emitter = emitter
         self._files = files
         self._executor = executor
-        self.session = RunSession(claim, executor)
+        self.session = RunSession.of(claim, executor)
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []

@@ -18,13 +18,20 @@ _CALL = "session"
 class RunSession:
     """Session of one claimed run."""
 
-    def __init__(self, claim: Claim, executor: Executor) -> None:
-        self._run_id = claim.run.id
-        self._timeout_s = min(MAX_SESSION_S, claim.run.spec.timeout_s)
+    def __init__(self, run_id: str, timeout_s: float, executor: Executor, note: str = "") -> None:
+        self.note = note
+        self._stored = note
+        self._run_id = run_id
+        self._timeout_s = min(MAX_SESSION_S, timeout_s)
         self._executor = executor
         self._session: Session | None = None
         self._program: SessionProgram | None = None
-        self._stored = self.note = msgspec.json.decode(claim.journal.get(SESSION, b'""'), type=str)
+
+    @classmethod
+    def of(cls, claim: Claim, executor: Executor) -> "RunSession":
+        """Return the session of a claimed run, with the note of its earlier owners."""
+        note = msgspec.json.decode(claim.journal.get(SESSION, b'""'), type=str)
+        return cls(claim.run.id, claim.run.spec.timeout_s, executor, note)
 
     @property
     def program(self) -> SessionProgram | None:

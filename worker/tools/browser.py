@@ -110,8 +110,10 @@ class BrowserTool:
             await session.open(wanted)
             return True
         if program is None:
-            raise _lost(session, "the worker that kept it was lost, or the run has waited") if session.note else (
-                ToolFailed("no_page", "no page is open in this run; call the action `open` first")
+            raise (
+                _lost(session, "the worker that kept it was lost, or the run has waited")
+                if session.note
+                else (ToolFailed("no_page", "no page is open in this run; call the action `open` first"))
             )
         if isinstance(action, Download) and action.url:
             _check_host(action.url, program.network)
@@ -184,5 +186,5 @@ def _path(action: Screenshot | Pdf | Download, call: str, offered: str) -> str:
     name = _UNSAFE.sub("-", call)
     if not isinstance(action, Download):
         return f"{FOLDER}/{name}{_SUFFIXES[type(action)]}"
-    given = _UNSAFE.sub("-", PurePosixPath(offered.replace("\\", "/")).name).strip(".-")[-80:]
+    given = _UNSAFE.sub("-", PurePosixPath(offered.replace("\\", "/")).name).strip("._-")[-80:].lstrip("._-")
     return f"{FOLDER}/{name}-{given or 'download'}"

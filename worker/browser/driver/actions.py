@@ -25,8 +25,11 @@ SETTLE_MS = 2000
 BEGIN_S = 0.1
 """Time for a page to begin what an action has set off, such as a navigation."""
 LOOK_S = 0.05
-READING_S = 5.0
+READING_S = 8.0
 """Time for reading the page after an action has succeeded; a page that hangs is returned without text."""
+
+DOWNLOAD_STARTS = "Download is starting"
+"""Text of the error of a navigation that becomes a download."""
 
 T = TypeVar("T")
 
@@ -65,7 +68,7 @@ class Actions:
         except PageCrashed as exc:
             outcome = Outcome({"error": "session_lost", "message": str(exc)})
         except Error as exc:
-            outcome = Outcome({"error": "browser_failed", "message": _first_lines(exc)})
+            outcome = Outcome({"error": "browser_failed", "message": _reason(exc)})
         try:
             _ = self._chromium.page
         except PageCrashed as exc:
@@ -75,7 +78,8 @@ class Actions:
 
     async def _perform(self, request: Mapping[str, Any]) -> Outcome:
         end_s = time.monotonic() + request["timeout_s"]
-        page = await _within(self._chromium.ready(), end_s)
+        opens = request["action"] == "open"
+        page = await _within(self._chromium.fresh_page() if opens else self._chromium.ready(), end_s)
         match request["action"]:
             case "open":
                 await page.goto(request["url"], wait_until="domcontentloaded", timeout=_left_ms(end_s))
@@ -146,13 +150,13 @@ class Actions:
                 # A navigation that becomes a download fails, as it does for a page that is not there.
                 problem = await _problem(page.goto(url, wait_until="commit", timeout=_left_ms(end_s)))
                 await asyncio.sleep(BEGIN_S)
-                if not expected.done() and (problem is None or "Download is starting" not in str(problem)):
+                if not expected.done() and (problem is None or DOWNLOAD_STARTS not in str(problem)):
                     raise ActionFailed("browser_failed", _no_download(problem))
             else:
                 await page.locator(request["selector"]).click(timeout=_left_ms(end_s))
             download = await _within(expected, end_s)
             content = await self._content(download, end_s)
-            return Outcome({**await self._summary(chars=0), "file_name": download.suggested_filename[:200]}, content)
+            return Outcome({**await self._summary(chars=0), "file_name": download.suggested_filename[-200:]}, content)
         finally:
             await self._chromium.end_downloads()
 
@@ -191,8 +195,11 @@ async def _wait(page: Page, selector: str | None, end_s: float) -> None:
 
 
 async def _problem(work: Awaitable[Any]) -> Error | None:
+    """Return the error of a navigation, unless it took too long."""
     try:
         await work
+    except PlaywrightTimeout:
+        raise
     except Error as exc:
         return exc
     return None
@@ -224,6 +231,12 @@ def _no_download(problem: Error | None) -> str:
 def _details(exc: Exception) -> str:
     text = _first_lines(exc) if isinstance(exc, Error) else ""
     return f": {text}" if text else ""
+
+
+def _reason(exc: Error) -> str:
+    if DOWNLOAD_STARTS in str(exc):
+        return "the URL is no page, but a download; use the action `download`"
+    return _first_lines(exc)
 
 
 def _first_lines(exc: Exception) -> str:

@@ -13,6 +13,8 @@ MAX_PAGES = 8
 MAX_NOTES = 20
 MAX_NOTE_CHARS = 300
 WIDTH, HEIGHT = 1280, 800
+CLOSE_S = 2.0
+"""Time for pages to be closed; those that hang are closed in the background."""
 DOWNLOADS = "/tmp/downloads"  # noqa: S108
 PROFILE = "/tmp/profile"  # noqa: S108
 PROXY = "http://127.0.0.1:3128"
@@ -35,7 +37,6 @@ FLAGS = (
     "--no-first-run",
     "--disk-cache-size=33554432",
     "--media-cache-size=1048576",
-    "--renderer-process-limit=8",
 )
 
 
@@ -50,6 +51,7 @@ class Chromium:
         self._context = context
         self._notes: list[str] = []
         self._crashed: Page | None = None
+        self._is_opening = False
         self._closing: set[asyncio.Future[Any]] = set()
         self._expected: asyncio.Future[Download] | None = None
         self._current = context.pages[0]
@@ -101,8 +103,28 @@ class Chromium:
         """Return the current page; an empty one if the last page has closed itself. Raises PageCrashed."""
         if self._current.is_closed():
             pages = self._context.pages
-            self._current = pages[-1] if pages else await self._context.new_page()
+            self._current = pages[-1] if pages else await self._new_page()
         return self.page
+
+    async def _new_page(self) -> Page:
+        self._is_opening = True
+        try:
+            return await self._context.new_page()
+        finally:
+            self._is_opening = False
+
+    async def fresh_page(self) -> Page:
+        """Return an empty page, the only one: whatever the pages before it do, they cannot get in its way.
+
+        The cookies and the storage of their sites remain.
+        """
+        before = self._context.pages
+        self._crashed = None
+        self._current = await self._new_page()
+        closing = [self._later(page.close()) for page in before]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_S)
+        return self._current
 
     def take_notes(self) -> list[str]:
         """Return and forget what has happened beside the actions since the last call."""
@@ -132,11 +154,13 @@ class Chromium:
         page.on("close", self._closed)
 
     def _opened(self, page: Page) -> None:
-        if len(self._context.pages) > MAX_PAGES:
+        if len(self._context.pages) > MAX_PAGES and not self._is_opening:
             self.note(f"a further page was closed at once: at most {MAX_PAGES} may be open")
             self._later(page.close())
             return
         self._watch(page)
+        if self._is_opening:
+            return
         self.note("a new page was opened, and is the current one now")
         self._current = page
 
@@ -169,11 +193,12 @@ class Chromium:
         self.note(f"the page offered a download, which was not taken: {download.suggested_filename}")
         self._later(download.cancel())
 
-    def _later(self, work: Any) -> None:
+    def _later(self, work: Any) -> "asyncio.Future[None]":
         """Do something in the background; its errors mean that the page has gone meanwhile."""
         task = asyncio.ensure_future(_quietly(work))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+        return task
 
 
 async def _quietly(work: Any) -> None:
