@@ -101,6 +101,8 @@ class ProgramConnection:
             raise EgressRefused(408, "Request Timeout", message) from None
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise EgressRefused(505, "HTTP Version Not Supported", "the proxy speaks HTTP/1.0 and HTTP/1.1")
         names = [name for name, _ in event.headers]
         if is_chunked(event.headers) and b"content-length" in names:
             raise EgressRefused(400, "Bad Request", "the request has both Content-Length and Transfer-Encoding")
@@ -116,8 +118,8 @@ class ProgramConnection:
             raise EgressRefused(400, "Bad Request", str(exc)) from None
         upstream = HttpPeer(h11.CLIENT, *await dial(call, target))
         try:
-            while self.peer.http.their_state is not h11.MIGHT_SWITCH_PROTOCOL:
-                await self.peer.next_event()
+            while not isinstance(await self.peer.next_event(), h11.EndOfMessage):
+                pass
             await self.peer.send(h11.Response(status_code=200, reason=b"Connection established", headers=[]))
             early, _ = self.peer.http.trailing_data
             await tunnel(self.peer, upstream, call, target, early)

@@ -58,7 +58,8 @@ class HttpPeer:
             if self.http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
             data = await self.reader.read(CHUNK_BYTES)
-            self._count(0, len(data))
+            if data:
+                self._count(0, len(data))
             self.http.receive_data(data)
 
     async def send(self, event: Event) -> None:
