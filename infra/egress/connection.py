@@ -12,7 +12,7 @@ from infra.egress.call import BytesUsedUp, EgressCall, EgressRefused
 from infra.egress.dial import dial
 from infra.egress.forward import BrokenAnswer, forward
 from infra.egress.peer import CHUNK_BYTES, HttpPeer, is_chunked
-from infra.egress.targets import BadTarget, connect_target, is_host_of, plain_target
+from infra.egress.targets import BadTarget, connect_target, plain_target
 from infra.egress.tunnel import tunnel
 from infra.logging import log
 
@@ -131,9 +131,6 @@ class ProgramConnection:
             target = plain_target(request.target)
         except BadTarget as exc:
             raise EgressRefused(400, "Bad Request", str(exc)) from None
-        hosts = [value for name, value in request.headers if name == b"host"]
-        if not all(is_host_of(value, target) for value in hosts):
-            raise EgressRefused(400, "Bad Request", "the header Host names another host than the URL")
         await forward(self.peer, await dial(call, target), request, call, target)
 
     async def _answer(self, status: int, phrase: str, message: str) -> None:

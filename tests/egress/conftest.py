@@ -97,7 +97,7 @@ async def proxy(site: Site) -> AsyncIterator[Proxy]:
 
 @asynccontextmanager
 async def raw_server(end: bytes, reply: bytes) -> AsyncIterator[tuple[int, bytearray]]:
-    """Read connections until `end` or until they end, then send `reply`; yield the port and the bytes that were read."""
+    """Read a connection until `end` or its end, then send `reply`; yield the port and the bytes that were read."""
     seen = bytearray()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
