@@ -9,8 +9,6 @@ import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +21,12 @@ from infra.egress.settings import NetworkSettings
 from infra.local_executor import LocalExecutor, machine, sandbox
 from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import RUN_ID, Bench
+from tests.support.files_server import files_server
 from tests.support.processes import open_fds
 from tests.support.waiting import until
 from tests.support.web_site import Names, Site
 
 NAME = "files.test"
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves files without a line for each request."""
-
-    def log_message(self, *_: Any) -> None:
-        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +44,8 @@ def files_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     (index / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
     commands = "git init -q . && git add -A && git -c user.name=x -c user.email=x@x commit -qm x"
     subprocess.run(["sh", "-c", f"{commands} && git update-server-info"], cwd=folder, check=True)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield server.server_address[1]
-        server.shutdown()
-        thread.join()
+    with files_server(folder) as port:
+        yield port
 
 
 @pytest.fixture
