@@ -157,7 +157,7 @@ class EgressCall:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def log_use(self) -> None:
-        """Write the log line of the call, unless the last one has said it all."""
+        """Write the log line of the call, if something has happened since the last one."""
         if not self._has_news:
             return
         self._has_news = False

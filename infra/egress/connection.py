@@ -1,4 +1,4 @@
-"""Connection of a program to the proxy: its requests one after the other, each checked anew."""
+"""Connection of a program to the proxy: its requests, one after the other."""
 
 import asyncio
 import logging

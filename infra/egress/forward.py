@@ -1,4 +1,4 @@
-"""Plain HTTP request, passed on to its host over a connection of its own; both messages are written anew."""
+"""Plain HTTP request: parsed, written again for its host, on a separate connection; the same with the answer."""
 
 import asyncio
 from contextlib import suppress

@@ -70,7 +70,7 @@ class HttpPeer:
             await self.writer.drain()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection without sending the rest."""
         self.writer.transport.abort()
 
 

@@ -59,7 +59,7 @@ class Proxy:
 
 @dataclass
 class ProxyOptions:
-    """What a proxy allows, and its limits."""
+    """Hosts and limits of a proxy."""
 
     site: Site
     allowed: Sequence[str] = ()

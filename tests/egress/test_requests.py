@@ -392,7 +392,7 @@ async def test_requests_beyond_a_rate_wait(monkeypatch: pytest.MonkeyPatch) -> N
     call = EgressCall("r", "c", [], AddressGuard((), Names()), EgressLimits(1))
     for _ in range(400):
         await call.pace()
-    # The burst of 200 passes at once; the 200 after it are spread over two seconds.
+    # The first 200 pass without a wait; the 200 after them are spread over two seconds.
     assert len(waits) <= 200
     assert 1.5 < max(waits) <= 2.1
 
