@@ -41,9 +41,18 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
 
 
-def shell(command: str, *, timeout_s: float | None = None, name: str | None = None) -> PlanStep:
-    """Return the step that runs a command line with `sh`; the program is killed after `timeout_s` seconds."""
-    return step("shell", name, command=command, timeout_s=timeout_s)
+def shell(
+    command: str,
+    *,
+    timeout_s: float | None = None,
+    network: Sequence[str] | None = None,
+    name: str | None = None,
+) -> PlanStep:
+    """Return the step that runs a command line with `sh`; the program is killed after `timeout_s` seconds.
+
+    `network`: hosts that the program may reach, as `host:port` or `*.example.org:443`, within what the operator allows.
+    """
+    return step("shell", name, command=command, timeout_s=timeout_s, network=None if not network else [*network])
 
 
 def file_write(path: str, content: str | bytes, *, name: str | None = None) -> PlanStep:

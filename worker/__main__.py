@@ -17,6 +17,8 @@ import uvloop
 from infra import logging as log_lines
 from infra.contract.errors import ContractError
 from infra.contract.redis_store.work_queue import WorkQueue
+from infra.egress.settings import NetworkSettings
+from infra.http_limits import raise_descriptor_limit
 from infra.llm_http.settings import LlmSettings
 from infra.local_executor import LocalExecutor
 from infra.process_state import exempt_startup_objects, reset_inherited_state
@@ -25,6 +27,7 @@ from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
 from worker.agent.settings import AgentSettings
+from worker.browser.settings import BrowserSettings
 from worker.fetch.settings import FetchSettings
 from worker.fitness import Fitness
 from worker.health import Heartbeat, serve_health
@@ -38,6 +41,7 @@ from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool
 
 if TYPE_CHECKING:
+    from infra.egress.local import LocalEgress
     from worker.agent.supervisor import Supervisor
 
 PROGRAM = "swissbrain-worker"
@@ -48,11 +52,12 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     env = Env(variables)
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
-    tools = registry(FetchSettings.from_env(env))
+    network = NetworkSettings.from_env(env)
+    tools = registry(FetchSettings.from_env(env), network, BrowserSettings.from_env(env))
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     workspaces = Workspaces(S3Settings.from_env(env))
     scratch = ScratchRoot(settings.root / settings.name)
-    executor = LocalExecutor(scratch, unsafe=unsafe)
+    executor = LocalExecutor(scratch, network=_egress(network), unsafe=unsafe)
     fitness = Fitness({"sandbox": executor.check, "object store": workspaces.check})
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     keeper = LeaseKeeper(store, settings.lease_s)
@@ -78,6 +83,17 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     # Skipped after an error: programs may still be running then, and the next worker removes the folder.
     executor.close()
     log_lines.log("worker.stopped", worker=settings.name)
+
+
+def _egress(network: NetworkSettings) -> "LocalEgress | None":
+    """Build the network for programs. Its libraries are imported only where the operator allows a host."""
+    if not network.allows_any:
+        return None
+    from infra.egress.local import LocalEgress
+
+    # Programs may open many connections, and each needs two descriptors of the worker.
+    raise_descriptor_limit()
+    return LocalEgress(network)
 
 
 def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool]) -> "Supervisor":

@@ -17,14 +17,14 @@ def registry(
     network = network or NetworkSettings()
     tools = (
         browser.tool(browsing or BrowserSettings(), network),
-        code.TOOL,
+        code.tool(network),
         file_delete.TOOL,
         file_list.TOOL,
         file_read.TOOL,
         file_write.TOOL,
         http_fetch.tool(fetch),
         message.TOOL,
-        shell.TOOL,
+        shell.tool(network),
     )
     return MappingProxyType({tool.name: tool for tool in tools})
 

@@ -20,6 +20,8 @@ from infra.settings import Env, SettingsError
 
 PROGRAM = "swissbrain-egress"
 BACKLOG = 1024
+MAX_CONNECTIONS = 2000
+"""Connections of all programs together. One may hold 300 KB of data on its way."""
 
 
 async def work(settings: EgressSettings, listener: socket.socket) -> None:
@@ -29,7 +31,7 @@ async def work(settings: EgressSettings, listener: socket.socket) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     raise_descriptor_limit()
     # Each connection of a program needs one to its target.
-    server = EgressServer(settings, connection_limit(10_000, descriptors_each=2))
+    server = EgressServer(settings, connection_limit(MAX_CONNECTIONS, descriptors_each=2))
     log("egress.started", host=settings.host, port=listener.getsockname()[1])
     exempt_startup_objects()
     await server.serve(listener, stopped)

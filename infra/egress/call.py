@@ -19,6 +19,7 @@ OTHER_HOSTS = "others"
 REQUESTS_PER_S = 100
 REQUESTS_AT_ONCE = 200
 LOOKUP_S = 15.0
+NOT_LISTED = "Not in `network` of the call"
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,14 @@ class EgressCall:
         # Before the name is resolved: a query for a name can carry data to the owner of its domain.
         if not any(pattern.matches(target.host, target.port) for pattern in self._patterns):
             allowed = ", ".join(self._allowed)
-            reason = f"not in `network` of the call, which has {allowed}; the operator's setting is {ALLOW}"
-            raise self.refusal(target, 403, "Not in `network` of the call", reason)
+            hint = f"which allows {allowed}, within {ALLOW} of the operator"
+            raise self.refusal(target, 403, NOT_LISTED, NOT_LISTED.lower(), hint)
         try:
             async with asyncio.timeout(LOOKUP_S):
                 return await self._guard.addresses(target.host, target.port)
         except AddressNotAllowed as exc:
-            reason = f"{exc}; the operator can list a host of his own in {PRIVATE_HOSTS}"
-            raise self.refusal(target, 403, "Address not public", reason) from None
+            hint = f"the operator can list a host of the own network in {PRIVATE_HOSTS}"
+            raise self.refusal(target, 403, "Address not public", str(exc), hint) from None
         except HostNotFound as exc:
             raise self.refusal(target, 502, "No such host", str(exc)) from None
         except (HostExhausted, TimeoutError):
@@ -120,12 +121,12 @@ class EgressCall:
                 target, 504, "No answer for the name", "its name could not be resolved in time"
             ) from None
 
-    def refusal(self, target: EgressTarget, status: int, phrase: str, reason: str) -> EgressRefused:
+    def refusal(self, target: EgressTarget, status: int, phrase: str, reason: str, hint: str = "") -> EgressRefused:
         """Return the error for a target that is not reached, and remember it for the log of the run."""
         self._has_news = True
         if len(self._refused) < MAX_HOSTS:
             self._refused.setdefault(target.name, reason)
-        return EgressRefused(status, phrase, f"'{target.name}' is not reached: {reason}")
+        return EgressRefused(status, phrase, f"'{target.name}' is not reached: {reason}{hint and f', {hint}'}")
 
     def count(self, target: EgressTarget, sent: int, received: int) -> None:
         """Count bytes that are about to be passed on. Raises BytesUsedUp."""
@@ -156,7 +157,7 @@ class EgressCall:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def log_use(self) -> None:
-        """Write the log line of the call, unless the last one has said it all."""
+        """Write the log line of the call, if something has happened since the last one."""
         if not self._has_news:
             return
         self._has_news = False

@@ -1,4 +1,4 @@
-"""Connection of a program to the proxy: its requests one after the other, each checked anew."""
+"""Connection of a program to the proxy: its requests, one after the other."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from infra.egress.call import BytesUsedUp, EgressCall, EgressRefused
 from infra.egress.dial import dial
 from infra.egress.forward import BrokenAnswer, forward
 from infra.egress.peer import CHUNK_BYTES, HttpPeer, is_chunked
-from infra.egress.targets import BadTarget, connect_target, is_host_of, plain_target
+from infra.egress.targets import BadTarget, connect_target, plain_target
 from infra.egress.tunnel import tunnel
 from infra.logging import log
 
@@ -101,6 +101,8 @@ class ProgramConnection:
             raise EgressRefused(408, "Request Timeout", message) from None
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise EgressRefused(505, "HTTP Version Not Supported", "the proxy speaks HTTP/1.0 and HTTP/1.1")
         names = [name for name, _ in event.headers]
         if is_chunked(event.headers) and b"content-length" in names:
             raise EgressRefused(400, "Bad Request", "the request has both Content-Length and Transfer-Encoding")
@@ -116,8 +118,8 @@ class ProgramConnection:
             raise EgressRefused(400, "Bad Request", str(exc)) from None
         upstream = HttpPeer(h11.CLIENT, *await dial(call, target))
         try:
-            while self.peer.http.their_state is not h11.MIGHT_SWITCH_PROTOCOL:
-                await self.peer.next_event()
+            while not isinstance(await self.peer.next_event(), h11.EndOfMessage):
+                pass
             await self.peer.send(h11.Response(status_code=200, reason=b"Connection established", headers=[]))
             early, _ = self.peer.http.trailing_data
             await tunnel(self.peer, upstream, call, target, early)
@@ -129,9 +131,6 @@ class ProgramConnection:
             target = plain_target(request.target)
         except BadTarget as exc:
             raise EgressRefused(400, "Bad Request", str(exc)) from None
-        hosts = [value for name, value in request.headers if name == b"host"]
-        if not all(is_host_of(value, target) for value in hosts):
-            raise EgressRefused(400, "Bad Request", "the header Host names another host than the URL")
         await forward(self.peer, await dial(call, target), request, call, target)
 
     async def _answer(self, status: int, phrase: str, message: str) -> None:

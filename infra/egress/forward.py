@@ -1,4 +1,4 @@
-"""Plain HTTP request, passed on to its host over a connection of its own; both messages are written anew."""
+"""Plain HTTP request: parsed, written again for its host, on a separate connection; the same with the answer."""
 
 import asyncio
 from contextlib import suppress
@@ -51,6 +51,7 @@ class _Exchange:
         self._target = target
 
     async def run(self, request: h11.Request) -> None:
+        # The header Host of the program is not looked at: the server gets the host of the URL, which was checked.
         host = (b"host", self._target.host_header.encode())
         headers = [host, *passed_on(request.headers, b"host", b"expect"), (b"connection", b"close")]
         try:

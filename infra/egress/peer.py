@@ -58,7 +58,8 @@ class HttpPeer:
             if self.http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
             data = await self.reader.read(CHUNK_BYTES)
-            self._count(0, len(data))
+            if data:
+                self._count(0, len(data))
             self.http.receive_data(data)
 
     async def send(self, event: Event) -> None:
@@ -69,7 +70,7 @@ class HttpPeer:
             await self.writer.drain()
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection without sending the rest."""
         self.writer.transport.abort()
 
 

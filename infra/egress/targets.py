@@ -52,14 +52,6 @@ def plain_target(target: bytes) -> EgressTarget:
     return EgressTarget(host, port, path if path.startswith(b"/") else b"/" + path)
 
 
-def is_host_of(value: bytes, target: EgressTarget) -> bool:
-    """Return whether a header Host names the target of its plain HTTP request."""
-    try:
-        return _endpoint(value, HTTP_PORT) == (target.host, target.port)
-    except BadTarget:
-        return False
-
-
 def _endpoint(authority: bytes, default_port: int | None) -> tuple[str, int]:
     if b"@" in authority:
         raise BadTarget("the URL holds credentials; send them in the header Authorization")

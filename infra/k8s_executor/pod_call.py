@@ -47,7 +47,8 @@ class PodCalls:
     async def offer(self, command: Command, proxy_url: str = "") -> Offer:
         """Lend the workspace and store the manifest. The loan is to be journaled before the start.
 
-        `proxy_url`: URL of the egress proxy for a command with a network (`EgressTokens.proxy_url`). Raises FilesUnavailable.
+        `proxy_url`: URL of the egress proxy for a command with a network (`EgressTokens.proxy_url`).
+        Raises FilesUnavailable.
         """
         # The URLs outlive everything that may use them.
         expires_s = int(command.timeout_s + 3 * TRANSFER_S)

@@ -158,9 +158,7 @@ class LocalExecutor:
                 await program.kill()
             finally:
                 program.close()
-                await shield_until_done(_wait_for_all(tasks))
-                if proxy:
-                    await shield_until_done(proxy.close())
+                await shield_until_done(_end(tasks, proxy))
                 _remove_fifo(dirs.workspace / script_name)
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
@@ -226,5 +224,8 @@ async def _ignore(_stream: str, _part: LinePart) -> bool:
     return False
 
 
-async def _wait_for_all(tasks: list[asyncio.Future[Any]]) -> None:
+async def _end(tasks: list[asyncio.Future[Any]], proxy: "ProgramProxy | None") -> None:
+    """Wait for cancelled tasks, and close the proxy of a program that is dead."""
     await asyncio.gather(*tasks, return_exceptions=True)
+    if proxy:
+        await proxy.close()

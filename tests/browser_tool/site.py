@@ -60,8 +60,8 @@ PAGES: Mapping[str, str] = {
         const kept = [];
         setInterval(() => kept.push(Array.from({length: 1e6}, () => ({a: 1}))), 1);
         </script>tick""",
-    "/offers": "<script>for (let n = 0; n < 30; n++) document.write(`<iframe src='/file?${n}'></iframe>`)</script>offers",
-    "/elsewhere": """<script>fetch('http://other.invalid/secret').then(
+    "/offers": "".join(f"<iframe src='/file?{n}'></iframe>" for n in range(30)) + "offers",
+    "/elsewhere": """<script>fetch('https://other.invalid/secret').then(
         () => document.title = 'reached', () => document.title = 'refused')</script>""",
 }
 

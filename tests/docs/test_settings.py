@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_api.settings import EdgeSettings, ServerSettings
+from infra.egress.settings import EgressSettings, NetworkSettings
 from infra.gateway.settings import GatewaySettings
 from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
@@ -16,7 +17,9 @@ from worker.agent.settings import AgentSettings
 from worker.fetch.settings import FetchSettings
 from worker.settings import WorkerSettings
 
-PREFIXES = "AGENT|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+PREFIXES = (
+    "AGENT|EDGE|EGRESS|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS|TOOLS"
+)
 VARIABLE = re.compile(rf"(?<![\w$])(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
 """Variables that AWS reads."""
@@ -26,6 +29,7 @@ DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "L
 """Variables that are read without a settings class."""
 
 VALID = {
+    "EGRESS_TOKEN_KEY": "k" * 32,
     "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     "GATEWAY_TOKEN": "token",
     "LLM_BASE_URL": "https://127.0.0.1",
@@ -43,6 +47,8 @@ READERS: tuple[Callable[[Env], object], ...] = (
     ServerSettings.from_env,
     AgentSettings.from_env,
     WorkerSettings.from_env,
+    EgressSettings.from_env,
+    NetworkSettings.from_env,
     GatewaySettings.from_env,
     LlmSettings.from_env,
     FetchSettings.from_env,

@@ -1,7 +1,7 @@
 """Kit for calling tools as a run does: arguments from JSON, real workspace and sandbox, recorded log."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,8 +34,10 @@ class RecordingContext:
     time_left_s: float = 60.0
     for_model: bool = False
 
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
+    async def execute(
+        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+    ) -> Execution:
+        command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
         return await self.executor.execute(command, self.files, on_line)
 
     async def output(

@@ -17,7 +17,7 @@ from worker.agent import tool_text
 from worker.agent.calls import Judged, fingerprint
 from worker.agent.control import ControlArgs, Situation, decide
 from worker.agent.entries import CallRecord, tool_key
-from worker.agent.policy import UNTRUSTED_TOOLS
+from worker.agent.policy import is_untrusted
 from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
@@ -132,7 +132,7 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
         duration_ms=int((time.monotonic() - began) * 1000),
         code=code,
         message=message,
-        untrusted=tool.name in UNTRUSTED_TOOLS,
+        untrusted=is_untrusted(tool.name, built),
         fingerprint=fingerprint(tool.name, built, text),
         result=_facts(values),
     )

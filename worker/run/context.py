@@ -54,6 +54,7 @@ from worker.run.blobs import resolve
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.session import RunSession
 from worker.toolkit.base import ToolContext
+from worker.toolkit.network import use_text
 from worker.workspaces import RunFiles
 
 T = TypeVar("T")
@@ -252,10 +253,16 @@ class CallContext:
         """Seconds until the step or the run times out, whichever is first, but at most MAX_TOOL_TIMEOUT_S."""
         return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._deadline_s - time.monotonic()))
 
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        """Execute a program in the workspace."""
-        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
-        return await self._executor.execute(command, self._directory, on_line)
+    async def execute(
+        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+    ) -> Execution:
+        """Execute a program in the workspace; log its use of the network."""
+        command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
+        execution = await self._executor.execute(command, self._directory, on_line)
+        if use := execution.network:
+            note = Log(level="warning" if use.refused else "info", message=use_text(use))
+            await self._context.emitter.emit(note, step=self._step)
+        return execution
 
     async def output(
         self,

@@ -1,6 +1,6 @@
 """Tool: a function from typed arguments and a ToolContext to a typed result."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -104,8 +104,13 @@ class ToolContext(Protocol):
         """Session of the run."""
         ...
 
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        """Execute a program in the workspace. Raises ExecutorUnavailable and others, as `Executor.execute`."""
+    async def execute(
+        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+    ) -> Execution:
+        """Execute a program in the workspace; log its use of `network` (see Command).
+
+        Raises ExecutorUnavailable and others, as `Executor.execute`.
+        """
         ...
 
     async def output(
@@ -139,7 +144,8 @@ class Tool:
     `idempotent`: executing the call again after a crash does no harm. That holds for every tool that changes only the
     workspace, because uncommitted changes are discarded. An interrupted call of another tool fails the run. A function
     decides by the arguments as they are in the plan, unchecked. `ready`: its settings allow calls; a tool that is not
-    ready is offered to no model that a run has not given it to by name.
+    ready is offered to no model that a run has not given it to by name. `notes`: sentences that the settings add to the
+    description of an argument; with an empty one, models do not see the argument.
     """
 
     name: str
@@ -148,6 +154,7 @@ class Tool:
     idempotent: bool | Callable[[Mapping[str, Any]], bool]
     executes: bool = False
     ready: bool = True
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def repeatable(self, args: Mapping[str, Any]) -> bool:
         """Return whether a call with these arguments, as in the plan, may be executed again after a crash."""

@@ -148,8 +148,8 @@ def _lost(session: ToolSession, reason: str) -> ToolFailed:
     last = f" the last page was {session.note};" if session.note else ""
     return ToolFailed(
         "session_lost",
-        f"the browser session is lost: {reason};{last} what the page held is gone, and an action that was under way may "
-        "have had its effect or not. Call the action `open` again; repeat a plan with a fork from its step with `open`",
+        f"the browser session is lost: {reason};{last} what the page held is gone, and an action that was under way "
+        "may have had its effect or not. Call the action `open` again; repeat a plan with a fork from its `open` step",
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, async_playwright
+from playwright.async_api import BrowserContext, Dialog, Download, Error, Page, Request, async_playwright
 
 MAX_PAGES = 8
 MAX_NOTES = 20
@@ -15,6 +16,8 @@ MAX_NOTE_CHARS = 300
 WIDTH, HEIGHT = 1280, 800
 CLOSE_S = 2.0
 """Time for pages to be closed; those that hang are closed in the background."""
+MAX_UNREACHED = 50
+TUNNEL_REFUSED = "net::ERR_TUNNEL_CONNECTION_FAILED"
 DOWNLOADS = "/tmp/downloads"  # noqa: S108
 PROFILE = "/tmp/profile"  # noqa: S108
 PROXY = "http://127.0.0.1:3128"
@@ -52,6 +55,7 @@ class Chromium:
         self._notes: list[str] = []
         self._crashed: Page | None = None
         self._is_opening = False
+        self._unreached: set[str] = set()
         self._closing: set[asyncio.Future[Any]] = set()
         self._expected: asyncio.Future[Download] | None = None
         self._current = context.pages[0]
@@ -152,6 +156,7 @@ class Chromium:
         page.on("download", self._download)
         page.on("crash", self._crash)
         page.on("close", self._closed)
+        page.on("requestfailed", self._request_failed)
 
     def _opened(self, page: Page) -> None:
         if len(self._context.pages) > MAX_PAGES and not self._is_opening:
@@ -192,6 +197,13 @@ class Chromium:
             return
         self.note(f"the page offered a download, which was not taken: {download.suggested_filename}")
         self._later(download.cancel())
+
+    def _request_failed(self, request: Request) -> None:
+        """Note hosts that the proxy refuses, each once."""
+        host = urlsplit(request.url).netloc
+        if request.failure == TUNNEL_REFUSED and host not in self._unreached and len(self._unreached) < MAX_UNREACHED:
+            self._unreached.add(host)
+            self.note(f"the page asked for something from {host}, which it may not reach")
 
     def _later(self, work: Any) -> "asyncio.Future[None]":
         """Do something in the background; its errors mean that the page has gone meanwhile."""
