@@ -41,9 +41,18 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
 
 
-def shell(command: str, *, timeout_s: float | None = None, name: str | None = None) -> PlanStep:
-    """Return the step that runs a command line with `sh`; the program is killed after `timeout_s` seconds."""
-    return step("shell", name, command=command, timeout_s=timeout_s)
+def shell(
+    command: str,
+    *,
+    timeout_s: float | None = None,
+    network: Sequence[str] | None = None,
+    name: str | None = None,
+) -> PlanStep:
+    """Return the step that runs a command line with `sh`; the program is killed after `timeout_s` seconds.
+
+    `network`: hosts that the program may reach, as `host:port` or `*.example.org:443`, within what the operator allows.
+    """
+    return step("shell", name, command=command, timeout_s=timeout_s, network=None if not network else [*network])
 
 
 def file_write(path: str, content: str | bytes, *, name: str | None = None) -> PlanStep:
@@ -97,6 +106,44 @@ def http_fetch(
         headers=None if headers is None else dict(headers),
         body=body,
         save_as=save_as,
+        timeout_s=timeout_s,
+    )
+
+
+def browser(
+    action: str,
+    *,
+    url: str | None = None,
+    selector: str | None = None,
+    text: str | None = None,
+    enter: bool | None = None,
+    values: Sequence[str] | None = None,
+    full_page: bool | None = None,
+    script: str | None = None,
+    save_as: str | None = None,
+    network: Sequence[str] | None = None,
+    timeout_s: float | None = None,
+    name: str | None = None,
+) -> PlanStep:
+    """Return the step that uses a web page: `open`, `click`, `type`, `select`, `wait`, `extract`, `screenshot`,
+    `download`, `pdf` or `evaluate`.
+
+    The page stays open for the next such step of the run. Each action takes some of the arguments; docs/browser-tool.md
+    has the table.
+    """
+    return step(
+        "browser",
+        name,
+        action=action,
+        url=url,
+        selector=selector,
+        text=text,
+        enter=enter,
+        values=None if values is None else list(values),
+        full_page=full_page,
+        script=script,
+        save_as=save_as,
+        network=None if network is None else list(network),
         timeout_s=timeout_s,
     )
 

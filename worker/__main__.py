@@ -8,16 +8,20 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from infra import logging as log_lines
 from infra.contract.errors import ContractError
-from infra.contract.execution import Executor
+from infra.contract.execution import Command, Executor
 from infra.contract.redis_store.work_queue import WorkQueue
+from infra.egress.settings import NetworkSettings
+from infra.http_limits import raise_descriptor_limit
 from infra.llm_http.settings import LlmSettings
 from infra.local_executor import LocalExecutor
 from infra.process_state import exempt_startup_objects, reset_inherited_state
@@ -26,6 +30,7 @@ from infra.scratch_root import ScratchRoot
 from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
 from worker.agent.settings import AgentSettings
+from worker.browser.settings import BrowserSettings
 from worker.fetch.settings import FetchSettings
 from worker.fitness import Fitness
 from worker.health import Heartbeat, serve_health
@@ -39,6 +44,7 @@ from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool
 
 if TYPE_CHECKING:
+    from infra.egress.local import LocalEgress
     from infra.k8s_executor.executor import KubernetesExecutor
     from worker.agent.supervisor import Supervisor
 
@@ -50,7 +56,9 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     env = Env(variables)
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
-    tools = registry(FetchSettings.from_env(env))
+    network = NetworkSettings.from_env(env)
+    browsing = replace(BrowserSettings.from_env(env), available=settings.executor == "local")
+    tools = registry(FetchSettings.from_env(env), network, browsing)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     s3 = S3Settings.from_env(env)
     workspaces = Workspaces(s3)
@@ -59,7 +67,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
         raise SettingsError("--unsafe-no-sandbox is for WORKER_EXECUTOR=local alone")
     cluster = await _cluster(env, store_settings, s3, settings, store) if settings.executor == "kubernetes" else None
     scratch = ScratchRoot(settings.root / settings.name)
-    local = LocalExecutor(scratch, unsafe=unsafe)
+    local = LocalExecutor(scratch, network=_egress(network), unsafe=unsafe)
     executor: Executor = cluster or local
     part = "cluster" if cluster else "sandbox"
     fitness = Fitness({part: executor.check, "object store": workspaces.check})
@@ -106,7 +114,28 @@ async def _cluster(
         ) from None
     api = await KubeApi.connect(kubernetes.kubeconfig, kubernetes.profile.namespace)
     output = settings.root / settings.name / "output"
-    return KubernetesExecutor(api, kubernetes.profile, output, store.open_execution)
+    proxy_url = _proxy_urls(kubernetes.egress, kubernetes.egress_key) if kubernetes.egress_key else None
+    return KubernetesExecutor(api, kubernetes.profile, output, store.open_execution, proxy_url)
+
+
+def _proxy_urls(address: str, key: str) -> Callable[[Command], str]:
+    """Return the function that makes the URL of the egress proxy for a command in a pod."""
+    from infra.egress.tokens import EgressTokens
+    from infra.k8s_executor.deadlines import deadlines
+
+    tokens = EgressTokens(key)
+    return lambda command: tokens.proxy_url(address, command, int(time.time()) + deadlines(command.timeout_s).worker_s)
+
+
+def _egress(network: NetworkSettings) -> "LocalEgress | None":
+    """Build the network for programs. Its libraries are imported only where the operator allows a host."""
+    if not network.allows_any:
+        return None
+    from infra.egress.local import LocalEgress
+
+    # Programs may open many connections, and each needs two descriptors of the worker.
+    raise_descriptor_limit()
+    return LocalEgress(network)
 
 
 def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool]) -> "Supervisor":

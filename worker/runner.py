@@ -37,6 +37,7 @@ from worker.run.emitter import LogEmitter, new_event
 from worker.run.executions import RunExecutions
 from worker.run.people import Waits, interrupt_request
 from worker.run.retrying import requeue_delay_ms, until_answered
+from worker.run.session import RunSession
 from worker.run.strategy import Postponed, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
 from worker.workspaces import RunWorkspaces
@@ -129,7 +130,8 @@ class Runner:
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files, claim.folders)
         executions = RunExecutions(claim, emitter, self._executor, active.continues_elsewhere)
-        context = RunContext(claim, emitter, files, executions, active.check_lease)
+        session = RunSession.of(claim, self._executor)
+        context = RunContext(claim, emitter, files, executions, session, active.check_lease)
         # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")
         active.attach(work)
@@ -183,6 +185,9 @@ class Runner:
                 raise
             message = f"the run took longer than its timeout of {run.spec.timeout_s:g} s (`timeout_s` of the run)"
             raise StepFailed(RunError(code="timeout", message=message)) from None
+        finally:
+            # Before the outcome is written: nothing of a run that has ended or waits may still act.
+            await context.session.close()
 
     async def _write(
         self, active: ActiveRun, emitter: LogEmitter, context: RunContext, verdict: Verdict

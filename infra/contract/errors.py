@@ -14,6 +14,7 @@ ContractError
 ├── InputChanged        an input file is not the one that was announced
 ├── LimitExceeded       a documented limit of the workspace or the executor was exceeded
 ├── HostExhausted       the worker's host lacks disk space, files, processes or memory; may be retried
+├── SessionLost         a long-lived program of the run has ended; the message says why
 └── ExecutorUnavailable the sandbox cannot run on this host; the message says what to install
 """
 
@@ -106,3 +107,7 @@ class HostExhausted(ContractError):
 
 class ExecutorUnavailable(ContractError):
     """The sandbox cannot run on this host; the message says what to install."""
+
+
+class SessionLost(ContractError):
+    """A long-lived program of the run has ended, or was killed; the message says why."""

@@ -1,6 +1,6 @@
 """Port to an executor, which runs programs in isolation."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
@@ -29,7 +29,10 @@ class ExecLimits:
 class Command:
     """Program to execute in a run's workspace. `call` names it within the run, such as `step-3`.
 
-    `interpreter` names the program that the executor must find; `source` is the text it interprets.
+    `interpreter` names the program that the executor must find; `source` is the text it interprets. `network`: sorted
+    entries `host:port` to which the program may connect through a proxy; a host is exact or `*.example.org`, which
+    stands for all hosts below example.org. Without entries the program has no network. `mounts`: files and folders of
+    the host that the program may read, by their paths in the sandbox. `etc`: texts of files, by paths below `/etc`.
     """
 
     run_id: str
@@ -38,6 +41,24 @@ class Command:
     source: str
     timeout_s: float
     limits: ExecLimits = field(default_factory=ExecLimits)
+    network: tuple[str, ...] = ()
+    mounts: Mapping[str, Path] = field(default_factory=dict)
+    etc: Mapping[str, str] = field(default_factory=dict)
+
+
+class Traffic(NamedTuple):
+    """Bytes that a program sent to a host, and received from it."""
+
+    sent: int
+    received: int
+
+
+@dataclass(frozen=True)
+class NetworkUse:
+    """Use of the network by one execution. `refused` has the reason for each `host:port` that was refused."""
+
+    traffic: Mapping[str, Traffic]
+    refused: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -46,6 +67,7 @@ class Execution:
 
     `exit_code` is None if the program was killed at its timeout; 128 + n if signal n ended it. `stdout` and `stderr`
     are files with the output up to the limit, `*_bytes` count all that was printed. The files live until `release`.
+    `network` is None if the program had none, or if the executor does not see its use.
     """
 
     exit_code: int | None
@@ -56,6 +78,7 @@ class Execution:
     stdout_bytes: int
     stderr_bytes: int
     changes: "FileChanges"
+    network: NetworkUse | None = None
 
 
 class LinePart(NamedTuple):
@@ -99,6 +122,23 @@ class ExecutionCaller(Protocol):
         ...
 
 
+class Session(Protocol):
+    """Program that answers requests until it is closed, its time is up, or it ends."""
+
+    async def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """Send a request and return the reply; one at a time.
+
+        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
+        Raises SessionLost if the program has ended, does not reply within `timeout_s`, or replies with too much; the
+        session is closed then.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kill the whole process tree and return once it is dead. Can be called repeatedly."""
+        ...
+
+
 class Executor(Protocol):
     """Executor of programs."""
 
@@ -132,6 +172,15 @@ class Executor(Protocol):
         """Remove an execution that nobody will adopt: its result is journaled, or the run has ended.
 
         A program that still runs is killed. Returns before that is done, if it takes longer, and never raises.
+        """
+        ...
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        """Start a program that answers requests, in a sandbox with a folder of its own in place of the workspace.
+
+        A request and a reply are each a length of 4 bytes, big-endian, and that number of bytes; the program reads
+        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`. Raises
+        ExecutorUnavailable, HostExhausted.
         """
         ...
 

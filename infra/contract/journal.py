@@ -14,6 +14,7 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `input:{path}` | change that an input file made which was copied from another run: path → file entry |
 | `tool:{n}:{i}` | outcome of call `i` in exchange `n` of an agent: a CallOutcome, with what the agent adds |
 | `forked` | `true` once the steps of the source run have been taken over |
+| `session` | what the last call with a long-lived program has noted about it, such as the URL of a browser's page |
 | `continued` | conversation of the run that this run continues, once it has been taken over |
 | `continued:files`, `continued:folders` | files and folders of that run |
 
@@ -47,6 +48,10 @@ EXECUTIONS: Final = "executions"
 
 FORKED: Final = "forked"
 """Key of the entry that marks a fork as done."""
+
+SESSION: Final = "session"
+"""Key of the entry with the note of the last call that used a long-lived program. The program itself ends with its
+worker, or when the run waits."""
 
 CONTINUED: Final = "continued"
 """Key of the entry with the conversation that a run continues."""

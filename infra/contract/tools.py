@@ -6,13 +6,14 @@ The worker's registry has one implementation for each entry of TOOLS; a test hol
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from infra.contract.browser import BrowserArgs
 from infra.contract.errors import InvalidInput
 from infra.contract.paths import workspace_path, writable_path
+from infra.contract.tool_args import Network, Path, ToolArgs, check_network, check_url
 from infra.contract.validation import invalid_input
 
 MAX_CONTENT_CHARS = 1_000_000
@@ -20,7 +21,6 @@ MAX_SOURCE_CHARS = 200_000
 MAX_OFFSET = 2**53 - 1
 MAX_TOOL_TIMEOUT_S = 3600.0
 
-Path = Annotated[str, msgspec.Meta(min_length=1, max_length=512, description="Relative path inside the workspace.")]
 TimeoutS = Annotated[
     float,
     msgspec.Meta(
@@ -30,13 +30,6 @@ TimeoutS = Annotated[
         "most 3600.",
     ),
 ]
-
-
-class ToolArgs(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Base of all tool arguments; an unknown field is rejected by name."""
-
-    def check(self, at: str) -> None:
-        """Raise InvalidInput for rules that the types cannot express; `at` is the path of the arguments."""
 
 
 class FileReadArgs(ToolArgs, frozen=True):
@@ -85,6 +78,10 @@ class ShellArgs(ToolArgs, frozen=True):
 
     command: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
     timeout_s: TimeoutS | UnsetType = UNSET
+    network: Network | UnsetType = UNSET
+
+    def check(self, at: str) -> None:
+        check_network(self.network or (), f"{at}.network")
 
 
 class CodeArgs(ToolArgs, frozen=True):
@@ -93,6 +90,10 @@ class CodeArgs(ToolArgs, frozen=True):
     language: Literal["python", "bash", "node"]
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SOURCE_CHARS)]
     timeout_s: TimeoutS | UnsetType = UNSET
+    network: Network | UnsetType = UNSET
+
+    def check(self, at: str) -> None:
+        check_network(self.network or (), f"{at}.network")
 
 
 class MessageArgs(ToolArgs, frozen=True):
@@ -135,7 +136,7 @@ class HttpFetchArgs(ToolArgs, frozen=True):
     headers: Annotated[
         dict[str, str],
         msgspec.Meta(max_length=20, description="Headers, except those of the connection, Host and Cookie."),
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
     body: (
         Annotated[
             str,
@@ -153,29 +154,12 @@ class HttpFetchArgs(ToolArgs, frozen=True):
     ] = 30.0
 
     def check(self, at: str) -> None:
-        _check_url(self.url, f"{at}.url")
+        check_url(self.url, f"{at}.url")
         _check_headers(self.headers, f"{at}.headers")
         if self.body is not UNSET and self.method != "POST":
             raise InvalidInput(f"a body is given, but the method is {self.method}; allowed is POST", f"{at}.body")
         if self.save_as is not UNSET:
             writable_path(self.save_as, field=f"{at}.save_as")
-
-
-def _check_url(url: str, at: str) -> None:
-    """Raise InvalidInput for a URL that no host could be asked for. The message does not repeat it."""
-    if any(char <= " " or char in "\\\x7f" or "\ud800" <= char <= "\udfff" for char in url):
-        raise InvalidInput("the URL holds a space, a control character or a backslash; encode it as %XX", at)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise InvalidInput("the URL is not valid; allowed is one such as 'https://example.org/page?id=1'", at) from None
-    if parts.scheme not in {"http", "https"}:
-        raise InvalidInput("the URL must begin with http:// or https://", at)
-    if "@" in parts.netloc:
-        raise InvalidInput("the URL holds credentials; send them in the header Authorization", at)
-    if not parts.hostname or port == 0:
-        raise InvalidInput("the URL has no host, or its port is 0", at)
 
 
 def _check_headers(headers: Mapping[str, str], at: str) -> None:
@@ -193,6 +177,7 @@ def _check_headers(headers: Mapping[str, str], at: str) -> None:
 
 
 TOOLS: Mapping[str, type[ToolArgs]] = {
+    "browser": BrowserArgs,
     "code": CodeArgs,
     "file_delete": FileDeleteArgs,
     "file_list": FileListArgs,

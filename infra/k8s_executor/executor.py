@@ -10,12 +10,12 @@ execution. Such a Job runs nothing, because the manifest of a given-up execution
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine, Session
 from infra.contract.lending import ExecutorFiles, OpenExecution
 from infra.folders import remove_tree
 from infra.host_limits import translate_exhaustion
@@ -40,12 +40,23 @@ CLOSE_S = 5.0
 
 
 class KubernetesExecutor:
-    """Implements the port `Executor`. `folder` is for the output of programs, `open_number` as in `reaper`."""
+    """Implements the port `Executor`. `folder` is for the output of programs, `open_number` as in `reaper`.
 
-    def __init__(self, api: KubeApi, profile: JobProfile, folder: Path, open_number: OpenNumber) -> None:
+    `proxy_url` returns the URL of the egress proxy for a command with a network; None: no program may have one.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        profile: JobProfile,
+        folder: Path,
+        open_number: OpenNumber,
+        proxy_url: Callable[[Command], str] | None = None,
+    ) -> None:
         self._api = api
         self._profile = profile
         self._folder = folder
+        self._proxy_url = proxy_url
         self._observer = PodObserver(api)
         self._cluster = Cluster(api, self._observer, profile)
         self._endings = Endings(api)
@@ -79,7 +90,7 @@ class KubernetesExecutor:
     ) -> Execution:
         """See the port. A program that was started is left running unless it is cancelled."""
         self._begin()
-        loan = await prepare(command, files)
+        loan = await prepare(command, files, self._proxy_of(command))
         begun = OpenExecution(call=command.call, number=caller.number, loan=loan, token=secrets.token_hex(32))
         await caller.record(begun)
         call = JobCall(self._cluster, command, begun, files, on_line, caller)
@@ -122,6 +133,13 @@ class KubernetesExecutor:
                 raise ExecutorUnavailable(message) from None
             return None
 
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        """Raise ExecutorUnavailable: no pod keeps a session open."""
+        raise ExecutorUnavailable(
+            "the executor for Kubernetes keeps no session open; the tool `browser` needs a worker with "
+            "WORKER_EXECUTOR=local"
+        )
+
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         """Delete the Job of an execution in the background."""
         target = Target(job_name(run_id, begun.call, begun.number), "", run_id, DISCARD_S, lambda: None)
@@ -149,6 +167,14 @@ class KubernetesExecutor:
         if not self._tasks:
             works: list[Coroutine[Any, Any, None]] = [self._observer.run(), self._reaper.run()]
             self._tasks = [asyncio.create_task(work) for work in works]
+
+    def _proxy_of(self, command: Command) -> str:
+        """Return the URL of the proxy of a command, empty for one without a network. Raises ExecutorUnavailable."""
+        if not command.network:
+            return ""
+        if self._proxy_url is None:
+            raise ExecutorUnavailable("programs have no network here, because the worker has no EGRESS_TOKEN_KEY")
+        return self._proxy_url(command)
 
     def _output(self, command: Command) -> Path:
         folder = self._folder / command.run_id

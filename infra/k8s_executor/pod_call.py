@@ -25,11 +25,14 @@ MAX_SKIPS = 3
 """Connections in a row that may skip lines before the pod counts as broken."""
 
 
-async def prepare(command: Command, files: LendableFiles) -> Loan:
-    """Lend the workspace and store the manifest of a call. Raises FilesUnavailable."""
+async def prepare(command: Command, files: LendableFiles, proxy_url: str = "") -> Loan:
+    """Lend the workspace and store the manifest of a call. Raises FilesUnavailable.
+
+    `proxy_url`: URL of the egress proxy for a command with a network, which is a secret.
+    """
     # The URLs outlive everything that may use them.
     loan, lent = await files.lend(SLOTS, deadlines(command.timeout_s).worker_s)
-    await files.publish(loan, protocol.manifest(command, lent, TRANSFER_S))
+    await files.publish(loan, protocol.manifest(command, lent, TRANSFER_S, proxy_url))
     return loan
 
 

@@ -27,7 +27,10 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class CallManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """Manifest of a call. `transfer_s` limits the time for fetching the files, and for storing them."""
+    """Manifest of a call. `transfer_s` limits the time for fetching the files, and for storing them.
+
+    `proxy_url` is the URL of the egress proxy with the token of the call; empty for a program without a network.
+    """
 
     command: Command
     files: list[LentFile]
@@ -36,6 +39,7 @@ class CallManifest(msgspec.Struct, frozen=True, kw_only=True):
     limits: LentLimits
     line_bytes: int
     transfer_s: float
+    proxy_url: str = ""
 
 
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +93,7 @@ class LineRecord(msgspec.Struct, frozen=True, kw_only=True):
         return LinePart(self.t, self.more, self.replaces, "\n" if self.end is True else self.end)
 
 
-def manifest(command: Command, lent: LentWorkspace, transfer_s: float) -> bytes:
+def manifest(command: Command, lent: LentWorkspace, transfer_s: float, proxy_url: str) -> bytes:
     """Return the manifest of a call, as it is stored."""
     return msgspec.json.encode(
         CallManifest(
@@ -100,5 +104,6 @@ def manifest(command: Command, lent: LentWorkspace, transfer_s: float) -> bytes:
             limits=lent.limits,
             line_bytes=LINE_BYTES,
             transfer_s=transfer_s,
+            proxy_url=proxy_url,
         )
     )

@@ -2,29 +2,38 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.egress.settings import TOKEN_KEY, token_key
 from infra.k8s_executor.job import IMAGE, JobProfile
 from infra.settings import Env, S3Settings, SettingsError, StoreSettings
 
 NAMESPACE = "agent-tools"
+EGRESS = "agent-egress.agents.svc:3128"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}")
 _CPU = re.compile(r"[0-9]{1,6}m|[0-9]{1,3}(\.[0-9]{1,3})?")
 _BOOLEANS = {"0": False, "false": False, "1": True, "true": True}
 
 
 @dataclass(frozen=True)
 class KubernetesSettings:
-    """Settings of the executor. `kubeconfig` None: the service account of the worker's own pod."""
+    """Settings of the executor. `kubeconfig` None: the service account of the worker's own pod.
+
+    `egress`: address of the proxy for programs with a network, as host:port. `egress_key`: key that the proxy knows
+    too; without a key, no program has a network.
+    """
 
     profile: JobProfile
     kubeconfig: Path | None
+    egress: str = EGRESS
+    egress_key: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_env(cls, env: Env, store: StoreSettings, files: S3Settings) -> "KubernetesSettings":
         """Read `KUBERNETES_NAMESPACE KUBERNETES_IMAGE KUBERNETES_CPU KUBERNETES_CPU_LIMIT KUBERNETES_RUNTIME_CLASS
-        KUBERNETES_USER_NAMESPACES KUBECONFIG`. Raises SettingsError."""
+        KUBERNETES_USER_NAMESPACES KUBERNETES_EGRESS EGRESS_TOKEN_KEY KUBECONFIG`. Raises SettingsError."""
         image = env.text("KUBERNETES_IMAGE")
         if not IMAGE.fullmatch(image):
             raise SettingsError("KUBERNETES_IMAGE must be an image with a digest: NAME@sha256:DIGEST (64 hex digits)")
@@ -49,7 +58,11 @@ class KubernetesSettings:
         kubeconfig = env.optional("KUBECONFIG")
         if kubeconfig and not Path(kubeconfig).is_file():
             raise SettingsError(f"KUBECONFIG must be the path of one file that exists, not '{kubeconfig}'")
-        return cls(profile, Path(kubeconfig) if kubeconfig else None)
+        egress = env.text("KUBERNETES_EGRESS", EGRESS)
+        if not _ADDRESS.fullmatch(egress):
+            raise SettingsError(f"KUBERNETES_EGRESS must be the proxy's address HOST:PORT, not '{egress}'")
+        key = token_key(env) if env.optional(TOKEN_KEY) else None
+        return cls(profile, Path(kubeconfig) if kubeconfig else None, egress, key)
 
 
 def installation(store: StoreSettings, files: S3Settings) -> str:

@@ -5,37 +5,45 @@ import logging
 import os
 import secrets
 import stat
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
-from infra.contract.execution import Command, Execution, ExecutionCaller, LinePart, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, LinePart, NetworkUse, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
 from infra.contract.lending import OpenExecution
 from infra.folders import remove_tree
 from infra.host_limits import exhaustion_in, translate_exhaustion
-from infra.local_executor import guard, interpreters, machine, sandbox, seccomp
+from infra.local_executor import guard, interpreters, machine, sandbox
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done, start
 from infra.local_executor.output import OutputCapture, Pace
-from infra.local_executor.run_dirs import RunDirs, chown_tree, require_safe_name
+from infra.local_executor.run_dirs import RunDirs, require_safe_name
+from infra.local_executor.sandboxed_start import start_sandboxed
+from infra.local_executor.session import LocalSession
 from infra.logging import log
 from infra.scratch_root import ScratchRoot
+
+if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
+    from infra.egress.local import LocalEgress, ProgramProxy
 
 
 class LocalExecutor:
     """Implements the port `Executor`.
 
     `scratch` is the locked scratch folder of this worker.
-    `unsafe` is for development only: programs run without a sandbox, with the worker's permissions.
+    `network` serves programs with a network. `unsafe` is for development only: programs run without a sandbox, with the
+    worker's permissions and network.
     """
 
-    def __init__(self, scratch: ScratchRoot, *, unsafe: bool = False) -> None:
+    def __init__(self, scratch: ScratchRoot, *, network: "LocalEgress | None" = None, unsafe: bool = False) -> None:
         self._scratch = scratch
         self._root = scratch.folder
+        self._network = network
         self._unsafe = unsafe
+        self._sessions: dict[str, LocalSession] = {}
 
     async def check(self) -> None:
         """Run `true` in a sandbox.
@@ -79,6 +87,7 @@ class LocalExecutor:
             stdout_bytes=result.stdout.total_bytes,
             stderr_bytes=result.stderr.total_bytes,
             changes=changes,
+            network=result.network,
         )
 
     async def adopt(
@@ -90,8 +99,32 @@ class LocalExecutor:
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         """Do nothing: it is an execution of another executor, which removes the execution itself."""
 
+    async def open(self, command: Command, max_reply_bytes: int) -> LocalSession:
+        """See the port. A run has one session at a time: an earlier one is closed."""
+        if self._unsafe:
+            raise ExecutorUnavailable("this worker runs programs without a sandbox, and keeps no session open there")
+        require_safe_name(command.run_id, "run id")
+        if earlier := self._sessions.pop(command.run_id, None):
+            await earlier.close()
+        with translate_exhaustion():
+            program, proxy = await start_sandboxed(
+                command, None, interpreters.SESSION_SCRIPT, self._scratch.lock_fd, self._network
+            )
+            session = LocalSession(program, proxy, command.timeout_s, max_reply_bytes)
+            self._sessions[command.run_id] = session
+            try:
+                await session.begin()
+            except BaseException:
+                await session.close()
+                raise
+        if not program.started:
+            raise _start_error(session.errors, program.exit_code)
+        return session
+
     async def release(self, run_id: str) -> None:
-        """Remove the run's scratch directories, if it executed anything."""
+        """Close the run's session, and remove its scratch directories, if it executed anything."""
+        if session := self._sessions.pop(run_id, None):
+            await session.close()
         root = self._run_dirs(run_id).root
         if os.path.lexists(root):
             await shield_until_done(asyncio.to_thread(remove_tree, root))
@@ -119,7 +152,7 @@ class LocalExecutor:
         stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes, pace)
         stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes, pace)
         script_name = interpreters.script_name(command, dirs.workspace)
-        program = await self._start(command, dirs, script_name)
+        program, proxy = await self._start(command, dirs, script_name)
         tasks: list[asyncio.Future[Any]] = []
         try:
             # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
@@ -140,38 +173,19 @@ class LocalExecutor:
                 await program.kill()
             finally:
                 program.close()
-                await shield_until_done(_wait_for_all(tasks))
+                await shield_until_done(_end(tasks, proxy))
                 _remove_fifo(dirs.workspace / script_name)
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
-        return ProgramResult(program.exit_code, timed_out, stdout, stderr)
+        use = proxy.call.use() if proxy else None
+        return ProgramResult(program.exit_code, timed_out, stdout, stderr, use)
 
-    async def _start(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
+    async def _start(
+        self, command: Command, dirs: RunDirs, script_name: str
+    ) -> "tuple[GuardedProgram, ProgramProxy | None]":
         if self._unsafe:
-            return self._start_unsafe(command, dirs, script_name)
-        host = sandbox.Host(sandbox.find_bwrap(), sandbox.python_home(), root=os.geteuid() == 0)
-        uid, gid = os.geteuid(), os.getegid()
-        if host.root:
-            uid = gid = sandbox.uid_of(command.run_id)
-            try:
-                await shield_until_done(asyncio.to_thread(chown_tree, dirs.workspace, uid))
-            except PermissionError as exc:
-                raise ExecutorUnavailable("the worker is root without CAP_CHOWN; start it as another user") from exc
-        path = f"{sandbox.WORKSPACE}/{script_name}"
-        with ExitStack() as close_fds:
-            script = interpreters.script(command, sandbox.interpreter(command), sandbox.PROGRAM, path)
-            made = {f"/etc/{name}": text for name, text in machine.etc_files(uid, gid, sandbox.WORKSPACE).items()}
-            files = {name: _memory_file(close_fds, text.encode()) for name, text in {**made, **script.files}.items()}
-            filter_fd = _memory_file(close_fds, seccomp.program())
-            arguments = sandbox.arguments(host, dirs.workspace, files, filter_fd)
-            args_fd = _memory_file(close_fds, b"".join(os.fsencode(part) + b"\0" for part in arguments))
-
-            def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
-                sandboxed = sandbox.sandboxed(host, command, script, args_fd, ready_fd)
-                return self._guarded(host.python_home, lifeline_fd, command, sandboxed)
-
-            pass_fds = (self._scratch.lock_fd, *files.values(), filter_fd, args_fd)
-            return start(command_line, {}, pass_fds=pass_fds, cwd="/", owner=uid if host.root else None)
+            return self._start_unsafe(command, dirs, script_name), None
+        return await start_sandboxed(command, dirs.workspace, script_name, self._scratch.lock_fd, self._network)
 
     def _start_unsafe(self, command: Command, dirs: RunDirs, script_name: str) -> GuardedProgram:
         log("tool.unsandboxed", level=logging.WARNING, run_id=command.run_id, call=command.call)
@@ -186,13 +200,10 @@ class LocalExecutor:
 
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             launched = sandbox.launched(python, 0, ready_fd, command, script, count_processes=False)
-            return self._guarded(python, lifeline_fd, command, launched)
+            memory_bytes = command.limits.memory_bytes
+            return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, launched, tmp_files=0)
 
         return start(command_line, machine.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
-
-    def _guarded(self, python: Path, lifeline_fd: int, command: Command, argv: list[str]) -> list[str]:
-        memory_bytes, tmp_files = command.limits.memory_bytes, 0 if self._unsafe else sandbox.TMP_FILES
-        return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, argv, tmp_files=tmp_files)
 
 
 @dataclass(frozen=True)
@@ -203,6 +214,7 @@ class ProgramResult:
     timed_out: bool
     stdout: OutputCapture
     stderr: OutputCapture
+    network: NetworkUse | None
 
 
 def _start_error(stderr: str, exit_code: int | None) -> ContractError:
@@ -227,15 +239,8 @@ async def _ignore(_stream: str, _part: LinePart) -> bool:
     return False
 
 
-async def _wait_for_all(tasks: list[asyncio.Future[Any]]) -> None:
+async def _end(tasks: list[asyncio.Future[Any]], proxy: "ProgramProxy | None") -> None:
+    """Wait for cancelled tasks, and close the proxy of a program that is dead."""
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _memory_file(close_fds: ExitStack, content: bytes) -> int:
-    """Return a descriptor of a memory file with the content. `close_fds` closes it."""
-    fd = os.memfd_create("content")
-    close_fds.callback(os.close, fd)
-    with open(fd, "wb", closefd=False) as file:
-        file.write(content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    if proxy:
+        await proxy.close()

@@ -34,6 +34,7 @@ class GuardedProgram:
         lifeline_fd: int,
         ready_fd: int,
         outputs: Sequence[IO[bytes]],
+        input_pipe: IO[bytes] | None = None,
     ) -> None:
         self.stdout = asyncio.StreamReader()
         self.stderr = asyncio.StreamReader()
@@ -44,6 +45,8 @@ class GuardedProgram:
         self._lifeline_fd: int | None = lifeline_fd
         self._ready_fd: int | None = ready_fd
         self._outputs = outputs
+        self._input_pipe = input_pipe
+        self._input: asyncio.WriteTransport | None = None
         self._pipes: list[asyncio.BaseTransport] = []
         asyncio.get_running_loop().add_reader(guard_fd, self._reap)
 
@@ -54,16 +57,21 @@ class GuardedProgram:
         return 128 - code if code is not None and code < 0 else code
 
     async def connect(self) -> None:
-        """Connect stdout and stderr of the program to the stream readers."""
+        """Connect stdout and stderr of the program to the stream readers, and its stdin if it has one."""
         for pipe, reader in zip(self._outputs, (self.stdout, self.stderr), strict=True):
             self._pipes.append(await _connect(pipe, reader))
+        if self._input_pipe is not None:
+            loop = asyncio.get_running_loop()
+            self._input, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, self._input_pipe)
 
-    async def wait(self, timeout_s: float) -> bool:
-        """Wait until the whole process tree is dead; kill it `timeout_s` after its start and return True then.
+    def write(self, data: bytes) -> None:
+        """Write to stdin of the program, which must be connected. If the program has ended, nothing happens."""
+        if self._input is not None and not self._input.is_closing():
+            self._input.write(data)
 
-        `started` stays False if the sandbox could not be set up within START_TIMEOUT_S.
-        """
-        if self._ready_fd is not None:
+    async def wait_for_start(self) -> None:
+        """Wait until the sandbox is set up; `started` stays False if that fails or takes more than START_TIMEOUT_S."""
+        if self._ready_fd is not None and not self.started:
             with suppress(TimeoutError):
                 async with asyncio.timeout(START_TIMEOUT_S):
                     await _readable(self._ready_fd)
@@ -75,6 +83,13 @@ class GuardedProgram:
                     async with asyncio.timeout(END_TIMEOUT_S):
                         await self._tree_dead.wait()
                 await self.kill()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until the whole process tree is dead; kill it `timeout_s` after its start and return True then.
+
+        Returns at once if the sandbox could not be set up.
+        """
+        await self.wait_for_start()
         timed_out = False
         try:
             async with asyncio.timeout(timeout_s):
@@ -97,6 +112,11 @@ class GuardedProgram:
             pipe.close()
         for unconnected in self._outputs[len(self._pipes) :]:
             unconnected.close()
+        if self._input is None:
+            if self._input_pipe is not None:
+                self._input_pipe.close()
+        elif not self._input.is_closing():
+            self._input.abort()
 
     async def _kill(self) -> None:
         if self._lifeline_fd is not None:
@@ -118,9 +138,11 @@ def start(
     pass_fds: Sequence[int],
     cwd: str,
     owner: int | None = None,
+    with_input: bool = False,
 ) -> GuardedProgram:
     """Start a guard in a new session; it inherits `pass_fds`. The pipes of its output get the uid `owner`.
 
+    Without `with_input` the program reads an empty stdin.
     `command_line` takes two descriptors and returns the guard's command: the guard's end of the lifeline, and the pipe
     to which the launcher writes one byte once the sandbox is set up.
     Raises ExecutorUnavailable, and OSError if the host's resources are exhausted.
@@ -129,6 +151,7 @@ def start(
         lifeline_theirs, lifeline_ours = _pipe(close_on_error)
         ready_ours, ready_theirs = _pipe(close_on_error)
         outputs = [_pipe(close_on_error) for _ in ("stdout", "stderr")]
+        input_theirs, input_ours = _pipe(close_on_error) if with_input else (subprocess.DEVNULL, None)
         if owner is not None:
             # Otherwise the program could write to the pipes, but not open them again as /dev/stdout and /dev/stderr.
             for _, writing in outputs:
@@ -136,7 +159,7 @@ def start(
         try:
             guard = subprocess.Popen(
                 command_line(lifeline_theirs, ready_theirs),
-                stdin=subprocess.DEVNULL,
+                stdin=input_theirs,
                 stdout=outputs[0][1],
                 stderr=outputs[1][1],
                 env=environment,
@@ -149,10 +172,13 @@ def start(
         guard_fd = os.pidfd_open(guard.pid)
         close_on_error.callback(os.close, guard_fd)
         pipes = [open(reading, "rb", buffering=0) for reading, _ in outputs]  # noqa: PTH123, SIM115
-        program = GuardedProgram(guard, guard_fd, lifeline_ours, ready_ours, pipes)
+        input_pipe = None if input_ours is None else open(input_ours, "wb", buffering=0)  # noqa: PTH123, SIM115
+        program = GuardedProgram(guard, guard_fd, lifeline_ours, ready_ours, pipes, input_pipe)
         close_on_error.pop_all()
     for _, writing in outputs:
         os.close(writing)
+    if with_input:
+        os.close(input_theirs)
     os.close(lifeline_theirs)
     os.close(ready_theirs)
     return program

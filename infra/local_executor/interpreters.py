@@ -17,6 +17,8 @@ from infra.contract.execution import Command, Interpreter
 TEXT = "__program__.py"
 """Name of the file with the text, outside the workspace. Processes that Python's multiprocessing spawns import it as a
 module; other languages do not look at the name."""
+SESSION_SCRIPT = ".program.py"
+"""Name of the script of a session, whose program is in Python and has no workspace."""
 _ENDINGS: dict[Interpreter, str] = {"sh": "", "bash": "", "python": ".py", "node": ".js"}
 
 _PYTHON = """

@@ -1,10 +1,11 @@
 """First process inside the sandbox: sets limits, drops root if root built the sandbox, then becomes the program.
 
 The source text is passed to `python -c` and uses the standard library alone. Arguments:
-`READY UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S FIFO TEXT COMMAND…`; 0 leaves a limit or the uid unchanged. Writes a
-byte to the descriptor READY once the sandbox is set up. If FIFO is not empty, the command reads the file TEXT from it
-(see interpreters.py). Limits data, not address space, because node and browsers reserve far more addresses than they
-use.
+`READY NETWORK UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S FIFO TEXT COMMAND…`; 0 leaves a limit or the uid unchanged.
+Writes a byte to the descriptor READY once the sandbox is set up. If NETWORK is not 0, it is the descriptor of a Unix
+socket through which the worker gets a socket that listens in this network namespace. If FIFO is not empty, the command
+reads the file TEXT from it (see interpreters.py). Limits data, not address space, because node and browsers reserve far
+more addresses than they use.
 """
 
 # The module `signal` makes enumerations of the same names, which takes milliseconds.
@@ -17,11 +18,13 @@ import sys
 
 OPEN_FILES = 1024
 OOM_SCORE = "800"
+PROXY_PORT = 3128
+BACKLOG = 128
 PIPE_BYTES = 1024 * 1024
 """Capacity of the FIFO, so that the longest text fits and its writer ends at once."""
 
 
-def main(ready: int, uid: int, numbers: list[int], fifo: str, text: str, command: list[str]) -> None:
+def main(ready: int, network: int, uid: int, numbers: list[int], fifo: str, text: str, command: list[str]) -> None:
     """Replace this process by the command. `numbers` are the four limits in the order of the arguments."""
     # If the host runs out of memory, the kernel must kill programs before it kills the worker.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
@@ -40,6 +43,8 @@ def main(ready: int, uid: int, numbers: list[int], fifo: str, text: str, command
     # Drop the uid last: the limits above may need root to be set.
     if uid:
         os.setresuid(uid, uid, uid)
+    if network:
+        offer_proxy(network)
     os.chdir(os.environ["HOME"])
     os.nice(5)
     os.umask(0o022)  # permissions are stored with the files, and must not depend on who started the worker
@@ -63,6 +68,23 @@ def reset_signals() -> None:
         with contextlib.suppress(OSError):  # two signals cannot be handled, and the C library keeps two for itself
             _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def offer_proxy(channel: int) -> None:
+    """Listen at the port of the proxy, and pass the listening socket to the worker, which alone keeps it open."""
+    import _socket  # most programs have no network, and the module `socket` takes milliseconds
+
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        listener.bind(("127.0.0.1", PROXY_PORT))
+        listener.listen(BACKLOG)
+        passing = _socket.socket(fileno=channel)
+        fds = listener.fileno().to_bytes(4, sys.byteorder)
+        passing.sendmsg([b"1"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+        passing.close()
+        listener.close()
+    except OSError as error:
+        sys.exit(f"the proxy: {error.strerror}")
 
 
 def offer(fifo: str, text: str) -> None:
@@ -91,4 +113,5 @@ def offer(fifo: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), list(map(int, sys.argv[3:7])), sys.argv[7], sys.argv[8], sys.argv[9:])
+    ready, network, uid, *numbers = map(int, sys.argv[1:8])
+    main(ready, network, uid, numbers, sys.argv[8], sys.argv[9], sys.argv[10:])

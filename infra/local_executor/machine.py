@@ -61,6 +61,13 @@ def environment(home: str, python: Path) -> dict[str, str]:
     }
 
 
+def proxy_environment(url: str) -> dict[str, str]:
+    """Return the variables by which a program finds its proxy, in every spelling that programs look for."""
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    own = "localhost,127.0.0.1,::1"
+    return {**dict.fromkeys(names, url), "no_proxy": own, "NO_PROXY": own, "NODE_USE_ENV_PROXY": "1"}
+
+
 def etc_files(uid: int, gid: int, home: str) -> dict[str, str]:
     """Return the files of `/etc` that are made for the program, by name."""
     users = {uid: f"{USER}:x:{uid}:{gid}:{USER}:{home}:{_shell()}"}

@@ -14,11 +14,14 @@ from infra.contract.execution import Command
 from infra.local_executor import guard
 from infra.local_executor import launcher as launcher_source
 from infra.local_executor.interpreters import ProgramScript
-from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, environment, etc_of_host
+from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, etc_of_host
 
 WORKSPACE = "/workspace"
+PROXY_URL = f"http://127.0.0.1:{launcher_source.PROXY_PORT}"
 PROGRAM = "/run/program"
 """Folder with the files that start the program (interpreters.py)."""
+SESSION_HOME = "/tmp"  # noqa: S108
+"""Home of a program without a workspace: in memory, of limited size, and gone with the program."""
 TMP_BYTES = 256 * 1024 * 1024
 TMP_FILES = 65_536
 """Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
@@ -80,12 +83,20 @@ def interpreter(command: Command) -> str:
 
 
 def launched(
-    python: Path, uid: int, ready_fd: int, command: Command, script: ProgramScript, *, count_processes: bool
+    python: Path,
+    uid: int,
+    ready_fd: int,
+    command: Command,
+    script: ProgramScript,
+    *,
+    count_processes: bool,
+    network_fd: int = 0,
 ) -> list[str]:
     """Return the command line of the launcher, which ends with the command line of the program."""
     limits = command.limits
     arguments = [
         ready_fd,
+        network_fd,
         uid,
         limits.processes if count_processes else 0,
         limits.memory_bytes,
@@ -129,20 +140,31 @@ def _mapped(uid_map: Path) -> list[tuple[int, int]]:
     return [(int(first), int(count)) for first, _, count in lines] or [(0, 0)]
 
 
-def sandboxed(host: Host, command: Command, script: ProgramScript, args_fd: int, ready_fd: int) -> list[str]:
+def sandboxed(
+    host: Host, command: Command, script: ProgramScript, args_fd: int, ready_fd: int, network_fd: int
+) -> list[str]:
     """Return the command line of bwrap with the launcher in it.
 
-    `args_fd` holds the result of `arguments`: unlike a command line, other users cannot read it.
+    `args_fd` holds the result of `arguments`: unlike a command line, other users cannot read it. `network_fd`: socket
+    to the worker, which gets the socket of the proxy through it; 0 if there is no proxy.
     """
     uid = uid_of(command.run_id) if host.root else 0
-    program = launched(host.python_home, uid, ready_fd, command, script, count_processes=True)
+    program = launched(host.python_home, uid, ready_fd, command, script, count_processes=True, network_fd=network_fd)
     return [str(host.bwrap), "--args", str(args_fd), "--", *program]
 
 
-def arguments(host: Host, workspace: Path, files: Mapping[str, int], filter_fd: int) -> list[str]:
+def arguments(
+    host: Host,
+    workspace: Path | None,
+    files: Mapping[str, int],
+    filter_fd: int,
+    variables: Mapping[str, str],
+    mounts: Mapping[str, Path],
+) -> list[str]:
     """Return bwrap's options.
 
-    `files` has descriptors with the content of files to create, by path; `filter_fd` holds the filter of system calls.
+    `files` has descriptors with the content of files to create, by path; `filter_fd` holds the filter of system calls;
+    `variables` are the environment; `mounts` has what is mounted read-only, by path.
     """
     python = host.python_home
     parts = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
@@ -155,24 +177,18 @@ def arguments(host: Host, workspace: Path, files: Mapping[str, int], filter_fd: 
         for parent in reversed(python.parents[:-1]):
             parts += ["--perms", "0755", "--dir", str(parent)]
         parts += ["--ro-bind", str(python), str(python)]
-    parts += [
-        "--bind",
-        str(workspace),
-        WORKSPACE,
-        "--perms",
-        "0755",
-        "--dir",
-        "/run",
-        "--perms",
-        "0755",
-        "--dir",
-        PROGRAM,
-    ]
+    if workspace is not None:
+        parts += ["--bind", str(workspace), WORKSPACE]
+    parts += ["--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", PROGRAM]
+    for folder in sorted({parent for path in (*mounts, *files) for parent in Path(path).parents[:-1]}):
+        parts += ["--perms", "0755", "--dir", str(folder)]
+    for target, source in mounts.items():
+        parts += ["--ro-bind", str(source), target]
     for path, fd in files.items():
         parts += ["--perms", "0444", "--file", str(fd), path]
     # `/dev` is a file system of its own. It belongs to the program if the worker is not root, and has no size limit.
     parts += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
-    for name, value in environment(WORKSPACE, python).items():
+    for name, value in variables.items():
         parts += ["--setenv", name, value]
     return parts
 

@@ -106,7 +106,7 @@ class PodCall:
             program.DiskLimit(self._root, DISK_FACTOR * limits.total_bytes, DISK_FACTOR * limits.entries),
             program.DiskLimit(program.TEMPORARY, program.TEMPORARY_BYTES, program.TEMPORARY_FILES),
         ]
-        self._program = running = program.start(command, self._root, self._uid)
+        self._program = running = program.start(command, self._root, self._uid, given.proxy_url)
         if self._stopped.is_set():
             running.stop()
         pace = Pace()

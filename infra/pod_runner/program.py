@@ -126,10 +126,14 @@ class Program:
         return None
 
 
-def start(command: Command, workspace: Path, uid: int) -> Program:
-    """Start the program; under another `uid` if that is not 0. Raises ExecutorUnavailable, OSError."""
+def start(command: Command, workspace: Path, uid: int, proxy_url: str) -> Program:
+    """Start the program; under another `uid` if that is not 0. Raises ExecutorUnavailable, OSError.
+
+    `proxy_url`: URL of its proxy; empty if it has no network.
+    """
     python = sandbox.python_home()
     name = interpreters.script_name(command, workspace)
+    proxy = machine.proxy_environment(proxy_url) if proxy_url else {}
     folder = TEMPORARY / ".program"
     folder.mkdir(mode=0o755, exist_ok=True)
     script = interpreters.script(command, sandbox.interpreter(command), str(folder), str(workspace / name))
@@ -149,7 +153,7 @@ def start(command: Command, workspace: Path, uid: int) -> Program:
             stdin=subprocess.DEVNULL,
             stdout=pipes[1][1],
             stderr=pipes[2][1],
-            env=machine.environment(str(workspace), python),
+            env={**machine.environment(str(workspace), python), **proxy},
             pass_fds=(pipes[0][1],),
             cwd="/",
             start_new_session=True,

@@ -58,6 +58,7 @@ class PodTask:
     """Task of a pod. `folders` has the permission bits of folders that are empty or not 0755.
 
     `line_bytes` limits the numbered lines; `transfer_s` limits the time for each of the two transfers of files.
+    `proxy_url` is the proxy of a program with a network.
     """
 
     command: Command
@@ -67,6 +68,7 @@ class PodTask:
     limits: TaskLimits
     line_bytes: int
     transfer_s: float
+    proxy_url: str = ""
 
 
 def parse(data: bytes) -> PodTask:
@@ -75,6 +77,7 @@ def parse(data: bytes) -> PodTask:
         fields: dict[str, Any] = json.loads(data)
         command = fields.pop("command")
         command["limits"] = ExecLimits(**command["limits"])
+        command["network"] = tuple(command.get("network", ()))
         slots = fields.pop("slots")
         slots["files"] = tuple(slots["files"])
         return PodTask(

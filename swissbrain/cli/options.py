@@ -27,6 +27,13 @@ Metadata = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the ids of the runs and change nothing.")]
+Network = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Host that the programs may reach, such as pypi.org:443 or *.example.org:443. Several are allowed.",
+    ),
+]
 InputFiles = Annotated[
     list[str] | None,
     typer.Option(metavar="PATH[=NAME]", help="File or folder that the run begins with. Several are allowed."),

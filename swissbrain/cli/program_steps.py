@@ -27,22 +27,29 @@ class OrderedCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def program_steps(context: typer.Context, commands: Sequence[str], programs: Sequence[Path]) -> list[PlanStep]:
-    """Return a step for each command line of `--shell` and each file of `--code`. Raises CommandError."""
+def program_steps(
+    context: typer.Context, commands: Sequence[str], programs: Sequence[Path], network: Sequence[str]
+) -> list[PlanStep]:
+    """Return a step for each command line of `--shell` and each file of `--code`, all with the same network.
+
+    Raises CommandError.
+    """
+    if network and not (commands or programs):
+        raise CommandError("--network: it needs a step of --shell or --code")
     values: dict[str, Iterator[PlanStep]] = {
-        "shell": map(_shell_step, commands),
-        "code": map(code_step, programs),
+        "shell": (_shell_step(command, network) for command in commands),
+        "code": (code_step(program, network) for program in programs),
     }
     return [next(values[name]) for name in context.meta[ORDER] if name in values]
 
 
-def _shell_step(command: str) -> PlanStep:
+def _shell_step(command: str, network: Sequence[str]) -> PlanStep:
     if not command.strip():
         raise CommandError("--shell: the command is empty")
-    return shell(command, name=truncate(" ".join(command.split()), NAME_CHARS))
+    return shell(command, network=network, name=truncate(" ".join(command.split()), NAME_CHARS))
 
 
-def code_step(program: Path) -> PlanStep:
+def code_step(program: Path, network: Sequence[str] = ()) -> PlanStep:
     """Return the step that runs a local program, in the language of its ending. Raises CommandError."""
     if program == Path():
         raise CommandError("--code: the path of the program is empty, or the current folder")
@@ -50,7 +57,7 @@ def code_step(program: Path) -> PlanStep:
     if language is None:
         raise CommandError(f"--code: {program} does not end with {', '.join(LANGUAGES)}, which tell the language")
     try:
-        made = language(program)
+        made = language(program, network=network)
     except OSError as exc:
         raise CommandError(f"--code: cannot read {program}: {exc.strerror}") from None
     except ValueError:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.contract.agent import ApprovalRule, Policy
-from worker.agent.policy import decide, is_denied, is_way_out, matches_pattern
+from worker.agent.policy import decide, is_denied, is_untrusted, is_way_out, matches_pattern
 
 POLICIES: list[Policy] = ["allow", "ask", "deny"]
 PATTERNS = ["*", "a", "a*", "*b", "a*b", "", "**", "x"]
@@ -124,6 +124,36 @@ def test_a_way_out_needs_approval_once_text_of_strangers_was_read(given: list[Ap
     assert policy("http_fetch", {"url": args["url"]}, tainted=True) == "allow"
     assert policy("http_fetch", args) == "allow"
     assert not is_way_out("shell", {"command": "x", "body": "x"})
+
+
+NETWORK = {"command": "pip install x", "network": ["pypi.org:443"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "untainted", "tainted"),
+    [
+        ([], "allow", "ask"),
+        ([rule("*", "allow")], "allow", "ask"),
+        ([rule("shell", "allow")], "allow", "ask"),
+        ([rule("shell", "allow", command="pip install x")], "allow", "ask"),
+        ([rule("shell", "allow", network='["pypi.org:443"]')], "allow", "allow"),
+        ([rule("shell", "allow", network="*")], "allow", "ask"),
+        ([rule("shell", "allow", network='["pypi.org:80"]')], "allow", "ask"),
+        ([rule("*", "ask"), rule("shell", "allow")], "ask", "ask"),
+        ([rule("*", "ask"), rule("shell", "allow", network='["pypi.org:443"]')], "allow", "allow"),
+        ([rule("shell", "deny", network="*pypi*")], "deny", "deny"),
+        ([rule("shell", "ask", command="pip *")], "ask", "ask"),
+    ],
+)
+def test_a_program_with_a_network_is_a_way_out_that_only_a_rule_about_the_network_allows(
+    given: list[ApprovalRule], untainted: str, tainted: str
+) -> None:
+    assert (policy("shell", NETWORK, *given), policy("shell", NETWORK, *given, tainted=True)) == (untainted, tainted)
+    assert is_way_out("shell", NETWORK)
+    assert is_untrusted("shell", NETWORK)
+    for without in ({"command": "pip install x"}, {"command": "pip install x", "network": []}):
+        assert policy("shell", without, tainted=True) == "allow"
+        assert not is_untrusted("shell", without)
 
 
 @settings(max_examples=40, deadline=None)

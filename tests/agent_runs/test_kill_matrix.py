@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine, Session
 from infra.contract.files import DirectoryFiles
 from infra.contract.lending import OpenExecution
 from infra.contract.llm import ModelChoice
@@ -69,6 +69,9 @@ class CountingExecutor:
         self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         return await self._inner.adopt(command, begun, files, on_line, caller)
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        return await self._inner.open(command, max_reply_bytes)
 
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         await self._inner.discard(run_id, begun)

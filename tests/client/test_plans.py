@@ -13,6 +13,7 @@ from swissbrain import PlanStep, code, file_delete, file_list, file_read, file_w
 EVERY = [
     shell("seq 3"),
     shell("seq 3", timeout_s=5, name="numbers"),
+    shell("pip download demo", network=("pypi.org:443", "*.pythonhosted.org:443")),
     code.python("print(1)"),
     code.node("console.log(1)", timeout_s=1.5),
     code.bash("echo"),

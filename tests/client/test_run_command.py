@@ -48,6 +48,16 @@ def test_steps_keep_the_order_of_the_command_line(api: ScriptedServer, swissbrai
     assert (body["timeout_s"], body["delay_s"], body["queue_ttl_s"]) == (300, 5400, 172_800)
 
 
+def test_steps_of_one_command_have_the_same_network(api: ScriptedServer, swissbrain: Command, tmp_path: Path) -> None:
+    api.always = ok(run(), 201)
+    (tmp_path / "a.py").write_text("a")
+    words = ("--shell", "true", "--code", "a.py", "--network", "pypi.org:443", "--network", "*.a.test:80")
+    assert swissbrain("run", *words).code == 0
+    assert [step["args"]["network"] for step in api.requests[-1].json["plan"]] == [["pypi.org:443", "*.a.test:80"]] * 2
+    refused = swissbrain("run", "do it", "--network", "pypi.org:443")
+    assert (refused.code, refused.err) == (2, "swissbrain: --network: it needs a step of --shell or --code\n")
+
+
 def test_files_are_sent_before_the_run_starts(
     api: ScriptedServer, store: ScriptedServer, swissbrain: Command, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_api.settings import EdgeSettings, ServerSettings
+from infra.egress.settings import EgressSettings, NetworkSettings
 from infra.gateway.settings import GatewaySettings
 from infra.k8s_executor.settings import KubernetesSettings
 from infra.llm_http.settings import LlmSettings
@@ -17,7 +18,10 @@ from worker.agent.settings import AgentSettings
 from worker.fetch.settings import FetchSettings
 from worker.settings import WorkerSettings
 
-PREFIXES = "AGENT|KUBERNETES|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+PREFIXES = (
+    "AGENT|EDGE|EGRESS|HTTP_FETCH|KUBERNETES|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS|"
+    "TOOLS"
+)
 VARIABLE = re.compile(rf"(?<![\w$])(?:(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]|KUBECONFIG)\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
 """Variables that AWS reads."""
@@ -27,6 +31,7 @@ DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "L
 """Variables that are read without a settings class."""
 
 VALID = {
+    "EGRESS_TOKEN_KEY": "k" * 32,
     "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     "GATEWAY_TOKEN": "token",
     "KUBERNETES_IMAGE": f"tools@sha256:{'0' * 64}",
@@ -46,6 +51,8 @@ READERS: tuple[Callable[[Env], object], ...] = (
     AgentSettings.from_env,
     WorkerSettings.from_env,
     lambda env: KubernetesSettings.from_env(env, StoreSettings.from_env(env), S3Settings.from_env(env)),
+    EgressSettings.from_env,
+    NetworkSettings.from_env,
     GatewaySettings.from_env,
     LlmSettings.from_env,
     FetchSettings.from_env,

@@ -4,7 +4,7 @@ import shutil
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,25 +16,12 @@ import pytest
 from infra.address_guard import AddressGuard
 from infra.settings import Env
 from tests.support.scripted_http import scripted_connections
-from tests.support.web_site import NAME, Site
+from tests.support.web_site import NAME, Names, Site
 from worker.fetch.fetcher import Fetched, Fetcher
 from worker.fetch.settings import FetchSettings
 from worker.toolkit.base import ToolFailed
 
 OTHER = "other.test"
-
-
-class Names:
-    """Resolver with scripted answers; the last one of a name is repeated."""
-
-    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
-        self._answers = {name.replace("_", "."): list(script) for name, script in answers.items()}
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
-        script = self._answers.get(host, [["127.0.0.1"]])
-        return script.pop(0) if len(script) > 1 else script[0]
 
 
 def fetching(site: Site, resolve: Names | None = None, tls: ssl.SSLContext | None = None, **variables: str) -> Fetcher:

@@ -7,9 +7,9 @@ import zlib
 import pytest
 
 from infra.contract.errors import HostExhausted
-from tests.fetch.conftest import OTHER, Names, TlsSite, failure, fetching, get
+from tests.fetch.conftest import OTHER, TlsSite, failure, fetching, get
 from tests.support.scripted_http import Wire
-from tests.support.web_site import NAME, Page, Site, answer
+from tests.support.web_site import NAME, Names, Page, Site, answer
 
 MAX = 100_000
 

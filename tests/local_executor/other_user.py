@@ -9,6 +9,8 @@ from typing import Any
 
 from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import ExecLimits
+from infra.egress.local import LocalEgress
+from infra.egress.settings import NetworkSettings
 from infra.local_executor import LocalExecutor, sandbox
 from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import DAEMON, MB, RUN_ID, Bench, scratch_content
@@ -33,7 +35,7 @@ time.sleep(60)
 
 async def report(root: Path) -> dict[str, Any]:
     """Return the results of several programs, or the reason why the executor refuses to run any."""
-    bench = Bench(LocalExecutor(ScratchRoot(root)), root)
+    bench = Bench(LocalExecutor(ScratchRoot(root), network=LocalEgress(NetworkSettings())), root)
     try:
         await bench.executor.check()
     except ExecutorUnavailable as exc:
@@ -49,6 +51,8 @@ async def report(root: Path) -> dict[str, Any]:
     hog = await bench.run("x = bytearray(2 * 1024 ** 3)", "python", limits=ExecLimits(memory_bytes=128 * MB))
     results["hog"] = hog.err.strip().splitlines()[-1]
     results["bomb"] = int((await bench.run(BOMB, "python", limits=ExecLimits(processes=32))).out)
+    fetch = "curl -s -o /dev/null -w '%{http_code}' http://other.test/"
+    results["network"] = (await bench.run(fetch, network=["a.test:80"])).out
     running = await bench.start(DAEMON)
     results["daemons"] = bool(bench.alive())
     running.cancel()

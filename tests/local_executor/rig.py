@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +127,7 @@ class Bench:
         limits: ExecLimits | None = None,
         on_line: Callable[[str, str], None] | None = None,
         files: PlainFiles | None = None,
+        network: Sequence[str] = (),
     ) -> BenchResult:
         """Execute a program. MARKER in its source is replaced."""
         lines: list[tuple[str, str]] = []
@@ -140,7 +141,7 @@ class Bench:
             return True
 
         text = source.replace("MARKER", self.marker)
-        command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits())
+        command = Command(run_id, call, interpreter, text, timeout_s, limits or ExecLimits(), tuple(network))
         execution = await self.executor.execute(command, files or self.files, add)
         return BenchResult(execution, lines, parts)
 

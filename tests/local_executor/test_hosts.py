@@ -132,6 +132,7 @@ def test_workers_with_fewer_permissions_isolate_programs(
         "namespaces": "",
         "capabilities": "0" * 16,
         "hog": "MemoryError",
+        "network": "403",
         "daemons": True,
         "alive": 0,
         "left": [],

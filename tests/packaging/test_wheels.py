@@ -82,12 +82,13 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
     client, server = metadata(wheels.client), metadata(wheels.server)
     assert client["Version"] == server["Version"]
     assert f"swissbrain=={client['Version']}" in server.get_all("Requires-Dist", [])
-    assert {"edge", "worker", "gateway", "dev"} <= {*server.get_all("Provides-Extra", [])}
+    assert {"edge", "worker", "gateway", "egress", "dev"} <= {*server.get_all("Provides-Extra", [])}
     assert client.get_all("License-File") == server.get_all("License-File") == ["LICENSE"]
     assert entry_points(wheels.client) == {"console_scripts": {"swissbrain": "swissbrain.cli:main"}}
     assert entry_points(wheels.server) == {
         "console_scripts": {
             "swissbrain-api": "edge_api.__main__:main",
+            "swissbrain-egress": "infra.egress.__main__:main",
             "swissbrain-gateway": "infra.gateway.__main__:main",
             "swissbrain-worker": "worker.__main__:main",
         },
@@ -125,7 +126,7 @@ def test_the_servers_bring_their_commands_and_programs(wheels: Wheels, project: 
     assert "--unsafe-no-sandbox" in project.run("swissbrain", "demo", "--help").stdout
     # `python -m worker` would run the project's own worker.py.
     assert "Works on runs until SIGTERM" in project.run("swissbrain-worker", "--help").stdout
-    for program in ("swissbrain-api", "swissbrain-gateway"):
+    for program in ("swissbrain-api", "swissbrain-egress", "swissbrain-gateway"):
         started = project.run(program)
         assert (started.returncode, started.stderr.count("\n")) == (2, 1), started.stderr
 

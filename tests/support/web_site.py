@@ -1,7 +1,7 @@
 """Scripted web site on loopback, under names that only the resolver of a test knows."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from socketserver import StreamRequestHandler
@@ -58,3 +58,16 @@ class Site:
                 page(Wire(handler.connection, ending))
             else:
                 handler.connection.sendall(page)
+
+
+class Names:
+    """Resolver with scripted answers; the last one of a name is repeated."""
+
+    def __init__(self, **answers: Sequence[Sequence[str]]) -> None:
+        self._answers = {name.replace("_", "."): list(script) for name, script in answers.items()}
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        self.asked.append(host)
+        script = self._answers.get(host, [["127.0.0.1"]])
+        return script.pop(0) if len(script) > 1 else script[0]

@@ -1,7 +1,7 @@
 """Kit for calling tools as a run does: arguments from JSON, real workspace and sandbox, recorded log."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -13,6 +13,7 @@ from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
 from tests.support.caller import LoneCaller
 from worker.registry import REGISTRY
+from worker.run.session import RunSession
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.toolkit.execution import ExecutionResult
 from worker.workspaces import RunFiles
@@ -35,8 +36,15 @@ class RecordingContext:
     time_left_s: float = 60.0
     for_model: bool = False
 
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
+    @property
+    def session(self) -> RunSession:
+        """Session that no other call of the run has."""
+        return RunSession(self.run_id, self.time_left_s, self.executor)
+
+    async def execute(
+        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+    ) -> Execution:
+        command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
         return await self.executor.execute(command, self.files, on_line, LoneCaller())
 
     async def output(

@@ -187,6 +187,56 @@ def test_only_fetches_that_change_nothing_may_be_repeated() -> None:
     assert all(tool.repeatable({}) for tool in REGISTRY.values())
 
 
+def test_a_program_with_a_network_is_not_repeated() -> None:
+    for name in ("shell", "code"):
+        assert REGISTRY[name].repeatable({"network": []})
+        assert not REGISTRY[name].repeatable({"network": ["pypi.org:443"]})
+        assert not REGISTRY[name].repeatable({"network": "unchecked"})
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        ["pypi.org:443", "*.Example.ORG.:80", "1.2.3.4:1", "[2001:db8::1]:65535", "xn--bcher-kva.test:443", "a_b:80"],
+        [],
+        ["a:1"] * 20,
+    ],
+)
+def test_a_network_is_a_list_of_hosts_with_ports(network: list[str]) -> None:
+    parse_args("shell", {"command": "true", "network": network}, at="$")
+    parse_args("code", {"language": "python", "source": "1", "network": network}, at="$")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "pypi.org",
+        "pypi.org:",
+        "pypi.org:0",
+        "pypi.org:65536",
+        "pypi.org:٤٤٣",
+        "*:443",
+        "*.*:443",
+        "a*.org:443",
+        "bücher.test:443",
+        "https://pypi.org:443",
+        "user@pypi.org:443",
+        "pypi.org:443/x",
+        "pypi..org:443",
+        " pypi.org:443",
+        "2001:db8::1:443",
+        "10.0.0.0/8:443",
+    ],
+)
+def test_an_entry_of_a_network_that_is_no_host_with_a_port_is_named(entry: str) -> None:
+    for tool, args in (("shell", {"command": "true"}), ("code", {"language": "python", "source": "1"})):
+        assert field_of(tool, {**args, "network": ["a:1", entry]}) == "$.plan[3].args.network[1]"
+
+
+def test_a_network_has_only_so_many_entries() -> None:
+    assert field_of("shell", {"command": "true", "network": ["a:1"] * 21}) == "$.plan[3].args.network"
+
+
 def test_every_tool_returns_a_tool_result() -> None:
     for tool in REGISTRY.values():
         returned = tool.run.__annotations__["return"]

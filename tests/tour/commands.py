@@ -60,7 +60,8 @@ def one_after_another(folder: Path, commands: Sequence[Sequence[str]]) -> list[E
     return [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start the command and return its process."""
+def start(folder: Path, *words: str, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start the command, with more environment variables, and return its process."""
     command = [sys.executable, "-m", "swissbrain", *words]
-    return subprocess.Popen(command, cwd=folder, env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    env = {**ALONE, **(variables or {})}
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

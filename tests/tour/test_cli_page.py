@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     command = made / "bin" / "swissbrain"
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m swissbrain "$@"\n')
     command.chmod(0o755)
-    with dev(made, free_port()):
+    with dev(made, free_port(), {"TOOLS_NETWORK_ALLOW": "pypi.org:443"}):
         yield made
 
 

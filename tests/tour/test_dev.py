@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "planets" / "plan.json"
 
 
 @contextmanager
-def dev(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+def dev(folder: Path, port: int, variables: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start a dev stack and wait until it reports that it is up."""
-    with start(folder, "dev", "--port", str(port), "--workers", "2") as process:
+    with start(folder, "dev", "--port", str(port), "--workers", "2", variables=variables) as process:
         try:
             assert process.stdout
             lines = []

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.files_server import files_server
 from tests.support.redis import free_port
 from tests.support.terminal import on_terminal
 from tests.support.waiting import wait_until
@@ -20,9 +21,18 @@ SWISSBRAIN = [sys.executable, "-m", "swissbrain"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Host and port of a web server on this machine, which the operator allows to programs."""
+    content = tmp_path_factory.mktemp("site")
+    (content / "hello.txt").write_text("hello\n")
+    with files_server(content) as port:
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, site: str) -> Iterator[Path]:
     made = tmp_path_factory.mktemp("exec")
-    with dev(made, free_port()):
+    with dev(made, free_port(), {"TOOLS_NETWORK_PRIVATE_HOSTS": site}):
         yield made
 
 
@@ -135,3 +145,18 @@ def test_output_is_live_on_a_pipe_and_on_a_terminal(folder: Path) -> None:
         [*SWISSBRAIN, "exec", "--", "printf", "10%%\\r20%%\\ndone"], cwd=folder, env=dict(os.environ | ALONE)
     )
     assert shown.text.replace("\r", "").endswith("20%\ndone")
+
+
+def test_a_program_reaches_the_hosts_of_its_network_within_what_the_operator_allows(folder: Path, site: str) -> None:
+    fetch = f"curl -sS --noproxy '' http://{site}/hello.txt"
+    assert execute(folder, "--network", site, "--", "sh", "-c", fetch).stdout == b"hello\n"
+    refused = execute(folder, "--network", "example.org:443", "--", "true")
+    assert refused.returncode == 125
+    assert (
+        f"'example.org:443' is not within TOOLS_NETWORK_ALLOW of this worker, which allows {site}".encode()
+        in refused.stderr
+    )
+    shown = swissbrain(folder, "run", "--network", site, "--shell", f"{fetch}; curl -sS https://a.test/", "--follow")
+    assert f"network: {site} (" in shown.stdout
+    reason = "not reached: a.test:443 (not in `network` of the call)"
+    assert f"exit code 56: curl: (56) CONNECT tunnel failed, response 403; {reason}" in shown.stdout

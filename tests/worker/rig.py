@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.execution import Command, Execution, ExecutionCaller, Executor, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, Executor, OnLine, Session
 from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
 from infra.contract.keys import Keys
 from infra.contract.lending import OpenExecution
@@ -65,6 +65,9 @@ class NoFiles:
         self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution:
         raise AssertionError("no tool of these tests executes")
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        raise AssertionError("no tool of these tests has a session")
 
     async def adopt(
         self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller

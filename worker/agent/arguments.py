@@ -9,7 +9,7 @@ import msgspec
 
 from infra.contract.errors import InvalidInput
 from infra.contract.llm import MAX_TEXT_BYTES
-from infra.contract.tools import ToolArgs
+from infra.contract.tool_args import ToolArgs
 from infra.contract.validation import invalid_input
 from worker.agent.schemas import usage_of
 from worker.agent.tool_text import named

@@ -12,12 +12,12 @@ from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.contract.events import ToolFinished, ToolStarted
 from infra.contract.log import NewEvent
 from infra.contract.runs import RunError
-from infra.contract.tools import ToolArgs
+from infra.contract.tool_args import ToolArgs
 from worker.agent import tool_text
 from worker.agent.calls import Judged, fingerprint
 from worker.agent.control import ControlArgs, Situation, decide
 from worker.agent.entries import CallRecord, tool_key
-from worker.agent.policy import UNTRUSTED_TOOLS
+from worker.agent.policy import is_untrusted
 from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
@@ -136,7 +136,7 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
         duration_ms=int((time.monotonic() - began) * 1000),
         code=code,
         message=message,
-        untrusted=tool.name in UNTRUSTED_TOOLS,
+        untrusted=is_untrusted(tool.name, built),
         fingerprint=fingerprint(tool.name, built, text),
         result=_facts(values),
     )

@@ -13,7 +13,8 @@ from infra.contract.agent import DEFAULT_EXPIRY_S, ApprovalRule
 from infra.contract.event_sizing import fit_requests
 from infra.contract.llm import Call
 from infra.contract.requests import MAX_REQUESTS, OpenRequest, request_id
-from infra.contract.tools import TOOLS, ToolArgs
+from infra.contract.tool_args import ToolArgs
+from infra.contract.tools import TOOLS
 from worker.agent import policy
 from worker.agent.arguments import BadArguments, parse, texts
 from worker.agent.entries import Exchange, Purpose, Setup, tool_key

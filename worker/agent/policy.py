@@ -9,8 +9,9 @@ from worker.agent.entries import Turn
 
 RuleLists: TypeAlias = Sequence[Sequence[ApprovalRule]]
 """Rules of the operator, and rules of the run. A list cannot loosen what another one decides."""
-UNTRUSTED_TOOLS = frozenset({"http_fetch"})
+UNTRUSTED_TOOLS = frozenset({"browser", "http_fetch"})
 """Tools whose results may hold the instructions of strangers."""
+NETWORK = "network"
 _ORDER = {"deny": 0, "ask": 1, "allow": 2}
 
 
@@ -18,8 +19,9 @@ def decide(tool: str, args: Mapping[str, Any], rules: RuleLists, *, tainted: boo
     """Return the rule that decides about a call: the first of the strictest ones, over all lists.
 
     `args` are the validated arguments as built-in values, defaults included. `executes`: the tool runs a program, so
-    that a pattern which allows is an exact text. Without a matching rule a call is allowed. `tainted`: untrusted text
-    was read; a call with a way out then needs approval, unless a rule that names the tool allows it.
+    that a pattern which allows is an exact text, and that a rule allows a call with a network only if it has a pattern
+    for `network`. Without a matching rule a call is allowed. `tainted`: untrusted text was read; a call with a way out
+    then needs approval, unless a rule that names the tool allows it.
     """
     matching: list[ApprovalRule] = []
     for some in rules:
@@ -53,13 +55,23 @@ def is_tainted(turns: Sequence[Turn]) -> bool:
 
 
 def is_way_out(tool: str, args: Mapping[str, Any]) -> bool:
-    """Return whether a call can carry text out of the run: `http_fetch` with a body."""
-    return tool == "http_fetch" and bool(args.get("body"))
+    """Return whether a call can carry text out of the run: `http_fetch` with a body, a program with a network, text
+    typed into a page, or a script in it."""
+    in_page = tool == "browser" and args.get("action") in {"type", "evaluate"}
+    return in_page or (tool == "http_fetch" and bool(args.get("body"))) or bool(args.get(NETWORK))
+
+
+def is_untrusted(tool: str, args: Mapping[str, Any]) -> bool:
+    """Return whether the result of a call may hold the instructions of strangers."""
+    return tool in UNTRUSTED_TOOLS or bool(args.get(NETWORK))
 
 
 def _matches(rule: ApprovalRule, args: Mapping[str, Any], *, executes: bool) -> bool:
     """Return whether a rule applies to a call. An argument that the call lacks matches no pattern."""
     exact = executes and rule.policy == "allow"
+    # A rule that allows a program was written for one without a network, unless the rule says so.
+    if exact and args.get(NETWORK) and NETWORK not in (rule.match or {}):
+        return False
     for name, pattern in (rule.match or {}).items():
         value = args.get(name)
         if value is None:

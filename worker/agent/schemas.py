@@ -15,7 +15,8 @@ from infra.contract.agent import check_tool
 from infra.contract.errors import InvalidInput
 from infra.contract.llm import ToolSpec
 from infra.contract.paths import workspace_path
-from infra.contract.tools import TOOLS, Path, ToolArgs
+from infra.contract.tool_args import Path, ToolArgs
+from infra.contract.tools import TOOLS
 from worker.agent.entries import GoalStep
 from worker.agent.policy import RuleLists, is_denied
 
@@ -83,15 +84,18 @@ CONTROL: Mapping[str, type[ToolArgs]] = {
 """Control tools by name."""
 
 
-def tool_specs(names: Collection[str], rules: RuleLists) -> list[ToolSpec]:
+def tool_specs(
+    names: Collection[str], rules: RuleLists, notes: Mapping[str, Mapping[str, str]] | None = None
+) -> list[ToolSpec]:
     """Return the tools of these names, sorted by name, without those whose every call is denied.
 
-    Raises InvalidInput for unknown names.
+    `notes`: for each tool, sentences about its arguments (`Tool.notes`). Raises InvalidInput for unknown names.
     """
     wanted = sorted(set(names))
     for name in wanted:
         check_tool(name, at="$.tools")
-    return [_spec(name, TOOLS[name]) for name in wanted if not is_denied(name, rules)]
+    specs = [_spec(name, TOOLS[name]) for name in wanted if not is_denied(name, rules)]
+    return [_with_notes(spec, (notes or {}).get(spec.name, {})) for spec in specs]
 
 
 def control_specs(output_schema: Mapping[str, Any] | None = None) -> list[ToolSpec]:
@@ -109,6 +113,17 @@ def control_specs(output_schema: Mapping[str, Any] | None = None) -> list[ToolSp
         "required": [*finish.parameters["required"], "output"],
     }
     return [*specs, msgspec.structs.replace(finish, parameters=parameters)]
+
+
+def _with_notes(spec: ToolSpec, notes: Mapping[str, str]) -> ToolSpec:
+    """Add sentences to the descriptions of arguments; leave out arguments whose sentence is empty."""
+    if not notes:
+        return spec
+    properties = {name: field for name, field in spec.parameters["properties"].items() if notes.get(name) != ""}
+    for name in notes.keys() & properties.keys():
+        field = properties[name]
+        properties[name] = {**field, "description": f"{field['description']} {notes[name]}"}
+    return msgspec.structs.replace(spec, parameters={**spec.parameters, "properties": properties})
 
 
 def usage_of(kind: type[ToolArgs]) -> str:

@@ -1,20 +1,21 @@
 """Start of an agent run: everything that it was begun with, in one journal entry."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from infra.contract.errors import InvalidInput
 from infra.contract.files import FileInfo
 from infra.contract.llm import ModelChoice
 from infra.contract.runs import RunError, RunSpec
-from infra.contract.tools import TOOLS
 from worker.agent import prompts
 from worker.agent.entries import Setup
 from worker.agent.limits import effective
 from worker.agent.output_schema import SchemaError, check_schema
 from worker.agent.schemas import tool_specs
 from worker.agent.settings import AgentSettings
+from worker.registry import REGISTRY
 from worker.run.strategy import StepFailed
+from worker.toolkit.base import Tool
 
 MAX_LISTED_FILES = 200
 
@@ -25,11 +26,11 @@ def build_setup(
     models: Sequence[ModelChoice],
     files: Sequence[FileInfo],
     continued_task: str = "",
-    unready: Collection[str] = (),
+    registered: Mapping[str, Tool] = REGISTRY,
 ) -> Setup:
     """Return the setup of a run that begins now. `continued_task`: first message of the conversation that it continues.
 
-    `unready`: tools that cannot be called with this worker's settings; only a run that names them is offered them.
+    `registered`: tools of this worker. Those that are not ready are offered only to a run that names them.
     Raises StepFailed if the run cannot begin as it is asked for.
     """
     rules = [settings.approvals, spec.approvals]
@@ -44,7 +45,9 @@ def build_setup(
         except SchemaError as exc:
             raise StepFailed(RunError(code="invalid_schema", message=str(exc))) from None
     try:
-        tools = tool_specs(TOOLS.keys() - unready if spec.tools is None else spec.tools, rules)
+        ready = {name for name, tool in registered.items() if tool.ready}
+        notes = {name: tool.notes for name, tool in registered.items()}
+        tools = tool_specs(ready if spec.tools is None else spec.tools, rules, notes)
     except InvalidInput as exc:  # the API that took the run is of a later release
         raise StepFailed(RunError(code="invalid_input", message=str(exc))) from None
     task = prompts.render("task", prompt=spec.prompt or "", files=_listing(files))

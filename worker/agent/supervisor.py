@@ -75,8 +75,7 @@ class Supervisor:
 
         async def begin() -> Setup:
             files = await context.list_files()
-            unready = {name for name, tool in self._tools.items() if not tool.ready}
-            return build_setup(context.run.spec, self._settings, self._models, files, continued.task, unready)
+            return build_setup(context.run.spec, self._settings, self._models, files, continued.task, self._tools)
 
         setup = await context.once(SETUP, Setup, begin)
         state = AgentState(context, setup, self._settings.caps, self._tools, draining, continued)

@@ -16,6 +16,7 @@ import httpx
 
 from infra.address_guard import Address, AddressGuard, AddressNotAllowed, HostNotFound, InvalidHost, read_host
 from infra.host_limits import raise_if_exhausted
+from infra.host_patterns import host_port
 from worker.fetch.gzip_body import DamagedGzip, GzipBody
 from worker.fetch.settings import HOSTS, MAX_BYTES, PRIVATE_HOSTS, FetchSettings
 from worker.toolkit.base import ToolFailed
@@ -101,11 +102,11 @@ class Fetcher:
             except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
                 raise_if_exhausted(exc)
                 raise ToolFailed(
-                    "fetch_failed", f"fetching from '{_shown(host, port)}' failed: {_reason(exc)}"
+                    "fetch_failed", f"fetching from '{host_port(host, port)}' failed: {_reason(exc)}"
                 ) from exc
 
     async def _addresses(self, host: str, port: int) -> Sequence[Address]:
-        shown = _shown(host, port)
+        shown = host_port(host, port)
         if not self._settings.allows(host, port):
             raise ToolFailed("fetch_not_allowed", f"'{shown}' is not among the hosts that {HOSTS} allows")
         try:
@@ -227,12 +228,8 @@ def _endpoint(url: httpx.URL) -> tuple[str, int]:
     return read_host(url.raw_host.decode("ascii")), _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
 
 
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _host_header(url: httpx.URL, host: str, port: int) -> str:
-    shown = _shown(host, port)
+    shown = host_port(host, port)
     return shown.removesuffix(f":{port}") if port == _DEFAULT_PORTS[url.scheme] else shown
 
 

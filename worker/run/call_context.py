@@ -1,7 +1,7 @@
 """Context of one tool call, for the tool."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,8 @@ from infra.contract.queue import Writes
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.executions import RunExecutions
+from worker.run.session import RunSession
+from worker.toolkit.network import use_text
 from worker.workspaces import RunFiles
 
 LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
@@ -33,6 +35,7 @@ class CallRun:
     id: str
     emitter: LogEmitter
     executions: RunExecutions
+    session: RunSession
     files: RunFiles
     defer: Callable[[NewEvent], None]
 
@@ -53,6 +56,7 @@ class CallContext:
         self.call = call
         self.for_model = for_model
         self.files: ToolFiles = run.files
+        self.session = run.session
         self._run = run
         self._step = step
         self._deadline_s = deadline_s
@@ -68,12 +72,18 @@ class CallContext:
         """Seconds until the step or the run times out, whichever is first, but at most MAX_TOOL_TIMEOUT_S."""
         return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._deadline_s - time.monotonic()))
 
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        """Execute a program in the workspace."""
-        command = Command(self.run_id, self.call, interpreter, source, timeout_s)
-        return await self._run.executions.execute(
+    async def execute(
+        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+    ) -> Execution:
+        """Execute a program in the workspace; log its use of the network."""
+        command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
+        execution = await self._run.executions.execute(
             command, self._run.files, on_line, self._warn, repeatable=self._repeatable
         )
+        if use := execution.network:
+            note = Log(level="warning" if use.refused else "info", message=use_text(use))
+            await self._run.emitter.emit(note, step=self._step)
+        return execution
 
     async def output(
         self,

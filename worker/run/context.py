@@ -36,6 +36,7 @@ from worker.run.blobs import resolve
 from worker.run.call_context import CallContext, CallRun
 from worker.run.emitter import LogEmitter
 from worker.run.executions import CallInterrupted, RunExecutions
+from worker.run.session import RunSession
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
 
@@ -51,6 +52,7 @@ class RunContext:
         emitter: LogEmitter,
         files: RunFiles,
         executions: RunExecutions,
+        session: RunSession,
         check_lease: Callable[[], None],
     ) -> None:
         self.run = claim.run
@@ -60,6 +62,7 @@ class RunContext:
         self.emitter = emitter
         self._files = files
         self._executions = executions
+        self.session = session
         self._check_lease = check_lease
         self._journal = claim.journal
         self._deferred: list[NewEvent] = []
@@ -197,7 +200,7 @@ class RunContext:
         deadline_s = self._deadline_s
         if timeout_s is not None:
             deadline_s = min(deadline_s, time.monotonic() + timeout_s)
-        run = CallRun(self.run.id, self.emitter, self._executions, self._files, self.defer)
+        run = CallRun(self.run.id, self.emitter, self._executions, self.session, self._files, self.defer)
         return CallContext(run, call, step, deadline_s, for_model=for_model, repeatable=repeatable)
 
     def defer(self, event: NewEvent) -> None:
@@ -218,7 +221,9 @@ class RunContext:
 
     def _commit(self, events: Sequence[NewEvent], journal: dict[str, str], changed: Writes) -> None:
         deferred, self._deferred = self._deferred, []
-        self.emitter.put(structs.replace(changed, events=[*deferred, *events], journal=journal))
+        self.emitter.put(
+            structs.replace(changed, events=[*deferred, *events], journal=journal | self.session.take_note())
+        )
 
     async def _inline(self, value: object) -> str:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""

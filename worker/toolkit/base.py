@@ -1,12 +1,13 @@
 """Tool: a function from typed arguments and a ToolContext to a typed result."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from infra.contract.execution import Execution, Interpreter, LineEnd, OnLine, OutputStream
+from infra.contract.execution import ExecLimits, Execution, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import FileChanges, ToolFiles
 
 
@@ -29,6 +30,45 @@ class ToolFailed(Exception):
         super().__init__(message)
         self.code = code
         self.result = result
+
+
+@dataclass(frozen=True)
+class SessionProgram:
+    """Python program that answers the calls of a run, one after the other; `Command` explains the fields."""
+
+    source: str = field(repr=False)
+    max_reply_bytes: int
+    limits: ExecLimits
+    network: tuple[str, ...]
+    mounts: Mapping[str, Path]
+    etc: Mapping[str, str]
+
+
+class ToolSession(Protocol):
+    """Session of a run: at most one long-lived program, which stays between the calls of the run.
+
+    It ends when the run waits or ends, or when its worker does. `note` outlives it: the last text that a call has left
+    for the calls after it, whatever worker makes them. It is stored together with the result of the call.
+    """
+
+    note: str
+
+    @property
+    def program(self) -> SessionProgram | None:
+        """Program that runs; None if none does."""
+        ...
+
+    async def open(self, program: SessionProgram) -> None:
+        """Start a program; an earlier one is ended. Raises ExecutorUnavailable, HostExhausted."""
+        ...
+
+    async def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """Return the reply of the program to a request. Raises SessionLost, after which no program runs."""
+        ...
+
+    async def close(self) -> None:
+        """End the program, if one runs."""
+        ...
 
 
 class ToolContext(Protocol):
@@ -59,8 +99,18 @@ class ToolContext(Protocol):
         """Files of the workspace."""
         ...
 
-    async def execute(self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine) -> Execution:
-        """Execute a program in the workspace. Raises ExecutorUnavailable and others, as `Executor.execute`."""
+    @property
+    def session(self) -> ToolSession:
+        """Session of the run."""
+        ...
+
+    async def execute(
+        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+    ) -> Execution:
+        """Execute a program in the workspace; log its use of `network` (see Command).
+
+        Raises ExecutorUnavailable and others, as `Executor.execute`.
+        """
         ...
 
     async def output(
@@ -94,7 +144,8 @@ class Tool:
     `idempotent`: executing the call again after a crash does no harm. That holds for every tool that changes only the
     workspace, because uncommitted changes are discarded. An interrupted call of another tool fails the run. A function
     decides by the arguments as they are in the plan, unchecked. `ready`: its settings allow calls; a tool that is not
-    ready is offered to no model that a run has not given it to by name.
+    ready is offered to no model that a run has not given it to by name. `notes`: sentences that the settings add to the
+    description of an argument; with an empty one, models do not see the argument.
     """
 
     name: str
@@ -103,6 +154,7 @@ class Tool:
     idempotent: bool | Callable[[Mapping[str, Any]], bool]
     executes: bool = False
     ready: bool = True
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def repeatable(self, args: Mapping[str, Any]) -> bool:
         """Return whether a call with these arguments, as in the plan, may be executed again after a crash."""

@@ -1,5 +1,6 @@
 """Shared part of the tools that execute programs: limited output in the log, complete output in files, result."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec import UNSET, UnsetType
@@ -8,6 +9,7 @@ from infra.contract.execution import Execution, Interpreter, LinePart, OutputStr
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
 from worker.toolkit.failure import reason_in
+from worker.toolkit.network import refused_text
 
 LOGGED_BYTES = 256 * 1024
 """Limit for the output of one call in the log; if there is more, all of it is stored in files below `.run/`."""
@@ -67,9 +69,15 @@ class LoggedOutput:
 
 
 async def execute(
-    context: ToolContext, interpreter: Interpreter, source: str, timeout_s: float | UnsetType
+    context: ToolContext,
+    interpreter: Interpreter,
+    source: str,
+    timeout_s: float | UnsetType,
+    network: Sequence[str] = (),
 ) -> ExecutionResult:
     """Execute a program; log its output and the files that it changed. Without `timeout_s`, all time left is allowed.
+
+    `network`: entries that the program may reach, as `granted` returns them.
 
     Raises ToolFailed with code `exit_code` or `timeout`, and the errors of the executor.
     """
@@ -78,7 +86,7 @@ async def execute(
     if timeout_s is UNSET:
         timeout_s = context.time_left_s
         setting = "what was left of the `timeout_s` of the step or of the run, at most 3600 s"
-    ended = await context.execute(interpreter, source, timeout_s, output.log_line)
+    ended = await context.execute(interpreter, source, timeout_s, output.log_line, network)
     context.changed(ended.changes)
     with translate_exhaustion():
         is_read = output.has_every_byte(ended) and not (context.for_model and _is_long(ended))
@@ -98,7 +106,10 @@ async def execute(
         raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s ({setting})", result)
     if ended.exit_code != 0:
         reason = reason_in(result.stderr_tail)
-        raise ToolFailed("exit_code", f"exit code {ended.exit_code}{f': {reason}' if reason else ''}", result)
+        message = f"exit code {ended.exit_code}{f': {reason}' if reason else ''}"
+        if ended.network and ended.network.refused:
+            message += f"; {refused_text(ended.network)}"
+        raise ToolFailed("exit_code", message, result)
     return result
 
 

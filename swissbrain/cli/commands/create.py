@@ -19,7 +19,7 @@ from swissbrain.cli.agent_options import (
 )
 from swissbrain.cli.inputs import input_files, send_files
 from swissbrain.cli.limits import LimitOptions
-from swissbrain.cli.options import Follow, InputFiles, Json, NoInput, RunId, TimeLimit
+from swissbrain.cli.options import Follow, InputFiles, Json, Network, NoInput, RunId, TimeLimit
 from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import program_steps
@@ -75,6 +75,7 @@ def run(
     plan: PlanFile = None,
     shell: ShellSteps = None,
     code: CodeSteps = None,
+    network: Network = None,
     file: InputFiles = None,
     follow: Follow = False,
     no_input: NoInput = False,
@@ -92,7 +93,7 @@ def run(
     """Create a run and queue it. Prints its id."""
     if delay_s is not None and start_at_ms is not None:
         raise typer.BadParameter("give --delay or --start-at, not both")
-    steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [])]
+    steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [], network or [])]
     files = input_files(file or [])
     agent = agent_options(
         model, instructions, tool, limit, approvals, output_schema, continue_of, strict_plan=strict_plan, stream=stream

@@ -17,7 +17,7 @@ from swissbrain.cli.access import connect
 from swissbrain.cli.exit_codes import FAILED
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.inputs import InputError, input_files, send_files
-from swissbrain.cli.options import InputFiles
+from swissbrain.cli.options import InputFiles, Network
 from swissbrain.cli.program_output import StreamCopy
 from swissbrain.cli.screen import console
 from swissbrain.cli.silence import Reason, with_reason
@@ -48,6 +48,7 @@ class Stopped(BaseException):
 def execute(
     words: Annotated[list[str], typer.Argument(metavar="PROGRAM [ARGUMENT]...", help="Program and its arguments.")],
     file: InputFiles = None,
+    network: Network = None,
     python: Annotated[
         bool, typer.Option("--python", help="PROGRAM is a Python program of this machine, which is sent along.")
     ] = False,
@@ -70,7 +71,7 @@ def execute(
     files = input_files(file or [])
     if python or node:
         words = _with_interpreter("python3" if python else "node", words, files)
-    step = shell(shlex.join(words), timeout_s=limit_s, name=words[0][:200] or None)
+    step = shell(shlex.join(words), timeout_s=limit_s, network=network, name=words[0][:200] or None)
     try:
         with connect(note) as client, _signals():
             # Started only when its id is known, so that it can be cancelled whenever this command is stopped.

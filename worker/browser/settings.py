@@ -1,0 +1,61 @@
+"""Settings of the tool `browser`, and what it needs of the worker's host."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from infra.contract.execution import ExecLimits
+from infra.settings import Env, SettingsError
+
+EVALUATE = "BROWSER_EVALUATE"
+CHROMIUM = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser")
+"""Debian's program itself, because the script before it reads settings of the host; else what the path has."""
+MODULES = ("playwright", "greenlet")
+FOLDER = "/opt/browser"
+"""Folder in the sandbox with Playwright and the program that drives it."""
+DRIVER = "worker/browser/driver"
+
+LIMITS = ExecLimits(memory_bytes=4 * 1024**3, processes=2048)
+"""With 256 processes the fifth page crashes; with 1 GiB, the browser is killed."""
+
+
+@dataclass(frozen=True)
+class BrowserSettings:
+    """Settings of the tool. `evaluate`: calls may evaluate JavaScript of their own in pages. `available`: the worker's
+    executor keeps sessions open."""
+
+    evaluate: bool = False
+    available: bool = True
+    limits: ExecLimits = LIMITS
+
+    @classmethod
+    def from_env(cls, env: Env) -> "BrowserSettings":
+        """Read `BROWSER_EVALUATE`. Raises SettingsError."""
+        text = env.text(EVALUATE, "off")
+        if text not in {"on", "off"}:
+            raise SettingsError(f"{EVALUATE} must be 'on' or 'off', not '{text}'")
+        return cls(evaluate=text == "on")
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Chromium, and what must be mounted to drive it."""
+
+    chromium: str
+    mounts: Mapping[str, Path]
+
+
+@cache
+def installation() -> Installation | None:
+    """Return what this host has; None if Chromium or Playwright is missing. Looked up once, imports nothing."""
+    chromium = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    specs = {name: find_spec(name) for name in MODULES}
+    mounts = {
+        f"{FOLDER}/{name}": Path(spec.origin).parent for name, spec in specs.items() if spec is not None and spec.origin
+    }
+    if chromium is None or len(mounts) < len(MODULES):
+        return None
+    return Installation(chromium, {**mounts, f"{FOLDER}/{DRIVER}": Path(__file__).parent / "driver"})
