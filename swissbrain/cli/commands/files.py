@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
+from swissbrain.cli import tables
 from swissbrain.cli.access import connect
 from swissbrain.cli.downloads import is_pattern, save_files, select_files
 from swissbrain.cli.errors import CommandError
-from swissbrain.cli.exit_codes import USAGE, tables
+from swissbrain.cli.exit_codes import USAGE
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json, RunId
 from swissbrain.cli.output import print_json, show_table
