@@ -40,8 +40,9 @@ LATE_EVENTS = 70
 SERVERS = ("stream", "long poll", "streaming function", "polling function")
 METHODS = (*SERVERS, "command", "pages", "EventSource", "EventSource, long poll")
 PATTERNS = ("steady", "late", "reload", "truncated")
-"""`late` connects in the middle of the log, when its first events are archived. `reload` disconnects after RELOAD_EVENTS
-events and reconnects with the last id. Every connection of `truncated` is closed within an event, after a few events."""
+"""`late` connects in the middle of the log, when its first events are archived. `reload` disconnects each time it has
+read RELOAD_EVENTS and reconnects with the last id. Every connection of `truncated` is closed within an event, after a
+few events."""
 DEFAULT_SELECTION = [
     *((method, "steady") for method in METHODS),
     *(("stream", pattern) for pattern in PATTERNS[1:]),
