@@ -9,7 +9,7 @@ from infra.contract.paths import parents
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.runs import RunError
 from infra.contract.states import TERMINAL
-from worker.agent.continuing import conversation_of
+from worker.agent.past_conversation import conversation_of
 from worker.run.blobs import resolve
 from worker.run.context import RunContext
 from worker.run.emitter import new_event

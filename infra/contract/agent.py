@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from infra.contract.errors import InvalidInput
+from infra.contract.json_schema import check_json_schema
 from infra.contract.requests import MAX_EXPIRY_MS, OnExpiry
 from infra.contract.tools import TOOLS
 
@@ -102,6 +103,7 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
             if size > MAX_SCHEMA_BYTES:
                 message = f"the schema has {size} bytes as JSON; allowed are {MAX_SCHEMA_BYTES}"
                 raise InvalidInput(message, "$.output_schema")
+            check_json_schema(self.output_schema, at="$.output_schema")
 
 
 def check_tool(name: str, *, at: str) -> None:

@@ -90,6 +90,8 @@ class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=Tru
             raise InvalidInput("give 'delay_s' or 'start_at_ms', not both", "$.start_at_ms")
         if self.prompt is None and self.plan is None:
             raise InvalidInput("a run needs a 'prompt', a 'plan', or both", "$")
+        if self.prompt is not None and not self.prompt.strip():
+            raise InvalidInput("the prompt is empty", "$.prompt")
         if self.plan is not None and not 1 <= len(self.plan) <= MAX_PLAN_STEPS:
             raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
         if self.fork_of is not None and self.continue_of is not None:

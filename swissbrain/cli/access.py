@@ -21,10 +21,9 @@ used: ContextVar[Access | None] = ContextVar("used", default=None)
 
 def connect(notify: Callable[[str], None], **options: float) -> "Client":
     """Return a client with the `options` of Client. Raises ClientError."""
-    client_class = _client_class()
     found = find_access(profile.get())
     used.set(found)
-    return client_class(found.url, found.token, notify=notify, **options)
+    return _client_class()(found.url, found.token, notify=notify, **options)
 
 
 def _client_class() -> type["Client"]:

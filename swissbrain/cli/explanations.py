@@ -8,6 +8,7 @@ from swissbrain.cli.access import fingerprint, used
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 
 _STEP = re.compile(r"\$\.plan\[([0-9]+)\]")
+_LIMIT = re.compile(r"\$\.limits\.(\w+)")
 _NO_KIND = {"", "about:blank"}
 
 
@@ -19,6 +20,8 @@ def explain(error: ClientError) -> str:
             message += f": step {int(step[1]) + 1} as this command counts, from 1; $.plan[…] counts from 0"
         elif error.field == "$.from_step":
             message += "; the API counts steps from 0, --from-step from 1"
+        elif limit := _LIMIT.fullmatch(error.field or ""):
+            message += f"; the limit is given by --limit {limit[1]}=…"
     access = used.get()
     if access is None:
         return message

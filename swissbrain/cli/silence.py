@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from swissbrain.cli.queue_place import why_queued
 from swissbrain.cli.terminal import duration, plain
 from swissbrain.errors import ClientError
 from swissbrain.models import Event, Gap, Run
@@ -91,21 +92,6 @@ class Reason:
             except ClientError:
                 self._run = None  # the stream of events reports an outage
         return self._run
-
-
-def why_queued(run: Run, now_ms: float) -> str:
-    """Return what a queued run waits for, or nothing if that is not known."""
-    waits = run.queue
-    if run.status != "queued" or waits is None:
-        return ""
-    if waits.begins_ms is not None and waits.begins_ms > now_ms:
-        return f": begins in {duration(waits.begins_ms - now_ms)}"
-    if not waits.workers_alive:
-        return ": no worker is alive"
-    if waits.ahead == 0:
-        return ": it is the next one"
-    at_least = " or more" if waits.ahead_capped else ""
-    return f": {waits.ahead}{at_least} runs are before it" if waits.ahead != 1 else ": one run is before it"
 
 
 def with_reason(

@@ -1,5 +1,6 @@
 """Tables of runs, files, attempts, steps, usage and the queue, for people."""
 
+import time
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -8,6 +9,7 @@ from rich.text import Text
 
 from swissbrain.agent import ModelUsage, UsageReport
 from swissbrain.cli.layout import Column, Details, Rows
+from swissbrain.cli.queue_place import why_queued
 from swissbrain.cli.results import MAX_RESULT_CHARS, result_rows
 from swissbrain.cli.screen import cell, line, status
 from swissbrain.cli.terminal import date_time, duration, plain, truncate
@@ -127,7 +129,7 @@ def _agent_options(run: Run) -> Iterator[tuple[Text, Text]]:
 def _run_details(run: Run) -> Iterator[tuple[Text, Text]]:
     yield Text("run"), cell(run.run_id)
     note = ", cancel requested" if run.cancel_requested and not run.ended else ""
-    yield Text("status"), status(run.status).append(note)
+    yield Text("status"), status(run.status).append(f"{note}{why_queued(run, time.time() * 1000)}")
     if run.error:
         of = f" of {len(run.plan)}" if run.plan else ""
         step_note = "" if run.error.step is None else f" (step {run.error.step + 1}{of})"

@@ -87,7 +87,7 @@ def test_the_message_says_what_was_used_and_how_to_go_on() -> None:
     assert (found.code, found.used, found.allowed) == ("limit_turns", 20, 20)
     assert found.message == (
         "the run has used 20 of 20 exchanges with models (limit `turns`). To go on from here, retry the run with a "
-        'higher limit, such as {"limits": {"turns": 40}}'
+        'higher limit: \'swissbrain retry RUN --limit turns=40\', or {"limits": {"turns": 40}} to the API'
     )
     most = reached(Limits(turns=MAX_TURNS), Totals(turns=MAX_TURNS))
     assert most is not None

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = pytest.mark.skip(reason="the program `chromium` is missing; install the Debian package `chromium`")
     for item in items:
-        if HERE not in item.path.parents:
+        if not item.path.is_relative_to(HERE):
             continue
         if on_the_session_loop(item) and shutil.which("chromium") is None:
             item.add_marker(missing)

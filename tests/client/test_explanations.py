@@ -54,6 +54,13 @@ def test_what_is_not_this_api_is_told_as_a_wrong_address(
     assert shown.count("\n") == 1
 
 
+def test_a_limit_that_is_out_of_range_is_named_as_the_option(api: ScriptedServer, swissbrain: Command) -> None:
+    api.always = problem(422, "Expected `int` <= 200", field="$.limits.turns")
+    for words in (("run", "x"), ("retry", "run_1")):
+        shown = swissbrain(*words, "--limit", "turns=99999").err
+        assert shown == "swissbrain: Expected `int` <= 200 ($.limits.turns); the limit is given by --limit turns=…\n"
+
+
 def test_a_missing_run_is_no_wrong_address(api: ScriptedServer, swissbrain: Command) -> None:
     api.always = problem(404, "there is no run 'x'")
     assert swissbrain("show", "x").err == "swissbrain: there is no run 'x'\n"

@@ -97,6 +97,24 @@ def test_ctrl_c_exits_with_130_and_a_hint(api: ScriptedServer, words: tuple[str,
     assert err == (hint if follows else "")
 
 
+@pytest.mark.parametrize("module", ["msgspec", "typer", "httpx", "yaml"])
+def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(
+    api: ScriptedServer, tmp_path: Path, module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)"
+    )
+    done = subprocess.run(
+        [*COMMAND, "run", "a task"],
+        env=environment(api, PYTHONPATH=str(tmp_path)),
+        capture_output=True,
+        timeout=60,
+        check=False,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (done.returncode, done.stdout, done.stderr, api.requests) == (130, b"", b"", [])
+
+
 def test_output_works_in_any_encoding(api: ScriptedServer) -> None:
     api.always = ok(run(prompt="é│😀"))
     result = swissbrain(api, "show", "a", PYTHONIOENCODING="ascii")

@@ -1,5 +1,6 @@
 """Commands of other distributions: found by entry points, imported when they run, one line where they are missing."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -101,11 +102,37 @@ def test_the_client_knows_the_commands_of_the_server_distribution_and_their_help
     assert {point.name: (point.load().__doc__ or "").partition("\n")[0] for point in points} == SERVER_COMMANDS
 
 
-def test_help_imports_nothing_of_the_servers() -> None:
+@pytest.mark.parametrize(("words", "code"), [("--help", 0), ("run --help", 0), ("run --limit a=1", 2)])
+def test_neither_help_nor_bad_input_imports_the_http_library_or_the_servers(words: str, code: int) -> None:
+    loaded, ended = modules_of(words)
+    assert ended == code
+    assert {"rich", "swissbrain"} <= loaded
+    assert not loaded & {"boto3", "edge_api", "httpx", "infra", "redis", "starlette", "tenacity", "worker"}
+
+
+def test_the_version_needs_none_of_the_commands() -> None:
+    loaded, ended = modules_of("--version")
+    assert ended == 0
+    assert not loaded & {"httpx", "rich", "yaml"}
+
+
+def test_the_command_of_the_http_library_is_not_imported() -> None:
+    loaded, ended = modules_of("show run_1", SWISSBRAIN_API_URL="http://127.0.0.1:1", SWISSBRAIN_TOKEN="t")
+    assert ended == 2
+    assert "httpx" in loaded
+    assert not loaded & {"click", "httpx._main", "pygments"}
+
+
+def modules_of(words: str, **variables: str) -> tuple[set[str], int]:
+    """Return the packages, and the modules of httpx, that a command imports; and its exit code."""
     code = "import sys\nfrom swissbrain.cli import main\ntry: main()\nfinally: print(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code, *words.split()],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    loaded = {name.partition(".")[0] for name in done.stdout.splitlines()[-1].split()}
-    assert "swissbrain" in loaded
-    assert not loaded & {"boto3", "edge_api", "infra", "redis", "starlette", "worker"}
+    names = done.stdout.splitlines()[-1].split()
+    return {name if name.startswith("httpx.") else name.partition(".")[0] for name in names}, done.returncode

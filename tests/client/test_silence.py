@@ -10,9 +10,10 @@ import pytest
 
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
-from swissbrain.cli.silence import why_queued
+from swissbrain.cli.queue_place import why_queued
 from swissbrain.models import Run
 from tests.client import scripted_server
+from tests.client.conftest import Command
 from tests.client.scripted_server import TOKEN, ScriptedServer, end, event, ok, run, sse
 from tests.support.scripted_http import Answer, Wire
 from tests.support.terminal import on_terminal
@@ -39,6 +40,12 @@ def test_the_reason_says_what_a_queued_run_waits_for() -> None:
     assert why_queued(queue(begins_ms=61_000), 0) == ": begins in 1m 1s"
     assert why_queued(queue(begins_ms=61_000), 70_000) == ": 3 runs are before it"
     assert why_queued(msgspec.convert(scripted_server.run(), Run), 0) == ""
+
+
+def test_the_command_shows_what_a_queued_run_waits_for(api: ScriptedServer, swissbrain: Command) -> None:
+    place = {"ahead": 0, "ahead_capped": False, "begins_ms": None, "workers_alive": 0}
+    api.always = ok(scripted_server.run(status="queued", queue=place))
+    assert "status    queued: no worker is alive" in swissbrain("show", "run_1").out
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ from tests.conformance.oracle import EventFields
 T = TypeVar("T")
 
 TIMEOUT_S = 120.0
-PAUSE_S = 0.1
-RELOAD_EVENTS = 10
+PAUSE_S = 0.3
+RELOAD_EVENTS = 20
 """Number of events after which the pattern `reload` reconnects."""
 LATE_EVENTS = 70
 """Number of events in the log when the pattern `late` connects."""
@@ -40,8 +40,9 @@ LATE_EVENTS = 70
 SERVERS = ("stream", "long poll", "streaming function", "polling function")
 METHODS = (*SERVERS, "command", "pages", "EventSource", "EventSource, long poll")
 PATTERNS = ("steady", "late", "reload", "truncated")
-"""`late` connects in the middle of the log, when its first events are archived. `reload` disconnects after every tenth
-event and reconnects with the last id. Every connection of `truncated` is closed within an event, after a few events."""
+"""`late` connects in the middle of the log, when its first events are archived. `reload` disconnects each time it has
+read RELOAD_EVENTS and reconnects with the last id. Every connection of `truncated` is closed within an event, after a
+few events."""
 DEFAULT_SELECTION = [
     *((method, "steady") for method in METHODS),
     *(("stream", pattern) for pattern in PATTERNS[1:]),

@@ -27,13 +27,13 @@ HERE = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
+        if item.path.is_relative_to(HERE):
             on_the_session_loop(item)
 
 
 tcp_settings = valkey_fixture()
 rest_settings = gateway_fixture()
-s3_settings = s3_fixture("module")
+s3_settings = s3_fixture("session")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -35,7 +35,7 @@ class Start(Protocol):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if HERE in item.path.parents:
+        if item.path.is_relative_to(HERE):
             on_the_session_loop(item)
 
 

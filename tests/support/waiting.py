@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 PAUSE_S = 0.01
-LONGEST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 0.3
 
 
 def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:

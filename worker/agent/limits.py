@@ -231,7 +231,8 @@ def _reached(name: LimitName, used: float, allowed: float, more: float = 0, *, c
         most = min((bound for bound in (most, cap) if bound is not None), default=None)
         higher: Any = allowed * 2 if most is None else min(allowed * 2, most)
         raised = json.dumps({"limits": {name: higher}})
-        message += f". To go on from here, retry the run with a higher limit, such as {raised}"
+        command = f"swissbrain retry RUN --limit {name}={higher}"
+        message += f". To go on from here, retry the run with a higher limit: '{command}', or {raised} to the API"
     return LimitReached(name, used, allowed, message)
 
 

@@ -111,6 +111,9 @@ async def test_unreadable_bodies_are_rejected(
         ({"prompt": "x", "approvals": [{"tool": "shell", "policy": "maybe"}]}, "$.approvals[0].policy"),
         ({"prompt": "x", "approvals": [{"tool": "*", "policy": "ask"}] * 51}, "$.approvals"),
         ({"prompt": "x", "output_schema": {"title": "x" * 33_000}}, "$.output_schema"),
+        ({"prompt": "x", "output_schema": {"type": "objekt"}}, "$.output_schema.type"),
+        ({"prompt": " \n\t"}, "$.prompt"),
+        ({**PLAN, "prompt": " "}, "$.prompt"),
         ({**PLAN, "urgent": True}, "$.urgent"),
     ],
 )

@@ -1,0 +1,83 @@
+"""Structure of output schemas: the API refuses none that a worker accepts."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.contract.errors import InvalidInput
+from infra.contract.json_schema import DIALECT, Keywords, check_json_schema
+from worker.agent.output_schema import SchemaError, check_schema
+
+AT = "$.output_schema"
+KEYWORDS = sorted({*Keywords.__struct_encode_fields__, "const", "default", "format", "$comment", "unknown"})
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.5, 2.0, "object", "objekt", "a", "", "#"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def is_refused(schema: dict[str, Any]) -> bool:
+    try:
+        check_json_schema(schema, at=AT)
+    except InvalidInput:
+        return True
+    return False
+
+
+def is_refused_by_a_worker(schema: dict[str, Any]) -> bool:
+    try:
+        check_schema(schema)
+    except SchemaError:
+        return True
+    return False
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=3))
+def test_a_schema_that_is_refused_is_refused_by_workers_too(schema: dict[str, Any]) -> None:
+    assert is_refused_by_a_worker(schema) or not is_refused(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "field", "message"),
+    [
+        ({"type": "objekt"}, ".type", "allowed are array, boolean, integer, null, number, object, string"),
+        ({"type": ["string", "text"]}, ".type[1]", "allowed are array"),
+        ({"properties": ["a"]}, ".properties", "Expected `object`, got `array`"),
+        ({"properties": {"a": {"items": {"type": "int"}}}}, ".properties[...].items.type", "'int'"),
+        ({"items": None}, ".items", "got `null`"),
+        ({"anyOf": []}, ".anyOf", "length >= 1"),
+        ({"required": "a"}, ".required", "got `str`"),
+        ({"minLength": -1}, ".minLength", ">= 0"),
+        ({"multipleOf": 0}, ".multipleOf", "> 0"),
+    ],
+)
+def test_the_error_says_where_and_what_is_allowed(schema: dict[str, Any], field: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message.replace("`", ".")) as caught:
+        check_json_schema(schema, at=AT)
+    assert caught.value.field == f"{AT}{field}"
+    assert is_refused_by_a_worker(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"$schema": DIALECT, "type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": True}},
+        {"type": ["string", "null"], "minLength": 1.0, "enum": ["a", None], "unknown": 3},
+        {"not": {"if": True, "then": False, "else": {}}, "additionalProperties": False},
+        {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True},
+    ],
+)
+def test_a_usable_schema_passes(schema: dict[str, Any]) -> None:
+    assert (is_refused(schema), is_refused_by_a_worker(schema)) == (False, False)
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(5000):
+        schema = {"not": schema}
+    with pytest.raises(InvalidInput, match="nested too deeply"):
+        check_json_schema(schema, at=AT)
