@@ -21,11 +21,12 @@ def debian_packages() -> list[dict[str, Any]]:
     listed = subprocess.run(
         ["dpkg-query", "--show", f"--showformat={FORMAT}"], check=True, capture_output=True, text=True
     )
-    return [_component(*line.split("\t"), distribution) for line in sorted(listed.stdout.splitlines())]
+    return [_component(line, distribution) for line in sorted(listed.stdout.splitlines())]
 
 
-def _component(name: str, version: str, architecture: str, source: str, distribution: str) -> dict[str, Any]:
-    name = name.partition(":")[0]
+def _component(line: str, distribution: str) -> dict[str, Any]:
+    package, version, architecture, source = line.split("\t")
+    name = package.partition(":")[0]
     qualifiers = f"arch={architecture}&distro={distribution}&upstream={quote(source)}"
     purl = f"pkg:deb/{distribution.partition('-')[0]}/{quote(name, safe='')}@{quote(version, safe='')}?{qualifiers}"
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
