@@ -18,10 +18,8 @@ def debian_packages() -> list[dict[str, Any]]:
     """Return a component for each installed package, by name."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     distribution = f"{release['ID']}-{release.get('VERSION_ID', '')}".replace('"', "").rstrip("-")
-    listed = subprocess.run(
-        ["dpkg-query", "--show", f"--showformat={FORMAT}"], check=True, capture_output=True, text=True
-    )
-    return [_component(line, distribution) for line in sorted(listed.stdout.splitlines())]
+    listed = subprocess.check_output(["dpkg-query", "--show", f"--showformat={FORMAT}"], text=True)
+    return [_component(line, distribution) for line in sorted(listed.splitlines())]
 
 
 def _component(line: str, distribution: str) -> dict[str, Any]:

@@ -48,8 +48,9 @@ class ImageStore:
         blobs = layout / "blobs" / "sha256"
         blobs.mkdir(parents=True)
         with tar.open("rb") as file:
-            layer = {"digest": f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", "size": tar.stat().st_size}
-        (blobs / layer["digest"].partition(":")[2]).symlink_to(tar)  # type: ignore[union-attr]
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        (blobs / digest).symlink_to(tar)
+        layer = {"digest": f"sha256:{digest}", "size": tar.stat().st_size}
         config = {
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
             "os": "linux",
