@@ -7,7 +7,7 @@ name=$1 version=$2
 shift 2
 
 # No process of an image may gain rights; su, mount and others would be of no use with dropped capabilities.
-find / -xdev -path /context -prune -o -type f -perm /6000 -exec chmod ug-s {} +
+find / -xdev -path /context -prune -o -perm /6000 -exec chmod ug-s {} +
 find / -xdev -path /context -prune -o -path /tmp -prune -o -type d -perm -0002 -exec chmod o-w {} +
 rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/* /var/log/* /tmp/* \
     /root/.cache /root/.gnupg
