@@ -11,7 +11,7 @@ from infra.k8s_executor import job
 from infra.local_executor import machine
 from infra.pod_runner.__main__ import WORKSPACE
 from scripts import images
-from scripts.images import NAMES, SOURCES, ImageError, Source, build_command, checked_base
+from scripts.images import NAMES, ROOT, SOURCES, ImageError, Source, build_command, checked_base
 
 DIGEST = f"sha256:{'0' * 64}"
 FILES = [SOURCES / f"{name}.Containerfile" for name in NAMES]
@@ -42,6 +42,14 @@ def test_uids_of_pods_have_the_user_of_the_sandbox(tmp_path: Path) -> None:
         assert lines[0] in made
         uid = job.FIRST_UID + job.UIDS - 1
         assert lines[-1] == f"user:x:{uid}:{uid if name == 'passwd' else ''}{last}"
+
+
+def test_the_page_lists_the_packages_of_the_tools() -> None:
+    called = re.search(r"packages\.sh (bash .+?) &&", (SOURCES / "tools.Containerfile").read_text(), re.DOTALL)
+    listed = re.search(r"^`bash`, .+?`$\n\n", (ROOT / "docs" / "images.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert called
+    assert listed
+    assert re.findall(r"`(.+?)`", listed[0]) == called[1].replace("\\", "").split()
 
 
 @pytest.mark.parametrize("base", [f"debian@{DIGEST}", f"registry.example/debian:12@{DIGEST}", "localhost/base:latest"])
