@@ -117,7 +117,9 @@ def _tag(name: str, tag: str) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.images", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[[], *NAMES], help="images to build; all, if none is given")
+    parser.add_argument(
+        "name", nargs="*", choices=[[], *NAMES], metavar="NAME", help=f"{', '.join(NAMES)}; default: all"
+    )
     parser.add_argument("--base", default="", help="Debian image, as NAME@sha256:DIGEST")
     parser.add_argument("--tag", default="latest", help="tag of the images")
     parser.add_argument("--pip-conf", type=Path, help="pip's configuration for the builds, such as another registry")

@@ -142,7 +142,7 @@ def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
 
 
 class ImagePods(Pods):
-    """Maker of pods whose container is that of an image, under a uid as the executor chooses it."""
+    """Maker of pods whose container is that of an image, under a uid that the executor may choose."""
 
     def __init__(self, folder: Path, root: Path, uid: int) -> None:
         super().__init__(folder, Path())
@@ -167,7 +167,7 @@ def components(built: Built, image: str) -> set[str]:
 
 
 async def output_of(pods: Pods, workspaces: Workspaces, command: Command, output: Path) -> list[str]:
-    """Run a program, which writes one file, in a pod of its own; return its lines."""
+    """Run a program, which writes one file, in a new pod; return its lines."""
     lines: list[str] = []
 
     async def add(_: str, part: LinePart) -> bool:

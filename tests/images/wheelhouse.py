@@ -57,7 +57,7 @@ def _closure(needed: list[Requirement]) -> list[Distribution]:
 
 
 def _requirements(texts: Iterable[str], extras: Iterable[str]) -> list[Requirement]:
-    """Return those of the requirements that hold here for these extras."""
+    """Return the requirements that hold here for these extras."""
     chosen = ["", *extras]
     parsed = map(Requirement, texts)
     return [each for each in parsed if not each.marker or any(each.marker.evaluate({"extra": name}) for name in chosen)]
