@@ -10,7 +10,7 @@ shift 2
 find / -xdev -path /context -prune -o -perm /6000 -exec chmod ug-s {} +
 find / -xdev -path /context -prune -o -path /tmp -prune -o -type d -perm -0002 -exec chmod o-w {} +
 rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/cache/ldconfig/* /var/log/* /tmp/* \
-    /root/.cache /root/.gnupg
+    /root/.cache /root/.gnupg /root/.ssh
 
 for tool in cc gcc g++ clang rustc go; do
     if command -v "$tool" >/dev/null; then
