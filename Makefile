@@ -10,7 +10,7 @@ PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorde
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge clean
+.PHONY: help setup demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge images test-images clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,12 @@ check-edge: package-edge ## render its CloudFormation with osls and check it wit
 	$(PYTHON) -m venv build/cfn-lint
 	build/cfn-lint/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/edge/requirements.txt
 	$(BIN)/python -m pytest tests/lambdas/test_template.py
+
+images: setup ## build the container images for Kubernetes; BASE=NAME@sha256:DIGEST TAG=0.1.0 PIP_CONF=pip.conf
+	$(BIN)/python -m scripts.images --base '$(BASE)' $(if $(TAG),--tag '$(TAG)') $(if $(PIP_CONF),--pip-conf '$(PIP_CONF)')
+
+test-images: setup ## build all images without a registry, the one with Chromium too, and start what is in them
+	IMAGES_BROWSER=1 $(BIN)/python -m pytest -rP tests/images
 
 clean: ## remove the virtual environment, the model and the data of `make dev`
 	rm -rf $(VENV) .swissbrain .model

@@ -58,7 +58,7 @@ class WorkerSettings:
             executor=_executor(env.text("WORKER_EXECUTOR", "local")),
             health_host=env.text("WORKER_HEALTH_HOST", "127.0.0.1"),
             health_port=env.integer(_PORT, 0, low=1, high=65535) if env.optional(_PORT) else None,
-            root=Path(env.text("WORKER_ROOT", str(Path(tempfile.gettempdir()) / "swissbrain-worker"))),
+            root=_root(env),
         )
 
 
@@ -67,6 +67,15 @@ def _executor(text: str) -> ExecutorKind:
     if kind is None:
         raise SettingsError(f"WORKER_EXECUTOR must be {' or '.join(EXECUTORS)}, not '{text}'")
     return kind
+
+
+def _root(env: Env) -> Path:
+    if root := env.optional("WORKER_ROOT"):
+        return Path(root)
+    try:
+        return Path(tempfile.gettempdir()) / "swissbrain-worker"
+    except FileNotFoundError:  # the root file system of a container may be read-only
+        raise SettingsError("WORKER_ROOT is not set, and there is no writable folder for temporary files") from None
 
 
 def _name(text: str) -> str:

@@ -1,9 +1,7 @@
 """Wheels of both distributions, and projects of users in which they are installed."""
 
 import os
-import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from dataclasses import dataclass
@@ -11,19 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.wheels import Wheels, build, pip
+
 ROOT = Path(__file__).parents[2]
-SOURCES = ("swissbrain", "edge_api", "worker", "infra", "distributions")
-FILES = ("pyproject.toml", "README.md", "LICENSE")
 OWN = ("swissbrain", "__editable__", "_swissbrain")
 MODULES = {"infra.py": "NAME = 'infra of the project'\n", "worker.py": "raise SystemExit('worker of the project')\n"}
-
-
-@dataclass(frozen=True)
-class Wheels:
-    """Wheel files of the two distributions."""
-
-    client: Path
-    server: Path
 
 
 @dataclass(frozen=True)
@@ -46,25 +36,10 @@ class Project:
         )
 
 
-def pip(*words: str | Path) -> None:
-    """Run pip without a registry."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *map(str, words)]
-    subprocess.run(command, check=True, timeout=100, capture_output=True)
-
-
 @pytest.fixture(scope="package")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Wheels:
-    """Build both wheels from a copy of the sources: setuptools would leave a folder `build` in the checkout."""
-    copy, built = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheels")
-    generated = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
-    for name in SOURCES:
-        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=generated)
-    for name in FILES:
-        shutil.copy(ROOT / name, copy / name)
-    options = ("--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", built)
-    pip("wheel", *options, copy, copy / "distributions" / "server")
-    (client,), (server,) = built.glob("swissbrain-*.whl"), built.glob("swissbrain_server-*.whl")
-    return Wheels(client, server)
+    """Build both wheels."""
+    return build(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(scope="package")

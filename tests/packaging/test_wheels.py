@@ -10,7 +10,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from tests.packaging.conftest import ROOT, Project, Wheels, install
+from scripts.wheels import Wheels
+from tests.packaging.conftest import ROOT, Project, install
 
 PROGRAM = """
 from swissbrain import Client, Event, PlanStep, Run
