@@ -78,7 +78,7 @@ awaited: while the log is slow, the program waits, or the executor keeps the lin
 False if it needs no further lines of this stream."""
 
 
-class Caller(Protocol):
+class ExecutionCaller(Protocol):
     """Call of a tool, as an executor sees it whose programs outlive their worker."""
 
     @property
@@ -106,7 +106,9 @@ class Executor(Protocol):
         """Raise ExecutorUnavailable if programs cannot be isolated here, HostExhausted if they cannot at present."""
         ...
 
-    async def execute(self, command: Command, files: "ExecutorFiles", on_line: OnLine, caller: Caller) -> Execution:
+    async def execute(
+        self, command: Command, files: "ExecutorFiles", on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         """Materialise the workspace, run the program, store its changes.
 
         If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method. An
@@ -117,7 +119,7 @@ class Executor(Protocol):
         ...
 
     async def adopt(
-        self, command: Command, begun: "OpenExecution", files: "ExecutorFiles", on_line: OnLine, caller: Caller
+        self, command: Command, begun: "OpenExecution", files: "ExecutorFiles", on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         """Continue an execution that a former owner of the run has begun; all its lines are passed on from the first.
 

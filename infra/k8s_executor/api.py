@@ -24,8 +24,8 @@ from infra.settings import SettingsError
 T = TypeVar("T")
 REQUEST_S = 10.0
 """Time limit for one try of a request."""
-PATIENCE_S = 25.0
-"""Time for which a request is repeated."""
+PATIENCE_S = 60.0
+"""Time for which a request is repeated. While the API server is down, there is nothing better to do."""
 LONGEST_WAIT_S = 5.0
 """Longest pause between two tries, also if the API server asks for a longer one."""
 PAGE = 250
@@ -54,11 +54,12 @@ class ApiRefused(ExecutorUnavailable):
 class KubeApi:
     """Client for one namespace. All methods raise ApiUnreachable, and ApiRefused unless they say otherwise.
 
-    `patience_s` is the time for which a method repeats its request; with 0 it makes one try.
+    `patience_s` is the time for which a request is repeated while the API server does not answer.
     """
 
-    def __init__(self, configuration: Configuration, namespace: str) -> None:
+    def __init__(self, configuration: Configuration, namespace: str, patience_s: float = PATIENCE_S) -> None:
         self.namespace = namespace
+        self._patience_s = patience_s
         self._client: Any = ApiClient(configuration)
 
     @classmethod
@@ -71,8 +72,9 @@ class KubeApi:
             else:
                 load.load_incluster_config(client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
+            reason = str(error).rstrip(".")
             raise SettingsError(
-                f"no access to Kubernetes: {error}; set KUBECONFIG, or run the worker in a pod with a service account"
+                f"no access to Kubernetes ({reason}): set KUBECONFIG, or run the worker in a pod with a service account"
             ) from None
         return cls(configuration, namespace)
 
@@ -84,7 +86,7 @@ class KubeApi:
         """Create a Job; return it, and the warnings of the API server. ApiRefused has status 409 if it exists."""
         query = {"dryRun": "All"} if dry_run else {}
         body, warnings = await self._request("POST", self._path("jobs"), query, manifest)
-        return _decoded(body, JobView), warnings
+        return decoded(body, JobView), warnings
 
     async def job(self, name: str) -> JobView | None:
         """Return a Job, None if there is none."""
@@ -94,7 +96,7 @@ class KubeApi:
             if error.status != 404:
                 raise
             return None
-        return _decoded(body, JobView)
+        return decoded(body, JobView)
 
     async def jobs(self, selector: Mapping[str, str]) -> list[JobView]:
         """Return the Jobs with these labels."""
@@ -102,9 +104,9 @@ class KubeApi:
         return found
 
     async def delete_job(
-        self, name: str, uid: str = "", *, dry_run: bool = False, patience_s: float = PATIENCE_S
+        self, name: str, uid: str = "", *, dry_run: bool = False, patience_s: float | None = None
     ) -> None:
-        """Delete a Job with its pods, unless there is none, or another one than `uid`."""
+        """Delete a Job with its pods, unless there is none, or another one than `uid`. `patience_s` 0: one try."""
         # Without this policy the pods of the Job would be left running.
         query = {"propagationPolicy": "Background"} | ({"dryRun": "All"} if dry_run else {})
         body: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
@@ -140,14 +142,14 @@ class KubeApi:
             if response.status != 200:
                 raise _refusal("GET", response.status, await response.read(), "")
             while line := await response.content.readline():
-                yield _decoded(line, WatchEvent)
+                yield decoded(line, WatchEvent)
 
     async def _list(self, path: str, kind: type[T], query: dict[str, str], limit: int = 0) -> tuple[list[T], str]:
         found: list[T] = []
         query = {**query, "limit": str(limit or PAGE)}
         while True:
             body, _ = await self._request("GET", path, query)
-            page = _decoded(body, ListView[kind])  # type: ignore[valid-type]
+            page = decoded(body, ListView[kind])  # type: ignore[valid-type]
             found += page.items or []
             if limit or not page.metadata.continue_:
                 return found, page.metadata.resource_version
@@ -164,13 +166,13 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
         body: Manifest | None = None,
         *,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
     ) -> tuple[bytes, list[str]]:
         """Return the body of a 2xx reply, and its warnings."""
         tries = AsyncRetrying(
             retry=retry_if_exception_type(ApiUnreachable),
             wait=_wait,
-            stop=stop_after_delay(patience_s),
+            stop=stop_after_delay(self._patience_s if patience_s is None else patience_s),
             reraise=True,
         )
         async for attempt in tries:
@@ -227,7 +229,8 @@ def _refusal(method: str, status: int, body: bytes, retry_after: str) -> ApiRefu
     return ApiRefused(status, reason, message)
 
 
-def _decoded(body: bytes, kind: type[T]) -> T:
+def decoded(body: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Return a body as a view. Raises ApiUnreachable."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:

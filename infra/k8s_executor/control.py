@@ -36,6 +36,12 @@ class PodControl:
         self._host = host
         self._port = port
         self._token = token
+        self._open: set[asyncio.StreamWriter] = set()
+
+    def hang_up(self) -> None:
+        """End all requests under way, because the pod is known to have ended: they raise PodUnreachable."""
+        for writer in self._open:
+            writer.transport.abort()
 
     async def start(self, name: str, manifest_url: str) -> str:
         """Start the call, unless one was started before; return the name of the one that was."""
@@ -70,10 +76,12 @@ class PodControl:
                 reader, writer = await asyncio.open_connection(self._host, self._port, limit=MAX_RECORD_BYTES)
         except (OSError, TimeoutError) as error:
             raise PodUnreachable(f"the pod does not answer at its control port: {type(error).__name__}") from error
+        self._open.add(writer)
         try:
             writer.write(msgspec.json.encode({"token": self._token, **request}) + b"\n")
             yield reader
         finally:
+            self._open.discard(writer)
             writer.close()
 
 

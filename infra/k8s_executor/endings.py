@@ -33,11 +33,19 @@ class Target:
     control: Callable[[], PodControl | None]
 
 
-class Ending:
-    """Ending under way. `dead` is set once no program of the execution runs any more."""
+class ExecutionEnding:
+    """ExecutionEnding under way. `dead` is set once no program of the execution runs any more."""
 
     def __init__(self) -> None:
         self.dead = asyncio.Event()
+
+    async def confirmed(self, timeout_s: float) -> bool:
+        """Wait for `dead`, for at most `timeout_s`; return whether it is set."""
+        # Not by asyncio.timeout, which does not work in a task that is being cancelled, before Python 3.12.
+        waiting = asyncio.ensure_future(self.dead.wait())
+        await asyncio.wait({waiting}, timeout=timeout_s)
+        waiting.cancel()
+        return self.dead.is_set()
 
 
 class Endings:
@@ -46,25 +54,27 @@ class Endings:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
-    def begin(self, target: Target) -> Ending:
+    def begin(self, target: Target) -> ExecutionEnding:
         """End an execution in the background."""
-        ending = Ending()
-        if len(self._tasks) < MAX_PENDING:
+        ending = ExecutionEnding()
+        if len(self._tasks) < MAX_PENDING and not self._is_closed:
             task = asyncio.create_task(self._end(target, ending), name=f"end {target.job}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return ending
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait for the endings under way, for at most `timeout_s`, then stop trying."""
+        """Wait for the endings under way, for at most `timeout_s`, then stop for good."""
+        self._is_closed = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _end(self, target: Target, ending: Ending) -> None:
+    async def _end(self, target: Target, ending: ExecutionEnding) -> None:
         """Repeat both ways until the Job is deleted, for at most the time for which its program may run."""
         reported = False
         with suppress(TimeoutError):
@@ -77,14 +87,14 @@ class Endings:
         if reported:
             log("execution.ended", run_id=target.run_id, job=target.job)
 
-    async def _try(self, target: Target, ending: Ending) -> bool:
+    async def _try(self, target: Target, ending: ExecutionEnding) -> bool:
         """Try both ways at the same time; return whether the Job is deleted."""
         _, deleted = await asyncio.gather(self._cancel(target, ending), self._delete(target))
         if deleted:
             ending.dead.set()
         return deleted
 
-    async def _cancel(self, target: Target, ending: Ending) -> None:
+    async def _cancel(self, target: Target, ending: ExecutionEnding) -> None:
         control = None if ending.dead.is_set() else target.control()
         if control:
             with suppress(PodUnreachable, TimeoutError):

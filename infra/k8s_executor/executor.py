@@ -11,12 +11,11 @@ execution. Such a Job runs nothing, because the manifest of a given-up execution
 import asyncio
 import secrets
 from collections.abc import Awaitable, Coroutine
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.execution import Caller, Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
 from infra.folders import remove_tree
 from infra.host_limits import translate_exhaustion
@@ -75,7 +74,9 @@ class KubernetesExecutor:
         await self._api.jobs({"swissbrain-agent/check": name})
         await self._api.events(name, limit=1)
 
-    async def execute(self, command: Command, files: ExecutorFiles, on_line: OnLine, caller: Caller) -> Execution:
+    async def execute(
+        self, command: Command, files: ExecutorFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         """See the port. A program that was started is left running unless it is cancelled."""
         self._begin()
         loan = await prepare(command, files)
@@ -94,7 +95,7 @@ class KubernetesExecutor:
             raise error.failure from error
 
     async def adopt(
-        self, command: Command, begun: OpenExecution, files: ExecutorFiles, on_line: OnLine, caller: Caller
+        self, command: Command, begun: OpenExecution, files: ExecutorFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         """See the port."""
         self._begin()
@@ -116,11 +117,7 @@ class KubernetesExecutor:
             return await self._guarded(call, command, caller, run())
         except NoResult:
             await files.withdraw(begun.loan)
-            ending = self._endings.begin(call.target())
-            try:
-                async with asyncio.timeout(DEAD_S):
-                    await ending.dead.wait()
-            except TimeoutError:
+            if not await self._endings.begin(call.target()).confirmed(DEAD_S):
                 message = "the program of a lost worker left no result, and cannot be ended for sure, so it is kept"
                 raise ExecutorUnavailable(message) from None
             return None
@@ -135,6 +132,10 @@ class KubernetesExecutor:
         folder = self._folder / run_id
         if folder.exists():
             await asyncio.to_thread(remove_tree, folder)
+
+    async def reap(self) -> int:
+        """Delete the Jobs that no run owns any more; return their number. Raises ExecutorUnavailable."""
+        return await self._reaper.reap()
 
     async def close(self) -> None:
         """Stop observing, and wait a moment for endings under way. Programs that run are left running."""
@@ -155,7 +156,7 @@ class KubernetesExecutor:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    async def _guarded(self, call: JobCall, command: Command, caller: Caller, work: Awaitable[T]) -> T:
+    async def _guarded(self, call: JobCall, command: Command, caller: ExecutionCaller, work: Awaitable[T]) -> T:
         """Await the work within the deadline of the worker; end the program if it is cancelled for good."""
         target = call.target()
         self._own.add(target.job)
@@ -174,12 +175,8 @@ class KubernetesExecutor:
         finally:
             self._own.discard(target.job)
 
-    async def _kill(self, call: JobCall, caller: Caller) -> None:
-        ending = self._endings.begin(call.target())
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CANCEL_S):
-                await ending.dead.wait()
-        if not ending.dead.is_set():
+    async def _kill(self, call: JobCall, caller: ExecutionCaller) -> None:
+        if not await self._endings.begin(call.target()).confirmed(CANCEL_S):
             caller.warn(
                 "the program could not be ended yet: neither its pod nor the cluster answers. The worker keeps trying; "
                 "at the latest the program ends at its timeout"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, LeaseLost, LimitExceeded
-from infra.contract.execution import Caller, Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
 from infra.k8s_executor.api import ApiRefused, KubeApi
 from infra.k8s_executor.control import PodControl, PodUnreachable
@@ -26,6 +26,8 @@ FIRST_POLL_S = 1.5
 UNOBSERVED_S = 60.0
 """Age of the last news of the API server from which the object store is asked whether an execution has ended."""
 START_RETRY_S = 0.2
+DRAIN_S = 3.0
+"""Time for the last lines of a pod that has ended."""
 _TRANSIENT = {"executor_unavailable", "files_unavailable", "host_exhausted"}
 """Codes of results that another execution may not meet."""
 
@@ -50,7 +52,7 @@ class JobCall:
         begun: OpenExecution,
         files: ExecutorFiles,
         on_line: OnLine,
-        caller: Caller,
+        caller: ExecutionCaller,
     ) -> None:
         self._cluster = cluster
         self._command = command
@@ -165,8 +167,12 @@ class JobCall:
         control = PodControl(self._address, self._cluster.port, self._begun.token)
 
         calls = PodCalls(control, self._files, lambda: self._is_over(observed))
-        if await self._start(calls, observed):
-            await calls.pass_lines(self._call.lines)
+        watching = asyncio.create_task(_hang_up(control, observed))
+        try:
+            if await self._start(calls, observed):
+                await calls.pass_lines(self._call.lines)
+        finally:
+            watching.cancel()
 
     async def _is_over(self, observed: Observed) -> bool:
         """Return whether the pod has ended, or has stored a result while the API server says nothing."""
@@ -219,6 +225,14 @@ class JobCall:
         if isinstance(reason, LimitExceeded):
             return reason
         return NoResult(str(reason or error), reason)
+
+
+async def _hang_up(control: PodControl, observed: Observed) -> None:
+    """End the connections to a pod a moment after its end, in case that its node has left them open."""
+    while not _has_ended(observed):
+        await observed.changed(POLL_S)
+    await asyncio.sleep(DRAIN_S)
+    control.hang_up()
 
 
 def _has_ended(observed: Observed) -> bool:

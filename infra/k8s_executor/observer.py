@@ -10,11 +10,9 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 
-import msgspec
-
 from infra.contract.errors import ContractError
-from infra.k8s_executor.api import ApiRefused, KubeApi
-from infra.k8s_executor.views import PodView, WatchEvent
+from infra.k8s_executor.api import ApiRefused, KubeApi, decoded
+from infra.k8s_executor.views import PodView, StatusView, WatchEvent
 from infra.logging import log
 
 WATCH_S = 45
@@ -90,13 +88,13 @@ class PodObserver:
                 pods, version = await self._api.pods()
                 self._replace(pods)
                 if failing:
-                    log("executor.observing")
+                    log("cluster.observing")
                 pause_s, failing = FIRST_PAUSE_S, False
                 await self._watch(version)
             except ContractError as error:
                 # An expired version (410) is usual: the next list has another one.
                 if not failing and not (isinstance(error, ApiRefused) and error.status == 410):
-                    log("executor.unobserved", level=logging.WARNING, reason=str(error))
+                    log("cluster.unobserved", level=logging.WARNING, reason=str(error))
                     failing = True
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -119,11 +117,11 @@ class PodObserver:
 
     def _apply(self, event: WatchEvent) -> None:
         if event.type == "ERROR":
-            status = msgspec.json.decode(event.object)
-            raise ApiRefused(int(status.get("code", 0)), str(status.get("reason")), str(status.get("message")))
+            status = decoded(event.object, StatusView)
+            raise ApiRefused(status.code, status.reason or "", status.message or "")
         if event.type == "BOOKMARK":
             return
-        pod = msgspec.json.decode(event.object, type=PodView)
+        pod = decoded(event.object, PodView)
         if event.type == "DELETED":
             self._pods.pop(pod.metadata.uid, None)
             if observed := self._observed.get(pod.job_uid):

@@ -43,7 +43,7 @@ class Reaper:
             try:
                 await self.reap()
             except ContractError as error:
-                log("executor.reap_failed", level=logging.WARNING, reason=str(error))
+                log("cluster.reap_failed", level=logging.WARNING, reason=str(error))
 
     async def reap(self) -> int:
         """Delete all orphans; return their number. Raises ApiUnreachable, ApiRefused."""
@@ -55,7 +55,7 @@ class Reaper:
                 await self._api.delete_job(job.metadata.name, job.metadata.uid)
                 count += 1
         if count:
-            log("executor.reaped", count=count)
+            log("cluster.reaped", count=count)
         return count
 
     async def _is_orphan(self, job: JobView) -> bool:

@@ -47,6 +47,8 @@ class KubernetesSettings:
             user_namespaces=_BOOLEANS[user_namespaces],
         )
         kubeconfig = env.optional("KUBECONFIG")
+        if kubeconfig and not Path(kubeconfig).is_file():
+            raise SettingsError(f"KUBECONFIG must be the path of one file that exists, not '{kubeconfig}'")
         return cls(profile, Path(kubeconfig) if kubeconfig else None)
 
 

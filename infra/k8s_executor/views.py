@@ -11,18 +11,18 @@ CONTAINER = "tool"
 Item = TypeVar("Item")
 
 
-class View(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class KubeView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Base of all views. The API leaves empty fields out, or writes them as null."""
 
 
-class OwnerView(View, frozen=True, kw_only=True):
+class OwnerView(KubeView, frozen=True, kw_only=True):
     """Owner of an object."""
 
     kind: str
     uid: str
 
 
-class MetaView(View, frozen=True, kw_only=True):
+class MetaView(KubeView, frozen=True, kw_only=True):
     """Metadata of an object, or of a list."""
 
     name: str = ""
@@ -36,7 +36,7 @@ class MetaView(View, frozen=True, kw_only=True):
     continue_: str | None = field(default=None, name="continue")
 
 
-class ConditionView(View, frozen=True, kw_only=True):
+class ConditionView(KubeView, frozen=True, kw_only=True):
     """Condition of a pod or a Job."""
 
     type: str
@@ -45,14 +45,14 @@ class ConditionView(View, frozen=True, kw_only=True):
     message: str | None = None
 
 
-class WaitingView(View, frozen=True, kw_only=True):
+class WaitingView(KubeView, frozen=True, kw_only=True):
     """State of a container that does not run yet."""
 
     reason: str | None = None
     message: str | None = None
 
 
-class TerminatedView(View, frozen=True, kw_only=True):
+class TerminatedView(KubeView, frozen=True, kw_only=True):
     """State of a container that has ended."""
 
     exit_code: int = 0
@@ -60,7 +60,7 @@ class TerminatedView(View, frozen=True, kw_only=True):
     message: str | None = None
 
 
-class StateView(View, frozen=True, kw_only=True):
+class StateView(KubeView, frozen=True, kw_only=True):
     """State of a container."""
 
     waiting: WaitingView | None = None
@@ -68,14 +68,14 @@ class StateView(View, frozen=True, kw_only=True):
     terminated: TerminatedView | None = None
 
 
-class ContainerView(View, frozen=True, kw_only=True):
+class ContainerView(KubeView, frozen=True, kw_only=True):
     """Status of a container."""
 
     name: str
     state: StateView | None = None
 
 
-class PodStatusView(View, frozen=True, kw_only=True):
+class PodStatusView(KubeView, frozen=True, kw_only=True):
     """Status of a pod."""
 
     phase: str = "Pending"
@@ -86,7 +86,7 @@ class PodStatusView(View, frozen=True, kw_only=True):
     container_statuses: list[ContainerView] | None = None
 
 
-class PodView(View, frozen=True, kw_only=True):
+class PodView(KubeView, frozen=True, kw_only=True):
     """Pod."""
 
     metadata: MetaView
@@ -118,13 +118,13 @@ class PodView(View, frozen=True, kw_only=True):
         return condition_in(self.status.conditions, kind, status)
 
 
-class JobStatusView(View, frozen=True, kw_only=True):
+class JobStatusView(KubeView, frozen=True, kw_only=True):
     """Status of a Job."""
 
     conditions: list[ConditionView] | None = None
 
 
-class JobView(View, frozen=True, kw_only=True):
+class JobView(KubeView, frozen=True, kw_only=True):
     """Job. `spec` is read for the digest of the token alone."""
 
     metadata: MetaView
@@ -152,13 +152,13 @@ class JobView(View, frozen=True, kw_only=True):
             return ""
 
 
-class ObjectReference(View, frozen=True, kw_only=True):
+class ObjectReference(KubeView, frozen=True, kw_only=True):
     """Object that an event is about."""
 
     uid: str = ""
 
 
-class EventView(View, frozen=True, kw_only=True):
+class EventView(KubeView, frozen=True, kw_only=True):
     """Event of a Job."""
 
     involved_object: ObjectReference
@@ -166,14 +166,14 @@ class EventView(View, frozen=True, kw_only=True):
     message: str | None = None
 
 
-class ListView(View, Generic[Item], frozen=True, kw_only=True):
+class ListView(KubeView, Generic[Item], frozen=True, kw_only=True):
     """Page of a list."""
 
     metadata: MetaView
     items: list[Item] | None = None
 
 
-class StatusView(View, frozen=True, kw_only=True):
+class StatusView(KubeView, frozen=True, kw_only=True):
     """Status: the body of an error."""
 
     code: int = 0

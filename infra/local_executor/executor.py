@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted
-from infra.contract.execution import Caller, Command, Execution, LinePart, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, LinePart, OnLine
 from infra.contract.files import DirectoryFiles, FileChanges
 from infra.contract.lending import OpenExecution
 from infra.folders import remove_tree
@@ -55,7 +55,7 @@ class LocalExecutor:
             )
 
     async def execute(
-        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: Caller | None = None
+        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller | None = None
     ) -> Execution:
         """See the port. Stores the changes of a killed or failed program too, but none after a cancellation.
 
@@ -82,7 +82,7 @@ class LocalExecutor:
         )
 
     async def adopt(
-        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: Caller
+        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         """Return None: programs of this executor end with their worker."""
         return None

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.execution import Caller, Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.files import DirectoryFiles
 from infra.contract.lending import OpenExecution
 from infra.contract.llm import ModelChoice
@@ -59,12 +59,14 @@ class CountingExecutor:
         self._inner = inner
         self.executed: Counter[str] = Counter()
 
-    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: Caller) -> Execution:
+    async def execute(
+        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         self.executed[command.call] += 1
         return await self._inner.execute(command, files, on_line, caller)
 
     async def adopt(
-        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: Caller
+        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         return await self._inner.adopt(command, begun, files, on_line, caller)
 

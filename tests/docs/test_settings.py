@@ -9,6 +9,7 @@ import pytest
 
 from edge_api.settings import EdgeSettings, ServerSettings
 from infra.gateway.settings import GatewaySettings
+from infra.k8s_executor.settings import KubernetesSettings
 from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
@@ -16,8 +17,8 @@ from worker.agent.settings import AgentSettings
 from worker.fetch.settings import FetchSettings
 from worker.settings import WorkerSettings
 
-PREFIXES = "AGENT|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
-VARIABLE = re.compile(rf"(?<![\w$])(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]\b")
+PREFIXES = "AGENT|KUBERNETES|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+VARIABLE = re.compile(rf"(?<![\w$])(?:(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]|KUBECONFIG)\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
 """Variables that AWS reads."""
 SHELL_ONLY = {"REDIS_PASSWORD"}
@@ -28,6 +29,7 @@ DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "L
 VALID = {
     "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     "GATEWAY_TOKEN": "token",
+    "KUBERNETES_IMAGE": f"tools@sha256:{'0' * 64}",
     "LLM_BASE_URL": "https://127.0.0.1",
     "LLM_MODEL": "m",
     "REDIS_URL": "redis://127.0.0.1",
@@ -43,6 +45,7 @@ READERS: tuple[Callable[[Env], object], ...] = (
     ServerSettings.from_env,
     AgentSettings.from_env,
     WorkerSettings.from_env,
+    lambda env: KubernetesSettings.from_env(env, StoreSettings.from_env(env), S3Settings.from_env(env)),
     GatewaySettings.from_env,
     LlmSettings.from_env,
     FetchSettings.from_env,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import pytest
 from infra.pod_runner import archive
 from infra.settings import S3Settings
 from infra.workspace import Workspaces
-from tests.k8s_executor.rig import ClusterRig
+from tests.k8s_executor.rig import NAMESPACE, ClusterRig
 from tests.support.kube import KubeServer, kube_server
+from tests.support.kube.deletion import DeleteOptions, delete
+from tests.support.kube.job_controller import Delays
 from tests.support.servers import s3_fixture, valkey_fixture
+from tests.support.waiting import until
 
 s3 = s3_fixture("package")
 tcp = valkey_fixture()
@@ -38,4 +42,8 @@ async def cluster(server: KubeServer, workspaces: Workspaces, tmp_path: Path) ->
     made = ClusterRig(server, workspaces, tmp_path)
     yield made
     server.faults.heal()
+    vars(server.delays).update(vars(Delays()))
     await made.close()
+    for job in made.jobs():
+        server.call(partial(delete, server.store, "jobs", (NAMESPACE, job), DeleteOptions("Background")))
+    await until(made.is_empty, "no pod is left")

@@ -32,17 +32,16 @@ class ClusterRig:
     open_numbers: dict[str, int | None] = field(default_factory=dict)
     _executors: list[KubernetesExecutor] = field(default_factory=list)
 
-    def executor(self, **profile: Any) -> KubernetesExecutor:
+    def executor(self, *, patience_s: float = 20, **profile: Any) -> KubernetesExecutor:
         """Return an executor of a further worker process."""
-        api = KubeApi(Configuration(host=self.server.url), NAMESPACE)
+        values = {"namespace": NAMESPACE, "image": IMAGE} | profile
+        api = KubeApi(Configuration(host=self.server.url), values["namespace"], patience_s)
         folder = self.folder / f"worker-{len(self._executors)}"
 
         async def open_number(run_id: str) -> int | None:
             return self.open_numbers.get(run_id)
 
-        made = KubernetesExecutor(
-            api, JobProfile(**{"namespace": NAMESPACE, "image": IMAGE} | profile), folder, open_number
-        )
+        made = KubernetesExecutor(api, JobProfile(**values), folder, open_number)
         self._executors.append(made)
         return made
 
@@ -53,6 +52,10 @@ class ClusterRig:
     def jobs(self) -> set[str]:
         """Return the names of the Jobs that exist."""
         return {job["metadata"]["name"] for job in self.server.objects("jobs", NAMESPACE)}
+
+    async def is_empty(self) -> bool:
+        """Return whether no pod exists."""
+        return not self.server.objects("pods", NAMESPACE)
 
     async def close(self) -> None:
         """Close the executors."""
@@ -100,14 +103,18 @@ class LoneRun:
     async def start(self, source: str, timeout_s: float = 60, lines: int = 1) -> "asyncio.Task[Execution]":
         """Execute a program in a task; return the task once the program has printed some lines."""
         task = asyncio.create_task(self.execute(source, timeout_s))
-
-        async def printed() -> bool:
-            if task.done():
-                task.result()
-            return len(self.lines) >= lines
-
-        await until(printed, f"{lines} lines")
+        await self.printed(lines, task)
         return task
+
+    async def printed(self, count: int, task: "asyncio.Task[Any] | None" = None) -> None:
+        """Return once the program has printed some lines. Raises the error of the task that executes it."""
+
+        async def enough() -> bool:
+            if task and task.done():
+                task.result()
+            return len(self.lines) >= count
+
+        await until(enough, f"{count} lines")
 
     def next_owner(self, executor: KubernetesExecutor | None = None) -> "LoneRun":
         """Return the run as its next owner has it."""

@@ -1,4 +1,4 @@
-"""Caller of an execution, for tests that call an executor without a run."""
+"""ExecutionCaller of an execution, for tests that call an executor without a run."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from infra.contract.lending import OpenExecution
 
 @dataclass
 class LoneCaller:
-    """Caller that keeps what it is told; implements the port `Caller`."""
+    """ExecutionCaller that keeps what it is told; implements the port `ExecutionCaller`."""
 
     number: int = 1
     recorded: list[OpenExecution] = field(default_factory=list)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.execution import Caller, Command, Execution, Executor, OnLine
+from infra.contract.execution import Command, Execution, ExecutionCaller, Executor, OnLine
 from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
 from infra.contract.keys import Keys
 from infra.contract.lending import OpenExecution
@@ -61,11 +61,13 @@ class NoFiles:
     async def check(self) -> None:
         return
 
-    async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: Caller) -> Execution:
+    async def execute(
+        self, command: Command, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
+    ) -> Execution:
         raise AssertionError("no tool of these tests executes")
 
     async def adopt(
-        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: Caller
+        self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
         raise AssertionError("no tool of these tests executes")
 

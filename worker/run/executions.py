@@ -2,8 +2,8 @@
 
 How is a program started only once, although its worker may be lost at any time?
 
-1. Before such an executor starts anything, it records the execution (`Caller.record`): its number, and what the next
-   owner of the run needs to find it. It is *open* from then on. Numbers are never used twice.
+1. Before such an executor starts anything, it records the execution (`ExecutionCaller.record`): its number, and what
+   the next owner of the run needs to find it. It is *open* from then on. Numbers are never used twice.
 2. An owner that comes to a call with an open execution adopts that one. Only if nothing of it is left, and it has left
    no result, is the call executed anew, under the next number; if the call must not be repeated, it is interrupted.
 3. The write that journals the outcome of the call closes the execution. Once that is stored, it is discarded.
@@ -96,7 +96,7 @@ class RunExecutions:
             return {}
         self._closed.append(self._open)
         self._open = None
-        return {EXECUTION: "", LOGGED: ""}
+        return {EXECUTION: ""} | self._uncount("")
 
     def close(self) -> None:
         """Close the open execution, because nothing is left to adopt."""
@@ -119,10 +119,15 @@ class RunExecutions:
         if self._open:
             self._closed.append(self._open)
         self._open, self._last = begun, begun.number
-        self._logged, self._passed, self._is_counting = 0, 0, True
-        journal = {EXECUTION: codec.encode(begun), EXECUTIONS: str(begun.number), LOGGED: "0"}
-        self._emitter.put(Writes(journal=journal))
+        self._passed, self._is_counting = 0, True
+        journal = {EXECUTION: codec.encode(begun), EXECUTIONS: str(begun.number)}
+        self._emitter.put(Writes(journal=journal | self._uncount("0")))
         await self._emitter.flush()
+
+    def _uncount(self, value: str) -> dict[str, str]:
+        """Return the change of the journal that sets the number of logged outputs back, if there are some."""
+        counted, self._logged = self._logged, 0
+        return {LOGGED: value} if counted else {}
 
     def next_number(self) -> int:
         """Return the number of the next execution."""
@@ -134,7 +139,7 @@ class RunExecutions:
 
 
 class _Caller:
-    """Caller of one execution; implements the port `Caller`."""
+    """ExecutionCaller of one execution; implements the port `ExecutionCaller`."""
 
     def __init__(self, executions: RunExecutions, warn: Callable[[str], None]) -> None:
         self._executions = executions
