@@ -84,15 +84,12 @@ class ChaosCluster:
             for obj in self.server.objects(plural, NAMESPACE)
         ]
 
-    def violations(self, retried: set[str]) -> list[str]:
-        """List the calls whose program was started twice, although the cluster had not taken the first one away.
-
-        `retried`: runs whose failed calls were to be repeated.
-        """
+    def violations(self, runs: set[str]) -> list[str]:
+        """List the calls of these runs whose program was started twice, unless the cluster took the first one away."""
         starts: dict[tuple[str, str], list[str]] = defaultdict(list)
         for pod in self.server.call(lambda: list(self.server.kubelet.pods.values())):
             run_id, call, number = (pod.annotations[name] for name in CALL)
-            if run_id in retried or pod.uid in self.disrupted or not pod.container or not _has_begun(pod):
+            if run_id not in runs or pod.uid in self.disrupted or not pod.container or not _has_begun(pod):
                 continue
             # The pod could not store what its program has done, so the program counts as not executed.
             if pod.container.exit_code != NOT_STORED:

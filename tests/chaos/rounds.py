@@ -144,7 +144,7 @@ def _check_all(site: ChaosSite, sent: Sequence[SentRun], faults: Faults, report:
         report.violations.append(f"runs whose creation was never acknowledged: {sorted(unknown)}")
     report.violations += [f"error in a process log: {error}" for error in site.errors()]
     if site.cluster:
-        report.violations += site.cluster.violations({one.run_id for one in sent if one.kind.retries})
+        report.violations += site.cluster.violations({one.run_id for one in sent if not one.kind.retries})
     report.violations += [f"{key} has no TTL" for key in asyncio.run(_keys_without_ttl(site))]
 
 
