@@ -71,7 +71,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
-        with _health(keeper.heartbeat, fitness, settings):
+        with _health(keeper.heartbeat, fitness, settings, cluster):
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
                 log_lines.log("model.configured", model=first, fallbacks=others, host=llm.host)
@@ -117,13 +117,16 @@ def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool])
     return Supervisor(LlmHttp(llm), llm.models, tools, settings)
 
 
-def _health(heartbeat: Heartbeat, fitness: Fitness, settings: WorkerSettings) -> AbstractContextManager[object]:
+def _health(
+    heartbeat: Heartbeat, fitness: Fitness, settings: WorkerSettings, cluster: "KubernetesExecutor | None"
+) -> AbstractContextManager[object]:
     """Return the context of the liveness endpoint; it does nothing if no port is set."""
     if settings.health_port is None:
         return nullcontext()
     # Redis replies to an idle worker at least every MAX_BLOCK_S, to a busy one every third of the lease.
     max_age_s = max(MAX_BLOCK_S, settings.lease_s / 3) + 60
-    return serve_health(heartbeat, fitness, settings.health_host, settings.health_port, max_age_s)
+    age_s = (lambda: cluster.observed_age_s) if cluster else None
+    return serve_health(heartbeat, fitness, settings.health_host, settings.health_port, max_age_s, age_s)
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ A separate thread serves the endpoint, so it answers even while the event loop h
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,11 +36,19 @@ class Heartbeat:
 
 
 @contextmanager
-def serve_health(heartbeat: Heartbeat, fitness: Fitness, host: str, port: int, max_age_s: float) -> Iterator[int]:
+def serve_health(
+    heartbeat: Heartbeat,
+    fitness: Fitness,
+    host: str,
+    port: int,
+    max_age_s: float,
+    cluster_age_s: Callable[[], float] | None = None,
+) -> Iterator[int]:
     """Serve `GET /health` within the context; yield the port.
 
     The answer is 503 with status `unresponsive` if the last reply of Redis is older than `max_age_s`, 200 with status
-    `unfit` and the `problem` if the worker claims nothing because a check failed, else 200 with status `ok`. Raises
+    `unfit` and the `problem` if the worker claims nothing because a check failed, else 200 with status `ok`.
+    `cluster_age_s` returns the age of what is known of the pods of programs, which does not change the status. Raises
     SettingsError if the worker cannot listen on the port.
     """
 
@@ -54,6 +62,8 @@ def serve_health(heartbeat: Heartbeat, fitness: Fitness, host: str, port: int, m
             problem = fitness.problem
             status = "unresponsive" if not alive else "unfit" if problem else "ok"
             answer = {"status": status, "age_s": round(age_s, 1), **({"problem": problem} if problem else {})}
+            if cluster_age_s:
+                answer["cluster_age_s"] = round(cluster_age_s(), 1)
             body = json.dumps(answer).encode()
             self.send_response(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE)
             self.send_header("Content-Type", "application/json")

@@ -16,7 +16,7 @@ from infra.k8s_executor.endings import Target
 from infra.k8s_executor.job import CALL, CONTROL_PORT, DIGEST_NAME, EXECUTION, RUN, JobProfile, job, job_name
 from infra.k8s_executor.observer import Observed, PodObserver
 from infra.k8s_executor.pod_call import PodCalls
-from infra.k8s_executor.pod_states import loss, refusal_in, start_problem, unscheduled
+from infra.k8s_executor.pod_states import delay, loss, refusal_in, start_problem
 from infra.k8s_executor.stored_call import NoResult, StoredCall
 from infra.k8s_executor.views import JobView, PodView
 
@@ -141,8 +141,7 @@ class JobCall:
             if observed.pod and (problem := start_problem(observed.pod)):
                 raise NoResult(str(problem), problem)
             if time.monotonic() >= give_up_at:
-                reason = unscheduled(observed.pod) or "no reason is known"
-                raise NoResult(f"the pod did not run within {PENDING_S} s: {reason}")
+                raise NoResult(f"the pod did not run within {PENDING_S} s: {delay(observed.pod)}")
             await observed.changed(max(0.01, poll_at - time.monotonic()))
             if time.monotonic() >= poll_at:
                 await self._poll(observed)

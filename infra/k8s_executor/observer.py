@@ -38,11 +38,10 @@ class Observed:
         self.pod = pod
         self._changed.set()
 
-    def lose(self, uid: str | None = None) -> None:
-        """Note that the pod was deleted, if it is the one with this uid."""
-        if self.pod and (uid is None or uid == self.pod.metadata.uid):
-            self.is_gone = True
-            self._changed.set()
+    def lose(self) -> None:
+        """Note that the pod was deleted."""
+        self.is_gone = True
+        self._changed.set()
 
     async def changed(self, timeout_s: float) -> None:
         """Wait for a change since the last call, for at most `timeout_s`."""
@@ -85,8 +84,9 @@ class PodObserver:
         pause_s, failing = FIRST_PAUSE_S, False
         while True:
             try:
+                before = set(self._pods)
                 pods, version = await self._api.pods()
-                self._replace(pods)
+                self._replace(pods, before)
                 if failing:
                     log("cluster.observing")
                 pause_s, failing = FIRST_PAUSE_S, False
@@ -101,13 +101,12 @@ class PodObserver:
 
     async def refresh(self, job_uid: str, job_name: str) -> None:
         """Ask for the pods of one Job. Raises ApiUnreachable, ApiRefused."""
+        before = set(self._pods)
         pods, _ = await self._api.pods({"batch.kubernetes.io/job-name": job_name})
-        found = [pod for pod in pods if pod.job_uid == job_uid]
-        for pod in found:
+        found = {pod.metadata.uid: pod for pod in pods if pod.job_uid == job_uid}
+        for pod in found.values():
             self._take(pod)
-        observed = self._observed.get(job_uid)
-        if observed and observed.pod and observed.pod.metadata.uid not in {pod.metadata.uid for pod in found}:
-            observed.lose()
+        self._lose(job_uid, before - found.keys())
 
     async def _watch(self, version: str) -> None:
         async with aclosing(self._api.watch_pods(version, WATCH_S)) as events:
@@ -126,18 +125,28 @@ class PodObserver:
             self._pods.pop(pod.metadata.uid, None)
             if observed := self._observed.get(pod.job_uid):
                 observed.see(pod)
-                observed.lose(pod.metadata.uid)
+                self._lose(pod.job_uid, {pod.metadata.uid})
         else:
             self._take(pod)
 
-    def _replace(self, pods: list[PodView]) -> None:
+    def _replace(self, pods: list[PodView], before: set[str]) -> None:
+        """Take over a list. Of the pods that it lacks, those have been deleted that were known before it was asked for.
+
+        Others were made after the list, and are known from `refresh`.
+        """
         self._fresh_at = time.monotonic()
-        self._pods = {}
+        listed = {pod.metadata.uid: pod for pod in pods}
+        newer = {uid: pod for uid, pod in self._pods.items() if uid not in before}
+        self._pods = newer | listed
         for pod in pods:
             self._take(pod)
-        for observed in self._observed.values():
-            if observed.pod and observed.pod.metadata.uid not in self._pods:
-                observed.lose()
+        for job_uid in self._observed:
+            self._lose(job_uid, before - listed.keys())
+
+    def _lose(self, job_uid: str, missing: set[str]) -> None:
+        observed = self._observed.get(job_uid)
+        if observed and observed.pod and observed.pod.metadata.uid in missing:
+            observed.lose()
 
     def _take(self, pod: PodView) -> None:
         self._pods[pod.metadata.uid] = pod

@@ -43,10 +43,11 @@ def refusal_in(events: Sequence[EventView], job_uid: str) -> ContractError | Non
     return ExecutorUnavailable(f"the cluster refuses the pods of tools: {message}; {HINT}")
 
 
-def unscheduled(pod: PodView | None) -> str:
-    """Return why a pod has no node yet, or an empty text."""
-    condition = pod.condition("PodScheduled", "False") if pod else None
-    return (condition.message or condition.reason or "")[:MAX_CHARS] if condition else ""
+def delay(pod: PodView | None) -> str:
+    """Return why a pod does not run yet."""
+    reason = (pod.condition("PodScheduled", "False") or pod.state.waiting) if pod else None
+    text = (reason.message or reason.reason) if reason else ""
+    return (text or "no reason is known")[:MAX_CHARS]
 
 
 def loss(pod: PodView | None, job: JobView | None) -> ContractError | None:

@@ -82,7 +82,7 @@ def test_the_maximum_age_exceeds_the_time_between_two_renewals(
 ) -> None:
     """A busy worker sends nothing but renewals."""
     given: list[float] = []
-    monkeypatch.setattr(worker.__main__, "serve_health", lambda *args: given.append(args[-1]))
+    monkeypatch.setattr(worker.__main__, "serve_health", lambda *args: given.append(args[4]))
     settings = WorkerSettings("w", 1, lease_s, 5.0, Path(), health_port=1)
-    worker.__main__._health(Heartbeat(), Fitness(), settings)
+    worker.__main__._health(Heartbeat(), Fitness(), settings, None)
     assert given == [max_age_s]
