@@ -12,7 +12,7 @@ from infra.scratch_root import LOCK
 from swissbrain import Client
 from swissbrain.models import Event
 from tests.chaos.checks import CLAIM_EVENTS, check_run, read_effects
-from tests.chaos.faults import TICK_S, Faults
+from tests.chaos.faults import MODEL, TICK_S, Faults
 from tests.chaos.load import Load, SentRun, persistent
 from tests.chaos.plans import KINDS, Kind
 from tests.chaos.prompts import PROMPT_KINDS
@@ -60,7 +60,9 @@ def play(
         site.worker(name, slots=4, model=any(kind.prompt for kind in kinds))
     with site.client() as client:
         site.checked_runs |= {run.run_id for run in client.runs()}
-    load, faults = Load(site, seed, per_second, kinds), Faults(site, seed, selected)
+    prompts = any(kind.prompt for kind in kinds)
+    load = Load(site, seed, per_second, kinds)
+    faults = Faults(site, seed, lambda name: selected(name) and (prompts or not name.startswith(MODEL)))
     load.start()
     end = time.monotonic() + seconds
     try:
@@ -144,7 +146,7 @@ def _check_all(site: ChaosSite, sent: Sequence[SentRun], faults: Faults, report:
         report.violations.append(f"runs whose creation was never acknowledged: {sorted(unknown)}")
     report.violations += [f"error in a process log: {error}" for error in site.errors()]
     if site.cluster:
-        report.violations += site.cluster.violations({one.run_id for one in sent if one.kind.retries})
+        report.violations += site.cluster.violations({one.run_id for one in sent if not one.kind.retries})
     report.violations += [f"{key} has no TTL" for key in asyncio.run(_keys_without_ttl(site))]
 
 
