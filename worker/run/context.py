@@ -36,14 +36,7 @@ from infra.contract.files import (
     FolderChanges,
     ToolFiles,
 )
-from infra.contract.journal import (
-    MAX_INLINE_BYTES,
-    STARTED,
-    BlobRef,
-    call_name,
-    files_key,
-    folders_key,
-)
+from infra.contract.journal import MAX_INLINE_BYTES, STARTED, BlobRef, call_name, files_key, folders_key
 from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
@@ -53,7 +46,7 @@ from infra.contract.usage import RunUsage
 from worker.run.blobs import resolve
 from worker.run.emitter import LogEmitter, new_event
 from worker.toolkit.base import ToolContext
-from worker.toolkit.network import use_text
+from worker.toolkit.network import use_note
 from worker.workspaces import RunFiles
 
 T = TypeVar("T")
@@ -259,8 +252,7 @@ class CallContext:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
         execution = await self._executor.execute(command, self._directory, on_line)
         if use := execution.network:
-            note = Log(level="warning" if use.refused else "info", message=use_text(use))
-            await self._context.emitter.emit(note, step=self._step)
+            await self._context.emitter.emit(use_note(use), step=self._step)
         return execution
 
     async def output(
