@@ -17,7 +17,7 @@ from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.executions import RunExecutions
 from worker.run.session import RunSession
-from worker.toolkit.network import use_text
+from worker.toolkit.network import use_note
 from worker.workspaces import RunFiles
 
 LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
@@ -81,8 +81,7 @@ class CallContext:
             command, self._run.files, on_line, self._warn, repeatable=self._repeatable
         )
         if use := execution.network:
-            note = Log(level="warning" if use.refused else "info", message=use_text(use))
-            await self._run.emitter.emit(note, step=self._step)
+            await self._run.emitter.emit(use_note(use), step=self._step)
         return execution
 
     async def output(
