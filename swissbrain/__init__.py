@@ -46,6 +46,7 @@ from swissbrain.models import (
 from swissbrain.plan import (
     NewRun,
     Plan,
+    browser,
     file_delete,
     file_list,
     file_read,
@@ -92,6 +93,7 @@ __all__ = [
     "UsageReport",
     "WaitTimeout",
     "Waiting",
+    "browser",
     "code",
     "file_delete",
     "file_list",

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from infra.contract.execution import Command, Execution, OnLine
+from infra.contract.execution import Command, Execution, OnLine, Session
 from infra.contract.files import DirectoryFiles
 from infra.contract.llm import ModelChoice
 from infra.contract.requests import GivenAnswer
@@ -64,6 +64,9 @@ class CountingExecutor:
 
     async def check(self) -> None:
         await self._inner.check()
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        return await self._inner.open(command, max_reply_bytes)
 
     async def release(self, run_id: str) -> None:
         await self._inner.release(run_id)

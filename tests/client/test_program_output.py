@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from infra.local_executor.output import LineSplitter
 from swissbrain.cli.program_output import TRUNCATED, StreamCopy
-from worker.run.context import LINE_ENDS
+from worker.run.call_context import LINE_ENDS
 
 
 def copied(output: bytes, cuts: Sequence[int] = (), *, is_terminal: bool = False, keeps: bool = True) -> bytes:

@@ -12,6 +12,7 @@ from infra.contract.execution import Command, Execution, Executor, Interpreter, 
 from infra.contract.files import FileChanges
 from infra.contract.tools import parse_args
 from worker.registry import REGISTRY
+from worker.run.session import RunSession
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.toolkit.execution import ExecutionResult
 from worker.workspaces import RunFiles
@@ -33,6 +34,11 @@ class RecordingContext:
     changes: list[FileChanges] = field(default_factory=list)
     time_left_s: float = 60.0
     for_model: bool = False
+
+    @property
+    def session(self) -> RunSession:
+        """Session that no other call of the run has."""
+        return RunSession(self.run_id, self.time_left_s, self.executor)
 
     async def execute(
         self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.contract.errors import StoreUnavailable
-from infra.contract.execution import Command, Execution, Executor, OnLine
+from infra.contract.execution import Command, Execution, Executor, OnLine, Session
 from infra.contract.files import NO_FOLDERS, DirectoryFiles, FileEntry, FolderEntry
 from infra.contract.keys import Keys
 from infra.contract.log import Event
@@ -62,6 +62,9 @@ class NoFiles:
 
     async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
         raise AssertionError("no tool of these tests executes")
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        raise AssertionError("no tool of these tests keeps a session open")
 
     async def release(self, run_id: str) -> None:
         return
