@@ -53,7 +53,7 @@ class NetworkSettings:
         return cls(
             allow=read_patterns(env, ALLOW),
             private_hosts=read_private_hosts(env, PRIVATE_HOSTS),
-            max_bytes=env.integer(MAX_BYTES, cls.max_bytes, low=1024, high=1024**4),
+            max_bytes=_max_bytes(env),
         )
 
 
@@ -73,13 +73,12 @@ class EgressSettings:
 
         Raises SettingsError.
         """
-        network = NetworkSettings.from_env(env)
         return cls(
             token_key=token_key(env),
             host=env.text("EGRESS_HOST", cls.host),
             port=env.integer("EGRESS_PORT", cls.port, low=0, high=65535),
-            private_hosts=network.private_hosts,
-            max_bytes=network.max_bytes,
+            private_hosts=read_private_hosts(env, PRIVATE_HOSTS),
+            max_bytes=_max_bytes(env),
         )
 
 
@@ -91,3 +90,7 @@ def token_key(env: Env) -> str:
             f"{TOKEN_KEY} must have at least {MIN_KEY_CHARS} characters, such as 'openssl rand -hex 32'"
         )
     return key
+
+
+def _max_bytes(env: Env) -> int:
+    return env.integer(MAX_BYTES, NetworkSettings.max_bytes, low=1024, high=1024**4)

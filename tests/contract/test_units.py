@@ -182,7 +182,7 @@ def rule(tool: str, **match: str) -> ApprovalRule:
         (
             {"approvals": [rule("shell", cmd="ls")]},
             "$.approvals[0].match.cmd",
-            "'shell' lacks the argument 'cmd'; allowed are command, timeout_s",
+            "'shell' lacks the argument 'cmd'; allowed are command, network, timeout_s",
         ),
         ({"approvals": [rule("*", cmd="ls")]}, "$.approvals[0].match.cmd", "no tool has the argument 'cmd'"),
     ],

@@ -294,7 +294,7 @@ async def test_no_connection_is_a_refusal_with_the_reason(site: Site) -> None:
 
 @pytest.mark.parametrize("opening", [b"", b"GET http://site.test/ HT", b"GET http://site.test/ HTTP/1.1\r\nX: "])
 async def test_a_head_that_does_not_come_ends_the_connection(site: Site, opening: bytes) -> None:
-    limits = EgressLimits(MB, head_s=0.05)
+    limits = EgressLimits(MB, head_s=0.3)
     async with proxy_of(ProxyOptions(site, limits=limits)) as proxy:
         reader, writer = await proxy.connect()
         writer.write(opening)

@@ -27,6 +27,7 @@ from tests.support.waiting import until
 from tests.support.web_site import Names, Site
 
 NAME = "files.test"
+NEEDS_CLIENTS = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("git")), reason="needs curl and git")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,9 @@ def files_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         archive.writestr("demo-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr("demo-1.0.dist-info/RECORD", "")
     (index / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
-    commands = "git init -q . && git add -A && git -c user.name=x -c user.email=x@x commit -qm x"
-    subprocess.run(["sh", "-c", f"{commands} && git update-server-info"], cwd=folder, check=True)
+    if shutil.which("git"):
+        commands = "git init -q . && git add -A && git -c user.name=x -c user.email=x@x commit -qm x"
+        subprocess.run(["sh", "-c", f"{commands} && git update-server-info"], cwd=folder, check=True)
     with files_server(folder) as port:
         yield port
 
@@ -78,6 +80,7 @@ curl -sS https://elsewhere.test/ || echo "curl: $?"
 """
 
 
+@NEEDS_CLIENTS
 async def test_curl_git_pip_and_python_reach_the_hosts_of_their_call(bench: Bench, files_port: int) -> None:
     pip = importlib.util.find_spec("pip")
     assert pip
@@ -194,6 +197,7 @@ async def test_a_connection_ends_with_its_call(bench: Bench, site: Site) -> None
     await until(lambda: asyncio.sleep(0, ended.is_set()), "the connection to the site has ended")
 
 
+@NEEDS_CLIENTS
 async def test_calls_at_the_same_time_have_their_own_networks(bench: Bench, site: Site, files_port: int) -> None:
     curl = "curl -sS -o /dev/null -w '%{http_code} '"
     source = f"for port in {site.port} {files_port}; do {curl} http://site.test:$port/; done"

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
+import httpx
 import jwt
 import pytest
 
@@ -237,9 +238,8 @@ def test_the_process_serves_until_it_is_told_to_stop(site: Site) -> None:
         assert started["action"] == "egress.started"
         target = f"127.0.0.1:{site.port}"
         url = TOKENS.proxy_url(f"127.0.0.1:{started['port']}", command(target), in_s(60))
-        curl = ["curl", "-sS", "--noproxy", "", "-x", url, f"http://{target}/"]
-        got = subprocess.run(curl, capture_output=True, text=True, timeout=60, check=False)
-        assert (got.stdout, got.stderr) == ("reached", "")
+        with httpx.Client(proxy=url, trust_env=False) as client:
+            assert client.get(f"http://{target}/").text == "reached"
         process.send_signal(signal.SIGTERM)
         rest = [json.loads(line) for line in process.stderr]
         assert process.wait(60) == 0

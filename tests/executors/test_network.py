@@ -1,6 +1,7 @@
 """Network of programs in pods: through the proxy of the cluster, with the token that real clients send."""
 
 import asyncio
+import shutil
 import socket
 import subprocess
 import time
@@ -8,6 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+
+import pytest
 
 from infra.address_guard import AddressGuard
 from infra.contract.execution import Command, LinePart
@@ -43,6 +46,7 @@ async def proxy(host: str, port: int) -> AsyncIterator[int]:
         await serving
 
 
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("git")), reason="needs curl and git")
 async def test_clients_in_a_pod_reach_the_hosts_of_their_call(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     content = tmp_path / "content"
     content.mkdir()

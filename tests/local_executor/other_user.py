@@ -25,6 +25,11 @@ try:
 except OSError:
     print(made)
 """
+FETCH = """
+import urllib.request
+try: urllib.request.urlopen('http://other.test/')
+except urllib.error.HTTPError as error: print(error.code, end='')
+"""
 MANY_FILES = f"""
 import os, time
 for number in range({sandbox.TMP_FILES + 1000}):
@@ -51,8 +56,7 @@ async def report(root: Path) -> dict[str, Any]:
     hog = await bench.run("x = bytearray(2 * 1024 ** 3)", "python", limits=ExecLimits(memory_bytes=128 * MB))
     results["hog"] = hog.err.strip().splitlines()[-1]
     results["bomb"] = int((await bench.run(BOMB, "python", limits=ExecLimits(processes=32))).out)
-    fetch = "curl -s -o /dev/null -w '%{http_code}' http://other.test/"
-    results["network"] = (await bench.run(fetch, network=["a.test:80"])).out
+    results["network"] = (await bench.run(FETCH, "python", network=["a.test:80"])).out
     running = await bench.start(DAEMON)
     results["daemons"] = bool(bench.alive())
     running.cancel()

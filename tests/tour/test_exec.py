@@ -1,6 +1,7 @@
 """The command `exec`: a program of a run behaves as if it ran here."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,7 @@ def test_output_is_live_on_a_pipe_and_on_a_terminal(folder: Path) -> None:
     assert shown.text.replace("\r", "").endswith("20%\ndone")
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_a_program_reaches_the_hosts_of_its_network_within_what_the_operator_allows(folder: Path, site: str) -> None:
     fetch = f"curl -sS --noproxy '' http://{site}/hello.txt"
     assert execute(folder, "--network", site, "--", "sh", "-c", fetch).stdout == b"hello\n"
