@@ -177,7 +177,7 @@ def rule(tool: str, **match: str) -> ApprovalRule:
         (
             {"approvals": [rule("shell"), rule("fly")]},
             "$.approvals[1].tool",
-            "unknown tool 'fly'; allowed are browser, code",
+            "'fly'; allowed are browser, code",
         ),
         (
             {"approvals": [rule("shell", cmd="ls")]},

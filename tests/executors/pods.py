@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.contract.errors import ExecutorUnavailable
 from infra.contract.execution import Command, Execution, OnLine, Session
 from infra.contract.files import DirectoryFiles
 from infra.k8s_executor.control import PodControl

@@ -1,8 +1,8 @@
 """Program inside the sandbox that drives Chromium: one action for each request on stdin, one reply on stdout each.
 
 It imports Playwright and the standard library alone. A request is a JSON object with the field `action`. A reply is a
-line with a JSON object (`PageReply` in worker/browser/replies.py), followed by the bytes of the file that the action made.
-Each of the two is preceded by its length, 4 bytes, big-endian.
+line with a JSON object (`PageReply` in worker/browser/replies.py), followed by the bytes of the file that the action
+made. Each of the two is preceded by its length, 4 bytes, big-endian.
 """
 
 import asyncio
