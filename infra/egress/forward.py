@@ -33,7 +33,7 @@ async def forward(
                 idle.touch()
                 call.count(target, sent, received)
 
-            await _Exchange(client, HttpPeer(h11.CLIENT, *streams, count), call, target).run(request)
+            await _Forwarding(client, HttpPeer(h11.CLIENT, *streams, count), call, target).run(request)
     except TimeoutError:
         if client.http.our_state is not h11.SEND_RESPONSE:
             raise BrokenAnswer from None
@@ -43,7 +43,7 @@ async def forward(
         streams[1].transport.abort()
 
 
-class _Exchange:
+class _Forwarding:
     def __init__(self, client: HttpPeer, server: HttpPeer, call: EgressCall, target: EgressTarget) -> None:
         self._client = client
         self._server = server

@@ -15,7 +15,7 @@ from infra.contract.runs import RunRecord
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.session import RunSession
-from worker.toolkit.network import use_text
+from worker.toolkit.network import use_note
 from worker.workspaces import RunFiles
 
 LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {"\r\n": "crlf", "": "none", "\r": "overwritten"}
@@ -75,8 +75,7 @@ class CallContext:
         command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
         execution = await self._executor.execute(command, self._directory, on_line)
         if use := execution.network:
-            note = Log(level="warning" if use.refused else "info", message=use_text(use))
-            await self._context.emitter.emit(note, step=self._step)
+            await self._context.emitter.emit(use_note(use), step=self._step)
         return execution
 
     async def output(

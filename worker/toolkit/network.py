@@ -6,6 +6,7 @@ from typing import Any
 from msgspec import UnsetType
 
 from infra.address_guard import InvalidHost
+from infra.contract.events import Log
 from infra.contract.execution import NetworkUse
 from infra.egress.settings import ALLOW, NetworkSettings
 from worker.toolkit.base import ToolFailed
@@ -46,12 +47,13 @@ def has_no_network(args: Mapping[str, Any]) -> bool:
     return not args.get(ARGUMENT)
 
 
-def use_text(use: NetworkUse) -> str:
-    """Return what a program did with its network, for the log of the run."""
+def use_note(use: NetworkUse) -> Log:
+    """Return the note in the log of the run about what a program did with its network."""
     traffic = sorted(use.traffic.items(), key=lambda item: -sum(item[1]))
     reached = [f"{host} ({sent} bytes sent, {received} received)" for host, (sent, received) in traffic]
     parts = [f"network: {named(reached)}" if reached else "network: nothing was reached"]
-    return "; ".join([*parts, refused_text(use)] if use.refused else parts)
+    text = "; ".join([*parts, refused_text(use)] if use.refused else parts)
+    return Log(level="warning" if use.refused else "info", message=text)
 
 
 def refused_text(use: NetworkUse) -> str:
