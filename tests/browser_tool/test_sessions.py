@@ -7,8 +7,8 @@ from typing import Any
 import pytest_asyncio
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.runs import PlanStep
-from infra.contract.states import Status
+from infra.contract.runs import PlanStep, RunRecord
+from infra.contract.states import TERMINAL, Status
 from infra.contract.tools import ShellArgs
 from infra.settings import RedisTcpSettings
 from tests.browser_tool.rig import BrowserBench
@@ -47,11 +47,21 @@ def worker(rig: Rig, bench: BrowserBench, gate: Gate, **options: Any) -> Worker:
     return rig.worker(executor=options.pop("executor", bench.executor), strategy=PlanWalker(tools), **options)
 
 
+async def ended(rig: Rig, run_id: str) -> RunRecord:
+    """Return the record of a run that has ended; the start of a browser takes long on a busy machine."""
+
+    async def terminal() -> bool:
+        return (await rig.store.get(run_id)).status in TERMINAL
+
+    await until(terminal, f"{run_id} ends", timeout_s=110)
+    return await rig.store.get(run_id)
+
+
 async def test_a_session_lasts_for_the_run(rig: Rig, fresh: BrowserBench) -> None:
     before = children_of(os.getpid())
     worker(rig, fresh, Gate())
     steps = [step(fresh, "open", url="/"), step(fresh, "click", selector="text=Second page"), step(fresh, "extract")]
-    run = await rig.ended(await rig.submit(plan=steps))
+    run = await ended(rig, await rig.submit(plan=steps))
     assert run.status is Status.SUCCEEDED, run.error
     assert run.result
     last: Any = run.result["last"]
@@ -69,11 +79,11 @@ async def test_a_lost_worker_loses_the_session_and_a_click_is_not_repeated(rig: 
         step(fresh, "click", selector="button"),
     ]
     run_id = await rig.submit(plan=steps)
-    await gate.reached("wait")
+    await until(lambda: _is_reached(gate), "the page is open", timeout_s=110)
     await first.killed()
     gate.go.set()
     worker(rig, fresh, gate)
-    run = await rig.ended(run_id)
+    run = await ended(rig, run_id)
     assert run.error
     assert (run.error.code, run.error.step) == ("session_lost", 2)
     assert f"the last page was {fresh.site.url}/;" in run.error.message
@@ -89,11 +99,15 @@ async def test_a_cancelled_call_leaves_no_process(rig: Rig, fresh: BrowserBench)
         return fresh.site.requests["/never"] > 0
 
     fresh.site.requests["/never"] = 0
-    await until(waits, "the page is asked for", timeout_s=60)
+    await until(waits, "the page is asked for", timeout_s=110)
     await rig.store.cancel(run_id)
-    run = await rig.ended(run_id)
+    run = await ended(rig, run_id)
     assert run.status is Status.CANCELLED
     assert children_of(os.getpid()) <= before
+
+
+async def _is_reached(gate: Gate) -> bool:
+    return gate.calls["wait"] > 0
 
 
 class NoSessions(NoFiles):
@@ -105,6 +119,6 @@ class NoSessions(NoFiles):
 
 async def test_an_executor_without_sessions_says_so(rig: Rig, fresh: BrowserBench) -> None:
     worker(rig, fresh, Gate(), executor=NoSessions())
-    run = await rig.ended(await rig.submit(plan=[step(fresh, "open", url="/")]))
+    run = await ended(rig, await rig.submit(plan=[step(fresh, "open", url="/")]))
     assert run.error
     assert (run.error.code, run.error.message) == ("executor_unavailable", "this executor keeps no session open yet")

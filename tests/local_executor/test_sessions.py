@@ -104,6 +104,7 @@ async def test_the_time_and_the_memory_of_a_session_are_limited(bench: Bench) ->
 
 
 async def test_a_cancelled_request_ends_the_session(bench: Bench) -> None:
+    before = children_of(os.getpid())
     session = await opened(bench)
     asking = asyncio.ensure_future(ask(session, "os.fork(), time.sleep(100)"))
     await asyncio.sleep(0.3)
@@ -111,7 +112,7 @@ async def test_a_cancelled_request_ends_the_session(bench: Bench) -> None:
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert not bench.alive()
-    assert not children_of(os.getpid())
+    assert children_of(os.getpid()) <= before
 
 
 async def test_a_run_has_one_session(bench: Bench) -> None:

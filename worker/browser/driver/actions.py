@@ -29,6 +29,8 @@ LOOK_S = 0.05
 READING_S = 8.0
 """Time for reading the page after an action has succeeded; a page that hangs is returned without text."""
 
+REPLACED = "Execution context was destroyed"
+"""Text of the error of reading a page that is being replaced by another one."""
 DOWNLOAD_STARTS = "Download is starting"
 """Text of the error of a navigation that becomes a download."""
 
@@ -126,9 +128,7 @@ class Actions:
     async def _extract(self, page: Page, selector: str | None, end_s: float) -> ActionOutcome:
         if selector:
             await page.locator(selector).first.wait_for(state="attached", timeout=_left_ms(end_s))
-        text, truncated = await _within(read_text(page, selector, TEXT_CHARS), end_s)
-        links = await _within(read_links(page, selector), end_s)
-        title = await _within(read_title(page), end_s)
+        (text, truncated), links, title = await _within(_read(page, selector), end_s)
         return ActionOutcome({"title": title, "text": text, "text_truncated": truncated, "links": links})
 
     async def _screenshot(self, page: Page, request: Mapping[str, Any], end_s: float) -> ActionOutcome:
@@ -182,6 +182,18 @@ class Actions:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ActionFailed("too_large", f"the download is too large; allowed are {MAX_FILE_BYTES} bytes")
         return await asyncio.to_thread(file.read_bytes)
+
+
+async def _read(page: Page, selector: str | None) -> tuple[tuple[str, bool], list[dict[str, str]], str]:
+    """Return text, links and title; again, if the page is replaced by another one meanwhile."""
+    while True:
+        try:
+            text, links = await read_text(page, selector, TEXT_CHARS), await read_links(page, selector)
+            return text, links, await read_title(page)
+        except Error as exc:
+            if REPLACED not in str(exc):
+                raise
+            await asyncio.sleep(LOOK_S)
 
 
 async def _type(locator: Locator, request: Mapping[str, Any], end_s: float) -> None:
