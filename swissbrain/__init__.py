@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from swissbrain.plan import (
         NewRun,
         Plan,
+        browser,
         file_delete,
         file_list,
         file_read,
@@ -98,6 +99,7 @@ __all__ = [
     "UsageReport",
     "WaitTimeout",
     "Waiting",
+    "browser",
     "code",
     "file_delete",
     "file_list",

@@ -53,7 +53,7 @@ def test_a_good_call_may_be_executed() -> None:
         (("file_write", {"path": ".run/a", "content": ""}), "invalid_call", ["path: ", "reserved"]),
         (("file_read", {"path": "a", "max_bytes": 10**7}), "invalid_call", ["max_bytes: ", "1000000"]),
         (("finish", {"summary": "x", "files": ["/a"]}), "invalid_call", ["files[0]: ", "absolute"]),
-        (("sh", {}), "unknown_tool", ["no tool 'sh'", "ask_user, code, ", "shell, step_done"]),
+        (("sh", {}), "unknown_tool", ["no tool 'sh'", "ask_user, browser, code, ", "shell, step_done"]),
         (("sh\u202e\n\x1b[2J" + "x" * 10**6, {}), "unknown_tool", ["'sh ", "xxx…'"]),
         (PLAN, "invalid_call", ["there is a plan", "'replan'"]),
     ],

@@ -34,7 +34,7 @@ def test_a_run_has_the_tools_that_it_names() -> None:
 
 
 def test_an_unknown_tool_is_refused_with_the_names_of_all() -> None:
-    with pytest.raises(InvalidInput, match="unknown tool 'sh'; allowed are code, file_delete"):
+    with pytest.raises(InvalidInput, match="unknown tool 'sh'; allowed are browser, code, file_delete"):
         tool_specs(["sh"], [])
 
 

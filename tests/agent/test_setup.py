@@ -22,14 +22,14 @@ def offered(**spec: list[str]) -> set[str]:
 
 
 def test_a_tool_that_the_settings_rule_out_is_offered_only_by_name() -> None:
-    assert offered() == {*TOOLS} - {"http_fetch"}
+    assert offered() == {*TOOLS} - {"browser", "http_fetch"}
     # The call then fails, and its message names the setting.
     assert offered(tools=["http_fetch", "shell"]) == {"http_fetch", "shell"}
 
 
 def test_a_run_with_a_tool_of_a_later_release_fails_with_the_name_of_the_tool() -> None:
-    with pytest.raises(StepFailed, match="unknown tool 'browser'; allowed are code, ") as failed:
-        offered(tools=["shell", "browser"])
+    with pytest.raises(StepFailed, match="unknown tool 'telescope'; allowed are browser, code, ") as failed:
+        offered(tools=["shell", "telescope"])
     assert failed.value.error.code == "invalid_input"
 
 

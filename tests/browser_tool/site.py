@@ -58,7 +58,7 @@ PAGES: Mapping[str, str] = {
     + "<iframe src='file:///etc/passwd'></iframe><iframe src='data:text/html,framed'></iframe>",
     "/bomb": """<title>bomb</title><script>
         const kept = [];
-        setInterval(() => kept.push(Array.from({length: 1e6}, () => ({a: 1}))), 1);
+        setInterval(() => kept.push(new Array(2e7).fill(1.5)), 1);
         </script>tick""",
     "/offers": "".join(f"<iframe src='/file?{n}'></iframe>" for n in range(30)) + "offers",
     "/elsewhere": """<script>fetch('https://other.invalid/secret').then(

@@ -8,7 +8,19 @@ import pytest
 
 import swissbrain
 from infra.contract.tools import TOOLS, parse_args
-from swissbrain import PlanStep, code, file_delete, file_list, file_read, file_write, http_fetch, message, shell, step
+from swissbrain import (
+    PlanStep,
+    browser,
+    code,
+    file_delete,
+    file_list,
+    file_read,
+    file_write,
+    http_fetch,
+    message,
+    shell,
+    step,
+)
 
 EVERY = [
     shell("seq 3"),
@@ -27,6 +39,11 @@ EVERY = [
     http_fetch("https://example.org/"),
     http_fetch("http://a:81/", method="POST", headers={"Accept": "*/*"}, body="x", save_as="a", timeout_s=5, name="b"),
     message("hello"),
+    browser("open", url="https://example.org/", network=["example.org:443"], name="a page"),
+    browser("type", selector="input", text="x", enter=True, timeout_s=5),
+    browser("select", selector="select", values=("a", "b")),
+    browser("screenshot", full_page=True, save_as="a.png"),
+    browser("evaluate", script="1"),
     step("shell", command="x"),
 ]
 

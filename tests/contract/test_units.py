@@ -151,7 +151,7 @@ def test_invalid_tool_arguments_are_rejected_with_their_field(tool: str, args: d
 
 
 def test_the_error_for_an_unknown_tool_lists_the_allowed_tools() -> None:
-    with pytest.raises(InvalidInput, match="unknown tool 'fly'; allowed are code, file_delete"):
+    with pytest.raises(InvalidInput, match="unknown tool 'fly'; allowed are browser, code, file_delete"):
         parse_args("fly", {}, at="$")
 
 
@@ -172,9 +172,13 @@ def rule(tool: str, **match: str) -> ApprovalRule:
 @pytest.mark.parametrize(
     ("options", "field", "message"),
     [
-        ({"tools": ["shell", "sh"]}, "$.tools[1]", "unknown tool 'sh'; allowed are code, file_delete"),
+        ({"tools": ["shell", "sh"]}, "$.tools[1]", "unknown tool 'sh'; allowed are browser, code, file_delete"),
         ({"tools": ["finish"]}, "$.tools[0]", "unknown tool 'finish'"),
-        ({"approvals": [rule("shell"), rule("fly")]}, "$.approvals[1].tool", "unknown tool 'fly'; allowed are code"),
+        (
+            {"approvals": [rule("shell"), rule("fly")]},
+            "$.approvals[1].tool",
+            "'fly'; allowed are browser, code",
+        ),
         (
             {"approvals": [rule("shell", cmd="ls")]},
             "$.approvals[0].match.cmd",

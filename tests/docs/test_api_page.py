@@ -78,7 +78,7 @@ def error_codes() -> set[str]:
     patterns = (
         r'RunError\(\s*code="(\w+)"',
         r'code = "(\w+)" if .* else "\w+"',
-        r'ToolFailed\(\s*"(\w+)"',
+        r'(?:Tool|Action)Failed\(\s*"(\w+)"',
         r'"code":"(\w+)"',
         r'^    \w+: "(\w+)",$',  # the tables of codes in worker/plan.py and worker/runner.py
     )

@@ -15,12 +15,13 @@ from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
 from worker.agent.settings import AgentSettings
+from worker.browser.settings import BrowserSettings
 from worker.fetch.settings import FetchSettings
 from worker.settings import WorkerSettings
 
 PREFIXES = (
-    "AGENT|EDGE|EGRESS|HTTP_FETCH|KUBERNETES|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS|"
-    "TOOLS"
+    "AGENT|BROWSER|EDGE|EGRESS|HTTP_FETCH|KUBERNETES|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|"
+    "AWS|TOOLS"
 )
 VARIABLE = re.compile(rf"(?<![\w$])(?:(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]|KUBECONFIG)\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
@@ -49,6 +50,7 @@ READERS: tuple[Callable[[Env], object], ...] = (
     EdgeSettings.from_env,
     ServerSettings.from_env,
     AgentSettings.from_env,
+    BrowserSettings.from_env,
     WorkerSettings.from_env,
     lambda env: KubernetesSettings.from_env(env, StoreSettings.from_env(env), S3Settings.from_env(env)),
     EgressSettings.from_env,

@@ -16,7 +16,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.contract.execution import Command, Execution, OnLine
+from infra.contract.errors import ExecutorUnavailable
+from infra.contract.execution import Command, Execution, OnLine, Session
 from infra.contract.files import DirectoryFiles
 from infra.k8s_executor.control import PodControl
 from infra.k8s_executor.pod_call import PodCalls, prepare
@@ -155,6 +156,10 @@ class PodExecutor:
             ended = await calls.follow(await calls.start(await prepare(command, stored)), command, on_line, self.output)
         await files.store_changes(pod.workspace)
         return ended
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        """Fail: pods keep no session open yet."""
+        raise ExecutorUnavailable("programs in pods keep no session open yet")
 
     async def release(self, run_id: str) -> None:
         """Forget the workspace."""

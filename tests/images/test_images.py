@@ -21,7 +21,7 @@ import pytest
 
 from infra.contract.execution import Command, Interpreter, LinePart
 from infra.k8s_executor.job import FIRST_UID, UIDS
-from infra.k8s_executor.pod_call import PodCalls
+from infra.k8s_executor.pod_call import PodCalls, prepare
 from infra.settings import S3Settings
 from infra.workspace import Workspaces
 from scripts.images import Source, build_command, prepare
@@ -175,8 +175,9 @@ async def output_of(pods: Pods, workspaces: Workspaces, command: Command, output
         return True
 
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), workspaces.run("ada", command.run_id, 1, {}), pod.gone)
-        ended = await calls.follow(await calls.start(await calls.offer(command)), command, add, output)
+        files = workspaces.run("ada", command.run_id, 1, {})
+        calls = PodCalls(pod.control(), files, pod.gone)
+        ended = await calls.follow(await calls.start(await prepare(command, files)), command, add, output)
     assert ended.exit_code == 0, (lines, ended.stderr.read_text())
     assert written in {file.path for file in ended.changes.written}
     return lines

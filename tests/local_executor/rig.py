@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
-from infra.contract.execution import Command, ExecLimits, Execution, LinePart, OnLine
+from infra.contract.execution import Command, ExecLimits, Execution, LinePart, OnLine, Session
 from infra.contract.files import DirectoryFiles, FileChanges
 from infra.scratch_root import LOCK
 from tests.support.processes import processes_with
@@ -66,6 +66,10 @@ class ClosableExecutor(Protocol):
         ...
 
     async def execute(self, command: Command, files: DirectoryFiles, on_line: OnLine) -> Execution:
+        """See the port `Executor`."""
+        ...
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
         """See the port `Executor`."""
         ...
 

@@ -10,6 +10,7 @@ from worker.registry import REGISTRY
 from worker.toolkit.base import ToolResult
 
 GOOD: dict[str, dict[str, Any]] = {
+    "browser": {"action": "wait"},
     "code": {"language": "python", "source": "1"},
     "file_delete": {"path": "a"},
     "file_list": {},
@@ -20,6 +21,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "shell": {"command": "true"},
 }
 FULL: dict[str, dict[str, Any]] = {
+    "browser": {"action": "type", "selector": "#a", "text": "ü" * 10_000, "enter": True, "timeout_s": 300},
     "code": {"language": "node", "source": "1", "timeout_s": 3600},
     "file_delete": {"path": "a/b/ü 日本.txt"},
     "file_list": {"path": "a/b"},
@@ -37,6 +39,11 @@ FULL: dict[str, dict[str, Any]] = {
     "shell": {"command": "x" * 200_000, "timeout_s": 0.001},
 }
 BAD: list[tuple[str, str, list[Any]]] = [
+    ("browser", "action", ["", "Open", "close", "back", None, 1, ["open"]]),
+    ("browser", "selector", ["", None, 1, "x" * 1001, ["a"]]),
+    ("browser", "timeout_s", [0, -1, 300.5, "30", None]),
+    ("browser", "url", ["http://a", "", None]),
+    ("browser", "network", [["a:1"], "a:1", None]),
     ("code", "language", ["ruby", "Python", "", None, 1, ["python"]]),
     ("code", "source", ["", None, 1, "x" * 200_001, ["1"]]),
     ("code", "timeout_s", [0, -1, 3600.5, "60", None, [], True]),
@@ -168,9 +175,39 @@ def test_a_path_with_a_lone_surrogate_is_rejected(path: str) -> None:
 
 @pytest.mark.parametrize("tool", ["rm", "Shell", "", "file", "shell "])
 def test_an_unknown_tool_is_rejected_with_the_list_of_tools(tool: str) -> None:
-    with pytest.raises(InvalidInput, match="allowed are code, file_delete, file_list") as raised:
+    with pytest.raises(InvalidInput, match="allowed are browser, code, file_delete, file_list") as raised:
         parse_args(tool, {}, at="$.plan[0]")
     assert raised.value.field == "$.plan[0].tool"
+
+
+BROWSER: list[tuple[dict[str, Any], str, str]] = [
+    ({"action": "open"}, "url", "missing required field `url` .action 'open'"),
+    ({"action": "open", "url": "file:///etc/passwd"}, "url", "http:// or https://"),
+    ({"action": "open", "url": "data:text/html,x"}, "url", "http:// or https://"),
+    ({"action": "open", "url": "chrome://version"}, "url", "http:// or https://"),
+    ({"action": "open", "url": "view-source:https://a"}, "url", "http:// or https://"),
+    ({"action": "open", "url": "https://user:secret@a"}, "url", "credentials"),
+    ({"action": "open", "url": "https://a", "network": ["a"]}, "network[0]", "length >= 3"),
+    ({"action": "open", "url": "https://a", "network": ["a b:1"]}, "network[0]", "allowed are a host and a port"),
+    ({"action": "open", "url": "https://a", "text": "x"}, "text", "allowed are url, network, timeout_s .action 'open'"),
+    ({"action": "click"}, "selector", "missing required field"),
+    ({"action": "click", "selector": "a", "script": "x"}, "script", "allowed are selector, timeout_s"),
+    ({"action": "type", "selector": "a"}, "text", "missing required field"),
+    ({"action": "select", "selector": "a", "values": []}, "values", "length >= 1"),
+    ({"action": "download"}, "url", "either `url` or `selector`"),
+    ({"action": "download", "url": "http://a", "selector": "a"}, "url", "either `url` or `selector`"),
+    ({"action": "screenshot", "selector": "a", "full_page": True}, "full_page", "without a `selector`"),
+    ({"action": "pdf", "save_as": "../a"}, "save_as", "path"),
+    ({"action": "pdf", "save_as": ".run/a"}, "save_as", ".run"),
+    ({"action": "evaluate"}, "script", "missing required field"),
+]
+
+
+@pytest.mark.parametrize(("args", "name", "message"), BROWSER, ids=repr)
+def test_an_action_of_the_browser_takes_its_own_arguments(args: dict[str, Any], name: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message.replace("[", r"\[")) as raised:
+        parse_args("browser", args, at="$")
+    assert raised.value.field == f"$.args.{name}"
 
 
 def test_the_registry_has_exactly_the_tools_of_the_contract() -> None:

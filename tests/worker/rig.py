@@ -66,9 +66,6 @@ class NoFiles:
     ) -> Execution:
         raise AssertionError("no tool of these tests executes")
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
-        raise AssertionError("no tool of these tests has a session")
-
     async def adopt(
         self, command: Command, begun: OpenExecution, files: DirectoryFiles, on_line: OnLine, caller: ExecutionCaller
     ) -> Execution | None:
@@ -76,6 +73,9 @@ class NoFiles:
 
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         raise AssertionError("no tool of these tests executes")
+
+    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+        raise AssertionError("no tool of these tests keeps a session open")
 
     async def release(self, run_id: str) -> None:
         return

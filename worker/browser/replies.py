@@ -23,7 +23,7 @@ class PageLink(msgspec.Struct, frozen=True, kw_only=True):
     url: Annotated[str, Meta(max_length=500)]
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class PageReply(msgspec.Struct, frozen=True, kw_only=True):
     """Head of a reply. With `error`, a code, the action has failed, and `message` says why."""
 
     url: Url
@@ -40,10 +40,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     content_type: Short = ""
 
 
-def decode_reply(data: bytes) -> tuple[Reply, bytes]:
+def decode_reply(data: bytes) -> tuple[PageReply, bytes]:
     """Return the head of a reply, and the bytes of its file. Raises SessionLost for what the program never sends."""
     head, _, file = data.partition(b"\n")
     try:
-        return msgspec.json.decode(head, type=Reply), file
+        return msgspec.json.decode(head, type=PageReply), file
     except msgspec.DecodeError as exc:
         raise SessionLost("its answer cannot be decoded") from exc

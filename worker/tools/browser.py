@@ -15,7 +15,7 @@ from infra.contract.files import FileChanges
 from infra.egress.settings import ALLOW, NetworkSettings
 from infra.host_patterns import HostPattern
 from worker.browser.program import browser_program
-from worker.browser.replies import PageLink, Reply, decode_reply
+from worker.browser.replies import PageLink, PageReply, decode_reply
 from worker.browser.settings import EVALUATE, BrowserSettings, installation
 from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult, ToolSession
 from worker.toolkit.network import granted
@@ -134,7 +134,7 @@ def _check_host(url: str, entries: Sequence[str]) -> None:
         raise ToolFailed("network_not_allowed", message)
 
 
-async def _ask(action: BrowserAction, session: ToolSession, *, started: bool) -> tuple[Reply, bytes]:
+async def _ask(action: BrowserAction, session: ToolSession, *, started: bool) -> tuple[PageReply, bytes]:
     request = structs.replace(action, network=None) if isinstance(action, Open) else action
     patience_s = action.timeout_s + MARGIN_S + (START_S if started else 0)
     try:
@@ -153,7 +153,7 @@ def _lost(session: ToolSession, reason: str) -> ToolFailed:
     )
 
 
-def _result(reply: Reply) -> BrowserResult:
+def _result(reply: PageReply) -> BrowserResult:
     return BrowserResult(
         url=reply.url[:MAX_URL_CHARS],
         title=reply.title,
@@ -167,13 +167,13 @@ def _result(reply: Reply) -> BrowserResult:
     )
 
 
-def _with_notes(reply: Reply) -> str:
+def _with_notes(reply: PageReply) -> str:
     notes = f" ({'; '.join(reply.notes[:3])})" if reply.notes else ""
     return f"{reply.message}{notes}; the page is {reply.url[:MAX_URL_CHARS]}"
 
 
 async def _stored(
-    action: Screenshot | Pdf | Download, context: ToolContext, reply: Reply, file: bytes, result: BrowserResult
+    action: Screenshot | Pdf | Download, context: ToolContext, reply: PageReply, file: bytes, result: BrowserResult
 ) -> BrowserResult:
     """Store the file of an action, and return the result with its path."""
     stored = await context.files.write(action.save_as or _path(action, context.call, reply.file_name), file)

@@ -18,6 +18,7 @@ from worker.browser.driver.reading import read_links, read_text, read_title
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_VALUE_CHARS = 8 * 1024
 MAX_MESSAGE_CHARS = 600
+MAX_NAME_CHARS = 200
 SUMMARY_CHARS = 4 * 1024
 TEXT_CHARS = 12 * 1024
 SETTLE_MS = 2000
@@ -28,6 +29,8 @@ LOOK_S = 0.05
 READING_S = 8.0
 """Time for reading the page after an action has succeeded; a page that hangs is returned without text."""
 
+REPLACED = "Execution context was destroyed"
+"""Text of the error of reading a page that is being replaced by another one."""
 DOWNLOAD_STARTS = "Download is starting"
 """Text of the error of a navigation that becomes a download."""
 
@@ -43,7 +46,7 @@ class ActionFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ActionOutcome:
     """Reply to a request: its head, and the bytes of a file."""
 
     head: dict[str, Any]
@@ -56,27 +59,27 @@ class Actions:
     def __init__(self, chromium: Chromium) -> None:
         self._chromium = chromium
 
-    async def perform(self, request: Mapping[str, Any]) -> Outcome:
+    async def perform(self, request: Mapping[str, Any]) -> ActionOutcome:
         """Perform one action; the outcome of a failure has the fields `error` and `message`."""
         try:
             outcome = await self._perform(request)
         except ActionFailed as exc:
-            outcome = Outcome({"error": exc.code, "message": str(exc)})
+            outcome = ActionOutcome({"error": exc.code, "message": str(exc)})
         except (TimeoutError, PlaywrightTimeout) as exc:
             seconds = f"{request['timeout_s']:g} s (`timeout_s`)"
-            outcome = Outcome({"error": "timeout", "message": f"not done after {seconds}{_details(exc)}"})
+            outcome = ActionOutcome({"error": "timeout", "message": f"not done after {seconds}{_details(exc)}"})
         except PageCrashed as exc:
-            outcome = Outcome({"error": "session_lost", "message": str(exc)})
+            outcome = ActionOutcome({"error": "session_lost", "message": str(exc)})
         except Error as exc:
-            outcome = Outcome({"error": "browser_failed", "message": _reason(exc)})
+            outcome = ActionOutcome({"error": "browser_failed", "message": _reason(exc)})
         try:
             _ = self._chromium.page
         except PageCrashed as exc:
-            outcome = Outcome({"error": "session_lost", "message": str(exc)})
+            outcome = ActionOutcome({"error": "session_lost", "message": str(exc)})
         facts = {"url": self._chromium.url, "pages": self._chromium.pages, "notes": self._chromium.take_notes()}
-        return Outcome({**outcome.head, **facts}, outcome.file)
+        return ActionOutcome({**outcome.head, **facts}, outcome.file)
 
-    async def _perform(self, request: Mapping[str, Any]) -> Outcome:
+    async def _perform(self, request: Mapping[str, Any]) -> ActionOutcome:
         end_s = time.monotonic() + request["timeout_s"]
         opens = request["action"] == "open"
         page = await _within(self._chromium.fresh_page() if opens else self._chromium.ready(), end_s)
@@ -102,8 +105,8 @@ class Actions:
                 return await self._download(page, request, end_s)
             case _:
                 value = await _within(page.evaluate(request["script"]), end_s)
-                return Outcome({**await self._summary(), "value": str(value)[:MAX_VALUE_CHARS]})
-        return Outcome(await self._settled())
+                return ActionOutcome({**await self._summary(), "value": str(value)[:MAX_VALUE_CHARS]})
+        return ActionOutcome(await self._settled())
 
     async def _settled(self) -> dict[str, Any]:
         """Wait until the page has loaded, but not for long, and return what it shows."""
@@ -122,15 +125,13 @@ class Actions:
                 summary["text"], summary["text_truncated"] = await read_text(page, None, chars)
         return summary
 
-    async def _extract(self, page: Page, selector: str | None, end_s: float) -> Outcome:
+    async def _extract(self, page: Page, selector: str | None, end_s: float) -> ActionOutcome:
         if selector:
             await page.locator(selector).first.wait_for(state="attached", timeout=_left_ms(end_s))
-        text, truncated = await _within(read_text(page, selector, TEXT_CHARS), end_s)
-        links = await _within(read_links(page, selector), end_s)
-        title = await _within(read_title(page), end_s)
-        return Outcome({"title": title, "text": text, "text_truncated": truncated, "links": links})
+        (text, truncated), links, title = await _within(_read(page, selector), end_s)
+        return ActionOutcome({"title": title, "text": text, "text_truncated": truncated, "links": links})
 
-    async def _screenshot(self, page: Page, request: Mapping[str, Any], end_s: float) -> Outcome:
+    async def _screenshot(self, page: Page, request: Mapping[str, Any], end_s: float) -> ActionOutcome:
         left_ms = _left_ms(end_s)
         if selector := request.get("selector"):
             content = await page.locator(selector).screenshot(type="png", timeout=left_ms)
@@ -138,12 +139,12 @@ class Actions:
             content = await page.screenshot(type="png", full_page=request.get("full_page", False), timeout=left_ms)
         return await self._file(content, "image/png")
 
-    async def _file(self, content: bytes, content_type: str) -> Outcome:
+    async def _file(self, content: bytes, content_type: str) -> ActionOutcome:
         if len(content) > MAX_FILE_BYTES:
             raise ActionFailed("too_large", f"the file has {len(content)} bytes; allowed are {MAX_FILE_BYTES}")
-        return Outcome({**await self._summary(chars=0), "content_type": content_type}, content)
+        return ActionOutcome({**await self._summary(chars=0), "content_type": content_type}, content)
 
-    async def _download(self, page: Page, request: Mapping[str, Any], end_s: float) -> Outcome:
+    async def _download(self, page: Page, request: Mapping[str, Any], end_s: float) -> ActionOutcome:
         expected = self._chromium.expect_download()
         try:
             if url := request.get("url"):
@@ -156,7 +157,9 @@ class Actions:
                 await page.locator(request["selector"]).click(timeout=_left_ms(end_s))
             download = await _within(expected, end_s)
             content = await self._content(download, end_s)
-            return Outcome({**await self._summary(chars=0), "file_name": download.suggested_filename[-200:]}, content)
+            return ActionOutcome(
+                {**await self._summary(chars=0), "file_name": download.suggested_filename[-200:]}, content
+            )
         finally:
             await self._chromium.end_downloads()
 
@@ -179,6 +182,18 @@ class Actions:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise ActionFailed("too_large", f"the download is too large; allowed are {MAX_FILE_BYTES} bytes")
         return await asyncio.to_thread(file.read_bytes)
+
+
+async def _read(page: Page, selector: str | None) -> tuple[tuple[str, bool], list[dict[str, str]], str]:
+    """Return text, links and title; again, if the page is replaced by another one meanwhile."""
+    while True:
+        try:
+            text, links = await read_text(page, selector, TEXT_CHARS), await read_links(page, selector)
+            return text, links, await read_title(page)
+        except Error as exc:
+            if REPLACED not in str(exc):
+                raise
+            await asyncio.sleep(LOOK_S)
 
 
 async def _type(locator: Locator, request: Mapping[str, Any], end_s: float) -> None:

@@ -1,8 +1,8 @@
 """Program inside the sandbox that drives Chromium: one action for each request on stdin, one reply on stdout each.
 
 It imports Playwright and the standard library alone. A request is a JSON object with the field `action`. A reply is a
-line with a JSON object (`Reply` in worker/browser/replies.py), followed by the bytes of the file that the action made.
-Each of the two is preceded by its length, 4 bytes, big-endian.
+line with a JSON object (`PageReply` in worker/browser/replies.py), followed by the bytes of the file that the action
+made. Each of the two is preceded by its length, 4 bytes, big-endian.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from worker.browser.driver.actions import Actions, Outcome
+from worker.browser.driver.actions import ActionOutcome, Actions
 from worker.browser.driver.chromium import Chromium
 
 LENGTH_BYTES = 4
@@ -40,7 +40,7 @@ def _read(requests: BinaryIO) -> dict[str, Any] | None:
     return request
 
 
-def _write(replies: BinaryIO, outcome: Outcome) -> None:
+def _write(replies: BinaryIO, outcome: ActionOutcome) -> None:
     # A page may put half of a surrogate pair into a text, which UTF-8 cannot encode.
     head = json.dumps(outcome.head, ensure_ascii=False).encode(errors="replace") + b"\n"
     content = memoryview((len(head) + len(outcome.file)).to_bytes(LENGTH_BYTES, "big") + head + outcome.file)
