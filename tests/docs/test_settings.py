@@ -10,13 +10,14 @@ import pytest
 from edge_api.settings import EdgeSettings, ServerSettings
 from infra.gateway.settings import GatewaySettings
 from infra.llm_http.settings import LlmSettings
+from infra.qstash_local.settings import QStashLocalSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
 from worker.agent.settings import AgentSettings
 from worker.fetch.settings import FetchSettings
 from worker.settings import WorkerSettings
 
-PREFIXES = "AGENT|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|AWS"
+PREFIXES = "AGENT|EDGE|HTTP_FETCH|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|QSTASH|CHAOS|LAMBDA|AWS"
 VARIABLE = re.compile(rf"(?<![\w$])(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
 """Variables that AWS reads."""
@@ -30,6 +31,10 @@ VALID = {
     "GATEWAY_TOKEN": "token",
     "LLM_BASE_URL": "https://127.0.0.1",
     "LLM_MODEL": "m",
+    "QSTASH_CURRENT_SIGNING_KEY": "current" * 5,
+    "QSTASH_LOCAL_REDIS_URL": "redis://127.0.0.1",
+    "QSTASH_NEXT_SIGNING_KEY": "next" * 8,
+    "QSTASH_TOKEN": "token" * 4,
     "REDIS_URL": "redis://127.0.0.1",
     "S3_ACCESS_KEY": "key",
     "S3_SECRET_KEY": "secret",
@@ -45,6 +50,7 @@ READERS: tuple[Callable[[Env], object], ...] = (
     WorkerSettings.from_env,
     GatewaySettings.from_env,
     LlmSettings.from_env,
+    QStashLocalSettings.from_env,
     FetchSettings.from_env,
     RedisTcpSettings.from_env,
     S3Settings.from_env,

@@ -31,10 +31,10 @@ _NAME = re.compile(r"(?P<name>\w+)(?: \((?P<kind>number|digits)\))?")
 _MORE = ", then "
 
 
-def load(name: str) -> Script:
-    """Return the script `name`. Raises ValueError if its header is malformed."""
-    folder = files(__package__)
-    library, body = (folder.joinpath(f"{part}.lua").read_text() for part in ("lib", name))
+def load(name: str, package: str = __package__) -> Script:
+    """Return the script `name` of a package. Raises ValueError if its header is malformed."""
+    library = files(__package__).joinpath("lib.lua").read_text()
+    body = files(package).joinpath(f"{name}.lua").read_text()
     header = _HEADER.match(body)
     if header is None:
         raise ValueError(f"{name}.lua must begin with the lines '-- KEYS: …' and '-- ARGV: …'")
