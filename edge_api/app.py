@@ -16,7 +16,8 @@ from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
 from edge_api.http import event_schema, openapi
 from edge_api.http.base_path import BasePath
 from edge_api.http.endpoint import ApiEndpoint
-from edge_api.http.errors import HANDLERS, LastResort
+from edge_api.http.errors import HANDLERS
+from edge_api.http.last_resort import LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.pages import LogPages
@@ -28,15 +29,18 @@ from edge_api.ports import WorkspaceStore
 from edge_api.routes.batches import BatchRoutes
 from edge_api.routes.execute import ExecuteRoutes
 from edge_api.routes.files import FileRoutes
+from edge_api.routes.internal import InternalRoutes
 from edge_api.routes.logs import LogRoutes
 from edge_api.routes.people import PeopleRoutes
 from edge_api.routes.run_actions import RunActionRoutes
 from edge_api.routes.runs import RunRoutes
+from edge_api.routes.schedules import ScheduleRoutes
 from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.routes.usage import UsageRoutes
 from edge_api.runs_service import RunService
+from edge_api.schedules_service import ScheduleService, Scheduling
 from edge_api.settings import ApiSettings
 from edge_api.steps import RunSteps
 from infra.contract.log import LogFeed
@@ -52,18 +56,20 @@ def create_app(
     authenticate: Authenticate,
     settings: ApiSettings,
     *,
+    scheduling: Scheduling | None = None,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Return the API over its adapters. `close` is called when the server's lifespan ends.
 
     Nothing connects before the first request. Call `end_streams(app)` to shut down without waiting for clients that
-    follow a log. `app.state.endpoints` lists the endpoint rows.
+    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules.
     """
     fanout = Fanout(feed)
     streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
     runs = RunService(store, workspaces)
     people = PeopleService(store, runs)
+    schedules = ScheduleService(runs, scheduling)
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
@@ -81,6 +87,8 @@ def create_app(
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         *UsageRoutes(store).endpoints(),
+        *ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(),
+        *InternalRoutes(store, schedules).endpoints(),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
     ]
@@ -121,7 +129,7 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+        allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
         # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
         allow_headers=("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
         expose_headers=("Location", "Retry-After"),

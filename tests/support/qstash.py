@@ -186,3 +186,11 @@ class NastyTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+async def wake(url: str) -> None:
+    """Let a stand-in look at what is due, after a test has changed the times in Redis."""
+    headers = {"Authorization": f"Bearer {QSTASH_TOKEN}", "Upstash-Delay": "1d", "Upstash-Deduplication-Id": "wake"}
+    async with httpx.AsyncClient(headers=headers) as http:
+        published = await http.post(f"{url}/v2/publish/http://127.0.0.1:1/")
+        assert published.status_code in {201, 202}, published.text
