@@ -55,6 +55,7 @@ from swissbrain.plan import (
     shell,
     step,
 )
+from swissbrain.schedules import LastTick, Schedule, ScheduleSummary, TickResult
 
 __all__ = [
     "AgentOptions",
@@ -72,6 +73,7 @@ __all__ = [
     "ForkOf",
     "Gap",
     "InputFile",
+    "LastTick",
     "Limits",
     "ModelUsage",
     "NewRun",
@@ -86,8 +88,11 @@ __all__ = [
     "RunFailed",
     "RunState",
     "RunSummary",
+    "Schedule",
+    "ScheduleSummary",
     "Step",
     "StreamToken",
+    "TickResult",
     "Unreachable",
     "UsageReport",
     "WaitTimeout",

@@ -26,6 +26,7 @@ from swissbrain.cli.commands import (
     people,
     queue,
     runs,
+    schedule,
     steps,
     transitions,
     usage,
@@ -74,6 +75,7 @@ for name, command in COMMANDS.items():
     # After the program of `exec`, every word is its argument, also one that looks like an option.
     settings = {"allow_interspersed_args": name != "exec"}
     app.command(name, cls=OrderedCommand, context_settings=settings)(command)
+app.add_typer(schedule.schedule, name="schedule")
 app.add_typer(keys.key, name="key")
 
 

@@ -82,9 +82,8 @@ async def test_a_recovery_tick_does_the_work_of_a_claim(
         statuses = [(await ada.get(f"/agent/runs/{run}")).json()["status"] for run in (lost, waiting)]
         depths = (await ada.get("/agent/queue")).json()
         # The delayed run and the lost one: as many wake tokens, which is what scales workers up.
-        return (
-            statuses[0] == "queued" and statuses[1] != "waiting" and depths["delayed"] == 0 and depths["pending"] >= 2
-        )
+        in_queue = depths["delayed"] == 0 and int(depths["pending"]) >= 2
+        return bool(statuses[0] == "queued" and statuses[1] != "waiting" and in_queue)
 
     await until(recovered, "everything is recovered")
     assert (await ada.get(f"/agent/runs/{delayed}")).json()["status"] == "queued"
