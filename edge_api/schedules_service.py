@@ -1,6 +1,7 @@
 """Operations on the schedules of a user, the ticks that QStash sends, and the repair of what a crash left half done."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -150,7 +151,7 @@ class ScheduleService:
                 await self._told(self.qstash, schedule_id, changes)
                 done += len(changes)
             except QStashUnavailable as exc:
-                log("schedule.unconfirmed", schedule=schedule_id, reason=str(exc))
+                log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
         return done
 
     @property
