@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
 from starlette.applications import Starlette
@@ -69,7 +69,6 @@ def create_app(
     tokens = StreamTokens(settings.stream_token_keys)
     runs = RunService(store, workspaces)
     people = PeopleService(store, runs)
-    schedules = ScheduleService(runs, scheduling)
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
@@ -87,25 +86,16 @@ def create_app(
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         *UsageRoutes(store).endpoints(),
-        *ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(),
-        *InternalRoutes(store, schedules).endpoints(),
+        *_schedule_endpoints(store, ScheduleService(runs, scheduling), limit),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
     ]
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        yield
-        streams.end()
-        await fanout.close()
-        if close is not None:
-            await close()
 
     app = Starlette(
         routes=_routes(endpoints, authenticate, tokens),
         middleware=_middleware(settings),
         exception_handlers=dict(HANDLERS),
-        lifespan=lifespan,
+        lifespan=_lifespan(streams, fanout, close),
     )
     # A redirect would be built from the Host header, and no path here ends in a slash.
     app.router.redirect_slashes = False
@@ -118,6 +108,25 @@ def end_streams(app: Starlette) -> None:
     """End every open log stream, and every later one as soon as it opens. The first step of a shutdown."""
     streams: LogStreams = app.state.streams
     streams.end()
+
+
+def _lifespan(
+    streams: LogStreams, fanout: Fanout, close: Callable[[], Awaitable[None]] | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        streams.end()
+        await fanout.close()
+        if close is not None:
+            await close()
+
+    return lifespan
+
+
+def _schedule_endpoints(store: RunCommands, schedules: ScheduleService, limit: int) -> Sequence[ApiEndpoint]:
+    """Return the rows of schedules, and of the calls of QStash."""
+    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *InternalRoutes(store, schedules).endpoints()]
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:

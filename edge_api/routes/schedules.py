@@ -55,6 +55,11 @@ class ScheduleRoutes:
                 success={200: ScheduleList},
                 errors=_OFF,
             ),
+            *self._endpoints_of_one(),
+        ]
+
+    def _endpoints_of_one(self) -> Sequence[ApiEndpoint]:
+        return [
             ApiEndpoint(
                 "GET",
                 "/agent/schedules/{schedule_id}",

@@ -27,6 +27,7 @@ DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "L
 """Variables that are read without a settings class."""
 
 VALID = {
+    "EDGE_PUBLIC_URL": "https://127.0.0.1",
     "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     "GATEWAY_TOKEN": "token",
     "LLM_BASE_URL": "https://127.0.0.1",

@@ -19,7 +19,7 @@ from infra.http_limits import HttpLimits
 from infra.qstash_local.app import create_qstash
 from infra.qstash_local.settings import QStashLocalSettings
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisTcpSettings
+from infra.settings import QStashSettings, RedisTcpSettings
 from tests.support.waiting import until
 
 QSTASH_TOKEN = "qstash-token-of-the-tests"
@@ -33,6 +33,17 @@ def stand_in_settings(redis: RedisTcpSettings, **changes: Any) -> QStashLocalSet
     """Return settings with the keys of the tests."""
     fields = {"token": QSTASH_TOKEN, "current_signing_key": CURRENT_KEY, "next_signing_key": NEXT_KEY}
     return QStashLocalSettings(redis=redis, **{**fields, "time_scale": FAST, **changes})
+
+
+def qstash_settings(url: str, public_url: str) -> QStashSettings:
+    """Return the settings of an API at the public URL that uses the stand-in at `url`."""
+    return QStashSettings(
+        url=url,
+        public_url=public_url,
+        token=QSTASH_TOKEN,
+        current_signing_key=CURRENT_KEY,
+        next_signing_key=NEXT_KEY,
+    )
 
 
 class QuietServer(StreamServer):

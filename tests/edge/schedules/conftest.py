@@ -16,10 +16,8 @@ from infra.redis_tcp import RedisTcp
 from infra.settings import QStashSettings, RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, Edge, Files, client, serve
 from tests.support.qstash import (
-    CURRENT_KEY,
-    NEXT_KEY,
-    QSTASH_TOKEN,
     NastyTransport,
+    qstash_settings,
     sdk,
     stand_in,
     stand_in_settings,
@@ -89,17 +87,7 @@ async def site(
     async with stand_in(stand_in_settings(tcp_settings), network) as url:
 
         def scheduling(rest: Redis, public_url: str) -> Scheduling:
-            made.append(
-                UnreliableQStash(
-                    QStashSettings(
-                        url=url,
-                        public_url=public_url,
-                        token=QSTASH_TOKEN,
-                        current_signing_key=CURRENT_KEY,
-                        next_signing_key=NEXT_KEY,
-                    )
-                )
-            )
+            made.append(UnreliableQStash(qstash_settings(url, public_url)))
             return Scheduling(ScheduleStore(rest), made[0])
 
         async with serve(rest_settings, Files(), scheduling=scheduling) as edge:
