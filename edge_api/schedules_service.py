@@ -14,7 +14,14 @@ from edge_api.http.schedule_models import ChangeSchedule, TickResult
 from edge_api.ports import QStashPort
 from edge_api.run_states import request_token
 from edge_api.runs_service import RunService, run_id_of
-from infra.contract.errors import LimitExceeded, QStashUnavailable, RunGone, ScheduleGone, TransitionRefused
+from infra.contract.errors import (
+    LimitExceeded,
+    QStashUnavailable,
+    RecordUnreadable,
+    RunGone,
+    ScheduleGone,
+    TransitionRefused,
+)
 from infra.contract.redis_store import codec
 from infra.contract.redis_store.schedule_store import Change, ScheduleStore, gone
 from infra.contract.schedules import (
@@ -150,8 +157,11 @@ class ScheduleService:
             try:
                 await self._told(self.qstash, schedule_id, changes)
                 done += len(changes)
+            except RecordUnreadable as exc:
+                log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
             except QStashUnavailable as exc:
                 log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
+                break  # the others would fail as well, each after a timeout
         return done
 
     @property

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from itertools import islice
 from zoneinfo import ZoneInfo
 
@@ -77,14 +77,16 @@ class Cron:
                 yield at
                 last = at
 
-    def _zone(self, field: str) -> ZoneInfo:
+    def _zone(self, field: str) -> tzinfo:
+        if self.zone == "UTC":
+            return UTC  # also where the host has no database of time zones
         # ZoneInfo opens a file of this name, so the name is checked first.
         if len(self.zone) <= MAX_CRON_CHARS and _ZONE_NAME.fullmatch(self.zone):
             try:
                 return ZoneInfo(self.zone)
             except (LookupError, OSError, ValueError):
                 pass
-        raise InvalidInput(f"must be a name such as 'Europe/Zurich'; {self.zone[:100]!r} is not known", field)
+        raise InvalidInput(f"must be a name such as 'Europe/Zurich'; {self.zone[:100]!r} is not known here", field)
 
 
 def _is_plain(field: str) -> bool:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from urllib.parse import urlsplit
 
-from infra.contract.errors import ContractError
+from infra.contract.errors import ContractError, InvalidInput
 from infra.cron import Cron
 from infra.logging import log
 from infra.qstash_local.delivery import Deliverer, callbacks, now_ms
@@ -44,6 +44,9 @@ class Scheduler:
             except ContractError as exc:
                 log("qstash.store_failed", level=logging.WARNING, reason=str(exc))
                 wait_s = OUTAGE_S
+            except Exception as exc:  # noqa: BLE001 whatever it is: without this loop nothing is delivered any more
+                log("qstash.loop_crashed", level=logging.ERROR, error=exc)
+                wait_s = OUTAGE_S
             if wait_s > 0:
                 await self._sleep(wait_s)
 
@@ -61,6 +64,8 @@ class Scheduler:
         if free <= 0:
             return IDLE_S  # the end of a delivery wakes the loop
         look = await self._state.look(free)
+        for name in look.unreadable:
+            log("qstash.unreadable", level=logging.ERROR, name=name)
         for taken in look.messages:
             self._start(taken)
         full = False
@@ -84,7 +89,12 @@ class Scheduler:
         """Turn a tick into a message; False if no more messages are taken. Ticks that were missed become one."""
         now = now_ms()
         message = QueuedMessage(call=schedule.call, created_ms=now, schedule_id=schedule.id, tick_ms=tick_ms)
-        next_ms = Cron.parse(schedule.cron).after(max(now, tick_ms))
+        try:
+            next_ms = Cron.parse(schedule.cron).after(max(now, tick_ms))
+        except InvalidInput:  # its zone is not known to this host: it would be due for ever
+            await self._state.pause(schedule.id)
+            log("qstash.unreadable", level=logging.ERROR, name=f"schedule {schedule.id}")
+            return True
         outcome = await self._state.store_tick(schedule, tick_ms, next_ms, message)
         if outcome == "FULL":
             log("qstash.full", level=logging.WARNING, schedule=schedule.id)

@@ -1,6 +1,7 @@
 """State of the stand-in in Redis: messages, schedules, dead letters, events."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,11 +60,23 @@ class _Keys:
 
 @dataclass(frozen=True)
 class Look:
-    """What is due. `next_ms`: time until something is due again; None if nothing is."""
+    """What is due. `next_ms`: time until something is due again; None if nothing is.
+
+    `unreadable`: names of messages and schedules whose records are damaged. Such a message is due again later.
+    """
 
     next_ms: int | None
-    messages: Sequence[TakenMessage]
-    ticks: Sequence[tuple[int, CronSchedule]]
+    messages: list[TakenMessage]
+    ticks: list[tuple[int, CronSchedule]]
+    unreadable: list[str]
+
+    @contextmanager
+    def readable(self, name: str) -> Iterator[None]:
+        """Note the name if what is decoded within is damaged."""
+        try:
+            yield
+        except (msgspec.MsgspecError, ValueError):
+            self.unreadable.append(name)
 
 
 class QStashState:
@@ -107,16 +120,18 @@ class QStashState:
                 "max_ticks": TICKS_PER_LOOK,
             },
         )
-        return Look(
-            None if next_ms == -1 else int(next_ms),
-            [
-                TakenMessage(
-                    id=each[0], message=_decode(each[1], QueuedMessage), retried=int(each[2]), take=int(each[3])
-                )
-                for each in _groups(messages, 4)
-            ],
-            [(int(float(each[1])), _decode(each[2], CronSchedule)) for each in _groups(ticks, 3)],
-        )
+        look = Look(None if next_ms == -1 else int(next_ms), [], [], [])
+        for name, spec, retried, take in _groups(messages, 4):
+            with look.readable(f"message {name}"):
+                message = _decode(spec, QueuedMessage)
+                look.messages.append(TakenMessage(id=name, message=message, retried=int(retried), take=int(take)))
+        for name, at_ms, spec in _groups(ticks, 3):
+            with look.readable(f"schedule {name}"):
+                look.ticks.append((int(float(at_ms)), _decode(spec, CronSchedule)))
+                continue
+            # It would be due for ever.
+            await self.pause(name)
+        return look
 
     async def settle(
         self,

@@ -6,18 +6,33 @@ import random
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
 
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
-from tests.support.qstash import CURRENT_KEY, FAST, NEXT_KEY, QSTASH_TOKEN, Destination
-from tests.support.redis import free_port
+from tests.support.qstash import CURRENT_KEY, FAST, NEXT_KEY, QSTASH_TOKEN, Destination, stand_in, stand_in_settings
+from tests.support.redis import OwnValkey, free_port
 from tests.support.waiting import until
 
 MESSAGES = 60
 KILLS = 4
+
+
+class DurableValkey(OwnValkey):
+    """Valkey that has each write on the disk before it answers."""
+
+    def start(self, *options: str) -> RedisTcpSettings:
+        return super().start("--appendonly", "yes", "--appendfsync", "always", *options)
+
+    async def kill(self) -> None:
+        redis = RedisTcp(self.settings)
+        info = str(await redis.command("INFO", "server"))
+        os.kill(int(info.partition("process_id:")[2].split()[0]), signal.SIGKILL)
+        await redis.close()
+        self.stop()
 
 
 class Process:
@@ -97,3 +112,26 @@ async def test_every_acknowledged_message_arrives(
     assert await redis.command("ZCARD", "{qstash}:dead") == 0
     keys = await redis.command("KEYS", "{qstash}:message:*")
     assert keys == []
+
+
+@pytest.mark.timeout(180)
+async def test_a_killed_database_loses_no_acknowledged_message(tmp_path: Path, target: Destination) -> None:
+    valkey = DurableValkey(tmp_path)
+    headers = {"Authorization": f"Bearer {QSTASH_TOKEN}"}
+    try:
+        async with (
+            stand_in(stand_in_settings(valkey.settings)) as url,
+            httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as http,
+        ):
+            for number in range(20):
+                await publish(http, target.url, number)
+                if number in {5, 12}:
+                    await valkey.kill()
+                    valkey.start()
+
+            async def arrived() -> bool:
+                return {int(call.body) for call in target.calls} == set(range(20))
+
+            await until(arrived, "every message arrives", timeout_s=60)
+    finally:
+        valkey.stop()

@@ -167,3 +167,26 @@ async def test_an_outage_of_redis_ends_no_delivery(
 
     await until(woken, "the stand-in has connections again")
     await target.wait_for(1)
+
+
+async def test_damaged_records_stop_nothing_beside_them(
+    qstash: AsyncQStash, target: Destination, redis: RedisTcp
+) -> None:
+    good = await qstash.schedule.create(destination=target.url, cron=MONTHLY)
+    for name, spec in [
+        ("junk", "nonsense"),
+        ("zone", '{"id":"zone","cron":"CRON_TZ=Mars/X * * * * *","created_ms":1}'),
+    ]:
+        await redis.command("HSET", "{qstash}:schedules", name, spec.replace("}", ',"call":{"url":"http://x/"}}'))
+        await redis.command("ZADD", "{qstash}:ticks", 1, name)
+    await redis.command("HSET", "{qstash}:message:junk", "spec", "nonsense", "retried", 0, "timeout_ms", 1)
+    await redis.command("ZADD", "{qstash}:due", 1, "junk")
+
+    await fire(redis, qstash, good)
+
+    await target.wait_for(1)
+
+    async def paused() -> bool:
+        return await redis.command("ZRANGE", "{qstash}:ticks", 0, -1) == [good]
+
+    await until(paused, "the damaged schedules are due no longer")

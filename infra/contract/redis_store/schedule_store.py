@@ -1,6 +1,7 @@
 """Schedules in Redis: guarded changes, one method per script, and reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -135,11 +136,8 @@ class ScheduleStore:
         found = codec.items(await self._redis.command("HMGET", self._keys.schedule(schedule_id), *_HEAD, "run"))
         if found[0] is None:
             raise gone(schedule_id)
-        try:
-            run = msgspec.json.decode(str(found[-1]), type=RunSpec)
-            return ScheduleRecord(**_head(found), run=run)
-        except (msgspec.DecodeError, ValueError) as exc:
-            raise RecordUnreadable(f"the record of the schedule {schedule_id} cannot be read") from exc
+        with _readable(schedule_id):
+            return ScheduleRecord(**_head(found), run=msgspec.json.decode(str(found[-1]), type=RunSpec))
 
     async def of_user(self, user: str) -> list[ScheduleHead]:
         """Return the schedules of a user, oldest first."""
@@ -147,7 +145,13 @@ class ScheduleStore:
         if not ids:
             return []
         found = await self._redis.pipeline([["HMGET", self._keys.schedule(str(each)), *_HEAD] for each in ids])
-        return [ScheduleHead(**_head(fields)) for reply in found if (fields := codec.items(reply))[0] is not None]
+        heads = []
+        for schedule_id, reply in zip(ids, found, strict=True):
+            fields = codec.items(reply)
+            if fields[0] is not None:
+                with _readable(str(schedule_id)):
+                    heads.append(ScheduleHead(**_head(fields)))
+        return heads
 
     def _named(self, schedule_id: str, user: str) -> Mapping[str, str]:
         return {"schedule": self._keys.schedule(schedule_id), "user_schedules": self._keys.user_schedules(user)}
@@ -156,6 +160,15 @@ class ScheduleStore:
 def gone(schedule_id: str) -> ScheduleGone:
     """Return the error for a schedule that does not exist, or belongs to another user."""
     return ScheduleGone(f"there is no schedule '{schedule_id[:64]}'")
+
+
+@contextmanager
+def _readable(schedule_id: str) -> Iterator[None]:
+    """Raise RecordUnreadable if the fields of a schedule cannot be decoded."""
+    try:
+        yield
+    except (msgspec.MsgspecError, LookupError, ValueError) as exc:
+        raise RecordUnreadable(f"the record of the schedule {schedule_id} cannot be read") from exc
 
 
 def _fields(spec: ScheduleSpec) -> dict[str, str]:

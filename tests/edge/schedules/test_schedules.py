@@ -180,6 +180,14 @@ async def test_a_request_that_failed_is_completed_by_the_recovery_tick(
     }
 
 
+async def test_changes_while_qstash_is_down_fill_nothing(site: Site, ada: httpx.AsyncClient) -> None:
+    path = f"/agent/schedules/{await make(ada)}"
+    site.qstash.next_faults += ["before"] * 15
+    for _ in range(15):
+        assert (await ada.patch(path, json={"paused": True})).status_code == 503
+    assert await site.redis.command("ZCARD", UNCONFIRMED) == 10
+
+
 async def test_of_two_changes_at_a_time_the_later_one_reaches_qstash(
     site: Site, ada: httpx.AsyncClient, redis: RedisTcp
 ) -> None:
