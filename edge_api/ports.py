@@ -8,7 +8,7 @@ from infra.contract.log import LogArchive
 
 
 class QStashPort(Protocol):
-    """Schedules of QStash, and its calls. Paths are those of the API."""
+    """Schedules of QStash, and its calls. Paths are paths of the API."""
 
     async def put_schedule(self, schedule_id: str, path: str, cron: str, body: str) -> None:
         """Let a path be called whenever the expression is due; replace such a schedule. Raises QStashUnavailable."""

@@ -52,7 +52,7 @@ class TickBody(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Scheduling:
-    """Where schedules are recorded, and who calls when they are due."""
+    """Store of schedules, and QStash, which calls when they are due."""
 
     store: ScheduleStore
     qstash: QStashPort
@@ -62,7 +62,7 @@ class ScheduleService:
     """Operations on schedules. Every method raises ScheduleGone also for a schedule of another user, and SchedulesOff
     without access to QStash.
 
-    A change is recorded first, then QStash is told. Where that fails with QStashUnavailable, `repair` tells it later.
+    A change is recorded first, then sent to QStash. If sending fails with QStashUnavailable, `repair` repeats it later.
     """
 
     def __init__(self, runs: RunService, scheduling: Scheduling | None) -> None:
@@ -81,8 +81,8 @@ class ScheduleService:
         outcome = await self._store.create(schedule_id, user, spec, digest=digest)
         if outcome is Outcome.REFUSED:
             raise KeyReused("this Idempotency-Key was used for another schedule, or its schedule is being deleted")
-        # Also for a repeated request: the first one may have ended before QStash was told.
-        record = await self._told(qstash, schedule_id, [(schedule_id, 1)] if outcome is Outcome.OK else [])
+        # Also for a repeated request: the first one may have ended before it reached QStash.
+        record = await self._synchronise(qstash, schedule_id, [(schedule_id, 1)] if outcome is Outcome.OK else [])
         if outcome is Outcome.OK:
             log("schedule.created", schedule=schedule_id, user=user)
         return record or await self.get(user, schedule_id), outcome is Outcome.OK
@@ -108,8 +108,8 @@ class ScheduleService:
             _check(spec)
             revision = await self._store.change(record, spec)
             if revision is not None:
-                told = await self._told(self.qstash, schedule_id, [(schedule_id, revision)])
-                return told or await self.get(user, schedule_id)
+                synchronised = await self._synchronise(self.qstash, schedule_id, [(schedule_id, revision)])
+                return synchronised or await self.get(user, schedule_id)
         raise TransitionRefused("the schedule is changed by other requests; try again", "changing")
 
     async def delete(self, user: str, schedule_id: str) -> None:
@@ -120,13 +120,13 @@ class ScheduleService:
                 raise gone(schedule_id)
             revision = await self._store.mark_deleting(record)
             if revision is not None:
-                await self._told(self.qstash, schedule_id, [(schedule_id, revision)])
+                await self._synchronise(self.qstash, schedule_id, [(schedule_id, revision)])
                 log("schedule.deleted", schedule=schedule_id, user=user)
                 return
         raise TransitionRefused("the schedule is changed by other requests; try again", "changing")
 
     async def run_now(self, user: str, schedule_id: str, *, key: str | None) -> TickResult:
-        """Create a run at once, also of a paused schedule, as its overlap policy allows."""
+        """Create a run immediately, also of a paused schedule, as its overlap policy allows."""
         record = await self.get(user, schedule_id)
         return await self._tick(record, f"hand:{request_token(user, key)}", by_hand=True)
 
@@ -145,7 +145,7 @@ class ScheduleService:
         return await self._tick(record, hashlib.sha256(message_id.encode()).hexdigest()[:32], by_hand=False)
 
     async def repair(self, now_ms: int) -> int:
-        """Tell QStash about changes of which it was not told, because their requests failed; return their number."""
+        """Send changes whose requests failed before they reached QStash; return the number of changes sent."""
         if self._scheduling is None:
             return 0
         found = await self._store.unconfirmed(now_ms - UNCONFIRMED_AFTER_MS, MAX_REPAIRS)
@@ -155,7 +155,7 @@ class ScheduleService:
         done = 0
         for schedule_id, changes in by_schedule.items():
             try:
-                await self._told(self.qstash, schedule_id, changes)
+                await self._synchronise(self.qstash, schedule_id, changes)
                 done += len(changes)
             except RecordUnreadable as exc:
                 log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
@@ -179,8 +179,10 @@ class ScheduleService:
             raise SchedulesOff("this API has no access to QStash; its operator sets QSTASH_TOKEN")
         return self._scheduling
 
-    async def _told(self, qstash: QStashPort, schedule_id: str, changes: Sequence[Change]) -> ScheduleRecord | None:
-        """Tell QStash how a schedule is to be, and note that the changes are done; return it, None if it is deleted.
+    async def _synchronise(
+        self, qstash: QStashPort, schedule_id: str, changes: Sequence[Change]
+    ) -> ScheduleRecord | None:
+        """Bring QStash to the recorded state of a schedule, and mark the changes as done; None if it is deleted.
 
         Raises QStashUnavailable.
         """
@@ -191,13 +193,13 @@ class ScheduleService:
                 await qstash.delete_schedule(schedule_id)
                 await self._store.confirm(schedule_id, "", 0, changes)
                 return None
-            # QStash knows no paused schedule of ours: one call, which can be repeated, brings it into either state.
+            # A paused schedule does not exist in QStash, so that one repeatable call reaches either state.
             if record.paused or record.deleting:
                 await qstash.delete_schedule(schedule_id)
             else:
                 body = msgspec.json.encode(TickBody(schedule_id)).decode()
                 await qstash.put_schedule(schedule_id, TICK_PATH, str(Cron(record.cron, record.timezone)), body)
-            # If the schedule was changed meanwhile, the request that did so may have told QStash before this one did.
+            # If the schedule was changed meanwhile, the other request may have reached QStash before this one.
             if await self._store.confirm(schedule_id, record.user, record.revision, changes):
                 return None if record.deleting else msgspec.structs.replace(record, confirmed=True)
         return None

@@ -29,7 +29,7 @@ _NOT_FOUND = "status: 404"
 
 
 class QStash:
-    """Client of QStash, and judge of its calls. Paths are those of the API, below its public URL."""
+    """Client of QStash, and verifier of its calls. Paths are paths of the API, below its public URL."""
 
     def __init__(self, settings: QStashSettings) -> None:
         self._settings = settings

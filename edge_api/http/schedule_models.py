@@ -107,7 +107,7 @@ class TickResult(msgspec.Struct, frozen=True, kw_only=True):
 class RecoveryResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a recovery tick. `next_ms`: time until a lease expires or a run is due; null if none is.
 
-    `schedules`: number of changes that QStash was told about afterwards.
+    `schedules`: number of pending changes that were sent to QStash.
     """
 
     next_ms: int | None

@@ -1,8 +1,8 @@
 """Schedules: a run that is created again and again, at the times of a cron expression.
 
-The record in Redis says how a schedule is to be; QStash is told afterwards. Each change has a revision, which stays in
-the set of unconfirmed changes until QStash has been told about this revision or a later one. So a crash in between
-leaves a trace, from which the change is carried out later.
+The record in Redis is the wanted state of a schedule; QStash follows. Each change has a revision, which stays in the
+set of unconfirmed changes until QStash has this revision or a later one. So a crash in between leaves a trace, from
+which the change is completed later.
 """
 
 from enum import StrEnum
@@ -25,9 +25,9 @@ METADATA_KEY = "schedule"
 
 
 class Overlap(StrEnum):
-    """What a tick does while the last run of the schedule has not ended.
+    """Effect of a tick while the last run of the schedule has not ended.
 
-    SKIP: it creates no run. QUEUE: it creates a run all the same, which begins as soon as a worker is free. CANCEL: it
+    SKIP: it creates no run. QUEUE: it creates a run nevertheless, which begins as soon as a worker is free. CANCEL: it
     cancels the last run, and creates one.
     """
 
@@ -80,7 +80,7 @@ class LastTick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScheduleHead(msgspec.Struct, frozen=True, kw_only=True):
-    """Schedule without its run. `title` is that of its runs; `confirmed`: QStash knows this `revision`."""
+    """Schedule without its run. `title`: title of its runs; `confirmed`: QStash knows this `revision`."""
 
     id: str
     user: str

@@ -109,7 +109,7 @@ class QStashApi:
         return _json({})
 
     async def show_message(self, request: Request) -> HttpResponse:
-        """`GET /v2/messages/{id}`: only a message that is yet to be delivered."""
+        """`GET /v2/messages/{id}`: only undelivered messages."""
         message = await self._state.message(_id(request))
         return _missing("message") if message is None else _json(message_json(_id(request), message))
 

@@ -1,4 +1,4 @@
-"""One attempt to deliver a message: the call, and what its answer decides."""
+"""One attempt to deliver a message: the call, and the verdict on its answer."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ _DROPPED_HEADERS = frozenset({"set-cookie"})
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows an attempt: `delivered`, `retry` after a delay, or `failed`."""
+    """Next state of a message after an attempt: `delivered`, `retry` after a delay, or `failed`."""
 
     outcome: str
     delay_s: float = 0.0
@@ -36,7 +36,7 @@ class Deliverer:
         self._time_scale = settings.time_scale
 
     async def deliver(self, taken: TakenMessage) -> DeliveryResponse:
-        """Make the call; an answer with status 0 tells why there was none."""
+        """Make the call; status 0 with the reason in `error` means that there was no answer."""
         call = taken.message.call
         headers = {
             "user-agent": "swissbrain-qstash",
@@ -56,7 +56,7 @@ class Deliverer:
             return DeliveryResponse(status=0, error=f"{type(exc).__name__}: {exc}"[:500])
 
     def verdict(self, taken: TakenMessage, response: DeliveryResponse) -> Verdict:
-        """Decide what follows the answer."""
+        """Return the next state of the message after the answer."""
         if 200 <= response.status < 300:
             return Verdict("delivered")
         final = response.status == NON_RETRYABLE and _header(response, "upstash-nonretryable-error") == "true"

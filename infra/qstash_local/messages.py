@@ -28,7 +28,7 @@ class OutboundCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Message that is to be delivered. `tick_ms`: time at which its schedule was due; None without a schedule."""
+    """Undelivered message. `tick_ms`: time at which its schedule was due; None without a schedule."""
 
     call: OutboundCall
     created_ms: int

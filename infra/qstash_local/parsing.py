@@ -1,4 +1,4 @@
-"""What a publisher asks for, read from the path and the headers of its request."""
+"""Parses requests of publishers: path and headers."""
 
 import hashlib
 import re
@@ -72,7 +72,7 @@ def publication(request: Request, path: str, body: bytes) -> Publication:
 
 
 def parse_call(request: Request, path: str, body: bytes) -> OutboundCall:
-    """Return the call to the destination that stands behind `path` in the URL of the request. Raises InvalidInput."""
+    """Return the call to the destination that follows `path` in the URL of the request. Raises InvalidInput."""
     headers = _upstash_headers(request)
     method = headers.get("upstash-method", "POST").upper()
     if method not in METHODS:

@@ -36,7 +36,7 @@ def message_json(message_id: str, message: QueuedMessage) -> dict[str, Any]:
 
 
 def dead_letter_json(message_id: str, message: QueuedMessage, response: DeliveryResponse) -> dict[str, Any]:
-    """Return a dead letter, whose id is that of its message."""
+    """Return a dead letter, which has the id of its message."""
     return {
         **message_json(message_id, message),
         "dlqId": message_id,

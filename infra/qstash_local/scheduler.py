@@ -73,7 +73,7 @@ class Scheduler:
             full = not await self._tick(schedule, tick_ms) or full
         if full:
             return OUTAGE_S
-        # More may be due than was taken, and a new message of a schedule is due at once.
+        # More may be due than was taken, and a new message of a schedule is due immediately.
         if look.ticks or len(look.messages) == free:
             return 0.0
         return IDLE_S if look.next_ms is None else min(look.next_ms / 1000, IDLE_S)

@@ -12,8 +12,7 @@ MIN_KEY_CHARS = 32
 class QStashLocalSettings:
     """Settings of the stand-in.
 
-    `token` is what publishers send, both signing keys sign deliveries: the current one all of them, the next one after
-    a rotation. `time_scale` shortens the delays between attempts, for tests.
+    `token`: bearer token of publishers. The current key signs all deliveries; the next one replaces it at a rotation. `time_scale` shortens the delays between attempts, for tests.
     """
 
     redis: RedisTcpSettings

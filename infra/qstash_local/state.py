@@ -37,7 +37,7 @@ _LOOK, _PUBLISH, _SETTLE, _SCHEDULE, _RESUME, _TICK = (
 
 
 class _Keys:
-    """Names of keys, with one hash tag for all. Messages that are yet to be delivered, and schedules, have no TTL."""
+    """Names of keys, with one hash tag for all. Undelivered messages and schedules have no TTL."""
 
     prefix = "{qstash}:"
     due = f"{prefix}due"  # sorted set: messages, score = due time in ms
@@ -60,7 +60,7 @@ class _Keys:
 
 @dataclass(frozen=True)
 class Look:
-    """What is due. `next_ms`: time until something is due again; None if nothing is.
+    """Due messages and schedules. `next_ms`: time until something is due again; None if nothing is.
 
     `unreadable`: names of messages and schedules whose records are damaged. Such a message is due again later.
     """
@@ -172,7 +172,7 @@ class QStashState:
         return bool(reply == "OK")
 
     async def store_tick(self, schedule: CronSchedule, tick_ms: int, next_ms: int, message: QueuedMessage) -> str:
-        """Turn the tick of a schedule into a message, once. Returns OK, LOST (somebody else did) or FULL."""
+        """Turn the tick of a schedule into a message, once. Returns OK, LOST (another process did) or FULL."""
         message_id = new_id("msg", schedule.id, tick_ms)
         reply = await self._call(
             _TICK,

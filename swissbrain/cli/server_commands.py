@@ -19,6 +19,7 @@ SERVER_COMMANDS = {
     "dev": "Run everything on this machine until Ctrl-C; the data is kept for the next time.",
     "demo": "Start everything, watch one real run, check its results, stop everything.",
     "recovery": "Let QStash call the API regularly, so that runs are recovered while there are no workers.",
+    "sweep": "Delete the stored objects of expired runs, and objects that no run needs.",
 }
 """Commands of swissbrain-server and their help lines. They are listed even when that distribution is missing."""
 

@@ -95,9 +95,9 @@ class ScheduleStore:
         return _revision(reply, head.id)
 
     async def confirm(self, schedule_id: str, user: str, revision: int, changes: Sequence[Change]) -> bool:
-        """Note that QStash has been told about this revision, and remove a schedule that is being deleted.
+        """Record that QStash has this revision, and remove a schedule that is being deleted.
 
-        False if the schedule was changed since: QStash must be told again. `changes` are done with the revision.
+        False if the schedule was changed since: QStash needs the newer revision. `changes` are completed by this one.
         """
         reply = await self._scripts.call(
             _CONFIRM,
@@ -183,7 +183,7 @@ def _fields(spec: ScheduleSpec) -> dict[str, str]:
 
 
 def _head(fields: Sequence[Reply]) -> dict[str, Any]:
-    """Return the fields of ScheduleHead from those of the hash."""
+    """Return the fields of ScheduleHead from the fields of the hash."""
     held = dict(zip(_HEAD, (None if each is None else str(each) for each in fields), strict=False))
     last, revision = held["last"], int(held["revision"] or 0)
     return {

@@ -1,7 +1,7 @@
 -- KEYS: schedule, user_schedules, unconfirmed_schedules
 -- ARGV: id, revision, then change
 -- Reply: OK; REFUSED if the schedule was changed since, so that QStash may know an older revision.
--- The changes are members of `unconfirmed_schedules`; one of another request stays until that request has told QStash too.
+-- The changes are members of `unconfirmed_schedules`; one of another request stays until that request has reached QStash, too.
 -- A schedule that is being deleted is removed.
 
 local held = redis.call('HMGET', schedule, 'revision', 'condemned')
