@@ -12,7 +12,8 @@ MIN_KEY_CHARS = 32
 class QStashLocalSettings:
     """Settings of the stand-in.
 
-    `token`: bearer token of publishers. The current key signs all deliveries; the next one replaces it at a rotation. `time_scale` shortens the delays between attempts, for tests.
+    `token`: bearer token of publishers. The current key signs all deliveries; the next one replaces it at a rotation.
+    `time_scale` shortens the delays between attempts, for tests.
     """
 
     redis: RedisTcpSettings

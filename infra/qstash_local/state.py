@@ -1,15 +1,15 @@
 """State of the stand-in in Redis: messages, schedules, dead letters, events."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from infra.contract.errors import LimitExceeded
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.redis_store.scripts import load
+from infra.qstash_local.key_names import QStashKeys
 from infra.qstash_local.messages import (
     CronSchedule,
     DeliveryResponse,
@@ -21,6 +21,8 @@ from infra.qstash_local.messages import (
 )
 from infra.qstash_local.parsing import new_id
 from infra.qstash_local.settings import QStashLocalSettings
+
+T = TypeVar("T")
 
 DUPLICATES_S = 600
 DEAD_S = 7 * 24 * 3600
@@ -36,28 +38,6 @@ _LOOK, _PUBLISH, _SETTLE, _SCHEDULE, _RESUME, _TICK = (
 )
 
 
-class _Keys:
-    """Names of keys, with one hash tag for all. Undelivered messages and schedules have no TTL."""
-
-    prefix = "{qstash}:"
-    due = f"{prefix}due"  # sorted set: messages, score = due time in ms
-    ticks = f"{prefix}ticks"  # sorted set: schedules that are not paused, score = next time in ms
-    schedules = f"{prefix}schedules"  # hash: schedules by id
-    dead = f"{prefix}dead"  # sorted set: dead letters, score = when in ms; leaves with its next member after DEAD_S
-    events = f"{prefix}events"  # stream of at most about MAX_EVENTS
-    message_prefix = f"{prefix}message:"  # hash each
-
-    @staticmethod
-    def dead_message(message_id: str) -> str:
-        """Hash: a dead letter. TTL: DEAD_S."""
-        return f"{_Keys.prefix}dead:{message_id}"
-
-    @staticmethod
-    def duplicates(text: str | None) -> str:
-        """String: id of the message that was published with this deduplication id. TTL: DUPLICATES_S."""
-        return f"{_Keys.prefix}duplicates:{new_id('key', text)}"
-
-
 @dataclass(frozen=True)
 class Look:
     """Due messages and schedules. `next_ms`: time until something is due again; None if nothing is.
@@ -70,13 +50,13 @@ class Look:
     ticks: list[tuple[int, CronSchedule]]
     unreadable: list[str]
 
-    @contextmanager
-    def readable(self, name: str) -> Iterator[None]:
-        """Note the name if what is decoded within is damaged."""
+    def decoded(self, name: str, text: str, kind: type[T]) -> T | None:
+        """Return a record; note the name and return None if the record is damaged."""
         try:
-            yield
+            return msgspec.json.decode(text, type=kind)
         except (msgspec.MsgspecError, ValueError):
             self.unreadable.append(name)
+            return None
 
 
 class QStashState:
@@ -91,7 +71,7 @@ class QStashState:
         message_id = new_id("msg")
         outcome, known = await self._call(
             _PUBLISH,
-            {"message": _message(message_id), "duplicates": _Keys.duplicates(duplicates)},
+            {"message": _message(message_id), "duplicates": QStashKeys.duplicates(duplicates)},
             {
                 "id": message_id,
                 "spec": _encode(message),
@@ -114,7 +94,7 @@ class QStashState:
             _LOOK,
             {},
             {
-                "message_prefix": _Keys.message_prefix,
+                "message_prefix": QStashKeys.message_prefix,
                 "count": count,
                 "margin_ms": _ms(LEASE_MARGIN_S),
                 "max_ticks": TICKS_PER_LOOK,
@@ -122,15 +102,15 @@ class QStashState:
         )
         look = Look(None if next_ms == -1 else int(next_ms), [], [], [])
         for name, spec, retried, take in _groups(messages, 4):
-            with look.readable(f"message {name}"):
-                message = _decode(spec, QueuedMessage)
+            message = look.decoded(f"message {name}", spec, QueuedMessage)
+            if message is not None:
                 look.messages.append(TakenMessage(id=name, message=message, retried=int(retried), take=int(take)))
         for name, at_ms, spec in _groups(ticks, 3):
-            with look.readable(f"schedule {name}"):
-                look.ticks.append((int(float(at_ms)), _decode(spec, CronSchedule)))
-                continue
-            # It would be due for ever.
-            await self.pause(name)
+            schedule = look.decoded(f"schedule {name}", spec, CronSchedule)
+            if schedule is not None:
+                look.ticks.append((int(float(at_ms)), schedule))
+            else:
+                await self.pause(name)  # it would be due for ever
         return look
 
     async def settle(
@@ -154,7 +134,7 @@ class QStashState:
             ]
         reply = await self._call(
             _SETTLE,
-            {"message": _message(taken.id), "dead_message": _Keys.dead_message(taken.id)},
+            {"message": _message(taken.id), "dead_message": QStashKeys.dead_message(taken.id)},
             {
                 "id": taken.id,
                 "take": taken.take,
@@ -165,7 +145,7 @@ class QStashState:
                 "max_dead": MAX_DEAD,
                 "max_events": MAX_EVENTS,
                 "event": _encode(event(taken.id, taken.message, state, response)),
-                "message_prefix": _Keys.message_prefix,
+                "message_prefix": QStashKeys.message_prefix,
             },
             more,
         )
@@ -202,14 +182,14 @@ class QStashState:
     async def schedule(self, schedule_id: str) -> tuple[CronSchedule, int | None] | None:
         """Return a schedule and its next time; None for the time if it is paused, and None if there is no schedule."""
         text, score = await self._redis.pipeline(
-            [["HGET", _Keys.schedules, schedule_id], ["ZSCORE", _Keys.ticks, schedule_id]]
+            [["HGET", QStashKeys.schedules, schedule_id], ["ZSCORE", QStashKeys.ticks, schedule_id]]
         )
         return None if text is None else (_decode(str(text), CronSchedule), _time(score))
 
     async def schedules(self) -> list[tuple[CronSchedule, int | None]]:
         """Return all schedules with their next times."""
         found, ticks = await self._redis.pipeline(
-            [["HVALS", _Keys.schedules], ["ZRANGE", _Keys.ticks, 0, -1, "WITHSCORES"]]
+            [["HVALS", QStashKeys.schedules], ["ZRANGE", QStashKeys.ticks, 0, -1, "WITHSCORES"]]
         )
         times = {each[0]: _time(each[1]) for each in _groups(ticks, 2)}
         decoded = [_decode(str(text), CronSchedule) for text in _items(found)]
@@ -217,7 +197,7 @@ class QStashState:
 
     async def pause(self, schedule_id: str) -> None:
         """Let a schedule be due no longer."""
-        await self._redis.command("ZREM", _Keys.ticks, schedule_id)
+        await self._redis.command("ZREM", QStashKeys.ticks, schedule_id)
 
     async def resume(self, schedule_id: str, next_ms: int) -> None:
         """Let a paused schedule be due again."""
@@ -226,7 +206,7 @@ class QStashState:
     async def delete_schedule(self, schedule_id: str) -> bool:
         """Delete a schedule; False if there is none. Messages of its past ticks are delivered all the same."""
         deleted, _ = await self._redis.pipeline(
-            [["HDEL", _Keys.schedules, schedule_id], ["ZREM", _Keys.ticks, schedule_id]]
+            [["HDEL", QStashKeys.schedules, schedule_id], ["ZREM", QStashKeys.ticks, schedule_id]]
         )
         return deleted == 1
 
@@ -237,20 +217,19 @@ class QStashState:
 
     async def cancel(self, message_id: str) -> bool:
         """Delete a message; False if there is none. An attempt that has begun is not stopped."""
-        deleted, _ = await self._redis.pipeline([["DEL", _message(message_id)], ["ZREM", _Keys.due, message_id]])
+        deleted, _ = await self._redis.pipeline([["DEL", _message(message_id)], ["ZREM", QStashKeys.due, message_id]])
         return deleted == 1
 
     async def dead_letters(self, before: int, count: int) -> list[tuple[str, QueuedMessage, DeliveryResponse]]:
         """Return dead letters, newest first, without the `before` newest ones."""
-        ids = [
-            str(each) for each in _items(await self._redis.command("ZREVRANGE", _Keys.dead, before, before + count - 1))
-        ]
+        reply = await self._redis.command("ZREVRANGE", QStashKeys.dead, before, before + count - 1)
+        ids = [str(each) for each in _items(reply)]
         found = [await self.dead_letter(each) for each in ids]
         return [(each, *letter) for each, letter in zip(ids, found, strict=True) if letter]
 
     async def dead_letter(self, message_id: str) -> tuple[QueuedMessage, DeliveryResponse] | None:
         """Return a dead letter and the last answer of its destination."""
-        found = await self._redis.command("HMGET", _Keys.dead_message(message_id), "spec", "failure")
+        found = await self._redis.command("HMGET", QStashKeys.dead_message(message_id), "spec", "failure")
         spec, failure = _items(found)
         return (
             (_decode(str(spec), QueuedMessage), _decode(str(failure), DeliveryResponse)) if spec and failure else None
@@ -259,26 +238,26 @@ class QStashState:
     async def delete_dead_letter(self, message_id: str) -> bool:
         """Delete a dead letter; False if there is none."""
         deleted, _ = await self._redis.pipeline(
-            [["DEL", _Keys.dead_message(message_id)], ["ZREM", _Keys.dead, message_id]]
+            [["DEL", QStashKeys.dead_message(message_id)], ["ZREM", QStashKeys.dead, message_id]]
         )
         return deleted == 1
 
     async def events(self, before: str | None, count: int) -> list[tuple[str, MessageEvent]]:
         """Return events with their stream ids, newest first, older than the id `before`."""
         end = "+" if before is None else f"({before}"
-        entries = await self._redis.command("XREVRANGE", _Keys.events, end, "-", "COUNT", count)
+        entries = await self._redis.command("XREVRANGE", QStashKeys.events, end, "-", "COUNT", count)
         return [(str(each[0]), _decode(str(each[1][1]), MessageEvent)) for each in map(_items, _items(entries))]  # type: ignore[index]
 
     async def _call(
         self, script: Script, keys: Mapping[str, str], args: Mapping[str, Argument], more: Sequence[Argument] = ()
     ) -> Any:
         """Run a script with its keys and arguments by name; KeyError for a missing one."""
-        key_values = [keys[name] if name in keys else getattr(_Keys, name) for name in script.keys]
+        key_values = [keys[name] if name in keys else getattr(QStashKeys, name) for name in script.keys]
         return await self._redis.script(script, key_values, [*(args[name] for name in script.args), *more])
 
 
 def _message(message_id: str) -> str:
-    return f"{_Keys.message_prefix}{message_id}"
+    return f"{QStashKeys.message_prefix}{message_id}"
 
 
 def _items(reply: Reply) -> list[Reply]:
