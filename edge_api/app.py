@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 
 from starlette.applications import Starlette
@@ -16,7 +16,8 @@ from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
 from edge_api.http import event_schema, openapi
 from edge_api.http.base_path import BasePath
 from edge_api.http.endpoint import ApiEndpoint
-from edge_api.http.errors import HANDLERS, LastResort
+from edge_api.http.errors import HANDLERS
+from edge_api.http.last_resort import LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout
 from edge_api.logs.pages import LogPages
@@ -28,15 +29,18 @@ from edge_api.ports import WorkspaceStore
 from edge_api.routes.batches import BatchRoutes
 from edge_api.routes.execute import ExecuteRoutes
 from edge_api.routes.files import FileRoutes
+from edge_api.routes.internal import InternalRoutes
 from edge_api.routes.logs import LogRoutes
 from edge_api.routes.people import PeopleRoutes
 from edge_api.routes.run_actions import RunActionRoutes
 from edge_api.routes.runs import RunRoutes
+from edge_api.routes.schedules import ScheduleRoutes
 from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.routes.usage import UsageRoutes
 from edge_api.runs_service import RunService
+from edge_api.schedules_service import ScheduleService, Scheduling
 from edge_api.settings import ApiSettings
 from edge_api.steps import RunSteps
 from infra.contract.log import LogFeed
@@ -52,12 +56,13 @@ def create_app(
     authenticate: Authenticate,
     settings: ApiSettings,
     *,
+    scheduling: Scheduling | None = None,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Return the API over its adapters. `close` is called when the server's lifespan ends.
 
     Nothing connects before the first request. Call `end_streams(app)` to shut down without waiting for clients that
-    follow a log. `app.state.endpoints` lists the endpoint rows.
+    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules.
     """
     fanout = Fanout(feed)
     streams = LogStreams(fanout.wait_closed)
@@ -81,23 +86,16 @@ def create_app(
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         *UsageRoutes(store).endpoints(),
+        *_schedule_endpoints(store, ScheduleService(runs, scheduling), limit),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
     ]
-
-    @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        yield
-        streams.end()
-        await fanout.close()
-        if close is not None:
-            await close()
 
     app = Starlette(
         routes=_routes(endpoints, authenticate, tokens),
         middleware=_middleware(settings),
         exception_handlers=dict(HANDLERS),
-        lifespan=lifespan,
+        lifespan=_lifespan(streams, fanout, close),
     )
     # A redirect would be built from the Host header, and no path here ends in a slash.
     app.router.redirect_slashes = False
@@ -112,6 +110,25 @@ def end_streams(app: Starlette) -> None:
     streams.end()
 
 
+def _lifespan(
+    streams: LogStreams, fanout: Fanout, close: Callable[[], Awaitable[None]] | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        streams.end()
+        await fanout.close()
+        if close is not None:
+            await close()
+
+    return lifespan
+
+
+def _schedule_endpoints(store: RunCommands, schedules: ScheduleService, limit: int) -> Sequence[ApiEndpoint]:
+    """Return the rows of schedules, and of the calls of QStash."""
+    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *InternalRoutes(store, schedules).endpoints()]
+
+
 def _middleware(settings: ApiSettings) -> list[Middleware]:
     inner = [Middleware(LastResort)]
     if settings.base_path:
@@ -121,7 +138,7 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+        allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
         # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
         allow_headers=("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
         expose_headers=("Location", "Retry-After"),

@@ -19,9 +19,12 @@ from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE, describe
 from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
+from edge_api.schedules_service import Scheduling
 from edge_api.settings import EdgeSettings
 from infra.contract.redis_store.commands import RunCommands
+from infra.contract.redis_store.schedule_store import ScheduleStore
 from infra.logging import configure, log
+from infra.qstash import QStash
 from infra.redis_rest import RedisRest
 from infra.settings import Env
 from infra.workspace import Workspaces
@@ -33,12 +36,17 @@ def build_app(env: Mapping[str, str], *, starts_cold: bool = True) -> Starlette:
     redis = RedisRest(settings.redis, starts_cold=starts_cold)
     workspaces = Workspaces(settings.s3)
     store = RunCommands(redis, settings.store.keys, retention_s=settings.store.retention_s)
+    qstash = QStash(settings.qstash) if settings.qstash else None
+    scheduling = Scheduling(ScheduleStore(redis, settings.store.keys), qstash) if qstash else None
 
     async def close() -> None:
+        if qstash:
+            await qstash.close()
         await redis.close()
         workspaces.close()
 
-    return create_app(store, redis, workspaces, ApiKeys(settings.api_keys), settings.api, close=close)
+    keys = ApiKeys(settings.api_keys)
+    return create_app(store, redis, workspaces, keys, settings.api, scheduling=scheduling, close=close)
 
 
 @functools.cache

@@ -1,10 +1,26 @@
-"""Port to the object store, as the edge needs it; `infra.workspace` provides it."""
+"""Ports as the edge needs them: the object store, which `infra.workspace` provides, and QStash, by `infra.qstash`."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 from infra.contract.files import FileEntry
 from infra.contract.log import LogArchive
+
+
+class QStashPort(Protocol):
+    """Schedules of QStash, and its calls. Paths are paths of the API."""
+
+    async def put_schedule(self, schedule_id: str, path: str, cron: str, body: str) -> None:
+        """Let a path be called whenever the expression is due; replace such a schedule. Raises QStashUnavailable."""
+        ...
+
+    async def delete_schedule(self, schedule_id: str) -> None:
+        """Delete a schedule, which need not exist. Raises QStashUnavailable."""
+        ...
+
+    def check_call(self, signature: str, path: str, body: bytes, now_s: float) -> None:
+        """Check the signature of a call to a path. Raises CallRejected."""
+        ...
 
 
 class FileLimits(Protocol):

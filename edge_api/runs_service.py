@@ -191,7 +191,7 @@ class RunService:
 
     async def _created_before(self, user: str, key: str | None, digest: str) -> RunRecord | None:
         """Return the run that an identical request with the same key has created; None if there is none."""
-        run_id = _new_id(user, key)
+        run_id = run_id_of(user, key)
         if key is None or not await self._store.is_made_by(run_id, digest):
             return None
         return await self._store.get(run_id)
@@ -219,7 +219,7 @@ class RunService:
         digest: str,
         inputs: Mapping[str, Input] = MappingProxyType({}),
     ) -> tuple[RunRecord, bool]:
-        run_id = _new_id(user, key)
+        run_id = run_id_of(user, key)
         outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest, inputs=inputs)
         if record is None:
             raise KeyReused(
@@ -248,7 +248,8 @@ class RunService:
         return await self._inputs.of_fork(run, done)
 
 
-def _new_id(user: str, key: str | None) -> str:
+def run_id_of(user: str, key: str | None) -> str:
+    """Return the id of the run that a request with an idempotency key creates; a new one without a key."""
     return f"run_{request_token(user, key)}"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from infra.settings import Env, RedisRestSettings, S3Settings, SettingsError, StoreSettings
+from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
@@ -73,13 +73,14 @@ class ApiSettings:
 
 @dataclass(frozen=True)
 class EdgeSettings:
-    """Settings of the API with its adapters."""
+    """Settings of the API with its adapters. Without `qstash` there are no schedules."""
 
     redis: RedisRestSettings
     s3: S3Settings
     api: ApiSettings
     api_keys: tuple[ApiKey, ...] = field(repr=False)
     store: StoreSettings
+    qstash: QStashSettings | None
 
     @classmethod
     def from_env(cls, env: Env) -> "EdgeSettings":
@@ -90,6 +91,7 @@ class EdgeSettings:
             api=ApiSettings.from_env(env),
             api_keys=_api_keys(env),
             store=StoreSettings.from_env(env),
+            qstash=QStashSettings.from_env(env),
         )
 
 

@@ -138,3 +138,33 @@ class RedisTcpSettings:
             url=env.url("REDIS_URL", "rediss", "redis", "unix"),
             timeout_s=env.number("REDIS_TIMEOUT_S", 10.0, low=0.1, high=60.0),
         )
+
+
+@dataclass(frozen=True)
+class QStashSettings:
+    """Access to QStash, the keys with which it signs, and the URL at which it reaches the API."""
+
+    url: str
+    public_url: str
+    token: str = field(repr=False)
+    current_signing_key: str = field(repr=False)
+    next_signing_key: str = field(repr=False)
+
+    @classmethod
+    def from_env(cls, env: Env) -> "QStashSettings | None":
+        """Read `QSTASH_URL QSTASH_TOKEN QSTASH_CURRENT_SIGNING_KEY QSTASH_NEXT_SIGNING_KEY EDGE_PUBLIC_URL`.
+
+        None without a token: there are no schedules then.
+        """
+        if env.optional("QSTASH_TOKEN") is None:
+            return None
+        needed = ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY", "EDGE_PUBLIC_URL")
+        if missing := [name for name in needed if env.optional(name) is None]:
+            raise SettingsError(f"{missing[0]} is not set, but QSTASH_TOKEN is")
+        return cls(
+            url=env.url("QSTASH_URL", "https", "http", default="https://qstash.upstash.io"),
+            public_url=env.url("EDGE_PUBLIC_URL", "https", "http"),
+            token=env.text("QSTASH_TOKEN"),
+            current_signing_key=env.text("QSTASH_CURRENT_SIGNING_KEY"),
+            next_signing_key=env.text("QSTASH_NEXT_SIGNING_KEY"),
+        )

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         shell,
         step,
     )
+    from swissbrain.schedules import LastTick, Schedule, ScheduleSummary, TickResult
 
 __all__ = [
     "AgentOptions",
@@ -79,6 +80,7 @@ __all__ = [
     "Gap",
     "Identity",
     "InputFile",
+    "LastTick",
     "Limits",
     "ModelUsage",
     "NewRun",
@@ -93,8 +95,11 @@ __all__ = [
     "RunFailed",
     "RunState",
     "RunSummary",
+    "Schedule",
+    "ScheduleSummary",
     "Step",
     "StreamToken",
+    "TickResult",
     "Unreachable",
     "UsageReport",
     "WaitTimeout",
@@ -111,7 +116,7 @@ __all__ = [
     "step",
 ]
 
-_MODULES = ("code", "plan", "models", "agent", "errors", "_sync.client", "_async.client")
+_MODULES = ("code", "plan", "models", "agent", "errors", "schedules", "_sync.client", "_async.client")
 """Modules that define these names; those that take longer to import come later."""
 
 if not TYPE_CHECKING:  # a type checker would accept any name of a module with this function

@@ -42,8 +42,8 @@ def create_run(*, idempotency_key: str | None, plan: Plan | None, agent: AgentOp
     """Return the request that creates a run; `agent` and `fields` are the body; None means the default of the API."""
     if unknown := agent.keys() - AgentOptions.__annotations__.keys():
         raise TypeError(f"unexpected keyword argument '{min(unknown)}'")
-    body = _without_none({"plan": _steps(plan), **fields, **agent})
-    return Request(Run, "POST", "/agent/runs", json=body, key=_key(idempotency_key))
+    body = without_none({"plan": steps_of(plan), **fields, **agent})
+    return Request(Run, "POST", "/agent/runs", json=body, key=key_or_new(idempotency_key))
 
 
 def batches(entries: Iterable[msgspec.Raw]) -> Iterator[list[msgspec.Raw]]:
@@ -71,8 +71,8 @@ def batch_entry(run: NewRun | Mapping[str, Any]) -> msgspec.Raw:
     fields = msgspec.structs.asdict(run) if isinstance(run, NewRun) else dict(run)
     if unknown := fields.keys() - {*NewRun.__struct_fields__}:
         raise ClientError(f"unknown field '{min(unknown)}' of a run; allowed are {', '.join(NewRun.__struct_fields__)}")
-    fields |= {"plan": _steps(fields.get("plan")), "idempotency_key": _key(fields.get("idempotency_key"))}
-    return msgspec.Raw(encode_json(_without_none(fields)))
+    fields |= {"plan": steps_of(fields.get("plan")), "idempotency_key": key_or_new(fields.get("idempotency_key"))}
+    return msgspec.Raw(encode_json(without_none(fields)))
 
 
 def fork_run(
@@ -85,8 +85,8 @@ def fork_run(
     idempotency_key: str | None,
 ) -> Request[Run]:
     """Return the request that forks a run before its step `from_step`, counted from 0."""
-    body = _without_none({"from_step": from_step, "start": start, "plan": _steps(plan), "prompt": prompt})
-    return Request(Run, "POST", f"{_run_path(run_id)}/fork", json=body, key=_key(idempotency_key))
+    body = without_none({"from_step": from_step, "start": start, "plan": steps_of(plan), "prompt": prompt})
+    return Request(Run, "POST", f"{_run_path(run_id)}/fork", json=body, key=key_or_new(idempotency_key))
 
 
 def get_run(run_id: str) -> Request[Run]:
@@ -123,7 +123,7 @@ def run_filters(
         "created_before": created_before_ms,
         **{f"metadata.{name}": value for name, value in (metadata or {}).items()},
     }
-    return {name: str(value) for name, value in _without_none(named).items()}
+    return {name: str(value) for name, value in without_none(named).items()}
 
 
 def list_steps(run_id: str) -> Request[StepList]:
@@ -159,17 +159,17 @@ def cancel_run(run_id: str) -> Request[RunState]:
 def retry_run(run_id: str, limits: Limits | Mapping[str, Any] | None) -> Request[RunState]:
     """Return the request that queues a failed or cancelled run again; None leaves its limits."""
     body = None if limits is None else {"limits": limits}
-    return Request(RunState, "POST", f"{_run_path(run_id)}/retry", json=body, key=_key(None))
+    return Request(RunState, "POST", f"{_run_path(run_id)}/retry", json=body, key=key_or_new(None))
 
 
 def resume_run(run_id: str, body: Mapping[str, Any]) -> Request[RunState]:
     """Return the request that answers open requests of a waiting run."""
-    return Request(RunState, "POST", f"{_run_path(run_id)}/resume", json=body, key=_key(None))
+    return Request(RunState, "POST", f"{_run_path(run_id)}/resume", json=body, key=key_or_new(None))
 
 
 def send_message(run_id: str, text: str) -> Request[RunState]:
     """Return the request that sends a message to a run."""
-    return Request(RunState, "POST", f"{_run_path(run_id)}/messages", json={"text": text}, key=_key(None))
+    return Request(RunState, "POST", f"{_run_path(run_id)}/messages", json={"text": text}, key=key_or_new(None))
 
 
 def interrupt_run(run_id: str) -> Request[RunState]:
@@ -185,31 +185,31 @@ def delete_run(run_id: str) -> Request[None]:
 def read_log(run_id: str, after: int, filters: Mapping[str, str]) -> Request[LogPage]:
     """Return the request for one page of a log, from seq `after + 1` on."""
     params = {"after": str(after), "limit": str(EVENTS_PER_PAGE), **filters}
-    return Request(LogPage, "GET", f"/agent/logs/{_quoted(run_id)}", params=params)
+    return Request(LogPage, "GET", f"/agent/logs/{quoted(run_id)}", params=params)
 
 
 def read_log_backwards(run_id: str, count: int, before: int | None, filters: Mapping[str, str]) -> Request[LogPage]:
     """Return the request for the last `count` events of a log, or for those directly before the seq `before`."""
     limit = str(min(count, EVENTS_PER_PAGE))
     part = {"tail": limit} if before is None else {"before": str(before), "limit": limit}
-    return Request(LogPage, "GET", f"/agent/logs/{_quoted(run_id)}", params={**part, **filters})
+    return Request(LogPage, "GET", f"/agent/logs/{quoted(run_id)}", params={**part, **filters})
 
 
 def log_filters(
     step: int | Sequence[int] | None, stream: str | Sequence[str] | None, event_type: str | Sequence[str] | None
 ) -> dict[str, str]:
     """Return the query for the events to which all filters apply."""
-    return _without_none({"step": _joined(step), "stream": _joined(stream), "type": _joined(event_type)})
+    return without_none({"step": _joined(step), "stream": _joined(stream), "type": _joined(event_type)})
 
 
 def log_stream_path(run_id: str) -> str:
     """Return the path of a run's live log."""
-    return f"/agent/logs/{_quoted(run_id)}/stream"
+    return f"/agent/logs/{quoted(run_id)}/stream"
 
 
 def create_stream_token(run_id: str, expires_s: int | None) -> Request[StreamToken]:
     """Return the request for a stream token; with `expires_s` None the API chooses its lifetime."""
-    body = _without_none({"expires_s": expires_s})
+    body = without_none({"expires_s": expires_s})
     return Request(StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=body)
 
 
@@ -259,14 +259,14 @@ def who_am_i() -> Request[Identity]:
 
 
 def _run_path(run_id: str) -> str:
-    return f"/agent/runs/{_quoted(run_id)}"
+    return f"/agent/runs/{quoted(run_id)}"
 
 
 def _file_path(run_id: str, path: str) -> str:
-    return f"{_run_path(run_id)}/files/{_quoted(path, safe='/')}"
+    return f"{_run_path(run_id)}/files/{quoted(path, safe='/')}"
 
 
-def _quoted(name: str, safe: str = "") -> str:
+def quoted(name: str, safe: str = "") -> str:
     """Return the name of a run or file as part of a path. Raises ClientError for an empty name.
 
     The name must not lead to another endpoint, so `.` and `..` are quoted as well: HTTP libraries resolve them before
@@ -274,15 +274,17 @@ def _quoted(name: str, safe: str = "") -> str:
     """
     if not name:
         raise ClientError("the name of a run or file is empty")
-    quoted = quote(name, safe=safe, errors="surrogatepass")
-    return "/".join("%2E" * len(part) if part in {".", ".."} else part for part in quoted.split("/"))
+    quoted_name = quote(name, safe=safe, errors="surrogatepass")
+    return "/".join("%2E" * len(part) if part in {".", ".."} else part for part in quoted_name.split("/"))
 
 
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are given."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _steps(plan: Plan | None) -> Sequence[PlanStep | Mapping[str, Any]] | None:
+def steps_of(plan: Plan | None) -> Sequence[PlanStep | Mapping[str, Any]] | None:
+    """Return the steps of a plan."""
     return [plan] if isinstance(plan, PlanStep | Mapping) else plan
 
 
@@ -293,5 +295,6 @@ def _joined(values: int | str | Sequence[int | str] | None) -> str | None:
     return ",".join(map(str, values)) or None
 
 
-def _key(given: str | None) -> str:
+def key_or_new(given: str | None) -> str:
+    """Return the given idempotency key, or a new one."""
     return secrets.token_urlsafe(16) if given is None else given

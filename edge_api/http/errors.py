@@ -6,6 +6,7 @@ EdgeError
 ├── StreamTokenExpired         the stream token has expired
 ├── StreamTokenForAnotherRun   the stream token is for another run
 ├── StreamTokensOff            this API has no key to sign stream tokens with
+├── SchedulesOff               this API has no access to QStash
 ├── Forbidden                  the token lacks a scope
 ├── BadRequest                 the request cannot be read: no body, or not JSON
 ├── BadCursor                  the cursor was not issued by this API to this user
@@ -24,9 +25,9 @@ from http import HTTPStatus
 
 from msgspec import UNSET, json
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+from starlette.types import ExceptionHandler, Scope
 
 from edge_api.http.response_models import Problem
 from infra.contract import errors as domain
@@ -67,6 +68,10 @@ class StreamTokenForAnotherRun(EdgeError):
 
 class StreamTokensOff(EdgeError):
     """This API has no key to sign stream tokens with."""
+
+
+class SchedulesOff(EdgeError):
+    """This API has no access to QStash."""
 
 
 class Forbidden(EdgeError):
@@ -152,6 +157,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         HTTPStatus.FORBIDDEN, "stream-token-of-another-run", "The stream token is for another run"
     ),
     StreamTokensOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "stream-tokens-off", "There are no stream tokens here"),
+    SchedulesOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "schedules-off", "There are no schedules here"),
     Forbidden: _Kind(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
     BadRequest: _Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be read"),
     BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "The cursor is not valid"),
@@ -168,6 +174,8 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     InputsMissing: _Kind(HTTPStatus.CONFLICT, "inputs-missing", "Input files are missing"),
     domain.InvalidInput: _Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The input is not valid"),
     domain.RunGone: _Kind(HTTPStatus.NOT_FOUND, "run-not-found", "There is no such run"),
+    domain.ScheduleGone: _Kind(HTTPStatus.NOT_FOUND, "schedule-not-found", "There is no such schedule"),
+    domain.CallRejected: _Kind(HTTPStatus.UNAUTHORIZED, "call-rejected", "The call is not one of QStash"),
     domain.RecordUnreadable: _Kind(
         HTTPStatus.INTERNAL_SERVER_ERROR, "record-unreadable", "The record of the run cannot be read"
     ),
@@ -186,6 +194,13 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "store-full",
         "The run store is full",
         "the run store has no memory left and refused the change; delete ended runs, or give Redis more memory",
+    ),
+    domain.QStashUnavailable: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "qstash-unavailable",
+        "QStash does not answer",
+        "QStash did not answer; the change is recorded and is carried out later, or when the request is repeated",
+        _RETRY,
     ),
     domain.FilesUnavailable: _Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -263,34 +278,3 @@ HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
     EdgeError: _on_error,
     HTTPException: _on_http_exception,
 }
-
-
-class LastResort:
-    """Middleware that responds to an unexpected exception with a problem without internal details, and logs it once."""
-
-    # Not an exception handler of Starlette: the one for `Exception` raises again after it has responded, and then the
-    # server logs the same error a second time.
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application; respond for it if it fails before its response has started."""
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        has_started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal has_started
-            has_started = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched_send)
-        except ClientDisconnect:
-            # The client disconnected while its body was read: no error, and no response is possible.
-            return None
-        except Exception as exc:  # noqa: BLE001
-            problem, headers = report(exc, scope)
-            if not has_started:
-                await respond(problem, headers)(scope, receive, send)

@@ -24,7 +24,10 @@ from infra.workspace import Workspaces
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be deleted; delete nothing.")] = False,
 ) -> None:
-    """Delete the stored objects of expired runs, and objects that no run needs. An interrupted sweep continues."""
+    """Delete the stored objects of expired runs, and objects that no run needs.
+
+    An interrupted sweep continues.
+    """
     log_lines.configure()
     try:
         report = asyncio.run(_sweep(Env(os.environ), dry_run=dry_run))

@@ -3,12 +3,15 @@
 ContractError
 ├── InvalidInput        bad input: the value, its place, the allowed values
 ├── RunGone             no such run (or not this user's)
+├── ScheduleGone        no such schedule (or not this user's)
 ├── TransitionRefused   the run's status does not allow this
 ├── RecordUnreadable    the run's record is damaged, or was written by a newer release
 ├── LeaseLost           the fence is stale: another worker owns the run
 ├── StoreUnavailable    Redis did not reply in time, or cannot execute the command at present; may be retried
 │   └── StoreFull       Redis has no memory left, so it refused the command
 ├── StoreRejected       Redis replied with an error
+├── QStashUnavailable   QStash did not answer or refused; may be retried
+├── CallRejected        a call was not signed by QStash, or not for this URL and body
 ├── FilesUnavailable    the object store could not be reached or failed; may be retried
 ├── FileMissing         no such file in the workspace
 ├── InputChanged        an input file is not the one that was announced
@@ -52,6 +55,10 @@ class RunGone(ContractError):
     """There is no such run."""
 
 
+class ScheduleGone(ContractError):
+    """There is no such schedule."""
+
+
 class RecordUnreadable(ContractError):
     """The record of a run is damaged, or was written by a newer release; the message names the run."""
 
@@ -78,6 +85,14 @@ class StoreFull(StoreUnavailable):
 
 class StoreRejected(ContractError):
     """Redis replied with an error, whose text is the message."""
+
+
+class QStashUnavailable(ContractError):
+    """QStash did not answer in time, or refused the call. It may have been carried out."""
+
+
+class CallRejected(ContractError):
+    """A call was not signed by QStash, or not for this URL and body, or too long ago."""
 
 
 class FilesUnavailable(ContractError):

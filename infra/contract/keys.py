@@ -10,6 +10,8 @@ from datetime import date
 DEFAULT_RETENTION_S = 30 * 24 * 3600
 USAGE_DAYS = 400
 """Days for which the usage of a user's day is kept, also if the runs are deleted."""
+TICK_DAYS = 3
+"""Days for which the decision about a tick is kept: longer than QStash delivers a message again."""
 EXPIRIES = "*expiries"
 """Member of the set of delayed runs that stands for the first expiry of the requests of waiting runs, so that a claim
 learns of it from a set that it looks at anyway."""
@@ -110,6 +112,26 @@ class Keys:
     def user_runs(self, user_id: str) -> str:
         """Sorted set: a user's run ids, score = creation in ms. TTL: twice the retention, renewed by each create."""
         return f"{self.prefix}user:{user_id}:runs"
+
+    @property
+    def unconfirmed_schedules(self) -> str:
+        """Sorted set: `<schedule id>:<revision>` of changes that QStash has not confirmed, score = when in ms.
+
+        No TTL: members leave when the change is confirmed, or the schedule deleted.
+        """
+        return f"{self.prefix}schedules:unconfirmed"
+
+    def schedule(self, schedule_id: str) -> str:
+        """Hash: a schedule. No TTL: deleted by its user; at most MAX_SCHEDULES of each user."""
+        return f"{self.prefix}schedule:{schedule_id}"
+
+    def user_schedules(self, user_id: str) -> str:
+        """Sorted set: ids of a user's schedules, score = creation in ms. No TTL: members leave with their schedules."""
+        return f"{self.prefix}user:{user_id}:schedules"
+
+    def tick(self, schedule_id: str, tick: str) -> str:
+        """String: the decision about a tick of a schedule. TTL: TICK_DAYS."""
+        return f"{self.prefix}schedule:{schedule_id}:tick:{tick}"
 
     def usage(self, user_id: str, day: date) -> str:
         """Hash: usage of models in the user's runs on a UTC day, by Redis's clock. TTL: USAGE_DAYS after its last."""

@@ -98,6 +98,14 @@ class ClaimReply:
     set_aside: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """Reply to `recover`; the fields are those of ClaimReply."""
+
+    next_ms: int | None
+    set_aside: Mapping[str, str]
+
+
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):
     """Reply to `renew` and `emit`: whether the lease still holds, and whether a cancel or an interrupt was requested.
 

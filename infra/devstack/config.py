@@ -32,6 +32,20 @@ class StackConfig:
         return f"http://{HOST}:{self.ports.gateway}"
 
     @property
+    def qstash_variables(self) -> dict[str, str]:
+        """Settings of the stand-in of QStash that its clients share, as environment variables."""
+        return {
+            "QSTASH_TOKEN": self.credentials.qstash_token,
+            "QSTASH_CURRENT_SIGNING_KEY": self.credentials.qstash_current_signing_key,
+            "QSTASH_NEXT_SIGNING_KEY": self.credentials.qstash_next_signing_key,
+        }
+
+    @property
+    def qstash_url(self) -> str:
+        """URL of the stand-in of QStash."""
+        return f"http://{HOST}:{self.ports.qstash}"
+
+    @property
     def redis_url(self) -> str:
         """URL of Valkey, with its password."""
         return f"redis://:{self.credentials.redis_password}@{HOST}:{self.ports.redis}/0"
@@ -63,5 +77,7 @@ class StackConfig:
             "UPSTASH_REDIS_REST_URL": self.rest_url,
             "UPSTASH_REDIS_REST_TOKEN": self.credentials.rest_token,
             "REDIS_URL": self.redis_url,
+            "QSTASH_URL": self.qstash_url,
+            **self.qstash_variables,
             **self.s3_variables,
         }

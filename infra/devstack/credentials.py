@@ -18,6 +18,9 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     s3_secret_key: str
     api_token: str
     stream_token_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
+    qstash_token: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(24))
+    qstash_current_signing_key: str = msgspec.field(default_factory=lambda: f"sig_{secrets.token_urlsafe(24)}")
+    qstash_next_signing_key: str = msgspec.field(default_factory=lambda: f"sig_{secrets.token_urlsafe(24)}")
 
     def __repr__(self) -> str:
         return "Credentials(…)"

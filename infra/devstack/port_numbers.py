@@ -23,10 +23,12 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     gateway: int
     api: int
     s3: s3_server.S3Ports
+    qstash: int = 0
+    """0 in the file of an earlier release."""
 
     def all(self) -> set[int]:
         """Return every port."""
-        return {self.redis, self.gateway, self.api, *astuple(self.s3)}
+        return {self.redis, self.gateway, self.api, self.qstash, *astuple(self.s3)}
 
 
 def is_free(port: int) -> bool:
@@ -60,6 +62,7 @@ def choose(last: Ports | None, api: int) -> Ports:
         gateway=_reuse_or_pick(last.gateway if last else 0, taken),
         api=api or _reuse_or_pick(last.api if last else 0, taken),
         s3=s3,
+        qstash=_reuse_or_pick(last.qstash if last else 0, taken),
     )
 
 

@@ -108,6 +108,20 @@ def gateway(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
     )
 
 
+def qstash(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
+    """Return the specification of the stand-in of QStash."""
+    return _python(
+        "qstash",
+        config,
+        base,
+        "infra.qstash_local",
+        QSTASH_LOCAL_REDIS_URL=config.redis_url,
+        QSTASH_LOCAL_HOST=HOST,
+        QSTASH_LOCAL_PORT=str(config.ports.qstash),
+        **config.qstash_variables,
+    )
+
+
 def _cors_origins(base: Mapping[str, str]) -> str:
     """Return the origins, separated by commas, whose pages may call the API and upload to the S3 server."""
     # Of any origin by default. Without the token a page gets nothing.
@@ -125,10 +139,13 @@ def api(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
         EDGE_CORS_ORIGINS=_cors_origins(base),
         EDGE_HOST=HOST,
         EDGE_PORT=str(config.ports.api),
+        EDGE_PUBLIC_URL=config.api_url,
         EDGE_STREAM_TOKEN_KEY=config.credentials.stream_token_key,
         SWISSBRAIN_API_KEYS=json.dumps([{"user": USER, "scopes": SCOPES, "sha256": digest}]),
         UPSTASH_REDIS_REST_URL=config.rest_url,
         UPSTASH_REDIS_REST_TOKEN=config.credentials.rest_token,
+        QSTASH_URL=config.qstash_url,
+        **config.qstash_variables,
         **config.s3_variables,
     )
 

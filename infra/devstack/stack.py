@@ -109,9 +109,9 @@ class DevStack:
         self._remove_scratch()
         self._rotate_logs()
         redis, s3 = self._redis(config, valkey), self._s3(config, weed)
-        gateway, api = self._gateway(config), self._api(config)
+        gateway, api, qstash = self._gateway(config), self._api(config), self._qstash(config)
         workers = [self._worker(config, number) for number in range(1, self._workers + 1)]
-        self._stages = [[redis, s3], [gateway], [api], workers]
+        self._stages = [[redis, s3], [gateway, qstash], [api], workers]
 
         redis_started = asyncio.Event()
 
@@ -129,10 +129,19 @@ class DevStack:
         await _run_all(start_api(), start_workers())
         write_private(self._data_dir.dev_env, "".join(f"{name}={value}\n" for name, value in config.variables.items()))
         self._supervisors = [
-            asyncio.create_task(process.supervise(self._report), name=f"supervise {process.spec.name}")
+            asyncio.create_task(
+                self._start_late(process) if process is qstash else process.supervise(self._report),
+                name=f"supervise {process.spec.name}",
+            )
             for stage in self._stages
             for process in stage
         ]
+
+    async def _start_late(self, process: SupervisedProcess) -> None:
+        """Start a process that nothing needs at first, so that the start of the stack does not wait for it."""
+        with suppress(StackError, OSError):  # of a process that has ended: supervision reports it, and starts it again
+            await process.start()
+        await process.supervise(self._report)
 
     async def _stop(self) -> None:
         for supervisor in self._supervisors:
@@ -199,6 +208,10 @@ class DevStack:
     def _api(self, config: StackConfig) -> SupervisedProcess:
         port, token = config.ports.api, config.credentials.api_token
         return self._process(processes.api(config, self._base), lambda _: probes.http_ok(port, "/ready", token))
+
+    def _qstash(self, config: StackConfig) -> SupervisedProcess:
+        port = config.ports.qstash
+        return self._process(processes.qstash(config, self._base), lambda _: probes.http_ok(port, "/health"))
 
     def _worker(self, config: StackConfig, number: int) -> SupervisedProcess:
         spec = processes.worker(config, self._base, number, unsafe=self._unsafe)

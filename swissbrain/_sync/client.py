@@ -6,6 +6,7 @@ from typing import Self
 from swissbrain._sync.files import FileMethods
 from swissbrain._sync.logs import LogMethods
 from swissbrain._sync.runs import RunMethods
+from swissbrain._sync.schedules import ScheduleMethods
 from swissbrain._sync.transport import Transport
 from swissbrain.access import find_access
 from swissbrain.callbacks import Notify, ignore
@@ -14,7 +15,7 @@ TIMEOUT_S = 30.0
 PATIENCE_S = 300.0
 
 
-class Client(RunMethods, LogMethods, FileMethods):
+class Client(RunMethods, LogMethods, FileMethods, ScheduleMethods):
     """Client of the API at `base_url` with a bearer token. May be shared between threads.
 
     Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if

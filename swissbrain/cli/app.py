@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "delete": "transitions:delete",
     "usage": "usage:usage",
     "queue": "queue:queue",
+    "schedule": "schedule:schedule",
     "key": "keys:key",
     "doctor": "doctor:doctor",
 }

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,4 +47,15 @@ NoInput = Annotated[
 TimeLimit = Annotated[
     float | None,
     typer.Option("--timeout", parser=seconds, metavar="DURATION", help="Time until the run is stopped, such as 5m."),
+]
+PlanFile = Annotated[
+    Path | None,
+    typer.Option("--plan", metavar="FILE", help="JSON or YAML file with the steps to execute; - is standard input."),
+]
+ShellSteps = Annotated[
+    list[str] | None, typer.Option(metavar="COMMAND", help="A step that runs a command line. Several are allowed.")
+]
+CodeSteps = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="A step that runs a program: .py, .js, .mjs, .cjs or .sh. Several are allowed."),
 ]

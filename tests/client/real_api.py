@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edge_api.schedules_service import Scheduling
 from edge_api.settings import ApiSettings
 from infra.contract.files import FileEntry
+from infra.contract.redis import Redis
+from infra.contract.redis_store.schedule_store import ScheduleStore
+from infra.qstash import QStash
 from infra.redis_tcp import RedisTcp
 from swissbrain.models import PlanStep
 from tests.edge.stack import STREAM_KEY, Files, SimulatedWorker, serve
+from tests.support.qstash import qstash_settings, stand_in, stand_in_settings
 from tests.support.redis import gateway, valkey_server
 
 T = TypeVar("T")
@@ -63,7 +68,15 @@ def real_api(folder: Path) -> Iterator[Real]:
         redis = RedisTcp(tcp)
         made.worker = SimulatedWorker(redis)
         try:
-            made.url = made.do(stack.enter_async_context(serve(rest, made.files, settings))).url
+            qstash_url = made.do(stack.enter_async_context(stand_in(stand_in_settings(tcp))))
+
+            def scheduling(redis: Redis, public_url: str) -> Scheduling:
+                qstash = QStash(qstash_settings(qstash_url, public_url))
+                stack.push_async_callback(qstash.close)
+                return Scheduling(ScheduleStore(redis), qstash)
+
+            api = serve(rest, made.files, settings, scheduling=scheduling)
+            made.url = made.do(stack.enter_async_context(api)).url
             yield made
         finally:
             made.do(stack.aclose())

@@ -11,7 +11,18 @@ from edge_api.http import response_models as schemas
 from infra.contract import agent, journal, log, queue, runs
 from infra.contract.runs import PlanStep as ContractStep
 from infra.contract.states import Status
-from swissbrain import AgentOptions, ApprovalRule, CallOutcome, Client, Limits, NewRun, UsageReport, models, pages
+from swissbrain import (
+    AgentOptions,
+    ApprovalRule,
+    CallOutcome,
+    Client,
+    Limits,
+    NewRun,
+    UsageReport,
+    models,
+    pages,
+    schedules,
+)
 from swissbrain.cli.screen import STYLES
 from swissbrain.models import PlanStep, Run
 from tests.client import scripted_server
@@ -42,6 +53,11 @@ ANSWERS = [
     ("GET", "/agent/usage", 200, UsageReport),
     ("GET", "/agent/queue", 200, models.QueueDepths),
     ("GET", "/agent/whoami", 200, models.Identity),
+    ("POST", "/agent/schedules", 201, schedules.Schedule),
+    ("GET", "/agent/schedules", 200, schedules.ScheduleList),
+    ("GET", "/agent/schedules/{schedule_id}", 200, schedules.Schedule),
+    ("PATCH", "/agent/schedules/{schedule_id}", 200, schedules.Schedule),
+    ("POST", "/agent/schedules/{schedule_id}/run-now", 200, schedules.TickResult),
 ]
 Schema = Mapping[str, Any]
 

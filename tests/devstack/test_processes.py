@@ -20,8 +20,11 @@ CREDENTIALS = Credentials(
     s3_secret_key="s3-secret",
     api_token="api-secret",
     stream_token_key="stream-secret",
+    qstash_token="qstash-secret",
+    qstash_current_signing_key="current-secret",
+    qstash_next_signing_key="next-secret",
 )
-PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.S3Ports(*range(11, 21)))
+PORTS = Ports(redis=1, gateway=2, api=3, s3=s3_server.S3Ports(*range(11, 21)), qstash=4)
 CONFIG = StackConfig(DataDir(Path("/data")), PORTS, CREDENTIALS)
 BASE = {"PATH": "/bin"}
 S3 = {
@@ -30,6 +33,11 @@ S3 = {
     "S3_REGION": "us-east-1",
     "S3_ACCESS_KEY": "s3-access",
     "S3_SECRET_KEY": "s3-secret",
+}
+QSTASH = {
+    "QSTASH_TOKEN": "qstash-secret",
+    "QSTASH_CURRENT_SIGNING_KEY": "current-secret",
+    "QSTASH_NEXT_SIGNING_KEY": "next-secret",
 }
 
 
@@ -72,6 +80,18 @@ def test_the_specification_of_the_gateway() -> None:
     }
 
 
+def test_the_specification_of_the_stand_in_of_qstash() -> None:
+    spec = processes.qstash(CONFIG, BASE)
+    assert spec.command == (sys.executable, "-P", "-m", "infra.qstash_local")
+    assert spec.environment == {
+        **BASE,
+        **QSTASH,
+        "QSTASH_LOCAL_REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
+        "QSTASH_LOCAL_HOST": "127.0.0.1",
+        "QSTASH_LOCAL_PORT": "4",
+    }
+
+
 def test_the_specification_of_the_api() -> None:
     spec = processes.api(CONFIG, BASE)
     keys = json.loads(spec.environment["SWISSBRAIN_API_KEYS"])
@@ -79,10 +99,13 @@ def test_the_specification_of_the_api() -> None:
     assert spec.environment == {
         **BASE,
         **S3,
+        **QSTASH,
         "EDGE_CORS_ORIGINS": "*",
         "EDGE_HOST": "127.0.0.1",
         "EDGE_PORT": "3",
+        "EDGE_PUBLIC_URL": "http://127.0.0.1:3",
         "EDGE_STREAM_TOKEN_KEY": "stream-secret",
+        "QSTASH_URL": "http://127.0.0.1:4",
         "SWISSBRAIN_API_KEYS": spec.environment["SWISSBRAIN_API_KEYS"],
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",
         "UPSTASH_REDIS_REST_TOKEN": "rest-secret",
@@ -125,6 +148,7 @@ def test_secrets_are_neither_on_a_command_line_nor_in_a_repr() -> None:
         processes.redis(CONFIG, BASE, Path("valkey")),
         processes.s3(CONFIG, BASE, Path("weed")),
         processes.gateway(CONFIG, BASE),
+        processes.qstash(CONFIG, BASE),
         processes.api(CONFIG, BASE),
         processes.worker(CONFIG, BASE, 1),
     ]

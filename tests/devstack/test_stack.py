@@ -59,7 +59,8 @@ def variables(path: Path) -> dict[str, str]:
 
 
 def test_a_stack_works_on_runs_and_writes_its_addresses_to_dev_env(up: DevStack) -> None:
-    assert [*up.pids] == ["redis", "s3", "gateway", "api", "worker-1", "worker-2"]
+    wait_until(lambda: "qstash" in up.pids, "the process that comes last has started")
+    assert [*up.pids] == ["redis", "s3", "gateway", "qstash", "api", "worker-1", "worker-2"]
     assert variables(up.config.data_dir.dev_env) == up.env
     assert up.config.data_dir.dev_env.stat().st_mode & 0o777 == 0o600
     with client(dict(up.env)) as http:
@@ -104,7 +105,7 @@ def test_a_second_stack_on_the_same_folder_is_refused_and_the_first_goes_on(up: 
     assert all(is_alive(pid) for pid in before.values())
 
 
-@pytest.mark.parametrize("name", ["gateway", "api", "worker-1", "redis", "s3"])
+@pytest.mark.parametrize("name", ["gateway", "api", "worker-1", "redis", "s3", "qstash"])
 def test_a_crashed_process_is_restarted_over_its_data(up: DevStack, lines: list[str], name: str) -> None:
     lines.clear()
     pid = up.pids[name]

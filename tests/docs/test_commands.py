@@ -24,7 +24,10 @@ PLAIN = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
 @cache
 def options(command: str) -> frozenset[str]:
     """Return the options of a `swissbrain` command, or of a group of commands. Fails if there is no such command."""
-    groups = {"key": ("new", "list")}
+    groups = {
+        "key": ("new", "list"),
+        "schedule": ("create", "list", "next", "pause", "resume", "run-now", "rm"),
+    }
     found: set[str] = set()
     for words in [[command], *([command, name] for name in groups.get(command, ()))]:
         shown = CliRunner().invoke(app, [*words, "--help"], env=PLAIN)

@@ -12,6 +12,7 @@ from infra.egress.settings import EgressSettings, NetworkSettings
 from infra.gateway.settings import GatewaySettings
 from infra.k8s_executor.settings import KubernetesSettings
 from infra.llm_http.settings import LlmSettings
+from infra.qstash_local.settings import QStashLocalSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
 from worker.agent.settings import AgentSettings
@@ -21,7 +22,7 @@ from worker.settings import WorkerSettings
 
 PREFIXES = (
     "AGENT|BROWSER|EDGE|EGRESS|HTTP_FETCH|KUBERNETES|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|"
-    "AWS|TOOLS"
+    "AWS|TOOLS|QSTASH"
 )
 VARIABLE = re.compile(rf"(?<![\w$])(?:(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]|KUBECONFIG)\b")
 NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
@@ -33,11 +34,16 @@ DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "L
 
 VALID = {
     "EGRESS_TOKEN_KEY": "k" * 32,
+    "EDGE_PUBLIC_URL": "https://127.0.0.1",
     "GATEWAY_REDIS_URL": "redis://127.0.0.1",
     "GATEWAY_TOKEN": "token",
     "KUBERNETES_IMAGE": f"tools@sha256:{'0' * 64}",
     "LLM_BASE_URL": "https://127.0.0.1",
     "LLM_MODEL": "m",
+    "QSTASH_CURRENT_SIGNING_KEY": "current" * 5,
+    "QSTASH_LOCAL_REDIS_URL": "redis://127.0.0.1",
+    "QSTASH_NEXT_SIGNING_KEY": "next" * 8,
+    "QSTASH_TOKEN": "token" * 4,
     "REDIS_URL": "redis://127.0.0.1",
     "S3_ACCESS_KEY": "key",
     "S3_SECRET_KEY": "secret",
@@ -57,6 +63,7 @@ READERS: tuple[Callable[[Env], object], ...] = (
     NetworkSettings.from_env,
     GatewaySettings.from_env,
     LlmSettings.from_env,
+    QStashLocalSettings.from_env,
     FetchSettings.from_env,
     RedisTcpSettings.from_env,
     S3Settings.from_env,

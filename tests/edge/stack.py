@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,11 +18,13 @@ from edge_api.__main__ import create_server
 from edge_api.app import create_app, end_streams
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.ports import WorkspaceStore
+from edge_api.schedules_service import Scheduling
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
 from infra.asgi_server import StreamServer, listen
 from infra.contract.files import FileEntry
 from infra.contract.log import TERMINAL_EVENT, LogFeed, NewEvent
 from infra.contract.queue import Lease, Writes
+from infra.contract.redis import Redis
 from infra.contract.requests import OpenRequest
 from infra.contract.states import Outcome, Status
 from infra.redis_rest import RedisRest
@@ -131,15 +133,21 @@ class Edge:
 
 @asynccontextmanager
 async def serve(
-    rest: RedisRestSettings, files: WorkspaceStore, settings: ApiSettings | None = None, feed: LogFeed | None = None
+    rest: RedisRestSettings,
+    files: WorkspaceStore,
+    settings: ApiSettings | None = None,
+    feed: LogFeed | None = None,
+    scheduling: Callable[[Redis, str], Scheduling] | None = None,
 ) -> AsyncIterator[Edge]:
-    """Run the API on a free port. At the end no subscription may be open."""
+    """Run the API on a free port; `scheduling` gets its URL. At the end no subscription may be open."""
     redis = RedisRest(rest)
     counting = CountingFeed(feed or redis)
     settings = settings or ApiSettings(stream_ping_s=0.5, stream_token_keys=(STREAM_KEY,))
-    app = create_app(RunStore(redis), counting, files, ApiKeys(KEYS), settings, close=redis.close)
     socket = listen("127.0.0.1", 0)
     port = socket.getsockname()[1]
+    parts = scheduling(redis, f"http://127.0.0.1:{port}") if scheduling else None
+    keys = ApiKeys(KEYS)
+    app = create_app(RunStore(redis), counting, files, keys, settings, scheduling=parts, close=redis.close)
     made = create_server(app, ServerSettings("127.0.0.1", port))
     server = _QuietServer(made.config, app, end_streams, made.server_state.limits)
     serving = asyncio.create_task(server.serve([socket]))

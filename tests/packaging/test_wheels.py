@@ -83,7 +83,7 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
     client, server = metadata(wheels.client), metadata(wheels.server)
     assert client["Version"] == server["Version"]
     assert f"swissbrain=={client['Version']}" in server.get_all("Requires-Dist", [])
-    assert {"edge", "worker", "gateway", "egress", "dev"} <= {*server.get_all("Provides-Extra", [])}
+    assert {"edge", "worker", "gateway", "egress", "qstash", "dev"} <= {*server.get_all("Provides-Extra", [])}
     assert client.get_all("License-File") == server.get_all("License-File") == ["LICENSE"]
     assert entry_points(wheels.client) == {"console_scripts": {"swissbrain": "swissbrain.cli:main"}}
     assert entry_points(wheels.server) == {
@@ -91,10 +91,12 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
             "swissbrain-api": "edge_api.__main__:main",
             "swissbrain-egress": "infra.egress.__main__:main",
             "swissbrain-gateway": "infra.gateway.__main__:main",
+            "swissbrain-qstash": "infra.qstash_local.__main__:main",
             "swissbrain-worker": "worker.__main__:main",
         },
         "swissbrain.commands": {
             "demo": "infra.commands.demo:demo",
+            "recovery": "infra.commands.recovery:recovery",
             "dev": "infra.commands.dev:dev",
             "sweep": "infra.commands.sweep:sweep",
             "verify": "infra.commands.verify:verify",

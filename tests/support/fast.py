@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 LIST = ROOT / "tests" / "fast.txt"
 IGNORE = "--ignore="
 PROGRAMS = frozenset({"bwrap", "valkey-server", "weed"})
-MODULES = frozenset({"edge_api", "edge_api.lambda_stream", "infra.gateway", "worker"})
+MODULES = frozenset({"edge_api", "edge_api.lambda_stream", "infra.gateway", "infra.qstash_local", "worker"})
 
 
 class _Guard:

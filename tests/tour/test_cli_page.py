@@ -17,6 +17,7 @@ from tests.tour.commands import ALONE, swissbrain
 from tests.tour.test_dev import dev
 
 EXAMPLES = [line for block in blocks(DOCS / "cli.md", "sh") for line in block.splitlines()]
+SCHEDULE_ID = re.compile(r"sch_[0-9a-f]{32}")
 RUN_ID = re.compile(r"run_[0-9a-f]{32}")
 PLAN = blocks(DOCS / "cli.md", "yaml")[0]
 FILES = {
@@ -55,6 +56,14 @@ def failed_run(folder: Path) -> str:
     return str(RUN_ID.findall(made.stderr)[0])
 
 
+@pytest.fixture(scope="module")
+def schedule(folder: Path) -> str:
+    """Return the id of a schedule."""
+    made = swissbrain(folder, "schedule", "create", "0 8 1 * *", "--shell", "echo monthly")
+    assert made.returncode == 0, made.stderr
+    return str(SCHEDULE_ID.findall(made.stdout)[0])
+
+
 def on_a_terminal(folder: Path, line: str, columns: int = 80, typed: str = "") -> TerminalResult:
     """Run a command line with bash."""
     keys = '[{"user": "ada", "scopes": ["runs:read"], "sha256": "' + "0" * 64 + '"}]'
@@ -63,13 +72,14 @@ def on_a_terminal(folder: Path, line: str, columns: int = 80, typed: str = "") -
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
-def test_each_command_of_the_page_works_at_80_columns(folder: Path, failed_run: str, line: str) -> None:
-    result = on_a_terminal(folder, line.replace("RUN", failed_run))
+def test_each_command_of_the_page_works_at_80_columns(folder: Path, failed_run: str, schedule: str, line: str) -> None:
+    result = on_a_terminal(folder, line.replace("RUN", failed_run).replace("SCHEDULE", schedule))
     expected = next((code for part, code in ENDS_WITH.items() if part in line), 0)
     assert result.code == expected, result.text
     assert "Traceback" not in result.text
     # An id is never cut: wherever one begins, it is whole.
     assert set(re.findall(r"run_[0-9a-f]\w*", result.text)) == set(RUN_ID.findall(result.text))
+    assert set(re.findall(r"sch_[0-9a-f]\w*", result.text)) == set(SCHEDULE_ID.findall(result.text))
 
 
 def test_the_page_has_an_example_of_every_command() -> None:

@@ -12,7 +12,7 @@ from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
-from infra.contract.queue import MAX_AHEAD, QueuePlace
+from infra.contract.queue import MAX_AHEAD, QueuePlace, Recovery
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.run_index import RunIndex
@@ -23,7 +23,7 @@ from infra.contract.states import Outcome, Status
 _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = map(
     scripts.load, ("create", "announce", "start", "cancel", "retry", "mark_deleting", "delete", "place")
 )
-_RESUME, _MESSAGE, _INTERRUPT = map(scripts.load, ("resume", "message", "interrupt"))
+_RESUME, _MESSAGE, _INTERRUPT, _CLAIM = map(scripts.load, ("resume", "message", "interrupt", "claim"))
 
 
 class RunCommands(RunIndex):
@@ -220,6 +220,16 @@ class RunCommands(RunIndex):
             begins_ms=int(float(due)) if due else None,
             workers_alive=int(alive),
         )
+
+    async def recover(self) -> Recovery:
+        """Do what else the next claim of a worker does, in the same script: requeue or end runs whose lease has
+        expired, make delayed runs ready that are due, let requests of waiting runs expire.
+        """
+        nobody: dict[str, Argument] = {"worker": "", "process": "", "claim_seq": 0, "last_acked": -1, "alive_ms": 0}
+        nothing: dict[str, Argument] = {"wanted": 0, "lease_ms": 0, "token_taken": 0}
+        args = {**nobody, **nothing, "retention_s": self._retention_s, "version": RECORD_VERSION}
+        next_ms, set_aside = codec.items(await self._scripts.call(_CLAIM, args))
+        return Recovery(None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
 
     async def mark_deleting(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Mark a run that has ended or was never started as being deleted.

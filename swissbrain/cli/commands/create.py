@@ -1,6 +1,5 @@
 """Commands that create a run: `run`, `fork`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,7 +18,18 @@ from swissbrain.cli.agent_options import (
 )
 from swissbrain.cli.inputs import input_files, send_files
 from swissbrain.cli.limits import LimitOptions
-from swissbrain.cli.options import Follow, InputFiles, Json, Network, NoInput, RunId, TimeLimit
+from swissbrain.cli.options import (
+    CodeSteps,
+    Follow,
+    InputFiles,
+    Json,
+    Network,
+    NoInput,
+    PlanFile,
+    RunId,
+    ShellSteps,
+    TimeLimit,
+)
 from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import program_steps
@@ -30,17 +40,6 @@ from swissbrain.models import Run
 if TYPE_CHECKING:
     from swissbrain import Client
 
-PlanFile = Annotated[
-    Path | None,
-    typer.Option("--plan", metavar="FILE", help="JSON or YAML file with the steps to execute; - is standard input."),
-]
-ShellSteps = Annotated[
-    list[str] | None, typer.Option(metavar="COMMAND", help="A step that runs a command line. Several are allowed.")
-]
-CodeSteps = Annotated[
-    list[Path] | None,
-    typer.Option(metavar="FILE", help="A step that runs a program: .py, .js, .mjs, .cjs or .sh. Several are allowed."),
-]
 Delay = Annotated[
     float | None,
     typer.Option("--delay", parser=seconds, metavar="DURATION", help="Time until the run may start, such as 10m."),

@@ -121,13 +121,13 @@ async def test_a_preflight_allows_the_methods_and_headers_of_the_api(rest_settin
     sent = ("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id")
     async with browser(rest_settings, PAGE) as http:
         del http.headers["Authorization"]
-        for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
             allowed = await http.options("/agent/runs", headers=preflight(method, *sent))
             assert (allowed.status_code, allowed.headers[ALLOW]) == (200, PAGE)
             assert method in allowed.headers["access-control-allow-methods"]
             assert {*sent} <= {*allowed.headers["access-control-allow-headers"].lower().split(", ")}
             assert allowed.headers["access-control-max-age"] == "3600"
-        for headers in (preflight("PATCH"), preflight("POST", "x-other")):
+        for headers in (preflight("TRACE"), preflight("POST", "x-other")):
             assert (await http.options("/agent/runs", headers=headers)).status_code == 400
 
 

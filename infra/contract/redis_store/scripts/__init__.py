@@ -31,10 +31,10 @@ _NAME = re.compile(r"(?P<name>\w+)(?: \((?P<kind>number|digits)\))?")
 _MORE = ", then "
 
 
-def load(name: str) -> Script:
-    """Return the script `name`. Raises ValueError if its header is malformed."""
-    folder = files(__package__)
-    library, body = (folder.joinpath(f"{part}.lua").read_text() for part in ("lib", name))
+def load(name: str, package: str = __package__) -> Script:
+    """Return the script `name` of a package. Raises ValueError if its header is malformed."""
+    library = files(__package__).joinpath("lib.lua").read_text()
+    body = files(package).joinpath(f"{name}.lua").read_text()
     header = _HEADER.match(body)
     if header is None:
         raise ValueError(f"{name}.lua must begin with the lines '-- KEYS: …' and '-- ARGV: …'")
@@ -67,15 +67,16 @@ class ScriptCaller:
         *,
         run_id: str = "",
         user: str = "",
+        named_keys: Mapping[str, str] = MappingProxyType({}),
         more_keys: Sequence[str] = (),
         more_args: Sequence[Argument] = (),
     ) -> Reply:
         """Run a script. The keys and the arguments `id`, `user`, `channel`, `control` and prefixes follow from `run_id`
-        and `user`; `args` holds the others.
+        and `user`; `args` and `named_keys` hold the others.
 
         Raises TypeError if a name is missing or unknown, or if the script takes no further values but some are given.
         """
-        keys = [self._key(name, run_id, user) for name in script.keys]
+        keys = [named_keys[name] if name in named_keys else self._key(name, run_id, user) for name in script.keys]
         ordered = [args[name] if name in args else self._derived(name, run_id, user) for name in script.args]
         if None in ordered or not args.keys() <= set(script.args):
             raise TypeError(f"the script '{script.name}' takes the arguments {script.args}; given: {sorted(args)}")

@@ -1,0 +1,62 @@
+"""Fixtures: the stand-in and a destination in the process of the tests, over a real Valkey; the SDK as client."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from qstash import AsyncQStash
+
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisTcpSettings
+from tests.support.qstash import Destination, NastyTransport, destination, sdk, stand_in, stand_in_settings
+from tests.support.servers import on_the_session_loop, valkey_fixture
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            on_the_session_loop(item)
+
+
+tcp_settings = valkey_fixture()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def connection(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
+    redis = RedisTcp(tcp_settings)
+    yield redis
+    await redis.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def redis(connection: RedisTcp) -> RedisTcp:
+    """Direct connection to the database, which is empty at first."""
+    await connection.command("FLUSHALL")
+    return connection
+
+
+@pytest.fixture
+def network() -> NastyTransport:
+    """Deliveries of the stand-in; a test appends faults."""
+    return NastyTransport()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def stand_in_url(redis: RedisTcp, tcp_settings: RedisTcpSettings, network: NastyTransport) -> AsyncIterator[str]:
+    async with stand_in(stand_in_settings(tcp_settings, max_messages=50, max_schedules=5), network) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def qstash(stand_in_url: str) -> AsyncIterator[AsyncQStash]:
+    async with sdk(stand_in_url) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def target() -> AsyncIterator[Destination]:
+    async with destination() as made:
+        yield made
