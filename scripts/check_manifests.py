@@ -19,7 +19,12 @@ Object: TypeAlias = dict[str, Any]
 Located: TypeAlias = tuple[str, Any]
 
 IMAGE = re.compile(r"[a-z0-9.-]+(?::\d+)?/[a-z0-9._/-]+@sha256:[0-9a-f]{64}")
-PLACEHOLDERS = (re.compile(r"\.invalid/"), re.compile(r"@sha256:0{64}"), re.compile("CHANGE-ME"), re.compile(r"192\.0\.2\."))
+PLACEHOLDERS = (
+    re.compile(r"\.invalid/"),
+    re.compile(r"@sha256:0{64}"),
+    re.compile("CHANGE-ME"),
+    re.compile(r"192\.0\.2\."),
+)
 """What no real installation has: reserved names and addresses, a digest of zeros, and the text CHANGE-ME."""
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 FACTORS = {"": Decimal(1), "m": Decimal("0.001")}
@@ -144,7 +149,9 @@ def _words(each: Object) -> Iterator[str]:
 
 def _quantities(each: Object) -> Iterator[str]:
     names = ("requests", "limits", "hard", "max", "default", "defaultRequest")
-    found = [item for name in names for _, group in fields(each, name) if isinstance(group, dict) for item in group.items()]
+    found = [
+        item for name in names for _, group in fields(each, name) if isinstance(group, dict) for item in group.items()
+    ]
     found += [("sizeLimit", size) for _, size in fields(each, "sizeLimit")]
     for name, value in found:
         if quantity(value) is None:

@@ -1,6 +1,5 @@
 """Rendered manifests of `k8s/`: the overlays by kubectl, the chart by helm."""
 
-import os
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ SECRETS_COMPONENTS = {
 """Components for external-secrets that an overlay can have."""
 
 needs_tools = pytest.mark.skipif(
-    not kubernetes_tools.are_installed() and "SWISSBRAIN_CI" not in os.environ,
+    not kubernetes_tools.are_installed(),
     reason="run 'make kubernetes-tools', which installs kubectl, helm and the schemas",
 )
 

@@ -58,7 +58,9 @@ def test_the_chart_has_the_external_secrets_of_the_components(name: str, tmp_pat
 
 def _secrets_of(objects: tuple[Object, ...]) -> set[str]:
     references = {ref["name"] for each in objects for _, ref in check_manifests.fields(each, "secretKeyRef")}
-    targets = [ref["name"] for each in objects for _, refs in check_manifests.fields(each, "secretTargetRef") for ref in refs]
+    targets = [
+        ref["name"] for each in objects for _, refs in check_manifests.fields(each, "secretTargetRef") for ref in refs
+    ]
     return references | set(targets)
 
 
