@@ -10,7 +10,7 @@ PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorde
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge clean
+.PHONY: help setup kubernetes-tools demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,10 @@ check-edge: package-edge ## render its CloudFormation with osls and check it wit
 	$(PYTHON) -m venv build/cfn-lint
 	build/cfn-lint/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/edge/requirements.txt
 	$(BIN)/python -m pytest tests/lambdas/test_template.py
+
+# Not part of `make setup`: both programs take 124 MB.
+kubernetes-tools: setup ## install kubectl, helm and the schemas for the tests of k8s/ into build/kubernetes
+	$(BIN)/python -m scripts.kubernetes_tools
 
 clean: ## remove the virtual environment, the model and the data of `make dev`
 	rm -rf $(VENV) .swissbrain .model

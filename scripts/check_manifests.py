@@ -15,6 +15,9 @@ import yaml
 
 from scripts.custom_resources import unknown_fields
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The parser in C, where PyYAML has it, because it is ten times as fast."""
+
 Object: TypeAlias = dict[str, Any]
 Located: TypeAlias = tuple[str, Any]
 
@@ -59,8 +62,13 @@ HOST_FIELDS = ("hostNetwork", "hostPID", "hostIPC")
 
 
 def load(text: str) -> list[Object]:
-    """Return the objects of a rendered file. Raises YAMLError."""
-    return [each for each in yaml.safe_load_all(text) if each]
+    """Return the objects of a rendered file. Raises YAMLError, and ValueError for what is no object of Kubernetes."""
+    objects = [each for each in yaml.load_all(text, Loader=LOADER) if each]
+    for each in objects:
+        metadata = each.get("metadata") if isinstance(each, dict) else None
+        if not isinstance(metadata, dict) or not {"apiVersion", "kind"} <= set(each) or "name" not in metadata:
+            raise ValueError("a document is no object with apiVersion, kind and metadata.name")
+    return objects
 
 
 def problems(objects: Sequence[Object], *, placeholders: bool = False) -> list[str]:
@@ -217,7 +225,8 @@ def main() -> int:
         with sys.stdin if options.file == "-" else open(options.file, encoding="utf-8") as file:  # noqa: PTH123
             objects = load(file.read())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        print(f"check_manifests: {options.file} cannot be read: {str(error).splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        reason = str(error).splitlines()[0]
+        print(f"check_manifests: {options.file} cannot be read: {reason}", file=sys.stderr)  # noqa: T201
         return 2
     found = problems(objects, placeholders=options.placeholders)
     for line in found:

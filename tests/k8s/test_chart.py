@@ -1,15 +1,17 @@
 """The chart renders the same objects as the overlays."""
 
 import copy
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from scripts import check_manifests, kubernetes_tools
 from scripts.check_manifests import Object
-from tests.docs.pages import ROOT
+from tests.docs.pages import DOCS, ROOT, codes_in, rows
 from tests.k8s import rendering
 from tests.k8s.rendering import CHART, OVERLAYS, SECRETS_COMPONENTS, by_title, chart, overlay
 
@@ -75,3 +77,14 @@ def test_a_model_is_set_with_its_address() -> None:
     variables = rendering.environment(rendering.containers(chart("in-cluster", *options))["agent-worker/worker"])
     assert variables["LLM_BASE_URL"] == {"value": "https://models.example/v1"}
     assert variables["LLM_MODEL"] == {"value": "apertus-70b"}
+
+
+def test_the_guide_explains_each_value() -> None:
+    table = [cells for cells in rows(DOCS / "deploy-kubernetes.md") if len(cells) == 4]
+    explained = {name for cells in table for name in codes_in(cells[0]) if name.startswith(".")}
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    leaves = {re.sub(r"\[\d+\]", "", path) for path, _ in check_manifests.values(values)} | {
+        ".worker.llm.baseUrl",
+        ".worker.llm.model",
+    }
+    assert {re.sub(r"(quota)\.\w+", r"\1.*", path) for path in leaves} == explained

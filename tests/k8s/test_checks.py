@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from scripts import check_manifests
 from scripts.check_manifests import Object, problems
@@ -34,7 +35,7 @@ def test_an_overlay_has_no_problem_but_values_to_be_filled_in(name: str) -> None
 @rendering.needs_tools
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_an_overlay_with_real_values_has_no_problem(name: str) -> None:
-    text = check_manifests.yaml.safe_dump_all(overlay(name))
+    text = yaml.safe_dump_all(overlay(name))
     for placeholder, value in FILLED_IN:
         text = text.replace(placeholder, value)
     assert problems(check_manifests.load(text)) == []
@@ -129,6 +130,8 @@ def test_an_object_that_stands_twice_is_found() -> None:
         ("{apiVersion: v1, kind: Namespace, metadata: {name: CHANGE-ME}}", [], 1),
         ("", [], 1),
         ("a: [", [], 2),
+        ("just text", [], 2),
+        ("{apiVersion: v1, kind: Namespace}", [], 2),
         ("{apiVersion: v1, kind: Namespace, metadata: {name: a}}", ["/there/is/no/such/file"], 2),
     ],
 )

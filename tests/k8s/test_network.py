@@ -3,6 +3,7 @@
 import pytest
 
 from infra.k8s_executor.job import CONTROL_PORT
+from scripts.check_manifests import Object
 from tests.docs.pages import DOCS, codes_in, rows
 from tests.k8s import rendering
 from tests.k8s.flows import Host, Pod, allows
@@ -37,7 +38,7 @@ DNS = Pod("kube-system", "kube-dns")
 TOOL, EGRESS, API = PODS["tool"], PODS["agent-egress"], PODS["agent-api"]
 
 
-def policies(name: str = "in-cluster") -> list[rendering.Object]:
+def policies(name: str = "in-cluster") -> list[Object]:
     return [each for each in overlay(name) if each["kind"] == "NetworkPolicy"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from referencing import Registry, Resource
 
 from scripts import kubernetes_tools
@@ -52,7 +52,7 @@ def test_each_object_of_an_overlay_is_valid(name: str, version: str) -> None:
 @pytest.mark.parametrize("version", kubernetes_tools.VERSIONS)
 def test_the_examples_and_the_external_secrets_are_valid(version: str) -> None:
     examples = [each for path in EXAMPLES for each in source(path)]
-    secrets = [each for each in chart("in-cluster", "--set", "externalSecrets.enabled=true")]
+    secrets = list(chart("in-cluster", "--set", "externalSecrets.enabled=true"))
     assert [fault for each in [*examples, *secrets] for fault in faults(version, each)] == []
 
 

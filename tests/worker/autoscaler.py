@@ -1,7 +1,7 @@
 """Autoscaler of the workers, as KEDA and the horizontal pod autoscaler decide with `k8s/components/keda`.
 
-Asks a real Valkey with the script of KEDA's scaler for Redis, and scales from the fields of the ScaledObject. Clocks are
-left out: each call of `replicas` is one poll after the stabilization window.
+Asks a real Valkey with the script of KEDA's scaler for Redis, and scales from the fields of the ScaledObject. Clocks
+are left out: each call of `replicas` is one poll after the stabilization window.
 """
 
 import ast
@@ -38,7 +38,7 @@ class Autoscaler:
         metric = _evaluated(modifiers["formula"], values)
         assert modifiers["metricType"] == "AverageValue"
         wanted = math.ceil(metric / float(modifiers["target"]))
-        return min(max(wanted, self._spec["minReplicaCount"]), self._spec["maxReplicaCount"])
+        return int(min(max(wanted, self._spec["minReplicaCount"]), self._spec["maxReplicaCount"]))
 
     async def _count(self, trigger: dict[str, Any]) -> float:
         assert (trigger["type"], trigger["useCachedMetrics"]) == ("redis", True)

@@ -1,4 +1,4 @@
-"""Autoscaling as KEDA does it: from no worker to several and back, with arbitrary victims, loses no run and repeats no step."""
+"""Autoscaling as KEDA does it, from no worker to several and back, with arbitrary victims."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Valkey as the pod in `k8s/components/valkey` runs it: its configuration and its start script, around the real server."""
+"""Valkey as the pod in `k8s/components/valkey` runs it: configuration and start script, around the real server."""
 
 import os
 from collections.abc import Iterator
