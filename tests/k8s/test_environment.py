@@ -34,6 +34,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "agent-worker/worker": WORKER,
     "agent-api/api": (EdgeSettings.from_env, ServerSettings.from_env),
     "agent-egress/egress": (),
+    "agent-sweep/sweep": (RedisTcpSettings.from_env, S3Settings.from_env, StoreSettings.from_env),
     "valkey-gateway/gateway": (GatewaySettings.from_env,),
     "valkey-backup/backup": (RedisTcpSettings.from_env, S3Settings.from_env),
     "valkey-restore/restore": (S3Settings.from_env,),

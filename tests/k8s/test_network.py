@@ -18,6 +18,7 @@ PODS = {
     "agent-worker": Pod("agents", "agent-worker"),
     "agent-api": Pod("agents", "agent-api"),
     "agent-egress": Pod("agents", "agent-egress"),
+    "agent-sweep": Pod("agents", "agent-sweep"),
     "valkey": Pod("agents", "valkey"),
     "valkey-gateway": Pod("agents", "valkey-gateway"),
     "valkey-backup": Pod("agents", "valkey-backup"),

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from infra.contract.execution import Command, ExecLimits
 from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from infra.k8s_executor import job
 from infra.k8s_executor.job import JobProfile
-from scripts.check_manifests import Object
+from scripts.check_manifests import Object, quantity
 from tests.k8s.policy import Policy
 from tests.k8s.rendering import source
 
@@ -231,3 +232,38 @@ def test_the_policy_asks_for_jobs_pods_and_debug_containers_of_the_namespace_and
     assert binding["spec"]["matchResources"] == {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "agent-tools"}}
     }
+
+
+def test_only_the_worker_has_rights_and_only_in_the_namespace_without_secrets() -> None:
+    accounts = [each for each in source("base/access.yaml") if each["kind"] == "ServiceAccount"]
+    (role,) = (each for each in source("base/access.yaml") if each["kind"] == "Role")
+    (binding,) = (each for each in source("base/access.yaml") if each["kind"] == "RoleBinding")
+    assert all(each["automountServiceAccountToken"] is False for each in accounts)
+    assert role["metadata"]["namespace"] == binding["metadata"]["namespace"] == "agent-tools"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "agent-worker", "namespace": "agents"}]
+    assert {resource: rule["verbs"] for rule in role["rules"] for resource in rule["resources"]} == {
+        "jobs": ["create", "get", "list", "delete"],
+        "pods": ["list", "watch"],
+        "events": ["list"],
+    }
+    assert {each["kind"] for each in source("base/access.yaml")} == {"ServiceAccount", "Role", "RoleBinding"}
+
+
+def test_a_job_fits_into_the_limits_and_the_quota_of_the_namespace() -> None:
+    quota, limits = (each["spec"] for each in source("base/quotas.yaml"))
+    (most,) = (each["max"] for each in limits["limits"])
+    asked = tool_of(built())["resources"]["limits"]
+    for name, value in asked.items():
+        assert _number(value) <= _number(most[name])
+        assert _number(value) * 20 <= _number(quota["hard"][f"limits.{name}"])
+    assert {name for name, value in quota["hard"].items() if value == "0"} == {
+        "count/secrets",
+        "services",
+        "persistentvolumeclaims",
+    }
+
+
+def _number(text: object) -> Decimal:
+    found = quantity(text)
+    assert found is not None
+    return found
