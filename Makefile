@@ -10,7 +10,7 @@ PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorde
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge images test-images clean
+.PHONY: help setup kubernetes-tools demo dev test test-fast test-model model-setup checks lint types arrows pytest coverage chaos soak bench package-edge check-edge images test-images clean
 
 help: ## show the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,10 @@ images: setup ## build the container images for Kubernetes; BASE=NAME@sha256:DIG
 
 test-images: setup ## build all images without a registry, the one with Chromium too, and start what is in them
 	IMAGES_BROWSER=1 $(BIN)/python -m pytest -rP tests/images
+
+# Not part of `make setup`: both programs take 124 MB.
+kubernetes-tools: setup ## install kubectl, helm and the schemas for the tests of k8s/ into build/kubernetes
+	$(BIN)/python -m scripts.kubernetes_tools
 
 clean: ## remove the virtual environment, the model and the data of `make dev`
 	rm -rf $(VENV) .swissbrain .model

@@ -17,6 +17,7 @@ from edge_api.settings import EdgeSettings
 from infra.settings import Env
 from scripts import package_edge
 from tests.lambdas.conftest import ROOT
+from tests.support.recorded_env import RecordedEnv
 
 FOLDER = ROOT / "deploy" / "edge"
 OSLS = FOLDER / "node_modules" / ".bin" / "osls"
@@ -41,18 +42,6 @@ needs_osls = pytest.mark.skipif(
 )
 
 
-class Recorder(Env):
-    """Environment that records the names of the variables which are read."""
-
-    def __init__(self, variables: dict[str, str]) -> None:
-        super().__init__(variables)
-        self.names: set[str] = set()
-
-    def optional(self, name: str) -> str | None:
-        self.names.add(name)
-        return super().optional(name)
-
-
 def described() -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "serverless.yml").read_text()))
 
@@ -72,7 +61,7 @@ def filled_in(function: str) -> dict[str, str]:
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_each_variable_of_a_function_is_read_and_gives_valid_settings(function: str) -> None:
     variables = filled_in(function)
-    recorder = Recorder(variables)
+    recorder = RecordedEnv(variables)
     settings = EdgeSettings.from_env(recorder)
     assert set(variables) - recorder.names - READ_BY_LAMBDA == set()
     assert settings.api.log_mode == {"api": "longpoll", "stream": "stream"}[function]

@@ -16,7 +16,7 @@ from swissbrain.cli.agent_options import (
 )
 from swissbrain.cli.exit_codes import FAILED
 from swissbrain.cli.limits import LimitOptions
-from swissbrain.cli.options import CodeSteps, Json, PlanFile, ShellSteps, TimeLimit
+from swissbrain.cli.options import CodeSteps, Json, Network, PlanFile, ShellSteps, TimeLimit
 from swissbrain.cli.output import pairs, print_json, show_table
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import OrderedCommand, program_steps
@@ -49,13 +49,14 @@ def create(
     plan: PlanFile = None,
     shell: ShellSteps = None,
     code: CodeSteps = None,
+    network: Network = None,
     timeout_s: TimeLimit = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same schedule.")] = None,
     as_json: Json = False,
 ) -> None:
     """Create a schedule, whose runs have the prompt or the plan. Prints its id."""
-    steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [])]
+    steps = [*(read_plan(plan) if plan else ()), *program_steps(context, shell or [], code or [], network or [])]
     agent = agent_options(
         model, instructions, tool, limit, approvals, output_schema, None, strict_plan=strict_plan, stream=True
     )

@@ -1,0 +1,90 @@
+"""The chart renders the same objects as the overlays."""
+
+import copy
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts import check_manifests, kubernetes_tools
+from scripts.check_manifests import Object
+from tests.docs.pages import DOCS, ROOT, codes_in, rows
+from tests.k8s import rendering
+from tests.k8s.rendering import CHART, OVERLAYS, SECRETS_COMPONENTS, by_title, chart, overlay
+
+pytestmark = rendering.needs_tools
+
+
+def without_order(each: Object) -> Object:
+    """Return an object with the variables of its containers by name: a patch of kustomize moves one to the front."""
+    made = copy.deepcopy(each)
+    for pod in check_manifests.pod_specs(made):
+        for container in pod["containers"]:
+            container["env"] = rendering.environment(container)
+    return made
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_each_object_of_the_chart_equals_that_of_the_overlay(name: str) -> None:
+    from_chart, from_overlay = by_title(chart(name)), by_title(overlay(name))
+    assert set(from_chart) == set(from_overlay)
+    for title, each in from_overlay.items():
+        assert without_order(from_chart[title]) == without_order(each), title
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_no_variable_refers_to_another_so_their_order_has_no_meaning(name: str) -> None:
+    references = [path for each in overlay(name) for path, value in check_manifests.values(each) if "$(" in str(value)]
+    assert references == []
+
+
+@pytest.mark.parametrize("name", SECRETS_COMPONENTS)
+def test_the_chart_has_the_external_secrets_of_the_components(name: str, tmp_path: Path) -> None:
+    # kubectl reads only below the folder that it renders.
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("helm", "images"))
+    folder = tmp_path / "k8s" / "overlays" / name
+    components = "".join(f"  - ../../components/{each}\n" for each in SECRETS_COMPONENTS[name])
+    kustomization = folder / "kustomization.yaml"
+    kustomization.write_text(kustomization.read_text().replace("components:\n", f"components:\n{components}"))
+    rendered = check_manifests.load(rendering.run(kubernetes_tools.KUBECTL, "kustomize", folder))
+
+    expected: dict[str, Any] = by_title(chart(name, "--set", "externalSecrets.enabled=true"))
+
+    found = {title: each for title, each in by_title(tuple(rendered)).items() if title.startswith("ExternalSecret/")}
+    assert found == {title: each for title, each in expected.items() if title.startswith("ExternalSecret/")}
+    assert {each["metadata"]["name"] for each in found.values()} == _secrets_of(overlay(name))
+
+
+def _secrets_of(objects: tuple[Object, ...]) -> set[str]:
+    references = {ref["name"] for each in objects for _, ref in check_manifests.fields(each, "secretKeyRef")}
+    targets = [
+        ref["name"] for each in objects for _, refs in check_manifests.fields(each, "secretTargetRef") for ref in refs
+    ]
+    return references | set(targets)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_helm_finds_nothing_to_object_to(name: str) -> None:
+    shown = rendering.run(kubernetes_tools.HELM, "lint", "--strict", CHART, "--values", CHART / f"values-{name}.yaml")
+    assert "0 chart(s) failed" in shown
+
+
+def test_a_model_is_set_with_its_address() -> None:
+    options = ("--set", "worker.llm.baseUrl=https://models.example/v1", "--set", "worker.llm.model=apertus-70b")
+    variables = rendering.environment(rendering.containers(chart("in-cluster", *options))["agent-worker/worker"])
+    assert variables["LLM_BASE_URL"] == {"value": "https://models.example/v1"}
+    assert variables["LLM_MODEL"] == {"value": "apertus-70b"}
+
+
+def test_the_guide_explains_each_value() -> None:
+    table = [cells for cells in rows(DOCS / "deploy-kubernetes.md") if len(cells) == 4]
+    explained = {name for cells in table for name in codes_in(cells[0]) if name.startswith(".")}
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    leaves = {re.sub(r"\[\d+\]", "", path) for path, _ in check_manifests.values(values)} | {
+        ".worker.llm.baseUrl",
+        ".worker.llm.model",
+    }
+    assert {re.sub(r"(quota)\.\w+", r"\1.*", path) for path in leaves} == explained
