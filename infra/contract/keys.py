@@ -71,6 +71,11 @@ class Keys:
         return f"{self.prefix}jobs:workers"
 
     @property
+    def sweep(self) -> str:
+        """Hash: the store's id, position and times of the sweeper. No TTL: a handful of fields."""
+        return f"{self.prefix}sweep"
+
+    @property
     def run_prefix(self) -> str:
         """Prefix of run keys: `claim` picks run ids itself and derives their keys."""
         return f"{self.prefix}run:"

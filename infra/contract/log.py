@@ -56,6 +56,11 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     last: int
     fence: int
 
+    def object_name(self, created_ms: int) -> str:
+        """Return the object key, without the run's prefix, of a segment of the run that was created then."""
+        # With the time, because a run id may be used again after the run was deleted.
+        return f"log/{created_ms}-{self.first:010}-{self.last}-{self.fence}.ndjson.gz"
+
 
 class RunLog(RunHead, frozen=True, kw_only=True):
     """Run as readers of its log need it: events in the archive are no longer in Redis."""

@@ -33,6 +33,15 @@ class StoredObject:
     modified_ms: int
 
 
+@dataclass(frozen=True)
+class ListedObject:
+    """Object in a listing; `modified_ms` by the clock of the store."""
+
+    key: str
+    size_bytes: int
+    modified_ms: int
+
+
 class Bucket:
     """The S3 bucket. All methods block and raise FilesUnavailable; methods for one object also FileMissing.
 
@@ -132,6 +141,20 @@ class Bucket:
             if "Name" not in page:
                 raise _truncated(prefix)
             return [item["Key"] for item in page.get("Contents", ())]
+
+    def page(self, prefix: str, after: str) -> Sequence[ListedObject]:
+        """Return the next objects after the key `after` in the order of keys, at most DELETE_BATCH."""
+        with translated_errors(prefix, object_call=False):
+            # The prefix is before every key that begins with it.
+            found = self._client.list_objects_v2(
+                Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH, StartAfter=after or prefix
+            )
+            if "Name" not in found:
+                raise _truncated(prefix)
+            return [
+                ListedObject(item["Key"], item["Size"], int(item["LastModified"].timestamp() * 1000))
+                for item in found.get("Contents", ())
+            ]
 
     def delete(self, key: str) -> None:
         """Delete an object, if it exists."""

@@ -102,6 +102,4 @@ class ObjectCache:
 
 
 def _key(run: RunHead, segment: Segment) -> str:
-    # `created_ms`, because a run id may be used again after the run was deleted.
-    name = f"{run.created_ms}-{segment.first:010}-{segment.last}-{segment.fence}.ndjson.gz"
-    return f"{run_prefix(run.user, run.id)}log/{name}"
+    return run_prefix(run.user, run.id) + segment.object_name(run.created_ms)

@@ -9,6 +9,7 @@ from infra.workspace.bucket import Bucket
 from infra.workspace.deletion import delete_below
 from infra.workspace.file_index import FileIndex
 from infra.workspace.inputs import missing_uploads, new_upload, sign_upload, upload_headers
+from infra.workspace.inventory import Inventory
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import PASSIVE, can_be_inline, served_as
 from infra.workspace.log_segments import LogSegments
@@ -32,6 +33,7 @@ class Workspaces:
         self._upload_checksum = settings.upload_checksum
         self.limits = limits or WorkspaceLimits()
         self.logs = LogSegments(self._bucket, self._threads)
+        self.inventory = Inventory(self._bucket, self._threads)
 
     async def connect(self) -> None:
         """Create the client now instead of with the first call, which then is half a second faster. Sends nothing."""

@@ -18,6 +18,7 @@ INSTALL = "pip install 'swissbrain-server[dev]'"
 SERVER_COMMANDS = {
     "dev": "Run everything on this machine until Ctrl-C; the data is kept for the next time.",
     "demo": "Start everything, watch one real run, check its results, stop everything.",
+    "sweep": "Delete the stored objects of expired runs, and objects that no run needs.",
 }
 """Commands of swissbrain-server and their help lines. They are listed even when that distribution is missing."""
 

@@ -91,7 +91,11 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
             "swissbrain-gateway": "infra.gateway.__main__:main",
             "swissbrain-worker": "worker.__main__:main",
         },
-        "swissbrain.commands": {"demo": "infra.commands.demo:demo", "dev": "infra.commands.dev:dev"},
+        "swissbrain.commands": {
+            "demo": "infra.commands.demo:demo",
+            "dev": "infra.commands.dev:dev",
+            "sweep": "infra.commands.sweep:sweep",
+        },
     }
 
 
