@@ -221,7 +221,7 @@ def _refusal(method: str, status: int, body: bytes, retry_after: str) -> ApiRefu
     except msgspec.MsgspecError:
         found = StatusView(message=body[:200].decode(errors="replace"))
     reason, message = found.reason or "", found.message or "no message"
-    # While several Jobs are counted against a quota at once, some of their creations get a conflict.
+    # A quota that several creations change at the same time answers some of them with a conflict.
     is_busy = method == "POST" and status == 409 and reason == "Conflict"
     if status in {408, 429} or status >= 500 or is_busy:
         after_s = float(retry_after) if retry_after.isdecimal() else 0

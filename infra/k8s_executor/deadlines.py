@@ -29,7 +29,7 @@ class JobDeadlines:
 def deadlines(timeout_s: float) -> JobDeadlines:
     """Return the deadlines of a program with this timeout.
 
-    The deadline of the pod counts from its acceptance by a node, and that of the Job from its creation. A pod that
+    The deadline of the pod counts from its acceptance by a node, the deadline of the Job from its creation. A pod that
     passes its own keeps its log and exit code; one whose Job passes its own is deleted.
     """
     pod_s = PULL_S + START_S + math.ceil(timeout_s + 2 * TRANSFER_S) + SLACK_S

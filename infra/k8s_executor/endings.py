@@ -1,7 +1,7 @@
-"""Endings of executions that nobody needs any more, repeated in the background until the API server has confirmed them.
+"""Endings of executions without further use, repeated in the background until the API server has confirmed them.
 
 A program is dead once its pod has confirmed the cancellation, or once its Job is deleted, because the kubelet then ends
-the pod. Both ways are tried, since either of the two may not answer.
+the pod. Both ways are tried, since either may fail to answer.
 """
 
 import asyncio

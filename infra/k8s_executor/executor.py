@@ -1,8 +1,8 @@
 """Executor that runs each program in a Job of Kubernetes, and adopts the Jobs of workers that were lost.
 
 What happens when a worker is lost? The pod needs no worker: it runs its program to the end and stores the result. The
-next owner of the run finds the execution in the journal, its Job under the name that follows from it, starts the
-program if nobody has, and follows it. Every start of the same execution leads to the same pod, which starts once.
+next owner of the run finds the execution in the journal and its Job under the name that follows from it, starts the
+program unless it was started, and follows it. Each start of an execution leads to the same pod, which starts once.
 
 Kubernetes knows no fences: a worker that was suspended may create a Job after the next owner has given up the
 execution. Such a Job runs nothing, because the manifest of a given-up execution is withdrawn.
@@ -35,7 +35,7 @@ CANCEL_S = 5.0
 DEAD_S = 30.0
 """Time for making sure that a lost program is dead, before its call is executed again."""
 DISCARD_S = 3600.0
-"""Time for which the deletion of a Job is tried that nobody needs. After that, the reaper and the TTL are left."""
+"""Time for which the deletion of a Job is tried. After that, the reaper and the TTL are left."""
 CLOSE_S = 5.0
 
 
@@ -55,7 +55,7 @@ class KubernetesExecutor:
 
     @property
     def observed_age_s(self) -> float:
-        """Seconds since the API server last said something about the pods."""
+        """Seconds since the last news of the API server about the pods."""
         return self._observer.age_s
 
     async def check(self) -> None:

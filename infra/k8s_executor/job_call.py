@@ -125,7 +125,7 @@ class JobCall:
             raise LeaseLost(f"the lease of run {self._command.run_id} is lost, so its program is not started here")
 
     def _check(self, found: JobView) -> None:
-        """Raise ExecutorUnavailable if a Job of this name is not that of this execution."""
+        """Raise ExecutorUnavailable if a Job of this name belongs to something else than this execution."""
         notes = found.metadata.annotations or {}
         expected = {RUN: self._command.run_id, CALL: self._begun.call, EXECUTION: str(self._begun.number)}
         if any(notes.get(name) != value for name, value in expected.items()):
@@ -213,7 +213,7 @@ class JobCall:
             raise await self._reason(observed, error) from error
 
     async def _reason(self, observed: Observed, error: NoResult) -> ContractError:
-        """Return why there is no result that counts, as the states of pod and Job tell."""
+        """Return the reason for a missing result, from the states of pod and Job."""
         if not observed.is_gone and observed.pod and not observed.pod.has_ended:
             await observed.changed(POLL_S)
         try:

@@ -64,7 +64,7 @@ class PodObserver:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the API server last said something about the pods."""
+        """Seconds since the last news of the API server about the pods."""
         return time.monotonic() - self._fresh_at
 
     @contextmanager

@@ -51,7 +51,7 @@ def delay(pod: PodView | None) -> str:
 
 
 def loss(pod: PodView | None, job: JobView | None) -> ContractError | None:
-    """Return why an execution has ended without a result, None if pod and Job do not tell.
+    """Return why an execution has ended without a result, None if the states of pod and Job do not show it.
 
     `pod` is its last known state, if any.
     """

@@ -38,7 +38,7 @@ class Reaper:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            # At random, so that the workers of an installation do not all ask at once.
+            # At random, so that the workers of an installation do not ask together.
             await asyncio.sleep(INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311
             try:
                 await self.reap()
@@ -61,7 +61,7 @@ class Reaper:
     async def _is_orphan(self, job: JobView) -> bool:
         notes = job.metadata.annotations or {}
         run_id, number = notes.get(RUN, ""), notes.get(EXECUTION, "")
-        # Not made by a worker: some person copied the labels. The Job has no run, and is not ours to delete.
+        # No worker makes such a Job, so somebody has copied the labels. It is not ours to delete.
         if not run_id or not number.isdecimal():
             return False
         with suppress(ContractError):

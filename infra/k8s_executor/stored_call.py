@@ -44,7 +44,7 @@ class Lines:
         self.last = record.n
 
     async def pass_all(self, stored: bytes) -> None:
-        """Pass on those of the stored lines that are missing. Raises ExecutorUnavailable."""
+        """Pass on the stored lines that are missing. Raises ExecutorUnavailable."""
         for line in stored.splitlines():
             try:
                 await self.pass_on(msgspec.json.decode(line, type=LineRecord))

@@ -178,7 +178,8 @@ def main() -> int:
         # No other process of the same user may look into this one: it holds the signed URLs.
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
             raise BadSettings("the kernel does not let the runner protect its memory")
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # before any thread starts; the program unblocks all
+        # Before any thread starts; the program unblocks all. The archive has blocked them before.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         asyncio.run(_serve_and_exit(settings_from(os.environ)))
     except BadSettings as error:
         print(error, file=sys.stderr)  # noqa: T201

@@ -36,7 +36,13 @@ MODULES = (
 )
 _UNCHECKED = 1
 """Flag of a compiled module that is not compared with its source (PEP 552)."""
-_START = "import runpy\nrunpy.run_module('infra.pod_runner', run_name='__main__', alter_sys=True)\n"
+_START = """
+import signal
+# The kernel drops signals to PID 1 that are neither handled nor blocked, and the imports below take a while.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+import runpy
+runpy.run_module('infra.pod_runner', run_name='__main__', alter_sys=True)
+"""
 
 
 def write(target: Path) -> None:

@@ -83,8 +83,7 @@ async def test_a_program_outlives_its_worker_and_is_adopted_with_all_of_its_line
     assert len(cluster.server.objects("pods", "agent-tools")) == 1
 
 
-@pytest.mark.parametrize("is_deleted", [False, True])
-async def test_a_program_that_ended_without_a_worker_is_adopted(cluster: ClusterRig, is_deleted: bool) -> None:
+async def test_a_program_whose_job_is_deleted_since_long_is_adopted(cluster: ClusterRig) -> None:
     run = cluster.run()
     task = await run.start(WAITING)
     await vanishes(run, task)
@@ -94,9 +93,8 @@ async def test_a_program_that_ended_without_a_worker_is_adopted(cluster: Cluster
         return all("conditions" in job["status"] for job in cluster.server.objects("jobs", NAMESPACE))
 
     await until(over, "the Job has ended")
-    if is_deleted:
-        cluster.server.advance(3600)
-        await has_no_jobs(cluster)
+    cluster.server.advance(3600)
+    await has_no_jobs(cluster)
     owner = run.next_owner()
     ended = await owner.adopt(WAITING)
     assert ended

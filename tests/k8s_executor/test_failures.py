@@ -22,7 +22,6 @@ SECURITY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": run
         (PodFault(failed_create=QUOTA), HostExhausted, "the quota of the tools' namespace has no room"),
         (PodFault(failed_create=SECURITY), ExecutorUnavailable, "the cluster refuses the pods of tools: .*PodSecurity"),
         (PodFault(waiting="ImagePullBackOff", message="not found"), ExecutorUnavailable, "not found.*KUBERNETES_IMAGE"),
-        (PodFault(waiting="InvalidImageName"), ExecutorUnavailable, "cannot be pulled"),
         (
             PodFault(waiting="CreateContainerConfigError", message="no such secret"),
             ExecutorUnavailable,

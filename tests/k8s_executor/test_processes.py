@@ -80,20 +80,9 @@ async def fence(runs: WorkerRig, run_id: str, number: int) -> None:
     await until(claimed, f"the run was claimed {number} times", STARTED_S)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"WORKER_EXECUTOR": "docker"}, "WORKER_EXECUTOR must be local or kubernetes, not 'docker'"),
-        ({"KUBERNETES_IMAGE": "tools:1"}, "KUBERNETES_IMAGE must be an image with a digest"),
-        ({"KUBECONFIG": "/nonexistent"}, "KUBECONFIG must be the path of one file that exists"),
-    ],
-)
-def test_wrong_settings_end_the_worker_with_one_line(
-    environment: dict[str, str], changes: dict[str, str], message: str
-) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "worker"], env=environment | changes, capture_output=True, text=True, check=False
-    )
+def test_a_wrong_setting_ends_the_worker_with_one_line(environment: dict[str, str]) -> None:
+    changed = environment | {"KUBECONFIG": "/nonexistent"}
+    ended = subprocess.run([sys.executable, "-m", "worker"], env=changed, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1
-    assert message in ended.stderr
+    assert "KUBECONFIG must be the path of one file that exists" in ended.stderr

@@ -106,7 +106,7 @@ class RunExecutions:
     async def discard(self, *, also_open: bool = False) -> None:
         """Discard the closed executions; call this once the writes that closed them are stored.
 
-        `also_open`: the run has ended, or waits for people, so nobody will adopt the open one.
+        `also_open`: the run has ended, or waits for people, so the open one will not be adopted.
         """
         closed, self._closed = self._closed, []
         if self._open and also_open:
