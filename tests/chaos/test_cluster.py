@@ -21,9 +21,9 @@ def test_random_faults_of_the_cluster_lose_no_program_and_start_none_twice(tmp_p
     with running_site(tmp_path, kubernetes=True) as site:
         for name in ("w1", "w2"):
             site.worker(name, slots=4)
-        play(site, SEED, SECONDS, report, per_second=1.0, kinds=KINDS, selected=lambda name: name.startswith(PARTS))
+        play(site, SEED, SECONDS, report, per_second=2.0, kinds=KINDS, selected=lambda name: name.startswith(PARTS))
         assert site.cluster
         jobs = len(site.cluster.server.kubelet.pods)
     assert not report.violations, "\n".join([f"CHAOS_SEED={SEED}", *report.violations])
-    assert sum(report.faults.values()) > 3
-    assert jobs > 3
+    assert sum(report.faults.values()) > 2
+    assert jobs > 2
