@@ -193,3 +193,16 @@ def test_a_run_cannot_loosen_the_rules_of_the_operator(operator: ApprovalRule) -
     denied = [ApprovalRule(tool="*", policy="deny")]
     assert is_denied("shell", [denied, run])
     assert decide("shell", args, [denied, run], tainted=False, executes=True).policy == "deny"
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"), [("open", "allow"), ("click", "allow"), ("type", "ask"), ("evaluate", "ask")]
+)
+def test_text_that_is_typed_into_a_page_needs_approval_after_untrusted_text(action: str, expected: str) -> None:
+    assert policy("browser", {"action": action}, tainted=True) == expected
+    assert policy("browser", {"action": action}) == "allow"
+    assert policy("browser", {"action": action}, rule("browser", "allow", action=action), tainted=True) == "allow"
+
+
+def test_the_text_of_pages_is_untrusted() -> None:
+    assert is_untrusted("browser", {"action": "extract"})

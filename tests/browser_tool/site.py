@@ -25,7 +25,7 @@ PAGES: Mapping[str, str] = {
     "/leave": "<button>b</button><script>addEventListener('beforeunload', e => { e.preventDefault() })</script>",
     "/busy": "<title>busy</title><script>while (true) {}</script>",
     "/later-busy": "text<script>setTimeout(() => { while (true) {} }, 500)</script>",
-    "/reloading": "<script>setInterval(() => location.reload(), 20)</script>reloads",
+    "/reloading": "<script>setInterval(() => location.reload(), 150)</script>reloads",
     "/polling": "<title>polls</title>text<script>setInterval(() => fetch('/two'), 50)</script><img src='/never'>",
     "/popper": POPPER,
     "/popups": "<script>for (let n = 0; n < 100; n++) window.open('/two')</script>pops",
