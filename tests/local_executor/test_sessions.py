@@ -82,7 +82,7 @@ async def test_a_session_has_its_own_home_and_no_workspace(bench: Bench, tmp_pat
         ("time.sleep(100)", "it did not answer within 1 s"),
     ],
 )
-async def test_the_reason_of_a_loss_is_told(bench: Bench, request_text: str, reason: str) -> None:
+async def test_a_lost_session_has_a_reason(bench: Bench, request_text: str, reason: str) -> None:
     session = await opened(bench)
     assert await ask(session, "1") == "1"
     with pytest.raises(SessionLost) as lost:

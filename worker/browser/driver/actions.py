@@ -221,7 +221,7 @@ async def _problem(work: Awaitable[Any]) -> Error | None:
 
 
 async def _within(work: Awaitable[T], end_s: float) -> T:
-    """Await something of Playwright that has no timeout of its own."""
+    """Await a call of Playwright that takes no timeout."""
     return await asyncio.wait_for(work, max(0.001, end_s - time.monotonic()))
 
 

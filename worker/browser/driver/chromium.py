@@ -136,7 +136,7 @@ class Chromium:
         return notes
 
     def expect_download(self) -> "asyncio.Future[Download]":
-        """Return the next download; those that nobody expects are cancelled."""
+        """Return the next download; unexpected ones are cancelled."""
         self._expected = asyncio.get_running_loop().create_future()
         return self._expected
 
