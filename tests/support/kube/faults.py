@@ -66,7 +66,7 @@ class PodFault:
     """Fault of pods that are made from now on, as long as `times` allows and `match` is true for the pod.
 
     `failed_create`: no pod comes, and the Job controller reports the reason in an event. `unschedulable`: no node takes
-    the pod. `waiting`: reason for which the container never starts, such as ErrImagePull. `start_s`: delay of its start.
+    the pod. `waiting`: reason that keeps the container from starting, as ErrImagePull. `start_s`: delay of its start.
     `ends`: reason and exit code that are reported, whatever the program did. `start_error`: exit 128, never run.
     """
 
