@@ -41,7 +41,7 @@ async def run(lab: Lab) -> None:
             write_kubeconfig(folder / "kubeconfig", server.url)
             job = await _measure(lab, 2, worker_environment(folder / "kubeconfig"))
     rows = []
-    for name, samples in (("local sandbox", local), ("Job, against the test API server", job)):
+    for name, samples in (("local sandbox", local), ("Job in the test cluster", job)):
         cpu = f"{1000 * samples.worker_s / CALLS:.1f}"
         rows += [
             [f"{name}: until the program runs", *milliseconds(samples.started_s), ""],

@@ -1,4 +1,4 @@
-"""One API server for all tests of it, and a client of it. Each test has Jobs of its own names."""
+"""One API server for all tests of it, and a client of it. Names of Jobs are unique to each test."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -28,7 +28,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
 
 class ConnectionCut(Exception):
-    """Request whose connection is to be closed without an answer."""
+    """Request that ends with a closed connection instead of an answer."""
 
 
 class CutAnswer(Response):

@@ -1,6 +1,6 @@
 """Container of a pod: its command under bubblewrap, with the view of the file system that its pod gives it.
 
-The network is that of the host, so the ports of containers are chosen by the kernel: see `network.py`.
+The container shares the network of the host, so the ports of containers are chosen by the kernel: see `network.py`.
 """
 
 import asyncio

@@ -52,7 +52,7 @@ Effect: TypeAlias = Fail | Deny | Delay | Cut
 
 @dataclass
 class RequestFault:
-    """Fault of requests. `times` counts down; None is for ever. `chance` is drawn for each request."""
+    """Fault of requests. `times` counts down; None has no end. `chance` is drawn for each request."""
 
     effect: Effect
     verbs: frozenset[str]
@@ -65,8 +65,8 @@ class RequestFault:
 class PodFault:
     """Fault of pods that are made from now on, as long as `times` allows and `match` is true for the pod.
 
-    `failed_create`: no pod comes, and the Job controller tells why in an event. `unschedulable`: no node takes it.
-    `waiting`: reason for which the container never starts, such as ErrImagePull. `start_s`: delay of its start.
+    `failed_create`: no pod comes, and the Job controller reports the reason in an event. `unschedulable`: no node takes
+    the pod. `waiting`: reason that keeps the container from starting, as ErrImagePull. `start_s`: delay of its start.
     `ends`: reason and exit code that are reported, whatever the program did. `start_error`: exit 128, never run.
     """
 

@@ -167,7 +167,7 @@ class Kubelet:
         return self._why(pod, deadline_s)
 
     def _why(self, pod: RunningPod, deadline_s: float | None) -> Why | None:
-        """Return why a pod does not go on."""
+        """Return the reason for which a pod ends or is left alone, None while it runs."""
         found = self._found(pod)
         checks: dict[Why, object] = {
             "lost": pod.lost,

@@ -23,7 +23,7 @@ class Reader:
         plural = request.resource.plural
         wanted = request.query.get("resourceVersion")
         self._check_reached(request.number("resourceVersion"))
-        # Without a version a read is never stale; from version 0 on, any state will do.
+        # Without a version a read is never stale; version 0 accepts any state.
         if wanted is None:
             return self._store.get(plural, *request.key)
         found = self._store.at(plural, self._any_version(int(wanted))).get(request.key)

@@ -1,4 +1,4 @@
-"""API server with its controllers and a kubelet, on loopback in a thread of its own."""
+"""API server with its controllers and a kubelet, on loopback, in one thread."""
 
 import asyncio
 import logging
@@ -33,7 +33,7 @@ UNREACHABLE_S, TOLERATION_S = 40.0, 300.0
 
 @dataclass
 class KubeServer:
-    """Running server. All methods may be called from any thread; `faults` and `delays` take effect at once."""
+    """Running server. All methods may be called from any thread; `faults` and `delays` take effect immediately."""
 
     url: str
     faults: Faults
@@ -74,7 +74,7 @@ class KubeServer:
         return self.call(lambda: self._running(job))
 
     def evict(self, job: str, message: str = "The node was low on resource: ephemeral-storage.") -> None:
-        """Evict the pod of a Job as a node under pressure does: killed at once."""
+        """Evict the pod of a Job as a node under pressure does: without a grace period."""
         self._change(job, lambda pod: setattr(pod, "evicted", message))
 
     def preempt(self, job: str) -> None:

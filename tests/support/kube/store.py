@@ -82,7 +82,7 @@ class Store:
         return datetime.fromtimestamp(self.now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def advance(self, seconds: float) -> None:
-        """Move the clock of the cluster; deadlines that have passed take effect at once."""
+        """Move the clock of the cluster; deadlines that have passed take effect immediately."""
         self._ahead_s += seconds
         self.wake()
 

@@ -13,7 +13,7 @@ FOREVER_S = 1800.0
 
 
 class WatchCut(Exception):
-    """Watch whose connection is to be closed in the middle of the answer."""
+    """Watch that ends with a closed connection in the middle of the answer."""
 
 
 @dataclass(frozen=True)
