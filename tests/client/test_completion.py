@@ -29,7 +29,7 @@ def complete(line: str, **env: str) -> tuple[list[str], str]:
 
 
 def test_commands_options_and_statuses_are_completed(api: ScriptedServer) -> None:
-    assert set(complete("swissbrain re")[0]) == {"resume", "retry"}
+    assert set(complete("swissbrain re")[0]) == {"recovery", "resume", "retry"}
     assert "--created-after" in complete("swissbrain runs --cr")[0]
     assert complete("swissbrain runs --status f")[0] == ["failed"]
 
