@@ -198,10 +198,8 @@ def test_output_for_people_names_states_errors_and_sizes(api: ScriptedServer, sw
     assert swissbrain("start", "run_1").out == "queued\n"
     assert "[a]   1.5 kB" in swissbrain("files", "run_1").out
     api.then(ok({"pending": 11, "ready": 22, "delayed": 33, "running": 44, "dead": 55, "new": 1}))
-    assert swissbrain("queue").out.split()[1:] == (
-        ["ready", "22", "delayed", "33", "running", "44", "waiting", "0", "dead", "55", "wake", "tokens", "11"]
-        + ["workers", "alive", "0"]
-    )
+    queue = " ".join(swissbrain("queue").out.split())
+    assert queue == "runs ready 22 delayed 33 running 44 waiting 0 dead 55 wake tokens 11 workers alive 0"
     assert swissbrain("--version").out.startswith("swissbrain 0.")
     assert "Usage" in swissbrain("-h").out
 
