@@ -2,8 +2,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Many tests wait for processes, so two cores are kept busy by four workers.
-TEST_WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 4)))
+# Many tests wait for processes, so two cores are kept busy by five workers.
+TEST_WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 4); echo $$((n > 4 ? n : 5)))
 PYTEST_ALL := -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Without compiled files each process would compile the tests, and what it imports, again.
@@ -90,7 +90,7 @@ images: setup ## build the container images for Kubernetes; BASE=NAME@sha256:DIG
 	$(BIN)/python -m scripts.images --base '$(BASE)' $(if $(TAG),--tag '$(TAG)') $(if $(PIP_CONF),--pip-conf '$(PIP_CONF)')
 
 test-images: setup ## build all images without a registry, the one with Chromium too, and start what is in them
-	IMAGES_BROWSER=1 $(BIN)/python -m pytest -rP tests/images
+	TEST_IMAGES=1 $(BIN)/python -m pytest -rP tests/images
 
 # Not part of `make setup`: both programs take 124 MB.
 kubernetes-tools: setup ## install kubectl, helm and the schemas for the tests of k8s/ into build/kubernetes

@@ -23,6 +23,7 @@ os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(Path(__file__).parent)
 
 
+TESTS = Path(__file__).parent
 _FAST = listed_paths()
 
 
@@ -31,6 +32,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Hold tests/fast.txt true in every run, and not only in that of `make test-fast`."""
     with no_stack() if is_fast(item.path, _FAST) else nullcontext():
         return (yield)
+
+
+WAITING = ("chaos", "k8s_executor", "browser_tool", "tour", "conformance", "devstack")
+"""Folders whose tests wait most, or whose files take longest. They come first: at the end, such a file would keep one
+process busy alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests in WAITING first, folder by folder."""
+    ranks = {name: rank for rank, name in enumerate(WAITING)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(TESTS).parts[0], len(ranks)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,7 +30,7 @@ def site() -> Iterator[BrowserSite]:
         yield running
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def bench(site: BrowserSite, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserBench]:
     """Bench whose browser stays open between tests; scripts are allowed."""
     made = BrowserBench(tmp_path_factory.mktemp("bench") / "scratch", site, BrowserSettings(evaluate=True))

@@ -77,7 +77,7 @@ def main() -> int:
 
         reaper.INTERVAL_S = float(os.environ[REAPED_S])
     with (
-        patch.multiple(root, registry=lambda _: tools, PlanOrPrompt=FencedStrategy),
+        patch.multiple(root, registry=lambda *_: tools, PlanOrPrompt=FencedStrategy),
         patch.object(archiver, "SEGMENT_EVENTS", events),
     ):
         return root.main()

@@ -179,5 +179,9 @@ def test_dev_env_contains_every_address() -> None:
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",
         "UPSTASH_REDIS_REST_TOKEN": "rest-secret",
         "REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
+        "QSTASH_URL": "http://127.0.0.1:4",
+        "QSTASH_TOKEN": "qstash-secret",
+        "QSTASH_CURRENT_SIGNING_KEY": "current-secret",
+        "QSTASH_NEXT_SIGNING_KEY": "next-secret",
         **S3,
     }

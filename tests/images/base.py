@@ -6,7 +6,6 @@ starts this before anything is installed.
 """
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,8 +31,3 @@ def _addresses() -> Iterator[str]:
     for line in (line for path in SOURCES if path.is_file() for line in path.read_text().splitlines()):
         if line.startswith(("URIs:", "deb ")):
             yield from (word for word in line.split() if "://" in word)
-
-
-if __name__ == "__main__":
-    if sys.version_info[:2] in RELEASES:
-        write(Path(sys.argv[1]), RELEASES[sys.version_info[:2]])

@@ -36,7 +36,7 @@ from tests.support.servers import s3_fixture
 from tests.support.waiting import wait_until
 
 SOURCE = Source("0.1.0", "0123456789abcdef0123456789abcdef01234567", 1_795_000_000)
-BUILT = ("worker", "api", "tools")
+BUILT = ("worker", "api", "tools", "tools-browser")
 USERS = {"worker": "10001:10001", "api": "10001:10001", "tools": "10000:10000", "tools-browser": "10000:10000"}
 RUNNER = ["python3", "-I", "-S", "/opt/swissbrain/runner.pyz"]
 ENTRYPOINTS = {
@@ -76,6 +76,7 @@ with sync_playwright() as playwright:
 
 pytestmark = [
     pytest.mark.timeout(1800),
+    pytest.mark.skipif("TEST_IMAGES" not in os.environ, reason="building images takes minutes: make test-images"),
     pytest.mark.skipif(os.geteuid() != 0, reason="images are built as root here"),
     pytest.mark.skipif(
         not (shutil.which("buildah") and shutil.which("mmdebstrap")),
@@ -102,20 +103,18 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("context") / "context"
     server = prepare(folder).server
     (folder / "wheels").mkdir()
-    browser = ["playwright"] if os.environ.get("IMAGES_BROWSER") else []
-    write_wheels(folder / "wheels", server, "worker", "kubernetes", "edge", also=("cyclonedx-bom", *browser))
+    extras = ("worker", "kubernetes", "egress", "edge", "gateway")
+    write_wheels(folder / "wheels", server, *extras, also=("cyclonedx-bom", "playwright"))
     write_wheel(folder, distribution("pip"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, context: Path) -> Iterator[Built]:
-    """Build the images; the one with Chromium only if the variable IMAGES_BROWSER is set."""
+    """Build all images."""
     folder = tmp_path_factory.mktemp("images")
-    # `.ci/run` makes the base while it waits for other things.
-    tar = Path(os.environ.get("IMAGES_BASE", folder / "base.tar"))
-    if not tar.exists():
-        base.write(tar, base.RELEASES[sys.version_info[:2]])
+    tar = folder / "base.tar"
+    base.write(tar, base.RELEASES[sys.version_info[:2]])
     store = ImageStore(folder / "store")
     store.create()
     store.load_base(tar)
@@ -124,7 +123,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, context: Path) -> Iterator[B
     secret = f"--secret=id=pip.conf,src={registry}"
     roots = {}
     try:
-        for name in (*BUILT, *(["tools-browser"] if os.environ.get("IMAGES_BROWSER") else [])):
+        for name in BUILT:
             below = "localhost/tools" if name == "tools-browser" else BASE
             command = build_command("buildah", name, below, f"localhost/{name}", SOURCE, context)
             store.run([*command[:2], secret, *command[2:]])
@@ -284,8 +283,6 @@ async def test_programs_run_in_pods_with_any_uid(built: Built, workspaces: Works
 
 
 async def test_a_program_starts_the_browser(built: Built, workspaces: Workspaces, tmp_path: Path) -> None:
-    if "tools-browser" not in built.roots:
-        pytest.skip("building the image with Chromium takes long: make test-images")
     pods = ImagePods(tmp_path / "pods", built.roots["tools-browser"], 45_678)
     command = Command("run-browser", "step-0", "python", BROWSE, 300)
     assert await output_of(pods, workspaces, command, tmp_path, "page.png") == ["made"]

@@ -37,7 +37,7 @@ def main() -> int:
     tools = {**REGISTRY, "message": Tool("message", MessageArgs, say, idempotent=True)}
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() * FACTOR)
     with (
-        patch.object(root, "registry", lambda _: tools),
+        patch.object(root, "registry", lambda *_: tools),
         patch.object(health, "time", clock),
         patch.object(loop, "MAX_BLOCK_S", BLOCK_S),
     ):
