@@ -117,6 +117,7 @@ class Scheduler:
         host = urlsplit(taken.message.call.url).netloc
         if self._hosts[host] >= self._settings.concurrency_per_host:
             await self._settle(taken, "postponed", delay_s=POSTPONED_S)
+            self.wake()  # the loop may sleep until something that is due later
             return
         self._hosts[host] += 1
         try:
