@@ -1,6 +1,7 @@
 """`swissbrain verify` against a dev stack: everything is right, and each of ten faults is named by the right line."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -123,7 +124,9 @@ def test_a_clock_that_is_wrong(settings: Mapping[str, str], monkeypatch: pytest.
     monkeypatch.setattr("swissbrain.cli.checks.time", skewed)
     (line,) = failed_lines(checked(settings))
     assert line.startswith("✗ clock")
-    assert " 300 s ahead " in line or " 299 s ahead " in line
+    difference = re.search(r" (\d+) s ahead ", line)
+    assert difference
+    assert 240 < int(difference[1]) < 360  # the header Date has whole seconds, and a busy machine is late
 
 
 def test_an_api_of_another_release(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
