@@ -133,22 +133,15 @@ class Bucket:
             if not response.get("CopyObjectResult", {}).get("ETag"):
                 raise _truncated(source)
 
-    def first_keys(self, prefix: str) -> Sequence[str]:
-        """Return the first keys that begin with `prefix`, at most DELETE_BATCH."""
-        with translated_errors(prefix, object_call=False):
-            page = self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH)
-            # A response without body is parsed as an empty listing; a complete one contains the bucket's name.
-            if "Name" not in page:
-                raise _truncated(prefix)
-            return [item["Key"] for item in page.get("Contents", ())]
-
-    def page(self, prefix: str, after: str) -> Sequence[ListedObject]:
+    def page(self, prefix: str, after: str = "") -> Sequence[ListedObject]:
         """Return the next objects after the key `after` in the order of keys, at most DELETE_BATCH."""
         with translated_errors(prefix, object_call=False):
-            # The prefix is before every key that begins with it.
-            found = self._client.list_objects_v2(
-                Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH, StartAfter=after or prefix
+            found = (
+                self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH, StartAfter=after)
+                if after
+                else self._client.list_objects_v2(Bucket=self._name, Prefix=prefix, MaxKeys=DELETE_BATCH)
             )
+            # A response without body is parsed as an empty listing; a complete one contains the bucket's name.
             if "Name" not in found:
                 raise _truncated(prefix)
             return [

@@ -19,7 +19,7 @@ def delete_below(bucket: Bucket, prefix: str, cancellation: Cancellation) -> int
     deleted = 0
     previous: Sequence[str] = ()
     # Always list the first page: a continuation token may skip objects while others are being deleted.
-    while keys := bucket.first_keys(prefix):
+    while keys := [item.key for item in bucket.page(prefix)]:
         if keys == previous:
             raise FilesUnavailable(f"the object store still lists deleted objects below {prefix}")
         delete_all(bucket, keys, cancellation)
