@@ -147,14 +147,9 @@ class Sweeper:
         await self._check_pair()
         state = SweepState() if self._dry_run else await self._store.state()
         began_ms = state.began_ms if state.position else self._now()
-        batch: list[_RunObjects] = []
-        async for run in self._runs(state.position):
-            batch.append(run)
-            if len(batch) == RUNS_PER_CHECK:
-                await self._sweep(batch, after_ms=state.swept_ms)
-                await self._save(SweepState(run.objects[-1].key, began_ms, state.swept_ms))
-                batch = []
-        await self._sweep(batch, after_ms=state.swept_ms)
+        async for runs in self._batches(state.position):
+            await self._sweep(runs, after_ms=state.swept_ms)
+            await self._save(SweepState(runs[-1].objects[-1].key, began_ms, state.swept_ms))
         await self._save(SweepState(swept_ms=began_ms))
         return self._report
 
@@ -185,16 +180,24 @@ class Sweeper:
 
     async def _knows_a_run(self) -> bool:
         """Return whether a run of the bucket has a record; True for an empty bucket."""
-        ids: list[str] = []
-        seen = False
-        async for run in self._runs(""):
-            ids.append(run.run_id)
-            seen = True
-            if len(ids) == RUNS_PER_CHECK:
-                if len(await self._store.missing(ids)) < len(set(ids)):
-                    return True
-                ids = []
-        return not seen or len(await self._store.missing(ids)) < len(set(ids))
+        is_empty = True
+        async for runs in self._batches(""):
+            is_empty = False
+            ids = {run.run_id for run in runs}
+            if len(await self._store.missing([*ids])) < len(ids):
+                return True
+        return is_empty
+
+    async def _batches(self, after: str) -> AsyncIterator[list[_RunObjects]]:
+        """Yield the runs after a key, RUNS_PER_CHECK at a time."""
+        batch: list[_RunObjects] = []
+        async for run in self._runs(after):
+            batch.append(run)
+            if len(batch) == RUNS_PER_CHECK:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
     async def _runs(self, after: str) -> AsyncIterator[_RunObjects]:
         """Yield the objects of the runs after a key; those of a run with very many in several parts."""

@@ -9,6 +9,7 @@ import httpx
 
 from infra.contract.errors import ContractError
 from infra.contract.redis import Redis
+from infra.contract.redis_store import codec
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisRestSettings, RedisTcpSettings, S3Settings, StoreSettings
@@ -52,7 +53,7 @@ def check_stores(checks: Checklist, env: Env, origin: str | None) -> None:
 async def _with(redis: RedisRest | RedisTcp, work: Callable[[Redis], Awaitable[str]]) -> str:
     """Do some work with Redis. Raises CheckFailed for its errors."""
     try:
-        seconds, _ = map(str, _items(await redis.command("TIME")))
+        seconds, _ = map(str, codec.items(await redis.command("TIME")))
         if abs(difference := int(seconds) - time.time()) > MAX_SKEW_S:
             raise CheckFailed(f"its clock differs by {difference:.0f} s; synchronise both (NTP)")
         return await work(redis)
@@ -114,7 +115,3 @@ def _preflight(s3: S3Settings, origin: str) -> str:
                     f"the bucket does not allow {method} to pages of {asked}; set its CORS rules (docs/browser.md)"
                 )
     return f"pages of {asked} may {' and '.join(_METHODS)}"
-
-
-def _items(reply: object) -> list[object]:
-    return reply if isinstance(reply, list) else []
