@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,7 +11,7 @@ from swissbrain._async.transport import AsyncTransport
 from swissbrain._async.wait import wait
 from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
-from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
+from swissbrain.errors import ApiError, ClientError, RunFailed
 from swissbrain.models import Attempt, Identity, QueueDepths, Run, RunState, RunSummary, Step
 from swissbrain.plan import NewRun, Plan
 
@@ -262,15 +261,7 @@ class AsyncRunMethods:
 
     async def delete(self, run_id: str) -> None:
         """Delete a run that has ended or was never started: its files, its record, its log."""
-        try:
-            response = await self._api.send(endpoints.delete_run(run_id))
-        except ApiError as exc:
-            # After a retry, 404 means success: an earlier try, whose response was lost, has deleted the run.
-            if exc.status == HTTPStatus.NOT_FOUND and exc.tries > 1:
-                return
-            raise
-        if response.status_code != HTTPStatus.NO_CONTENT:
-            raise ProtocolError(f"{self._api.base_url} does not answer as this API does")
+        await self._api.delete(endpoints.delete_run(run_id))
 
     async def usage(self, *, days: int = 30) -> UsageReport:
         """Return the usage of language models in your runs on the last days, in UTC, the present one included."""

@@ -1,12 +1,10 @@
 """Methods of the client for schedules."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 from swissbrain import schedule_endpoints
 from swissbrain._async.transport import AsyncTransport
-from swissbrain.errors import ApiError, ProtocolError
 from swissbrain.plan import NewRun
 from swissbrain.schedules import Schedule, ScheduleSummary, TickResult
 
@@ -60,15 +58,7 @@ class AsyncScheduleMethods:
 
     async def delete_schedule(self, schedule_id: str) -> None:
         """Delete a schedule; its runs stay."""
-        try:
-            response = await self._api.send(schedule_endpoints.delete_schedule(schedule_id))
-        except ApiError as exc:
-            # After a retry, 404 means success: an earlier try, whose response was lost, has deleted the schedule.
-            if exc.status == HTTPStatus.NOT_FOUND and exc.tries > 1:
-                return
-            raise
-        if response.status_code != HTTPStatus.NO_CONTENT:
-            raise ProtocolError(f"{self._api.base_url} does not answer as this API does")
+        await self._api.delete(schedule_endpoints.delete_schedule(schedule_id))
 
     async def run_schedule_now(self, schedule_id: str, *, idempotency_key: str | None = None) -> TickResult:
         """Create and start a run of a schedule at once, as its overlap policy allows; also if it is paused."""

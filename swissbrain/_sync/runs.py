@@ -3,7 +3,6 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -13,7 +12,7 @@ from swissbrain._sync.transport import Transport
 from swissbrain._sync.wait import wait
 from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
-from swissbrain.errors import ApiError, ClientError, ProtocolError, RunFailed
+from swissbrain.errors import ApiError, ClientError, RunFailed
 from swissbrain.models import Attempt, Identity, QueueDepths, Run, RunState, RunSummary, Step
 from swissbrain.plan import NewRun, Plan
 
@@ -263,15 +262,7 @@ class RunMethods:
 
     def delete(self, run_id: str) -> None:
         """Delete a run that has ended or was never started: its files, its record, its log."""
-        try:
-            response = self._api.send(endpoints.delete_run(run_id))
-        except ApiError as exc:
-            # After a retry, 404 means success: an earlier try, whose response was lost, has deleted the run.
-            if exc.status == HTTPStatus.NOT_FOUND and exc.tries > 1:
-                return
-            raise
-        if response.status_code != HTTPStatus.NO_CONTENT:
-            raise ProtocolError(f"{self._api.base_url} does not answer as this API does")
+        self._api.delete(endpoints.delete_run(run_id))
 
     def usage(self, *, days: int = 30) -> UsageReport:
         """Return the usage of language models in your runs on the last days, in UTC, the present one included."""

@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from swissbrain.concurrency import sleep
 from swissbrain.environment import open_client
-from swissbrain.errors import ApiError, Unreachable
+from swissbrain.errors import ApiError, ProtocolError, Unreachable
 from swissbrain.messages import (
     ATTEMPTS,
     check_access,
@@ -66,6 +66,18 @@ class Transport:
         if not (request.redirects and response.status_code == HTTPStatus.TEMPORARY_REDIRECT):
             raise_for_redirect(response, self.base_url)
         return response
+
+    def delete(self, request: Request[None]) -> None:
+        """Send a request that deletes something. Raises the errors of `send`, and ProtocolError."""
+        try:
+            response = self.send(request)
+        except ApiError as exc:
+            # After a retry, 404 means success: an earlier try, whose response was lost, has deleted it.
+            if exc.status == HTTPStatus.NOT_FOUND and exc.tries > 1:
+                return
+            raise
+        if response.status_code != HTTPStatus.NO_CONTENT:
+            raise ProtocolError(f"{self.base_url} does not answer as this API does")
 
     def _send_once(self, request: httpx.Request) -> httpx.Response:
         try:
