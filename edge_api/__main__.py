@@ -2,18 +2,20 @@
 
 import os
 import signal
+import socket
 import sys
+from collections.abc import Callable
 
 from starlette.applications import Starlette
 
 from edge_api.app import end_streams
 from edge_api.handler import build_app
 from edge_api.settings import ServerSettings
-from infra.asgi_server import StreamServer, listen, server_config
-from infra.http_limits import HttpLimits, connection_limit, raise_descriptor_limit
-from infra.logging import configure, log
-from infra.process_state import exempt_startup_objects, reset_inherited_state
-from infra.settings import Env, SettingsError
+from infra.asgi_server import StreamServer, serve, server_config
+from infra.http_limits import HttpLimits, connection_limit
+from infra.logging import log
+from infra.process_state import exempt_startup_objects
+from infra.settings import Env
 
 SHUTDOWN_TIMEOUT_S = 5
 
@@ -30,30 +32,25 @@ def create_server(app: Starlette, settings: ServerSettings) -> StreamServer:
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
-    reset_inherited_state()
-    try:
-        settings = ServerSettings.from_env(Env(os.environ))
-        app = build_app(os.environ, starts_cold=False)
-    except SettingsError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 2
-    try:
-        listener = listen(settings.host, settings.port)
-    except OSError as exc:
-        sys.stderr.write(f"cannot listen on {settings.host}:{settings.port}: {exc.strerror}\n")
-        return 1
-    configure()
-    raise_descriptor_limit()
-    host, port = listener.getsockname()[:2]
-    log("edge.listening", host=host, port=port)
-    server = create_server(app, settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn restores these handlers and raises the signal again after an orderly shutdown. The default handler
-        # would turn that into a failure; this one exits with 0.
-        signal.signal(number, _exit_normally)
-    exempt_startup_objects()
-    server.run(sockets=[listener])
-    return 0 if server.started else 1
+    return serve(_prepare)
+
+
+def _prepare() -> tuple[ServerSettings, Callable[[socket.socket], StreamServer]]:
+    settings = ServerSettings.from_env(Env(os.environ))
+    app = build_app(os.environ, starts_cold=False)
+
+    def create(listener: socket.socket) -> StreamServer:
+        host, port = listener.getsockname()[:2]
+        log("edge.listening", host=host, port=port)
+        server = create_server(app, settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn restores these handlers and raises the signal again after an orderly shutdown. The default handler
+            # would turn that into a failure; this one exits with 0.
+            signal.signal(number, _exit_normally)
+        exempt_startup_objects()
+        return server
+
+    return settings, create
 
 
 def _exit_normally(_number: int, _frame: object) -> None:

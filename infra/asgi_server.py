@@ -5,15 +5,19 @@ Separate from `infra.asgi`, because a Lambda function imports that module and mu
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
 
 from infra.http_connections import GuardState
 from infra.http_guard import GuardedProtocol
-from infra.http_limits import HttpLimits
+from infra.http_limits import HttpLimits, raise_descriptor_limit
+from infra.logging import configure
+from infra.process_state import reset_inherited_state
+from infra.settings import SettingsError
 
 WRITE_TIMEOUT_MS = 60_000
 """The kernel closes a connection whose client has acknowledged none of the sent data for this time."""
@@ -89,3 +93,41 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+class Address(Protocol):
+    """Settings of a server, as far as `serve` needs them."""
+
+    @property
+    def host(self) -> str:
+        """Host name or address to listen on."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """Port; 0 takes a free one."""
+        ...
+
+
+def serve(prepare: Callable[[], tuple[Address, Callable[[socket.socket], StreamServer]]]) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code of the process: 2 for a bad setting, 1 for other failures.
+
+    `prepare` reads the settings, and returns them with the function that creates the server for a bound socket. It may
+    raise SettingsError. A failure is one line on standard error.
+    """
+    reset_inherited_state()
+    try:
+        address, create = prepare()
+    except SettingsError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    try:
+        listener = listen(address.host, address.port)
+    except OSError as exc:
+        sys.stderr.write(f"cannot listen on {address.host}:{address.port}: {exc.strerror}\n")
+        return 1
+    configure()
+    raise_descriptor_limit()
+    server = create(listener)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
