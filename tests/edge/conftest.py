@@ -15,11 +15,18 @@ import pytest_asyncio
 from infra.contract.queue import Lease
 from infra.contract.runs import RunSpec
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings, S3Settings
+from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.logs.reading import RUN, ScriptedFeed
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
-from tests.support.servers import gateway_fixture, on_the_session_loop, s3_fixture, valkey_fixture
+from tests.support.servers import (
+    connection_fixture,
+    emptied_fixture,
+    gateway_fixture,
+    on_the_session_loop,
+    s3_fixture,
+    valkey_fixture,
+)
 from tests.support.waiting import until
 
 HERE = Path(__file__).parent
@@ -44,24 +51,14 @@ async def workspaces(s3_settings: S3Settings) -> AsyncIterator[Workspaces]:
     await asyncio.to_thread(made.close)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def connection(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
-    redis = RedisTcp(tcp_settings)
-    yield redis
-    await redis.close()
+connection = connection_fixture()
+redis = emptied_fixture()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def running_edge(rest_settings: RedisRestSettings) -> AsyncIterator[Edge]:
     async with serve(rest_settings, Files()) as edge:
         yield edge
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def redis(connection: RedisTcp) -> RedisTcp:
-    """Direct connection to the database, which is empty at first."""
-    await connection.command("FLUSHALL")
-    return connection
 
 
 @pytest.fixture

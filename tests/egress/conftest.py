@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -12,18 +12,14 @@ from infra.address_guard import AddressGuard
 from infra.egress.accepting import Acceptor
 from infra.egress.call import EgressCall, EgressLimits
 from infra.egress.connection import serve_connection
-from tests.support.scripted_http import scripted_connections
+from tests.support.servers import web_site_fixture
 from tests.support.web_site import NAME, Names, Site
 
 OTHER = "other.test"
 MB = 1024 * 1024
 
 
-@pytest.fixture(scope="package")
-def web() -> Iterator[Site]:
-    made = Site()
-    with scripted_connections(made.handle, waits_for_answers=False) as made.url:
-        yield made
+web = web_site_fixture("package")
 
 
 @pytest.fixture
@@ -31,6 +27,18 @@ def site(web: Site) -> Site:
     web.pages.clear()
     web.requests.clear()
     return web
+
+
+async def exchange(port: int, request: bytes) -> bytes:
+    """Send bytes on a new connection, end it, and return everything that comes back."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        writer.write_eof()
+        async with asyncio.timeout(30):
+            return await reader.read()
+    finally:
+        writer.close()
 
 
 @dataclass
@@ -47,14 +55,7 @@ class Proxy:
 
     async def answer(self, request: bytes) -> bytes:
         """Send bytes on a new connection, end it, and return everything that comes back."""
-        reader, writer = await self.connect()
-        try:
-            writer.write(request)
-            writer.write_eof()
-            async with asyncio.timeout(30):
-                return await reader.read()
-        finally:
-            writer.close()
+        return await exchange(self.port, request)
 
 
 @dataclass

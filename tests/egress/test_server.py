@@ -24,6 +24,7 @@ from infra.egress.server import EgressServer
 from infra.egress.settings import EgressSettings, token_key
 from infra.egress.tokens import LEEWAY_S, MAX_TOKEN_CHARS, BadToken, EgressTokens
 from infra.settings import Env, SettingsError
+from tests.egress.conftest import exchange
 from tests.support.scripted_http import Wire
 from tests.support.waiting import until
 from tests.support.web_site import NAME, Names, Site, answer
@@ -57,17 +58,10 @@ class Pods:
 
     async def answer(self, request: bytes, credentials: bytes | None = None) -> bytes:
         """Send a request, with credentials or without, and return everything that comes back."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         if credentials is not None:
             head, end, body = request.partition(b"\r\n\r\n")
             request = head + b"\r\nProxy-Authorization: " + credentials + end + body
-        try:
-            writer.write(request)
-            writer.write_eof()
-            async with asyncio.timeout(30):
-                return await reader.read()
-        finally:
-            writer.close()
+        return await exchange(self.port, request)
 
 
 @asynccontextmanager

@@ -1,6 +1,5 @@
 """Executors under one suite: the sandbox on this host, and the runner of a pod with a real object store."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,23 +11,17 @@ import pytest
 from infra.local_executor import LocalExecutor
 from infra.pod_runner import archive
 from infra.scratch_root import ScratchRoot
-from infra.settings import S3Settings
 from infra.workspace import S3RunFiles, Workspaces
 from tests.executors.pods import PodExecutor, Pods
 from tests.local_executor.rig import Bench
 from tests.support.processes import children_of
-from tests.support.servers import s3_fixture
+from tests.support.servers import s3_fixture, workspaces_fixture
 from tests.support.waiting import wait_until
 
 s3 = s3_fixture("package")
 
 
-@pytest.fixture(scope="package")
-def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
-    built = Workspaces(s3)
-    asyncio.run(built.ensure_bucket())
-    yield built
-    built.close()
+workspaces = workspaces_fixture("package")
 
 
 @pytest.fixture(scope="package")

@@ -16,6 +16,7 @@ import pytest
 from infra.address_guard import AddressGuard
 from infra.settings import Env
 from tests.support.scripted_http import scripted_connections
+from tests.support.servers import web_site_fixture
 from tests.support.web_site import NAME, Names, Site
 from worker.fetch.fetcher import Fetched, Fetcher
 from worker.fetch.settings import FetchSettings
@@ -48,11 +49,7 @@ async def failure(fetcher: Fetcher, url: str, **more: Any) -> tuple[str, str]:
     return failed.value.code, str(failed.value)
 
 
-@pytest.fixture(scope="package")
-def web() -> Iterator[Site]:
-    made = Site()
-    with scripted_connections(made.handle, waits_for_answers=False) as made.url:
-        yield made
+web = web_site_fixture("package")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 All tests that need an image are in this file: parallel test processes get whole files, and each would build its own.
 """
 
-import asyncio
 import json
 import os
 import shutil
@@ -23,7 +22,6 @@ from infra.contract.execution import Command, Interpreter, LinePart
 from infra.k8s_executor import pod_call
 from infra.k8s_executor.job import FIRST_UID, UIDS
 from infra.k8s_executor.pod_call import PodCalls
-from infra.settings import S3Settings
 from infra.workspace import Workspaces
 from scripts.images import Source, build_command, prepare
 from tests.executors.pods import Pods
@@ -32,7 +30,7 @@ from tests.images.store import BASE, ImageStore, contained
 from tests.images.wheelhouse import write_wheel, write_wheels
 from tests.support.processes import children_of
 from tests.support.redis import accepts, free_port
-from tests.support.servers import s3_fixture
+from tests.support.servers import s3_fixture, workspaces_fixture
 from tests.support.waiting import wait_until
 
 SOURCE = Source("0.1.0", "0123456789abcdef0123456789abcdef01234567", 1_795_000_000)
@@ -133,12 +131,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, context: Path) -> Iterator[B
         store.remove()
 
 
-@pytest.fixture(scope="module")
-def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
-    made = Workspaces(s3)
-    asyncio.run(made.ensure_bucket())
-    yield made
-    made.close()
+workspaces = workspaces_fixture("module")
 
 
 class ImagePods(Pods):

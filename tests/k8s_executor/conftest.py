@@ -1,6 +1,5 @@
 """Fixtures: a Kubernetes API server whose kubelet runs the real runner, and a real S3 server."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -8,25 +7,19 @@ from pathlib import Path
 import pytest
 
 from infra.pod_runner import archive
-from infra.settings import S3Settings
 from infra.workspace import Workspaces
 from tests.k8s_executor.rig import NAMESPACE, ClusterRig
 from tests.support.kube import KubeServer, kube_server
 from tests.support.kube.deletion import DeleteOptions, delete
 from tests.support.kube.job_controller import Delays
-from tests.support.servers import s3_fixture, valkey_fixture
+from tests.support.servers import s3_fixture, valkey_fixture, workspaces_fixture
 from tests.support.waiting import until
 
 s3 = s3_fixture("package")
 tcp = valkey_fixture()
 
 
-@pytest.fixture(scope="package")
-def workspaces(s3: S3Settings) -> Iterator[Workspaces]:
-    built = Workspaces(s3)
-    asyncio.run(built.ensure_bucket())
-    yield built
-    built.close()
+workspaces = workspaces_fixture("package")
 
 
 @pytest.fixture(scope="package")

@@ -13,11 +13,17 @@ import pytest_asyncio
 from msgspec import json
 
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings
 from tests.edge.stack import KEYS, SimulatedWorker
 from tests.lambdas.environment import Environment, environment
 from tests.lambdas.function_url import FunctionUrl, function_url
-from tests.support.servers import gateway_fixture, on_the_session_loop, valkey_fixture
+from tests.support.servers import (
+    connection_fixture,
+    emptied_fixture,
+    gateway_fixture,
+    on_the_session_loop,
+    valkey_fixture,
+)
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -88,18 +94,8 @@ def front(request: pytest.FixtureRequest, streaming: FunctionUrl, polling: Funct
     return {"streaming": streaming, "polling": polling}[request.param]
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def connection(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
-    redis = RedisTcp(tcp_settings)
-    yield redis
-    await redis.close()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def redis(connection: RedisTcp) -> RedisTcp:
-    """Direct connection to the database, which is empty at first."""
-    await connection.command("FLUSHALL")
-    return connection
+connection = connection_fixture()
+redis = emptied_fixture()
 
 
 @pytest.fixture

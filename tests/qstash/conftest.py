@@ -10,7 +10,7 @@ from qstash import AsyncQStash
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.support.qstash import Destination, NastyTransport, destination, sdk, stand_in, stand_in_settings
-from tests.support.servers import on_the_session_loop, valkey_fixture
+from tests.support.servers import connection_fixture, emptied_fixture, on_the_session_loop, valkey_fixture
 
 HERE = Path(__file__).parent
 
@@ -24,18 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 tcp_settings = valkey_fixture()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def connection(tcp_settings: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
-    redis = RedisTcp(tcp_settings)
-    yield redis
-    await redis.close()
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def redis(connection: RedisTcp) -> RedisTcp:
-    """Direct connection to the database, which is empty at first."""
-    await connection.command("FLUSHALL")
-    return connection
+connection = connection_fixture()
+redis = emptied_fixture()
 
 
 @pytest.fixture

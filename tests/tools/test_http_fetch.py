@@ -1,13 +1,13 @@
 """Tool `http_fetch`: files and results of answers, and its errors."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from infra.contract.errors import LimitExceeded
 from infra.settings import Env
-from tests.support.scripted_http import Wire, scripted_connections
+from tests.support.scripted_http import Wire
+from tests.support.servers import web_site_fixture
 from tests.support.web_site import Site, answer
 from tests.tools.conftest import FILE_BYTES
 from tests.tools.kit import Kit
@@ -18,11 +18,7 @@ from worker.tools.http_fetch import HttpFetchResult
 PAGE = b"<title>Tea</title><p>caf\xe9 <a href=/x>more</a><script>no</script>"
 
 
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    made = Site()
-    with scripted_connections(made.handle, waits_for_answers=False) as made.url:
-        yield made
+site = web_site_fixture("module")
 
 
 @pytest.fixture
