@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings
+from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings, is_origin
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
@@ -15,7 +15,6 @@ APPROVE_RUNS = "runs:approve"
 SCOPES = frozenset({READ_RUNS, WRITE_RUNS, APPROVE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
-_ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
 
@@ -146,9 +145,7 @@ def _cors_origins(env: Env) -> tuple[str, ...]:
     if origins == ("*",):
         return origins
     for origin in origins:
-        found = _ORIGIN.fullmatch(origin)
-        # Browsers omit the default port of the scheme, so an origin with it would never match.
-        if not found or found.group(1, 3) in {("http", ":80"), ("https", ":443")}:
+        if not is_origin(origin):
             raise SettingsError(
                 f"EDGE_CORS_ORIGINS must be '*', or origins as browsers send them, such as 'https://app.example.ch', "
                 f"separated by commas; {origin[:100]!r} is not one"

@@ -1,10 +1,13 @@
 """Settings read from the environment once, at a composition root: frozen dataclasses and one-line errors."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from infra.contract.keys import Keys
+
+_ORIGIN = re.compile(r"(https?)://(\[[0-9a-f:]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 class SettingsError(Exception):
@@ -56,6 +59,13 @@ class Env:
         if not low <= value <= high:
             raise SettingsError(f"{name} must be between {low} and {high}, not {text}")
         return value
+
+
+def is_origin(text: str) -> bool:
+    """Return whether a text is the origin of a page, as browsers send it."""
+    found = _ORIGIN.fullmatch(text)
+    # Browsers omit the default port of the scheme, so an origin with it would never match.
+    return found is not None and found.group(1, 3) not in {("http", ":80"), ("https", ":443")}
 
 
 UPLOAD_CHECKSUMS = ("sha256", "md5")

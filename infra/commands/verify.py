@@ -11,21 +11,36 @@ import typer
 
 from infra.commands.verify_run import check_run
 from infra.commands.verify_stores import check_stores
-from infra.settings import Env, SettingsError
+from infra.settings import Env, SettingsError, is_origin
 from swissbrain.access import find_access
 from swissbrain.cli.access import connect, profile
 from swissbrain.cli.checks import Checklist, check_api, check_workers
 from swissbrain.cli.exit_codes import FAILED, USAGE
 from swissbrain.cli.terminal import note
+from swissbrain.cli.times import seconds
+
+TIMEOUT_S = 60.0
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers send it. Raises BadParameter."""
+    if text != "*" and not is_origin(text):
+        raise typer.BadParameter(f"'{text}' is not an origin such as https://console.example.org")
+    return text
 
 
 def verify(
     timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for a worker, and then for the end of the run.", min=1, max=3600)
-    ] = 60.0,
+        float | None,
+        typer.Option(
+            parser=seconds, metavar="DURATION", help="For a worker, and then for the end of the run; 60s by default."
+        ),
+    ] = None,
     origin: Annotated[
         str | None,
-        typer.Option(help="Origin whose pages may use the bucket; otherwise the first in EDGE_CORS_ORIGINS."),
+        typer.Option(
+            parser=_origin, metavar="ORIGIN", help="Its pages may use the bucket; else the first of EDGE_CORS_ORIGINS."
+        ),
     ] = None,
 ) -> None:
     """Check every part of an installation with a real run, and clean up."""
@@ -36,7 +51,7 @@ def verify(
             usable = check_api(checks, access, client, same_release=True)
             check_stores(checks, Env({**access.variables, **os.environ}), origin)
             if usable and checks.check("workers", lambda: check_workers(client)):
-                check_run(checks, client, timeout)
+                check_run(checks, client, TIMEOUT_S if timeout is None else timeout)
             else:
                 checks.skip("run", "the API or the workers cannot be used")
     except SettingsError as exc:

@@ -167,3 +167,10 @@ def test_a_worker_without_a_sandbox(settings: Mapping[str, str], dev_stack: DevS
             worker.wait(30)
     assert line.startswith("✗ run isolated")
     assert "--unsafe-no-sandbox" in line
+
+
+def test_bad_options_are_refused(settings: Mapping[str, str]) -> None:
+    for options, named in ((("--origin", "notaurl"), "https://console.example.org"), (("--timeout", "soon"), "5m")):
+        result = checked(settings, options=options)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert named in " ".join(result.stderr.replace("│", " ").split())
