@@ -285,7 +285,7 @@ class WorkerLoop:
         """Wait for the runs within the grace period, then release the rest to the queue."""
         log("worker.draining", runs=len(self._runs))
         if self._runs:
-            await wait_any(asyncio.wait(self._runs), self._grace_ended.wait(), timeout_s=self._settings.grace_s)
+            await wait_any(asyncio.wait(tuple(self._runs)), self._grace_ended.wait(), timeout_s=self._settings.grace_s)
         for active in self._keeper.runs():
             active.stop(StopReason.DRAIN)
         if self._runs:
