@@ -57,7 +57,8 @@ answer = handler(event, Context())
 ended, wall = time.process_time(), time.perf_counter()
 assert answer["statusCode"] == 200, answer
 import sys
-print(json.dumps([1000 * (libraries - cpu), 1000 * (imported - cpu), 1000 * (ended - cpu), 1000 * (wall - begin), len(sys.modules)]))
+seconds = [libraries - cpu, imported - cpu, ended - cpu, wall - begin]
+print(json.dumps([*(1000 * each for each in seconds), len(sys.modules)]))
 """
 _IMPORT = re.compile(r"import time: +(\d+) \| +(\d+) \| *([\w.]+)")
 
@@ -73,14 +74,7 @@ async def run(lab: Lab) -> None:
                 samples[name].append(sample(variables, before))
         largest = largest_imports(variables)
     rows = [[name, *_summary(measured)] for name, measured in samples.items()]
-    columns = [
-        "function",
-        "its libraries, CPU ms",
-        "whole import, CPU ms",
-        "with the first request, CPU ms",
-        "wall ms",
-        "modules",
-    ]
+    columns = ["CPU ms", "libraries alone", "whole import", "with a request", "its wall ms", "modules"]
     table(f"Cold start from the unpacked package, median (least) of {SAMPLES} processes", columns, rows)
     title = "Largest imports of this API, each without the modules that it imports"
     table(title, ["module", "ms"], [[name, f"{own_us / 1000:.1f}"] for name, own_us in largest])

@@ -101,7 +101,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("context") / "context"
     server = prepare(folder).server
     (folder / "wheels").mkdir()
-    extras = ("worker", "kubernetes", "egress", "edge", "gateway")
+    extras = ("worker", "kubernetes", "egress", "edge", "gateway", "qstash")
     write_wheels(folder / "wheels", server, *extras, also=("cyclonedx-bom", "playwright"))
     write_wheel(folder, distribution("pip"))
     return folder

@@ -11,6 +11,7 @@ from infra.egress.settings import EgressSettings, NetworkSettings
 from infra.gateway.settings import GatewaySettings
 from infra.k8s_executor.settings import KubernetesSettings
 from infra.llm_http.settings import LlmSettings
+from infra.qstash_local.settings import QStashLocalSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from scripts import check_manifests
 from tests.docs.pages import DOCS, codes_in, rows
@@ -41,6 +42,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
     "agent-api/api": (EdgeSettings.from_env, ServerSettings.from_env),
     "agent-egress/egress": (EgressSettings.from_env,),
     "agent-sweep/sweep": (RedisTcpSettings.from_env, S3Settings.from_env, StoreSettings.from_env),
+    "agent-qstash/qstash": (QStashLocalSettings.from_env,),
     "valkey-gateway/gateway": (GatewaySettings.from_env,),
     "valkey-backup/backup": (RedisTcpSettings.from_env, S3Settings.from_env),
     "valkey-restore/restore": (S3Settings.from_env,),
@@ -51,6 +53,10 @@ SECRETS = {
     "EDGE_STREAM_TOKEN_KEY": "k" * 40,
     "EGRESS_TOKEN_KEY": "k" * 40,
     "GATEWAY_REDIS_URL": "redis://default:secret@valkey.agents.svc:6379",
+    "QSTASH_CURRENT_SIGNING_KEY": "c" * 40,
+    "QSTASH_LOCAL_REDIS_URL": "redis://default:secret@valkey.agents.svc:6379",
+    "QSTASH_NEXT_SIGNING_KEY": "n" * 40,
+    "QSTASH_TOKEN": "t" * 40,
     "REDIS_URL": "rediss://default:secret@redis.example:6379",
     "SWISSBRAIN_API_KEYS": '[{"user": "ada", "scopes": ["runs:read"], "sha256": "' + "0" * 64 + '"}]',
 }
