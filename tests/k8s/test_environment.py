@@ -14,7 +14,7 @@ from infra.llm_http.settings import LlmSettings
 from infra.qstash_local.settings import QStashLocalSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from scripts import check_manifests
-from tests.docs.pages import DOCS, codes_in, rows
+from tests.docs.pages import documented_defaults
 from tests.k8s import rendering
 from tests.k8s.rendering import OVERLAYS, containers, overlay, source
 from tests.support.recorded_env import RecordedEnv
@@ -79,12 +79,6 @@ def read_by_the_shell(container: check_manifests.Object) -> set[str]:
     return set(re.findall(r"\$([A-Z_]+)", script))
 
 
-def documented() -> dict[str, str]:
-    """Return the default of each variable in the page on configuration; the text may be `required`."""
-    table = [cells for cells in rows(DOCS / "configuration.md") if len(cells) == 3]
-    return {name: cells[1] for cells in table for name in codes_in(cells[0])}
-
-
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_each_variable_that_is_set_is_read_and_gives_valid_settings(name: str) -> None:
     found = containers(overlay(name))
@@ -101,7 +95,7 @@ def test_each_variable_that_is_set_is_read_and_gives_valid_settings(name: str) -
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_each_variable_that_is_read_is_set_or_has_a_documented_default(name: str) -> None:
-    defaults = documented()
+    defaults = documented_defaults()
     for container, each in containers(overlay(name)).items():
         variables = filled_in(rendering.environment(each))
         env = RecordedEnv(variables | LANGUAGE_MODEL)
