@@ -15,6 +15,7 @@ from worker.agent.deltas import DeltaLog
 from worker.agent.entries import Exchange, Purpose, Setup, model_key
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, new_events, now_ms
+from worker.tracing import model_span, note_reply
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ async def ask_model(
         began, at_ms = time.monotonic(), now_ms()
         deltas = DeltaLog(context.emitter, question.n, delta_s, question.step)
         try:
-            async with asyncio.timeout(question.seconds):
-                reply = await model.ask(request, deltas)
+            with model_span(request.models[0].name) as recorded:
+                async with asyncio.timeout(question.seconds):
+                    reply = await model.ask(request, deltas)
+                note_reply(recorded, reply)
             await deltas.end()
         except ModelCut as exc:
             return Exchange(
