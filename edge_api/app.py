@@ -157,7 +157,14 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
         # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
-        allow_headers=("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
+        allow_headers=(
+            "Authorization",
+            "Cache-Control",
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "Traceparent",
+        ),
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,
     )

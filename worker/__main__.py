@@ -42,6 +42,7 @@ from worker.registry import registry
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool
+from worker.trace_export import exported_traces
 
 if TYPE_CHECKING:
     from infra.egress.local import LocalEgress
@@ -79,7 +80,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
-        with _health(keeper.heartbeat, fitness, settings, cluster):
+        with exported_traces(env, settings.name), _health(keeper.heartbeat, fitness, settings, cluster):
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
                 log_lines.log("model.configured", model=first, fallbacks=others, host=llm.host)
