@@ -142,3 +142,20 @@ def test_every_folder_that_a_program_writes_to_is_a_volume(name: str) -> None:
         assert "/tmp" in mounts, container
         root = rendering.environment(each).get("WORKER_ROOT", {"value": "/tmp"})["value"]
         assert any(Path(root).is_relative_to(mount) for mount in mounts)
+
+
+@pytest.mark.parametrize("name", ["in-cluster", "kind"])
+def test_the_api_and_the_stand_in_of_qstash_know_each_other(name: str) -> None:
+    found = containers(overlay(name))
+    api = rendering.environment(found["agent-api/api"])
+    stand_in = rendering.environment(found["agent-qstash/qstash"])
+    services = {
+        f"http://{each['metadata']['name']}.agents.svc": each["spec"]["ports"][0]["port"]
+        for each in overlay(name)
+        if each["kind"] == "Service"
+    }
+    assert services[api["EDGE_PUBLIC_URL"]["value"]] == 80
+    address, _, port = api["QSTASH_URL"]["value"].rpartition(":")
+    assert services[address] == int(port) == int(stand_in["QSTASH_LOCAL_PORT"]["value"])
+    shared = {"QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY"}
+    assert {key: api[key] for key in shared} == {key: stand_in[key] for key in shared}
