@@ -21,6 +21,8 @@ KEDA_POLL = 9
 """A poll of KEDA: three triggers with three commands each."""
 RECOVERY_TICK = 7
 """A recovery tick with nothing to do."""
+SCHEDULE_TICK = 8
+"""A tick of a schedule, without the run that it creates."""
 STREAM = 4
 """Opening a live stream of a log: it is opened again each STREAM_S."""
 STREAM_S = 90.0

@@ -143,6 +143,7 @@ def redis_commands(usage: MonthlyUse) -> dict[str, float]:
         "waiting workers": usage.hours_of_workers * counts.IDLE_WORKER_HOUR,
         "autoscaling": _times(usage.poll_s) * counts.KEDA_POLL,
         "recovery ticks": _times(usage.recovery_minutes * 60) * counts.RECOVERY_TICK,
+        "ticks of schedules": usage.schedule_ticks * counts.SCHEDULE_TICK,
     }
 
 

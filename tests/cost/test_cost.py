@@ -79,8 +79,9 @@ def test_each_part_of_the_use_costs_in_proportion() -> None:
     printed = bill(*options[:-1], "10000", "--watchers", "0", "--duration", "2s")
     assert printed.redis_commands["printed lines"] == 100 * 20 * cost_counts.BATCH  # one batch in 100 ms at most
     assert amounts(printed)["s3_requests"] - base["s3_requests"] == 100
-    ticking = amounts(bill(*options, "--watchers", "0", "--recovery", "5", "--ticks", "60"))
-    assert ticking["qstash_messages"] == 8640 + 60
+    ticking = bill(*options, "--watchers", "0", "--recovery", "5", "--ticks", "60")
+    assert amounts(ticking)["qstash_messages"] == 8640 + 60
+    assert ticking.redis_commands["ticks of schedules"] == 60 * cost_counts.SCHEDULE_TICK
     tokens = bill("--runs", "10", "--input-tokens", "1000", "--price", "llm_input_tokens=3")
     assert {line.name: line.cost for line in tokens.always_on}["llm_input_tokens"] == pytest.approx(0.03)
     assert "llm_input_tokens" not in tokens.assumed
