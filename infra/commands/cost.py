@@ -48,9 +48,7 @@ def cost(
     ] = None,
     poll: Annotated[int, typer.Option(help="Seconds between polls of KEDA; 0: without KEDA.", min=0, max=86_400)] = 60,
     recovery: Annotated[int, typer.Option(help="Minutes between recovery ticks; 0: none.", min=0, max=1440)] = 0,
-    ticks: Annotated[
-        int, typer.Option(help="Ticks of schedules in a month; their runs count too.", min=0, max=MAX_COUNT)
-    ] = 0,
+    ticks: Annotated[int, typer.Option(help="Ticks of schedules, beside their runs.", min=0, max=MAX_COUNT)] = 0,
     price: Annotated[
         list[str] | None, typer.Option(metavar="NAME=USD", help="Your price of a service; can be repeated.")
     ] = None,
