@@ -31,7 +31,9 @@ MAX_PRICES_BYTES = 64 * 1024
 def cost(
     runs: Annotated[int, typer.Option(help="Runs in a month.", min=0, max=MAX_COUNT)],
     events: Annotated[int, typer.Option(help="Lines that the programs of a run print.", min=0, max=10**7)] = 20,
-    steps: Annotated[int, typer.Option(help="Steps of a run; an exchange with a model: 4.", min=1, max=10_000)] = 1,
+    steps: Annotated[
+        int, typer.Option(help="Steps of a run; an exchange with a model counts as four.", min=1, max=10_000)
+    ] = 1,
     duration: Annotated[
         float | None, typer.Option(parser=seconds, metavar="DURATION", help="Time of a run; 30s by default.")
     ] = None,
