@@ -154,8 +154,8 @@ def bill(usage: MonthlyUse, prices: Mapping[str, ServicePrice]) -> Bill:
     requests = usage.runs * (1 + usage.reads) + ticks
     streams = _streams(usage)
     segments = _segments(usage)
-    stored_kb = usage.files * max(usage.file_kb, MIN_OBJECT_KB)
-    stored_kb += segments * max(usage.events * EVENT_BYTES / 1000 / max(segments, 1), MIN_OBJECT_KB)
+    segment_kb = max(usage.events * EVENT_BYTES / 1000 / max(segments, 1), MIN_OBJECT_KB)
+    stored_kb = usage.files * max(usage.file_kb, MIN_OBJECT_KB) + segments * segment_kb
     shared = {
         "s3_gb_months": usage.runs * usage.retention_days / DAYS * stored_kb / 1e6,
         "s3_requests": usage.runs * (usage.files + segments),
