@@ -181,6 +181,7 @@ def test_a_domain_leads_to_the_stage_and_is_the_address_that_qstash_calls(whole_
     assert {name: each["Default"] for name, each in document["Parameters"].items()} == {
         "Domain": "api.example.ch",
         "BasePath": "/v1",
+        "Address": "api.example.ch/v1",
     }
     # osls deploys an empty stack first, with the same parameters of the stack; the domain must wait for the stage.
     assert "stackParameters" not in described()["provider"]
@@ -189,10 +190,29 @@ def test_a_domain_leads_to_the_stage_and_is_the_address_that_qstash_calls(whole_
     for function in ("ApiLambdaFunction", "StreamLambdaFunction"):
         variables = resources[function]["Properties"]["Environment"]["Variables"]
         condition, with_domain, without = variables["EDGE_PUBLIC_URL"]["Fn::If"]
-        assert (condition, with_domain) == ("HasDomain", "https://api.example.ch/v1")
+        assert (condition, with_domain) == ("HasDomain", {"Fn::Join": ["", ["https://", {"Ref": "Address"}]]})
         assert without == document["Outputs"]["ServiceEndpoint"]["Value"]
         found = {name: SECRET.fullmatch(variables[name]) for name in variables if name.startswith("QSTASH_")}
         assert {name for name, secret in found.items() if secret and secret[1] == name} == set(found) - {"QSTASH_URL"}
+
+
+@pytest.mark.parametrize(
+    ("domain", "base_path", "is_allowed"),
+    [
+        ("", "", True),
+        ("", "/a/b", True),
+        ("api.example.ch", "", True),
+        ("api.example.ch", "/v1", True),
+        ("api.example.ch", "/a/b", False),
+        ("api.example.ch", "v1/", False),
+        ("https://api.example.ch", "", False),
+    ],
+)
+def test_cloudformation_refuses_an_address_that_the_domain_cannot_have(
+    domain: str, base_path: str, is_allowed: bool
+) -> None:
+    pattern = described()["resources"]["Parameters"]["Address"]["AllowedPattern"]
+    assert bool(re.fullmatch(pattern, f"{domain}{base_path}")) == is_allowed
 
 
 @needs_osls
