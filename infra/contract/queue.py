@@ -14,6 +14,7 @@ answered; such a claim requeues the runs that are leased to that name, with the 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -65,7 +66,8 @@ class Lease:
 MAX_DEAD_PROCESSES = 16
 
 
-class ClaimSeq(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class ClaimSeq:
     """Sequence number of a claim within one worker process.
 
     `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None. `dead`: names of

@@ -252,6 +252,17 @@ def test_the_worker_says_which_setting_is_missing(built: Built) -> None:
     assert imported.returncode == 0, imported.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "variable"),
+    [("swissbrain-gateway", "GATEWAY_REDIS_URL"), ("swissbrain-qstash", "QSTASH_LOCAL_REDIS_URL")],
+)
+def test_the_image_of_the_api_has_the_servers_beside_valkey(built: Built, program: str, variable: str) -> None:
+    ended = run(built, "api", f"/opt/swissbrain/bin/{program}")
+    assert (ended.returncode, variable in ended.stderr, ended.stderr.count("\n")) == (2, True, 1), ended.stderr
+    helped = run(built, "api", "/opt/swissbrain/bin/swissbrain", "recovery", "--help", HOME="/tmp")
+    assert helped.returncode == 0, helped.stderr
+
+
 def test_the_api_answers(built: Built) -> None:
     port = free_port()
     command = [*contained(built.roots["api"], 23_456, {**API, "EDGE_PORT": str(port)}), *ENTRYPOINTS["api"]]

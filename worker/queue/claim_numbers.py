@@ -10,8 +10,7 @@
 """
 
 from collections.abc import Sequence
-
-from msgspec.structs import replace
+from dataclasses import replace
 
 from infra.contract.queue import ClaimSeq
 
