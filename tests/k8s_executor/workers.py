@@ -17,7 +17,7 @@ from infra.k8s_executor.job import JobProfile
 from infra.k8s_executor.views import JobView
 from infra.settings import RedisTcpSettings
 from tests.agent_runs.killing import Deadly
-from tests.k8s_executor.rig import IMAGE, NAMESPACE, ClusterRig
+from tests.k8s_executor.rig import BROWSER_IMAGE, IMAGE, NAMESPACE, ClusterRig
 from tests.worker.rig import Identity, Rig, Worker
 from worker.lease import StopReason
 from worker.plan import PlanWalker
@@ -88,9 +88,12 @@ class WorkerRig:
         """Start a worker, which knows that the worker `after` is dead."""
         api = DyingApi(Configuration(host=self.cluster.server.url), NAMESPACE)
         api.death, api.dead = death, asyncio.Event()
-        profile = JobProfile(NAMESPACE, IMAGE, installation=self.installation)
+        profile = JobProfile(NAMESPACE, IMAGE, installation=self.installation, session_image=BROWSER_IMAGE)
         folder = self.cluster.folder / uuid.uuid4().hex
-        executor = KubernetesExecutor(api, profile, folder, self.rig.store.open_execution)
+        store = self.rig.store
+        executor = KubernetesExecutor(
+            api, profile, folder, store.open_execution, store.running_fence, self.cluster.proxy_url
+        )
         self._executors.append(executor)
         tools = dict(REGISTRY) | {"shell": replace(REGISTRY["shell"], idempotent=idempotent)}
         identity = Identity(*([after.identity.process] if after else []))

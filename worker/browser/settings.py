@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from infra.contract.execution import ExecLimits
 from infra.settings import Env, SettingsError
 
+BrowserPlace: TypeAlias = Literal["host", "image", "nowhere"]
 EVALUATE = "BROWSER_EVALUATE"
 CHROMIUM = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser")
 """Debian's program itself, because the script before it reads settings of the host; else what the path has."""
 MODULES = ("playwright", "greenlet")
 FOLDER = "/opt/browser"
-"""Folder in the sandbox with Playwright and the program that drives it."""
+"""Folder with the program that drives Playwright, and in the sandbox with Playwright too."""
 DRIVER = "worker/browser/driver"
 
 LIMITS = ExecLimits(memory_bytes=4 * 1024**3, processes=2048)
@@ -24,11 +26,11 @@ LIMITS = ExecLimits(memory_bytes=4 * 1024**3, processes=2048)
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """Settings of the tool. `evaluate`: calls may evaluate JavaScript of their own in pages. `available`: the worker's
-    executor keeps sessions open."""
+    """Settings of the tool. `evaluate`: calls may evaluate JavaScript of their own in pages. `place`: where Chromium
+    and Playwright are, the worker's host or the image of its pods."""
 
     evaluate: bool = False
-    available: bool = True
+    place: BrowserPlace = "host"
     limits: ExecLimits = LIMITS
 
     @classmethod
@@ -38,6 +40,11 @@ class BrowserSettings:
         if text not in {"on", "off"}:
             raise SettingsError(f"{EVALUATE} must be 'on' or 'off', not '{text}'")
         return cls(evaluate=text == "on")
+
+    @property
+    def is_installed(self) -> bool:
+        """True if a browser can be started, as far as the worker can see."""
+        return self.place == "image" or (self.place == "host" and installation() is not None)
 
 
 @dataclass(frozen=True)
