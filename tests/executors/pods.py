@@ -168,8 +168,13 @@ class LonePodSession:
         if self.client and self.pod:
             self.client = None
             await self.pod.control().cancel(10)
-            assert await asyncio.to_thread(self.pod.wait) == 0, self.pod.log.read_text()
+            assert await asyncio.to_thread(self.pod.wait) == 0, self.log
             await self._stack.aclose()
+
+    @property
+    def log(self) -> str:
+        """Log of the pod."""
+        return self.pod.log.read_text() if self.pod else ""
 
     def kill(self) -> None:
         """Kill the pod."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +22,7 @@ from tests.worker.rig import Identity, Rig, Worker
 from worker.lease import StopReason
 from worker.plan import PlanWalker
 from worker.registry import REGISTRY
+from worker.toolkit.base import Tool
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,13 @@ class WorkerRig:
         self._executors: list[KubernetesExecutor] = []
 
     def worker(
-        self, death: Death | None = None, *, after: ClusterWorker | None = None, idempotent: bool = True, **more: Any
+        self,
+        death: Death | None = None,
+        *,
+        after: ClusterWorker | None = None,
+        idempotent: bool = True,
+        tools: Mapping[str, Tool] | None = None,
+        **more: Any,
     ) -> ClusterWorker:
         """Start a worker, which knows that the worker `after` is dead."""
         api = DyingApi(Configuration(host=self.cluster.server.url), NAMESPACE)
@@ -95,7 +102,7 @@ class WorkerRig:
             api, profile, folder, store.open_execution, store.running_fence, self.cluster.proxy_url
         )
         self._executors.append(executor)
-        tools = dict(REGISTRY) | {"shell": replace(REGISTRY["shell"], idempotent=idempotent)}
+        tools = tools or dict(REGISTRY) | {"shell": replace(REGISTRY["shell"], idempotent=idempotent)}
         identity = Identity(*([after.identity.process] if after else []))
         deadly: list[Deadly] = []
 

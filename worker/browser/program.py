@@ -1,9 +1,8 @@
 """Program of a session: the driver of Chromium, with its limits, its files and the policies of the browser."""
 
 from infra.contract.errors import ExecutorUnavailable
-from worker.browser.driver import policies
 from worker.browser.replies import MAX_REPLY_BYTES
-from worker.browser.settings import CHROMIUM, FOLDER, BrowserSettings, installation
+from worker.browser.settings import FOLDER, IN_IMAGE, BrowserSettings, installation
 from worker.toolkit.base import SessionProgram
 
 _SOURCE = """
@@ -24,21 +23,17 @@ def browser_program(settings: BrowserSettings, network: tuple[str, ...]) -> Sess
         raise ExecutorUnavailable(
             "the tool 'browser' needs an image for its pods: KUBERNETES_BROWSER_IMAGE of the worker is not set"
         )
-    # An image has all files in their places.
-    chromium, mounts, etc = CHROMIUM[0], {}, {}
-    if settings.place == "host":
-        found = installation()
-        if found is None:
-            raise ExecutorUnavailable(
-                "the tool 'browser' needs Chromium and Playwright on this worker's host: 'apt-get install chromium' "
-                "and the extra `browser` of swissbrain-server"
-            )
-        chromium, mounts, etc = found.chromium, found.mounts, {policies.FILE: policies.text()}
+    found = IN_IMAGE if settings.place == "image" else installation()
+    if found is None:
+        raise ExecutorUnavailable(
+            "the tool 'browser' needs Chromium and Playwright on this worker's host: 'apt-get install chromium' and "
+            "the extra `browser` of swissbrain-server"
+        )
     return SessionProgram(
-        source=_SOURCE.format(folder=FOLDER, options={"executable": chromium}),
+        source=_SOURCE.format(folder=FOLDER, options={"executable": found.chromium}),
         max_reply_bytes=MAX_REPLY_BYTES,
         limits=settings.limits,
         network=network,
-        mounts=mounts,
-        etc=etc,
+        mounts=found.mounts,
+        etc=found.etc,
     )

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from infra.contract.execution import ExecLimits
 from infra.settings import Env, SettingsError
+from worker.browser.driver import policies
 
 BrowserPlace: TypeAlias = Literal["host", "image", "nowhere"]
 EVALUATE = "BROWSER_EVALUATE"
@@ -49,10 +51,15 @@ class BrowserSettings:
 
 @dataclass(frozen=True)
 class Installation:
-    """Chromium, and what must be mounted to drive it."""
+    """Chromium, and what it and its driver need of the host; `mounts` and `etc` as in Command."""
 
     chromium: str
     mounts: Mapping[str, Path]
+    etc: Mapping[str, str]
+
+
+IN_IMAGE = Installation(CHROMIUM[0], MappingProxyType({}), MappingProxyType({}))
+"""Installation in the image `tools-browser` (k8s/images), which has all files in their places."""
 
 
 @cache
@@ -65,4 +72,5 @@ def installation() -> Installation | None:
     }
     if chromium is None or len(mounts) < len(MODULES):
         return None
-    return Installation(chromium, {**mounts, f"{FOLDER}/{DRIVER}": Path(__file__).parent / "driver"})
+    mounts[f"{FOLDER}/{DRIVER}"] = Path(__file__).parent / "driver"
+    return Installation(chromium, mounts, {policies.FILE: policies.text()})
