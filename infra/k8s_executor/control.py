@@ -81,7 +81,8 @@ class PodControl:
         async with self._connected(manifest, do="open", id=name, size=len(manifest)) as reader:
             reply = await _read_reply(reader)
         if not reply.id:
-            raise SessionRefused(f"the pod did not start the program: {reply.error or 'it is being ended'}")
+            message = f"the pod did not start the program ({reply.error or 'it is being ended'})"
+            raise SessionRefused(f"{message}; is its image of this release?")
         return reply.id
 
     async def ask(self, number: int, request: bytes, max_reply_bytes: int) -> bytes:

@@ -21,8 +21,8 @@ import time
 
 PR_SET_CHILD_SUBREAPER = 36
 TICK_MS = 200
-LONGEST_TICK_S = 1.0
-GROWTH_BYTES_S = 8 * 1024**3
+LONGEST_PAUSE_S = 0.6
+GROWTH_BYTES_S = 4 * 1024**3
 """Rate at which a program may take memory. A count reads a file for each process of the host, so the next one comes
 when the program could have reached its limit at this rate, but not before the next tick."""
 PAUSE_S = 0.005
@@ -97,7 +97,7 @@ class MemoryLimit:
         if not self._limit_bytes or time.monotonic() < self._next_s:
             return False
         left = memory_left(self._limit_bytes)
-        self._next_s = time.monotonic() + min(left / GROWTH_BYTES_S, LONGEST_TICK_S)
+        self._next_s = time.monotonic() + min(left / GROWTH_BYTES_S, LONGEST_PAUSE_S)
         return left < 0
 
 

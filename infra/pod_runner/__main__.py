@@ -26,7 +26,7 @@ from infra.pod_runner.call import PodCall
 from infra.pod_runner.control import ControlPort
 from infra.pod_runner.line_log import LineLog
 from infra.pod_runner.session import PodSession
-from infra.pod_runner.task import BadManifest, BadRequest, parse_session
+from infra.pod_runner.task import BadManifest, UnexpectedRequest, parse_session
 from infra.pod_runner.transfer import TransferFailed
 
 WORKSPACE = Path("/workspace")
@@ -156,7 +156,7 @@ class PodRunner:
 
     def _session(self) -> PodSession:
         if self._opening is None or not self._opening.done():
-            raise BadRequest("no session is open")
+            raise UnexpectedRequest("no session is open")
         return self._opening.result()
 
     def _stop(self) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from infra.contract.errors import ContractError, SessionLost
 from infra.pod_runner.line_log import LineLog
-from infra.pod_runner.task import BadManifest, BadRequest
+from infra.pod_runner.task import BadManifest, UnexpectedRequest
 
 MAX_REQUEST_BYTES = 16 * 1024
 MAX_BODY_BYTES = 1024 * 1024
@@ -54,11 +54,11 @@ class Controlled(Protocol):
         ...
 
     async def ask(self, number: int, request: bytes) -> bytes:
-        """Return the reply of the session. Raises SessionLost, BadRequest."""
+        """Return the reply of the session. Raises SessionLost, UnexpectedRequest."""
         ...
 
     def keep(self) -> str:
-        """Return the reason for which the session is lost, if it is. Raises BadRequest."""
+        """Return the reason for which the session is lost, if it is. Raises UnexpectedRequest."""
         ...
 
     async def cancel(self) -> None:
@@ -165,7 +165,7 @@ class ControlPort:
                     _send(writer, {"error": _ALLOWED})
         except SessionLost as lost:
             _send(writer, {"lost": str(lost)})
-        except (BadRequest, BadManifest, ContractError) as error:
+        except (UnexpectedRequest, BadManifest, ContractError) as error:
             _send(writer, {"error": str(error)})
 
     async def _steadily(self, work: Awaitable[Result], writer: asyncio.StreamWriter) -> Result:

@@ -12,7 +12,7 @@ from infra.contract.errors import SessionLost
 from infra.local_executor.exchange import ErrorTail, framed, read_reply, reason_of_end
 from infra.pod_runner import program
 from infra.pod_runner.relay import ProxyRelay
-from infra.pod_runner.task import BadRequest, SessionTask
+from infra.pod_runner.task import SessionTask, UnexpectedRequest
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 END_S = 1.0
@@ -79,14 +79,14 @@ class PodSession:
         return self.lost
 
     async def ask(self, number: int, request: bytes) -> bytes:
-        """Return the reply to a request. Numbers count from 1. Raises SessionLost, BadRequest."""
+        """Return the reply to a request. Numbers count from 1. Raises SessionLost, UnexpectedRequest."""
         if number == self._number + 1 and (self._exchange is None or self._exchange.done()):
             self._number = number
             self._exchange = asyncio.ensure_future(self._exchanged(request))
             # Its error belongs to those who ask; nobody may be left to ask.
             self._exchange.add_done_callback(lambda done: done.cancelled() or done.exception())
         if number != self._number or self._exchange is None:
-            raise BadRequest(f"the next request is number {self._number + 1}, after the one before is answered")
+            raise UnexpectedRequest(f"the next request is number {self._number + 1}, after the one before is answered")
         return await asyncio.shield(self._exchange)
 
     def cancel(self) -> None:

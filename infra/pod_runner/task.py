@@ -18,8 +18,8 @@ class BadManifest(Exception):
     """Manifest that this runner cannot read: damaged, or written by another release."""
 
 
-class BadRequest(Exception):
-    """Request to a session that no worker of this release makes."""
+class UnexpectedRequest(Exception):
+    """Request to a session that no worker of this release makes at this moment."""
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,7 @@ class WorkerRig:
         """Start a worker, which knows that the worker `after` is dead."""
         api = DyingApi(Configuration(host=self.cluster.server.url), NAMESPACE)
         api.death, api.dead = death, asyncio.Event()
-        profile = JobProfile(NAMESPACE, IMAGE, installation=self.installation, session_image=BROWSER_IMAGE)
-        folder = self.cluster.folder / uuid.uuid4().hex
-        store = self.rig.store
-        executor = KubernetesExecutor(
-            api, profile, folder, store.open_execution, store.running_fence, self.cluster.proxy_url
-        )
-        self._executors.append(executor)
+        executor = self.executor(self.installation, api)
         tools = tools or dict(REGISTRY) | {"shell": replace(REGISTRY["shell"], idempotent=idempotent)}
         identity = Identity(*([after.identity.process] if after else []))
         deadly: list[Deadly] = []
@@ -120,6 +114,17 @@ class WorkerRig:
             **more,
         )
         return ClusterWorker(worker, executor, identity, deadly[0], api.dead)
+
+    def executor(self, installation: str, api: KubeApi | None = None) -> KubernetesExecutor:
+        """Return an executor that knows the runs of the queue."""
+        api = api or KubeApi(Configuration(host=self.cluster.server.url), NAMESPACE)
+        profile = JobProfile(NAMESPACE, IMAGE, installation=installation, session_image=BROWSER_IMAGE)
+        folder, store = self.cluster.folder / uuid.uuid4().hex, self.rig.store
+        made = KubernetesExecutor(
+            api, profile, folder, store.open_execution, store.running_fence, self.cluster.proxy_url
+        )
+        self._executors.append(made)
+        return made
 
     async def dies(self, worker: ClusterWorker) -> None:
         """Wait until a worker has reached its death, and let it die."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from infra.contract.execution import ExecLimits
@@ -58,7 +57,7 @@ class Installation:
     etc: Mapping[str, str]
 
 
-IN_IMAGE = Installation(CHROMIUM[0], MappingProxyType({}), MappingProxyType({}))
+IN_IMAGE = Installation(CHROMIUM[0], mounts={}, etc={})
 """Installation in the image `tools-browser` (k8s/images), which has all files in their places."""
 
 
