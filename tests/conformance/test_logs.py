@@ -17,10 +17,10 @@ from tests.conformance.readers import METHODS, PATTERNS, SERVERS, Readers
 from tests.conformance.stack import Stack, functions, whole_stack
 from tests.support.waiting import until, wait_until
 
-SLOW_OUTPUT = "for i in $(seq 40); do for j in 1 2 3 4 5; do echo line $i $j; done; sleep 0.1; done"
-"""200 lines in 4 s, which is twice a lease."""
-SHORT_OUTPUT = "for i in $(seq 20); do for j in 1 2 3; do echo line $i $j; done; sleep 0.2; done"
-ARCHIVED_LINES = 1_500
+SLOW_OUTPUT = "for i in $(seq 40); do echo line $i; echo again $i; sleep 0.1; done"
+"""80 lines in 4 s, which is twice a lease."""
+SHORT_OUTPUT = "for i in $(seq 16); do for j in 1 2 3; do echo line $i $j; done; sleep 0.2; done"
+ARCHIVED_LINES = 1_100
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 
@@ -77,7 +77,7 @@ async def test_all_readers_read_the_stored_log_despite_a_disruption(
     stack: Stack, readers: Readers, disruption: str
 ) -> None:
     await asyncio.to_thread(stack.start_workers, "a", "b")
-    run_id = await asyncio.to_thread(stack.create, SLOW_OUTPUT, "seq 100")
+    run_id = await asyncio.to_thread(stack.create, SLOW_OUTPUT, "seq 40")
     reading = readers.start(run_id)
 
     async def has_started() -> bool:
@@ -91,7 +91,7 @@ async def test_all_readers_read_the_stored_log_despite_a_disruption(
 
     events = await check(stack, run_id, reading)
     assert disruption not in {"kill_worker", "freeze_worker"} or await stack.fence(run_id) >= 2
-    assert sum(event["type"] == "tool.output" for event in events) >= 300
+    assert sum(event["type"] == "tool.output" for event in events) >= 120
 
     async def is_archived() -> bool:
         return await stack.archived(run_id) >= len(events) - 1
@@ -104,7 +104,7 @@ async def test_each_method_reads_the_stored_log_when_it_starts_late_or_reconnect
     stack: Stack, readers: Readers, methods: tuple[str, ...]
 ) -> None:
     await asyncio.to_thread(stack.start_workers, "a")
-    run_id = await asyncio.to_thread(stack.create, SHORT_OUTPUT, "seq 40")
+    run_id = await asyncio.to_thread(stack.create, SHORT_OUTPUT, "seq 20")
     selected = [(method, pattern) for method in methods for pattern in PATTERNS if pattern != "steady"]
     await check(stack, run_id, readers.start(run_id, selected))
 
@@ -132,7 +132,7 @@ async def test_all_readers_read_a_log_that_is_empty_at_first_and_gets_one_event(
 
 async def test_all_readers_read_a_log_that_a_retry_continues(stack: Stack, readers: Readers) -> None:
     await asyncio.to_thread(stack.start_workers, "a")
-    run_id = await asyncio.to_thread(stack.create, "seq 100; exit 3")
+    run_id = await asyncio.to_thread(stack.create, "seq 40; exit 3")
     first = await wait_for_stored_events(stack, run_id)
 
     with stack.site.client() as client:

@@ -18,10 +18,7 @@ from infra.commands.verify import verify
 from infra.devstack import processes as parts
 from infra.devstack.stack import DevStack
 from swissbrain import Client
-from tests.support.dev_stack import dev_stack_fixture
 from tests.support.faulty_s3 import Exchange, faulty_s3, passed, refused
-
-dev_stack = dev_stack_fixture()
 
 API = ("SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN")
 REDIS = ("UPSTASH_REDIS_REST_URL", "UPSTASH_REDIS_REST_TOKEN", "REDIS_URL")
