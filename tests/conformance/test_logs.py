@@ -1,7 +1,6 @@
 """One log, read with all methods at the same time during disruptions: every reader reads exactly the stored log."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 
@@ -9,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from infra.contract.states import TERMINAL
-from tests.browser.browser import Browser
+from tests.browser.browser import Browser, program
 from tests.chaos.proxy import ProxyHost
 from tests.conformance.disruptions import DISRUPTIONS
 from tests.conformance.oracle import EventFields, first_difference, stored_events
@@ -47,7 +46,7 @@ def stack(module_stack: Stack) -> Iterator[Stack]:
 
 def _browser() -> AbstractAsyncContextManager[Browser | None]:
     """Return a browser if Chromium is installed."""
-    return Browser() if shutil.which("chromium") else nullcontext()
+    return Browser() if program() else nullcontext()
 
 
 async def wait_for_stored_events(stack: Stack, run_id: str) -> list[EventFields]:
