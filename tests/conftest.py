@@ -41,18 +41,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 FIRST = (
-    *("agent_runs/test_kill_matrix.py", "conformance", "chaos/test_scenarios.py", "tour/test_exec.py"),
-    *(
-        "worker/test_store_faults.py",
-        "browser",
-        "browser_tool",
-        "chaos",
-        "agent_runs",
-        "k8s_executor",
-        "tour",
-        "worker",
-    ),
-    *("devstack", "local_executor", "executors"),
+    "agent_runs/test_kill_matrix.py",
+    "conformance",
+    "chaos/test_scenarios.py",
+    "tour/test_exec.py",
+    "worker/test_store_faults.py",
+    "browser",
+    "browser_tool",
+    "chaos",
+    "agent_runs",
+    "k8s_executor",
+    "tour",
+    "worker",
+    "devstack",
+    "local_executor",
+    "executors",
 )
 """Files and folders that take longest or wait most, in the order in which they are started: at the end, such a file
 would keep one process busy alone. Files that wait, and files that need a processor, stand beside each other."""
