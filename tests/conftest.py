@@ -1,6 +1,6 @@
 """Settings of all tests.
 
-Hypothesis has no deadline, because a busy host would exceed any, and tries 30 examples, others in every run.
+Hypothesis has no deadline, because a busy host would exceed any, and tries 20 examples, others in every run.
 """
 
 import gc
@@ -16,7 +16,7 @@ from hypothesis import settings
 
 from tests.support.fast import is_fast, listed_paths, no_stack
 
-settings.register_profile("patient", deadline=None, max_examples=30)
+settings.register_profile("patient", deadline=None, max_examples=20)
 settings.load_profile("patient")
 
 # All tested servers are on this host, without TLS. Reading the file of trusted certificates takes each HTTP client
