@@ -57,8 +57,11 @@ class Pod:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the runner from outside the pod, as the container runtime does."""
+        if self.process.poll() is not None:  # its number may be that of another process or thread by now
+            return
         for runner in children_of(self.process.pid):
-            os.kill(runner, number)
+            with suppress(ProcessLookupError):
+                os.kill(runner, number)
 
     def kill(self) -> None:
         """Kill the pod, with all its processes."""

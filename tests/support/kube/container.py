@@ -38,6 +38,10 @@ class Container:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the first process from outside, as the container runtime does."""
+        # The number of a process that has been reaped may belong to a thread by now, even of this process, and its
+        # children would be those of that whole process.
+        if self.process.poll() is not None:
+            return
         for first in children_of(self.process.pid):
             with suppress(ProcessLookupError):
                 os.kill(first, number)
