@@ -85,6 +85,29 @@ UNNUMBERED = ClaimSeq()
 
 
 @dataclass(frozen=True)
+class QueueTally:
+    """Numbers that a claim has met on its way, without a command of their own.
+
+    `ready`: runs that it left ready. `recovered`: reason → number of runs taken from lost workers. `ended`: (status,
+    code of the error) → number of runs that the claim itself has ended; the code is empty for cancelled runs.
+    """
+
+    ready: int = 0
+    recovered: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, counts: Mapping[str, str]) -> "QueueTally":
+        """Return the tally in the names of the script."""
+        parts = {tuple(name.split(":")): int(number) for name, number in counts.items()}
+        return cls(
+            ready=parts.get(("ready",), 0),
+            recovered={name[1]: number for name, number in parts.items() if name[0] == "recovered"},
+            ended={(name[1], name[2]): number for name, number in parts.items() if name[0] == "ended"},
+        )
+
+
+@dataclass(frozen=True)
 class ClaimReply:
     """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
 
@@ -96,6 +119,7 @@ class ClaimReply:
     unreadable: list[Lease]
     next_ms: int | None
     set_aside: Mapping[str, str] = field(default_factory=dict)
+    tally: QueueTally = field(default_factory=QueueTally)
 
 
 @dataclass(frozen=True)
@@ -104,6 +128,7 @@ class Recovery:
 
     next_ms: int | None
     set_aside: Mapping[str, str]
+    tally: QueueTally
 
 
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):

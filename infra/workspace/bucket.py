@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from infra.contract.errors import FilesUnavailable
 from infra.settings import S3Settings
-from infra.workspace.client import MISSING, build_client, error_code, translated_errors
+from infra.workspace.client import MISSING, TrafficObserver, build_client, error_code, translated_errors
 from infra.workspace.links import stored_type
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ class Bucket:
     Thread-safe. boto3 is imported with the first call, so that a cold start without file access does not load it.
     """
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, observer: TrafficObserver | None = None) -> None:
         self._settings = settings
+        self._observer = observer
         self._name = settings.bucket
         self._lock = Lock()
         self._cached_client: S3Client | None = None
@@ -239,7 +240,7 @@ class Bucket:
     def _client(self) -> "S3Client":
         with self._lock:
             if self._cached_client is None:
-                self._cached_client = build_client(self._settings)
+                self._cached_client = build_client(self._settings, self._observer)
             return self._cached_client
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
+from infra import metrics
 from infra.contract.events import ContextCompacted, ModelMessage, ModelStarted
 from infra.contract.llm import ChatMessage, LanguageModel, ModelCut, ModelError, ModelRequest, Reply, ToolSpec, Usage
 from infra.contract.log import NewEvent
@@ -67,6 +68,7 @@ async def ask_model(
                 reply = await model.ask(request, deltas)
             await deltas.end()
         except ModelCut as exc:
+            _observe(setup, exc, exc.usage, began)
             return Exchange(
                 purpose=question.purpose,
                 text="",
@@ -77,10 +79,15 @@ async def ask_model(
                 problem=str(exc),
             )
         except ModelError as exc:
+            _observe(setup, exc, exc.usage, began)
             context.count(_counted(setup, exc.usage, exchanges=0))
+            raise
+        except TimeoutError as exc:
+            _observe(setup, exc, Usage(), began)
             raise
         finally:
             await deltas.close()
+        _observe(setup, None, reply.usage + reply.wasted, began)
         return _exchange(reply, question, at_ms)
 
     def events(exchange: Exchange) -> Sequence[NewEvent]:
@@ -100,6 +107,11 @@ def _counted(setup: Setup, usage: Usage, *, exchanges: int) -> RunUsage:
     """Return the usage for the sums of the run and of its user. All prices have one currency."""
     prices = [model.price for model in setup.models if model.price]
     return RunUsage.of(usage, prices[0].currency if prices else None, exchanges=exchanges)
+
+
+def _observe(setup: Setup, failure: Exception | None, usage: Usage, began: float) -> None:
+    """Count an exchange in the metrics, where one without a reply counts as well."""
+    metrics.model_asked(failure, _counted(setup, usage, exchanges=1), time.monotonic() - began)
 
 
 def _exchange(reply: Reply, question: Question, at_ms: int) -> Exchange:
