@@ -163,6 +163,22 @@ _EXCHANGE_OUTCOMES: Mapping[type[ContractError], str] = {
 }
 
 
+def _begin_at_zero() -> None:
+    """Create the series that alerts look at, because `increase` does not see a series that begins with its event."""
+    for code in CODES | {OTHER}:
+        run_ended("failed", code, 0)
+    for status in ("succeeded", "cancelled"):
+        run_ended(status, number=0)
+    for outcome in OUTCOMES:
+        _ATTEMPTS[outcome,].inc(0)
+    for reason in ("lease_expired", "worker_restarted", "unanswered"):
+        _RECOVERED[reason,].inc(0)
+    for claim in ("new", "again"):
+        _CLAIMED[claim,].inc(0)
+    for outcome in ("replied", "timeout", *_EXCHANGE_OUTCOMES.values()):
+        _EXCHANGES[outcome,].inc(0)
+
+
 def claim_unanswered() -> None:
     """Count a claim whose reply did not arrive."""
     _CLAIMS["unanswered",].inc()
@@ -256,3 +272,6 @@ def model_asked(failure: Exception | None, usage: RunUsage, seconds: float) -> N
     for currency, micros in usage.costs.items():
         _COST[currency,].inc(micros / MICROS)
     UNPRICED.inc(usage.unpriced)
+
+
+_begin_at_zero()
