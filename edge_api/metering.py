@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +18,8 @@ from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.logging import log
 
 T = TypeVar("T")
+Values: TypeAlias = dict[str, Any]
+"""Metrics of a line by name: a number, or several."""
 SERVICE = "swissbrain-api"
 UNMATCHED = "unmatched"
 """Route of a request that no endpoint takes."""
@@ -134,12 +136,12 @@ class Metering:
         finally:
             _current.reset(token)
             # A client that left before the response has begun waited until now.
-            values = {"Requests": 1, "Latency": _ms(began) if latency_ms is None else latency_ms}
+            values: Values = {"Requests": 1, "Latency": _ms(began) if latency_ms is None else latency_ms}
             if opened_at is not None:
                 values |= {"StreamsClosed": 1, "StreamTime": round(time.monotonic() - opened_at, 3)}
             self._write(facts.route, status, values | _numbers(facts))
 
-    def _write(self, route: str, status: int, values: "dict[str, float | list[float]]") -> None:
+    def _write(self, route: str, status: int, values: Values) -> None:
         directive = {
             "Namespace": self._namespace,
             "Dimensions": [["Service"], ["Service", "Route", "Status"]],
@@ -155,9 +157,9 @@ class Metering:
         )
 
 
-def _numbers(facts: RequestFacts) -> "dict[str, float | list[float]]":
+def _numbers(facts: RequestFacts) -> Values:
     """Return the metrics of the facts, without those that say nothing."""
-    values: dict[str, float | list[float]] = {}
+    values: Values = {}
     if facts.redis_commands:
         values |= {"RedisCommands": facts.redis_commands, "RedisLatency": facts.redis_ms}
     if facts.runs_created:

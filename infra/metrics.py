@@ -50,6 +50,7 @@ class Labelled(dict[tuple[str, ...], Instrument], Generic[Instrument]):
 
     def __init__(self, instrument: Instrument) -> None:
         super().__init__()
+        self.instrument: Instrument = instrument
         self._child: Callable[..., Instrument] = instrument.labels
 
     def __missing__(self, values: tuple[str, ...]) -> Instrument:

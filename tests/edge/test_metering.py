@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from edge_api.metering import MAX_VALUES, SERVICE, UNITS
 from edge_api.settings import ApiSettings
@@ -78,13 +78,13 @@ EMF: Mapping[str, Any] = {
 
 def check_format(line: Mapping[str, Any]) -> None:
     """Assert that CloudWatch accepts a line, and that every member it refers to is there with the right type."""
-    jsonschema.validate(line, EMF)
+    Draft202012Validator(EMF).validate(line)
     assert len(json.dumps(line)) < 256 * 1024
     for directive in line["_aws"]["CloudWatchMetrics"]:
         names = [metric["Name"] for metric in directive["Metrics"]]
         assert len(set(names)) == len(names)
         for metric in directive["Metrics"]:
-            jsonschema.validate(line[metric["Name"]], {"anyOf": [{"type": "number"}, NUMBERS]})
+            Draft202012Validator({"anyOf": [{"type": "number"}, NUMBERS]}).validate(line[metric["Name"]])
             assert metric["Unit"] == UNITS[metric["Name"]]
         for dimension in {name for names in directive["Dimensions"] for name in names}:
             assert isinstance(line[dimension], str)

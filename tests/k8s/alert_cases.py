@@ -5,8 +5,9 @@ One value a minute: `0+2x60` begins with 0 and grows by 2 sixty times.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-Series = Mapping[str, str]
+Series: TypeAlias = dict[str, str]
 
 
 @dataclass(frozen=True)

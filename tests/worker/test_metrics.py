@@ -138,7 +138,7 @@ def emitted(words: Sequence[str]) -> int:
 
 
 def _text(word: str) -> str:
-    return codecs.escape_decode(word.encode())[0].decode()  # type: ignore[attr-defined, no-any-return]
+    return codecs.escape_decode(word.encode())[0].decode()
 
 
 @pytest.fixture
@@ -249,9 +249,9 @@ def test_the_oldest_wait_is_kept_while_runs_are_left() -> None:
     empty = ClaimReply([], [], None)
     left = ClaimReply([], [], None, {}, type(empty.tally)(ready=2))
     metrics.claim_answered(left)
-    assert (metrics.QUEUE_OLDEST._value.get(), metrics.QUEUE_READY._value.get()) == (7, 2)  # type: ignore[no-untyped-call]
+    assert (metrics.QUEUE_OLDEST._value.get(), metrics.QUEUE_READY._value.get()) == (7, 2)
     metrics.claim_answered(empty)
-    assert metrics.QUEUE_OLDEST._value.get() == 0  # type: ignore[no-untyped-call]
+    assert metrics.QUEUE_OLDEST._value.get() == 0
 
 
 async def test_a_slow_loop_shows_as_lag() -> None:

@@ -64,11 +64,9 @@ async def ask_model(
         began, at_ms = time.monotonic(), now_ms()
         deltas = DeltaLog(context.emitter, question.n, delta_s, question.step)
         try:
-            async with asyncio.timeout(question.seconds):
-                reply = await model.ask(request, deltas)
+            reply = await _reply(model, request, deltas, setup, question.seconds)
             await deltas.end()
         except ModelCut as exc:
-            _observe(setup, exc, exc.usage, began)
             return Exchange(
                 purpose=question.purpose,
                 text="",
@@ -79,15 +77,10 @@ async def ask_model(
                 problem=str(exc),
             )
         except ModelError as exc:
-            _observe(setup, exc, exc.usage, began)
             context.count(_counted(setup, exc.usage, exchanges=0))
-            raise
-        except TimeoutError as exc:
-            _observe(setup, exc, Usage(), began)
             raise
         finally:
             await deltas.close()
-        _observe(setup, None, reply.usage + reply.wasted, began)
         return _exchange(reply, question, at_ms)
 
     def events(exchange: Exchange) -> Sequence[NewEvent]:
@@ -109,9 +102,21 @@ def _counted(setup: Setup, usage: Usage, *, exchanges: int) -> RunUsage:
     return RunUsage.of(usage, prices[0].currency if prices else None, exchanges=exchanges)
 
 
-def _observe(setup: Setup, failure: Exception | None, usage: Usage, began: float) -> None:
-    """Count an exchange in the metrics, where one without a reply counts as well."""
-    metrics.model_asked(failure, _counted(setup, usage, exchanges=1), time.monotonic() - began)
+async def _reply(model: LanguageModel, request: ModelRequest, deltas: DeltaLog, setup: Setup, seconds: float) -> Reply:
+    """Ask for a reply, and count the exchange in the metrics, also without a reply. Raises ModelError, TimeoutError."""
+    began = time.monotonic()
+
+    def count(usage: Usage, failure: Exception | None = None) -> None:
+        metrics.model_asked(failure, _counted(setup, usage, exchanges=1), time.monotonic() - began)
+
+    try:
+        async with asyncio.timeout(seconds):
+            reply = await model.ask(request, deltas)
+    except (ModelError, TimeoutError) as exc:
+        count(exc.usage if isinstance(exc, ModelError) else Usage(), exc)
+        raise
+    count(reply.usage + reply.wasted)
+    return reply
 
 
 def _exchange(reply: Reply, question: Question, at_ms: int) -> Exchange:
