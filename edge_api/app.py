@@ -22,6 +22,7 @@ from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
 from edge_api.logs.run_wait import RunWaits
 from edge_api.logs.sse import LogStreams
+from edge_api.metering import Metering, route_found
 from edge_api.people_service import PeopleService
 from edge_api.ports import WorkspaceStore
 from edge_api.routes.batches import BatchRoutes
@@ -150,8 +151,10 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
     inner = [Middleware(LastResort)]
     if settings.base_path:
         inner.append(Middleware(BasePath, settings.base_path))
+    # Outermost, so that requests which end in another middleware are counted, too.
+    metering = [Middleware(Metering, settings.emf_namespace)] if settings.emf_namespace else []
     if not settings.cors_origins:
-        return inner
+        return [*metering, *inner]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -168,8 +171,8 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,
     )
-    # CORS is outermost: a page can read an error, also an unexpected one, only if it has the CORS headers.
-    return [cors, *inner]
+    # CORS is outside of the rest: a page can read an error, also an unexpected one, only if it has the CORS headers.
+    return [*metering, cors, *inner]
 
 
 def _routes(endpoints: Sequence[ApiEndpoint], authenticate: Authenticate, stream_tokens: StreamTokens) -> list[Route]:
@@ -185,6 +188,7 @@ def _route(
 ) -> Route:
     async def dispatch(request: Request) -> ASGIApp:
         endpoint = by_method["GET" if request.method == "HEAD" else request.method]
+        route_found(f"{endpoint.method} {path}")
         principal, request = await _authorize(endpoint, request, authenticate, stream_tokens)
         return await endpoint.handler(request, principal)
 

@@ -19,6 +19,7 @@ from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE, describe
 from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
+from edge_api.metering import MeteredRedis
 from edge_api.schedules_service import Scheduling
 from edge_api.settings import EdgeSettings
 from infra.contract.redis_store.commands import RunCommands
@@ -35,9 +36,10 @@ def build_app(env: Mapping[str, str], *, starts_cold: bool = True) -> Starlette:
     settings = EdgeSettings.from_env(Env(env))
     redis = RedisRest(settings.redis, starts_cold=starts_cold)
     workspaces = Workspaces(settings.s3)
-    store = RunCommands(redis, settings.store.keys, retention_s=settings.store.retention_s)
+    commands = MeteredRedis(redis) if settings.api.emf_namespace else redis
+    store = RunCommands(commands, settings.store.keys, retention_s=settings.store.retention_s)
     qstash = QStash(settings.qstash) if settings.qstash else None
-    scheduling = Scheduling(ScheduleStore(redis, settings.store.keys), qstash) if qstash else None
+    scheduling = Scheduling(ScheduleStore(commands, settings.store.keys), qstash) if qstash else None
 
     async def close() -> None:
         if qstash:

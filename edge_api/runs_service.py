@@ -10,6 +10,7 @@ from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
 from edge_api.inputs_service import InputService
+from edge_api.metering import run_created
 from edge_api.ports import WorkspaceStore
 from edge_api.run_states import gone, refused, request_token, run_state
 from infra.contract import journal
@@ -232,6 +233,7 @@ class RunService:
                 "this Idempotency-Key was used for a request with other content, or its run is being deleted"
             )
         if outcome is Outcome.OK:
+            run_created()
             log("run.created", run_id=run_id, user=user, start=start)
         return record, outcome is Outcome.OK
 

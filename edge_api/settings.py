@@ -16,6 +16,7 @@ SCOPES = frozenset({READ_RUNS, WRITE_RUNS, APPROVE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_EMF_NAMESPACE = re.compile(r"[A-Za-z0-9._/#:-]{1,255}")
 _STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
 
 
@@ -35,7 +36,8 @@ class ApiSettings:
 
     `cors_origins`: origins of the pages that may call the API, `*` for all. `stream_token_keys`: the first key signs,
     every key verifies; without keys there are no stream tokens. `base_path`: path before all paths of the API, as a
-    custom domain or a proxy adds it; requests without it are served as well.
+    custom domain or a proxy adds it; requests without it are served as well. `emf_namespace`: namespace of the lines
+    with metrics for CloudWatch; empty: there are none.
     """
 
     log_mode: str = "stream"
@@ -48,11 +50,13 @@ class ApiSettings:
     cors_origins: tuple[str, ...] = ()
     stream_token_keys: tuple[str, ...] = field(default=(), repr=False)
     base_path: str = ""
+    emf_namespace: str = ""
 
     @classmethod
     def from_env(cls, env: Env) -> "ApiSettings":
         """Read `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_LONGPOLL_WAIT_S
-        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE] EDGE_BASE_PATH`.
+        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE] EDGE_BASE_PATH
+        EDGE_EMF_NAMESPACE`.
         """
         log_mode = env.text("EDGE_LOG_MODE", cls.log_mode)
         if log_mode not in LOG_MODES:
@@ -67,6 +71,7 @@ class ApiSettings:
             cors_origins=_cors_origins(env),
             stream_token_keys=_stream_token_keys(env),
             base_path=_base_path(env),
+            emf_namespace=_emf_namespace(env),
         )
 
 
@@ -160,6 +165,16 @@ def _base_path(env: Env) -> str:
             f"EDGE_BASE_PATH must be a path such as '/v1', of letters, digits and '._~-'; {path[:100]!r} is not one"
         )
     return path
+
+
+def _emf_namespace(env: Env) -> str:
+    namespace = env.text("EDGE_EMF_NAMESPACE", "")
+    if namespace and (not _EMF_NAMESPACE.fullmatch(namespace) or namespace.startswith("AWS/")):
+        raise SettingsError(
+            "EDGE_EMF_NAMESPACE must be 1 to 255 letters, digits and '._-/#:', and must not begin with 'AWS/'; "
+            f"{namespace[:100]!r} is not"
+        )
+    return namespace
 
 
 def _text_or_file(env: Env, name: str) -> tuple[str, str | None]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from infra import logging as log_lines
+from infra import metrics
 from infra.contract.errors import ContractError
 from infra.contract.execution import Command, Executor
 from infra.contract.redis_store.work_queue import WorkQueue
@@ -59,9 +60,9 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
     network = NetworkSettings.from_env(env)
     browsing, fetching = BrowserSettings.from_env(env), FetchSettings.from_env(env)
-    redis = RedisTcp(RedisTcpSettings.from_env(env))
+    redis = RedisTcp(RedisTcpSettings.from_env(env), metrics.redis_command)
     s3 = S3Settings.from_env(env)
-    workspaces = Workspaces(s3)
+    workspaces = Workspaces(s3, observer=metrics.S3Traffic())
     store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
     if settings.executor == "kubernetes" and unsafe:
         raise SettingsError("--unsafe-no-sandbox is for WORKER_EXECUTOR=local alone")
@@ -82,6 +83,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
+        _watch(keeper, fitness, settings, cluster)
         with exported_traces(env, settings.name), _health(keeper.heartbeat, fitness, settings, cluster):
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
@@ -147,6 +149,18 @@ def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool])
     from worker.agent.supervisor import Supervisor
 
     return Supervisor(LlmHttp(llm), llm.models, tools, settings)
+
+
+def _watch(
+    keeper: LeaseKeeper, fitness: Fitness, settings: WorkerSettings, cluster: "KubernetesExecutor | None"
+) -> None:
+    """Let the gauges read the state of this worker."""
+    metrics.SLOTS.set(settings.slots)
+    metrics.ACTIVE_RUNS.set_function(lambda: len(keeper))
+    metrics.FIT.set_function(lambda: float(fitness.is_fit))
+    metrics.REDIS_REPLY_AGE.set_function(keeper.heartbeat.age_s)
+    if cluster:
+        metrics.EXECUTOR_AGE.labels("kubernetes").set_function(lambda: cluster.observed_age_s)
 
 
 def _health(

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from infra import metrics
 from infra.contract.errors import ContractError
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.journal import StepRecord, call_name, step_key
@@ -83,9 +84,11 @@ class PlanWalker:
                 raise
             error = RunError(code=code, message=str(exc), step=index)
             partial = exc.result if isinstance(exc, ToolFailed) else None
+            _count(step.tool, "failed", began)
             # The files that a failed call wrote are kept, so that its user can look at them.
             context.commit(*_failed(index, step.tool, duration_ms(), error, partial), name=call_name(index))
             raise StepFailed(error) from exc
+        _count(step.tool, "succeeded", began)
         return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
@@ -96,6 +99,13 @@ class PlanWalker:
             result = await tool.run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
+
+
+def _count(tool: str, status: str, began: float) -> None:
+    """Count a step, and its call of a tool, in the metrics."""
+    seconds = time.monotonic() - began
+    metrics.step_ended(status, seconds)
+    metrics.tool_called(tool, status, seconds)
 
 
 def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:

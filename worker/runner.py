@@ -11,6 +11,7 @@ from typing import TypeAlias, cast
 from msgspec import UNSET, structs
 from opentelemetry.trace import Span
 
+from infra import metrics
 from infra.contract.errors import (
     ContractError,
     ExecutorUnavailable,
@@ -152,6 +153,7 @@ class Runner:
             if verdict is None:
                 await emitter.abandon()
                 end_run(span, "abandoned", None)
+                metrics.attempt_ended("lost")
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
                 verdict, outcome, events = await self._write(active, emitter, context, verdict)
@@ -174,7 +176,9 @@ class Runner:
         verdict = Finish(Status.FAILED, error=RunError(code="unreadable_record", message=message))
         writes = Writes(events=[_last_event(verdict)])
         with suppress(StoreUnavailable):
-            await self._store.finish(lease, verdict.status, writes, error=verdict.error)
+            outcome = await self._store.finish(lease, verdict.status, writes, error=verdict.error)
+            if outcome in {Outcome.OK, Outcome.SAME}:
+                metrics.run_ended(verdict.status.value, "unreadable_record")
 
     async def _work(self, context: RunContext, active: ActiveRun) -> dict[str, object]:
         run = context.run
@@ -209,6 +213,8 @@ class Runner:
             waits = isinstance(verdict, Wait)
             verdict = Finish(Status.CANCELLED) if waits else UNREAD_MESSAGE
             outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
+        error = verdict.error if isinstance(verdict, Finish) else None
+        metrics.outcome_written(outcome, _name(verdict), error)
         log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
         return verdict, outcome, len(writes.events) + 1
 

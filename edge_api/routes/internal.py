@@ -14,6 +14,7 @@ from edge_api.http.parsing import read_body
 from edge_api.http.principal import Principal
 from edge_api.http.responses import ok
 from edge_api.http.schedule_models import RecoveryResult, TickResult
+from edge_api.metering import queue_met
 from edge_api.schedules_service import ScheduleService, TickBody
 from infra.contract.errors import CallRejected
 from infra.contract.redis_store.commands import RunCommands
@@ -84,6 +85,7 @@ class InternalRoutes:
         """`POST /internal/recover`."""
         await self._checked_body(request, RECOVERY_PATH)
         recovered = await self._store.recover()
+        queue_met(recovered.tally)
         for run_id, reason in recovered.set_aside.items():
             log("run.set_aside", level=logging.ERROR, run_id=run_id, reason=reason)
         repaired = await self._schedules.repair(int(time.time() * 1000))

@@ -182,6 +182,14 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     limits: Limits | None = None
     traceparent: str | None = None
 
+    @property
+    def first_wait_ms(self) -> int:
+        """Time from when the run was ready for its first claim until that claim; 0 before it, or if it is unknown."""
+        if self.queued_ms is None or self.started_ms is None:
+            return 0
+        due_ms = self.spec.start_at_ms or self.queued_ms + int((self.spec.delay_s or 0) * 1000)
+        return max(0, self.started_ms - max(self.queued_ms, due_ms))
+
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Claim of a run. `attempt` is its number since the last retry; waiting, message, drained, unable and unanswered

@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 
+from infra import metrics
 from infra.contract.errors import ContractError
 from infra.k8s_executor.api import KubeApi
 from infra.k8s_executor.job import EXECUTION, FENCE, INSTALLATION_LABEL, MANAGED, RUN
@@ -67,6 +68,7 @@ class Reaper:
             if job.metadata.name not in self._own and await self._is_orphan(job):
                 await self._api.delete_job(job.metadata.name, job.metadata.uid)
                 count += 1
+                metrics.REAPED.inc()
         if count:
             log("cluster.reaped", count=count)
         return count

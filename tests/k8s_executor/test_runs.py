@@ -9,6 +9,7 @@ from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from infra.k8s_executor import job_call
 from infra.k8s_executor.control import PodControl
+from infra.metrics import REGISTRY
 from infra.settings import RedisTcpSettings
 from tests.k8s_executor.rig import NAMESPACE, ClusterRig
 from tests.k8s_executor.workers import ClusterWorker, Counter, Death, WorkerRig
@@ -186,7 +187,9 @@ async def test_a_cancel_that_the_next_worker_finds_ends_the_program(runs: Worker
     second = runs.worker()
     assert (await runs.ended(run_id)).status is Status.CANCELLED
     # The queue itself has ended the run, so no worker had it: the reaper finds its Job.
+    before = REGISTRY.get_sample_value("swissbrain_jobs_reaped_total")
     assert await second.executor.reap() == 1
+    assert REGISTRY.get_sample_value("swissbrain_jobs_reaped_total") == (before or 0) + 1
     await has_no_pods(runs)
 
 

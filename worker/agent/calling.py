@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from infra import metrics
 from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.contract.events import ToolFinished, ToolStarted
 from infra.contract.log import NewEvent
@@ -129,13 +130,15 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     values: dict[str, Any] = msgspec.to_builtins(result) if result is not None else {}
     text = tool_text.result_text(tool.name, values, failure)
     code, message = failure or ("", "")
+    seconds = time.monotonic() - began
+    metrics.tool_called(tool.name, "failed" if failure else "succeeded", seconds)
     return CallRecord(
         tool=tool.name,
         status="failed" if failure else "succeeded",
         text=text,
         step=place.step,
         started_ms=started_ms,
-        duration_ms=int((time.monotonic() - began) * 1000),
+        duration_ms=int(seconds * 1000),
         code=code,
         message=message,
         untrusted=is_untrusted(tool.name, built),

@@ -28,10 +28,12 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from infra import metrics
 from infra.contract.errors import StoreUnavailable
 from infra.contract.queue import Claim, Lease
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
+from worker import loop_lag
 from worker.fitness import Fitness
 from worker.lease import ActiveRun, LeaseKeeper, StopReason
 from worker.queue.alarm import Alarm
@@ -109,12 +111,8 @@ class WorkerLoop:
     async def run(self) -> None:
         """Work until drained. If one of the tasks beside the claims fails, stop everything with its error."""
         async with asyncio.TaskGroup() as group:
-            sides = [
-                self._keeper.renew_forever(),
-                self._control.listen_forever(),
-                self._fitness.check_forever(),
-            ]
-            tasks = [group.create_task(side) for side in sides]
+            sides = [self._keeper.renew_forever(), self._control.listen_forever(), self._fitness.check_forever()]
+            tasks = [group.create_task(side) for side in [*sides, loop_lag.measure_forever()]]
             try:
                 await self._claim_until_draining()
             finally:
@@ -220,6 +218,7 @@ class WorkerLoop:
             )
         except StoreUnavailable as exc:
             log("queue.unreachable", level=logging.WARNING, reason=str(exc))
+            metrics.claim_unanswered()
             self._numbers.lose_reply(asked_for)
             self._alarm.hasten(int(RETRY_S * 1000))
             self._more_ready = False
@@ -231,6 +230,7 @@ class WorkerLoop:
         self._look_at = time.monotonic() + MAX_BLOCK_S
         self._note_at = sent_at + NOTE_S if alive else self._note_at
         self._keeper.heartbeat.record()
+        metrics.claim_answered(reply)
         self._alarm.claim_answered(reply.next_ms)
         # Also true if the claim was limited to no run: the next one may follow immediately.
         self._more_ready = wanted > 0 and len(reply.claims) == asked_for

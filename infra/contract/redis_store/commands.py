@@ -12,7 +12,7 @@ from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
-from infra.contract.queue import MAX_AHEAD, QueuePlace, Recovery
+from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.run_index import RunIndex
@@ -230,8 +230,9 @@ class RunCommands(RunIndex):
         nobody: dict[str, Argument] = {"worker": "", "process": "", "claim_seq": 0, "last_acked": -1, "alive_ms": 0}
         nothing: dict[str, Argument] = {"wanted": 0, "lease_ms": 0, "token_taken": 0}
         args = {**nobody, **nothing, "retention_s": self._retention_s, "version": RECORD_VERSION}
-        next_ms, set_aside = codec.items(await self._scripts.call(_CLAIM, args))
-        return Recovery(None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
+        next_ms, set_aside, counts = codec.items(await self._scripts.call(_CLAIM, args))
+        due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
+        return Recovery(due_ms, codec.pairs(set_aside), tally)
 
     async def mark_deleting(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Mark a run that has ended or was never started as being deleted.

@@ -12,7 +12,7 @@ from infra.contract.event_sizing import fit_requests, truncate, truncate_text
 from infra.contract.events import RunWaiting
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.log import NewEvent, Segment
-from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
+from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, QueueTally, Writes
 from infra.contract.redis import Argument, Redis, Script
 from infra.contract.redis_store import codec, scripts, usage_sums
 from infra.contract.redis_store.reader import RunReader
@@ -69,14 +69,15 @@ class WorkQueue(RunReader):
             },
             more_args=seq.dead,
         )
-        next_ms, set_aside, *records = codec.items(reply)
+        next_ms, set_aside, counts, *records = codec.items(reply)
         claims, unreadable = [], []
         for fields in map(codec.pairs, records):
             try:
                 claims.append(codec.decode_claim(fields))
             except (msgspec.DecodeError, LookupError, ValueError):
                 unreadable.append(Lease(fields["id"], int(fields["fence"])))
-        return ClaimReply(claims, unreadable, None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
+        due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
+        return ClaimReply(claims, unreadable, due_ms, codec.pairs(set_aside), tally)
 
     async def sign_off(self, process: str) -> None:
         """Note that a worker process asks for no more work."""

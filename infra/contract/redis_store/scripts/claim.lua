@@ -3,7 +3,7 @@
 --   version (number), token_taken (number), process, claim_seq (number), last_acked (number), alive_ms (number),
 --   then dead process
 -- Reply: ms until the next lease expiry or due run (-1 if there is none), a flat list of run ids that were set aside with
--- the reason for each, then one flat record for each granted run.
+-- the reason for each, a flat list of names and numbers (see `count`), then one flat record for each granted run.
 -- `token_taken` is 1 if the worker has taken a wake token since its last claim. `claim_seq` is the number of this claim
 -- within `process`; `last_acked` is the number of the last claim whose reply arrived if later replies were lost, else -1.
 -- `alive_ms` is how long `process` counts as alive; 0 if it has been noted recently.
@@ -16,6 +16,14 @@ local EXPIRED = '{"code":"expired","message":"no worker began it within its queu
 
 local us = now_us()
 local ms = math.floor(us / 1000)
+
+-- Numbers for the metrics of whoever claims. They cost no command: `ready` is the number of runs that are left ready,
+-- `recovered:REASON` of runs taken from lost workers, `ended:STATUS:CODE` of runs that this claim has ended.
+local counts = {}
+
+local function count(name)
+  counts[name] = (counts[name] or 0) + 1
+end
 
 local function log_of(id)
   return run_prefix .. id .. ':log'
@@ -46,13 +54,14 @@ local function newer(held)
   return tonumber(held) > version
 end
 
-local function finish_lost(id, run, fence, seq, outcome, status, error_json, times)
+local function finish_lost(id, run, fence, seq, outcome, status, error_json, times, code)
   local data = '{"status":"' .. status .. '"' .. (error_json and ',"error":' .. error_json or '') .. '}'
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.finished', data))
   local fields = { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' }
   write(run, ended(fields, fence, ms, outcome, times))
   expire(run, log_of(id), retention_s)
   if status == 'failed' then redis.call('ZADD', dead, int(ms), id) end
+  count('ended:' .. status .. ':' .. (code or ''))
 end
 
 -- Recovers a run whose worker no longer works on it: it is cancelled if a cancel was requested, failed if its attempts are
@@ -71,11 +80,15 @@ local function recover(id, outcome, counts)
   end
   redis.call('ZREM', leases, id)
   if status ~= 'running' then return end
-  if cancel == '1' then return finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times) end
+  if cancel == '1' then
+    finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times)
+    return count('recovered:' .. outcome)
+  end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
     local failure = '{"code":"worker_lost","message":"' .. message .. '"}'
-    return finish_lost(id, run, fence, seq, outcome, 'failed', failure, times)
+    finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, 'worker_lost')
+    return count('recovered:' .. outcome)
   end
   local data = cjson.encode({ reason = outcome, worker = found[7], attempt = tonumber(attempt) })
   local score = order(priority, counts and us or EPOCH_US)
@@ -87,6 +100,7 @@ local function recover(id, outcome, counts)
   end
   write(run, ended(fields, fence, ms, outcome, times))
   redis.call('ZADD', ready, score, id)
+  count('recovered:' .. outcome)
 end
 
 local function expired(id)
@@ -143,7 +157,7 @@ local function expire_requests(id)
       if each.on_expiry ~= 'deny' then
         local code, message = each.kind .. '_expired', 'nobody answered the request ' .. each.id .. ' before it expired'
         redis.call('ZREM', waiting, id)
-        return finish_lost(id, run, nil, seq, nil, 'failed', cjson.encode({ code = code, message = message }))
+        return finish_lost(id, run, nil, seq, nil, 'failed', cjson.encode({ code = code, message = message }), nil, code)
       end
       given[each.id] = true
       answers = with_answer(answers, each.id, ms, '{"expired":true}')
@@ -205,7 +219,7 @@ local function grant(id, together)
   local queued_ms = tonumber(held.queued_ms)
   local due = math.max(queued_ms, due_of(queued_ms, held.start_at_ms, held.delay_ms) or 0)
   if held.queue_ttl_ms and held.fence == '0' and ms > due + tonumber(held.queue_ttl_ms) then
-    finish_lost(id, run, nil, held.seq, nil, 'failed', EXPIRED)
+    finish_lost(id, run, nil, held.seq, nil, 'failed', EXPIRED, nil, 'expired')
     return nil
   end
   local fence, attempt = tonumber(held.fence) + 1, tonumber(held.attempt) + 1
@@ -253,12 +267,14 @@ end
 
 -- Makes the number of wake tokens equal to the number of ready runs: deletes all tokens if every run was picked, else adds
 -- or removes the difference.
+counts.ready = 0
 if #picked < 2 * wanted then
   -- If one run was picked, its token is the one that this worker has taken, and the DEL can be saved. Should a token be left
   -- all the same, it wakes a worker, whose claim finds no run and deletes the token here.
   if token_taken == 0 or #picked ~= 2 then redis.call('DEL', pending) end
 else
-  local missing = redis.call('ZCARD', ready) - redis.call('LLEN', pending)
+  counts.ready = redis.call('ZCARD', ready)
+  local missing = counts.ready - redis.call('LLEN', pending)
   if missing < 0 then redis.call('LPOP', pending, -missing) end
   if missing > 0 then redis.call('RPUSH', pending, unpack(redis.call('ZRANGE', ready, 0, math.min(missing, 1000) - 1))) end
 end
@@ -269,4 +285,9 @@ if #granted > 0 and (not soonest or ms + lease_ms < soonest) then soonest = ms +
 local next_ms = soonest and math.max(0, soonest - ms) or -1
 -- Workers that fell asleep before this lease was granted must wake when it expires: no other message reports a lost worker.
 if soonest then redis.call('PUBLISH', control, 'next ' .. int(next_ms)) end
-return { next_ms, set_aside, unpack(granted) }
+local counted = {}
+for name, number in pairs(counts) do
+  counted[#counted + 1] = name
+  counted[#counted + 1] = number
+end
+return { next_ms, set_aside, counted, unpack(granted) }
