@@ -4,7 +4,7 @@ import re
 import uuid
 from typing import Any
 
-from kubernetes.client import V1Job, V1Lease, V1Namespace, V1Pod
+from kubernetes import client
 from pydantic import BaseModel, ValidationError
 
 from tests.support.kube.errors import KubeError, Obj, bad_request, invalid
@@ -19,7 +19,8 @@ MAX_ANNOTATION_BYTES = 256 * 1024
 _SUFFIXES = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
     f"{letter}i": 1024.0 ** (power + 1) for power, letter in enumerate("KMGTP")
 }
-_TYPES: dict[str, type[BaseModel]] = {"jobs": V1Job, "pods": V1Pod, "leases": V1Lease, "namespaces": V1Namespace}
+_UNCHECKED = {"events", "scaledobjects", "triggerauthentications"}
+"""Resources whose types are not in the client library."""
 _TRACK = "batch.kubernetes.io"
 
 
@@ -49,9 +50,10 @@ def check_new(plural: str, namespace: str, obj: Any) -> Obj:
 
 def decoded(plural: str, obj: Obj) -> None:
     """Check the types of all known fields. Raises KubeError (400), as the decoder of the real server does."""
-    model = _TYPES.get(plural)
-    if model is None:
+    resource = RESOURCES[plural]
+    if plural in _UNCHECKED:
         return
+    model: type[BaseModel] = getattr(client, f"V1{resource.kind}")
     try:
         model.model_validate(obj)
     except ValidationError as error:
