@@ -81,6 +81,7 @@ class _Deployment:
         self._rollout_s = rollout_s
         self._release = version("swissbrain")
         self._access: Access | None = own_access()
+        self._failed: list[str] = []
 
     def run(self, *, rollback_on_failure: bool) -> None:
         """Deploy. Raises DeployFailed, SettingsError."""
@@ -92,6 +93,8 @@ class _Deployment:
             try:
                 self._deploy(deployer)
             except DeployFailed as exc:
+                if self._cluster.programs.dry_run:
+                    raise
                 with suppress(DeployFailed):
                     deployer.fail(str(exc))
                 if not rollback_on_failure:
@@ -107,16 +110,22 @@ class _Deployment:
         check_cluster(checks, self._cluster, manifests, edge)
         env = Env({}) if self._access is None else variables_of(self._access)
         if self._cluster.programs.dry_run:
-            checks.skip("Redis, object store", "that would write a key and an object")
+            checks.skip("stores", "that would write a key and an object")
         else:
             check_installation_before(checks, self._access, env, self._release, self._origin)
-        if checks.failed:
-            raise DeployFailed(f"nothing was changed; failed: {', '.join(checks.failed)}")
+        self._failed = checks.failed
+        if checks.failed and not self._cluster.programs.dry_run:
+            raise self._unfit()
+
+    def _unfit(self) -> DeployFailed:
+        return DeployFailed(f"nothing was changed; failed: {', '.join(self._failed)}")
 
     def _deploy(self, deployer: Deployer) -> None:
         snapshot = deployer.deploy(self._source, down=self._goes_down())
         if self._cluster.programs.dry_run:
             say(f"# verify: a run against the API, which must be release {self._release}")
+            if self._failed:
+                raise self._unfit()
             return
         verified(self._access, self._origin, self._release, scales_to_zero=self._source.manifests.scales_to_zero)
         deployer.succeed(snapshot)

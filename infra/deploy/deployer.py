@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import Cluster, Object
 from infra.deploy.description import Description
 from infra.deploy.edge import EdgeDeployment
 from infra.deploy.errors import DeployFailed
@@ -46,7 +46,12 @@ class Deployer:
 
     def deploy(self, source: Source, *, down: bool) -> Snapshot:
         """Apply everything in its order and wait for it; return what runs then. `down`: to an older release."""
-        state = self._known(source)
+        try:
+            state = self._known(source)
+        except DeployFailed:
+            if not self.is_dry:
+                raise
+            state = State()  # the steps are shown without a cluster too
         self._begin("deploy", state)
         order = (BASE, "edge", API, WORKER) if down else (BASE, WORKER, API, "edge")
         timestamps: list[str] = []
@@ -113,7 +118,7 @@ class Deployer:
         state = self.record.state
         is_repeated = state.is_settled and state.attempt is not None and state.attempt.action == "rollback"
         self._begin("rollback", State(running=target, attempt=state.attempt))
-        present = self._replica_sets()
+        present = _replica_sets(self._cluster.all("deployments,replicasets", PART_OF))
         changed = [name for name, wanted in target.replica_sets.items() if present.get(name) != wanted]
         between = sorted(set(changed) - {API, WORKER})
         deployed = [API, *between, WORKER] if down else [WORKER, *between, API]
@@ -177,26 +182,21 @@ class Deployer:
 
     def _snapshot(self, source: Source, timestamps: list[str]) -> Snapshot:
         """Return what runs now."""
+        found = self._cluster.all("deployments,replicasets", PART_OF)
         images = {
             each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]["image"]
-            for each in self._cluster.all("deployments", PART_OF)
+            for each in found
+            if each["kind"] == "Deployment"
         }
         return Snapshot(
             release=self._release,
             at=now(),
             by=person(),
             images=images,
-            replica_sets=self._replica_sets(),
+            replica_sets=_replica_sets(found),
             helm_revision=source.revision() if isinstance(source, Chart) else None,
             edge=self.edge.state(timestamps[-1]) if self.edge and timestamps else None,
         )
-
-    def _replica_sets(self) -> dict[str, str]:
-        found = self._cluster.all("deployments,replicasets", PART_OF)
-        current = {
-            each["metadata"]["name"]: current_replica_set(each, found) for each in found if each["kind"] == "Deployment"
-        }
-        return {name: each["metadata"]["name"] for name, each in current.items() if each is not None}
 
     def _wait(self, workload: str) -> None:
         wait(self._cluster, workload, time.monotonic() + self._timeout_s)
@@ -205,6 +205,14 @@ class Deployer:
     def _check(self) -> None:
         if self._lock is not None:
             self._lock.check()
+
+
+def _replica_sets(found: list[Object]) -> dict[str, str]:
+    """Return the names of the present ReplicaSets by Deployment, from Deployments and ReplicaSets."""
+    current = {
+        each["metadata"]["name"]: current_replica_set(each, found) for each in found if each["kind"] == "Deployment"
+    }
+    return {name: each["metadata"]["name"] for name, each in current.items() if each is not None}
 
 
 def others(manifests: Manifests) -> list[str]:

@@ -15,7 +15,7 @@ CHANGE_TIMEOUT_S = 1800.0
 TRIES = 3
 PAUSE_S = 2.0
 MAX_ERROR_CHARS = 500
-_FINAL = ("(Forbidden)", "(Invalid)", "(BadRequest)", "(AlreadyExists)", "(Conflict)", "(NotFound)")
+_FINAL = ("(Forbidden)", "(Invalid)", "(BadRequest)", "(NotFound)")
 """What kubectl says of failures that are the same at every try."""
 
 
@@ -41,7 +41,7 @@ class Programs:
         except subprocess.TimeoutExpired:
             raise ProgramFailed(f"{Path(command[0]).name} did not end within {READ_TIMEOUT_S:.0f} s") from None
         if done.returncode:
-            raise _failed(command, done.returncode, done.stderr or done.stdout)
+            raise _failed(command, done.returncode, f"{done.stderr}\n{done.stdout}")
         return done.stdout
 
     def change(
@@ -94,7 +94,10 @@ class Programs:
 
 def _failed(command: Sequence[str], code: int, output: str) -> ProgramFailed:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    # kubectl has warnings on the same stream, and names the errors of several objects one after the other.
-    errors = [line for line in lines if line.startswith(("Error", "error"))] or lines[-3:]
+    if "Error:" in lines:  # of osls, with the message on the next lines
+        errors = lines[lines.index("Error:") + 1 :][:3]
+    else:
+        # kubectl has warnings on the same stream, and names the errors of several objects one after the other.
+        errors = [line for line in lines if line.startswith(("Error", "error"))] or lines[-3:]
     text = "; ".join(errors)[:MAX_ERROR_CHARS] or f"exit code {code}"
     return ProgramFailed(f"{Path(command[0]).name} failed: {text}")

@@ -112,7 +112,9 @@ class Record:
             # The answer to a write that was carried out may be lost.
             wrote = self.read() == state
             if not wrote and isinstance(exc, VersionConflict):
-                raise DeployFailed(f"the ConfigMap {NAME} was changed by another process; nothing else was") from None
+                raise DeployFailed(
+                    f"the ConfigMap {NAME} was changed by another process; see 'swissbrain deploy --status'"
+                ) from None
             if not wrote:
                 raise
         self.state = state

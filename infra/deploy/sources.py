@@ -13,6 +13,7 @@ import yaml
 from infra.deploy.cluster import Cluster
 from infra.deploy.description import Description
 from infra.deploy.manifests import API, TOOLS_VARIABLE, WORKER, Manifests
+from infra.deploy.programs import ProgramFailed
 
 NAME_LABEL = "app.kubernetes.io/name"
 BASE = "everything else"
@@ -115,10 +116,13 @@ class Chart:
         return max(deployed, default=None)
 
     def _history(self) -> list[dict[str, Any]]:
-        listed = self._cluster.programs.read(*self._helm, "list", "--all", "--output=json")
-        if not any(each["name"] == self._description.helm_release for each in json.loads(listed)):
-            return []
-        text = self._cluster.programs.read(*self._helm, "history", self._description.helm_release, "--output=json")
+        try:
+            text = self._cluster.programs.read(*self._helm, "history", self._description.helm_release, "--output=json")
+        except ProgramFailed as exc:
+            # Without a cluster, a dry run shows the steps all the same.
+            if "release: not found" in str(exc) or self._cluster.programs.dry_run:
+                return []
+            raise
         found: list[dict[str, Any]] = json.loads(text)
         return found
 
@@ -128,11 +132,8 @@ class Chart:
             self._unlock()
             return
         later = {WORKER: (API, "api"), API: (WORKER, "worker")}[stage]
-        present = None if last else self._cluster.find("deployment", later[0])
-        kept = []
-        if present is not None:
-            image = present["spec"]["template"]["spec"]["containers"][0]["image"]
-            kept = [f"--set-string=images.{later[1]}={image}"]
+        present = None if last else self._present_image(later[0])
+        kept = [] if present is None else [f"--set-string=images.{later[1]}={present}"]
         self._cluster.programs.change(
             *self._helm,
             *("upgrade", "--install", self._description.helm_release, str(self._description.chart)),
@@ -140,6 +141,15 @@ class Chart:
             *kept,
             *("--take-ownership", f"--timeout={HELM_TIMEOUT}"),
         )
+
+    def _present_image(self, deployment: str) -> str | None:
+        try:
+            found = self._cluster.find("deployment", deployment)
+        except ProgramFailed:
+            if not self._cluster.programs.dry_run:
+                raise
+            return None
+        return None if found is None else str(found["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def roll_back(self, revision: int) -> None:
         """Return to a revision. Raises ProgramFailed."""

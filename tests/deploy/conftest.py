@@ -1,10 +1,14 @@
 """A cluster behind the real kubectl, with the Secrets of an installation, and an overlay that is filled in."""
 
 import base64
+import json
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,7 +16,7 @@ import yaml
 from infra.deploy.cluster import Cluster
 from infra.deploy.deployer import Deployer
 from infra.deploy.description import Description, read
-from infra.deploy.manifests import Manifests
+from infra.deploy.edge import OSLS, PACKAGE
 from infra.deploy.programs import Programs
 from infra.deploy.record import Snapshot
 from infra.deploy.sources import rendered
@@ -21,11 +25,13 @@ from tests.docs.pages import ROOT
 from tests.support.kube import KubeServer, kube_server
 from tests.support.kube.errors import Obj
 from tests.support.kube.worker_access import write_kubeconfig
+from tests.support.waiting import wait_until
 
 NAMESPACES = ("agents", "agent-tools")
 REGISTRY = "registry.example/swissbrain"
+SECRET = "value-of-a-secret"
 
-pytestmark = pytest.mark.skipif(not kubernetes_tools.are_installed(), reason="run 'make kubernetes-tools'")
+needs_kubectl = pytest.mark.skipif(not kubernetes_tools.are_installed(), reason="run 'make kubernetes-tools'")
 
 
 def image(name: str, digit: str) -> str:
@@ -35,7 +41,7 @@ def image(name: str, digit: str) -> str:
 
 @dataclass
 class Site:
-    """Cluster, the folder of the description, and what kubectl and others are called with."""
+    """Cluster, the folder of the descriptions, and what was said so far."""
 
     server: KubeServer
     folder: Path
@@ -43,15 +49,22 @@ class Site:
 
     def describe(self, digit: str, **options: object) -> Description:
         """Return the description of a deployment whose images have digests of this digit."""
-        images = {name: image(name, digit) for name in ("worker", "api", "tools")}
-        return read(None, {"context": "test", "overlay": str(self.folder), "images": images, **options})
+        return read(None, {"context": "test", "overlay": str(self.overlay(digit)), **options})
+
+    def overlay(self, digit: str) -> Path:
+        """Return a small overlay: worker, API and egress proxy, with nothing left to be filled in."""
+        folder = self.folder / digit
+        if not folder.exists():
+            folder.mkdir()
+            write_overlay(folder, digit)
+        return folder
 
     def cluster(self, *, dry_run: bool = False) -> Cluster:
         return Cluster(Programs(self.said.append, dry_run=dry_run), "test", "agents")
 
-    def deployer(self, digit: str = "1", *, release: str = "1.0.0", dry_run: bool = False, **options: object) -> Deployer:
+    def deployer(self, digit: str = "1", *, dry_run: bool = False, **options: object) -> Deployer:
         description = self.describe(digit, **options)
-        return Deployer(description, self.cluster(dry_run=dry_run), None, release=release, timeout_s=20)
+        return Deployer(description, self.cluster(dry_run=dry_run), None, release=f"{digit}.0.0", timeout_s=20)
 
     def deploy(self, digit: str, *, down: bool = False, **options: object) -> Snapshot:
         """Deploy with images of this digit, and record it as verified."""
@@ -61,12 +74,41 @@ class Site:
         deployer.succeed(snapshot)
         return snapshot
 
-    def deployment(self, name: str) -> Obj:
-        return next(one for one in self.server.objects("deployments", "agents") if one["metadata"]["name"] == name)
+    def install(self, digit: str) -> Snapshot:
+        """Bring the cluster to the state after a deployment, without kubectl where possible; return what runs."""
+        deployer = self.deployer(digit)
+        with rendered(self.describe(digit), self.cluster()) as source:
+            for made in source.manifests.of("Deployment"):
+                self.server.call(lambda made=made: self._put(made))  # type: ignore[misc]
+            wait_until(self._is_rolled_out, "the Deployments are ready")
+            deployer._begin("deploy", deployer.record.read())
+            snapshot = deployer._snapshot(source, [])
+        deployer.succeed(snapshot)
+        self.said.clear()
+        return snapshot
 
-    def image(self, name: str) -> str:
-        """Return the digit of the image of a Deployment."""
-        return str(self.deployment(name)["spec"]["template"]["spec"]["containers"][0]["image"])[-1]
+    def _put(self, made: Obj) -> None:
+        store, key = self.server.store, (made["metadata"]["namespace"], made["metadata"]["name"])
+        if store.find("deployments", *key):
+            store.update("deployments", key, lambda new: new.update(spec=made["spec"]))
+        else:
+            store.create("deployments", made)
+
+    def _is_rolled_out(self) -> bool:
+        found = self.server.objects("deployments", "agents")
+        return all(
+            each.get("status", {}).get("observedGeneration") == each["metadata"]["generation"]
+            and each["status"].get("updatedReplicas") == each["status"].get("replicas")
+            for each in found
+        )
+
+    def images(self) -> str:
+        """Return the digits of the images of worker, API and egress proxy."""
+        found = {each["metadata"]["name"]: each for each in self.server.objects("deployments", "agents")}
+        return "".join(
+            found[name]["spec"]["template"]["spec"]["containers"][0]["image"][-1] if name in found else "-"
+            for name in ("agent-worker", "agent-api", "agent-egress")
+        )
 
     def commands(self) -> list[str]:
         """Return the commands that were shown since the last call."""
@@ -78,9 +120,6 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Cluster with the Secrets of an installation; kubectl and helm are in the PATH, and no credentials around."""
-    folder = tmp_path / "overlay"
-    folder.mkdir()
-    write_overlay(folder)
     monkeypatch.setenv("PATH", f"{kubernetes_tools.FOLDER}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("infra.deploy.rollout.LOOK_S", 0.05)
@@ -89,31 +128,77 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         write_kubeconfig(tmp_path / "kubeconfig", server.url)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         add_secrets(server)
-        yield Site(server, folder, [])
+        yield Site(server, tmp_path, [])
 
 
-def write_overlay(folder: Path, base: str = "k8s/base") -> None:
-    """Write an overlay in which everything is filled in."""
-    zeros = "0" * 64
+@dataclass
+class Account:
+    """Checkout with a stand-in of osls and its account of AWS."""
+
+    folder: Path
+
+    @property
+    def osls(self) -> Path:
+        """The program."""
+        return self.folder / OSLS
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._file.read_text())
+        return found
+
+    def package(self, content: str) -> None:
+        """Replace the package."""
+        (self.folder / PACKAGE).write_text(content)
+
+    def fail(self, command: str, message: str) -> None:
+        """Let a command fail from now on."""
+        self._file.write_text(json.dumps({**self.read(), "failures": {command: message}}))
+
+    def mend(self) -> None:
+        """Let all commands succeed."""
+        self._file.write_text(json.dumps({**self.read(), "failures": {}}))
+
+    @property
+    def _file(self) -> Path:
+        return self.osls.parent / "account.json"
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    """Return an account without deployments."""
+    made = Account(tmp_path / "checkout")
+    for path in (made.osls, made.folder / PACKAGE):
+        path.parent.mkdir(parents=True)
+    made.package("package")
+    (made.folder / "serverless.yml").write_text("service: swissbrain\n")
+    program = (Path(__file__).parent / "edge_stand_in.py").read_text()
+    made.osls.write_text(f"#!{sys.executable} -IS\n{program}")
+    made.osls.chmod(0o755)
+    (made.osls.parent / "account.json").write_text(json.dumps({"kept": [], "running": "", "calls": [], "failures": {}}))
+    return made
+
+
+def write_overlay(folder: Path, digit: str) -> None:
+    """Write an overlay over the files of the three servers."""
+    for name in ("worker", "api", "egress"):
+        shutil.copy(ROOT / "k8s" / "base" / f"{name}.yaml", folder)
     endpoint = {"name": "UPSTASH_REDIS_REST_URL", "value": "https://redis.example"}
-    tools = {"name": "KUBERNETES_IMAGE", "value": image("tools", "f")}
+    tools = {"name": "KUBERNETES_IMAGE", "value": image("tools", digit)}
     overlay = {
-        "resources": [os.path.relpath(ROOT / base, folder.resolve())],
+        "resources": ["worker.yaml", "api.yaml", "egress.yaml"],
         "images": [
-            {"name": f"registry.invalid/swissbrain/{name}", "newName": f"{REGISTRY}/{name}", "digest": f"sha256:{'f' * 64}"}
+            {
+                "name": f"registry.invalid/swissbrain/{name}",
+                "newName": f"{REGISTRY}/{name}",
+                "digest": f"sha256:{digit * 64}",
+            }
             for name in ("worker", "api")
         ],
         "patches": [
             {"patch": patch("agent-api", "api", endpoint)},
             {"patch": patch("agent-worker", "worker", tools)},
-            {"target": {"kind": "NetworkPolicy", "name": "tools"}, "patch": replaced("/spec/egress/2/to", [])},
-            {
-                "target": {"kind": "ValidatingAdmissionPolicy"},
-                "patch": replaced("/spec/variables/0/expression", f"['{REGISTRY}/tools']"),
-            },
         ],
     }
-    assert zeros
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
 
 
@@ -124,21 +209,11 @@ def patch(deployment: str, container: str, variable: dict[str, str]) -> str:
     return yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
 
 
-def replaced(path: str, value: object) -> str:
-    return yaml.safe_dump([{"op": "replace", "path": path, "value": value}])
-
-
 def add_secrets(server: KubeServer, change: Callable[[str, dict[str, str]], None] = lambda *_: None) -> None:
     """Make the Secrets of the example with values; `change` may change the data of each."""
     for each in yaml.safe_load_all((ROOT / "k8s/examples/secrets.yaml").read_text()):
-        name, data = each["metadata"]["name"], dict.fromkeys(each["stringData"], "value-of-a-secret")
+        name, data = each["metadata"]["name"], dict.fromkeys(each["stringData"], SECRET)
         change(name, data)
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
         made = {"metadata": {"name": name, "namespace": "agents"}, "type": "Opaque", "data": encoded}
         server.call(lambda made=made: server.store.create("secrets", made))  # type: ignore[misc]
-
-
-def manifests_of(site: Site, digit: str = "1") -> Manifests:
-    """Return the rendered objects."""
-    with rendered(site.describe(digit), site.cluster()) as source:
-        return source.manifests
