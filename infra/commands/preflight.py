@@ -109,14 +109,13 @@ def _namespaces(cluster: Cluster, manifests: Manifests) -> str:
 
 
 def _secrets(cluster: Cluster, manifests: Manifests) -> str:
-    wanted = manifests.secret_keys()
+    wanted, present = manifests.secret_keys(), cluster.secret_keys()
     problems = []
     for name, keys in sorted(wanted.items()):
-        found = cluster.secret_keys(name)
-        if found is None:
+        if name not in present:
             problems.append(f"{name} is missing")
             continue
-        states = {key: found.get(key, "missing") for key in sorted(keys)}
+        states = {key: present[name].get(key, "missing") for key in sorted(keys)}
         problems += [f"{name} has {_STATES[state].format(key)}" for key, state in states.items() if state != "set"]
     if problems:
         raise CheckFailed(f"{_few(problems, '; ')}; see k8s/examples/secrets.yaml")

@@ -15,11 +15,11 @@ REQUEST_TIMEOUT = "--request-timeout=30s"
 PLACEHOLDER_BASE64 = "Q0hBTkdFLU1F"
 """CHANGE-ME, the text of k8s/examples/secrets.yaml. Longer values with it are not recognised."""
 _KEYS = (
-    "{{range $key, $value := .data}}{{$key}} "
+    "{{range .items}}{{$name := .metadata.name}}{{range $key, $value := .data}}{{$name}} {{$key}} "
     f'{{{{if not $value}}}}empty{{{{else if eq $value "{PLACEHOLDER_BASE64}"}}}}placeholder{{{{else}}}}set{{{{end}}}}'
-    '{{"\\n"}}{{end}}'
+    '{{"\\n"}}{{end}}{{end}}'
 )
-"""Template for kubectl that prints the names of the keys: no value leaves kubectl."""
+"""Template for kubectl that prints the names of Secrets and of their keys: no value leaves kubectl."""
 
 
 class VersionConflict(DeployFailed):
@@ -66,13 +66,13 @@ class Cluster:
         text = self.programs.read(*self.within("get", kind, "--output=name", REQUEST_TIMEOUT))
         return frozenset(line.partition("/")[2] for line in text.split())
 
-    def secret_keys(self, name: str) -> dict[str, str] | None:
-        """Return the keys of a Secret, each with `set`, `empty` or `placeholder`; None if there is no such Secret."""
-        command = self.within(
-            "get", "secret", name, f"--output=go-template={_KEYS}", "--ignore-not-found", REQUEST_TIMEOUT
-        )
-        lines = self.programs.read(*command).splitlines()
-        return dict(line.split(" ", 1) for line in lines if " " in line) if lines else None
+    def secret_keys(self) -> dict[str, dict[str, str]]:
+        """Return the keys of all Secrets by their names, each with `set`, `empty` or `placeholder`."""
+        text = self.programs.read(*self.within("get", "secrets", f"--output=go-template={_KEYS}", REQUEST_TIMEOUT))
+        found: dict[str, dict[str, str]] = {}
+        for name, key, state in (line.split(" ") for line in text.splitlines() if line.count(" ") == 2):
+            found.setdefault(name, {})[key] = state
+        return found
 
     def missing_rights(self, wanted: Sequence[Right]) -> list[Right]:
         """Return the rights that the user of the context does not have. Raises ProgramFailed.

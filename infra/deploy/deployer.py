@@ -182,7 +182,13 @@ class Deployer:
 
     def _snapshot(self, source: Source, timestamps: list[str]) -> Snapshot:
         """Return what runs now."""
-        found = self._cluster.all("deployments,replicasets", PART_OF)
+        return self._snapshot_of(
+            self._cluster.all("deployments,replicasets", PART_OF),
+            source.revision() if isinstance(source, Chart) else None,
+            self.edge.state(timestamps[-1]) if self.edge and timestamps else None,
+        )
+
+    def _snapshot_of(self, found: list[Object], helm_revision: int | None, edge: EdgeState | None) -> Snapshot:
         images = {
             each["metadata"]["name"]: each["spec"]["template"]["spec"]["containers"][0]["image"]
             for each in found
@@ -194,8 +200,8 @@ class Deployer:
             by=person(),
             images=images,
             replica_sets=_replica_sets(found),
-            helm_revision=source.revision() if isinstance(source, Chart) else None,
-            edge=self.edge.state(timestamps[-1]) if self.edge and timestamps else None,
+            helm_revision=helm_revision,
+            edge=edge,
         )
 
     def _wait(self, workload: str) -> None:

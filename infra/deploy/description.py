@@ -106,7 +106,7 @@ def _check(description: Description, where: str) -> None:
             raise InvalidDescription(f"{where}: there is no image '{name}'; there are {', '.join(IMAGES)}")
         if not IMAGE.fullmatch(image):
             raise InvalidDescription(
-                f"{where}: the image '{name}' must be given by its digest, REGISTRY/NAME@sha256:DIGEST, not as '{image}'"
+                f"{where}: the image '{name}' must be given by its digest, REGISTRY/NAME@sha256:…, not as '{image}'"
             )
     kinds = [("overlay", description.overlay, Path.is_dir), ("chart", description.chart, Path.is_dir)]
     kinds += [("values", value, Path.is_file) for value in description.values]

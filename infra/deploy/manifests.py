@@ -131,7 +131,7 @@ class Manifests:
             for verb in ("get", "create", "patch")
         }
         own = {
-            *(("get", "", "secrets", namespace), ("list", "", "pods", namespace)),
+            *(("list", "", kind, namespace) for kind in ("secrets", "pods")),
             *((verb, "", "configmaps", namespace) for verb in ("get", "create", "update")),
             *((verb, "coordination.k8s.io", "leases", namespace) for verb in ("get", "create", "update", "delete")),
             *(("list", "apps", kind, namespace) for kind in ("deployments", "replicasets", "statefulsets")),

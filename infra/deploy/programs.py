@@ -34,7 +34,13 @@ class Programs:
         """Return the output of a program that changes nothing. Raises ProgramFailed."""
         try:
             done = subprocess.run(
-                command, input=stdin or "", cwd=cwd, capture_output=True, text=True, timeout=READ_TIMEOUT_S
+                command,
+                input=stdin or "",
+                cwd=cwd,
+                capture_output=True,
+                text=True,
+                timeout=READ_TIMEOUT_S,
+                check=False,
             )
         except OSError as exc:
             raise ProgramFailed(f"{Path(command[0]).name} cannot be started: {exc.strerror}") from None

@@ -1,8 +1,8 @@
 """Record of deployments in the cluster: ConfigMap `swissbrain-release`. It is how a rollback knows where to go.
 
-`running` is what was last verified, `before` what ran before that. A deployment that has not ended well changes neither, so
-a repeated one still knows where a rollback leads to. A rollback sets `running` to its destination when it begins: whatever
-comes after one that was interrupted, the way back leads there, and not to what it left.
+`running` is what was last verified, `before` what ran before that. A deployment that has not ended well changes
+neither, so a repeated one still knows where a rollback leads to. A rollback sets `running` to its destination when it
+begins: whatever comes after one that was interrupted, the way back leads there, and not to what it left.
 """
 
 import os

@@ -111,10 +111,7 @@ def _is_current(workload: Object) -> bool:
 
 def _new_pods(workload: Object, others: list[Object]) -> Iterator[Object]:
     """Yield the pods of the present pod template: former pods may crash while they are replaced."""
-    if workload["kind"] == "Deployment":
-        owner = current_replica_set(workload, others)
-    else:
-        owner = workload
+    owner = current_replica_set(workload, others) if workload["kind"] == "Deployment" else workload
     for each in others:
         if each["kind"] != "Pod" or owner is None:
             continue

@@ -2,13 +2,12 @@
 
 import pytest
 
-from infra.deploy.deployer import Deployer
 from infra.deploy.description import Edge
 from infra.deploy.edge import EdgeDeployment
 from infra.deploy.errors import DeployFailed
 from infra.deploy.programs import Programs
-from infra.deploy.sources import rendered
-from tests.deploy.conftest import Account, Site, needs_kubectl
+from infra.deploy.record import EdgeState
+from tests.support.deploy_site import Account, Site, needs_kubectl
 
 PARAMS = {"redisUrl": "https://redis.example"}
 
@@ -17,11 +16,8 @@ def edge_options(account: Account) -> dict[str, object]:
     return {"edge": {"folder": str(account.folder), "stage": "test", "params": PARAMS}}
 
 
-def deployed(site: Site, account: Account, package: str, digit: str) -> Deployer:
-    """Deploy a package and images; return what did it."""
-    account.package(package)
-    site.deploy(digit, **edge_options(account))
-    return site.deployer(digit, **edge_options(account))
+def edge_state(timestamp: str, package: str) -> EdgeState:
+    return EdgeState(timestamp=timestamp, package=package, stage="test", region="eu-central-2", params={**PARAMS})
 
 
 def test_osls_gets_stage_region_and_parameters_and_its_deployments_are_listed(account: Account) -> None:
@@ -60,11 +56,11 @@ def test_a_failure_of_osls_is_one_line(account: Account) -> None:
 def test_rollback_of_edge_and_workers_is_continued_after_a_failure_and_not_repeated_after_its_end(
     site: Site, account: Account
 ) -> None:
-    site.install("1")
-    deployed(site, account, "first", "1")
-    deployer = deployed(site, account, "second", "2")
-    assert account.read()["running"] == "1001"
-    first = deployer.way_back()
+    account.run_deployments("1000", "1001")
+    first = site.install("1", edge_state("1000", "first"))
+    site.install("2", edge_state("1001", "second"))
+    deployer = site.deployer("2", **edge_options(account))
+    assert deployer.way_back() == first
     account.fail("rollback", "ENOTFOUND cloudformation")
     with pytest.raises(DeployFailed, match="ENOTFOUND"):
         deployer.roll_back(first, down=True)
@@ -77,21 +73,21 @@ def test_rollback_of_edge_and_workers_is_continued_after_a_failure_and_not_repea
     again.end_rollback(first)
     assert (site.images(), account.read()["running"]) == ("111", "1000")
 
-    calls = len(account.read()["calls"])
     third = site.deployer("2", **edge_options(account))
+    calls = len(account.read()["calls"])
     third.roll_back(third.way_back(), down=True)
     assert len(account.read()["calls"]) == calls
 
 
 @needs_kubectl
-def test_the_edge_comes_after_the_workers_and_a_failing_one_leaves_a_way_back(site: Site, account: Account) -> None:
-    first = site.install("1")
-    account.fail("deploy", "Access denied")
-    deployer = site.deployer("2", **edge_options(account))
-    with (
-        rendered(site.describe("2"), site.cluster()) as source,
-        pytest.raises(DeployFailed, match="osls failed: Access denied"),
-    ):
-        deployer.deploy(source, down=False)
-    assert site.images() == "222"
-    assert site.deployer("2").way_back() == first
+def test_the_edge_comes_after_the_workers_and_is_recorded_with_the_name_of_its_deployment(
+    site: Site, account: Account
+) -> None:
+    account.run_deployments("1000")
+    site.deploy("1", **edge_options(account))
+    assert "osls deploy --stage=test" in site.commands()[-1]
+    running = site.state().running
+    assert running is not None
+    assert running.edge is not None
+    assert (running.edge.timestamp, running.edge.stage, running.edge.params) == ("1001", "test", PARAMS)
+    assert len(running.edge.package) == 64

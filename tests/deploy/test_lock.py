@@ -8,7 +8,7 @@ import pytest
 from infra.deploy import lock
 from infra.deploy.errors import DeployFailed
 from infra.deploy.lock import NAME, held
-from tests.deploy.conftest import Site, needs_kubectl
+from tests.support.deploy_site import Site, needs_kubectl
 from tests.support.kube import Cut
 from tests.support.waiting import wait_until
 

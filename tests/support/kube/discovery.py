@@ -21,7 +21,7 @@ def document(path: str) -> Any:
         case ["apis"]:
             groups = [_group(*version.split("/")) for version in sorted(versions) if "/" in version]
             return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
-        case ["api", version] | ["apis", version, _] if path.strip("/").split("/", 1)[1] in versions:
+        case ["api", _] | ["apis", _, _] if path.strip("/").split("/", 1)[1] in versions:
             name = path.strip("/").split("/", 1)[1]
             listed = [_resource(resource) for resource in resources if resource.api_version == name]
             return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": listed}

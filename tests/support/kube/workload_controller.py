@@ -1,8 +1,8 @@
 """Controllers of Deployments, ReplicaSets and StatefulSets, with pods that no node runs: their states are set here.
 
-A new pod is ready at once, or as its PodFault says; if a Secret of it is missing, its container does not start. Old pods
-go when all new ones are ready, as with `maxUnavailable: 0`. A Deployment that comes back to a former pod template uses
-its former ReplicaSet again, which then has the newest revision.
+A new pod is ready at once, or as its PodFault says; if a Secret of it is missing, its container does not start. Old
+pods go when all new ones are ready, as with `maxUnavailable: 0`. A Deployment that comes back to a former pod template
+uses its former ReplicaSet again, which then has the newest revision.
 """
 
 import hashlib

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.support.kube import pod_security, validation
 from tests.support.kube.deletion import DeleteOptions, delete
-from tests.support.kube.errors import KubeError, Obj, already_exists, bad_request, conflict, not_found
+from tests.support.kube.errors import Obj, already_exists, bad_request, conflict, not_found
 from tests.support.kube.patches import patched
 from tests.support.kube.requests import KubeRequest
 from tests.support.kube.store import Store, key_of
