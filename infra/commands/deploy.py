@@ -18,6 +18,7 @@ from infra.commands.verify import variables_of
 from infra.deploy.cluster import Cluster
 from infra.deploy.deployer import Deployer
 from infra.deploy.description import Description
+from infra.deploy.edge import EdgeDeployment
 from infra.deploy.errors import DeployFailed
 from infra.deploy.lock import NAME as LEASE
 from infra.deploy.lock import held
@@ -106,7 +107,8 @@ class _Deployment:
     def _preflight(self) -> None:
         checks = Checklist()
         manifests = self._source.manifests
-        edge = Deployer(self._description, self._cluster, None, release="", timeout_s=0).edge
+        described = self._description.edge
+        edge = EdgeDeployment(self._cluster.programs, described) if described else None
         check_cluster(checks, self._cluster, manifests, edge)
         env = Env({}) if self._access is None else variables_of(self._access)
         if self._cluster.programs.dry_run:

@@ -91,7 +91,8 @@ class Cluster:
         ]
         command = self.kubectl("create", "--filename=-", "--validate=false", "--output=json", REQUEST_TIMEOUT)
         text = self.programs.read(*command, stdin=json.dumps(_list(reviews)))
-        decoder, at, answers = json.JSONDecoder(), 0, []
+        answers: list[Object] = []
+        decoder, at = json.JSONDecoder(), 0
         while at < len(text.rstrip()):
             answer, at = decoder.raw_decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
             answers += answer["items"] if answer["kind"] == "List" else [answer]

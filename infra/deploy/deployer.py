@@ -16,8 +16,9 @@ from infra.deploy.edge import EdgeDeployment
 from infra.deploy.errors import DeployFailed
 from infra.deploy.lock import Lock
 from infra.deploy.manifests import API, WORKER, Manifests
+from infra.deploy.programs import ProgramFailed
 from infra.deploy.record import Attempt, EdgeState, Record, Snapshot, State, now, person
-from infra.deploy.rollout import current_replica_set, wait
+from infra.deploy.rollout import REVISION, current_replica_set, wait
 from infra.deploy.sources import BASE, Chart, Source
 
 UNKNOWN = "unknown"
@@ -118,7 +119,7 @@ class Deployer:
         state = self.record.state
         is_repeated = state.is_settled and state.attempt is not None and state.attempt.action == "rollback"
         self._begin("rollback", State(running=target, attempt=state.attempt))
-        present = _replica_sets(self._cluster.all("deployments,replicasets", PART_OF))
+        present = self._present()
         changed = [name for name, wanted in target.replica_sets.items() if present.get(name) != wanted]
         between = sorted(set(changed) - {API, WORKER})
         deployed = [API, *between, WORKER] if down else [WORKER, *between, API]
@@ -146,9 +147,15 @@ class Deployer:
         found = self._cluster.find("replicaset", replica_set)
         if found is None:
             raise DeployFailed(f"the ReplicaSet {replica_set} is not kept any more; deploy the earlier images instead")
-        revision = found["metadata"]["annotations"]["deployment.kubernetes.io/revision"]
+        revision = found["metadata"]["annotations"][REVISION]
         command = self._cluster.within("rollout", "undo", f"deployment/{name}", f"--to-revision={revision}")
-        self._cluster.programs.change(*command)
+        try:
+            # Not repeated as it is: if only its answer was lost, the ReplicaSet has another revision by now.
+            self._cluster.programs.change(*command, tries=1)
+        except ProgramFailed as exc:
+            if self._present().get(name) != replica_set:
+                raise
+            self._cluster.programs.say(f"  it was carried out all the same: {exc}")
         self._wait(f"deployment/{name}")
 
     def _roll_back_chart(self, target: Snapshot, changed: list[str]) -> None:
@@ -203,6 +210,10 @@ class Deployer:
             helm_revision=helm_revision,
             edge=edge,
         )
+
+    def _present(self) -> dict[str, str]:
+        """Return the present ReplicaSets by Deployment."""
+        return _replica_sets(self._cluster.all("deployments,replicasets", PART_OF))
 
     def _wait(self, workload: str) -> None:
         wait(self._cluster, workload, time.monotonic() + self._timeout_s)

@@ -22,6 +22,8 @@ Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@:/+][^\s]*$", max_len
 """Value that is one argument of a program, and none of its options."""
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
 
+Parameter = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]+$", max_length=63)]
+
 
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The API on AWS Lambda. `folder` has serverless.yml; `params` are its parameters."""
@@ -29,7 +31,7 @@ class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = "."
     stage: Name = "prod"
     region: Name = "eu-central-2"
-    params: dict[Name | Annotated[str, msgspec.Meta(pattern="^[A-Za-z]+$")], str | int] = {}
+    params: dict[Parameter, str | int] = {}
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

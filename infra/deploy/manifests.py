@@ -132,6 +132,7 @@ class Manifests:
         }
         own = {
             *(("list", "", kind, namespace) for kind in ("secrets", "pods")),
+            ("list", "", "namespaces", ""),
             *((verb, "", "configmaps", namespace) for verb in ("get", "create", "update")),
             *((verb, "coordination.k8s.io", "leases", namespace) for verb in ("get", "create", "update", "delete")),
             *(("list", "apps", kind, namespace) for kind in ("deployments", "replicasets", "statefulsets")),

@@ -43,7 +43,7 @@ class Programs:
                 check=False,
             )
         except OSError as exc:
-            raise ProgramFailed(f"{Path(command[0]).name} cannot be started: {exc.strerror}") from None
+            raise _not_started(command, exc) from None
         except subprocess.TimeoutExpired:
             raise ProgramFailed(f"{Path(command[0]).name} did not end within {READ_TIMEOUT_S:.0f} s") from None
         if done.returncode:
@@ -84,7 +84,7 @@ class Programs:
                     command, stdin=file, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
             except OSError as exc:
-                raise ProgramFailed(f"{Path(command[0]).name} cannot be started: {exc.strerror}") from None
+                raise _not_started(command, exc) from None
             watchdog = threading.Timer(CHANGE_TIMEOUT_S, child.kill)
             watchdog.start()
             try:
@@ -96,6 +96,13 @@ class Programs:
                 watchdog.cancel()
         if child.returncode:
             raise _failed(command, child.returncode, "".join(lines))
+
+
+def _not_started(command: Sequence[str], error: OSError) -> ProgramFailed:
+    name = Path(command[0]).name
+    if isinstance(error, FileNotFoundError):
+        return ProgramFailed(f"{name} is not installed, or not in the PATH")
+    return ProgramFailed(f"{name} cannot be started: {error.strerror}")
 
 
 def _failed(command: Sequence[str], code: int, output: str) -> ProgramFailed:

@@ -7,6 +7,9 @@ import base64
 import gzip
 import json
 
+import msgspec
+
+from infra.deploy.deployer import Deployer
 from infra.deploy.description import Description, read
 from infra.deploy.manifests import API, WORKER
 from infra.deploy.sources import BASE, Chart
@@ -46,6 +49,16 @@ def test_the_first_upgrade_keeps_the_present_image_of_what_comes_later(site: Sit
     assert first.startswith("$ helm --kube-context=test --namespace=default upgrade --install swissbrain ")
     before, kept = first.split(f" --set-string=images.api={image('api', '1')}")
     assert before + kept == second
+
+
+def test_a_rollback_returns_to_the_revision_that_was_verified(site: Site) -> None:
+    target = msgspec.structs.replace(site.install("1"), helm_revision=2)
+    site.install("2")
+    deployer = Deployer(described(), site.cluster(dry_run=True), None, release="2.0.0", timeout_s=20)
+    deployer.record.read()
+    deployer.roll_back(target, down=True)
+    command = "$ helm --kube-context=test --namespace=default rollback swissbrain 2 --timeout=5m"
+    assert site.commands()[0] == command
 
 
 def test_the_record_of_a_killed_helm_is_removed_and_deployed_ones_stay(site: Site) -> None:

@@ -21,6 +21,7 @@ def test_rollback_returns_what_the_last_deployment_changed_and_a_second_one_noth
     assert first.replica_sets.keys() == second.replica_sets.keys()
     assert not set(first.replica_sets.values()) & set(second.replica_sets.values())
     deployer = site.deployer("2")
+    site.server.faults.add(Cut("after"), "patch", resource="deployments", times=1)
     deployer.roll_back(deployer.way_back(), down=True)
     deployer.end_rollback(first)
     undone = [line.split()[-2] for line in site.commands() if line.startswith("$")]

@@ -1,5 +1,7 @@
 """The edge: what osls is called with, how an earlier deployment comes back, and what happens if osls fails."""
 
+from typing import Any
+
 import pytest
 
 from infra.deploy.description import Edge
@@ -9,10 +11,10 @@ from infra.deploy.programs import Programs
 from infra.deploy.record import EdgeState
 from tests.support.deploy_site import Account, Site, needs_kubectl
 
-PARAMS = {"redisUrl": "https://redis.example"}
+PARAMS: dict[str, str | int] = {"redisUrl": "https://redis.example"}
 
 
-def edge_options(account: Account) -> dict[str, object]:
+def edge_options(account: Account) -> dict[str, Any]:
     return {"edge": {"folder": str(account.folder), "stage": "test", "params": PARAMS}}
 
 

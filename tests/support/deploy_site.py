@@ -51,7 +51,7 @@ class Site:
     folder: Path
     said: list[str]
 
-    def describe(self, digit: str, **options: object) -> Description:
+    def describe(self, digit: str, **options: Any) -> Description:
         """Return the description of a deployment whose images have digests of this digit."""
         return read(None, {"context": "test", "overlay": str(self.overlay(digit)), **options})
 
@@ -66,11 +66,11 @@ class Site:
     def cluster(self, *, dry_run: bool = False) -> Cluster:
         return Cluster(Programs(self.said.append, dry_run=dry_run), "test", "agents")
 
-    def deployer(self, digit: str = "1", *, dry_run: bool = False, **options: object) -> Deployer:
+    def deployer(self, digit: str = "1", *, dry_run: bool = False, **options: Any) -> Deployer:
         description = self.describe(digit, **options)
         return Deployer(description, self.cluster(dry_run=dry_run), None, release=f"{digit}.0.0", timeout_s=20)
 
-    def deploy(self, digit: str, *, down: bool = False, **options: object) -> Snapshot:
+    def deploy(self, digit: str, *, down: bool = False, **options: Any) -> Snapshot:
         """Deploy with images of this digit, and record it as verified."""
         deployer = self.deployer(digit, **options)
         with rendered(self.describe(digit, **options), self.cluster()) as source:
@@ -259,14 +259,14 @@ def whole_overlay(folder: Path) -> Path:
 
 def marks(result: Result) -> dict[str, str]:
     """Return the mark of each check by its name."""
-    return {line[2:18].strip(): line[0] for line in result.stdout.splitlines() if line[0] in "✓✗–"}
+    return {line[2:18].strip(): line[0] for line in result.stdout.splitlines() if line and line[0] in "✓✗–"}
 
 
 def patch(deployment: str, container: str, variable: dict[str, str]) -> str:
     """Return a patch that sets a variable of a Deployment."""
     spec = {"template": {"spec": {"containers": [{"name": container, "env": [variable]}]}}}
     meta = {"name": deployment, "namespace": "agents"}
-    return yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec})
+    return str(yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}))
 
 
 def add_secrets(server: KubeServer, change: Callable[[str, dict[str, str]], None] = lambda *_: None) -> None:

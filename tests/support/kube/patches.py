@@ -30,10 +30,10 @@ def patched(before: Any, patch: Any, content_type: str) -> Any:
     if kind not in TYPES:
         text = f"the body of the request was in an unknown format - accepted media types include: {', '.join(TYPES)}"
         raise KubeError(415, "UnsupportedMediaType", text)
-    if not isinstance(patch, list if kind == JSON else dict):
-        raise bad_request("json: cannot unmarshal into Go value of type map[string]interface {}")
-    if kind == JSON:
+    if kind == JSON and isinstance(patch, list):
         return _json_patched(before, patch)
+    if kind == JSON or not isinstance(patch, dict):
+        raise bad_request("json: cannot unmarshal into Go value of type map[string]interface {}")
     return merged(before, patch) if kind == MERGE else strategic(before, patch)
 
 

@@ -207,13 +207,8 @@ class WorkloadController:
         missing = self._missing_secret(pod)
         ready = False
         if fault.unschedulable:
-            text = {
-                "type": "PodScheduled",
-                "status": "False",
-                "reason": "Unschedulable",
-                "message": fault.unschedulable,
-            }
-            status: Obj = {"phase": "Pending", "conditions": [text]}
+            unfit = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+            status: Obj = {"phase": "Pending", "conditions": [{**unfit, "message": fault.unschedulable}]}
         elif fault.waiting or missing:
             waiting = {"reason": fault.waiting or "CreateContainerConfigError", "message": fault.message or missing}
             status = {"phase": "Pending", "containerStatuses": [{**named, "state": {"waiting": waiting}}]}
