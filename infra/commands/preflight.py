@@ -1,4 +1,4 @@
-"""Checks before a deployment: everything that it needs is looked at, and all that is missing is said at once."""
+"""Checks before a deployment: everything it needs is checked, and all failures are reported together."""
 
 import re
 from collections.abc import Callable

@@ -23,7 +23,7 @@ _KEYS = (
 
 
 class VersionConflict(DeployFailed):
-    """Object that was changed, or made, by somebody else meanwhile."""
+    """Conflict: another process has changed or made the object meanwhile."""
 
 
 class Cluster:

@@ -42,7 +42,7 @@ class Deployer:
 
     @property
     def is_dry(self) -> bool:
-        """Whether nothing is changed."""
+        """Dry run: nothing is changed."""
         return self._cluster.programs.dry_run
 
     def deploy(self, source: Source, *, down: bool) -> Snapshot:
@@ -185,7 +185,7 @@ class Deployer:
         if not found.replica_sets:
             return state
         edge = found.edge and msgspec.structs.replace(found.edge, package=UNKNOWN)
-        return State(running=msgspec.structs.replace(found, release=UNKNOWN, by="somebody", edge=edge))
+        return State(running=msgspec.structs.replace(found, release=UNKNOWN, by="unknown", edge=edge))
 
     def _snapshot(self, source: Source, timestamps: list[str]) -> Snapshot:
         """Return what runs now."""

@@ -35,7 +35,7 @@ class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is deployed where.
+    """Description of a deployment: its objects, images and destination.
 
     Either `overlay` (a folder for kustomize) or `chart` with `values` (files for helm) describes the objects of the
     cluster. `images` replace those named there. Without `edge`, the API is what the overlay or the chart holds.
@@ -55,7 +55,7 @@ def read(file: Path | None, options: Mapping[str, Any]) -> Description:
     """Return the description of a file, in which options replace values. Raises InvalidDescription, OSError."""
     given = {} if file is None else _of_file(file)
     edge = {**given.get("edge", {}), **options.get("edge", {})}
-    if isinstance(given.get("edge", {}), dict) and (params := options.get("edge", {}).get("params")):
+    if params := options.get("edge", {}).get("params"):
         edge["params"] = {**given.get("edge", {}).get("params", {}), **params}
     merged = {**given, **{name: value for name, value in options.items() if name != "edge"}}
     if images := options.get("images"):
@@ -92,10 +92,15 @@ def _of_file(file: Path) -> dict[str, Any]:
         given["values"] = [str(folder / value) if isinstance(value, str) else value for value in given["values"]]
     if isinstance(given.get("edge"), dict):
         given["edge"]["folder"] = str(folder / str(given["edge"].get("folder", ".")))
-    for name in ("edge", "images"):
-        if not isinstance(given.get(name, {}), dict):
-            raise InvalidDescription(f"{file}: '{name}' must be a table, [{name}]")
+    _table(file, given, "edge")
+    _table(file, given, "images")
+    _table(file, given.get("edge", {}), "params")
     return given
+
+
+def _table(file: Path, within: dict[str, Any], name: str) -> None:
+    if not isinstance(within.get(name, {}), dict):
+        raise InvalidDescription(f"{file}: '{name}' must be a table")
 
 
 def _check(description: Description, where: str) -> None:

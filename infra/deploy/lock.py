@@ -1,6 +1,6 @@
 """Lock of deployments: a Lease, so that two people do not deploy at once, renewed for as long as the process lives.
 
-Whether a holder lives is seen from its renewals, and not from the times in the Lease, because clocks differ.
+A holder lives if it renews the Lease; the times in the Lease are not compared, because clocks differ.
 """
 
 import os
@@ -22,7 +22,7 @@ LOOK_S = 2.0
 
 
 class Lock:
-    """Lease of this process. `check` raises once it may be somebody else's."""
+    """Lease of this process. `check` raises once another process may hold it."""
 
     def __init__(self, cluster: Cluster, lease: Object) -> None:
         self._cluster = cluster
@@ -87,7 +87,7 @@ def held(cluster: Cluster) -> Iterator[Lock | None]:
 
 
 def _acquired(cluster: Cluster) -> Object:
-    """Return the Lease, taken from nobody, or from a holder that does not renew it. Raises DeployFailed."""
+    """Return the Lease, made, or taken over from a holder that no longer renews it. Raises DeployFailed."""
     found = cluster.find("lease", NAME)
     fresh = _renewed({"metadata": {"name": NAME, "namespace": cluster.namespace}, "spec": {}})
     fresh["spec"] |= {"holderIdentity": f"{person()} (process {os.getpid()})", "leaseDurationSeconds": int(DURATION_S)}
@@ -122,7 +122,7 @@ def _refusal(lease: Object) -> DeployFailed:
 
 
 def _holder(lease: Object) -> str:
-    return str(lease["spec"].get("holderIdentity") or "somebody")
+    return str(lease["spec"].get("holderIdentity") or "another process")
 
 
 def _renewed(lease: Object) -> Object:

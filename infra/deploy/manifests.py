@@ -61,11 +61,11 @@ class Manifests:
 
     @property
     def scales_to_zero(self) -> bool:
-        """Whether an autoscaler may leave no worker."""
+        """An autoscaler may leave no worker."""
         return any(not each["spec"].get("minReplicaCount", 0) for each in self.of("ScaledObject"))
 
     def images(self) -> dict[str, str]:
-        """Return the images by the name of their Deployment or StatefulSet, and that of the Jobs as `tools`."""
+        """Return the images by the name of their Deployment or StatefulSet, and the image of the Jobs as `tools`."""
         found = {}
         for each in self.of(*WORKLOADS):
             container = each["spec"]["template"]["spec"]["containers"][0]

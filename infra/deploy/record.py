@@ -30,8 +30,9 @@ class EdgeState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs, or ran: images and ReplicaSets by Deployment. `release` is the version of the command that deployed.
+    """State of the programs at a time: images and ReplicaSets by Deployment.
 
+    `release` is the version of the command that deployed.
     A ReplicaSet has the name of its pod template, so it is the same after the way back and forth; revisions are not.
     """
 
@@ -73,7 +74,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_settled(self) -> bool:
-        """Whether what runs is `running`: no attempt has been left half-way."""
+        """No attempt is unfinished, so `running` is what runs."""
         return self.attempt is None or self.attempt.phase == "done"
 
     def way_back(self) -> Snapshot | None:

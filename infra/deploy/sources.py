@@ -43,7 +43,7 @@ def rendered(description: Description, cluster: Cluster) -> Iterator[Source]:
 
 
 class Overlay:
-    """Overlay for kustomize. Images of the description stand in an overlay over it, which is shown."""
+    """Overlay for kustomize. Images of the description replace its own by a second overlay, which is shown."""
 
     def __init__(self, description: Description, cluster: Cluster, folder: Path) -> None:
         self._cluster = cluster

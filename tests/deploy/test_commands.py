@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from infra.commands.deploy import deploy
 from infra.commands.rollback import rollback
 from swissbrain.cli.errors import CommandError
+from tests.docs.pages import ROOT
 from tests.support.deploy_site import REGISTRY, SECRET, Site, marks, needs_kubectl
 from tests.support.kube import PodFault
 from tests.support.kube.access import Rule
@@ -128,3 +129,12 @@ def test_bad_input_is_one_line(options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, options)
     assert isinstance(result.exception, CommandError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize("script", ["deploy.sh", "verify.sh"])
+def test_the_scripts_pass_their_arguments_on(script: str) -> None:
+    command = [ROOT / "deploy" / script, "--no-such-option"]
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert done.returncode == 2
+    expected = "No such option" if (ROOT / ".venv").exists() else "run 'make setup' first"
+    assert expected in done.stderr
