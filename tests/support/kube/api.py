@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.kube import discovery
 from tests.support.kube.access import Access
 from tests.support.kube.errors import KubeError, Obj, bad_request, expired
 from tests.support.kube.faults import Cut, Delay, Deny, Fail, Faults
@@ -63,6 +64,8 @@ class Api:
     async def _answer(self, http: HttpRequest) -> Response:
         if http.url.path in {"/version", "/healthz", "/readyz", "/livez"}:
             return JSONResponse(_VERSION)
+        if (found := discovery.document(http.url.path)) is not None:
+            return JSONResponse(found)
         request, status = None, 0
         try:
             if http.url.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
