@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deploy.vm import preflight
 from deploy.vm.commands import KEPT, Vm
+from deploy.vm.layout import Layout
 from deploy.vm.machine import Machine, UsageError, VmError
 from deploy.vm.settings_files import site_values
 
@@ -20,9 +21,10 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 2 for wrong options or settings, 1 for other failures."""
     options = _parser().parse_args(words)
     try:
+        layout = Layout.own()
         if not options.dry_run:
-            preflight.check_root()
-        _run(options, Vm(Machine(dry_run=options.dry_run)))
+            preflight.check_root(layout.root)
+        _run(options, Vm(Machine(dry_run=options.dry_run), layout))
     except UsageError as error:
         return _fail(error, 2)
     except VmError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploy.vm import archive
 from deploy.vm.backups import Bucket, Folder, Place
-from deploy.vm.layout import Layout, Ports
+from deploy.vm.layout import Layout
 from deploy.vm.machine import Machine, UsageError, VmError
 from deploy.vm.releases import Build, Releases
 from deploy.vm.services import PATIENCE_S, Services
@@ -20,6 +20,8 @@ from infra.valkey_backup import data_dir
 
 KEPT = 14
 BEFORE_UPGRADES = 3
+WORKED = "worked"
+"""Empty file in each release that has passed its checks: only to such a release is there a way back."""
 
 
 class Vm:
@@ -31,19 +33,17 @@ class Vm:
     def __init__(
         self,
         machine: Machine,
-        layout: Layout | None = None,
-        ports: Ports | None = None,
+        layout: Layout,
         *,
         build: Build | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._machine = machine
-        self._layout = layout or Layout()
+        self._layout = layout
         self._build = build
-        ports = ports or Ports()
-        self.settings = Settings(self._layout, machine, ports)
-        self._releases = Releases(self._layout, machine)
-        self._services = Services(self._layout, machine, ports, patience_s)
+        self.settings = Settings(layout, machine)
+        self._releases = Releases(layout, machine)
+        self._services = Services(layout, machine, patience_s)
 
     def install(self, values: Mapping[str, Mapping[str, str]], user: str, wheels: Path | None = None) -> None:
         """Install this checkout, or complete an installation. `values`: see `Settings.create`."""
@@ -115,6 +115,8 @@ class Vm:
 
     def _activate(self, release: Path) -> None:
         former = self._layout.target(self._layout.current)
+        if former and not (former / WORKED).exists():
+            former = None
         try:
             self._switch(release)
         except (VmError, OSError) as error:
@@ -124,6 +126,7 @@ class Vm:
             self._machine.say(f"Back to release {former.name}")
             self._switch(former)
             raise VmError(f"{release.name} does not work, {former.name} runs again: {error}") from error
+        self._machine.write(release / WORKED, "")
         if former and former != release:
             self._machine.link(self._layout.previous, former)
         self._releases.prune()
@@ -132,13 +135,12 @@ class Vm:
     def _switch(self, release: Path) -> None:
         self._services.install(release)
         self._services.restart()
-        self._services.check({} if self._machine.dry_run else self.settings.verification())
+        self._services.check(self.settings)
 
     def _save(self, place: Place, keep: int) -> str:
         self._machine.say("+ save a snapshot of Valkey and the settings")
         if self._machine.dry_run:
             return "TIME"
-        self._machine.folder(self._layout.backups, 0o700)
         work = self._layout.backups / "unfinished.tar"
         try:
             archive.create(work, self.settings.backup_url(), self._layout.settings, self._bucket())
@@ -169,7 +171,7 @@ class Vm:
                 machine.write(layout.settings / path.name, path.read_text(), 0o600)
         self.settings.complete()
         self._services.restart()
-        self._services.check({} if machine.dry_run else self.settings.verification())
+        self._services.check(self.settings)
 
     def _bucket(self) -> str:
         return self.settings.variables("shared.env").get("S3_BUCKET", "swissbrain-workspaces")
@@ -184,7 +186,7 @@ class Vm:
         if self._machine.dry_run:
             yield
             return
-        self._machine.folder(self._layout.software)
+        self._machine.folder(self._layout.backups, 0o700)
         descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Folders, files and ports of an installation."""
+"""Folders and files of an installation."""
 
 import re
 from dataclasses import dataclass
@@ -11,19 +11,15 @@ _RELEASE = re.compile(r"\d[\w.]*-\d{8}T\d{6}")
 
 
 @dataclass(frozen=True)
-class Ports:
-    """Ports on the loopback interface. The units read them from the generated settings."""
-
-    valkey: int = 6379
-    gateway: int = 8079
-    qstash: int = 8080
-    api: int = 8787
-    worker_health: int = 8081
-
-
-@dataclass(frozen=True)
 class Layout:
     """Paths of an installation below a root folder, which is another one only in tests."""
+
+    @classmethod
+    def own(cls) -> "Layout":
+        """Return the layout of the installation that this package is part of, else that of this machine."""
+        *above, opt, name, releases, _release, _deploy, _vm = Path(__file__).parts[:-1]
+        is_installed = (opt, name, releases) == ("opt", "swissbrain", "releases")
+        return cls(Path(*above)) if is_installed and above else cls()
 
     root: Path = Path("/")
 
@@ -49,8 +45,8 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """File that is locked while a command makes changes."""
-        return self.software / "lock"
+        """File that is locked while a command makes changes: where the unit of the backup may write too."""
+        return self.backups / "lock"
 
     @property
     def settings(self) -> Path:

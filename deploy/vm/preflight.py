@@ -12,16 +12,16 @@ from pathlib import Path
 
 from deploy.vm.machine import UsageError
 
-PROGRAMS = ("systemctl", "systemd-sysusers", "sysctl")
+PROGRAMS = ("systemctl", "systemd-sysusers")
 SYSTEMD = 250
 """First version whose units can name the folder of credentials."""
 FREE_BYTES = 3 * 1024**3
 _PROC = Path("/proc/sys")
 
 
-def check_root() -> None:
-    """Raise UsageError unless the command runs as root."""
-    if os.geteuid() != 0:
+def check_root(folder: Path) -> None:
+    """Raise UsageError unless the command may change an installation below the folder."""
+    if folder == Path("/") and os.geteuid() != 0:
         raise UsageError("this must run as root: sudo")
 
 
@@ -38,7 +38,7 @@ def _problems() -> Iterator[str]:
         yield "Python's module ensurepip is missing: apt-get install python3-venv"
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        yield f"{', '.join(missing)} cannot be found: apt-get install systemd procps"
+        yield f"{', '.join(missing)} cannot be found: apt-get install systemd"
     elif (version := _systemd()) < SYSTEMD:
         yield f"systemd {SYSTEMD} or newer is needed, not {version}"
     elif not Path("/run/systemd/system").is_dir():

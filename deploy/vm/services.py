@@ -4,11 +4,12 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from deploy.vm.layout import PARTS, Layout, Ports
+from deploy.vm.layout import PARTS, Layout
 from deploy.vm.machine import Machine, VmError
+from deploy.vm.settings_files import Settings
 
 TARGET = "swissbrain.target"
 PATIENCE_S = 90.0
@@ -18,10 +19,9 @@ _PAUSE_S = 0.2
 class Services:
     """Services of an installation. Methods raise VmError and OSError."""
 
-    def __init__(self, layout: Layout, machine: Machine, ports: Ports, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, layout: Layout, machine: Machine, patience_s: float = PATIENCE_S) -> None:
         self._layout = layout
         self._machine = machine
-        self._ports = ports
         self._patience_s = patience_s
 
     def install(self, release: Path) -> None:
@@ -39,8 +39,8 @@ class Services:
         machine.write(self._layout.command, _command(self._layout.current), 0o755)
         machine.link(self._layout.current, release)
         machine.run(["systemd-sysusers", self._layout.sysusers])
-        machine.run(["sysctl", "--quiet", "--load", self._layout.sysctl])
         machine.run(["systemctl", "daemon-reload"])
+        machine.run(["systemctl", "restart", "systemd-sysctl.service"])
 
     def restart(self) -> None:
         """Restart everything: the worker drains first, and takes runs again before the API takes new ones."""
@@ -57,13 +57,14 @@ class Services:
         self._machine.run(["systemctl", "stop", TARGET, *(f"swissbrain-{part}.service" for part in PARTS)])
         self._machine.run(["systemctl", "stop", "swissbrain-sweep.service"])
 
-    def check(self, variables: Mapping[str, str]) -> None:
-        """Wait until API and worker are ready, then make a real run. `variables`: see `Settings.verification`."""
+    def check(self, settings: Settings) -> None:
+        """Wait until API and worker are ready, then make a real run."""
         self._machine.say("+ wait for API and worker")
         if self._machine.dry_run:
             return
-        self._wait("the API is not ready", lambda: _get(self._ports.api, "/ready"))
-        self._wait("the worker is not fit", lambda: _get(self._ports.worker_health, "/health"))
+        ports, variables = settings.ports(), settings.verification()
+        self._wait("the API is not ready", lambda: _get(ports.api, "/ready"))
+        self._wait("the worker is not fit", lambda: _get(ports.worker_health, "/health"))
         verify = self._layout.current / "venv" / "bin" / "swissbrain"
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
         self._machine.run([verify, "verify"], env={**kept, "PYTHONUTF8": "1", "HOME": "/", **variables}, show=True)

@@ -5,10 +5,11 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from deploy.vm import env_files
-from deploy.vm.layout import Layout, Ports
+from deploy.vm.layout import Layout
 from deploy.vm.machine import Machine, UsageError
 from infra.gateway.acl import ACL_RULES
 
@@ -42,13 +43,26 @@ _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}")
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Ports on the loopback interface. The units read them from the generated settings."""
+
+    valkey: int = 6379
+    gateway: int = 8079
+    qstash: int = 8080
+    api: int = 8787
+    worker_health: int = 8081
+
+
+_PORTS = {f"{each.name.upper()}_PORT": each.name for each in fields(Ports)}
+
+
 class Settings:
     """Settings of the installation in a layout. Methods raise UsageError and OSError."""
 
-    def __init__(self, layout: Layout, machine: Machine, ports: Ports) -> None:
+    def __init__(self, layout: Layout, machine: Machine) -> None:
         self._layout = layout
         self._machine = machine
-        self._ports = ports
 
     def variables(self, *names: str) -> dict[str, str]:
         """Return the variables of files below the folder of the settings; later files override earlier ones."""
@@ -56,6 +70,18 @@ class Settings:
         for name in names:
             found |= env_files.read(self._layout.settings / name)
         return found
+
+    def ports(self) -> Ports:
+        """Return the ports of all parts."""
+        found = self.variables("ports.env")
+        if unknown := sorted(set(found) - set(_PORTS)):
+            raise UsageError(f"ports.env: {unknown[0]} is none of {', '.join(_PORTS)}")
+        if wrong := [name for name, text in found.items() if not (text.isdecimal() and 0 < int(text) < 65536)]:
+            raise UsageError(f"ports.env: {wrong[0]} must be a port, not {found[wrong[0]]!r}")
+        ports = Ports(**{_PORTS[name]: int(text) for name, text in found.items()})
+        if len(set(astuple(ports))) < len(_PORTS):
+            raise UsageError("ports.env: two parts have the same port")
+        return ports
 
     def secrets(self) -> dict[str, str]:
         """Return the secrets. Raises UsageError if there is no installation, or the file is damaged."""
@@ -97,7 +123,7 @@ class Settings:
         # Before what follows from them: if this is interrupted, the next time uses the same ones.
         self._machine.write(self._layout.secrets, _json(found), 0o600)
         self._machine.folder(self._layout.generated, 0o700)
-        for name, variables in _environments(found, self._ports).items():
+        for name, variables in _environments(found, self.ports()).items():
             text = env_files.text_of(variables, "Generated from secrets.json; changes are overwritten.")
             self._machine.write(self._layout.generated / name, text, 0o600)
         users = [f"user {name} on >{found[f'valkey_{name}']} {rules}\n" for name, rules in USERS.items()]
@@ -109,13 +135,13 @@ class Settings:
         """Return the variables with which `swissbrain verify` reaches every part."""
         own = self.variables("generated/api.env", "generated/worker.env", "shared.env")
         return own | {
-            "SWISSBRAIN_API_URL": f"http://{HOST}:{self._ports.api}",
+            "SWISSBRAIN_API_URL": f"http://{HOST}:{self.ports().api}",
             "SWISSBRAIN_TOKEN": self.secrets()["verify_token"],
         }
 
     def backup_url(self) -> str:
         """Return the URL of Valkey for a snapshot."""
-        return f"redis://backup:{self.secrets()['valkey_backup']}@{HOST}:{self._ports.valkey}"
+        return f"redis://backup:{self.secrets()['valkey_backup']}@{HOST}:{self.ports().valkey}"
 
     def _check(self, path: Path, variables: Mapping[str, str]) -> None:
         for name in REQUIRED.get(path.name, ()):
