@@ -48,7 +48,7 @@ class Vm:
     def install(self, values: Mapping[str, Mapping[str, str]], user: str, wheels: Path | None = None) -> None:
         """Install this checkout, or complete an installation. `values`: see `Settings.create`."""
         self._releases.check_source()
-        with self._locked():
+        with self.locked():
             token = self.settings.create(values, user)
             try:
                 self.settings.complete()
@@ -61,7 +61,7 @@ class Vm:
         """Install this checkout beside the release that runs, switch to it, and switch back if it does not work."""
         self._releases.check_source()
         self._require_installation()
-        with self._locked():
+        with self.locked():
             release = self._releases.build(wheels, self._build)
             kept = self._save(Folder(self._layout.backups), BEFORE_UPGRADES)
             self._machine.say(f"Backup {kept} in {self._layout.backups}")
@@ -73,7 +73,7 @@ class Vm:
         former = self._layout.target(self._layout.previous)
         if former is None or former == self._layout.target(self._layout.current):
             raise UsageError("there is no previous release")
-        with self._locked():
+        with self.locked():
             self._activate(former)
 
     def backup(self, to: Path | None, keep: int = KEPT) -> None:
@@ -81,7 +81,7 @@ class Vm:
         self._require_installation()
         place = Folder(to) if to else Bucket(self.settings.variables("shared.env"))
         where = str(to) if to else f"{self._bucket()}/backups/vm"
-        with self._locked():
+        with self.locked():
             self._machine.say(f"Backup {self._save(place, keep)} in {where}")
 
     def restore(self, source: Path | None, name: str | None, *, keep_settings: bool = False) -> None:
@@ -91,7 +91,7 @@ class Vm:
         """
         self._require_installation()
         place = Folder(source) if source else Bucket(self.settings.variables("shared.env"))
-        with self._locked():
+        with self.locked():
             self._machine.say("+ fetch the backup and check it")
             if self._machine.dry_run:
                 self._restore(Path("BACKUP"), keep_settings=keep_settings)
@@ -106,7 +106,7 @@ class Vm:
 
     def uninstall(self, *, purge: bool) -> None:
         """Stop and remove everything; `purge`: settings and data too. The bucket stays."""
-        with self._locked():
+        with self.locked():
             self._services.remove()
             for path in [self._layout.software, *([self._layout.settings, self._layout.state] if purge else [])]:
                 self._machine.remove(path)
@@ -181,7 +181,7 @@ class Vm:
             raise UsageError("nothing is installed here")
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Let one command at a time make changes."""
         if self._machine.dry_run:
             yield

@@ -7,7 +7,7 @@ from pathlib import Path
 UNITS = Path(__file__).with_name("units")
 PARTS = ("valkey", "gateway", "qstash", "worker", "api", "web")
 """Services in the order in which they are started."""
-_RELEASE = re.compile(r"\d[\w.]*-\d{8}T\d{6}")
+_RELEASE = re.compile(r"\d[\w.]*-(\d{8}T\d{9})")
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,8 @@ class Layout:
     @classmethod
     def own(cls) -> "Layout":
         """Return the layout of the installation that this package is part of, else that of this machine."""
-        *above, opt, name, releases, _release, _deploy, _vm = Path(__file__).parts[:-1]
-        is_installed = (opt, name, releases) == ("opt", "swissbrain", "releases")
-        return cls(Path(*above)) if is_installed and above else cls()
+        releases = Path(__file__).resolve().parents[3]
+        return cls(releases.parents[2]) if releases.match("opt/swissbrain/releases") else cls()
 
     root: Path = Path("/")
 
@@ -106,7 +105,8 @@ class Layout:
     def installed(self) -> list[Path]:
         """Return the folders of the releases, the oldest first."""
         found = self.releases.iterdir() if self.releases.is_dir() else iter(())
-        return sorted((each for each in found if _RELEASE.fullmatch(each.name)), key=lambda each: each.name[-15:])
+        times = {each: match[1] for each in found if (match := _RELEASE.fullmatch(each.name))}
+        return sorted(times, key=lambda each: times[each])
 
     def target(self, link: Path) -> Path | None:
         """Return the release that a link leads to, None if there is none."""

@@ -39,7 +39,8 @@ class Releases:
     def build(self, wheels: Path | None, make: Build | None = None) -> Path:
         """Make a new release from the checkout beside the others; return its folder. Nothing uses it yet."""
         version = tomllib.loads((self._source / "pyproject.toml").read_text())["project"]["version"]
-        folder = self._layout.releases / f"{version}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        made = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3]
+        folder = self._layout.releases / f"{version}-{made}"
         self._machine.say(f"Release {folder.name}")
         try:
             self._machine.folder(folder)

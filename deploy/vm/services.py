@@ -12,7 +12,7 @@ from deploy.vm.machine import Machine, VmError
 from deploy.vm.settings_files import Settings
 
 TARGET = "swissbrain.target"
-PATIENCE_S = 90.0
+PATIENCE_S = 60.0
 _PAUSE_S = 0.2
 
 
@@ -78,8 +78,9 @@ class Services:
 
     def remove(self) -> None:
         """Stop everything and remove the units, the list of users and the command. The users stay."""
-        self._machine.run(["systemctl", "disable", "--quiet", "--now", TARGET])
-        self.stop()
+        if (self._layout.units / TARGET).exists():
+            self._machine.run(["systemctl", "disable", "--quiet", "--now", TARGET])
+            self.stop()
         for path in sorted(self._layout.units.glob("swissbrain*.*")):
             self._machine.remove(path)
         for path in (self._layout.sysusers, self._layout.sysctl, self._layout.command):

@@ -154,7 +154,7 @@ class Settings:
             return
         try:
             entries = json.loads(path.read_text())
-            users = {entry["user"]: entry["sha256"] for entry in entries}
+            users = {entry["user"]: entry["sha256"] for entry in entries or [{}]}
         except (ValueError, TypeError, KeyError):
             raise UsageError(f"{path} must hold a JSON list of keys with user, scopes and sha256") from None
         wanted = _entry(VERIFY_USER, token)
