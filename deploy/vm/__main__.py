@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("upgrade", parents=[shared, new], help="switch to this checkout, and back if it does not work")
     commands.add_parser("rollback", parents=[shared], help="switch to the release that ran before")
     backup = commands.add_parser("backup", parents=[shared], help="save Valkey and the settings")
-    backup.add_argument("--to", type=_folder, help="folder, on the disk of the data; default: the bucket")
+    backup.add_argument("--to", type=_folder, help="folder; default: the bucket")
     backup.add_argument("--keep", type=_count, default=KEPT, help=f"number of backups to keep; default: {KEPT}")
     restore = commands.add_parser("restore", parents=[shared], help="bring back a backup; stops everything meanwhile")
     restore.add_argument("--from", dest="source", type=_folder, help="folder; default: the bucket")

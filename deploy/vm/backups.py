@@ -1,4 +1,4 @@
-"""Where backups are: in a folder, or in the bucket of the installation below `backups/vm/`."""
+"""Places of backups: a folder, or the bucket of the installation below `backups/vm/`."""
 
 import shutil
 from collections.abc import Mapping

@@ -63,7 +63,7 @@ class Vm:
         self._require_installation()
         with self.locked():
             release = self._releases.build(wheels, self._build)
-            kept = self._save(Folder(self._layout.backups), BEFORE_UPGRADES)
+            kept = self._save(Folder(self._layout.backups), self._layout.backups, BEFORE_UPGRADES)
             self._machine.say(f"Backup {kept} in {self._layout.backups}")
             self.settings.complete()
             self._activate(release)
@@ -82,7 +82,7 @@ class Vm:
         place = Folder(to) if to else Bucket(self.settings.variables("shared.env"))
         where = str(to) if to else f"{self._bucket()}/backups/vm"
         with self.locked():
-            self._machine.say(f"Backup {self._save(place, keep)} in {where}")
+            self._machine.say(f"Backup {self._save(place, to or self._layout.backups, keep)} in {where}")
 
     def restore(self, source: Path | None, name: str | None, *, keep_settings: bool = False) -> None:
         """Bring back Valkey and the settings from a folder or from the bucket. What was there is set aside.
@@ -137,11 +137,12 @@ class Vm:
         self._services.restart()
         self._services.check(self.settings)
 
-    def _save(self, place: Place, keep: int) -> str:
+    def _save(self, place: Place, folder: Path, keep: int) -> str:
+        """Make a backup in a folder, and store it in a place; return its name."""
         self._machine.say("+ save a snapshot of Valkey and the settings")
         if self._machine.dry_run:
             return "TIME"
-        work = self._layout.backups / "unfinished.tar"
+        work = folder / "unfinished.tar"
         try:
             archive.create(work, self.settings.backup_url(), self._layout.settings, self._bucket())
             name = place.store(work)

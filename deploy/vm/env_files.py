@@ -23,7 +23,7 @@ def parse(text: str, name: str = "the file") -> dict[str, str]:
         value = match[2].strip()
         quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
         inner = value[1:-1] if quoted else value
-        # systemd knows escapes, and lines that go on; no setting of ours needs them.
+        # systemd also knows escapes and continued lines; no setting of ours needs them.
         if "\\" in inner or (quoted and value[0] in inner) or (not quoted and value[:1] in ("'", '"')):
             raise UsageError(f"{name}, line {number}: the value of {match[1]} must be plain, or stand in single quotes")
         found[match[1]] = inner
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def quoted(value: str) -> str:
-    """Return a value as it stands in a file. Raises UsageError."""
+    """Return a value as it is written into a file. Raises UsageError."""
     if _PLAIN.fullmatch(value):
         return value
     if "'" in value or "\\" in value or not value.isprintable():

@@ -16,7 +16,7 @@ class Layout:
 
     @classmethod
     def own(cls) -> "Layout":
-        """Return the layout of the installation that this package is part of, else that of this machine."""
+        """Return the layout of the installation that has this copy of the package, else the one of this machine."""
         releases = Path(__file__).resolve().parents[3]
         return cls(releases.parents[2]) if releases.match("opt/swissbrain/releases") else cls()
 

@@ -88,9 +88,13 @@ class Machine:
         temporary.replace(path)
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy a folder without compiled files."""
+        """Copy a file, or a folder without compiled files."""
         self.say(f"+ copy {source} to {target}")
-        if not self.dry_run:
+        if self.dry_run:
+            return
+        if source.is_file():
+            shutil.copy(source, target)
+        else:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
 
     def remove(self, path: Path) -> None:

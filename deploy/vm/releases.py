@@ -65,14 +65,20 @@ class Releases:
     def _environment(self, folder: Path, source: Path, wheels: Path | None) -> None:
         python = folder / "bin" / "python"
         self._machine.run([sys.executable, "-m", "venv", folder])
-        index = ["--no-index", "--find-links", wheels] if wheels else []
+        index: list[str | Path] = ["--no-index", "--find-links", wheels] if wheels else []
         with tempfile.TemporaryDirectory() as temporary:  # setuptools leaves folders in the sources
             copy = Path(temporary)
             for name in COPIED:
                 self._machine.copy(source / name, copy / name)
             for name in COPIED_FILES:
                 self._machine.run(["cp", source / name, copy / name])
-            options = ["--quiet", "--disable-pip-version-check", "--no-cache-dir", "-c", copy / "constraints.txt"]
+            options: list[str | Path] = [
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-cache-dir",
+                "-c",
+                copy / "constraints.txt",
+            ]
             server = f"{copy / 'distributions' / 'server'}[vm]"
             self._machine.run([python, "-m", "pip", "install", *options, *index, copy, server])
 

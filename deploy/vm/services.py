@@ -25,7 +25,7 @@ class Services:
         self._patience_s = patience_s
 
     def install(self, release: Path) -> None:
-        """Let the units, the users and the command be those of a release. No process is started or stopped."""
+        """Install units, users and command of a release. No process is started or stopped."""
         source, machine = release / "deploy" / "vm", self._machine
         folder = Path(__file__).parent if machine.dry_run else source
         units = {path.name: path.read_text() for path in sorted((folder / "units").iterdir())}

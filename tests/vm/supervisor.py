@@ -150,9 +150,9 @@ class Supervisor:
         environment = {"PATH": PATH, "LANG": "C.UTF-8"}
         environment |= {name: resolved(value) for name, value in unit.environment.items()}
         for file in unit.files:
-            path = self._layout.settings / file.removeprefix("-")
-            if path.exists() or not file.startswith("-"):
-                environment |= env_files.parse(path.read_text())
+            source = self._layout.settings / file.removeprefix("-")
+            if source.exists() or not file.startswith("-"):
+                environment |= env_files.parse(source.read_text())
         environment |= self.extra.get(unit.name, {})
         (line,) = unit.all("ExecStart")
         words = shlex.split(re.sub(r"\$\{([A-Z_]+)\}", lambda match: environment[match[1]], resolved(line)))

@@ -107,7 +107,7 @@ def caddy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caddy]:
 @contextmanager
 def started(environment: dict[str, str], log: Path) -> Iterator[None]:
     """Run Caddy with the shipped file, from when it serves until the end of the block."""
-    command = [CADDY, "run", "--config", CADDYFILE, "--adapter", "caddyfile"]
+    command: list[str | Path] = [CADDY, "run", "--config", CADDYFILE, "--adapter", "caddyfile"]
     with log.open("wb") as file:
         process = subprocess.Popen(command, env={"PATH": os.environ["PATH"], **environment}, stderr=file)
     try:
@@ -207,7 +207,7 @@ def test_plain_http_leads_to_https(caddy: Caddy) -> None:
 
 
 def test_the_limits_are_those_of_the_api_and_nothing_cuts_a_stream() -> None:
-    command = [CADDY, "adapt", "--config", CADDYFILE, "--adapter", "caddyfile"]
+    command: list[str | Path] = [CADDY, "adapt", "--config", CADDYFILE, "--adapter", "caddyfile"]
     environment = {**os.environ, **variables(8787)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     config = json.loads(done.stdout)

@@ -59,9 +59,9 @@ def environment(unit: Unit, settings: Path) -> dict[str, str]:
     for name, path in unit.credentials.items():
         found = {key: value.replace(f"%d/{name}", moved(path, settings.parents[1])) for key, value in found.items()}
     for file in unit.files:
-        path = settings / file.removeprefix("-")
-        if path.exists() or not file.startswith("-"):
-            found |= env_files.read(path)
+        source = settings / file.removeprefix("-")
+        if source.exists() or not file.startswith("-"):
+            found |= env_files.read(source)
     return found
 
 
