@@ -20,6 +20,8 @@ MAX_KEPT = 1000
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code: 2 for wrong options or settings, 1 for other failures."""
     options = _parser().parse_args(words)
+    # The users of the services read the software; the files with secrets have modes of their own.
+    os.umask(0o022)
     try:
         layout = Layout.own()
         if not options.dry_run:

@@ -88,14 +88,18 @@ class Machine:
         temporary.replace(path)
 
     def copy(self, source: Path, target: Path) -> None:
-        """Copy a file, or a folder without compiled files."""
+        """Copy a file, or a folder without compiled files. Everybody can read the copy, whoever can read the source."""
         self.say(f"+ copy {source} to {target}")
         if self.dry_run:
             return
-        if source.is_file():
-            shutil.copy(source, target)
-        else:
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        for path in (source, *sorted(source.rglob("*"))):
+            if "__pycache__" in path.parts:
+                continue
+            copy = target / path.relative_to(source)
+            if path.is_dir():
+                copy.mkdir(parents=True, exist_ok=True)
+            else:
+                shutil.copyfile(path, copy)
 
     def remove(self, path: Path) -> None:
         """Remove a file, a link or a whole folder, if it exists."""

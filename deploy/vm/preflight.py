@@ -13,6 +13,7 @@ from pathlib import Path
 from deploy.vm.machine import UsageError
 
 PROGRAMS = ("systemctl", "systemd-sysusers")
+HOMES = ("/home", "/root", "/run/user")
 SYSTEMD = 250
 """First version whose units can name the folder of credentials."""
 FREE_BYTES = 3 * 1024**3
@@ -34,6 +35,8 @@ def check_machine() -> None:
 def _problems() -> Iterator[str]:
     if sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}:
         yield "Linux on x86-64 or arm64 is needed"
+    if any(Path(sys.base_prefix).resolve().is_relative_to(home) for home in HOMES):
+        yield f"this Python is in {sys.base_prefix}, which services cannot read: use that of the system"
     if not find_spec("ensurepip"):
         yield "Python's module ensurepip is missing: apt-get install python3-venv"
     missing = [name for name in PROGRAMS if shutil.which(name) is None]

@@ -68,19 +68,12 @@ class Releases:
         index: list[str | Path] = ["--no-index", "--find-links", wheels] if wheels else []
         with tempfile.TemporaryDirectory() as temporary:  # setuptools leaves folders in the sources
             copy = Path(temporary)
-            for name in COPIED:
+            for name in (*COPIED, *COPIED_FILES):
                 self._machine.copy(source / name, copy / name)
-            for name in COPIED_FILES:
-                self._machine.run(["cp", source / name, copy / name])
-            options: list[str | Path] = [
-                "--quiet",
-                "--disable-pip-version-check",
-                "--no-cache-dir",
-                "-c",
-                copy / "constraints.txt",
-            ]
+            pinned: list[str | Path] = ["--no-cache-dir", "-c", copy / "constraints.txt", *index]
             server = f"{copy / 'distributions' / 'server'}[vm]"
-            self._machine.run([python, "-m", "pip", "install", *options, *index, copy, server])
+            pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            self._machine.run([*pip, *pinned, copy, server])
 
     def prune(self) -> None:
         """Remove old releases, except for the current and the previous one, and unfinished ones."""

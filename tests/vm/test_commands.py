@@ -15,11 +15,10 @@ from deploy.vm.commands import Vm
 from deploy.vm.layout import PARTS, Layout
 from deploy.vm.machine import Machine, UsageError, VmError
 from tests.docs.pages import ROOT
-from tests.support.redis import free_port
+from tests.vm.ports import all_ports
 from tests.vm.releases import small
 from tests.vm.supervisor import SupervisedMachine, Supervisor
 
-PORTS = ("VALKEY_PORT", "GATEWAY_PORT", "QSTASH_PORT", "API_PORT", "WORKER_HEALTH_PORT")
 GOOD, BAD = "exit 0", "echo 'the run failed'; exit 1"
 
 
@@ -27,7 +26,7 @@ def values() -> dict[str, dict[str, str]]:
     return {
         "web.env": {"SITE_ADDRESS": "agents.example.ch"},
         "shared.env": {"S3_ACCESS_KEY": "key-of-the-store", "S3_SECRET_KEY": "secret-of-the-store"},
-        "ports.env": {name: str(free_port()) for name in PORTS},
+        "ports.env": all_ports(),
     }
 
 
@@ -109,6 +108,17 @@ def test_removal_keeps_settings_and_data_unless_told_otherwise(supervisor: Super
     assert list(layout.units.iterdir()) == []
     made.uninstall(purge=True)
     assert (layout.settings.exists(), layout.state.exists()) == (False, False)
+
+
+def test_everybody_can_read_a_copy(tmp_path: Path) -> None:
+    source = tmp_path / "checkout"
+    for folder in (source / "units", source / "__pycache__"):
+        folder.mkdir(parents=True, mode=0o700)
+        (folder / "a.service").touch(0o600)
+    Machine().copy(source, tmp_path / "copy")
+    found = {str(path.relative_to(tmp_path / "copy")): path for path in (tmp_path / "copy").rglob("*")}
+    assert set(found) == {"units", "units/a.service"}
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in found.values())
 
 
 def test_two_commands_do_not_change_a_machine_at_the_same_time(supervisor: Supervisor, layout: Layout) -> None:

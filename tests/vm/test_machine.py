@@ -14,9 +14,9 @@ from infra.workspace import Workspaces
 from swissbrain import Client, Event
 from swissbrain.errors import ApiError
 from swissbrain.plan import file_write, shell
-from tests.support.redis import free_port
 from tests.support.s3 import s3_server, variables_of
 from tests.support.waiting import wait_until
+from tests.vm.ports import all_ports
 from tests.vm.releases import working
 from tests.vm.supervisor import SupervisedMachine, Supervisor
 
@@ -33,30 +33,18 @@ def s3(tmp_path: Path) -> Iterator[S3Settings]:
         yield settings
 
 
-@pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
-    """Supervise an installation below the folder `root`, whose Caddy listens on free ports."""
-    web = {"HTTP_PORT": str(free_port()), "HTTPS_PORT": str(free_port())}
-    run = tmp_path / "run"
-    run.mkdir()
-    made = Supervisor(Layout(tmp_path / "root"), run, {"swissbrain-web.service": web})
-    yield made
-    made.close()
-
-
 def values(s3: S3Settings) -> dict[str, dict[str, str]]:
-    names = ("VALKEY_PORT", "GATEWAY_PORT", "QSTASH_PORT", "API_PORT", "WORKER_HEALTH_PORT")
     return {
         "web.env": {"SITE_ADDRESS": "localhost"},
         "shared.env": variables_of(s3),
-        "ports.env": {name: str(free_port()) for name in names},
+        "ports.env": all_ports(),
     }
 
 
 def test_an_installation_works_through_caddy_survives_kills_and_comes_back_from_a_backup(
-    s3: S3Settings, supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Settings, supervisor: Supervisor, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout, machine = Layout(tmp_path / "root"), SupervisedMachine(supervisor)
+    machine = SupervisedMachine(supervisor)
     vm = Vm(machine, layout, build=working)
     vm.install(values(s3), "ada")
 
@@ -67,6 +55,7 @@ def test_an_installation_works_through_caddy_survives_kills_and_comes_back_from_
     with Client(f"https://localhost:{supervisor.extra['swissbrain-web.service']['HTTPS_PORT']}", token) as client:
         run_id = _survives_kills(client, supervisor)
 
+        supervisor.start("swissbrain-sweep.service")
         supervisor.start("swissbrain-backup.service")
         later = client.create_run(shell("true")).run_id
         client.wait(later)
