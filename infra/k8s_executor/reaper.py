@@ -2,6 +2,8 @@
 
 A Job is an orphan if its run has no open execution of its number. That is certain, because an execution is journaled as
 open before its Job is created, and numbers are never used twice: a run that does not name the Job now never will again.
+
+The Job of a session is an orphan if its claim of the run is over: no later owner continues a session.
 """
 
 import asyncio
@@ -12,7 +14,7 @@ from contextlib import suppress
 
 from infra.contract.errors import ContractError
 from infra.k8s_executor.api import KubeApi
-from infra.k8s_executor.job import EXECUTION, INSTALLATION_LABEL, MANAGED, RUN
+from infra.k8s_executor.job import EXECUTION, FENCE, INSTALLATION_LABEL, MANAGED, RUN
 from infra.k8s_executor.views import JobView
 from infra.logging import log
 
@@ -24,15 +26,26 @@ MAX_ROUND = 500
 OpenNumber = Callable[[str], Awaitable[int | None]]
 """Function that returns the number of the open execution of a run, None if it has none or is gone. It may raise
 ContractError if that is not known."""
+RunningFence = Callable[[str], Awaitable[int | None]]
+"""Function that returns the fence of the claim under which a run is being worked on, None if it is not. It may raise
+ContractError."""
 
 
 class Reaper:
     """Reaper of the Jobs of one installation. `own` are the names of Jobs that this process works on."""
 
-    def __init__(self, api: KubeApi, installation: str, open_number: OpenNumber, own: Collection[str]) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        installation: str,
+        open_number: OpenNumber,
+        running_fence: RunningFence,
+        own: Collection[str],
+    ) -> None:
         self._api = api
         self._labels = {**MANAGED, INSTALLATION_LABEL: installation}
         self._open_number = open_number
+        self._running_fence = running_fence
         self._own = own
 
     async def run(self) -> None:
@@ -60,10 +73,11 @@ class Reaper:
 
     async def _is_orphan(self, job: JobView) -> bool:
         notes = job.metadata.annotations or {}
-        run_id, number = notes.get(RUN, ""), notes.get(EXECUTION, "")
-        # No worker makes such a Job, so somebody has copied the labels. It is not ours to delete.
-        if not run_id or not number.isdecimal():
-            return False
+        run_id, number, fence = notes.get(RUN, ""), notes.get(EXECUTION, ""), notes.get(FENCE, "")
         with suppress(ContractError):
-            return await self._open_number(run_id) != int(number)
+            if run_id and fence.isdecimal():
+                return await self._running_fence(run_id) != int(fence)
+            if run_id and number.isdecimal():
+                return await self._open_number(run_id) != int(number)
+        # No worker makes a Job without these annotations, so somebody has copied the labels. It is not ours to delete.
         return False

@@ -1,4 +1,4 @@
-"""Settings that each program reads, and the documented defaults, for the checks of manifests and units."""
+"""Settings that each program reads, for the checks of manifests and units."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ from infra.gateway.settings import GatewaySettings
 from infra.llm_http.settings import LlmSettings
 from infra.qstash_local.settings import QStashLocalSettings
 from infra.settings import Env, QStashSettings, RedisTcpSettings, S3Settings, StoreSettings
-from tests.docs.pages import DOCS, codes_in, rows
 from worker.agent.settings import AgentSettings
 from worker.browser.settings import BrowserSettings
 from worker.fetch.settings import FetchSettings
@@ -38,9 +37,3 @@ PROGRAMS: dict[str, tuple[Reader, ...]] = {
     "valkey_backup restore": (S3Settings.from_env,),
 }
 """Settings that each program reads; `worker` with its sandbox, not with Kubernetes."""
-
-
-def documented() -> dict[str, str]:
-    """Return the default of each variable in the page on configuration; the text may be `required`."""
-    table = [cells for cells in rows(DOCS / "configuration.md") if len(cells) == 3]
-    return {name: cells[1] for cells in table for name in codes_in(cells[0])}

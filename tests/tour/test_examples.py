@@ -12,11 +12,8 @@ import httpx
 import pytest
 
 from infra.devstack.stack import DevStack
-from tests.support.dev_stack import dev_stack_fixture
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
-
-dev_stack = dev_stack_fixture()
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -13,8 +13,8 @@ from deploy.vm.layout import PARTS, UNITS, Layout
 from deploy.vm.machine import Machine
 from deploy.vm.settings_files import TEMPLATES, Settings
 from infra.settings import Env
-from tests.docs.pages import ROOT
-from tests.support.program_settings import PROGRAMS, documented
+from tests.docs.pages import ROOT, documented_defaults
+from tests.support.program_settings import PROGRAMS
 from tests.support.recorded_env import RecordedEnv
 from tests.vm.units import Unit, moved, shipped
 from worker.settings import WorkerSettings
@@ -122,7 +122,7 @@ def test_each_service_gets_valid_settings(name: str, settings: Path) -> None:
     unit = SERVICES[name]
     variables = environment(unit, settings)
     missing = read_by(unit, variables) - set(variables) - {"HTTP_PORT", "HTTPS_PORT"}
-    defaults = documented()
+    defaults = documented_defaults()
     assert {each for each in missing if defaults.get(each, "") in {"", "required"}} == set()
     assert set(unit.environment) <= read_by(unit, variables)
 

@@ -2,9 +2,10 @@
 
 import re
 import uuid
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from kubernetes.client import V1Job, V1Lease, V1Namespace, V1Pod
 from pydantic import BaseModel, ValidationError
 
 from tests.support.kube.errors import KubeError, Obj, bad_request, invalid
@@ -19,7 +20,6 @@ MAX_ANNOTATION_BYTES = 256 * 1024
 _SUFFIXES = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
     f"{letter}i": 1024.0 ** (power + 1) for power, letter in enumerate("KMGTP")
 }
-_TYPES: dict[str, type[BaseModel]] = {"jobs": V1Job, "pods": V1Pod, "leases": V1Lease, "namespaces": V1Namespace}
 _TRACK = "batch.kubernetes.io"
 
 
@@ -47,9 +47,17 @@ def check_new(plural: str, namespace: str, obj: Any) -> Obj:
     return obj
 
 
+@cache
+def _models() -> Mapping[str, type[BaseModel]]:
+    """Return the models by their plural. Their import takes 0.6 s, which each process of a test run would need."""
+    from kubernetes.client import V1Job, V1Lease, V1Namespace, V1Pod
+
+    return {"jobs": V1Job, "pods": V1Pod, "leases": V1Lease, "namespaces": V1Namespace}
+
+
 def decoded(plural: str, obj: Obj) -> None:
     """Check the types of all known fields. Raises KubeError (400), as the decoder of the real server does."""
-    model = _TYPES.get(plural)
+    model = _models().get(plural)
     if model is None:
         return
     try:

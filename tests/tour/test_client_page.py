@@ -7,9 +7,6 @@ import pytest
 from infra.devstack.stack import DevStack
 from swissbrain import AsyncClient, Client
 from tests.docs.pages import DOCS, blocks, codes_in, rows
-from tests.support.dev_stack import dev_stack_fixture
-
-dev_stack = dev_stack_fixture()
 
 PAGE = DOCS / "client.md"
 
