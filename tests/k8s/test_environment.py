@@ -1,51 +1,32 @@
 """Environment of each container against the settings that its program reads."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge_api.settings import EdgeSettings, ServerSettings
-from infra.egress.settings import EgressSettings, NetworkSettings
-from infra.gateway.settings import GatewaySettings
 from infra.k8s_executor.settings import KubernetesSettings
-from infra.llm_http.settings import LlmSettings
-from infra.qstash_local.settings import QStashLocalSettings
-from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
+from infra.settings import S3Settings, StoreSettings
 from scripts import check_manifests
 from tests.docs.pages import documented_defaults
 from tests.k8s import rendering
 from tests.k8s.rendering import OVERLAYS, containers, overlay, source
+from tests.support.program_settings import PROGRAMS, Reader
 from tests.support.recorded_env import RecordedEnv
-from worker.agent.settings import AgentSettings
-from worker.browser.settings import BrowserSettings
-from worker.fetch.settings import FetchSettings
-from worker.settings import WorkerSettings
-
-Reader = Callable[[Env], object]
 
 WORKER: tuple[Reader, ...] = (
-    AgentSettings.from_env,
-    BrowserSettings.from_env,
-    FetchSettings.from_env,
+    *PROGRAMS["worker"],
     lambda env: KubernetesSettings.from_env(env, StoreSettings.from_env(env), S3Settings.from_env(env)),
-    LlmSettings.from_env,
-    NetworkSettings.from_env,
-    RedisTcpSettings.from_env,
-    S3Settings.from_env,
-    StoreSettings.from_env,
-    WorkerSettings.from_env,
 )
 READERS: dict[str, tuple[Reader, ...]] = {
     "agent-worker/worker": WORKER,
-    "agent-api/api": (EdgeSettings.from_env, ServerSettings.from_env),
-    "agent-egress/egress": (EgressSettings.from_env,),
-    "agent-sweep/sweep": (RedisTcpSettings.from_env, S3Settings.from_env, StoreSettings.from_env),
-    "agent-qstash/qstash": (QStashLocalSettings.from_env,),
-    "valkey-gateway/gateway": (GatewaySettings.from_env,),
-    "valkey-backup/backup": (RedisTcpSettings.from_env, S3Settings.from_env),
-    "valkey-restore/restore": (S3Settings.from_env,),
+    "agent-api/api": PROGRAMS["api"],
+    "agent-egress/egress": PROGRAMS["egress"],
+    "agent-sweep/sweep": PROGRAMS["sweep"],
+    "agent-qstash/qstash": PROGRAMS["qstash"],
+    "valkey-gateway/gateway": PROGRAMS["gateway"],
+    "valkey-backup/backup": PROGRAMS["valkey_backup save"],
+    "valkey-restore/restore": PROGRAMS["valkey_backup restore"],
     "valkey/valkey": (),
 }
 """Settings that the program of each container reads."""
