@@ -98,9 +98,10 @@ class KubeApi:
             return None
         return decoded(body, JobView)
 
-    async def jobs(self, selector: Mapping[str, str]) -> list[JobView]:
-        """Return the Jobs with these labels."""
-        found, _ = await self._list(self._path("jobs"), JobView, {"labelSelector": _selector(selector)})
+    async def jobs(self, selector: Mapping[str, str], *, patience_s: float | None = None) -> list[JobView]:
+        """Return the Jobs with these labels. `patience_s` 0: one try."""
+        query = {"labelSelector": _selector(selector)}
+        found, _ = await self._list(self._path("jobs"), JobView, query, patience_s=patience_s)
         return found
 
     async def delete_job(
@@ -144,11 +145,13 @@ class KubeApi:
             while line := await response.content.readline():
                 yield decoded(line, WatchEvent)
 
-    async def _list(self, path: str, kind: type[T], query: dict[str, str], limit: int = 0) -> tuple[list[T], str]:
+    async def _list(
+        self, path: str, kind: type[T], query: dict[str, str], limit: int = 0, patience_s: float | None = None
+    ) -> tuple[list[T], str]:
         found: list[T] = []
         query = {**query, "limit": str(limit or PAGE)}
         while True:
-            body, _ = await self._request("GET", path, query)
+            body, _ = await self._request("GET", path, query, patience_s=patience_s)
             page = decoded(body, ListView[kind])  # type: ignore[valid-type]
             found += page.items or []
             if limit or not page.metadata.continue_:

@@ -16,7 +16,8 @@ from infra.k8s_executor.control import PodControl, PodUnreachable
 from infra.logging import log
 
 TRY_S = 3.0
-"""Time limit for one cancellation by the control port."""
+"""Time limit for one try of either way. With PAUSE_S it is below five seconds: an end must not wait longer once the API
+server or the pod answers again."""
 PAUSE_S = 1.0
 MAX_PENDING = 1000
 """Endings at the same time. Further ones are left to the deadlines of their Jobs, and to the reaper."""
@@ -104,7 +105,8 @@ class Endings:
 
     async def _delete(self, target: Target) -> bool:
         try:
-            await self._api.delete_job(target.job, target.uid, patience_s=0)
-        except ContractError:
+            async with asyncio.timeout(TRY_S):
+                await self._api.delete_job(target.job, target.uid, patience_s=0)
+        except (ContractError, TimeoutError):
             return False
         return True

@@ -133,6 +133,11 @@ class KubernetesExecutor:
                 raise ExecutorUnavailable(message) from None
             return None
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """See the port."""
+        self._begin()
+        self._reaper.ask(run_id)
+
     async def open(self, command: Command, max_reply_bytes: int) -> Session:
         """Raise ExecutorUnavailable: no pod keeps a session open."""
         raise ExecutorUnavailable(
@@ -165,7 +170,11 @@ class KubernetesExecutor:
 
     def _begin(self) -> None:
         if not self._tasks:
-            works: list[Coroutine[Any, Any, None]] = [self._observer.run(), self._reaper.run()]
+            works: list[Coroutine[Any, Any, None]] = [
+                self._observer.run(),
+                self._reaper.run(),
+                self._reaper.answer(),
+            ]
             self._tasks = [asyncio.create_task(work) for work in works]
 
     def _proxy_of(self, command: Command) -> str:
@@ -195,7 +204,11 @@ class KubernetesExecutor:
                 raise
             raise NoResult("the pod neither ended nor answered within all of its deadlines") from None
         except asyncio.CancelledError:
-            if not caller.continues_elsewhere():
+            if caller.continues_elsewhere():
+                # Unless it does not: the run may have been ended without this worker, because it was cancelled.
+                self._own.discard(target.job)
+                self._reaper.ask(command.run_id)
+            else:
                 await self._kill(call, caller)
             raise
         finally:

@@ -161,6 +161,9 @@ class PodExecutor:
         """Fail: pods keep no session open yet."""
         raise ExecutorUnavailable("programs in pods keep no session open yet")
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """Do nothing: nobody cancels here."""
+
     async def release(self, run_id: str) -> None:
         """Forget the workspace."""
         self.runs.pop(run_id, None)

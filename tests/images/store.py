@@ -56,6 +56,8 @@ class ImageStore:
             "os": "linux",
             "config": {"Cmd": ["/bin/sh"]},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+            # As images of a registry have it. buildah compares it with the layers once an image is made from an image.
+            "history": [{"created_by": "mmdebstrap"}],
         }
         image = {
             "schemaVersion": 2,

@@ -183,10 +183,9 @@ async def test_a_cancel_that_the_next_worker_finds_ends_the_program(runs: Worker
     await first.die()
     # Its lease has not expired yet, so the run counts as running.
     await runs.rig.store.cancel(run_id)
-    second = runs.worker()
+    runs.worker()
     assert (await runs.ended(run_id)).status is Status.CANCELLED
-    # The queue itself has ended the run, so no worker had it: the reaper finds its Job.
-    assert await second.executor.reap() == 1
+    # The queue itself has ended the run, so no worker had it; the worker that hears of that ends its Job.
     await has_no_pods(runs)
 
 

@@ -22,7 +22,7 @@ from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import StepFailed
-from worker.run.tool_failures import call_timeout, failure_code
+from worker.run.tool_failures import failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 
 TIMEOUT = "the step took longer than its timeout of {:g} s (`limits.wall_s` of the run)"
@@ -110,9 +110,10 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     result: ToolResult | None = None
     failure: tuple[str, str] | None = None
     try:
-        async with call_timeout(place.seconds, TIMEOUT):
+        call_time = context.call_time(place.name, place.seconds)
+        async with call_time.limit(TIMEOUT):
             call = context.for_call(
-                place.name, place.step, timeout_s=place.seconds, for_model=True, repeatable=tool.repeatable(built)
+                place.name, place.step, call_time, for_model=True, repeatable=tool.repeatable(built)
             )
             result = await tool.run(args, call)
     except (ToolFailed, ContractError) as exc:
@@ -133,7 +134,8 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
         text=text,
         step=place.step,
         started_ms=started_ms,
-        duration_ms=int((time.monotonic() - began) * 1000),
+        # The program of an adopted call began before this worker had the run.
+        duration_ms=max(int((time.monotonic() - began) * 1000), values.get("duration_ms", 0)),
         code=code,
         message=message,
         untrusted=is_untrusted(tool.name, built),
