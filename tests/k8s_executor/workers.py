@@ -22,6 +22,7 @@ from tests.worker.rig import Identity, Rig, Worker
 from worker.lease import StopReason
 from worker.plan import PlanWalker
 from worker.registry import REGISTRY
+from worker.run.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,13 @@ class WorkerRig:
         self._executors: list[KubernetesExecutor] = []
 
     def worker(
-        self, death: Death | None = None, *, after: ClusterWorker | None = None, idempotent: bool = True, **more: Any
+        self,
+        death: Death | None = None,
+        *,
+        after: ClusterWorker | None = None,
+        idempotent: bool = True,
+        strategy: Strategy | None = None,
+        **more: Any,
     ) -> ClusterWorker:
         """Start a worker, which knows that the worker `after` is dead."""
         api = DyingApi(Configuration(host=self.cluster.server.url), NAMESPACE)
@@ -102,7 +109,7 @@ class WorkerRig:
             return deadly[0]
 
         worker = self.rig.worker(
-            strategy=PlanWalker(tools),
+            strategy=strategy or PlanWalker(tools),
             workspaces=self.cluster.workspaces,
             executor=executor,
             identity=identity,
