@@ -9,10 +9,10 @@ from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 
+from infra.contract.content_types import content_type
 from infra.contract.errors import FilesUnavailable
 from infra.settings import S3Settings
 from infra.workspace.client import MISSING, build_client, error_code, translated_errors
-from infra.workspace.links import stored_type
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -118,7 +118,7 @@ class Bucket:
         """Store an object."""
         with translated_errors(key):
             response = self._client.put_object(
-                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=stored_type(key)
+                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=content_type(key)
             )
             return StoredObject(size_bytes, _stored_ms(response))
 

@@ -1,4 +1,4 @@
-"""Cancels of runs that no worker owns at that moment: their programs end at once, and those of owners are left alone."""
+"""Ends of runs that no worker owns: their programs end at once, and those of owners are left alone."""
 
 import asyncio
 import time

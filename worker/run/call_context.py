@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import UNSET
 
+from infra.contract.content_types import content_type
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.execution import Command, Execution, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import MAX_FOLDERS, FileChanges, ToolFiles
@@ -120,7 +121,8 @@ class CallContext:
     def changed(self, changes: FileChanges) -> None:
         """Log changes of the workspace, in the write that makes them count."""
         for file in changes.written:
-            self._run.defer(new_event(Artifact(path=file.path, size_bytes=file.size_bytes), self._step))
+            stored = Artifact(path=file.path, size_bytes=file.size_bytes, content_type=content_type(file.path))
+            self._run.defer(new_event(stored, self._step))
         for path in changes.deleted:
             self._run.defer(new_event(Artifact(path=path, deleted=True), self._step))
         for path in changes.skipped:
