@@ -23,7 +23,7 @@ async def nudges(redis: Redis) -> AsyncIterator[list[str]]:
 
         async def collect() -> None:
             async for message in messages:
-                found.append(message)
+                found.append(message)  # noqa: PERF401
 
         task = asyncio.create_task(collect())
         yield found
