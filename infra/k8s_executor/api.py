@@ -145,6 +145,13 @@ class KubeApi:
             while line := await response.content.readline():
                 yield decoded(line, WatchEvent)
 
+    async def check_watch(self, version: str) -> None:
+        """Raise ApiRefused if pods may not be watched."""
+        query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1"}
+        async with self._responding("GET", self._path("pods"), query, None, REQUEST_S) as response:
+            if response.status != 200:
+                raise _refusal("GET", response.status, await response.read(), "")
+
     async def _list(
         self, path: str, kind: type[T], query: dict[str, str], limit: int = 0, patience_s: float | None = None
     ) -> tuple[list[T], str]:
@@ -204,7 +211,8 @@ class KubeApi:
             )
             response = (await self._client.call_api(*url, _request_timeout=timeout)).response
             yield response
-        except (aiohttp.ClientError, OSError, ValueError, OpenApiException) as error:  # OSError: also TimeoutError
+        except (aiohttp.ClientError, OSError, ValueError, OpenApiException, config.ConfigException) as error:
+            # OSError: also TimeoutError. ConfigException: the file with the token, which is read again every minute.
             raise ApiUnreachable(f"the Kubernetes API server does not answer: {_text(error)}") from error
         finally:
             if response is not None:

@@ -81,7 +81,9 @@ class KubernetesExecutor:
         if refused := [text for text in warnings if "PodSecurity" in text]:
             raise ExecutorUnavailable(f"the namespace '{self._profile.namespace}' refuses the pods: {refused[0]}")
         await self._api.delete_job(name, dry_run=True)
-        await self._api.pods(limit=1)
+        _, version = await self._api.pods(limit=1)
+        await self._api.check_watch(version)
+        await self._api.job(name)
         await self._api.jobs({"swissbrain-agent/check": name})
         await self._api.events(name, limit=1)
 

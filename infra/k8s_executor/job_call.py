@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
 from infra.k8s_executor.api import ApiRefused, KubeApi
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.deadlines import PENDING_S, START_S, deadlines
+from infra.k8s_executor.deadlines import GRACE_S, PENDING_S, START_S, deadlines
 from infra.k8s_executor.endings import Target
 from infra.k8s_executor.job import CALL, CONTROL_PORT, DIGEST_NAME, EXECUTION, RUN, JobProfile, job, job_name
 from infra.k8s_executor.observer import Observed, PodObserver
 from infra.k8s_executor.pod_call import PodCalls
-from infra.k8s_executor.pod_states import delay, loss, refusal_in, start_problem
+from infra.k8s_executor.pod_states import delay, loss, problem_patience_s, refusal_in, start_problem
 from infra.k8s_executor.stored_call import NoResult, StoredCall
 from infra.k8s_executor.views import JobView, PodView
 
@@ -26,6 +27,9 @@ FIRST_POLL_S = 1.5
 UNOBSERVED_S = 60.0
 """Age of the last news of the API server from which the object store is asked whether an execution has ended."""
 START_RETRY_S = 0.2
+LOST_S = 60.0
+"""Time after the grace period of a pod that is being deleted. If it neither ends nor answers by then, nobody confirms
+its end any more, because its node is lost."""
 DRAIN_S = 3.0
 """Time for the last lines of a pod that has ended."""
 _TRANSIENT = {"executor_unavailable", "files_unavailable", "host_exhausted"}
@@ -137,9 +141,12 @@ class JobCall:
         """Wait until the runner runs, or has ended already. Raises NoResult if it will not run."""
         give_up_at = time.monotonic() + PENDING_S
         poll_at = time.monotonic() + FIRST_POLL_S
+        failing_at = math.inf
         while not (observed.is_gone or (observed.pod and (observed.pod.is_running or observed.pod.has_ended))):
             if observed.pod and (problem := start_problem(observed.pod)):
-                raise NoResult(str(problem), problem)
+                failing_at = min(failing_at, time.monotonic())
+                if time.monotonic() >= failing_at + problem_patience_s(observed.pod):
+                    raise NoResult(str(problem), problem)
             if time.monotonic() >= give_up_at:
                 raise NoResult(f"the pod did not run within {PENDING_S} s: {delay(observed.pod)}")
             await observed.changed(max(0.01, poll_at - time.monotonic()))
@@ -174,8 +181,8 @@ class JobCall:
             watching.cancel()
 
     async def _is_over(self, observed: Observed) -> bool:
-        """Return whether the pod has ended, or has stored a result while the API server says nothing."""
-        if _has_ended(observed):
+        """Return whether the pod has ended, is lost, or has stored a result while the API server says nothing."""
+        if _has_ended(observed) or time.monotonic() >= observed.deleted_at + GRACE_S + LOST_S:
             return True
         if self._cluster.observer.age_s < UNOBSERVED_S:
             return False

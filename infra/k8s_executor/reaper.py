@@ -59,8 +59,8 @@ class Reaper:
             await asyncio.sleep(INTERVAL_S * random.uniform(0.5, 1.5))  # noqa: S311
             try:
                 await self.reap()
-            except ContractError as error:
-                log("cluster.reap_failed", level=logging.WARNING, reason=str(error))
+            except Exception as error:  # noqa: BLE001 - the next round may succeed
+                _failed(error)
 
     async def answer(self) -> None:
         """Delete the orphans that `ask` asks for until cancelled. What cannot be found out is tried again."""
@@ -101,6 +101,8 @@ class Reaper:
                 await self._reap_run(run_id)
         except (ExecutorUnavailable, StoreUnavailable, TimeoutError):
             return False
+        except Exception as error:  # noqa: BLE001 - the round that comes looks again
+            _failed(error)
         return True
 
     async def _reap_run(self, run_id: str) -> None:
@@ -127,3 +129,8 @@ class Reaper:
             raise
         except ContractError:
             return False
+
+
+def _failed(error: Exception) -> None:
+    reason = str(error) if isinstance(error, ContractError) else repr(error)
+    log("cluster.reap_failed", level=logging.WARNING, reason=reason)
