@@ -3,7 +3,7 @@
 A Job is an orphan if its run has no open execution of its number. That is certain, because an execution is journaled as
 open before its Job is created, and numbers are never used twice: a run that does not name the Job now never will again.
 
-Orphans are looked for in rounds, and at once for a run of which is known that it has ended without an owner. Each
+Orphans are looked for in rounds, and at once for a run that is known to have ended without an owner. Each
 worker may hear of that and look: a Job is deleted once, and the others find it gone.
 """
 
@@ -63,7 +63,7 @@ class Reaper:
                 _failed(error)
 
     async def answer(self) -> None:
-        """Delete the orphans that `ask` asks for until cancelled. What cannot be found out is tried again."""
+        """Delete the orphans of the runs named by `ask`, until cancelled. A look that fails is repeated."""
         while True:
             await self._has_asked.wait()
             await asyncio.sleep(random.uniform(0, SPREAD_S))  # noqa: S311

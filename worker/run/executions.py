@@ -81,7 +81,7 @@ class RunExecutions:
     ) -> Execution:
         """Adopt the open execution of the call, or execute the command. Raises CallInterrupted as described above.
 
-        `restart` is called if an execution is lost: the call is executed anew then, and its time begins anew.
+        `restart` is called if an execution is lost: the call is executed again then, and its time starts again.
         """
         caller = _Caller(self, warn)
         self._passed = 0

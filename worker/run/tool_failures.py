@@ -57,7 +57,7 @@ class CallTime:
         return self._ends_at - time.monotonic()
 
     def restart(self) -> None:
-        """Begin anew, because the call is executed again."""
+        """Start the time again, because the call is executed again."""
         if self._timeout_s is not None:
             self._ends_at = time.monotonic() + self._timeout_s
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
