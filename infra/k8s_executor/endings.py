@@ -18,7 +18,8 @@ from infra.logging import log
 TRY_S = 3.0
 """Time limit for one try of either way. With PAUSE_S it is below five seconds: an end must not wait longer once the API
 server or the pod answers again."""
-PAUSE_S = 1.0
+FIRST_PAUSE_S, PAUSE_S = 0.2, 1.0
+"""Pause between two tries: doubled from the first to the last one."""
 MAX_PENDING = 1000
 """Endings at the same time. Further ones are left to the deadlines of their Jobs, and to the reaper."""
 
@@ -77,14 +78,15 @@ class Endings:
 
     async def _end(self, target: Target, ending: ExecutionEnding) -> None:
         """Repeat both ways until the Job is deleted, for at most the time for which its program may run."""
-        reported = False
+        reported, pause_s = False, FIRST_PAUSE_S
         with suppress(TimeoutError):
             async with asyncio.timeout(target.bound_s):
                 while not await self._try(target, ending):
                     if not reported and not ending.dead.is_set():
                         log("execution.end_pending", level=logging.WARNING, run_id=target.run_id, job=target.job)
                         reported = True
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, PAUSE_S)
         if reported:
             log("execution.ended", run_id=target.run_id, job=target.job)
 
