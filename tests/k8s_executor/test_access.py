@@ -1,6 +1,7 @@
 """Access of a worker in a pod: its service account, whose token is replaced about every hour."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes.aio.config import incluster_config
@@ -16,14 +17,14 @@ ALL = Rule(["*"], ["*"])
 async def test_a_token_that_was_replaced_is_read_again(
     cluster: ClusterRig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, authority = tmp_path / "token", tmp_path / "ca.crt"
+    token = tmp_path / "token"
     token.write_text("first")
-    authority.write_text("a certificate")
-    loaders = []
+    loaders: list[Any] = []
+    library: Any = incluster_config.InClusterConfigLoader
 
-    class Loader(incluster_config.InClusterConfigLoader):  # type: ignore[misc]
-        def __init__(self, **more: object) -> None:
-            super().__init__(str(token), None, **{name: more[name] for name in ("try_refresh_token",)})
+    class Loader(library):  # type: ignore[misc]
+        def __init__(self, **more: Any) -> None:
+            super().__init__(**more | {"token_filename": str(token), "cert_filename": None})
             loaders.append(self)
 
         def _load_config(self) -> None:

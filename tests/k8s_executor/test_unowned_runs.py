@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -141,9 +142,9 @@ async def test_an_owner_that_ends_its_program_slowly_keeps_its_lease(
     first = runs.worker()
     run_id = await running(runs, first)
     runs.worker()
-    kill = first.executor._kill  # type: ignore[attr-defined]
+    kill = first.executor._kill
 
-    async def slowly(*args: object) -> None:
+    async def slowly(*args: Any) -> None:
         await asyncio.sleep(4)
         await kill(*args)
 
