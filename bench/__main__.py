@@ -11,6 +11,7 @@ import uvloop
 from bench import (
     agent,
     cancel,
+    coldstart,
     durability,
     first_event,
     flood,
@@ -39,6 +40,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "durability": (durability.run, 0),
     "agent": (agent.run, 0),
     "tools": (tools.run, 0),
+    "coldstart": (coldstart.run, 0),
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),
 }

@@ -42,7 +42,9 @@ class RunService:
         self._workspaces = workspaces
         self._inputs = InputService(store, workspaces)
 
-    async def create(self, user: str, spec: RunSpec, *, start: bool, key: str | None) -> tuple[RunRecord, bool]:
+    async def create(
+        self, user: str, spec: RunSpec, *, start: bool, key: str | None, traceparent: str | None = None
+    ) -> tuple[RunRecord, bool]:
         """Create a run. Return its record, and whether this call created it.
 
         The idempotency key determines the run's id, so a repeated request finds the run that it created before.
@@ -61,9 +63,11 @@ class RunService:
             head = _not_deleting("continue", await self.head(user, spec.continue_of))
             if head.status not in TERMINAL:
                 raise TransitionRefused("only a run that has ended can be continued", head.status.value)
-        return await self._create(user, spec, start=start, key=key, digest=digest, inputs=inputs)
+        return await self._create(user, spec, start, key, digest, inputs, traceparent)
 
-    async def fork(self, user: str, run_id: str, wanted: ForkRun, *, key: str | None) -> tuple[RunRecord, bool]:
+    async def fork(
+        self, user: str, run_id: str, wanted: ForkRun, *, key: str | None, traceparent: str | None = None
+    ) -> tuple[RunRecord, bool]:
         """Create a run that begins with the results of the first steps of another run; see `create`.
 
         A repeated request finds the run that it created before, even if the source run has been deleted. Raises
@@ -87,7 +91,7 @@ class RunService:
         )
         spec.check()
         inputs = await self._check_fork(run, spec, wanted.from_step)
-        return await self._create(user, spec, start=wanted.start, key=key, digest=digest, inputs=inputs)
+        return await self._create(user, spec, wanted.start, key, digest, inputs, traceparent)
 
     async def get(self, user: str, run_id: str) -> RunRecord:
         """Return the complete record of the user's run."""
@@ -213,14 +217,16 @@ class RunService:
         self,
         user: str,
         spec: RunSpec,
-        *,
         start: bool,
         key: str | None,
         digest: str,
-        inputs: Mapping[str, Input] = MappingProxyType({}),
+        inputs: Mapping[str, Input],
+        traceparent: str | None,
     ) -> tuple[RunRecord, bool]:
         run_id = run_id_of(user, key)
-        outcome, record = await self._store.create(run_id, user, spec, start=start, digest=digest, inputs=inputs)
+        outcome, record = await self._store.create(
+            run_id, user, spec, start=start, digest=digest, inputs=inputs, traceparent=traceparent
+        )
         if record is None:
             raise KeyReused(
                 "this Idempotency-Key was used for a request with other content, or its run is being deleted"

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 
@@ -34,7 +33,6 @@ from infra.contract.schedules import (
     TickOutcome,
 )
 from infra.contract.states import Outcome
-from infra.cron import Cron
 from infra.logging import log
 
 UNCONFIRMED_AFTER_MS = 60_000
@@ -50,8 +48,7 @@ class TickBody(msgspec.Struct, frozen=True):
     schedule: str
 
 
-@dataclass(frozen=True)
-class Scheduling:
+class Scheduling(msgspec.Struct, frozen=True):
     """Store of schedules, and QStash, which calls when they are due."""
 
     store: ScheduleStore
@@ -186,6 +183,8 @@ class ScheduleService:
 
         Raises QStashUnavailable.
         """
+        from infra.cron import Cron
+
         for _ in range(_TRIES):
             try:
                 record = await self._store.get(schedule_id)
@@ -222,6 +221,8 @@ class ScheduleService:
 
 def _check(spec: ScheduleSpec) -> None:
     """Raise InvalidInput or LimitExceeded for a schedule that cannot work."""
+    from infra.cron import Cron  # with time zones, which a cold start for other requests does not need
+
     Cron(spec.cron, spec.timezone).check("$.cron", "$.timezone")
     spec.check_run()
     size = len(codec.encode(spec.run).encode())

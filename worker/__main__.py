@@ -42,6 +42,7 @@ from worker.registry import registry
 from worker.runner import Runner
 from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool
+from worker.trace_export import exported_traces
 
 if TYPE_CHECKING:
     from infra.egress.local import LocalEgress
@@ -57,8 +58,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     settings, store_settings = WorkerSettings.from_env(env), StoreSettings.from_env(env)
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
     network = NetworkSettings.from_env(env)
-    browsing = replace(BrowserSettings.from_env(env), available=settings.executor == "local")
-    tools = registry(FetchSettings.from_env(env), network, browsing)
+    browsing, fetching = BrowserSettings.from_env(env), FetchSettings.from_env(env)
     redis = RedisTcp(RedisTcpSettings.from_env(env))
     s3 = S3Settings.from_env(env)
     workspaces = Workspaces(s3)
@@ -66,6 +66,9 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     if settings.executor == "kubernetes" and unsafe:
         raise SettingsError("--unsafe-no-sandbox is for WORKER_EXECUTOR=local alone")
     cluster = await _cluster(env, store_settings, s3, settings, store) if settings.executor == "kubernetes" else None
+    if cluster:
+        browsing = replace(browsing, place="image" if cluster.opens_sessions else "nowhere")
+    tools = registry(fetching, network, browsing)
     scratch = ScratchRoot(settings.root / settings.name)
     local = LocalExecutor(scratch, network=_egress(network), unsafe=unsafe)
     executor: Executor = cluster or local
@@ -79,7 +82,7 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
-        with _health(keeper.heartbeat, fitness, settings, cluster):
+        with exported_traces(env, settings.name), _health(keeper.heartbeat, fitness, settings, cluster):
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
                 log_lines.log("model.configured", model=first, fallbacks=others, host=llm.host)
@@ -115,7 +118,7 @@ async def _cluster(
     api = await KubeApi.connect(kubernetes.kubeconfig, kubernetes.profile.namespace)
     output = settings.root / settings.name / "output"
     proxy_url = _proxy_urls(kubernetes.egress, kubernetes.egress_key) if kubernetes.egress_key else None
-    return KubernetesExecutor(api, kubernetes.profile, output, store.open_execution, proxy_url)
+    return KubernetesExecutor(api, kubernetes.profile, output, store.open_execution, store.running_fence, proxy_url)
 
 
 def _proxy_urls(address: str, key: str) -> Callable[[Command], str]:

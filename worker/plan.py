@@ -19,6 +19,7 @@ from worker.run.executions import CallInterrupted
 from worker.run.strategy import Drained, StepFailed
 from worker.run.tool_failures import CallTime, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
+from worker.tracing import tool_span
 
 TIMEOUT = "the step took longer than its timeout of {:g} s (`timeout_s` of the step)"
 
@@ -90,9 +91,10 @@ class PlanWalker:
 
     async def _call(self, context: RunContext, index: int, step: PlanStep, call_time: CallTime) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
-        tool = self._tools[step.tool]
-        call = context.for_call(call_name(index), index, call_time, repeatable=tool.repeatable(step.args))
-        result = await tool.run(args, call)
+        tool, name = self._tools[step.tool], call_name(index)
+        call = context.for_call(name, index, call_time, repeatable=tool.repeatable(step.args))
+        with tool_span(step.tool, name):
+            result = await tool.run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
 

@@ -20,10 +20,9 @@ EdgeError
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from msgspec import UNSET, json
+from msgspec import UNSET, Struct, json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -132,13 +131,12 @@ class RequestNotOpen(EdgeError):
         self.status = "waiting"
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(Struct, frozen=True):
     status: HTTPStatus
     slug: str
     title: str
     detail: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
 _RETRY = {"Retry-After": str(RETRY_AFTER_S)}

@@ -9,7 +9,6 @@ from msgspec import UNSET, UnsetType
 from edge_api.http.request_models import RequestModel
 from infra.contract.runs import RunSpec
 from infra.contract.schedules import LastTick, Overlap, ScheduleHead, ScheduleRecord, ScheduleSpec, TickOutcome
-from infra.cron import Cron
 
 NEXT_TIMES = 5
 
@@ -115,6 +114,8 @@ class RecoveryResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _shown(head: ScheduleHead) -> dict[str, Any]:
+    from infra.cron import Cron  # with time zones, which a cold start for other requests does not need
+
     now_ms = int(time.time() * 1000)
     cron = Cron(head.cron, head.timezone)
     return {

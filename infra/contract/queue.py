@@ -14,7 +14,6 @@ answered; such a claim requeues the runs that are leased to that name, with the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -68,8 +67,7 @@ class Lease:
 MAX_DEAD_PROCESSES = 16
 
 
-@dataclass(frozen=True)
-class ClaimSeq:
+class ClaimSeq(msgspec.Struct, frozen=True):
     """Sequence number of a claim within one worker process.
 
     `last_acked`: number of the last claim whose reply arrived, if later replies were lost; else None. `dead`: names of
@@ -86,8 +84,7 @@ UNNUMBERED = ClaimSeq()
 """Number of a claim whose lost reply is left to the lease."""
 
 
-@dataclass(frozen=True)
-class ClaimReply:
+class ClaimReply(msgspec.Struct, frozen=True):
     """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
 
     `unreadable`: leases of granted runs whose records cannot be decoded; another worker could not decode them either.
@@ -97,11 +94,10 @@ class ClaimReply:
     claims: list[Claim]
     unreadable: list[Lease]
     next_ms: int | None
-    set_aside: Mapping[str, str] = field(default_factory=dict)
+    set_aside: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Recovery:
+class Recovery(msgspec.Struct, frozen=True):
     """Reply to `recover`; the fields are those of ClaimReply."""
 
     next_ms: int | None

@@ -169,7 +169,7 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     `unable`: number of workers in a row that were unable to execute the next step; a result in the journal resets it.
     `answers`: by the ids of the requests with which the run waited last. `interrupt`: the run is to wait for people.
     `limits`: those of the last retry that gave some, in place of the limits of the spec. A failed run can have a
-    partial `result` beside its error.
+    partial `result` beside its error. `traceparent`: trace of the request that created the run (W3C Trace Context).
     """
 
     spec: RunSpec
@@ -180,6 +180,7 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     interrupt: bool = False
     unable: int = 0
     limits: Limits | None = None
+    traceparent: str | None = None
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

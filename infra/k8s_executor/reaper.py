@@ -5,6 +5,7 @@ open before its Job is created, and numbers are never used twice: a run that doe
 
 Orphans are looked for in rounds, and at once for a run that is known to have ended without an owner. Each
 worker may hear of that and look: a Job is deleted once, and the others find it gone.
+The Job of a session is an orphan if its claim of the run is over: no later owner continues a session.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from contextlib import suppress
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, StoreUnavailable
 from infra.k8s_executor.api import KubeApi
-from infra.k8s_executor.job import EXECUTION, INSTALLATION_LABEL, MANAGED, RUN, RUN_LABEL, run_label
+from infra.k8s_executor.job import EXECUTION, FENCE, INSTALLATION_LABEL, MANAGED, RUN, RUN_LABEL, run_label
 from infra.k8s_executor.views import JobView
 from infra.logging import log
 
@@ -34,15 +35,26 @@ MAX_ASKED = 1000
 OpenNumber = Callable[[str], Awaitable[int | None]]
 """Function that returns the number of the open execution of a run, None if it has none or is gone. It may raise
 ContractError if that is not known."""
+RunningFence = Callable[[str], Awaitable[int | None]]
+"""Function that returns the fence of the claim under which a run is being worked on, None if it is not. It may raise
+ContractError."""
 
 
 class Reaper:
     """Reaper of the Jobs of one installation. `own` are the names of Jobs that this process works on."""
 
-    def __init__(self, api: KubeApi, installation: str, open_number: OpenNumber, own: Collection[str]) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        installation: str,
+        open_number: OpenNumber,
+        running_fence: RunningFence,
+        own: Collection[str],
+    ) -> None:
         self._api = api
         self._labels = {**MANAGED, INSTALLATION_LABEL: installation}
         self._open_number = open_number
+        self._running_fence = running_fence
         self._own = own
         self._asked: set[str | None] = set()
         self._has_asked = asyncio.Event()
@@ -119,16 +131,20 @@ class Reaper:
     async def _is_orphan(self, job: JobView) -> bool:
         """Return whether no run owns the Job. Raises StoreUnavailable."""
         notes = job.metadata.annotations or {}
-        run_id, number = notes.get(RUN, ""), notes.get(EXECUTION, "")
-        # No worker makes such a Job, so somebody has copied the labels. It is not ours to delete.
-        if not run_id or not number.isdecimal():
+        run_id, number, fence = notes.get(RUN, ""), notes.get(EXECUTION, ""), notes.get(FENCE, "")
+        if job.metadata.name in self._own:
             return False
         try:
-            return job.metadata.name not in self._own and await self._open_number(run_id) != int(number)
+            if run_id and fence.isdecimal():
+                return await self._running_fence(run_id) != int(fence)
+            if run_id and number.isdecimal():
+                return await self._open_number(run_id) != int(number)
         except StoreUnavailable:
             raise
         except ContractError:
             return False
+        # No worker makes a Job without these annotations, so somebody has copied the labels. It is not ours to delete.
+        return False
 
 
 def _failed(error: Exception) -> None:

@@ -56,7 +56,7 @@ class ImageStore:
             "os": "linux",
             "config": {"Cmd": ["/bin/sh"]},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
-            # As images of a registry have it. buildah compares it with the layers once an image is made from an image.
+            # Without a history, buildah 1.28 cannot build an image over an image over this one.
             "history": [{"created_by": "mmdebstrap"}],
         }
         image = {

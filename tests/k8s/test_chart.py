@@ -72,6 +72,14 @@ def test_helm_finds_nothing_to_object_to(name: str) -> None:
     assert "0 chart(s) failed" in shown
 
 
+def test_the_browser_has_an_image_and_hosts() -> None:
+    image = f"registry.example/tools-browser@sha256:{'b' * 64}"
+    options = ("--set", f"images.toolsBrowser={image}", "--set", "tools.networkAllow=example.org *.example.com")
+    variables = rendering.environment(rendering.containers(chart("in-cluster", *options))["agent-worker/worker"])
+    assert variables["KUBERNETES_BROWSER_IMAGE"] == {"value": image}
+    assert variables["TOOLS_NETWORK_ALLOW"] == {"value": "example.org *.example.com"}
+
+
 def test_a_model_is_set_with_its_address() -> None:
     options = ("--set", "worker.llm.baseUrl=https://models.example/v1", "--set", "worker.llm.model=apertus-70b")
     variables = rendering.environment(rendering.containers(chart("in-cluster", *options))["agent-worker/worker"])

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted, LimitExceeded
-from infra.k8s_executor import control, job_call
+from infra.k8s_executor import control, running_pod
 from tests.k8s_executor.rig import NAMESPACE, ClusterRig
 from tests.k8s_executor.test_execution import WAITING, goes_on, has_no_jobs, vanishes
 from tests.support.kube import Cut, Deny, Fail, PodFault
@@ -87,8 +87,8 @@ async def test_a_lost_node_that_stays_in_the_cluster_is_given_up_too(
     cluster: ClusterRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "SILENCE_S", 1.0)
-    monkeypatch.setattr(job_call, "GRACE_S", 0.5)
-    monkeypatch.setattr(job_call, "LOST_S", 0.5)
+    monkeypatch.setattr(running_pod, "GRACE_S", 0.5)
+    monkeypatch.setattr(running_pod, "LOST_S", 0.5)
     run = cluster.run()
     task = await run.start("echo up; sleep 1000")
     cluster.server.lose_node(run.job, dead=True)

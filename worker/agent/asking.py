@@ -15,6 +15,7 @@ from worker.agent.deltas import DeltaLog
 from worker.agent.entries import Exchange, Purpose, Setup, model_key
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, new_events, now_ms
+from worker.tracing import model_span, note_reply
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ async def ask_model(
         began, at_ms = time.monotonic(), now_ms()
         deltas = DeltaLog(context.emitter, question.n, delta_s, question.step)
         try:
-            async with asyncio.timeout(question.seconds):
-                reply = await model.ask(request, deltas)
+            reply = await _reply(model, request, deltas, question.seconds)
             await deltas.end()
         except ModelCut as exc:
             return Exchange(
@@ -94,6 +94,14 @@ async def ask_model(
         usage=lambda exchange: _counted(setup, exchange.usage, exchanges=1),
         flush=True,
     )
+
+
+async def _reply(model: LanguageModel, request: ModelRequest, deltas: DeltaLog, seconds: float) -> Reply:
+    with model_span(request.models[0].name) as recorded:
+        async with asyncio.timeout(seconds):
+            reply = await model.ask(request, deltas)
+        note_reply(recorded, reply)
+    return reply
 
 
 def _counted(setup: Setup, usage: Usage, *, exchanges: int) -> RunUsage:

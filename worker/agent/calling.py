@@ -24,6 +24,7 @@ from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import StepFailed
 from worker.run.tool_failures import failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
+from worker.tracing import tool_span
 
 TIMEOUT = "the step took longer than its timeout of {:g} s (`limits.wall_s` of the run)"
 MAX_FACT_CHARS = 200
@@ -115,7 +116,8 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
             call = context.for_call(
                 place.name, place.step, call_time, for_model=True, repeatable=tool.repeatable(built)
             )
-            result = await tool.run(args, call)
+            with tool_span(tool.name, place.name):
+                result = await tool.run(args, call)
     except (ToolFailed, ContractError) as exc:
         code = failure_code(exc, context.unable)
         # Transient failures and a lost lease are not outcomes of the call: the runner handles them.

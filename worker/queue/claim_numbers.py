@@ -10,7 +10,8 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from infra.contract.queue import ClaimSeq
 

@@ -46,6 +46,7 @@ class RunCommands(RunIndex):
         start: bool,
         digest: str,
         inputs: Mapping[str, Input] = MappingProxyType({}),
+        traceparent: str | None = None,
     ) -> tuple[Outcome, RunRecord | None]:
         """Record a run and, with `start`, queue it. `inputs` are files of other runs, by path.
 
@@ -67,6 +68,7 @@ class RunCommands(RunIndex):
                 "start_at_ms": _or_empty(spec.start_at_ms),
                 "queue_ttl_ms": _or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000)),
                 "inputs": codec.encode_inputs(inputs),
+                "traceparent": traceparent or "",
                 "index_ttl_s": 2 * self._retention_s,
                 "unstarted_ttl_s": self._retention_s,
             },

@@ -91,6 +91,14 @@ class RunReader:
         except msgspec.MsgspecError as exc:
             raise unreadable_record(run_id, exc) from exc
 
+    async def running_fence(self, run_id: str) -> int | None:
+        """Return the fence of the claim under which a run is being worked on; None if no worker has the run."""
+        names = ("status", "condemned", "fence")
+        status, condemned, fence = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
+        if fence is None or condemned is not None or str(status) != Status.RUNNING:
+            return None
+        return int(str(fence))
+
     async def step_entries(self, run_id: str, steps: Sequence[int]) -> list[bytes | None]:
         """Return the journal's entries of these steps as JSON; None for a step that is not completed."""
         found: list[bytes | None] = []
