@@ -18,7 +18,7 @@ from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.executions import CallInterrupted
 from worker.run.strategy import Drained, StepFailed
-from worker.run.tool_failures import call_timeout, failure_code
+from worker.run.tool_failures import CallTime, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.tracing import tool_span
 
@@ -75,8 +75,9 @@ class PlanWalker:
             return int((time.monotonic() - began) * 1000)
 
         try:
-            async with call_timeout(step.timeout_s, TIMEOUT):
-                result = await self._call(context, index, step)
+            call_time = context.call_time(call_name(index), step.timeout_s)
+            async with call_time.limit(TIMEOUT):
+                result = await self._call(context, index, step, call_time)
         except (ToolFailed, ContractError) as exc:
             code = failure_code(exc, context.unable)
             # Transient failures and a lost lease are not failures of the step: the runner handles them.
@@ -91,10 +92,10 @@ class PlanWalker:
         _count(step.tool, "succeeded", began)
         return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
 
-    async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
+    async def _call(self, context: RunContext, index: int, step: PlanStep, call_time: CallTime) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
         tool, name = self._tools[step.tool], call_name(index)
-        call = context.for_call(name, index, timeout_s=step.timeout_s, repeatable=tool.repeatable(step.args))
+        call = context.for_call(name, index, call_time, repeatable=tool.repeatable(step.args))
         with tool_span(step.tool, name):
             result = await tool.run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)

@@ -169,6 +169,10 @@ class Runner:
             await self._executor.release(run.id)
         return None if work.cancelled() else _LACKS.get(type(work.exception()))
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """End what is left of the programs of a run that has ended without an owner, or of all such runs."""
+        self._executor.end_unowned(run_id)
+
     async def fail_unreadable(self, lease: Lease) -> None:
         """Fail a run whose record cannot be decoded. If Redis does not reply, its next owner does so."""
         log("run.unreadable", run_id=lease.run_id, fence=lease.fence)

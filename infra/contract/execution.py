@@ -176,6 +176,13 @@ class Executor(Protocol):
         """
         ...
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """End the programs of a run that has ended while no worker owned it; None: of all such runs.
+
+        Returns at once. Other workers may do the same. An executor whose programs end with their worker does nothing.
+        """
+        ...
+
     async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
         """Start a program that answers requests, in a sandbox with a folder of its own in place of the workspace.
 

@@ -92,8 +92,10 @@ class Keys:
         """Channel: nudges for workers, as text.
 
         `cancel <run id>`, `interrupt <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due
-        run. `due <ms>`: time until a run is due, or until a ready run should have been claimed. Nudges are hints: a
-        worker that misses one finds the same fact at its next claim or renewal.
+        run. `due <ms>`: time until a run is due, or until a ready run should have been claimed. `recover <ms>`: time
+        until the lease of a cancelled run expires, unless a worker renews it. `ended <run id>`: this run has ended
+        without a worker, and its program may still run. Nudges are hints: a worker that misses one finds the same fact
+        at its next claim, renewal or subscription.
         """
         return f"{self.prefix}agent:control"
 

@@ -37,7 +37,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     segments.
 
     `inputs` are its input files by path, as they were announced before its start; `messages` are unread.
-    `read`: number of the last message that an earlier claim has read.
+    `read`: number of the last message that an earlier claim has read. `claimed_ms`: time of the claim by the clock of
+    Redis.
     """
 
     run: RunRecord
@@ -48,6 +49,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, Input] = {}
     messages: Sequence[UserMessage] = ()
     read: int = 0
+    claimed_ms: int = 0
 
 
 class Lease:

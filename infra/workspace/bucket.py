@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from infra.contract.content_types import content_type
 from infra.contract.errors import FilesUnavailable
 from infra.settings import S3Settings
 from infra.workspace.client import MISSING, TrafficObserver, build_client, error_code, translated_errors
-from infra.workspace.links import stored_type
 from infra.workspace.signed_urls import UrlSigner
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Bucket:
         """Store an object."""
         with translated_errors(key):
             response = self._client.put_object(
-                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=stored_type(key)
+                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=content_type(key)
             )
             return StoredObject(size_bytes, _stored_ms(response))
 

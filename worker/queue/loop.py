@@ -87,7 +87,7 @@ class WorkerLoop:
         self._keeper = keeper
         self._runner = runner
         self._alarm = Alarm()
-        self._control = Control(wakes, store.keys.control, keeper, self._alarm)
+        self._control = Control(wakes, store.keys.control, keeper, self._alarm, runner.end_unowned)
         self._draining = asyncio.Event()
         self._grace_ended = asyncio.Event()
         self._slot_freed = asyncio.Event()
@@ -157,7 +157,7 @@ class WorkerLoop:
         self._slot_freed.clear()
         backoff_s, look_s = self._backoff_until - time.monotonic(), self._look_at - time.monotonic()
         timeout_s = backoff_s if backoff_s > 0 else max(0.0, look_s)
-        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait()]
+        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait(), self._urged()]
         was_fit = self._fitness.is_fit
         if not was_fit:
             waits.append(self._fitness.until_fit())
@@ -169,6 +169,10 @@ class WorkerLoop:
         token_taken = self._token_wait is not None and self._token_wait.done()
         if self._free_slots() <= 0 and (token_taken or time.monotonic() >= self._look_at):
             await self._claim(0)
+
+    async def _urged(self) -> None:
+        await self._alarm.wait_urgent()
+        self._look_at = time.monotonic()
 
     async def _take_token(self) -> bool:
         try:

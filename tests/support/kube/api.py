@@ -165,7 +165,8 @@ def _denied(request: KubeRequest, effect: Deny, body: Any) -> KubeError:
 
 
 def _token(http: HttpRequest) -> str:
-    return http.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    scheme, _, token = http.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _body(http: HttpRequest) -> Any:

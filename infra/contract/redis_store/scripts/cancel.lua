@@ -1,15 +1,24 @@
--- KEYS: run, log, ready, pending, delayed, waiting
+-- KEYS: run, log, ready, pending, delayed, waiting, leases
 -- ARGV: id, channel, control, retention_s (number)
 -- Reply: outcome, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
 
-local found = redis.call('HMGET', run, 'status', 'seq', 'cancel')
-local status, seq, cancel = found[1], found[2], found[3]
+-- The worker of a run whose program outlives workers may be dead, so the lease of such a run is shortened to this time. A
+-- living worker renews the lease as soon as it has heard of the cancel.
+local CANCEL_LEASE_MS = 2000
+
+local found = redis.call('HMGET', run, 'status', 'seq', 'cancel', JOURNAL_EXECUTION)
+local status, seq, cancel, execution = found[1], found[2], found[3], found[4]
 if not status then return { 'GONE' } end
 if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
 if status == 'running' then
   redis.call('HSET', run, 'cancel', '1')
   redis.call('PUBLISH', control, 'cancel ' .. id)
+  if execution then
+    -- XX: a run without a lease has left the queue, and must not come back.
+    redis.call('ZADD', leases, 'XX', 'LT', int(now_ms() + CANCEL_LEASE_MS), id)
+    redis.call('PUBLISH', control, 'recover ' .. int(CANCEL_LEASE_MS))
+  end
   return { cancel == '1' and 'SAME' or 'OK', status }
 end
 local ms = now_ms()
@@ -19,4 +28,5 @@ if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) en
 redis.call('ZREM', delayed, id)
 if status == 'waiting' then redis.call('ZREM', waiting, id) end
 expire(run, log, retention_s)
+if execution then announce_unowned(control, id) end
 return { 'OK', 'cancelled' }

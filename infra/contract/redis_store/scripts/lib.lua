@@ -84,6 +84,11 @@ local function append(log, channel, seq, count, events)
   return last
 end
 
+-- Tells the workers that a run has ended whose program may still run, without a worker that ends it.
+local function announce_unowned(control, id)
+  redis.call('PUBLISH', control, 'ended ' .. id)
+end
+
 -- How a worker is to stop a run: 1 cancels it, 2 interrupts it, 0 lets it go on.
 local function stop_of(cancel, interrupt)
   return cancel == '1' and '1' or interrupt == '1' and '2' or '0'
