@@ -138,7 +138,7 @@ def _success(status: int, kind: object) -> dict[str, Any]:
 
 def _problem(status: int) -> dict[str, Any]:
     return {
-        "description": HTTPStatus(status).phrase,
+        "description": "Not to be repeated" if status == errors.UNRETRYABLE else HTTPStatus(status).phrase,
         "content": _content(errors.MEDIA_TYPE, _schema(schemas.Problem)),
     }
 

@@ -24,7 +24,7 @@ the worker ends after RELEASE_S, and the leases expire.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -67,7 +67,7 @@ SIGN_OFF_S = 1.0
 
 
 class WorkerLoop:
-    """Loop of one worker: `run` returns after `drain` was called and every run has finished or was released."""
+    """Loop of one worker: `run` returns once all runs have ended or were released after `drain`. `beside`: more tasks."""
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class WorkerLoop:
         runner: Runner,
         identity: ProcessIdentity,
         fitness: Fitness,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._settings = settings
         self._store = store
@@ -91,6 +92,7 @@ class WorkerLoop:
         self._slot_freed = asyncio.Event()
         self._identity = identity
         self._fitness = fitness
+        self._beside = beside
         self._numbers = ClaimNumbers(settings.slots, identity.process, identity.dead_processes)
         self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
@@ -113,6 +115,7 @@ class WorkerLoop:
                 self._keeper.renew_forever(),
                 self._control.listen_forever(),
                 self._fitness.check_forever(),
+                *(begin() for begin in self._beside),
             ]
             tasks = [group.create_task(side) for side in sides]
             try:
