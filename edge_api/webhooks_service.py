@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -134,7 +135,7 @@ class WebhookService:
 
 def _log(ref: EventRef, receipt: Receipt, result: str) -> None:
     # Neither the URL nor its host: both are the user's, and the URL may hold a secret.
-    names = {"run_id": ref.run_id, "event": ref.event_id, "ms": receipt.ms, "status": receipt.status}
+    names: dict[str, Any] = {"run_id": ref.run_id, "event": ref.event_id, "ms": receipt.ms, "status": receipt.status}
     if receipt.accepted:
         log("webhook.delivered", **names)
     else:

@@ -29,6 +29,8 @@ from swissbrain.cli.options import (
     RunId,
     ShellSteps,
     TimeLimit,
+    WebhookEvents,
+    WebhookUrl,
 )
 from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
@@ -85,6 +87,8 @@ def run(
     delay_s: Delay = None,
     start_at_ms: StartAt = None,
     queue_ttl_s: QueueTtl = None,
+    webhook: WebhookUrl = None,
+    webhook_event: WebhookEvents = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same run.")] = None,
     as_json: Json = False,
@@ -109,6 +113,8 @@ def run(
             delay_s=delay_s,
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
+            webhook_url=webhook,
+            webhook_events=webhook_event or None,
             idempotency_key=key,
             **agent,
         )
