@@ -114,7 +114,7 @@ def verify(
     if not (sent.isascii() and sent.isdigit() and len(sent) < 12):
         raise WebhookRejected("the header 'webhook-timestamp' is no number of seconds")
     expected = hmac.new(_key(secret), f"{event_id}.{sent}.".encode() + raw, hashlib.sha256).digest()
-    if not any([hmac.compare_digest(expected, given) for given in _given(signatures)]):
+    if not any(hmac.compare_digest(expected, given) for given in _given(signatures)):
         raise WebhookRejected("no signature is that of this secret over this body")
     if abs(time.time() - int(sent)) > tolerance_s:
         raise WebhookRejected("the signature is too old, or of the future; compare the clocks of both hosts")

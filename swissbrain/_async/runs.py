@@ -47,7 +47,7 @@ class AsyncRunMethods:
         The run starts after `delay_s`, or at `start_at_ms` (ms since the epoch). If no worker has started it within
         `queue_ttl_s`, it fails with the code `expired`. The options in `agent` are for runs without a plan.
 
-        `webhook_url` is called for the `webhook_events`: `finished`, `failed`, `waiting` (these three by default), `limit`.
+        `webhook_url` is called for the `webhook_events`: `finished`, `failed`, `waiting` (the default), `limit`.
 
         With the idempotency key of an earlier run of the same content, return that run. Without a key, a new key is
         made for this call, so that a retried request does not create a second run.
