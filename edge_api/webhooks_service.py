@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edge_api.http.errors import BadRequest, WebhooksOff
-from edge_api.http.webhook_models import DeliveryResult, EventBody, EventData, ResentEvent, WebhookDelivery
+from edge_api.http.webhook_models import DeliveryResult, PostedEvent, PostedRun, ResentEvent, WebhookDelivery
 from edge_api.run_states import request_token
 from infra.contract.errors import DeliveryFailed, DeliveryRefused, InvalidInput, RunGone
 from infra.contract.redis_store.webhook_store import WebhookStore
@@ -144,7 +144,7 @@ def _log(ref: EventRef, receipt: Receipt, result: str) -> None:
 
 def _body(ref: EventRef, task: DeliveryTask) -> bytes:
     at = datetime.fromtimestamp(ref.at_ms / 1000, UTC)
-    data = EventData(
+    data = PostedRun(
         run_id=ref.run_id,
         status=task.noted.status,
         error_code=task.noted.code,
@@ -154,4 +154,4 @@ def _body(ref: EventRef, task: DeliveryTask) -> bytes:
         at_ms=ref.at_ms,
     )
     timestamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return msgspec.json.encode(EventBody(type=f"run.{task.noted.event}", timestamp=timestamp, data=data))
+    return msgspec.json.encode(PostedEvent(type=f"run.{task.noted.event}", timestamp=timestamp, data=data))

@@ -56,7 +56,7 @@ class UrlNotAllowed(Exception):
 
 
 @dataclass(frozen=True)
-class Target:
+class WebhookTarget:
     """URL of a webhook with its host, as `read_host` returns it, and its port."""
 
     url: httpx.URL
@@ -102,7 +102,7 @@ class WebhookHttp:
         self._given_tls = tls
         self._deadline_s = deadline_s
 
-    def target(self, text: str) -> Target:
+    def target(self, text: str) -> WebhookTarget:
         """Return the target of a URL, which is checked but for the addresses of a name. Raises UrlNotAllowed."""
         target = _parsed(text)
         listed = (target.host, target.port) in self._private_hosts
@@ -154,7 +154,7 @@ class WebhookHttp:
 
     async def _send(
         self,
-        target: Target,
+        target: WebhookTarget,
         addresses: Sequence[Address],
         headers: Mapping[str, str],
         body: bytes,
@@ -218,7 +218,7 @@ async def _discard(response: httpx.Response) -> None:
                     return
 
 
-def _parsed(text: str) -> Target:
+def _parsed(text: str) -> WebhookTarget:
     """Return the target of a URL. Raises UrlNotAllowed."""
     if len(text) > MAX_URL_CHARS:
         raise UrlNotAllowed(f"it has more than {MAX_URL_CHARS} characters")
@@ -242,7 +242,7 @@ def _parsed(text: str) -> Target:
     port = _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
     if not 0 < port < 65536:
         raise UrlNotAllowed("its port is not between 1 and 65535")
-    return Target(url, host, port)
+    return WebhookTarget(url, host, port)
 
 
 def _retry_after(response: httpx.Response) -> int | None:

@@ -67,7 +67,7 @@ class DeliveryResult(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Literal["delivered", "duplicate", "gone"]
 
 
-class EventData(msgspec.Struct, frozen=True, kw_only=True):
+class PostedRun(msgspec.Struct, frozen=True, kw_only=True):
     """Run of an event. `error_code` is null unless it has failed. Times are ms since the epoch.
 
     `status` is the one that the event reports; the run may have another one by now.
@@ -82,9 +82,9 @@ class EventData(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
 
 
-class EventBody(msgspec.Struct, frozen=True, kw_only=True):
+class PostedEvent(msgspec.Struct, frozen=True, kw_only=True):
     """Body that is posted to a webhook, in the form of Standard Webhooks. `type` is such as `run.finished`."""
 
     type: str
     timestamp: str
-    data: EventData
+    data: PostedRun

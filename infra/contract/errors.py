@@ -94,6 +94,8 @@ class QStashUnavailable(ContractError):
 class DeliveryFailed(ContractError):
     """A webhook did not accept an event; QStash tries again, perhaps after `retry_after_s`."""
 
+    retry_after_s: int | None = None
+
     def __init__(self, message: str, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s

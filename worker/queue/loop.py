@@ -67,7 +67,7 @@ SIGN_OFF_S = 1.0
 
 
 class WorkerLoop:
-    """Loop of one worker: `run` returns when all runs have ended or were released after `drain`. `beside`: more tasks."""
+    """Loop of one worker: `run` returns once it was drained: all runs have ended or were released. `beside`: tasks."""
 
     def __init__(
         self,
