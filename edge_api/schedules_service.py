@@ -223,7 +223,8 @@ class ScheduleService:
         """Raise InvalidInput, LimitExceeded or WebhooksOff for a schedule that cannot work."""
         Cron(spec.cron, spec.timezone).check("$.cron", "$.timezone")
         spec.check_run()
-        self._runs.check_webhook(spec.run, "$.run")
+        if spec.run.webhook_url is not None:
+            self._runs.check_webhook(spec.run, "$.run")
         size = len(codec.encode(spec.run).encode())
         if size > MAX_RUN_BYTES:
             raise LimitExceeded(f"the run has {size} bytes as JSON; at most {MAX_RUN_BYTES} are allowed", "$.run")

@@ -9,6 +9,7 @@ import msgspec
 
 from infra.host_patterns import read_private_hosts
 from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings, is_origin
+from infra.webhook_http import PRIVATE_HOSTS
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
@@ -100,7 +101,7 @@ class EdgeSettings:
             store=StoreSettings.from_env(env),
             qstash=QStashSettings.from_env(env),
             webhook_keys=_signing_keys(env, "EDGE_WEBHOOK_KEY"),
-            webhook_private_hosts=read_private_hosts(env, "EDGE_WEBHOOK_PRIVATE_HOSTS"),
+            webhook_private_hosts=read_private_hosts(env, PRIVATE_HOSTS),
         )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -135,11 +134,14 @@ class WebhookService:
 
 def _log(ref: EventRef, receipt: Receipt, result: str) -> None:
     # Neither the URL nor its host: both are the user's, and the URL may hold a secret.
-    names: dict[str, Any] = {"run_id": ref.run_id, "event": ref.event_id, "ms": receipt.ms, "status": receipt.status}
+    run_id, event, ms, status = ref.run_id, ref.event_id, receipt.ms, receipt.status
     if receipt.accepted:
-        log("webhook.delivered", **names)
-    else:
-        log("webhook.failed", level=logging.WARNING, reason=receipt.error, last=result == "failed", **names)
+        log("webhook.delivered", run_id=run_id, event=event, ms=ms, status=status)
+        return
+    last, why = result == "failed", receipt.error
+    log(
+        "webhook.failed", level=logging.WARNING, run_id=run_id, event=event, ms=ms, status=status, reason=why, last=last
+    )
 
 
 def _body(ref: EventRef, task: DeliveryTask) -> bytes:

@@ -44,6 +44,7 @@ ANSWER_S = 2.0
 """Bytes of the answer's body that are read, and the time for it. The body is not used: it is read so that a receiver
 which says more than its status sees no reset connection."""
 MAX_RETRY_AFTER_S = 3600
+PRIVATE_HOSTS = "EDGE_WEBHOOK_PRIVATE_HOSTS"
 SECRET_PREFIX = "whsec_"  # noqa: S105
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -107,11 +108,11 @@ class WebhookHttp:
         target = _parsed(text)
         listed = (target.host, target.port) in self._private_hosts
         if target.url.scheme != "https" and not listed:
-            raise UrlNotAllowed("it does not begin with https://")
+            raise UrlNotAllowed(f"it does not begin with https://, and its host is not in {PRIVATE_HOSTS}")
         with suppress(ValueError):
             address = ip_address(target.host)
             if not (is_public(address) or (listed and is_private(address))):
-                raise UrlNotAllowed("its address is not public")
+                raise UrlNotAllowed(f"its address is not public, and not in {PRIVATE_HOSTS}")
         return target
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Receipt:
