@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ LEASE_MS = int(DEADLINE_S * 1000) + 10_000
 """Time in which an attempt is settled, if its process lives."""
 PUBLISH_S = 3.0
 """Longest wait of a request for QStash. What it has not accepted by then is published later."""
+PATIENT_POSTS = 4
+"""Attempts for a user at a time, in this process, that may last DEADLINE_S. Further ones are hurried: QStash makes a
+limited number of calls at a time, and receivers that do not answer must not delay the events and schedules of others."""
 LAST_RETRY = 3
 """Number of the last retry of QStash: then the message is a dead letter."""
 
@@ -50,6 +54,7 @@ class WebhookService:
     def __init__(self, webhooks: Webhooks | None = None, lacks: str = "QSTASH_TOKEN and EDGE_WEBHOOK_KEY") -> None:
         self._webhooks = webhooks
         self._lacks = lacks
+        self._posts: Counter[str] = Counter()
 
     def check(self, spec: RunSpec, at: str = "$") -> None:
         """Raise InvalidInput if the URL of a run may not be called; WebhooksOff."""
@@ -114,7 +119,12 @@ class WebhookService:
         now_s = int(time.time())
         body = _body(ref, task)
         signing = [user_secret(key, ref.user) for key in parts.keys]
-        receipt = await parts.http.post(task.url, signed_headers(signing, ref.event_id, now_s, body), body)
+        self._posts[ref.user] += 1
+        try:
+            headers, hurried = signed_headers(signing, ref.event_id, now_s, body), self._posts[ref.user] > PATIENT_POSTS
+            receipt = await parts.http.post(task.url, headers, body, hurried=hurried)
+        finally:
+            self._posts -= Counter([ref.user])  # which drops users without posts
         last = receipt.final or retried >= LAST_RETRY
         attempt = DeliveryAttempt(at_ms=now_s * 1000, ms=receipt.ms, status=receipt.status, error=receipt.error)
         result_name = "delivered" if receipt.accepted else "failed" if last else "again"
@@ -134,14 +144,12 @@ class WebhookService:
 
 def _log(ref: EventRef, receipt: Receipt, result: str) -> None:
     # Neither the URL nor its host: both are the user's, and the URL may hold a secret.
-    run_id, event, ms, status = ref.run_id, ref.event_id, receipt.ms, receipt.status
+    run, event, ms, status = ref.run_id, ref.event_id, receipt.ms, receipt.status
     if receipt.accepted:
-        log("webhook.delivered", run_id=run_id, event=event, ms=ms, status=status)
+        log("webhook.delivered", run_id=run, event=event, ms=ms, status=status)
         return
     last, why = result == "failed", receipt.error
-    log(
-        "webhook.failed", level=logging.WARNING, run_id=run_id, event=event, ms=ms, status=status, reason=why, last=last
-    )
+    log("webhook.failed", level=logging.WARNING, run_id=run, event=event, ms=ms, status=status, reason=why, last=last)
 
 
 def _body(ref: EventRef, task: DeliveryTask) -> bytes:

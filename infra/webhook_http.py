@@ -37,6 +37,8 @@ from infra.host_patterns import host_port
 
 DEADLINE_S = 15.0
 """Deadline of an exchange, shorter than that of API gateways for the call of QStash."""
+HURRIED_S = 2.0
+"""Deadline of an exchange beside too many others of the same user."""
 CONNECT_S = 5.0
 """Deadline for connecting to one address."""
 MAX_ANSWER_BYTES = 16 * 1024
@@ -115,9 +117,10 @@ class WebhookHttp:
                 raise UrlNotAllowed(f"its address is not public, and not in {PRIVATE_HOSTS}")
         return target
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Receipt:
-        """Post a body. Never raises an error of the exchange."""
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, hurried: bool = False) -> Receipt:
+        """Post a body; `hurried`: within HURRIED_S. Never raises an error of the exchange."""
         began = time.monotonic()
+        deadline_s = min(self._deadline_s, HURRIED_S) if hurried else self._deadline_s
 
         def receipt(
             status: int | None = None, error: str | None = None, *, final: bool = False, after_s: int | None = None
@@ -126,7 +129,7 @@ class WebhookHttp:
 
         try:
             target = self.target(url)
-            async with asyncio.timeout(self._deadline_s), AsyncExitStack() as stack:
+            async with asyncio.timeout(deadline_s), AsyncExitStack() as stack:
                 addresses = await self._guard.addresses(target.host, target.port)
                 response = await self._send(target, addresses, headers, body, stack)
                 await _discard(response)
@@ -139,7 +142,7 @@ class WebhookHttp:
         except HostExhausted as exc:
             return receipt(error=str(exc))
         except TimeoutError:
-            return receipt(error=f"no answer within {self._deadline_s:g} s")
+            return receipt(error=f"no answer within {deadline_s:g} s")
         except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
             return receipt(error=_reason(exc))
         status = response.status_code

@@ -14,6 +14,7 @@ from infra.webhook_http import user_secret
 from tests.edge.stack import create
 from tests.edge.webhooks.conftest import KEYS, OUTBOX, USERS, Hooks
 from tests.support.qstash import Received
+from tests.support.waiting import until
 
 
 async def test_the_end_of_a_run_is_posted_and_signed_for_its_user(hooks: Hooks) -> None:
@@ -335,3 +336,32 @@ async def test_others_see_and_send_nothing(hooks: Hooks, bob: httpx.AsyncClient)
     for event_id in (shown["event_id"], "nonsense", f"{other}-1-1", f"{other}-x-y"):
         answer = await hooks.ada.post(f"/agent/runs/{other}/webhooks/{event_id}/resend")
         assert answer.status_code == 404
+
+
+async def test_receivers_that_do_not_answer_do_not_hold_the_deliveries_of_others(
+    hooks: Hooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.webhook_http.HURRIED_S", 0.05)
+
+    async def silent(_call: Received) -> Response:
+        await asyncio.sleep(5)
+        return Response()
+
+    hooks.receiver.answer = silent
+    runs = [await hooks.create() for _ in range(6)]
+    for _ in runs:
+        await hooks.end()
+    await hooks.publisher.publish_noted()
+    await hooks.receiver.wait_for(6)
+    errors: list[str] = []
+
+    async def attempted() -> bool:
+        attempts = [(await hooks.deliveries(run))[0]["last_attempts"] for run in runs]
+        errors[:] = [each[0]["error"] for each in attempts if each]
+        return len(errors) == len(runs)
+
+    await until(attempted, "each event was attempted")
+    hooks.receiver.answer = lambda _call: Response()
+    # The stand-in makes several calls at a time: at least two of them had to hurry.
+    assert errors.count("no answer within 0.05 s") >= 2
+    assert errors.count("no answer within 1 s") >= 1

@@ -247,9 +247,11 @@ local MAX_WORKERS = 10000
 if alive_ms > 0 and redis.pcall('ZADD', workers, int(ms + alive_ms), process ~= '' and process or worker) == 1 then
   redis.pcall('ZREMRANGEBYSCORE', workers, '-inf', int(ms))
   redis.pcall('ZREMRANGEBYRANK', workers, 0, -MAX_WORKERS - 1)
-  -- A worker of an earlier release removes the member that stands for expiries.
-  local first = redis.pcall('ZRANGE', waiting, 0, 0, 'WITHSCORES')
-  if first[2] then redis.pcall('ZADD', delayed, 'LT', first[2], EXPIRIES) end
+  -- A worker of an earlier release removes the members that stand for expiries and for events of webhooks.
+  for set, member in pairs({ [waiting] = EXPIRIES, [outbox] = OVERDUE_EVENTS }) do
+    local first = redis.pcall('ZRANGE', set, 0, 0, 'WITHSCORES')
+    if first[2] then redis.pcall('ZADD', delayed, 'LT', first[2], member) end
+  end
 end
 if #ARGV >= MORE then redis.pcall('ZREM', workers, unpack(ARGV, MORE)) end
 
