@@ -30,7 +30,7 @@ PUBLISH_S = 3.0
 """Longest wait of a request for QStash. What it has not accepted by then is published later."""
 PATIENT_POSTS = 4
 """Attempts for a user at a time, in this process, that may last DEADLINE_S. Further ones are hurried: QStash makes a
-limited number of calls at a time, and receivers that do not answer must not delay the events and schedules of others."""
+limited number of calls at a time, and receivers that do not answer must not delay what others wait for."""
 LAST_RETRY = 3
 """Number of the last retry of QStash: then the message is a dead letter."""
 

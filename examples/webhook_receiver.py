@@ -3,6 +3,7 @@
 Start the stack with `EDGE_WEBHOOK_PRIVATE_HOSTS=127.0.0.1:9000 swissbrain dev`: otherwise it calls no private address.
 """
 
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import ClassVar
@@ -10,7 +11,7 @@ from typing import ClassVar
 from swissbrain import Client, WebhookRejected, message
 from swissbrain.webhooks import verify
 
-PORT = 9000
+PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 9000
 MAX_BODY_BYTES = 64 * 1024
 
 
@@ -49,10 +50,9 @@ def main() -> None:
         run = client.create_run(message("Done"), webhook_url=url, metadata={"order": "17"})
         if not Receiver.arrived.wait(60):
             raise SystemExit("no call within a minute; see: swissbrain webhook list " + run.run_id)
-        client.wait(run.run_id)
         server.shutdown()
-        (event,) = client.webhook_deliveries(run.run_id)
-        print(f"attempts: {event.attempts}")
+        for event in client.webhook_deliveries(run.run_id):
+            print(f"in the log of deliveries: {event.event}")
 
 
 if __name__ == "__main__":
