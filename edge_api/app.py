@@ -38,10 +38,12 @@ from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.routes.usage import UsageRoutes
+from edge_api.routes.webhooks import WebhookRoutes
 from edge_api.runs_service import RunService
 from edge_api.schedules_service import ScheduleService, Scheduling
 from edge_api.settings import ApiSettings
 from edge_api.steps import RunSteps
+from edge_api.webhooks_service import WebhookService
 from infra.contract.log import LogFeed
 from infra.contract.redis_store.commands import RunCommands
 
@@ -68,17 +70,20 @@ def create_app(
     settings: ApiSettings,
     *,
     scheduling: Scheduling | None = None,
+    webhooks: WebhookService | None = None,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Return the API over its adapters. `close` is called when the server's lifespan ends.
 
     Nothing connects before the first request. Call `end_streams(app)` to shut down without waiting for clients that
-    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules.
+    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules,
+    without `webhooks` no webhooks.
     """
     fanout = Fanout(feed)
     streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
-    runs = RunService(store, workspaces)
+    webhooks = webhooks or WebhookService()
+    runs = RunService(store, workspaces, webhooks)
     people = PeopleService(store, runs)
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
@@ -105,7 +110,9 @@ def create_app(
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         *UsageRoutes(store).endpoints(),
-        *_schedule_endpoints(store, ScheduleService(runs, scheduling), limit),
+        *WebhookRoutes(runs, webhooks, max_body_bytes=limit).endpoints(),
+        *_schedule_endpoints(store, ScheduleService(runs, scheduling), webhooks, limit),
+        # Both descriptions are built by the first request for them: a cold start need not pay for them.
         *SystemRoutes(store, cache(description), cache(event_description)).endpoints(),
     ]
 
@@ -142,9 +149,12 @@ def _lifespan(
     return lifespan
 
 
-def _schedule_endpoints(store: RunCommands, schedules: ScheduleService, limit: int) -> Sequence[ApiEndpoint]:
+def _schedule_endpoints(
+    store: RunCommands, schedules: ScheduleService, webhooks: WebhookService, limit: int
+) -> Sequence[ApiEndpoint]:
     """Return the rows of schedules, and of the calls of QStash."""
-    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *InternalRoutes(store, schedules).endpoints()]
+    internal = InternalRoutes(store, schedules, webhooks)
+    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *internal.endpoints()]
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:

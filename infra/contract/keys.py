@@ -17,6 +17,10 @@ EXPIRIES = "*expiries"
 learns of it from a set that it looks at anyway."""
 
 
+OVERDUE_EVENTS = "*webhooks"
+"""Member of the same set that stands for the first entry of the outbox of webhooks."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """Builder of key names. `prefix` is empty by default; on Redis Cluster it is a hash tag such as `{sb}:`."""
@@ -71,6 +75,20 @@ class Keys:
         No TTL: at most 10,000 members. A process leaves when it drains; others leave when a new one joins.
         """
         return f"{self.prefix}jobs:workers"
+
+    @property
+    def outbox(self) -> str:
+        """Sorted set: entries of events for webhooks, score = time in ms from which whoever looks publishes them.
+
+        No TTL: at most MAX_OUTBOX members, which leave when QStash has them. While there are any, OVERDUE_EVENTS in
+        `delayed` is due at the first score or later.
+        """
+        return f"{self.prefix}webhooks:outbox"
+
+    @property
+    def outbox_users(self) -> str:
+        """Hash: number of entries of each user in the outbox. No TTL: a field is removed at 0."""
+        return f"{self.prefix}webhooks:users"
 
     @property
     def sweep(self) -> str:

@@ -1,13 +1,13 @@
--- KEYS: run, log, ready, pending, delayed, waiting, leases
+-- KEYS: run, log, ready, pending, delayed, waiting, leases, outbox, outbox_users
 -- ARGV: id, channel, control, retention_s (number)
--- Reply: outcome, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
+-- Reply: outcome, status, entry of the event in the outbox (if there is one). A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
 
 -- The worker of a run whose program outlives workers may be dead, so the lease of such a run is shortened to this time. A
 -- living worker renews the lease as soon as it has heard of the cancel.
 local CANCEL_LEASE_MS = 2000
 
-local found = redis.call('HMGET', run, 'status', 'seq', 'cancel', JOURNAL_EXECUTION)
-local status, seq, cancel, execution = found[1], found[2], found[3], found[4]
+local found = redis.call('HMGET', run, 'status', 'seq', 'cancel', 'hook_events', 'hooks', 'user', JOURNAL_EXECUTION)
+local status, seq, cancel, execution = found[1], found[2], found[3], found[7]
 if not status then return { 'GONE' } end
 if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
@@ -23,10 +23,15 @@ if status == 'running' then
 end
 local ms = now_ms()
 local last = append(log, channel, seq, 1, event(ms, 'run.finished', '{"status":"cancelled"}'))
-write(run, { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) })
+local fields = { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) }
+local hook = { events = found[4], noted = found[5], user = found[6] }
+local entry = note_event(
+  run, id, hook, fields, outbox, outbox_users, delayed, last, ms, 'cancelled', nil, ms + GRACE_MS
+)
+write(run, fields)
 if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) end
 redis.call('ZREM', delayed, id)
 if status == 'waiting' then redis.call('ZREM', waiting, id) end
 expire(run, log, retention_s)
 if execution then announce_unowned(control, id) end
-return { 'OK', 'cancelled' }
+return { 'OK', 'cancelled', entry or '' }
