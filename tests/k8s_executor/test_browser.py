@@ -138,8 +138,8 @@ async def test_a_killed_worker_loses_the_session_and_its_pod_is_reaped(
             return (await runs.rig.store.get(run_id)).fence == 2
 
         await until(claimed, "the next worker has the run", 60)
-        assert session in runs.cluster.jobs()
-        assert await reaper.reap() == 1
+        # The second worker may have deleted it already: it looks for orphans when it connects.
+        await reaper.reap()
         await until(lambda: _is_deleted(runs, session), "the session is deleted")
         await goes_on(runs)
         record = await runs.ended(run_id)
