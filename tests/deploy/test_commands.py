@@ -133,7 +133,7 @@ def test_bad_input_is_one_line(options: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("script", ["deploy.sh", "verify.sh"])
 def test_the_scripts_pass_their_arguments_on(script: str) -> None:
-    command = [ROOT / "deploy" / script, "--no-such-option"]
+    command = [str(ROOT / "deploy" / script), "--no-such-option"]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
     assert done.returncode == 2
     expected = "No such option" if (ROOT / ".venv").exists() else "run 'make setup' first"
