@@ -97,7 +97,9 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
         "swissbrain.commands": {
             "demo": "infra.commands.demo:demo",
             "recovery": "infra.commands.recovery:recovery",
+            "deploy": "infra.commands.deploy:deploy",
             "dev": "infra.commands.dev:dev",
+            "rollback": "infra.commands.rollback:rollback",
             "sweep": "infra.commands.sweep:sweep",
             "verify": "infra.commands.verify:verify",
         },
