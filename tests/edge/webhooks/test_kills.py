@@ -186,21 +186,19 @@ async def _work(
 
 async def _pass_time(redis: RedisTcp, publisher: EventPublisher, stand_in: str) -> None:
     """Let everything be due that a crash has left: entries of the outbox, messages of QStash, leases of attempts."""
+
+    async def texts(*command: str) -> list[str]:
+        reply = await redis.command(command[0], *command[1:])
+        assert isinstance(reply, list)
+        return [str(each) for each in reply]
+
     await asyncio.sleep(0.5)
     for key in (OUTBOX, "{qstash}:due"):
-        members = await redis.command("ZRANGE", key, 0, -1)
-        assert isinstance(members, list)
-        for member in members:
+        for member in await texts("ZRANGE", key, "0", "-1"):
             await redis.command("ZADD", key, "XX", 1, member)
-    runs = await redis.command("KEYS", "run:*")
-    assert isinstance(runs, list)
-    for run in runs:
-        if str(run).endswith(":log"):
-            continue
-        names = await redis.command("HKEYS", run)
-        assert isinstance(names, list)
-        for name in names:
-            if str(name).endswith(":lease"):
+    for run in await texts("KEYS", "run:run_*[0-9a-f]"):
+        for name in await texts("HKEYS", run):
+            if name.endswith(":lease"):
                 token = str(await redis.command("HGET", run, name)).partition(":")[0]
                 await redis.command("HSET", run, name, f"{token}:1")
     await publisher.publish_overdue()
