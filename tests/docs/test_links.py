@@ -9,8 +9,6 @@ from tests.docs.pages import DOCS, PAGES, anchors, files, name_of, spans, text_o
 
 FOLDERS = ("edge_api", "worker", "infra", "swissbrain", "tests", "docs", "examples", "bench", "distributions")
 SOURCE = re.compile(r"[\w./-]*\w\.(?:py|lua|js|toml|md)")
-FILES_OF_USERS = {"deploy.toml"}
-"""Files that users write."""
 MODULE = re.compile(rf"(?:{'|'.join(FOLDERS)})(?:\.\w+){{2,}}")
 """Dotted names of two parts may be log actions, such as `worker.started`."""
 ATTRIBUTES = set(re.findall(r'"(swissbrain(?:\.\w+)+)"', (DOCS.parent / "worker/tracing.py").read_text()))
@@ -32,7 +30,7 @@ def test_each_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_each_path_in_backticks_exists(page: Path) -> None:
-    missing = [span for span in spans(page) if _is_path(span) and not _exists(span) and span not in FILES_OF_USERS]
+    missing = [span for span in spans(page) if _is_path(span) and not _exists(span)]
     assert not missing
 
 
