@@ -7,7 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from infra.host_patterns import read_private_hosts
 from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings, is_origin
+from infra.webhook_http import PRIVATE_HOSTS
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
@@ -17,7 +19,7 @@ LOG_MODES = ("stream", "longpoll")
 
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _EMF_NAMESPACE = re.compile(r"[A-Za-z0-9._/#:-]{1,255}")
-_STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
+_SIGNING_KEY = re.compile(r"[!-~]{32,}")
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +71,7 @@ class ApiSettings:
             longpoll_wait_s=env.number("EDGE_LONGPOLL_WAIT_S", cls.longpoll_wait_s, low=0.1, high=40),
             presign_expiry_s=env.integer("EDGE_PRESIGN_EXPIRY_S", cls.presign_expiry_s, low=1, high=7 * 24 * 3600),
             cors_origins=_cors_origins(env),
-            stream_token_keys=_stream_token_keys(env),
+            stream_token_keys=_signing_keys(env, "EDGE_STREAM_TOKEN_KEY"),
             base_path=_base_path(env),
             emf_namespace=_emf_namespace(env),
         )
@@ -77,7 +79,11 @@ class ApiSettings:
 
 @dataclass(frozen=True)
 class EdgeSettings:
-    """Settings of the API with its adapters. Without `qstash` there are no schedules."""
+    """Settings of the API with its adapters. Without `qstash` there are no schedules and no webhooks.
+
+    `webhook_keys`: the first key makes the secrets of users, every key signs; without keys there are no webhooks.
+    `webhook_private_hosts`: pairs of a host and a port that webhooks may call over http, and at private addresses.
+    """
 
     redis: RedisRestSettings
     s3: S3Settings
@@ -85,10 +91,13 @@ class EdgeSettings:
     api_keys: tuple[ApiKey, ...] = field(repr=False)
     store: StoreSettings
     qstash: QStashSettings | None
+    webhook_keys: tuple[str, ...] = field(default=(), repr=False)
+    webhook_private_hosts: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
     def from_env(cls, env: Env) -> "EdgeSettings":
-        """Read the variables of the parts, and `SWISSBRAIN_API_KEYS[_FILE]`."""
+        """Read the variables of the parts, and `SWISSBRAIN_API_KEYS[_FILE]`, `EDGE_WEBHOOK_KEY[_FILE]` and
+        `EDGE_WEBHOOK_PRIVATE_HOSTS`."""
         return cls(
             redis=RedisRestSettings.from_env(env),
             s3=S3Settings.from_env(env),
@@ -96,6 +105,8 @@ class EdgeSettings:
             api_keys=_api_keys(env),
             store=StoreSettings.from_env(env),
             qstash=QStashSettings.from_env(env),
+            webhook_keys=_signing_keys(env, "EDGE_WEBHOOK_KEY"),
+            webhook_private_hosts=read_private_hosts(env, PRIVATE_HOSTS),
         )
 
 
@@ -135,11 +146,11 @@ def _api_keys(env: Env) -> tuple[ApiKey, ...]:
     return tuple(keys)
 
 
-def _stream_token_keys(env: Env) -> tuple[str, ...]:
-    name, text = _text_or_file(env, "EDGE_STREAM_TOKEN_KEY")
+def _signing_keys(env: Env, variable: str) -> tuple[str, ...]:
+    name, text = _text_or_file(env, variable)
     keys = () if text is None else tuple(part.strip() for part in text.split(","))
     # Only visible characters: the content of a PEM file is rejected, because an asymmetric key cannot sign with HS256.
-    if not all(_STREAM_TOKEN_KEY.fullmatch(key) for key in keys):
+    if not all(_SIGNING_KEY.fullmatch(key) for key in keys):
         raise SettingsError(f"{name} must hold keys of at least 32 visible ASCII characters, separated by commas")
     return keys
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TypeAlias, cast
 
 from msgspec import UNSET, structs
+from opentelemetry.trace import Span
 
 from infra import metrics
 from infra.contract.errors import (
@@ -41,6 +42,7 @@ from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.session import RunSession
 from worker.run.strategy import Postponed, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
+from worker.tracing import end_run, run_span
 from worker.workspaces import RunWorkspaces
 
 
@@ -126,6 +128,10 @@ class Runner:
 
         Returns what this worker lacked for the work.
         """
+        with run_span(claim.run) as span:
+            return await self._run(claim, active, span)
+
+    async def _run(self, claim: Claim, active: ActiveRun, span: Span) -> Lack | None:
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
@@ -146,10 +152,12 @@ class Runner:
             verdict = _verdict(work, active, run, context.unable)
             if verdict is None:
                 await emitter.abandon()
+                end_run(span, "abandoned", None)
                 metrics.attempt_ended("lost")
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
                 verdict, outcome, events = await self._write(active, emitter, context, verdict)
+                end_run(span, _name(verdict), getattr(verdict, "error", None))
                 if outcome in {Outcome.OK, Outcome.SAME}:
                     await executions.discard(also_open=not isinstance(verdict, Release))
                 if isinstance(verdict, Finish):
@@ -160,6 +168,10 @@ class Runner:
             await archiver.abandon()
             await self._executor.release(run.id)
         return None if work.cancelled() else _LACKS.get(type(work.exception()))
+
+    def end_unowned(self, run_id: str | None) -> None:
+        """End what is left of the programs of a run that has ended without an owner, or of all such runs."""
+        self._executor.end_unowned(run_id)
 
     async def fail_unreadable(self, lease: Lease) -> None:
         """Fail a run whose record cannot be decoded. If Redis does not reply, its next owner does so."""

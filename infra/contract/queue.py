@@ -14,7 +14,7 @@ answered; such a claim requeues the runs that are leased to that name, with the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -37,7 +37,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     segments.
 
     `inputs` are its input files by path, as they were announced before its start; `messages` are unread.
-    `read`: number of the last message that an earlier claim has read.
+    `read`: number of the last message that an earlier claim has read. `claimed_ms`: time of the claim by the clock of
+    Redis.
     """
 
     run: RunRecord
@@ -48,6 +49,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, Input] = {}
     messages: Sequence[UserMessage] = ()
     read: int = 0
+    claimed_ms: int = 0
 
 
 class Lease:
@@ -84,8 +86,7 @@ UNNUMBERED = ClaimSeq()
 """Number of a claim whose lost reply is left to the lease."""
 
 
-@dataclass(frozen=True)
-class QueueTally:
+class QueueTally(msgspec.Struct, frozen=True):
     """Numbers that a claim has met on its way, without a command of their own.
 
     `ready`: runs that it left ready. `recovered`: reason → number of runs taken from lost workers. `ended`: (status,
@@ -93,8 +94,8 @@ class QueueTally:
     """
 
     ready: int = 0
-    recovered: Mapping[str, int] = field(default_factory=dict)
-    ended: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    recovered: Mapping[str, int] = {}
+    ended: Mapping[tuple[str, str], int] = {}
 
     @classmethod
     def of(cls, counts: Mapping[str, str]) -> "QueueTally":
@@ -107,8 +108,7 @@ class QueueTally:
         )
 
 
-@dataclass(frozen=True)
-class ClaimReply:
+class ClaimReply(msgspec.Struct, frozen=True):
     """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
 
     `unreadable`: leases of granted runs whose records cannot be decoded; another worker could not decode them either.
@@ -118,12 +118,11 @@ class ClaimReply:
     claims: list[Claim]
     unreadable: list[Lease]
     next_ms: int | None
-    set_aside: Mapping[str, str] = field(default_factory=dict)
-    tally: QueueTally = field(default_factory=QueueTally)
+    set_aside: Mapping[str, str] = {}
+    tally: QueueTally = QueueTally()
 
 
-@dataclass(frozen=True)
-class Recovery:
+class Recovery(msgspec.Struct, frozen=True):
     """Reply to `recover`; the fields are those of ClaimReply."""
 
     next_ms: int | None

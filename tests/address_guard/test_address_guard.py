@@ -153,7 +153,7 @@ def embeddings(plain: IPv4Address) -> tuple[list[IPv6Address], list[IPv6Address]
     return reaching, unknown
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.ip_addresses(v=4) | st.sampled_from([IPv4Address(t) for t in PUBLIC + PRIVATE + NEITHER if ":" not in t]))
 def test_an_embedded_address_is_judged_as_its_plain_form(plain: IPv4Address) -> None:
     reaching, unknown = embeddings(plain)
@@ -178,7 +178,7 @@ def spellings(plain: IPv4Address) -> list[str]:
     ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.ip_addresses(v=4))
 def test_every_spelling_of_an_address_is_read_as_the_c_library_reads_it(plain: IPv4Address) -> None:
     for text in spellings(plain):
@@ -186,7 +186,7 @@ def test_every_spelling_of_an_address_is_read_as_the_c_library_reads_it(plain: I
         assert socket.inet_aton(text.removesuffix(".")) == plain.packed
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.text(alphabet="0123456789abcdefx.:[]%-_", max_size=40))
 def test_a_host_that_the_c_library_takes_for_an_address_is_read_as_one_or_refused(text: str) -> None:
     try:

@@ -279,7 +279,7 @@ arguments = st.one_of(
 names = st.sampled_from([*CONTROL, "shell", "file_write", "code"]) | st.text(st.characters(), max_size=20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(names, arguments), max_size=5),
     st.sampled_from(["plan", "turn", "summary"]),

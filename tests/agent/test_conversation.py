@@ -38,7 +38,7 @@ def check_order(made: Sequence[ChatMessage]) -> None:
     assert open_ids == []
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(histories(), contexts, purposes, inboxes)
 def test_any_conversation_is_in_order_and_the_same_each_time(
     turns: list[Turn], context: int, purpose: Purpose, unread: list[UserMessage]
@@ -49,7 +49,7 @@ def test_any_conversation_is_in_order_and_the_same_each_time(
     assert messages(View.of(setup(context), copies), for_purpose=purpose, unread=unread) == made
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(histories(), contexts, purposes)
 def test_a_conversation_fits_if_its_last_turn_does(turns: list[Turn], context: int, purpose: Purpose) -> None:
     made = messages(View.of(setup(context), turns), for_purpose=purpose)
@@ -62,7 +62,7 @@ def test_a_conversation_fits_if_its_last_turn_does(turns: list[Turn], context: i
     assert context < 20_000
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(histories(summaries=False))
 def test_a_conversation_grows_at_its_end_alone(turns: list[Turn]) -> None:
     whole = messages(View.of(setup(10**9), turns), for_purpose="turn")
@@ -73,7 +73,7 @@ def test_a_conversation_grows_at_its_end_alone(turns: list[Turn]) -> None:
         assert messages(View.of(setup(10**9), turns), for_purpose=purpose)[:-1] == whole
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(histories(), contexts)
 def test_a_summary_that_is_due_covers_shown_turns_and_keeps_the_last(turns: list[Turn], context: int) -> None:
     covers = due(View.of(setup(context), turns))

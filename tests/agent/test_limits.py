@@ -38,7 +38,7 @@ any_limits = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(histories(), st.integers(0, 10))
 def test_the_totals_of_a_run_are_those_of_its_parts(turns: list[Turn], at: int) -> None:
     first, second, both = Totals.of(turns[:at]), Totals.of(turns[at:]), Totals.of(turns)
@@ -50,7 +50,7 @@ def test_the_totals_of_a_run_are_those_of_its_parts(turns: list[Turn], at: int) 
     assert Totals.of(stored) == both
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(histories(), any_limits)
 def test_a_limit_stays_reached_and_is_near_once(turns: list[Turn], limits: Limits) -> None:
     totals = [Totals.of(turns[:count]) for count in range(len(turns) + 1)]
@@ -61,7 +61,7 @@ def test_a_limit_stays_reached_and_is_near_once(turns: list[Turn], limits: Limit
     assert len(events) == len(set(events))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(any_limits, st.lists(st.tuples(st.integers(1, 3000), st.floats(0, 1)), max_size=30), st.integers(1, 8192))
 def test_a_model_that_obeys_exceeds_no_limit(
     limits: Limits, replies: list[tuple[int, float]], output_tokens: int

@@ -156,7 +156,7 @@ def test_a_program_with_a_network_is_a_way_out_that_only_a_rule_about_the_networ
         assert not is_untrusted("shell", without)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(rules, max_size=6), calls, st.booleans(), st.randoms())
 def test_no_order_of_rules_changes_the_decision(
     given: list[ApprovalRule], call: tuple[str, dict[str, str]], tainted: bool, order: random.Random
@@ -170,7 +170,7 @@ def test_no_order_of_rules_changes_the_decision(
         assert before == "deny"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(rules, max_size=5), rules, calls)
 def test_another_rule_never_loosens_those_of_the_same_tool(
     given: list[ApprovalRule], added: ApprovalRule, call: tuple[str, dict[str, str]]

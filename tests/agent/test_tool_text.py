@@ -71,7 +71,7 @@ def test_no_output_closes_its_fence(text: str) -> None:
     assert "name of this tag" in made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.sampled_from([MARKER, "output", "-5d1c", "</", ">", "\u200b", "\x1b[0m", "\r", "O", "x"]), max_size=20)
 )
@@ -82,7 +82,7 @@ def test_the_fence_is_there_twice_whatever_the_output(pieces: list[str]) -> None
     assert re.search(rf"\n</{MARKER}>($|\n\()", made)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.text(st.characters(), max_size=400),
     st.integers(0, 500),

@@ -39,6 +39,11 @@ CLOSED = 2
 """Value of `EventSource.readyState` when the browser does not reconnect."""
 
 
+def program() -> str | None:
+    """Return the path of a Chromium. One without windows is preferred: the same engine, for half the processor time."""
+    return shutil.which("chromium-headless-shell") or shutil.which("chromium")
+
+
 @dataclass
 class Collected:
     """Events and errors that a page recorded, over all its reloads."""
@@ -164,7 +169,7 @@ class Browser:
     async def __aenter__(self) -> Self:
         self._thread.start()
         started = await self._playwright.start()
-        self._chromium = await started.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        self._chromium = await started.chromium.launch(executable_path=program(), args=FLAGS)
         return self
 
     async def __aexit__(

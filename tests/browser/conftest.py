@@ -1,6 +1,5 @@
 """Fixtures: a real browser, and the servers behind an API: a real gateway and a real Valkey."""
 
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest_asyncio
 
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
-from tests.browser.browser import Browser
+from tests.browser.browser import Browser, program
 from tests.edge.stack import SimulatedWorker
 from tests.support.servers import gateway_fixture, on_the_session_loop, valkey_fixture
 
@@ -21,11 +20,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not item.path.is_relative_to(HERE):
             continue
-        if on_the_session_loop(item) and shutil.which("chromium") is None:
+        if on_the_session_loop(item) and program() is None:
             item.add_marker(missing)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with Browser() as running:
         yield running

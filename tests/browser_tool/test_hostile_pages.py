@@ -30,7 +30,7 @@ async def test_dialogs_are_dismissed(bench: BrowserBench) -> None:
     opened = await bench.do("open", url="/dialogs")
     assert (opened.title, opened.text) == ("false,", "ready")
     assert [note.partition(": ")[2] for note in opened.notes] == ["one", "two", "three"]
-    endless = await attempt(bench, "open", url="/alerts", timeout_s=2)
+    endless = await attempt(bench, "open", url="/alerts", timeout_s=1)
     assert "dialog" in str(endless)
     assert len(str(endless)) < 10_000
     await usable(bench)
@@ -78,7 +78,7 @@ async def test_pages_that_never_settle_are_left_alone(bench: BrowserBench) -> No
 
 
 async def test_a_page_that_hangs_is_left(bench: BrowserBench) -> None:
-    assert (await bench.fail("open", url="/busy", timeout_s=1)).code == "timeout"
+    assert (await bench.fail("open", url="/busy", timeout_s=0.5)).code == "timeout"
     await usable(bench)
     await bench.do("open", url="/later-busy")
     await asyncio.sleep(0.5)

@@ -70,8 +70,8 @@ class Process:
         """Send a signal if the process is running. After any signal but SIGSTOP and SIGCONT its end is expected."""
         if number not in {signal.SIGSTOP, signal.SIGCONT}:
             self.expected = True
-        if self.is_alive():
-            os.kill(self.pid, number)
+        if self._process:
+            self._process.send_signal(number)  # which does nothing once the process has been reaped
 
     def end(self, number: signal.Signals = signal.SIGKILL, timeout_s: float = 30) -> None:
         """Send the signal and wait until the process has ended."""

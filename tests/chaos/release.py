@@ -1,4 +1,4 @@
-"""Source code of an earlier commit, extracted from git."""
+"""Source code of earlier commits, extracted from git."""
 
 import io
 import os
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from tests.chaos.processes import ROOT
 
-REVISION = os.environ.get("CHAOS_PREVIOUS", "HEAD~1")
-"""Commit whose workers run beside those of this commit."""
+REVISIONS = (os.environ["CHAOS_PREVIOUS"],) if "CHAOS_PREVIOUS" in os.environ else ("HEAD~1", "HEAD~2", "HEAD~3")
+"""Commits of which the first whose worker starts is the previous release. No broken commit becomes a release."""
 
 
 class NoHistory(Exception):
     """Raised if git is missing, or the clone lacks the commit; the message says which."""
 
 
-def extract(folder: Path) -> Path:
-    """Extract all files of REVISION into `folder`. Raises NoHistory."""
+def extract(revision: str, folder: Path) -> Path:
+    """Extract all files of a commit into `folder`. Raises NoHistory."""
     try:
-        archive = subprocess.run(["git", "archive", REVISION], cwd=ROOT, capture_output=True)
+        archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True)
     except FileNotFoundError:
         raise NoHistory("git is not installed") from None
     if archive.returncode:
-        raise NoHistory(f"git has no commit {REVISION} here: {archive.stderr.decode().strip()}")
+        raise NoHistory(f"git has no commit {revision} here: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         if hasattr(tarfile, "data_filter"):
             files.extractall(folder, filter="data")

@@ -40,6 +40,10 @@ ERROR_ACTIONS = ("run.broken", "run.dropped")
 QUEUE_KEYS = ("jobs:pending", "jobs:ready", "jobs:delayed", "jobs:leases", "jobs:waiting")
 
 
+class WorkerEnded(AssertionError):
+    """Worker that has ended before it was ready; the message is the last line of its log."""
+
+
 @dataclass
 class ChaosSite:
     """Running stack with proxies. Only the second API reaches the gateway through a proxy.
@@ -116,7 +120,7 @@ class ChaosSite:
     ) -> Process:
         """Start a worker behind the Redis proxy (or `proxy`) and the S3 proxy. `code` is the folder of its source.
 
-        With `model` it works on prompts too; without, it starts sooner.
+        With `model` it works on prompts too; without, it starts sooner. Raises WorkerEnded.
         """
         config = self.config
         part = parts.worker(config, parts.base_environment(os.environ), 1)
@@ -142,7 +146,13 @@ class ChaosSite:
         before = worker.log().count("worker.started")
         worker.start()
         self.workers[name] = worker
-        wait_until(lambda: worker.log().count("worker.started") > before, f"{name} has started", timeout_s=60)
+
+        def has_started() -> bool:
+            return worker.log().count("worker.started") > before
+
+        wait_until(lambda: has_started() or not worker.is_alive(), f"{name} has started", timeout_s=60)
+        if not has_started():
+            raise WorkerEnded((worker.log().splitlines() or ["its log is empty"])[-1][:300])
         return worker
 
     def kill_part(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Workers of the previous commit and of this commit run side by side, behind the API of this commit."""
+"""Workers of an earlier commit and of this commit run side by side, behind the API of this commit."""
 
 import json
 import os
@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.plans import KINDS, Step, effect, shell
 from tests.chaos.processes import ROOT
-from tests.chaos.release import NoHistory, extract
+from tests.chaos.release import REVISIONS, NoHistory, extract
 from tests.chaos.rounds import Report, play
 from tests.chaos.scenario_helpers import (
     create_run,
@@ -24,7 +23,7 @@ from tests.chaos.scenario_helpers import (
     worker_of,
     workspace,
 )
-from tests.chaos.site import ChaosSite
+from tests.chaos.site import ChaosSite, WorkerEnded
 from tests.chaos.worker import LEASE_S
 
 SECONDS = 8.0
@@ -37,12 +36,31 @@ LARGE_BYTES = 40_000
 
 
 @pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """Return the source folder of each release."""
+def code(module_site: ChaosSite, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the source folder of each release. Skip the tests if no earlier commit is here, or none has a worker."""
+    reasons = []
+    for revision in REVISIONS:
+        try:
+            previous = extract(revision, tmp_path_factory.mktemp("previous"))
+        except NoHistory as exc:
+            reasons.append(str(exc))
+            break
+        if (reason := failed_start(module_site, previous)) is None:
+            return {"this": ROOT, "previous": previous}
+        reasons.append(f"the worker of {revision} does not start: {reason}")
+    pytest.skip("; ".join(reasons))
+
+
+def failed_start(site: ChaosSite, code: Path) -> str | None:
+    """Start a worker over a stack without runs, and kill it. Return the last line of its log if it ends by itself."""
     try:
-        yield {"this": ROOT, "previous": extract(tmp_path_factory.mktemp("previous"))}
-    except NoHistory as exc:
-        pytest.skip(str(exc))
+        site.worker("trial", code=code)
+    except WorkerEnded as exc:
+        return str(exc)
+    finally:
+        site.remove_workers()
+        (site.folder / "trial.log").unlink()  # its errors are not those of a release
+    return None
 
 
 def output_lines(code: Path, program: str) -> list[str]:

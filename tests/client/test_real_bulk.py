@@ -26,7 +26,7 @@ def ada(real: Real, worker: SimulatedWorker) -> Iterator[Client]:
         yield client
 
 
-RUNS = int(os.environ.get("BULK_RUNS", "400"))
+RUNS = int(os.environ.get("BULK_RUNS", "150"))
 
 
 def create(ada: Client, count: int, *, start: bool = True) -> list[str]:

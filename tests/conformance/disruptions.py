@@ -13,10 +13,6 @@ from tests.support.waiting import wait_until
 PAUSE_S = 0.7
 
 
-def nothing(stack: Stack, run_id: str) -> None:
-    """Do not disrupt the stack."""
-
-
 def kill_redis(stack: Stack, run_id: str) -> None:
     """`kill -9` Valkey, which restarts with all acknowledged writes."""
     _kill_part(stack.site, "redis")
@@ -60,7 +56,7 @@ def freeze_worker(stack: Stack, run_id: str) -> None:
 
 DISRUPTIONS: Mapping[str, Callable[[Stack, str], None]] = {
     disrupt.__name__: disrupt
-    for disrupt in (nothing, kill_redis, kill_gateway, kill_apis, kill_subscriptions, kill_worker, freeze_worker)
+    for disrupt in (kill_redis, kill_gateway, kill_apis, kill_subscriptions, kill_worker, freeze_worker)
 }
 
 

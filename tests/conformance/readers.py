@@ -34,7 +34,7 @@ TIMEOUT_S = 120.0
 PAUSE_S = 0.3
 RELOAD_EVENTS = 20
 """Number of events after which the pattern `reload` reconnects."""
-LATE_EVENTS = 70
+LATE_EVENTS = 35
 """Number of events in the log when the pattern `late` connects."""
 
 SERVERS = ("stream", "long poll", "streaming function", "polling function")

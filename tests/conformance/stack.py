@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 T = TypeVar("T")
 
-SEGMENT = 60
+SEGMENT = 25
 """Events of an archive segment, small so that readers who start late or reconnect read from archive and stream."""
 FUNCTION_S = 20.0
 HOLD_S = 8.0

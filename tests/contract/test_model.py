@@ -447,7 +447,7 @@ def test_the_scripts_do_what_the_model_does(tcp: RedisTcpSettings) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(EXAMPLES or 30),
+            max_examples=int(EXAMPLES or 20),
             stateful_step_count=40,
             derandomize=EXAMPLES is None,
             deadline=None,

@@ -146,7 +146,7 @@ def test_only_the_begin_of_a_page_is_read() -> None:
     assert len(text("<p>word</p>" * 10_000, 100)) < 120
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.text(alphabet="<>/=\"'ab!-& \n#;xİ\u2028"), st.integers(0, 50))
 def test_any_text_is_a_page(page: str, limit: int) -> None:
     html_text(page, HERE, limit)
@@ -218,7 +218,7 @@ def test_a_page_is_recognised() -> None:
     assert not is_html(b"<svg>", "")
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.binary(), st.text(alphabet='texhmlcar=;u-816/ "İ'), st.integers(1, 50))
 def test_any_body_and_any_type_are_decoded_or_refused(body: bytes, content_type: str, limit: int) -> None:
     made = decoded(body, content_type, limit)

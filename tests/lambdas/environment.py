@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -90,7 +89,7 @@ class Environment:
     def _signal(self, number: signal.Signals) -> None:
         if self.process and self.process.returncode is None:
             with suppress(ProcessLookupError):
-                os.kill(self.process.pid, number)
+                self.process.send_signal(number)
 
     async def close(self) -> None:
         """Kill the process. Raise if it has violated the protocol."""

@@ -51,7 +51,7 @@ async def test_cancellations_at_random_instants_leave_nothing(bench: Bench) -> N
     gc.collect()
     before = open_fds()
     chance = random.Random(11)
-    for number in range(100):
+    for number in range(50):
         running = asyncio.ensure_future(bench.run(DAEMON, "python", run_id=f"run-{number}", timeout_s=100))
         await asyncio.sleep(chance.choice([0, 0.001, 0.01, 0.05, 0.1]) * chance.random())
         running.cancel()

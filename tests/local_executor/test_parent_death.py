@@ -29,7 +29,7 @@ def test_running_programs_die_with_the_worker(bench: Bench, mode: str) -> None:
 def test_starting_programs_die_with_the_worker(bench: Bench, mode: str) -> None:
     chance = random.Random(7)
     before = _strays()
-    for _ in range(8):
+    for _ in range(5):
         with worker_process(bench.root.with_name("worker"), bench.marker, mode, 8) as process:
             assert process.stdout
             assert process.stdout.readline() == b"begin\n"

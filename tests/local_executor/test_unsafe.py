@@ -54,9 +54,9 @@ async def test_daemons_are_killed_when_the_program_ends(unsafe: Bench) -> None:
 
 
 async def test_cancellations_during_the_start_leave_no_process(unsafe: Bench) -> None:
-    for number in range(25):
+    for number in range(15):
         running = asyncio.ensure_future(unsafe.run(DAEMON, "python"))
-        await asyncio.sleep(number * 0.004)
+        await asyncio.sleep(number * 0.007)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -56,7 +56,20 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def project(tmp_path: Path, dependencies: Path) -> Project:
     """Create a project and an environment that has the dependencies of both distributions, but neither of them."""
-    made = Project(tmp_path / "project", tmp_path / "environment")
+    return new_project(tmp_path, dependencies)
+
+
+@pytest.fixture(scope="package")
+def full_project(tmp_path_factory: pytest.TempPathFactory, dependencies: Path, wheels: Wheels) -> Project:
+    """Create a project whose environment has both distributions. Tests only read it."""
+    made = new_project(tmp_path_factory.mktemp("full"), dependencies)
+    install(made, wheels.client, wheels.server)
+    return made
+
+
+def new_project(folder: Path, dependencies: Path) -> Project:
+    """Create a project in a folder, and its environment with the dependencies."""
+    made = Project(folder / "project", folder / "environment")
     made.folder.mkdir()
     for name, content in MODULES.items():
         (made.folder / name).write_text(content)

@@ -63,12 +63,16 @@ def sources(*packages: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
 
 
-def type_check(project: Project, program: str) -> subprocess.CompletedProcess[str]:
-    (project.folder / "program.py").write_text(program)
+def type_errors(project: Project, **programs: str) -> dict[str, str]:
+    """Check programs by their names, in one process; return the output about each."""
+    for name, program in programs.items():
+        (project.folder / f"{name}.py").write_text(program)
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-executable", str(project.python)]
-    return subprocess.run(
-        [*command, "program.py"], cwd=project.folder, capture_output=True, text=True, timeout=100, check=False
-    )
+    command += ["--no-error-summary", *(f"{name}.py" for name in programs)]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    return {name: "\n".join(line for line in lines if line.startswith(f"{name}.py:")) for name in programs}
 
 
 def test_each_wheel_holds_all_files_of_its_packages_and_no_other(wheels: Wheels) -> None:
@@ -97,6 +101,7 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
         "swissbrain.commands": {
             "demo": "infra.commands.demo:demo",
             "recovery": "infra.commands.recovery:recovery",
+            "cost": "infra.commands.cost:cost",
             "dev": "infra.commands.dev:dev",
             "sweep": "infra.commands.sweep:sweep",
             "verify": "infra.commands.verify:verify",
@@ -110,9 +115,9 @@ def test_the_client_works_alone_beside_modules_named_as_server_packages(wheels: 
     imported = project.run("python", "-c", IMPORT)
     assert (imported.stdout, imported.stderr) == ("infra of the project\n", "")
 
-    checked = type_check(project, PROGRAM)
-    assert (checked.returncode, checked.stderr) == (0, ""), checked.stdout
-    assert 'expression has type "QueueDepths"' in type_check(project, MISUSE).stdout
+    found = type_errors(project, program=PROGRAM, misuse=MISUSE)
+    assert found["program"] == ""
+    assert 'expression has type "QueueDepths"' in found["misuse"]
 
     assert project.run("swissbrain", "--version").stdout.startswith("swissbrain 0.")
     assert "dev" in project.run("python", "-m", "swissbrain", "--help").stdout
@@ -123,20 +128,18 @@ def test_the_client_works_alone_beside_modules_named_as_server_packages(wheels: 
         assert "pip install 'swissbrain-server[dev]'" in missing.stderr
 
 
-def test_the_servers_bring_their_commands_and_programs(wheels: Wheels, project: Project) -> None:
-    install(project, wheels.client, wheels.server)
-    assert "--port" in project.run("swissbrain", "dev", "--help").stdout
-    assert "--unsafe-no-sandbox" in project.run("swissbrain", "demo", "--help").stdout
+def test_the_servers_bring_their_commands_and_programs(full_project: Project) -> None:
+    assert "--port" in full_project.run("swissbrain", "dev", "--help").stdout
+    assert "--unsafe-no-sandbox" in full_project.run("swissbrain", "demo", "--help").stdout
     # `python -m worker` would run the project's own worker.py.
-    assert "Works on runs until SIGTERM" in project.run("swissbrain-worker", "--help").stdout
+    assert "Works on runs until SIGTERM" in full_project.run("swissbrain-worker", "--help").stdout
     for program in ("swissbrain-api", "swissbrain-egress", "swissbrain-gateway"):
-        started = project.run(program)
+        started = full_project.run(program)
         assert (started.returncode, started.stderr.count("\n")) == (2, 1), started.stderr
 
 
 @pytest.mark.parametrize("name", ["dev", "demo"])
-def test_modules_of_the_project_that_hide_the_servers_are_one_line(wheels: Wheels, project: Project, name: str) -> None:
-    install(project, wheels.client, wheels.server)
-    hidden = project.run("python", "-m", "swissbrain", name)  # -m puts the project's folder on the path
+def test_modules_of_the_project_that_hide_the_servers_are_one_line(full_project: Project, name: str) -> None:
+    hidden = full_project.run("python", "-m", "swissbrain", name)  # -m puts the project's folder on the path
     assert (hidden.returncode, hidden.stdout, hidden.stderr.count("\n")) == (2, "", 1)
     assert f"the command '{name}' of swissbrain-server cannot be imported" in hidden.stderr

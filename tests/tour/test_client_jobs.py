@@ -11,9 +11,6 @@ import pytest
 from infra.devstack.stack import DevStack
 from swissbrain import ApiError, Client, Event, RunFailed, code, shell
 from tests.client.both_clients import CLIENTS
-from tests.support.dev_stack import dev_stack_fixture
-
-dev_stack = dev_stack_fixture()
 
 
 @pytest.fixture(params=CLIENTS)

@@ -27,7 +27,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "planets" / "plan.json"
 @contextmanager
 def dev(folder: Path, port: int, variables: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """Start a dev stack and wait until it reports that it is up."""
-    with start(folder, "dev", "--port", str(port), "--workers", "2", variables=variables) as process:
+    with start(folder, "dev", "--port", str(port), "--workers", "1", variables=variables) as process:
         try:
             assert process.stdout
             lines = []

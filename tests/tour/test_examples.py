@@ -12,11 +12,8 @@ import httpx
 import pytest
 
 from infra.devstack.stack import DevStack
-from tests.support.dev_stack import dev_stack_fixture
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
-
-dev_stack = dev_stack_fixture()
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -54,6 +51,11 @@ def test_a_fork_takes_over_the_first_step(env: dict[str, str]) -> None:
 
 def test_many_runs_are_created_and_listed(env: dict[str, str]) -> None:
     assert example(env, "many_runs.py", "30") == "30 runs, 4 failed: 7 14 21 28\n"
+
+
+def test_a_webhook_is_received_and_verified(env: dict[str, str], receiver_port: int) -> None:
+    shown = example(env, "webhook_receiver.py", str(receiver_port))
+    assert shown == "run.finished: the run has succeeded, for order 17\nin the log of deliveries: finished\n"
 
 
 def test_the_service_sorts_text_and_streams_the_output(env: dict[str, str]) -> None:

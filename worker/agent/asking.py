@@ -16,6 +16,7 @@ from worker.agent.deltas import DeltaLog
 from worker.agent.entries import Exchange, Purpose, Setup, model_key
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, new_events, now_ms
+from worker.tracing import model_span, note_reply
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ async def _reply(model: LanguageModel, request: ModelRequest, deltas: DeltaLog, 
         metrics.model_asked(failure, _counted(setup, usage, exchanges=1), time.monotonic() - began)
 
     try:
-        async with asyncio.timeout(seconds):
-            reply = await model.ask(request, deltas)
+        with model_span(request.models[0].name) as span:
+            async with asyncio.timeout(seconds):
+                reply = await model.ask(request, deltas)
+            note_reply(span, reply)
     except (ModelError, TimeoutError) as exc:
         count(exc.usage if isinstance(exc, ModelError) else Usage(), exc)
         raise

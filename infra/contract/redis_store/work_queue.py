@@ -20,6 +20,7 @@ from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.contract.usage import DAY_S, EPOCH
+from infra.contract.webhooks import EventSink
 
 _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _TRIM = map(
     scripts.load, ("claim", "renew", "emit", "finish", "release", "wait", "trim")
@@ -30,12 +31,21 @@ class WorkQueue(RunReader):
     """Queue as a worker sees it, and all reads.
 
     Every method raises StoreUnavailable if Redis did not reply in time; the write may then have been executed, and
-    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept.
+    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept. `events`
+    learns of entries in the outbox of webhooks.
     """
 
-    def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys | None = None,
+        *,
+        retention_s: int = DEFAULT_RETENTION_S,
+        events: EventSink | None = None,
+    ) -> None:
         super().__init__(redis, keys or Keys())
         self._retention_s = retention_s
+        self._events = events
         self._scripts = scripts.ScriptCaller(redis, self.keys)
 
     async def claim(
@@ -69,7 +79,9 @@ class WorkQueue(RunReader):
             },
             more_args=seq.dead,
         )
-        next_ms, set_aside, counts, *records = codec.items(reply)
+        next_ms, set_aside, counts, events_due, *records = codec.items(reply)
+        if events_due and self._events:
+            self._events.due()
         claims, unreadable = [], []
         for fields in map(codec.pairs, records):
             try:
@@ -222,6 +234,10 @@ class WorkQueue(RunReader):
             more_keys=days,
             more_args=codec.encode_fields(writes),
         )
+        entry = codec.items(reply)[2:]
+        # If the reply was lost, the repeated call returns no entry: it is published when it is overdue.
+        if entry and entry[0] and self._events:
+            self._events.noted(str(entry[0]))
         return codec.outcome(reply)
 
     def _counted(self, lease: Lease, writes: Writes) -> tuple[str, list[str]]:

@@ -210,13 +210,13 @@ async def test_a_page_says_whether_its_search_was_complete(
     assert (full["complete"], full["next_cursor"] is None) == (True, False)
 
 
-async def test_three_of_ten_thousand_runs_are_found_while_runs_change_state(
+async def test_three_of_four_thousand_runs_are_found_while_runs_change_state(
     ada: httpx.AsyncClient, worker: SimulatedWorker
 ) -> None:
     ids = [await create(ada, start=False, metadata={"n": str(number)}) for number in range(3)]
     copied = """
         local fields = redis.call('HGETALL', KEYS[1])
-        for n = 1, 9997 do
+        for n = 1, 3997 do
           local id = 'run_' .. n
           redis.call('HSET', 'run:' .. id, unpack(fields))
           redis.call('HSET', 'run:' .. id, 'id', id, 'brief', '{"title":"x"}')
@@ -237,10 +237,10 @@ async def test_three_of_ten_thousand_runs_are_found_while_runs_change_state(
             await ada.post(f"/agent/runs/{near[0]}/start")
             await ada.post(f"/agent/runs/{near[1]}/cancel")
             assert (await ada.delete(f"/agent/runs/{near[2]}")).status_code == 204
-    assert len(every) == len(set(every)) == 10_000
+    assert len(every) == len(set(every)) == 4_000
     found = await pages(ada, **{"status": "created", "metadata.n": "1"})
     assert flat(found) == [ids[1]]
-    assert len(found) <= 11
+    assert len(found) <= 5
     rare = flat([page for number in "012" for page in await pages(ada, limit=3, **{"metadata.n": number})])
     assert rare == ids
 

@@ -7,9 +7,6 @@ import pytest
 from infra.devstack.stack import DevStack
 from swissbrain import AsyncClient, Client
 from tests.docs.pages import DOCS, blocks, codes_in, rows
-from tests.support.dev_stack import dev_stack_fixture
-
-dev_stack = dev_stack_fixture()
 
 PAGE = DOCS / "client.md"
 
@@ -39,6 +36,8 @@ def test_the_programs_of_the_page_run(folder: Path, capsys: pytest.CaptureFixtur
 
 def test_the_page_lists_every_method() -> None:
     lists = {cells[0]: codes_in(cells[1]) for cells in rows(PAGE) if len(cells) == 2}
-    listed = " ".join(names for noun in ("runs", "logs", "schedules", "files") for names in lists[noun]).split()
+    listed = " ".join(
+        names for noun in ("runs", "logs", "schedules", "webhooks", "files") for names in lists[noun]
+    ).split()
     public = {name for name in dir(AsyncClient) if not name.startswith("_")} - {"from_env", "close"}
     assert (len(listed), {*listed}) == (len(public), public)
