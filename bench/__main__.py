@@ -11,6 +11,7 @@ import uvloop
 from bench import (
     agent,
     cancel,
+    coldstart,
     durability,
     first_event,
     flood,
@@ -34,11 +35,12 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Lab], Awaitable[None]], int]] = {
     "logs": (logs.run, 0),
     "logs-memory": (logs.soak, 0),
     "logs-million": (million.run, 1),
-    "cancel": (cancel.run, 1),
+    "cancel": (cancel.run, 0),
     "flood": (flood.run, 1),
     "durability": (durability.run, 0),
     "agent": (agent.run, 0),
     "tools": (tools.run, 0),
+    "coldstart": (coldstart.run, 0),
     "idle": (idle.run, 1),
     "idle-10": (idle.run, 10),
 }

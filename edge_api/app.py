@@ -1,6 +1,5 @@
 """The application: `create_app` builds routes, access checks and the API description from the endpoint rows."""
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
@@ -9,11 +8,10 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Scope
 
 from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
-from edge_api.http import event_schema, openapi
 from edge_api.http.base_path import BasePath
 from edge_api.http.endpoint import ApiEndpoint
 from edge_api.http.errors import HANDLERS
@@ -24,6 +22,7 @@ from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
 from edge_api.logs.run_wait import RunWaits
 from edge_api.logs.sse import LogStreams
+from edge_api.metering import Metering, route_found
 from edge_api.people_service import PeopleService
 from edge_api.ports import WorkspaceStore
 from edge_api.routes.batches import BatchRoutes
@@ -39,14 +38,28 @@ from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.routes.usage import UsageRoutes
+from edge_api.routes.webhooks import WebhookRoutes
 from edge_api.runs_service import RunService
 from edge_api.schedules_service import ScheduleService, Scheduling
 from edge_api.settings import ApiSettings
 from edge_api.steps import RunSteps
+from edge_api.webhooks_service import WebhookService
 from infra.contract.log import LogFeed
 from infra.contract.redis_store.commands import RunCommands
 
 CORS_MAX_AGE_S = 3600
+
+
+class ExactRoute(Route):
+    """Route that does not match a path with a line feed at its end, such as `/health%0a`. Starlette's `$` would."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match the path of a request, whose root path is empty."""
+        # Not by another pattern: to compile a second one for each route costs a cold start 4 ms.
+        path = scope.get("path", "")
+        if path.endswith("\n") and not self.path_regex.fullmatch(path):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def create_app(
@@ -57,23 +70,34 @@ def create_app(
     settings: ApiSettings,
     *,
     scheduling: Scheduling | None = None,
+    webhooks: WebhookService | None = None,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Return the API over its adapters. `close` is called when the server's lifespan ends.
 
     Nothing connects before the first request. Call `end_streams(app)` to shut down without waiting for clients that
-    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules.
+    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules,
+    without `webhooks` no webhooks.
     """
     fanout = Fanout(feed)
     streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
-    runs = RunService(store, workspaces)
+    webhooks = webhooks or WebhookService()
+    runs = RunService(store, workspaces, webhooks)
     people = PeopleService(store, runs)
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
+    # Both descriptions are built by the first request for them: a cold start need not pay for them.
     def description() -> bytes:
+        from edge_api.http import openapi
+
         return openapi.build(settings, endpoints)
+
+    def event_description() -> bytes:
+        from edge_api.http import event_schema
+
+        return event_schema.build()
 
     endpoints: Sequence[ApiEndpoint] = [
         *ExecuteRoutes(runs, people, max_body_bytes=limit).endpoints(),
@@ -86,9 +110,10 @@ def create_app(
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         *UsageRoutes(store).endpoints(),
-        *_schedule_endpoints(store, ScheduleService(runs, scheduling), limit),
+        *WebhookRoutes(runs, webhooks, max_body_bytes=limit).endpoints(),
+        *_schedule_endpoints(store, ScheduleService(runs, scheduling), webhooks, limit),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
-        *SystemRoutes(store, cache(description), cache(event_schema.build)).endpoints(),
+        *SystemRoutes(store, cache(description), cache(event_description)).endpoints(),
     ]
 
     app = Starlette(
@@ -124,28 +149,40 @@ def _lifespan(
     return lifespan
 
 
-def _schedule_endpoints(store: RunCommands, schedules: ScheduleService, limit: int) -> Sequence[ApiEndpoint]:
+def _schedule_endpoints(
+    store: RunCommands, schedules: ScheduleService, webhooks: WebhookService, limit: int
+) -> Sequence[ApiEndpoint]:
     """Return the rows of schedules, and of the calls of QStash."""
-    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *InternalRoutes(store, schedules).endpoints()]
+    internal = InternalRoutes(store, schedules, webhooks)
+    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *internal.endpoints()]
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
     inner = [Middleware(LastResort)]
     if settings.base_path:
         inner.append(Middleware(BasePath, settings.base_path))
+    # Outermost, so that requests which end in another middleware are counted, too.
+    metering = [Middleware(Metering, settings.emf_namespace)] if settings.emf_namespace else []
     if not settings.cors_origins:
-        return inner
+        return [*metering, *inner]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
         # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
-        allow_headers=("Authorization", "Cache-Control", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
+        allow_headers=(
+            "Authorization",
+            "Cache-Control",
+            "Content-Type",
+            "Idempotency-Key",
+            "Last-Event-ID",
+            "Traceparent",
+        ),
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,
     )
-    # CORS is outermost: a page can read an error, also an unexpected one, only if it has the CORS headers.
-    return [cors, *inner]
+    # CORS is outside of the rest: a page can read an error, also an unexpected one, only if it has the CORS headers.
+    return [*metering, cors, *inner]
 
 
 def _routes(endpoints: Sequence[ApiEndpoint], authenticate: Authenticate, stream_tokens: StreamTokens) -> list[Route]:
@@ -161,13 +198,11 @@ def _route(
 ) -> Route:
     async def dispatch(request: Request) -> ASGIApp:
         endpoint = by_method["GET" if request.method == "HEAD" else request.method]
+        route_found(f"{endpoint.method} {path}")
         principal, request = await _authorize(endpoint, request, authenticate, stream_tokens)
         return await endpoint.handler(request, principal)
 
-    route = Route(path, dispatch, methods=list(by_method))
-    # Starlette's `$` also matches before a line feed at the end, so that `/health%0a` would be `/health`.
-    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
-    return route
+    return ExactRoute(path, dispatch, methods=list(by_method))
 
 
 async def _authorize(

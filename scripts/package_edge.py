@@ -40,10 +40,13 @@ BOTOCORE_DATA = (
     "sdk-default-configuration.json",
 )
 """Beginnings of the paths in `botocore/data` that a client for S3 reads; the rest describes other services."""
-UNUSED = ("boto3/data/", "boto3/examples/", "../")
-"""Resource classes of boto3, its examples, and files outside of site-packages, such as console scripts."""
+UNUSED = ("boto3/data/", "boto3/examples/", "botocore/cacert.pem", "../")
+"""Resource classes of boto3, its examples, certificates that those of certifi replace, and files outside of
+site-packages, such as console scripts."""
 UNUSED_SUFFIXES = {".pyc", ".pyi", ".typed"}
 METADATA = ("METADATA", "licenses/", "LICENSE")
+CERTIFICATES = "certificates"
+"""Folder of the package that `SSL_CERT_DIR` names: OpenSSL reads only the certificates that a connection needs."""
 MAX_BYTES = 5_000_000
 TIMEOUT_S = 300
 
@@ -133,6 +136,29 @@ def _is_used(name: str) -> bool:
     return not folder.endswith(".dist-info") or rest.startswith(METADATA)
 
 
+def certificates(scratch: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the root certificates of certifi under the names by which OpenSSL looks them up. Raises PackageError.
+
+    To read all of them at once, as certifi's single file needs it, costs a cold start 25 ms.
+    """
+    folder = scratch / CERTIFICATES
+    folder.mkdir()
+    end = "-----END CERTIFICATE-----\n"
+    bundle = Path(str(distribution("certifi").locate_file("certifi/cacert.pem"))).read_text(encoding="utf-8")
+    for number, text in enumerate(bundle.split(end)[:-1]):
+        begin = text.index("-----BEGIN CERTIFICATE-----")
+        (folder / f"{number}.pem").write_text(text[begin:] + end)
+    try:
+        ended = subprocess.run(
+            ["openssl", "rehash", str(folder)], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        raise PackageError("the program 'openssl' is not installed; it names the certificates of the package") from None
+    if ended.returncode:
+        raise PackageError(f"openssl cannot name the certificates: {(ended.stderr or ended.stdout).strip()[:200]}")
+    yield from ((f"{CERTIFICATES}/{path.name}", path) for path in folder.iterdir() if path.is_symlink())
+
+
 def build(architecture: str, folder: Path = FOLDER) -> Path:
     """Write the zip and `package.json` into the folder; return the path of the zip.
 
@@ -143,6 +169,7 @@ def build(architecture: str, folder: Path = FOLDER) -> Path:
         files = dict(own_files())
         for package in dependencies():
             files |= files_of(package, architecture, scratch)
+        files |= certificates(scratch)
         data = _zip(files, scratch)
     if len(data) > MAX_BYTES:
         raise PackageError(f"the zip has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed, for fast cold starts")

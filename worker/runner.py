@@ -9,7 +9,9 @@ from enum import StrEnum
 from typing import TypeAlias, cast
 
 from msgspec import UNSET, structs
+from opentelemetry.trace import Span
 
+from infra import metrics
 from infra.contract.errors import (
     ContractError,
     ExecutorUnavailable,
@@ -40,6 +42,7 @@ from worker.run.retrying import requeue_delay_ms, until_answered
 from worker.run.session import RunSession
 from worker.run.strategy import Postponed, StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
+from worker.tracing import end_run, run_span
 from worker.workspaces import RunWorkspaces
 
 
@@ -125,6 +128,10 @@ class Runner:
 
         Returns what this worker lacked for the work.
         """
+        with run_span(claim.run) as span:
+            return await self._run(claim, active, span)
+
+    async def _run(self, claim: Claim, active: ActiveRun, span: Span) -> Lack | None:
         run = claim.run
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
@@ -145,9 +152,12 @@ class Runner:
             verdict = _verdict(work, active, run, context.unable)
             if verdict is None:
                 await emitter.abandon()
+                end_run(span, "abandoned", None)
+                metrics.attempt_ended("lost")
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
                 verdict, outcome, events = await self._write(active, emitter, context, verdict)
+                end_run(span, _name(verdict), getattr(verdict, "error", None))
                 if outcome in {Outcome.OK, Outcome.SAME}:
                     await executions.discard(also_open=not isinstance(verdict, Release))
                 if isinstance(verdict, Finish):
@@ -159,6 +169,10 @@ class Runner:
             await self._executor.release(run.id)
         return None if work.cancelled() else _LACKS.get(type(work.exception()))
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """End what is left of the programs of a run that has ended without an owner, or of all such runs."""
+        self._executor.end_unowned(run_id)
+
     async def fail_unreadable(self, lease: Lease) -> None:
         """Fail a run whose record cannot be decoded. If Redis does not reply, its next owner does so."""
         log("run.unreadable", run_id=lease.run_id, fence=lease.fence)
@@ -166,7 +180,9 @@ class Runner:
         verdict = Finish(Status.FAILED, error=RunError(code="unreadable_record", message=message))
         writes = Writes(events=[_last_event(verdict)])
         with suppress(StoreUnavailable):
-            await self._store.finish(lease, verdict.status, writes, error=verdict.error)
+            outcome = await self._store.finish(lease, verdict.status, writes, error=verdict.error)
+            if outcome in {Outcome.OK, Outcome.SAME}:
+                metrics.run_ended(verdict.status.value, "unreadable_record")
 
     async def _work(self, context: RunContext, active: ActiveRun) -> dict[str, object]:
         run = context.run
@@ -201,6 +217,8 @@ class Runner:
             waits = isinstance(verdict, Wait)
             verdict = Finish(Status.CANCELLED) if waits else UNREAD_MESSAGE
             outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
+        error = verdict.error if isinstance(verdict, Finish) else None
+        metrics.outcome_written(outcome, _name(verdict), error)
         log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
         return verdict, outcome, len(writes.events) + 1
 

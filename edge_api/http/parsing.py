@@ -21,6 +21,7 @@ Query = TypeVar("Query", bound=msgspec.Struct)
 
 _DRAIN_FACTOR = 16  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _QUALITY = re.compile(r"[01](?:\.[0-9]{0,3})?")
 _COUNT = re.compile(r"[0-9]{1,16}")
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -117,6 +118,13 @@ def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
 def idempotency_key(request: Request) -> str | None:
     """Return the header `Idempotency-Key`, None if it is absent. Raises InvalidInput."""
     return check_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+
+
+def traceparent(request: Request) -> str | None:
+    """Return the header `traceparent` (W3C Trace Context), None if it is absent, invalid, or of another version."""
+    # The standard asks to ignore, not to refuse, what cannot be read. Workers ignore ids of zeros as well.
+    header = request.headers.get("traceparent", "")
+    return header if _TRACEPARENT.fullmatch(header) else None
 
 
 def check_key(key: str | None, field: str) -> str | None:

@@ -1,16 +1,15 @@
 """Principal of a request: the user who sent it, and the scopes of the token that came with it."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
 from starlette.requests import Request
 
 from edge_api.http.errors import Forbidden
 
 
-@dataclass(frozen=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """User, and the scopes of the user's token."""
 
     user: str

@@ -9,7 +9,6 @@ from msgspec import UNSET, UnsetType
 from edge_api.http.request_models import RequestModel
 from infra.contract.runs import RunSpec
 from infra.contract.schedules import LastTick, Overlap, ScheduleHead, ScheduleRecord, ScheduleSpec, TickOutcome
-from infra.cron import Cron
 
 NEXT_TIMES = 5
 
@@ -107,14 +106,17 @@ class TickResult(msgspec.Struct, frozen=True, kw_only=True):
 class RecoveryResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a recovery tick. `next_ms`: time until a lease expires or a run is due; null if none is.
 
-    `schedules`: number of pending changes that were sent to QStash.
+    `schedules`: number of pending changes that were sent to QStash; `webhooks`: number of events.
     """
 
     next_ms: int | None
     schedules: int
+    webhooks: int
 
 
 def _shown(head: ScheduleHead) -> dict[str, Any]:
+    from infra.cron import Cron  # with time zones, which a cold start for other requests does not need
+
     now_ms = int(time.time() * 1000)
     cron = Cron(head.cron, head.timezone)
     return {

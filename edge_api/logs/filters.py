@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edge_api.http.request_models import LogFilters
 from infra.contract.errors import InvalidInput
@@ -15,8 +16,7 @@ STREAMS: Final = ("stdout", "stderr")
 _NUMBER = re.compile(r"[0-9]{1,3}")
 
 
-@dataclass(frozen=True)
-class EventFilter:
+class EventFilter(msgspec.Struct, frozen=True):
     """Events that a reader wants: those that each non-empty set allows."""
 
     steps: frozenset[int] = frozenset()

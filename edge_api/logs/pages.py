@@ -5,7 +5,8 @@ A page looks at a bounded part of the log, so with a filter it can have few even
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+
+import msgspec
 
 from edge_api.http.response_models import Gap
 from edge_api.logs.backwards import BackwardReader
@@ -18,8 +19,7 @@ from infra.contract.log import Event, LogArchive, RunLog
 from infra.contract.redis_store.reader import RunReader
 
 
-@dataclass(frozen=True)
-class EventPage:
+class EventPage(msgspec.Struct, frozen=True):
     """Events of a log that a reader wants, in order, from the part of the log that was looked at.
 
     The part is `first` to `last`, and is empty if `last` is `first - 1`. `gap`: the events of the part that are not

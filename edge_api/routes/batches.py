@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from edge_api.http.endpoint import BODY_ERRORS, ApiEndpoint
 from edge_api.http.errors import report
-from edge_api.http.parsing import check_key, convert, idempotency_key, read_json
+from edge_api.http.parsing import check_key, convert, idempotency_key, read_json, traceparent
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import BatchRun, CreateBatch, UncheckedBatch, spec_of
 from edge_api.http.response_models import BatchResult, BatchResults, Problem
@@ -77,7 +77,9 @@ class BatchRoutes:
             key = check_key(wanted.idempotency_key, "$.idempotency_key")
             if wanted.source:
                 principal.require(READ_RUNS)  # it hands over the content of another run
-            record, is_new = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
+            record, is_new = await self._runs.create(
+                principal.user, spec_of(wanted), start=wanted.start, key=key, traceparent=traceparent(request)
+            )
         except StoreUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001 a bug that one run meets must not take the others along

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint
-from edge_api.http.parsing import idempotency_key, read_json
+from edge_api.http.parsing import idempotency_key, read_json, traceparent
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import (
     Execute,
@@ -58,7 +58,9 @@ class ExecuteRoutes:
         if isinstance(wanted, ExecuteCreate):
             if wanted.source:
                 principal.require(READ_RUNS)  # it hands over the content of another run
-            record, is_new = await self._runs.create(user, spec_of(wanted), start=False, key=key)
+            record, is_new = await self._runs.create(
+                user, spec_of(wanted), start=False, key=key, traceparent=traceparent(request)
+            )
             return created(record, principal, is_new=is_new)
         if isinstance(wanted, ExecuteStart):
             return ok(await self._runs.start(user, wanted.run_id))

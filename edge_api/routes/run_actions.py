@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint, Handler
-from edge_api.http.parsing import idempotency_key, read_json, read_nothing, read_optional
+from edge_api.http.parsing import idempotency_key, read_json, read_nothing, read_optional, traceparent
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import ForkRun, RetryRun
 from edge_api.http.response_models import Run, RunState
@@ -75,7 +75,9 @@ class RunActionRoutes:
         wanted = await read_json(request, ForkRun, self._max_body_bytes)
         principal.require(READ_RUNS)  # the answer and the new run have the content of another run
         key = idempotency_key(request)
-        record, is_new = await self._runs.fork(principal.user, request.path_params["run_id"], wanted, key=key)
+        record, is_new = await self._runs.fork(
+            principal.user, request.path_params["run_id"], wanted, key=key, traceparent=traceparent(request)
+        )
         return created(record, principal, is_new=is_new)
 
 

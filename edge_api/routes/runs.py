@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from edge_api.http.cursor import decode_cursor, encode_cursor
 from edge_api.http.endpoint import BODY_ERRORS, IDEMPOTENCY_KEY, ApiEndpoint
-from edge_api.http.parsing import idempotency_key, read_json, read_query
+from edge_api.http.parsing import idempotency_key, read_json, read_query, traceparent
 from edge_api.http.principal import Principal
 from edge_api.http.request_models import CreateRun, ListQuery, RunQuery, spec_of
 from edge_api.http.response_models import AttemptList, Run, RunList, RunSummary
@@ -93,7 +93,9 @@ class RunRoutes:
         if wanted.source:
             principal.require(READ_RUNS)  # it hands over the content of another run
         key = idempotency_key(request)
-        record, is_new = await self._runs.create(principal.user, spec_of(wanted), start=wanted.start, key=key)
+        record, is_new = await self._runs.create(
+            principal.user, spec_of(wanted), start=wanted.start, key=key, traceparent=traceparent(request)
+        )
         return created(record, principal, is_new=is_new)
 
     async def list(self, request: Request, principal: Principal) -> Response:

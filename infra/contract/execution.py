@@ -128,14 +128,15 @@ class Session(Protocol):
     async def ask(self, request: bytes, timeout_s: float) -> bytes:
         """Send a request and return the reply; one at a time.
 
-        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method.
+        If the calling task is cancelled, the whole process tree is dead before CancelledError leaves this method,
+        unless the program runs on another machine, which does not confirm its end within seconds.
         Raises SessionLost if the program has ended, does not reply within `timeout_s`, or replies with too much; the
         session is closed then.
         """
         ...
 
     async def close(self) -> None:
-        """Kill the whole process tree and return once it is dead. Can be called repeatedly."""
+        """Kill the whole process tree and return as `ask` does when cancelled. Can be called repeatedly."""
         ...
 
 
@@ -175,12 +176,19 @@ class Executor(Protocol):
         """
         ...
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+    def end_unowned(self, run_id: str | None) -> None:
+        """End the programs of a run that has ended while no worker owned it; None: of all such runs.
+
+        Returns at once. Other workers may do the same. An executor whose programs end with their worker does nothing.
+        """
+        ...
+
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
         """Start a program that answers requests, in a sandbox with a folder of its own in place of the workspace.
 
         A request and a reply are each a length of 4 bytes, big-endian, and that number of bytes; the program reads
-        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`. Raises
-        ExecutorUnavailable, HostExhausted.
+        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`, and does not outlive
+        the claim of the run with this fence for long. Raises ExecutorUnavailable, HostExhausted.
         """
         ...
 

@@ -1,8 +1,9 @@
 """Port to Redis, over REST or TCP: a raw command, a pipeline, a script."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 Reply: TypeAlias = "str | int | list[Reply] | None"
 """Reply in its RESP2 shape, with text decoded as UTF-8."""
@@ -10,8 +11,7 @@ Reply: TypeAlias = "str | int | list[Reply] | None"
 Argument: TypeAlias = str | int | float
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(msgspec.Struct, frozen=True):
     """Lua script ready to send. `sha1` is the digest of `text` by which Redis caches it.
 
     `keys` and `args` are the names in the script's header. `more_keys` and `more_args`: the script takes further

@@ -1,1 +1,1 @@
-"""Executor that runs programs in pods. Not complete: the calls of a pod exist, and no executor that makes pods."""
+"""Executor that runs programs and sessions in Jobs of a Kubernetes cluster. `executor` is its entry."""

@@ -23,10 +23,12 @@ from infra.k8s_executor.api import KubeApi
 from infra.k8s_executor.deadlines import deadlines
 from infra.k8s_executor.endings import Endings, Target
 from infra.k8s_executor.job import JobProfile, job, job_name
-from infra.k8s_executor.job_call import Cluster, JobCall
+from infra.k8s_executor.job_call import JobCall
+from infra.k8s_executor.job_session import JobSession
 from infra.k8s_executor.observer import PodObserver
 from infra.k8s_executor.pod_call import prepare
-from infra.k8s_executor.reaper import OpenNumber, Reaper
+from infra.k8s_executor.reaper import OpenNumber, Reaper, RunningFence
+from infra.k8s_executor.running_pod import Cluster
 from infra.k8s_executor.stored_call import NoResult
 
 T = TypeVar("T")
@@ -40,7 +42,7 @@ CLOSE_S = 5.0
 
 
 class KubernetesExecutor:
-    """Implements the port `Executor`. `folder` is for the output of programs, `open_number` as in `reaper`.
+    """Implements the port `Executor`. `folder` is for the output of programs, the two functions are as in `reaper`.
 
     `proxy_url` returns the URL of the egress proxy for a command with a network; None: no program may have one.
     """
@@ -51,6 +53,7 @@ class KubernetesExecutor:
         profile: JobProfile,
         folder: Path,
         open_number: OpenNumber,
+        running_fence: RunningFence,
         proxy_url: Callable[[Command], str] | None = None,
     ) -> None:
         self._api = api
@@ -61,13 +64,19 @@ class KubernetesExecutor:
         self._cluster = Cluster(api, self._observer, profile)
         self._endings = Endings(api)
         self._own: set[str] = set()
-        self._reaper = Reaper(api, profile.installation, open_number, self._own)
+        self._sessions: dict[str, JobSession] = {}
+        self._reaper = Reaper(api, profile.installation, open_number, running_fence, self._own)
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def observed_age_s(self) -> float:
         """Seconds since the last news of the API server about the pods."""
         return self._observer.age_s
+
+    @property
+    def opens_sessions(self) -> bool:
+        """True if there is an image for sessions."""
+        return self._profile.session_image is not None
 
     async def check(self) -> None:
         """Raise ExecutorUnavailable if Jobs cannot be created, observed and deleted with these settings and rights."""
@@ -81,7 +90,9 @@ class KubernetesExecutor:
         if refused := [text for text in warnings if "PodSecurity" in text]:
             raise ExecutorUnavailable(f"the namespace '{self._profile.namespace}' refuses the pods: {refused[0]}")
         await self._api.delete_job(name, dry_run=True)
-        await self._api.pods(limit=1)
+        _, version = await self._api.pods(limit=1)
+        await self._api.check_watch(version)
+        await self._api.job(name)
         await self._api.jobs({"swissbrain-agent/check": name})
         await self._api.events(name, limit=1)
 
@@ -133,12 +144,25 @@ class KubernetesExecutor:
                 raise ExecutorUnavailable(message) from None
             return None
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
-        """Raise ExecutorUnavailable: no pod keeps a session open."""
-        raise ExecutorUnavailable(
-            "the executor for Kubernetes keeps no session open; the tool `browser` needs a worker with "
-            "WORKER_EXECUTOR=local"
-        )
+    def end_unowned(self, run_id: str | None) -> None:
+        """See the port."""
+        self._begin()
+        self._reaper.ask(run_id)
+
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
+        """See the port. A run has one session at a time: an earlier one is closed."""
+        if not self.opens_sessions:
+            raise ExecutorUnavailable("there is no image for sessions in pods: KUBERNETES_BROWSER_IMAGE is not set")
+        if command.mounts or command.etc:
+            raise ExecutorUnavailable("a session in a pod has the files of its image alone, and none of the worker")
+        self._begin()
+        proxy_url = self._proxy_of(command)
+        if earlier := self._sessions.pop(command.run_id, None):
+            await earlier.close()
+        session = JobSession(self._cluster, self._endings, self._own, command, fence, max_reply_bytes)
+        self._sessions[command.run_id] = session
+        await session.begin(proxy_url)
+        return session
 
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         """Delete the Job of an execution in the background."""
@@ -146,7 +170,9 @@ class KubernetesExecutor:
         self._endings.begin(target)
 
     async def release(self, run_id: str) -> None:
-        """Remove the output of the run's programs."""
+        """Close the run's session, and remove the output of its programs."""
+        if session := self._sessions.pop(run_id, None):
+            await session.close()
         folder = self._folder / run_id
         if folder.exists():
             await asyncio.to_thread(remove_tree, folder)
@@ -165,7 +191,11 @@ class KubernetesExecutor:
 
     def _begin(self) -> None:
         if not self._tasks:
-            works: list[Coroutine[Any, Any, None]] = [self._observer.run(), self._reaper.run()]
+            works: list[Coroutine[Any, Any, None]] = [
+                self._observer.run(),
+                self._reaper.run(),
+                self._reaper.answer(),
+            ]
             self._tasks = [asyncio.create_task(work) for work in works]
 
     def _proxy_of(self, command: Command) -> str:
@@ -195,7 +225,11 @@ class KubernetesExecutor:
                 raise
             raise NoResult("the pod neither ended nor answered within all of its deadlines") from None
         except asyncio.CancelledError:
-            if not caller.continues_elsewhere():
+            if caller.continues_elsewhere():
+                # Unless it does not: the run may have been ended without this worker, because it was cancelled.
+                self._own.discard(target.job)
+                self._reaper.ask(command.run_id)
+            else:
                 await self._kill(call, caller)
             raise
         finally:

@@ -1,13 +1,17 @@
-"""Job of one call, as the Kubernetes API takes it (batch/v1, JSON). Pure builders.
+"""Job of one call or of one session, as the Kubernetes API takes it (batch/v1, JSON). Pure builders.
 
-The name is derived from the run, the call and the number of the execution in the journal, and never from a fence or an
-attempt: whoever creates the Job of the same execution again finds the first one (409).
+The name of a call's Job is derived from the run, the call and the number of the execution in the journal, and never
+from a fence or an attempt: whoever creates the Job of the same execution again finds the first one (409). A session is
+never continued by another worker, so the name of its Job is random.
 """
 
 import hashlib
 import re
+import secrets
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from infra.contract.execution import Command
@@ -26,6 +30,14 @@ WORKSPACE_BYTES = 2 * 1024**3 + 256 * 1024**2
 TMP_BYTES = 256 * 1024**2 + 256 * 1024**2
 """Sizes of the volumes: more than the limits of the runner, because a pod with a full volume is evicted. `/tmp` also
 has the output and the lines."""
+SESSION_RUNNER_BYTES = RUNNER_BYTES + 64 * 1024**2
+"""Memory of the runner of a session, which holds a reply."""
+SESSION_FOLDER_BYTES = 256 * 1024**2
+"""Size of each folder in memory of a session, as in the sandbox."""
+SESSION_REQUEST_BYTES = 1024**3
+"""Memory that a session is sure of. It may use four times as much, and is the first to go if its node runs short."""
+SESSION_STORAGE_BYTES = 256 * 1024**2
+"""Disk space of a session: the log of its container."""
 FIRST_UID, UIDS = 10_000, 50_000
 """Range of the uids of pods: the kernel limits processes by uid and node. User namespaces have no uids above 65,535."""
 IMAGE = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}")
@@ -34,6 +46,10 @@ MANAGED = {"app.kubernetes.io/name": "tool", "app.kubernetes.io/managed-by": PRE
 """Labels of all Jobs and pods of tools."""
 RUN, CALL, EXECUTION = f"{PREFIX}/run-id", f"{PREFIX}/call", f"{PREFIX}/execution"
 """Annotations that say which execution a Job belongs to."""
+FENCE = f"{PREFIX}/fence"
+"""Annotation that says which claim of its run the Job of a session belongs to."""
+SESSION = {"app.kubernetes.io/component": "session"}
+"""Label of sessions, by which the admission policy knows them."""
 RUN_LABEL, INSTALLATION_LABEL = f"{PREFIX}/run", f"{PREFIX}/installation"
 DIGEST_NAME = "RUNNER_TOKEN_SHA256"
 
@@ -44,6 +60,7 @@ class JobProfile:
 
     `cpu` and `cpu_limit` are quantities of Kubernetes. `runtime_class` names a sandboxed runtime such as gVisor.
     `installation` is a label that tells the Jobs of this installation from those of others in the same namespace.
+    `session_image` is the image of sessions; None: no session can be opened.
     """
 
     namespace: str
@@ -53,6 +70,22 @@ class JobProfile:
     cpu_limit: str = "2"
     runtime_class: str | None = None
     user_namespaces: bool = False
+    session_image: str | None = None
+
+
+@dataclass(frozen=True)
+class PodShape:
+    """Difference between the pods of calls and those of sessions. `folders` in memory or on disk, by name: path, size.
+
+    Sizes are in bytes. `memory_request` is the part of `memory` that the pod is sure of.
+    """
+
+    image: str
+    memory: int
+    memory_request: int
+    storage: int
+    folders: Mapping[str, tuple[str, int]]
+    in_memory: bool = False
 
 
 def job_name(run_id: str, call: str, execution: int) -> str:
@@ -65,13 +98,44 @@ def run_label(run_id: str) -> str:
     return hashlib.sha256(run_id.encode()).hexdigest()[:40]
 
 
+def session_name() -> str:
+    """Return a name for the Job of a session."""
+    return f"session-{secrets.token_hex(20)}"
+
+
 def job(profile: JobProfile, command: Command, execution: int, token_sha256: str) -> Manifest:
     """Return the Job of an execution. Raises ValueError for an image without a digest."""
-    if not IMAGE.fullmatch(profile.image):
-        raise ValueError(f"the image {profile.image!r} has no digest; allowed is NAME@sha256:DIGEST")
+    memory = command.limits.memory_bytes + RUNNER_BYTES
+    folders = {"workspace": ("/workspace", WORKSPACE_BYTES), "tmp": ("/tmp", TMP_BYTES)}  # noqa: S108
+    shape = PodShape(profile.image, memory, memory, WORKSPACE_BYTES + TMP_BYTES, folders)
     name = job_name(command.run_id, command.call, execution)
-    labels = {**MANAGED, RUN_LABEL: run_label(command.run_id), INSTALLATION_LABEL: profile.installation}
-    notes = {RUN: command.run_id, CALL: command.call, EXECUTION: str(execution)}
+    return _job(profile, shape, command, name, token_sha256, notes={EXECUTION: str(execution)})
+
+
+def session_job(profile: JobProfile, command: Command, fence: int, name: str, token_sha256: str) -> Manifest:
+    """Return the Job of a session. Raises ValueError for an image without a digest."""
+    folders = {"tmp": ("/tmp", SESSION_FOLDER_BYTES), "shm": ("/dev/shm", SESSION_FOLDER_BYTES)}  # noqa: S108
+    memory = command.limits.memory_bytes + SESSION_RUNNER_BYTES + SESSION_FOLDER_BYTES * len(folders)
+    request, image = min(SESSION_REQUEST_BYTES, memory), profile.session_image or ""
+    shape = PodShape(image, memory, request, SESSION_STORAGE_BYTES, folders, in_memory=True)
+    return _job(profile, shape, command, name, token_sha256, notes={FENCE: str(fence)}, more_labels=SESSION)
+
+
+def _job(
+    profile: JobProfile,
+    shape: PodShape,
+    command: Command,
+    name: str,
+    token_sha256: str,
+    *,
+    notes: Mapping[str, str],
+    more_labels: Mapping[str, str] = MappingProxyType({}),
+) -> Manifest:
+    if not IMAGE.fullmatch(shape.image):
+        raise ValueError(f"the image {shape.image!r} has no digest; allowed is NAME@sha256:DIGEST")
+    run, installation = run_label(command.run_id), profile.installation
+    labels = {**MANAGED, RUN_LABEL: run, INSTALLATION_LABEL: installation, **more_labels}
+    notes = {RUN: command.run_id, CALL: command.call, **notes}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -91,14 +155,15 @@ def job(profile: JobProfile, command: Command, execution: int, token_sha256: str
             },
             "template": {
                 "metadata": {"labels": labels, "annotations": notes},
-                "spec": _pod(profile, command, name, token_sha256),
+                "spec": _pod(profile, shape, command, name, token_sha256),
             },
         },
     }
 
 
-def _pod(profile: JobProfile, command: Command, name: str, token_sha256: str) -> Manifest:
+def _pod(profile: JobProfile, shape: PodShape, command: Command, name: str, token_sha256: str) -> Manifest:
     uid = FIRST_UID + zlib.crc32(name.encode()) % UIDS
+    medium = {"medium": "Memory"} if shape.in_memory else {}
     pod: Manifest = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": deadlines(command.timeout_s).pod_s,
@@ -112,10 +177,10 @@ def _pod(profile: JobProfile, command: Command, name: str, token_sha256: str) ->
             "fsGroup": uid,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "containers": [_container(profile, command, token_sha256)],
+        "containers": [_container(profile, shape, token_sha256)],
         "volumes": [
-            {"name": "workspace", "emptyDir": {"sizeLimit": str(WORKSPACE_BYTES)}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": str(TMP_BYTES)}},
+            {"name": volume, "emptyDir": {"sizeLimit": str(size), **medium}}
+            for volume, (_, size) in shape.folders.items()
         ],
     }
     if profile.user_namespaces:
@@ -125,9 +190,8 @@ def _pod(profile: JobProfile, command: Command, name: str, token_sha256: str) ->
     return pod
 
 
-def _container(profile: JobProfile, command: Command, token_sha256: str) -> Manifest:
-    memory = str(command.limits.memory_bytes + RUNNER_BYTES)
-    storage = str(WORKSPACE_BYTES + TMP_BYTES)
+def _container(profile: JobProfile, shape: PodShape, token_sha256: str) -> Manifest:
+    memory, request, storage = str(shape.memory), str(shape.memory_request), str(shape.storage)
     variables = {
         "RUNNER_PORT": str(CONTROL_PORT),
         DIGEST_NAME: token_sha256,
@@ -135,7 +199,7 @@ def _container(profile: JobProfile, command: Command, token_sha256: str) -> Mani
     }
     return {
         "name": "tool",
-        "image": profile.image,
+        "image": shape.image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-I", "-S", RUNNER],
         "env": [{"name": name, "value": value} for name, value in variables.items()],
@@ -147,11 +211,8 @@ def _container(profile: JobProfile, command: Command, token_sha256: str) -> Mani
             "capabilities": {"drop": ["ALL"]},
         },
         "resources": {
-            "requests": {"cpu": profile.cpu, "memory": memory, "ephemeral-storage": storage},
+            "requests": {"cpu": profile.cpu, "memory": request, "ephemeral-storage": storage},
             "limits": {"cpu": profile.cpu_limit, "memory": memory, "ephemeral-storage": storage},
         },
-        "volumeMounts": [
-            {"name": "workspace", "mountPath": "/workspace"},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-        ],
+        "volumeMounts": [{"name": volume, "mountPath": path} for volume, (path, _) in shape.folders.items()],
     }

@@ -3,43 +3,34 @@
 import asyncio
 import hashlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, LeaseLost, LimitExceeded
 from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
-from infra.k8s_executor.api import ApiRefused, KubeApi
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.deadlines import PENDING_S, START_S, deadlines
+from infra.k8s_executor.deadlines import START_S, deadlines
 from infra.k8s_executor.endings import Target
-from infra.k8s_executor.job import CALL, CONTROL_PORT, DIGEST_NAME, EXECUTION, RUN, JobProfile, job, job_name
-from infra.k8s_executor.observer import Observed, PodObserver
+from infra.k8s_executor.job import CALL, DIGEST_NAME, EXECUTION, RUN, job, job_name
+from infra.k8s_executor.observer import Observed
 from infra.k8s_executor.pod_call import PodCalls
-from infra.k8s_executor.pod_states import delay, loss, refusal_in, start_problem
+from infra.k8s_executor.running_pod import (
+    Cluster,
+    create,
+    hang_up_after_end,
+    has_ended,
+    reason_of_end,
+    unreachable,
+    until_runner,
+)
 from infra.k8s_executor.stored_call import NoResult, StoredCall
 from infra.k8s_executor.views import JobView, PodView
 
-POLL_S = 5.0
-"""Interval in which Job, pods and events are asked for while no pod runs, beside the watch."""
-FIRST_POLL_S = 1.5
 UNOBSERVED_S = 60.0
 """Age of the last news of the API server from which the object store is asked whether an execution has ended."""
 START_RETRY_S = 0.2
-DRAIN_S = 3.0
-"""Time for the last lines of a pod that has ended."""
 _TRANSIENT = {"executor_unavailable", "files_unavailable", "host_exhausted"}
 """Codes of results that another execution may not meet."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Cluster as all executions of a worker use it. `port` is the control port of pods."""
-
-    api: KubeApi
-    observer: PodObserver
-    profile: JobProfile
-    port: int = CONTROL_PORT
 
 
 class JobCall:
@@ -68,15 +59,7 @@ class JobCall:
         """Create the Job, or find it if it was created before. Raises LeaseLost, ExecutorUnavailable, NoResult."""
         self._check_lease()
         manifest = job(self._cluster.profile, self._command, self._begun.number, self._token_sha256)
-        try:
-            made, _ = await self._cluster.api.create_job(manifest)
-        except ApiRefused as error:
-            if error.status != 409:
-                raise
-            found = await self._cluster.api.job(self._name)
-            if found is None:
-                raise NoResult(f"the Job {self._name} was deleted while it was created") from error
-            made = found
+        made = await create(self._cluster.api, manifest)
         self._check(made)
         self._uid = made.metadata.uid
 
@@ -95,7 +78,7 @@ class JobCall:
         Raises NoResult if there is none, and will be none.
         """
         with self._cluster.observer.observing(self._uid) as observed:
-            await self._until_runner(observed)
+            await until_runner(self._cluster, observed, self._name, self._uid)
             if observed.pod is not None and not observed.pod.has_ended:
                 await self._follow(observed, observed.pod)
             return await self._take_over(observed, output)
@@ -133,40 +116,13 @@ class JobCall:
         if found.variable(DIGEST_NAME) != self._token_sha256:
             raise ExecutorUnavailable(f"the Job {self._name} has the token of another worker; delete it")
 
-    async def _until_runner(self, observed: Observed) -> None:
-        """Wait until the runner runs, or has ended already. Raises NoResult if it will not run."""
-        give_up_at = time.monotonic() + PENDING_S
-        poll_at = time.monotonic() + FIRST_POLL_S
-        while not (observed.is_gone or (observed.pod and (observed.pod.is_running or observed.pod.has_ended))):
-            if observed.pod and (problem := start_problem(observed.pod)):
-                raise NoResult(str(problem), problem)
-            if time.monotonic() >= give_up_at:
-                raise NoResult(f"the pod did not run within {PENDING_S} s: {delay(observed.pod)}")
-            await observed.changed(max(0.01, poll_at - time.monotonic()))
-            if time.monotonic() >= poll_at:
-                await self._poll(observed)
-                poll_at = time.monotonic() + POLL_S
-
-    async def _poll(self, observed: Observed) -> None:
-        """Ask for what the watch may have missed, and for the reason why there is no pod."""
-        api = self._cluster.api
-        await self._cluster.observer.refresh(self._uid, self._name)
-        if observed.pod is not None:
-            return
-        if problem := refusal_in(await api.events(self._name), self._uid):
-            raise NoResult(str(problem), problem)
-        found = await api.job(self._name)
-        if found is None or found.metadata.uid != self._uid or found.has_ended:
-            failure = loss(None, found)
-            raise NoResult(str(failure or "the Job was deleted before its pod ran"), failure)
-
     async def _follow(self, observed: Observed, pod: PodView) -> None:
         """Start the program, unless it was started, and pass on its lines until the pod has ended."""
         self._address = pod.status.pod_ip or ""
         control = PodControl(self._address, self._cluster.port, self._begun.token)
 
         calls = PodCalls(control, self._files, lambda: self._is_over(observed))
-        watching = asyncio.create_task(_hang_up(control, observed))
+        watching = asyncio.create_task(hang_up_after_end(control, observed))
         try:
             if await self._start(calls, observed):
                 await calls.pass_lines(self._call.lines)
@@ -175,7 +131,7 @@ class JobCall:
 
     async def _is_over(self, observed: Observed) -> bool:
         """Return whether the pod has ended, or has stored a result while the API server says nothing."""
-        if _has_ended(observed):
+        if has_ended(observed):
             return True
         if self._cluster.observer.age_s < UNOBSERVED_S:
             return False
@@ -188,17 +144,13 @@ class JobCall:
     async def _start(self, calls: PodCalls, observed: Observed) -> bool:
         """Start the program; return False if the pod has ended before. Raises LeaseLost, NoResult."""
         give_up_at = time.monotonic() + START_S
-        while not _has_ended(observed):
+        while not has_ended(observed):
             self._check_lease()
             try:
                 started = await calls.start(self._begun.loan)
             except PodUnreachable as error:
                 if time.monotonic() >= give_up_at:
-                    failure = ExecutorUnavailable(
-                        f"the worker cannot reach the pod: {error}; the NetworkPolicy must let workers reach TCP port "
-                        f"{self._cluster.port} of pods"
-                    )
-                    raise NoResult(str(failure), failure) from error
+                    raise unreachable(self._cluster, error) from error
                 await asyncio.sleep(START_RETRY_S)
                 continue
             if started != self._begun.loan:
@@ -214,25 +166,7 @@ class JobCall:
 
     async def _reason(self, observed: Observed, error: NoResult) -> ContractError:
         """Return the reason for a missing result, from the states of pod and Job."""
-        if not observed.is_gone and observed.pod and not observed.pod.has_ended:
-            await observed.changed(POLL_S)
-        try:
-            found = await self._cluster.api.job(self._name)
-        except ContractError:
-            found = None
-        reason = loss(observed.pod, found)
+        reason = await reason_of_end(self._cluster, observed, self._name)
         if isinstance(reason, LimitExceeded):
             return reason
         return NoResult(str(reason or error), reason)
-
-
-async def _hang_up(control: PodControl, observed: Observed) -> None:
-    """End the connections to a pod a moment after its end, in case that its node has left them open."""
-    while not _has_ended(observed):
-        await observed.changed(POLL_S)
-    await asyncio.sleep(DRAIN_S)
-    control.hang_up()
-
-
-def _has_ended(observed: Observed) -> bool:
-    return observed.is_gone or observed.pod is None or observed.pod.has_ended

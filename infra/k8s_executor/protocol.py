@@ -42,6 +42,18 @@ class CallManifest(msgspec.Struct, frozen=True, kw_only=True):
     proxy_url: str = ""
 
 
+class SessionManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Task of a session, which goes through the control port. `proxy_url` as in CallManifest.
+
+    `silence_s`: time without a message of the worker after which the runner ends the session.
+    """
+
+    command: Command
+    max_reply_bytes: int
+    silence_s: float
+    proxy_url: str = ""
+
+
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a call. `cancelled` tells that the program was ended from outside; `lines` counts the numbered lines.
 
@@ -106,4 +118,11 @@ def manifest(command: Command, lent: LentWorkspace, transfer_s: float, proxy_url
             transfer_s=transfer_s,
             proxy_url=proxy_url,
         )
+    )
+
+
+def session_manifest(command: Command, max_reply_bytes: int, silence_s: float, proxy_url: str) -> bytes:
+    """Return the task of a session, as it goes through the control port."""
+    return msgspec.json.encode(
+        SessionManifest(command=command, max_reply_bytes=max_reply_bytes, silence_s=silence_s, proxy_url=proxy_url)
     )

@@ -32,11 +32,19 @@ class KubernetesSettings:
 
     @classmethod
     def from_env(cls, env: Env, store: StoreSettings, files: S3Settings) -> "KubernetesSettings":
-        """Read `KUBERNETES_NAMESPACE KUBERNETES_IMAGE KUBERNETES_CPU KUBERNETES_CPU_LIMIT KUBERNETES_RUNTIME_CLASS
-        KUBERNETES_USER_NAMESPACES KUBERNETES_EGRESS EGRESS_TOKEN_KEY KUBECONFIG`. Raises SettingsError."""
+        """Read `KUBERNETES_NAMESPACE KUBERNETES_IMAGE KUBERNETES_BROWSER_IMAGE KUBERNETES_CPU KUBERNETES_CPU_LIMIT
+        KUBERNETES_RUNTIME_CLASS KUBERNETES_USER_NAMESPACES KUBERNETES_EGRESS EGRESS_TOKEN_KEY KUBECONFIG`.
+
+        Raises SettingsError.
+        """
         image = env.text("KUBERNETES_IMAGE")
         if not IMAGE.fullmatch(image):
             raise SettingsError("KUBERNETES_IMAGE must be an image with a digest: NAME@sha256:DIGEST (64 hex digits)")
+        session_image = env.optional("KUBERNETES_BROWSER_IMAGE")
+        if session_image and not IMAGE.fullmatch(session_image):
+            raise SettingsError(
+                "KUBERNETES_BROWSER_IMAGE must be an image with a digest: NAME@sha256:DIGEST (64 hex digits)"
+            )
         runtime_class = env.optional("KUBERNETES_RUNTIME_CLASS")
         if runtime_class and not _NAME.fullmatch(runtime_class):
             raise SettingsError(f"KUBERNETES_RUNTIME_CLASS must be the name of a RuntimeClass, not '{runtime_class}'")
@@ -54,6 +62,7 @@ class KubernetesSettings:
             cpu_limit=_cpu(env, "KUBERNETES_CPU_LIMIT", JobProfile.cpu_limit),
             runtime_class=runtime_class,
             user_namespaces=_BOOLEANS[user_namespaces],
+            session_image=session_image,
         )
         kubeconfig = env.optional("KUBECONFIG")
         if kubeconfig and not Path(kubeconfig).is_file():

@@ -99,8 +99,14 @@ class LocalExecutor:
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         """Do nothing: it is an execution of another executor, which removes the execution itself."""
 
-    async def open(self, command: Command, max_reply_bytes: int) -> LocalSession:
-        """See the port. A run has one session at a time: an earlier one is closed."""
+    def end_unowned(self, run_id: str | None) -> None:
+        """Do nothing: programs of this executor end with their worker."""
+
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> LocalSession:
+        """See the port. A run has one session at a time: an earlier one is closed.
+
+        Has no use for the fence, because its programs end with the worker.
+        """
         if self._unsafe:
             raise ExecutorUnavailable("this worker runs programs without a sandbox, and keeps no session open there")
         require_safe_name(command.run_id, "run id")

@@ -5,16 +5,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from infra.contract.errors import SessionLost
-from infra.local_executor.guard import KILLED
+from infra.local_executor.exchange import ErrorTail, framed, read_reply, reason_of_end
 from infra.local_executor.guarded_program import GuardedProgram, shield_until_done
 
 if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
     from infra.egress.local import ProgramProxy
-
-LENGTH_BYTES = 4
-MAX_REASON_CHARS = 300
-ERROR_BYTES = 4096
-"""Last bytes of stderr that are kept, for the reason of an end."""
 
 
 class LocalSession:
@@ -27,7 +22,7 @@ class LocalSession:
         self._proxy = proxy
         self._timeout_s = timeout_s
         self._max_reply_bytes = max_reply_bytes
-        self._stderr = bytearray()
+        self._errors = ErrorTail()
         loop = asyncio.get_running_loop()
         self._life: asyncio.Future[bool] = loop.create_future()
         self._reading: asyncio.Future[None] = loop.create_future()
@@ -36,12 +31,12 @@ class LocalSession:
     @property
     def errors(self) -> str:
         """Last part of what the program has written to stderr."""
-        return self._stderr.decode(errors="replace").strip()
+        return self._errors.text
 
     async def begin(self) -> None:
         """Connect the pipes, and wait until the program has been started, or could not be."""
         await shield_until_done(self._program.connect())
-        self._reading = asyncio.ensure_future(self._read_errors())
+        self._reading = asyncio.ensure_future(self._errors.read(self._program.stderr))
         await self._program.wait_for_start()
         self._life = asyncio.ensure_future(self._program.wait(self._timeout_s))
         if not self._program.started:
@@ -81,11 +76,8 @@ class LocalSession:
                 await task
 
     async def _exchange(self, request: bytes) -> bytes:
-        self._program.write(len(request).to_bytes(LENGTH_BYTES, "big") + request)
-        size = int.from_bytes(await self._program.stdout.readexactly(LENGTH_BYTES), "big")
-        if size > self._max_reply_bytes:
-            raise SessionLost(f"its answer has {size} bytes; allowed are {self._max_reply_bytes}")
-        return await self._program.stdout.readexactly(size)
+        self._program.write(framed(request))
+        return await read_reply(self._program.stdout, self._max_reply_bytes)
 
     async def _reason_of_end(self) -> str:
         """Return why the program has ended, or is ending: it has closed its stdout."""
@@ -93,16 +85,6 @@ class LocalSession:
             # A program that closes its stdout and runs on is killed by the caller.
             async with asyncio.timeout(1):
                 if await asyncio.shield(self._life):
-                    return f"its time of {self._timeout_s:g} s was up"
+                    return reason_of_end(None, "", self._timeout_s)
                 await asyncio.shield(self._reading)
-        last = self.errors.rpartition("\n")[2]
-        if last.startswith("killed: "):
-            return last.removeprefix("killed: ")
-        killed = self._program.exit_code == KILLED
-        end = "it was killed" if killed else f"it ended with exit code {self._program.exit_code}"
-        return f"{end}: {last[:MAX_REASON_CHARS]}" if last else end
-
-    async def _read_errors(self) -> None:
-        while data := await self._program.stderr.read(ERROR_BYTES):
-            self._stderr += data
-            del self._stderr[:-ERROR_BYTES]
+        return reason_of_end(self._program.exit_code, self.errors)

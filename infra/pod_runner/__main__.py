@@ -1,4 +1,6 @@
-"""Entry point: waits for a start at the control port, runs one call, and ends with 0 once its result is stored.
+"""Entry point: waits for a start at the control port, runs one call or one session, and ends with 0.
+
+A call ends once its result is stored, a session when its worker is done or lost.
 
 Variables: RUNNER_PORT, RUNNER_TOKEN_SHA256 (hex digest of the token), RUNNER_START_S (longest wait for the start,
 300), RUNNER_UID (uid of the program, if the runner is root). None of them is a secret. The pod log gets the numbered
@@ -19,10 +21,12 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.pod_runner.call import PodCall
 from infra.pod_runner.control import ControlPort
 from infra.pod_runner.line_log import LineLog
-from infra.pod_runner.task import BadManifest
+from infra.pod_runner.session import PodSession
+from infra.pod_runner.task import BadManifest, UnexpectedRequest, parse_session
 from infra.pod_runner.transfer import TransferFailed
 
 WORKSPACE = Path("/workspace")
@@ -51,17 +55,18 @@ class RunnerSettings:
 
 
 class PodRunner:
-    """Runner of one call."""
+    """Runner of one call or one session. Implements Controlled."""
 
     def __init__(self, settings: RunnerSettings) -> None:
         self._settings = settings
         self._started = asyncio.Event()
         self._id = ""
         self._call: PodCall | None = None
-        self._control = ControlPort(settings.token_sha256, self._start, self._cancel)
+        self._opening: asyncio.Future[PodSession] | None = None
+        self._control = ControlPort(settings.token_sha256, self)
 
     async def serve(self) -> int:
-        """Wait for the start, carry out the call, and return the exit code."""
+        """Wait for the start, carry out the call or the session, and return the exit code."""
         loop = asyncio.get_running_loop()
         Thread(target=_wait_for_signals, args=(lambda: loop.call_soon_threadsafe(self._stop),), daemon=True).start()
         server, port = await self._control.listen(self._settings.port)
@@ -69,6 +74,10 @@ class PodRunner:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.start_s):
                 await self._started.wait()
+        if self._opening:
+            _report("ended", reason=await self._keep_open(self._opening))
+            await self._control.drain(DRAIN_S)
+            return 0
         if self._call is None:
             _report("ended", reason="no start came")
             return NOT_STARTED
@@ -78,6 +87,54 @@ class PodRunner:
         server.close()
         _report("ended", reason=problem or "the result is stored")
         return NOT_STORED if problem else 0
+
+    def start(self, name: str, url: str) -> str:
+        """See Controlled."""
+        # A second start, such as the next owner of the run makes, finds the first one. After a stop nothing is started.
+        if self._call is None and not self._started.is_set():
+            self._id = name
+            self._call = PodCall(url, WORKSPACE, self._settings.uid)
+            self._started.set()
+        return self._id
+
+    async def open(self, name: str, task: bytes) -> str:
+        """See Controlled."""
+        if not self._started.is_set():
+            self._id = name
+            self._opening = asyncio.ensure_future(PodSession.start(parse_session(task), self._settings.uid))
+            self._started.set()
+        if self._opening:
+            try:
+                await asyncio.shield(self._opening)
+            except OSError as error:
+                raise ExecutorUnavailable(f"the program could not be started: {error}") from error
+        return self._id
+
+    async def ask(self, number: int, request: bytes) -> bytes:
+        """See Controlled."""
+        session = self._session()
+        session.hear()
+        return await session.ask(number, request)
+
+    def keep(self) -> str:
+        """See Controlled."""
+        return self._session().hear()
+
+    async def cancel(self) -> None:
+        """See Controlled."""
+        self._stop()
+        if self._call:
+            await self._call.program_dead.wait()
+        if self._opening:
+            with suppress(ContractError, OSError):
+                await (await self._opening).program_dead.wait()
+
+    async def _keep_open(self, opening: "asyncio.Future[PodSession]") -> str:
+        """Wait until the session is over; return the reason."""
+        try:
+            return await (await opening).wait()
+        except (ContractError, OSError) as error:
+            return f"the session could not be started: {error}"
 
     async def _carry_out(self, call: PodCall) -> str:
         """Carry out the call; return why its result could not be stored, or an empty text."""
@@ -97,23 +154,22 @@ class PodRunner:
                 await asyncio.wait({copying}, timeout=DRAIN_S)
         return ""
 
-    def _start(self, name: str, url: str) -> str:
-        # A second start, such as the next owner of the run makes, finds the first one. After a stop nothing is started.
-        if self._call is None and not self._started.is_set():
-            self._id = name
-            self._call = PodCall(url, WORKSPACE, self._settings.uid)
-            self._started.set()
-        return self._id
-
-    async def _cancel(self) -> None:
-        self._stop()
-        if self._call:
-            await self._call.program_dead.wait()
+    def _session(self) -> PodSession:
+        if self._opening is None or not self._opening.done():
+            raise UnexpectedRequest("no session is open")
+        return self._opening.result()
 
     def _stop(self) -> None:
         if self._call:
             self._call.cancel()
+        if self._opening:
+            self._opening.add_done_callback(_cancel_session)
         self._started.set()
+
+
+def _cancel_session(opened: "asyncio.Future[PodSession]") -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().cancel()
 
 
 async def _serve_and_exit(settings: RunnerSettings) -> None:

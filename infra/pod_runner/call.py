@@ -121,7 +121,9 @@ class PodCall:
             fd = private_file()
             capture = OutputCapture(path_of(fd), command.limits.output_bytes, pace)
             self._captures[stream] = fd, capture
-            readings.append(asyncio.ensure_future(capture.read_all(await _reader(pipe), partial(log.add, stream))))
+            readings.append(
+                asyncio.ensure_future(capture.read_all(await program.reader_of(pipe), partial(log.add, stream)))
+            )
         try:
             await asyncio.gather(ending, *readings)
         except BaseException:  # such as a full disk for the output
@@ -190,11 +192,3 @@ def _put(transfers: Transfers, what: str, url: str, fd: int, size_bytes: int) ->
         return chunks_of(fd, size_bytes)
 
     transfers.store(what, url, chunks, size_bytes)
-
-
-async def _reader(pipe: int) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    file = os.fdopen(pipe, "rb", buffering=0)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, file)
-    return reader

@@ -4,6 +4,7 @@ The runner is PID 1, so every orphan becomes its child, and no process of the po
 processes therefore reaches exactly the processes of the program.
 """
 
+import asyncio
 import os
 import select
 import signal
@@ -15,6 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
 from infra.contract.execution import Command
 from infra.local_executor import guard, interpreters, machine, sandbox
@@ -38,6 +40,14 @@ class Ending:
     duration_ms: int
 
 
+class StorageLimit(Protocol):
+    """Limit of what a program may store."""
+
+    def exceeded(self) -> str:
+        """Return how the program exceeds the limit, or an empty text. May take long."""
+        ...
+
+
 @dataclass(frozen=True)
 class DiskLimit:
     """Limit of a folder and everything in it: bytes on the disk, and number of entries."""
@@ -46,14 +56,50 @@ class DiskLimit:
     size_bytes: int
     entries: int
 
+    def exceeded(self) -> str:
+        """See StorageLimit. Deleted files that are still open are not seen."""
+        size_bytes = 0
+        for entries, found in enumerate(_tree(self.folder), 1):
+            size_bytes += found.st_blocks * 512
+            if size_bytes > self.size_bytes:
+                return f"stored more than its limit of {self.size_bytes // 1024**2} MB in {self.folder}"
+            if entries > self.entries:
+                return f"created more than its limit of {self.entries} files in {self.folder}"
+        return ""
+
+
+@dataclass(frozen=True)
+class MemoryFolderLimit:
+    """Limit of the number of files in a file system in memory, whose size the kernel limits."""
+
+    folder: Path
+    entries: int
+
+    def exceeded(self) -> str:
+        """See StorageLimit."""
+        found = os.statvfs(self.folder)
+        if found.f_files - found.f_ffree <= self.entries:
+            return ""
+        return f"created more than its limit of {self.entries} files in {self.folder}"
+
 
 class Program:
-    """Program that was started. `outputs` are the reading ends of stdout and stderr, for the caller to close."""
+    """Program that was started.
+
+    `outputs` are the reading ends of stdout and stderr, for the caller to close.
+    """
 
     def __init__(
-        self, process: "subprocess.Popen[bytes]", script: Path, ready: int, outputs: tuple[int, int], error: int
+        self,
+        process: "subprocess.Popen[bytes]",
+        script: Path,
+        ready: int,
+        outputs: tuple[int, int],
+        error: int,
+        input_pipe: int | None,
     ) -> None:
         self.outputs = outputs
+        self._input = input_pipe
         self._script = script
         self._process = process
         self._ready = ready
@@ -64,16 +110,23 @@ class Program:
         self._lock = Lock()
         self._has_ended = False
 
+    async def writer(self) -> asyncio.WriteTransport:
+        """Return the transport to stdin of the program. Raises ValueError if that is empty."""
+        if self._input is None:
+            raise ValueError("the program was started without an input")
+        pipe = os.fdopen(self._input, "wb", buffering=0)
+        return (await asyncio.get_running_loop().connect_write_pipe(asyncio.BaseProtocol, pipe))[0]
+
     def stop(self) -> None:
         """Make `wait` kill the program, from any thread; does nothing once it has ended."""
         with self._lock:
             if not self._has_ended:
                 os.write(self._stop_writer, b"x")
 
-    def wait(self, timeout_s: float, memory_bytes: int, disks: Sequence[DiskLimit]) -> Ending:
+    def wait(self, timeout_s: float, memory_bytes: int, disks: Sequence[StorageLimit]) -> Ending:
         """Wait for the end of the program, or kill it at a limit or when stopped. All its processes are dead then."""
         exceeded, timed_out, code = "", False, None
-        disk_s = time.monotonic() + DISK_EVERY_S
+        disk_s, memory = time.monotonic() + DISK_EVERY_S, guard.MemoryLimit(memory_bytes)
         poll = select.poll()
         poll.register(self._stop_reader, select.POLLIN)
         poll.register(self._pidfd, select.POLLIN)
@@ -83,11 +136,11 @@ class Program:
                 break
             code = self._reap_orphans()
             timed_out = code is None and time.monotonic() - self._started_s >= timeout_s
-            if guard.exceeds_memory(memory_bytes):
+            if memory.is_exceeded():
                 exceeded = f"used more memory than its limit of {memory_bytes // 1024**2} MB"
             elif time.monotonic() >= disk_s:
                 counted_s = time.monotonic()
-                exceeded = next(filter(None, map(exceeds_disk, disks)), "")
+                exceeded = next(filter(None, (disk.exceeded() for disk in disks)), "")
                 disk_s = time.monotonic() + max(DISK_EVERY_S, 10 * (time.monotonic() - counted_s))
         code = self._kill_all(code)
         duration_ms = int((time.monotonic() - self._started_s) * 1000)
@@ -126,21 +179,22 @@ class Program:
         return None
 
 
-def start(command: Command, workspace: Path, uid: int, proxy_url: str) -> Program:
+def start(command: Command, home: Path, uid: int, proxy_url: str, *, with_input: bool = False) -> Program:
     """Start the program; under another `uid` if that is not 0. Raises ExecutorUnavailable, OSError.
 
-    `proxy_url`: URL of its proxy; empty if it has no network.
+    `proxy_url`: URL of its proxy; empty if it has no network. Without `with_input` it reads an empty stdin.
     """
     python = sandbox.python_home()
-    name = interpreters.script_name(command, workspace)
+    name = interpreters.script_name(command, home)
     proxy = machine.proxy_environment(proxy_url) if proxy_url else {}
     folder = TEMPORARY / ".program"
     folder.mkdir(mode=0o755, exist_ok=True)
-    script = interpreters.script(command, sandbox.interpreter(command), str(folder), str(workspace / name))
+    script = interpreters.script(command, sandbox.interpreter(command), str(folder), str(home / name))
     for path, text in script.files.items():
         Path(path).write_text(text)
     with ExitStack() as on_error, ExitStack() as theirs:
         pipes = [_pipe(on_error, theirs, uid) for _ in ("ready", "stdout", "stderr")]
+        input_theirs, input_ours = _input(on_error, theirs) if with_input else (subprocess.DEVNULL, None)
         error = os.dup(pipes[2][1])
         on_error.callback(os.close, error)
         if not uid:
@@ -150,28 +204,24 @@ def start(command: Command, workspace: Path, uid: int, proxy_url: str) -> Progra
         launched = sandbox.launched(python, uid, pipes[0][1], command, script, count_processes=True)
         process = subprocess.Popen(
             launched,
-            stdin=subprocess.DEVNULL,
+            stdin=input_theirs,
             stdout=pipes[1][1],
             stderr=pipes[2][1],
-            env={**machine.environment(str(workspace), python), **proxy},
+            env={**machine.environment(str(home), python), **proxy},
             pass_fds=(pipes[0][1],),
             cwd="/",
             start_new_session=True,
         )
         on_error.pop_all()
-    return Program(process, workspace / name, pipes[0][0], (pipes[1][0], pipes[2][0]), error)
+    return Program(process, home / name, pipes[0][0], (pipes[1][0], pipes[2][0]), error, input_ours)
 
 
-def exceeds_disk(limit: DiskLimit) -> str:
-    """Return which limit a folder exceeds, or an empty text. Deleted files that are still open are not seen."""
-    size_bytes = 0
-    for entries, found in enumerate(_tree(limit.folder), 1):
-        size_bytes += found.st_blocks * 512
-        if size_bytes > limit.size_bytes:
-            return f"stored more than its limit of {limit.size_bytes // 1024**2} MB in {limit.folder}"
-        if entries > limit.entries:
-            return f"created more than its limit of {limit.entries} files in {limit.folder}"
-    return ""
+async def reader_of(output: int) -> asyncio.StreamReader:
+    """Return a reader of the reading end of a pipe, which is closed at its end."""
+    reader = asyncio.StreamReader()
+    pipe = os.fdopen(output, "rb", buffering=0)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    return reader
 
 
 def _tree(folder: Path) -> Iterator[os.stat_result]:
@@ -193,6 +243,13 @@ def _pipe(on_error: ExitStack, theirs: ExitStack, uid: int) -> tuple[int, int]:
     if uid:
         # Otherwise the program could write to the pipe, but not open it again as /dev/stdout.
         os.fchown(writing, uid, uid)
+    return reading, writing
+
+
+def _input(on_error: ExitStack, theirs: ExitStack) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    theirs.callback(os.close, reading)
+    on_error.callback(os.close, writing)
     return reading, writing
 
 

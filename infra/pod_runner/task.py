@@ -18,6 +18,10 @@ class BadManifest(Exception):
     """Manifest that this runner cannot read: damaged, or written by another release."""
 
 
+class UnexpectedRequest(Exception):
+    """Request to a session that no worker of this release makes at this moment."""
+
+
 @dataclass(frozen=True)
 class TaskFile:
     """File to fetch before the program starts. `sha256` (hex) is compared if given; times in ns since the epoch."""
@@ -71,17 +75,27 @@ class PodTask:
     proxy_url: str = ""
 
 
+@dataclass(frozen=True)
+class SessionTask:
+    """Task of a pod whose program answers requests, as it comes through the control port.
+
+    `silence_s`: time without a message of the worker after which the worker counts as lost. `proxy_url` as in PodTask.
+    """
+
+    command: Command
+    max_reply_bytes: int
+    silence_s: float
+    proxy_url: str = ""
+
+
 def parse(data: bytes) -> PodTask:
     """Parse a manifest. Raises BadManifest."""
     try:
         fields: dict[str, Any] = json.loads(data)
-        command = fields.pop("command")
-        command["limits"] = ExecLimits(**command["limits"])
-        command["network"] = tuple(command.get("network", ()))
         slots = fields.pop("slots")
         slots["files"] = tuple(slots["files"])
         return PodTask(
-            command=Command(**command),
+            command=_command(fields.pop("command")),
             files=tuple(TaskFile(**file) for file in fields.pop("files")),
             slots=TaskSlots(**slots),
             limits=TaskLimits(**fields.pop("limits")),
@@ -90,3 +104,17 @@ def parse(data: bytes) -> PodTask:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The error's text may hold a URL.
         raise BadManifest(f"the manifest cannot be read ({type(error).__name__}): is it of another release?") from None
+
+
+def parse_session(data: bytes) -> SessionTask:
+    """Parse the task of a session. Raises BadManifest."""
+    try:
+        fields: dict[str, Any] = json.loads(data)
+        return SessionTask(command=_command(fields.pop("command")), **fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadManifest(f"the task cannot be read ({type(error).__name__}): is it of another release?") from None
+
+
+def _command(fields: dict[str, Any]) -> Command:
+    limits = ExecLimits(**fields.pop("limits"))
+    return Command(limits=limits, network=tuple(fields.pop("network", ())), **fields)

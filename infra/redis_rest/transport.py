@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -20,8 +19,7 @@ MAX_SILENCE_S = 60.0
 """A subscription that brings neither a message nor a heartbeat for this time is considered dead."""
 
 
-@dataclass(frozen=True)
-class RestResponse:
+class RestResponse(msgspec.Struct, frozen=True):
     """Status and headers of an answer, and its body as it comes."""
 
     status: int

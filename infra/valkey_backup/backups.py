@@ -1,4 +1,4 @@
-"""Backups in the object store: `backups/valkey/TIME.rdb`, with the SHA-256 in the metadata of the object."""
+"""Backups in the object store, such as `backups/valkey/TIME.rdb`, with the SHA-256 in the metadata of the object."""
 
 import hashlib
 import re
@@ -31,10 +31,12 @@ class Backup:
 
 
 class Backups:
-    """Backups of one Valkey in a bucket. Methods raise FilesUnavailable."""
+    """Backups in a bucket, below a prefix of their own. Methods raise FilesUnavailable."""
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, prefix: str = PREFIX, suffix: str = SUFFIX) -> None:
         self._bucket = settings.bucket
+        self._prefix = prefix
+        self._suffix = suffix
         self._client: S3Client = build_client(settings)
 
     def stored(self) -> list[Backup]:
@@ -43,10 +45,10 @@ class Backups:
             return sorted(self._listed(), key=lambda backup: backup.name, reverse=True)
 
     def _listed(self) -> Iterator[Backup]:
-        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=PREFIX):
+        for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix):
             for entry in page.get("Contents", []):
-                if entry["Key"].endswith(SUFFIX):
-                    yield Backup(entry["Key"].removeprefix(PREFIX).removesuffix(SUFFIX), entry["Size"])
+                if entry["Key"].endswith(self._suffix):
+                    yield Backup(entry["Key"].removeprefix(self._prefix).removesuffix(self._suffix), entry["Size"])
 
     def save(self, url: str, folder: Path, now: datetime | None = None) -> Backup:
         """Store a snapshot of the server as a new backup; `folder` has room for it.
@@ -55,13 +57,23 @@ class Backups:
         """
         path = folder / "snapshot.rdb"
         with path.open("wb") as file:
-            size = snapshot.take(url, file)
+            snapshot.take(url, file)
+        saved = self.store(path, now)
+        path.unlink()
+        return saved
+
+    def store(self, path: Path, now: datetime | None = None) -> Backup:
+        """Store a file as a new backup. Raises OSError too."""
         name = f"{now or datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%fZ}"
+        size = path.stat().st_size
         with path.open("rb") as file, translated_errors(f"backup {name}"):
             self._client.put_object(
-                Bucket=self._bucket, Key=_key(name), Body=file, ContentLength=size, Metadata={"sha256": _sha256(path)}
+                Bucket=self._bucket,
+                Key=self._key(name),
+                Body=file,
+                ContentLength=size,
+                Metadata={"sha256": _sha256(path)},
             )
-        path.unlink()
         return Backup(name, size)
 
     def prune(self, keep: int) -> int:
@@ -69,7 +81,7 @@ class Backups:
         old = self.stored()[keep:]
         for backup in old:
             with translated_errors(f"backup {backup.name}"):
-                self._client.delete_object(Bucket=self._bucket, Key=_key(backup.name))
+                self._client.delete_object(Bucket=self._bucket, Key=self._key(backup.name))
         return len(old)
 
     def fetch(self, name: str | None, target: Path) -> str:
@@ -77,12 +89,12 @@ class Backups:
         if name is None:
             newest = self.stored()[:1]
             if not newest:
-                raise FileMissing(f"there is no backup below {PREFIX} in the bucket {self._bucket}")
+                raise FileMissing(f"there is no backup below {self._prefix} in the bucket {self._bucket}")
             name = newest[0].name
         if not NAME.fullmatch(name):
             raise FileMissing(f"there is no backup named {name[:100]!r}")
         with translated_errors(f"backup {name}"):
-            answer = self._client.get_object(Bucket=self._bucket, Key=_key(name))
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(name))
             with target.open("wb") as file:
                 for chunk in answer["Body"].iter_chunks(CHUNK):
                     file.write(chunk)
@@ -90,9 +102,8 @@ class Backups:
             raise FilesUnavailable(f"backup {name} is damaged: its SHA-256 is not the one that was stored with it")
         return name
 
-
-def _key(name: str) -> str:
-    return f"{PREFIX}{name}{SUFFIX}"
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}{name}{self._suffix}"
 
 
 def _sha256(path: Path) -> str:

@@ -4,15 +4,17 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import IO, TYPE_CHECKING, Any
 
+import msgspec
+
+from infra.contract.content_types import content_type
 from infra.contract.errors import FilesUnavailable
 from infra.settings import S3Settings
-from infra.workspace.client import MISSING, build_client, error_code, translated_errors
-from infra.workspace.links import stored_type
+from infra.workspace.client import MISSING, TrafficObserver, build_client, error_code, translated_errors
+from infra.workspace.signed_urls import UrlSigner
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -25,16 +27,14 @@ DELETE_BATCH = 1000
 _BUCKET_EXISTS = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists", "OperationAborted"}
 
 
-@dataclass(frozen=True)
-class StoredObject:
+class StoredObject(msgspec.Struct, frozen=True):
     """Size and time of an object that was just stored."""
 
     size_bytes: int
     modified_ms: int
 
 
-@dataclass(frozen=True)
-class ListedObject:
+class ListedObject(msgspec.Struct, frozen=True):
     """Object in a listing; `modified_ms` by the clock of the store."""
 
     key: str
@@ -45,12 +45,15 @@ class ListedObject:
 class Bucket:
     """The S3 bucket. All methods block and raise FilesUnavailable; methods for one object also FileMissing.
 
-    Thread-safe. boto3 is imported with the first call, so that a cold start without file access does not load it.
+    Thread-safe. boto3 is imported with the first call, so that a cold start without such a call does not load it; links
+    do not need it.
     """
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, observer: TrafficObserver | None = None) -> None:
         self._settings = settings
+        self._observer = observer
         self._name = settings.bucket
+        self._signer = UrlSigner(settings)
         self._lock = Lock()
         self._cached_client: S3Client | None = None
         self._deletes_batches = True
@@ -118,7 +121,7 @@ class Bucket:
         """Store an object."""
         with translated_errors(key):
             response = self._client.put_object(
-                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=stored_type(key)
+                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=content_type(key)
             )
             return StoredObject(size_bytes, _stored_ms(response))
 
@@ -174,23 +177,16 @@ class Bucket:
 
     def link(self, key: str, expires_s: int, content_type: str, disposition: str) -> str:
         """Return a signed URL of the object. It is a secret until it expires."""
-        with translated_errors(key):
-            headers = {"ResponseContentType": content_type, "ResponseContentDisposition": disposition}
-            return self._client.generate_presigned_url(
-                "get_object", Params={"Bucket": self._name, "Key": key, **headers}, ExpiresIn=expires_s
-            )
+        query = {"response-content-type": content_type, "response-content-disposition": disposition}
+        return self._signer.sign("GET", key, expires_s, query=query)
 
     def link_for_get(self, key: str, expires_s: int) -> str:
         """Return a signed URL of the object for a program, which does not look at headers. It is a secret."""
-        with translated_errors(key):
-            params = {"Bucket": self._name, "Key": key}
-            return self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_s)
+        return self._signer.sign("GET", key, expires_s)
 
-    def link_for_put(self, key: str, expires_s: int, signed: Mapping[str, Any]) -> str:
-        """Return a signed URL to store an object, with the `signed` parameters of `put_object`. It is a secret."""
-        with translated_errors(key):
-            params = {"Bucket": self._name, "Key": key, **signed}
-            return self._client.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_s)
+    def link_for_put(self, key: str, expires_s: int, headers: Mapping[str, str]) -> str:
+        """Return a signed URL to store an object with exactly these headers. It is a secret."""
+        return self._signer.sign("PUT", key, expires_s, headers=headers)
 
     def head(self, key: str) -> tuple[int, str | None]:
         """Return the object's size and the SHA-256 that the store keeps with it, as in its header; None if none."""
@@ -239,7 +235,7 @@ class Bucket:
     def _client(self) -> "S3Client":
         with self._lock:
             if self._cached_client is None:
-                self._cached_client = build_client(self._settings)
+                self._cached_client = build_client(self._settings, self._observer)
             return self._cached_client
 
 

@@ -9,19 +9,12 @@ import base64
 import hashlib
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from infra.contract.errors import FileMissing, InputChanged
 from infra.contract.files import FileEntry
 from infra.workspace.bucket import Bucket
 from infra.workspace.cancellation import Cancellation
 from infra.workspace.threads import each
-
-_PARAMETERS = {
-    "content-length": "ContentLength",
-    "x-amz-checksum-sha256": "ChecksumSHA256",
-    "content-md5": "ContentMD5",
-}
 
 
 def new_upload(path: str, size_bytes: int, sha256: str) -> FileEntry:
@@ -34,13 +27,6 @@ def upload_headers(size_bytes: int, sha256: str, md5: str | None) -> dict[str, s
     """Return the headers that an upload must have: the length, and the digest `md5` (hex) if given, else `sha256`."""
     checksum = ("content-md5", md5) if md5 else ("x-amz-checksum-sha256", sha256)
     return {"content-length": str(size_bytes), checksum[0]: _header(checksum[1])}
-
-
-def sign_upload(bucket: Bucket, key: str, expires_s: int, headers: Mapping[str, str]) -> str:
-    """Return a URL that accepts a PUT with exactly these headers."""
-    signed: dict[str, Any] = {_PARAMETERS[name]: value for name, value in headers.items()}
-    signed["ContentLength"] = int(signed["ContentLength"])
-    return bucket.link_for_put(key, expires_s, signed)
 
 
 def missing_uploads(

@@ -1,21 +1,24 @@
 """Entry point of the API and the worker to the objects of runs: their workspaces and archived logs."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from infra.contract.errors import InvalidInput
 from infra.contract.files import NO_FOLDERS, FileEntry, FolderEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
+from infra.workspace.client import TrafficObserver
 from infra.workspace.deletion import delete_below
-from infra.workspace.file_index import FileIndex
-from infra.workspace.inputs import missing_uploads, new_upload, sign_upload, upload_headers
+from infra.workspace.inputs import missing_uploads, new_upload, upload_headers
 from infra.workspace.inventory import Inventory
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.links import PASSIVE, can_be_inline, served_as
 from infra.workspace.log_segments import LogSegments
 from infra.workspace.object_keys import run_prefix
-from infra.workspace.run_files import S3RunFiles
 from infra.workspace.threads import Threads
+
+if TYPE_CHECKING:
+    from infra.workspace.run_files import S3RunFiles
 
 MAX_LINK_S = 7 * 24 * 3600
 """Maximum validity of a link that the signature allows."""
@@ -27,8 +30,10 @@ class Workspaces:
     Methods raise FilesUnavailable if the store fails, and InvalidInput for an id or path that a key cannot contain.
     """
 
-    def __init__(self, settings: S3Settings, limits: WorkspaceLimits | None = None) -> None:
-        self._bucket = Bucket(settings)
+    def __init__(
+        self, settings: S3Settings, limits: WorkspaceLimits | None = None, observer: TrafficObserver | None = None
+    ) -> None:
+        self._bucket = Bucket(settings, observer)
         self._threads = Threads()
         self._upload_checksum = settings.upload_checksum
         self.limits = limits or WorkspaceLimits()
@@ -54,11 +59,15 @@ class Workspaces:
         fence: int,
         files: Mapping[str, FileEntry],
         folders: Mapping[str, FolderEntry] = NO_FOLDERS,
-    ) -> S3RunFiles:
+    ) -> "S3RunFiles":
         """Return the workspace of one claimed run, whose record names `files` and `folders`.
 
         Use one object for the whole claim.
         """
+        # Only workers call this; a cold start of the API need not import it.
+        from infra.workspace.file_index import FileIndex
+        from infra.workspace.run_files import S3RunFiles
+
         index = FileIndex(fence, files, folders)
         return S3RunFiles(self._bucket, self._threads, run_prefix(user_id, run_id), self.limits, index)
 
@@ -84,7 +93,7 @@ class Workspaces:
         """
         _check_expiry(expires_s)
         key = run_prefix(user_id, run_id) + key
-        return await self._threads.call(lambda _: sign_upload(self._bucket, key, expires_s, headers))
+        return self._bucket.link_for_put(key, expires_s, headers)
 
     async def missing(self, user_id: str, run_id: str, files: Mapping[str, FileEntry]) -> list[str]:
         """Return the paths of announced files whose objects are missing, or have another size or checksum."""
@@ -113,7 +122,7 @@ class Workspaces:
         _check_expiry(expires_s)
         content_type, disposition = served_as(path, inline=inline)
         key = run_prefix(user_id, run_id) + entry.key
-        return await self._threads.call(lambda _: self._bucket.link(key, expires_s, content_type, disposition))
+        return self._bucket.link(key, expires_s, content_type, disposition)
 
     async def delete_run(self, user_id: str, run_id: str) -> int:
         """Delete all objects below the run's prefix, workspace and archived log; return their number."""

@@ -71,14 +71,17 @@ class CountingExecutor:
     ) -> Execution | None:
         return await self._inner.adopt(command, begun, files, on_line, caller)
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
-        return await self._inner.open(command, max_reply_bytes)
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
+        return await self._inner.open(command, max_reply_bytes, fence)
 
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         await self._inner.discard(run_id, begun)
 
     async def check(self) -> None:
         await self._inner.check()
+
+    def end_unowned(self, run_id: str | None) -> None:
+        self._inner.end_unowned(run_id)
 
     async def release(self, run_id: str) -> None:
         await self._inner.release(run_id)

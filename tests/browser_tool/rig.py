@@ -61,7 +61,7 @@ class BrowserBench:
         self.lines: list[str] = []
         self.written: list[str] = []
         self.calls = 0
-        self.session = RunSession(self.run_id, 600, self.executor)
+        self.session = RunSession(self.run_id, 1, 600, self.executor)
 
     def use(self, settings: BrowserSettings) -> None:
         """Replace the settings of the tool."""

@@ -213,3 +213,16 @@ async def test_creates_remove_expired_runs_from_the_index_of_their_user(driver: 
     created = {await driver.create() for _ in range(400)}
 
     assert set(strings(await redis.command("ZRANGE", index, 0, -1))) == created
+
+
+async def test_the_fence_of_a_run_is_known_while_a_worker_has_it(driver: Driver, redis: Redis) -> None:
+    run_id = await driver.create()
+    assert await driver.store.running_fence(run_id) is None
+    _, lease = await driver.claim(lease_ms=1)
+    assert await driver.store.running_fence(run_id) == lease.fence
+    await driver.let_lease_expire(1)
+    _, next_lease = await driver.claim()
+    assert await driver.store.running_fence(run_id) == next_lease.fence > lease.fence
+    await driver.store.finish(next_lease, Status.SUCCEEDED, Writes(events=[END]))
+    assert await driver.store.running_fence(run_id) is None
+    assert await driver.store.running_fence("run_gone") is None

@@ -54,6 +54,12 @@ def codes_in(cell: str) -> list[str]:
     return _SPAN.findall(cell)
 
 
+def documented_defaults() -> dict[str, str]:
+    """Return the default of each variable in the page on configuration; the text may be `required`."""
+    table = [cells for cells in rows(DOCS / "configuration.md") if len(cells) == 3]
+    return {name: cells[1] for cells in table for name in codes_in(cells[0])}
+
+
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub builds them."""
     return {

@@ -19,7 +19,9 @@ from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, 
 from worker.toolkit.base import ToolContext
 
 API = DOCS / "api.md"
-ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/(?:agent|internal|health|ready|openapi|events)[\w./{}-]*)")
+ROUTE = re.compile(
+    r"\b(GET|POST|PUT|PATCH|DELETE) (/(?:agent|internal|webhooks|health|ready|openapi|events)[\w./{}-]*)"
+)
 STATUS = re.compile(r"[45]\d\d")
 DOTTED = re.compile(r"[a-z_]+\.[a-z_]+")
 

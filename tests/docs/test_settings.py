@@ -22,14 +22,30 @@ from worker.settings import WorkerSettings
 
 PREFIXES = (
     "AGENT|BROWSER|EDGE|EGRESS|HTTP_FETCH|KUBERNETES|LLM|WORKER|GATEWAY|S3|REDIS|UPSTASH|SWISSBRAIN|RETENTION|CHAOS|LAMBDA|"
-    "AWS|TOOLS|QSTASH"
+    "AWS|TOOLS|QSTASH|OTEL"
 )
 VARIABLE = re.compile(rf"(?<![\w$])(?:(?:{PREFIXES})_[A-Z\d_]*[A-Z\d]|KUBECONFIG)\b")
-NOT_OURS = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LWA_INVOKE_MODE", "AWS_LWA_READINESS_CHECK_PATH"}
-"""Variables that AWS reads."""
+NOT_OURS = {
+    "AWS_LAMBDA_EXEC_WRAPPER",
+    "AWS_LWA_INVOKE_MODE",
+    "AWS_LWA_READINESS_CHECK_PATH",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
+}
+"""Variables that AWS and OpenTelemetry read."""
 SHELL_ONLY = {"REDIS_PASSWORD"}
 """Variables of an example in a shell."""
-DIRECT = {"SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN", "AWS_LAMBDA_RUNTIME_API", "LAMBDA_TASK_ROOT"}
+DIRECT = {
+    "SWISSBRAIN_API_URL",
+    "SWISSBRAIN_TOKEN",
+    "AWS_LAMBDA_RUNTIME_API",
+    "LAMBDA_TASK_ROOT",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+}
 """Variables that are read without a settings class."""
 
 VALID = {
@@ -106,7 +122,7 @@ def test_each_variable_that_a_page_names_is_read(page: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(DIRECT))
 def test_each_variable_without_a_settings_class_is_in_the_source(name: str) -> None:
-    packages = ("edge_api/", "swissbrain/")
+    packages = ("edge_api/", "swissbrain/", "worker/")
     sources = [path for path in files() if path.startswith(packages) and (ROOT / path).is_file()]
     assert any(name in (ROOT / path).read_text() for path in sources)
 

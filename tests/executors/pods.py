@@ -12,15 +12,16 @@ import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.contract.errors import ExecutorUnavailable
+from infra.contract.errors import SessionLost
 from infra.contract.execution import Command, Execution, OnLine, Session
 from infra.contract.files import DirectoryFiles
 from infra.k8s_executor.control import PodControl
 from infra.k8s_executor.pod_call import PodCalls, prepare
+from infra.k8s_executor.pod_session import PodSessionClient
 from infra.local_executor import sandbox
 from infra.pod_runner.__main__ import CAPABILITIES
 from infra.workspace import S3RunFiles
@@ -115,6 +116,7 @@ class Pods:
         parts = [str(sandbox.find_bwrap()), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
         parts += ["--die-with-parent", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
         parts += ["--perms", "1777", "--size", str(tmp_bytes), "--tmpfs", "/tmp", "--ro-bind", "/usr", "/usr"]
+        parts += ["--perms", "1777", "--size", str(tmp_bytes), "--tmpfs", "/dev/shm"]
         for name in ("bin", "lib", "lib64"):
             parts += ["--symlink", f"usr/{name}", f"/{name}"]
         if not python.is_relative_to("/usr"):
@@ -134,6 +136,55 @@ class Pods:
         return [*parts, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", *drop, *runner]
 
 
+class LonePodSession:
+    """Session in a pod without a cluster; implements the port `Session` as the executor for Kubernetes does."""
+
+    def __init__(self, pods: Pods, max_reply_bytes: int) -> None:
+        self._stack = AsyncExitStack()
+        self._pods = pods
+        self._max_reply_bytes = max_reply_bytes
+        self.pod: Pod | None = None
+        self.client: PodSessionClient | None = None
+
+    async def begin(self, command: Command, proxy_url: str = "") -> None:
+        """Start the pod and the program."""
+        self.pod = pod = await self._stack.enter_async_context(self._pods.pod())
+        self.client = PodSessionClient(pod.control(), self._max_reply_bytes, lambda: pod.process.poll() is not None)
+        await self.client.open("session", command, proxy_url)
+
+    async def ask(self, request: bytes, timeout_s: float) -> bytes:
+        """See the port."""
+        if self.client is None:
+            raise SessionLost("it was closed")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.client.ask(request)
+        except TimeoutError:
+            await self.close()
+            raise SessionLost(f"it did not answer within {timeout_s:g} s") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See the port."""
+        if self.client and self.pod:
+            self.client = None
+            await self.pod.control().cancel(10)
+            assert await asyncio.to_thread(self.pod.wait) == 0, self.log
+            await self._stack.aclose()
+
+    @property
+    def log(self) -> str:
+        """Log of the pod."""
+        return self.pod.log.read_text() if self.pod else ""
+
+    def kill(self) -> None:
+        """Kill the pod."""
+        if self.pod:
+            self.pod.kill()
+
+
 @dataclass
 class PodExecutor:
     """Executor whose programs run in pods, for the tests of the capabilities; implements the port `Executor`.
@@ -146,6 +197,7 @@ class PodExecutor:
     files_of: Callable[[str], S3RunFiles]
     output: Path
     runs: dict[str, S3RunFiles] = field(default_factory=dict)
+    sessions: dict[str, "LonePodSession"] = field(default_factory=dict)
 
     async def check(self) -> None:
         """Do nothing."""
@@ -160,15 +212,25 @@ class PodExecutor:
         await files.store_changes(pod.workspace)
         return ended
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
-        """Fail: pods keep no session open yet."""
-        raise ExecutorUnavailable("programs in pods keep no session open yet")
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
+        """Start the program in a pod of its own, and close the session that the run had."""
+        await self.release(command.run_id)
+        self.sessions[command.run_id] = session = LonePodSession(self.pods, max_reply_bytes)
+        await session.begin(command)
+        return session
+
+    def end_unowned(self, run_id: str | None) -> None:
+        """Do nothing: nobody cancels here."""
 
     async def release(self, run_id: str) -> None:
-        """Forget the workspace."""
+        """Forget the workspace, and close the session."""
         self.runs.pop(run_id, None)
+        if session := self.sessions.pop(run_id, None):
+            await session.close()
 
     def close(self) -> None:
-        """Remove the folders."""
+        """Kill the pods of sessions, and remove the folders."""
+        for session in self.sessions.values():
+            session.kill()
         with suppress(FileNotFoundError):
             shutil.rmtree(self.pods.folder)

@@ -1,5 +1,8 @@
 """Job of a call, against literals: the restricted profile, nested deadlines, and names that lead to adoption."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from infra.contract.execution import Command, ExecLimits
@@ -102,6 +105,42 @@ def test_a_job_is_restricted_and_holds_no_secret() -> None:
             },
         },
     }
+
+
+def test_the_job_of_a_session_is_that_of_a_call_with_another_image_and_folders_in_memory() -> None:
+    image = f"registry.example/tools-browser@{DIGEST}"
+    name = job.session_name()
+    command = Command("run-1", "session", "python", "secret", 60, ExecLimits(memory_bytes=4 * 1024**3))
+    profile = replace(PROFILE, session_image=image)
+    made = json.loads(json.dumps(job.session_job(profile, command, 7, name, "0" * 64)))
+    call = json.loads(json.dumps(job.job(profile, command, 1, "0" * 64)))
+    assert "secret" not in str(made)
+    label = "app.kubernetes.io/component"
+    for each in (made, made["spec"]["template"]):
+        assert each["metadata"]["labels"].pop(label) == "session"
+        assert each["metadata"]["annotations"].pop("swissbrain-agent/fence") == "7"
+    for each in (call, call["spec"]["template"]):
+        each["metadata"]["annotations"].pop("swissbrain-agent/execution")
+    assert made["metadata"].pop("name") == name != call["metadata"].pop("name")
+    pod, other = made["spec"]["template"]["spec"], call["spec"]["template"]["spec"]
+    memory = {"sizeLimit": "268435456", "medium": "Memory"}
+    assert pod.pop("volumes") == [{"name": "tmp", "emptyDir": memory}, {"name": "shm", "emptyDir": memory}]
+    tool, plain = pod["containers"][0], other["containers"][0]
+    assert tool.pop("volumeMounts") == [
+        {"name": "tmp", "mountPath": "/tmp"},
+        {"name": "shm", "mountPath": "/dev/shm"},
+    ]
+    assert tool.pop("image") == image
+    assert tool.pop("resources") == {
+        "requests": {"cpu": "250m", "memory": "1073741824", "ephemeral-storage": "268435456"},
+        "limits": {"cpu": "2", "memory": "4999610368", "ephemeral-storage": "268435456"},
+    }
+    for value in (plain.pop("image"), plain.pop("volumeMounts"), plain.pop("resources"), other.pop("volumes")):
+        assert value
+    for spec in (pod, other):
+        for uid in ("runAsUser", "runAsGroup", "fsGroup"):
+            spec["securityContext"].pop(uid)
+    assert made == call
 
 
 def test_user_namespaces_and_a_runtime_class_are_optional() -> None:

@@ -56,6 +56,8 @@ class ImageStore:
             "os": "linux",
             "config": {"Cmd": ["/bin/sh"]},
             "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+            # Without a history, buildah 1.28 cannot build an image over an image over this one.
+            "history": [{"created_by": "mmdebstrap"}],
         }
         image = {
             "schemaVersion": 2,

@@ -24,7 +24,7 @@ from infra.k8s_executor.job import FIRST_UID, UIDS
 from infra.k8s_executor.pod_call import PodCalls
 from infra.workspace import Workspaces
 from scripts.images import Source, build_command, prepare
-from tests.executors.pods import Pods
+from tests.executors.pods import LonePodSession, Pods
 from tests.images import base
 from tests.images.store import BASE, ImageStore, contained
 from tests.images.wheelhouse import write_wheel, write_wheels
@@ -32,6 +32,9 @@ from tests.support.processes import children_of
 from tests.support.redis import accepts, free_port
 from tests.support.servers import s3_fixture, workspaces_fixture
 from tests.support.waiting import wait_until
+from worker.browser.program import browser_program
+from worker.browser.replies import MAX_REPLY_BYTES, decode_reply
+from worker.browser.settings import BrowserSettings
 
 SOURCE = Source("0.1.0", "0123456789abcdef0123456789abcdef01234567", 1_795_000_000)
 BUILT = ("worker", "api", "tools", "tools-browser")
@@ -101,7 +104,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("context") / "context"
     server = prepare(folder).server
     (folder / "wheels").mkdir()
-    extras = ("worker", "kubernetes", "egress", "edge", "gateway")
+    extras = ("worker", "kubernetes", "egress", "edge", "gateway", "qstash")
     write_wheels(folder / "wheels", server, *extras, also=("cyclonedx-bom", "playwright"))
     write_wheel(folder, distribution("pip"))
     return folder
@@ -143,7 +146,8 @@ class ImagePods(Pods):
 
     def _command(self, workspace: Path, variables: dict[str, str], tmp_bytes: int) -> list[str]:
         os.chown(workspace, self._uid, self._uid)
-        return [*contained(self._root, self._uid, variables, "--bind", str(workspace), "/workspace"), *RUNNER]
+        mounts = ("--bind", str(workspace), "/workspace", "--perms", "1777", "--tmpfs", "/dev/shm")
+        return [*contained(self._root, self._uid, variables, *mounts), *RUNNER]
 
 
 def run(built: Built, image: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -252,6 +256,17 @@ def test_the_worker_says_which_setting_is_missing(built: Built) -> None:
     assert imported.returncode == 0, imported.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "variable"),
+    [("swissbrain-gateway", "GATEWAY_REDIS_URL"), ("swissbrain-qstash", "QSTASH_LOCAL_REDIS_URL")],
+)
+def test_the_image_of_the_api_has_the_servers_beside_valkey(built: Built, program: str, variable: str) -> None:
+    ended = run(built, "api", f"/opt/swissbrain/bin/{program}")
+    assert (ended.returncode, variable in ended.stderr, ended.stderr.count("\n")) == (2, True, 1), ended.stderr
+    helped = run(built, "api", "/opt/swissbrain/bin/swissbrain", "recovery", "--help", HOME="/tmp")
+    assert helped.returncode == 0, helped.stderr
+
+
 def test_the_api_answers(built: Built) -> None:
     port = free_port()
     command = [*contained(built.roots["api"], 23_456, {**API, "EDGE_PORT": str(port)}), *ENTRYPOINTS["api"]]
@@ -272,13 +287,27 @@ async def test_programs_run_in_pods_with_any_uid(built: Built, workspaces: Works
         command = Command(f"run-{interpreter}", "step-0", interpreter, source, 300)
         lines = await output_of(pods, workspaces, command, tmp_path, "file")
         assert lines[:2] == ["user", "/workspace"]
-        assert interpreter != "sh" or lines[-1].startswith("git version"), "the root is read-only"
+        # Its two streams come in any order.
+        git = [line for line in lines if line.startswith("git version")]
+        assert interpreter != "sh" or git, "the root is read-only"
 
 
 async def test_a_program_starts_the_browser(built: Built, workspaces: Workspaces, tmp_path: Path) -> None:
     pods = ImagePods(tmp_path / "pods", built.roots["tools-browser"], 45_678)
     command = Command("run-browser", "step-0", "python", BROWSE, 300)
     assert await output_of(pods, workspaces, command, tmp_path, "page.png") == ["made"]
+    session = LonePodSession(pods, MAX_REPLY_BYTES)
+    driver = browser_program(BrowserSettings(place="image"), ("example.org:443",))
+    command = Command("run-session", "session", "python", driver.source, 300, driver.limits, driver.network)
+    await session.begin(command, "http://run:token@127.0.0.1:9")
+    try:
+        request = json.dumps({"action": "open", "url": "http://example.org/", "timeout_s": 60}).encode()
+        reply, _ = decode_reply(await session.ask(request, 200))
+        assert (reply.error, reply.pages) == ("browser_failed", 1), "no proxy listens"
+        request = json.dumps({"action": "open", "url": "file:///etc/passwd", "timeout_s": 60}).encode()
+        assert "ERR_BLOCKED_BY_ADMINISTRATOR" in decode_reply(await session.ask(request, 200))[0].message
+    finally:
+        await session.close()
     listed = components(built, "tools-browser")
     assert f"pkg:pypi/playwright@{distribution('playwright').version}" in listed
     assert [url for url in listed if url.startswith("pkg:deb/debian/chromium@")]

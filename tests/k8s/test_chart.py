@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.deploy.manifests import pod_specs
 from scripts import check_manifests, kubernetes_tools
 from scripts.check_manifests import Object
 from tests.docs.pages import DOCS, ROOT, codes_in, rows
@@ -21,7 +22,7 @@ pytestmark = rendering.needs_tools
 def without_order(each: Object) -> Object:
     """Return an object with the variables of its containers by name: a patch of kustomize moves one to the front."""
     made = copy.deepcopy(each)
-    for pod in check_manifests.pod_specs(made):
+    for pod in pod_specs(made):
         for container in pod["containers"]:
             container["env"] = rendering.environment(container)
     return made
@@ -70,6 +71,14 @@ def _secrets_of(objects: tuple[Object, ...]) -> set[str]:
 def test_helm_finds_nothing_to_object_to(name: str) -> None:
     shown = rendering.run(kubernetes_tools.HELM, "lint", "--strict", CHART, "--values", CHART / f"values-{name}.yaml")
     assert "0 chart(s) failed" in shown
+
+
+def test_the_browser_has_an_image_and_hosts() -> None:
+    image = f"registry.example/tools-browser@sha256:{'b' * 64}"
+    options = ("--set", f"images.toolsBrowser={image}", "--set", "tools.networkAllow=example.org *.example.com")
+    variables = rendering.environment(rendering.containers(chart("in-cluster", *options))["agent-worker/worker"])
+    assert variables["KUBERNETES_BROWSER_IMAGE"] == {"value": image}
+    assert variables["TOOLS_NETWORK_ALLOW"] == {"value": "example.org *.example.com"}
 
 
 def test_a_model_is_set_with_its_address() -> None:

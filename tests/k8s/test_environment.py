@@ -1,49 +1,32 @@
 """Environment of each container against the settings that its program reads."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge_api.settings import EdgeSettings, ServerSettings
-from infra.egress.settings import EgressSettings, NetworkSettings
-from infra.gateway.settings import GatewaySettings
 from infra.k8s_executor.settings import KubernetesSettings
-from infra.llm_http.settings import LlmSettings
-from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
+from infra.settings import S3Settings, StoreSettings
 from scripts import check_manifests
-from tests.docs.pages import DOCS, codes_in, rows
+from tests.docs.pages import documented_defaults
 from tests.k8s import rendering
 from tests.k8s.rendering import OVERLAYS, containers, overlay, source
+from tests.support.program_settings import PROGRAMS, Reader
 from tests.support.recorded_env import RecordedEnv
-from worker.agent.settings import AgentSettings
-from worker.browser.settings import BrowserSettings
-from worker.fetch.settings import FetchSettings
-from worker.settings import WorkerSettings
-
-Reader = Callable[[Env], object]
 
 WORKER: tuple[Reader, ...] = (
-    AgentSettings.from_env,
-    BrowserSettings.from_env,
-    FetchSettings.from_env,
+    *PROGRAMS["worker"],
     lambda env: KubernetesSettings.from_env(env, StoreSettings.from_env(env), S3Settings.from_env(env)),
-    LlmSettings.from_env,
-    NetworkSettings.from_env,
-    RedisTcpSettings.from_env,
-    S3Settings.from_env,
-    StoreSettings.from_env,
-    WorkerSettings.from_env,
 )
 READERS: dict[str, tuple[Reader, ...]] = {
     "agent-worker/worker": WORKER,
-    "agent-api/api": (EdgeSettings.from_env, ServerSettings.from_env),
-    "agent-egress/egress": (EgressSettings.from_env,),
-    "agent-sweep/sweep": (RedisTcpSettings.from_env, S3Settings.from_env, StoreSettings.from_env),
-    "valkey-gateway/gateway": (GatewaySettings.from_env,),
-    "valkey-backup/backup": (RedisTcpSettings.from_env, S3Settings.from_env),
-    "valkey-restore/restore": (S3Settings.from_env,),
+    "agent-api/api": PROGRAMS["api"],
+    "agent-egress/egress": PROGRAMS["egress"],
+    "agent-sweep/sweep": PROGRAMS["sweep"],
+    "agent-qstash/qstash": PROGRAMS["qstash"],
+    "valkey-gateway/gateway": PROGRAMS["gateway"],
+    "valkey-backup/backup": PROGRAMS["valkey_backup save"],
+    "valkey-restore/restore": PROGRAMS["valkey_backup restore"],
     "valkey/valkey": (),
 }
 """Settings that the program of each container reads."""
@@ -51,6 +34,10 @@ SECRETS = {
     "EDGE_STREAM_TOKEN_KEY": "k" * 40,
     "EGRESS_TOKEN_KEY": "k" * 40,
     "GATEWAY_REDIS_URL": "redis://default:secret@valkey.agents.svc:6379",
+    "QSTASH_CURRENT_SIGNING_KEY": "c" * 40,
+    "QSTASH_LOCAL_REDIS_URL": "redis://default:secret@valkey.agents.svc:6379",
+    "QSTASH_NEXT_SIGNING_KEY": "n" * 40,
+    "QSTASH_TOKEN": "t" * 40,
     "REDIS_URL": "rediss://default:secret@redis.example:6379",
     "SWISSBRAIN_API_KEYS": '[{"user": "ada", "scopes": ["runs:read"], "sha256": "' + "0" * 64 + '"}]',
 }
@@ -73,12 +60,6 @@ def read_by_the_shell(container: check_manifests.Object) -> set[str]:
     return set(re.findall(r"\$([A-Z_]+)", script))
 
 
-def documented() -> dict[str, str]:
-    """Return the default of each variable in the page on configuration; the text may be `required`."""
-    table = [cells for cells in rows(DOCS / "configuration.md") if len(cells) == 3]
-    return {name: cells[1] for cells in table for name in codes_in(cells[0])}
-
-
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_each_variable_that_is_set_is_read_and_gives_valid_settings(name: str) -> None:
     found = containers(overlay(name))
@@ -95,7 +76,7 @@ def test_each_variable_that_is_set_is_read_and_gives_valid_settings(name: str) -
 
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_each_variable_that_is_read_is_set_or_has_a_documented_default(name: str) -> None:
-    defaults = documented()
+    defaults = documented_defaults()
     for container, each in containers(overlay(name)).items():
         variables = filled_in(rendering.environment(each))
         env = RecordedEnv(variables | LANGUAGE_MODEL)
@@ -142,3 +123,20 @@ def test_every_folder_that_a_program_writes_to_is_a_volume(name: str) -> None:
         assert "/tmp" in mounts, container
         root = rendering.environment(each).get("WORKER_ROOT", {"value": "/tmp"})["value"]
         assert any(Path(root).is_relative_to(mount) for mount in mounts)
+
+
+@pytest.mark.parametrize("name", ["in-cluster", "kind"])
+def test_the_api_and_the_stand_in_of_qstash_know_each_other(name: str) -> None:
+    found = containers(overlay(name))
+    api = rendering.environment(found["agent-api/api"])
+    stand_in = rendering.environment(found["agent-qstash/qstash"])
+    services = {
+        f"http://{each['metadata']['name']}.agents.svc": each["spec"]["ports"][0]["port"]
+        for each in overlay(name)
+        if each["kind"] == "Service"
+    }
+    assert services[api["EDGE_PUBLIC_URL"]["value"]] == 80
+    address, _, port = api["QSTASH_URL"]["value"].rpartition(":")
+    assert services[address] == int(port) == int(stand_in["QSTASH_LOCAL_PORT"]["value"])
+    shared = {"QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY"}
+    assert {key: api[key] for key in shared} == {key: stand_in[key] for key in shared}

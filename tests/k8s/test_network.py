@@ -19,6 +19,7 @@ PODS = {
     "agent-api": Pod("agents", "agent-api"),
     "agent-egress": Pod("agents", "agent-egress"),
     "agent-sweep": Pod("agents", "agent-sweep"),
+    "agent-qstash": Pod("agents", "agent-qstash"),
     "valkey": Pod("agents", "valkey"),
     "valkey-gateway": Pod("agents", "valkey-gateway"),
     "valkey-backup": Pod("agents", "valkey-backup"),
@@ -32,6 +33,7 @@ LISTENING = {
     "agent-api": 8787,
     "agent-egress": 3128,
     "agent-worker": 8081,
+    "agent-qstash": 8080,
     "valkey": 6379,
     "valkey-gateway": 8079,
 }
@@ -86,6 +88,11 @@ def test_the_api_reaches_the_store_and_redis_and_no_metadata() -> None:
     assert allows(policies("exoscale-geneva"), API, INTERNET, 443)
     assert not allows(policies(), API, METADATA, 443)
     assert not allows(policies(), API, INTERNET, 22)
+
+
+def test_the_stand_in_of_qstash_calls_nothing_but_the_api() -> None:
+    hosts = (STORE, INTERNET, METADATA, *PRIVATE)
+    assert not any(allows(policies(), PODS["agent-qstash"], host, port) for host in hosts for port in (80, 443))
 
 
 def test_valkey_opens_no_connections() -> None:

@@ -14,6 +14,8 @@ from infra.k8s_executor.job import JobProfile
 from scripts.check_manifests import Object, quantity
 from tests.k8s.policy import Policy
 from tests.k8s.rendering import source
+from worker.browser.settings import LIMITS
+from worker.run.session import MAX_SESSION_S
 
 REPOSITORY = "registry.example/tools"
 IMAGE = f"{REPOSITORY}@sha256:{'a' * 64}"
@@ -41,6 +43,13 @@ def built(timeout_s: float = 60.0, image: str = IMAGE, **profile: Any) -> Object
     """Return a Job as the executor builds it."""
     command = Command("run-1", "step-0", "sh", "true", timeout_s, ExecLimits(memory_bytes=1024**3))
     return job.job(JobProfile("agent-tools", image, **profile), command, 1, "0" * 64)
+
+
+def session() -> Object:
+    """Return the Job of a session as the executor builds it."""
+    profile = JobProfile("agent-tools", IMAGE, session_image=f"{REPOSITORY}-browser@sha256:{'b' * 64}")
+    command = Command("run-1", "session", "python", "pass", MAX_SESSION_S, LIMITS)
+    return job.session_job(profile, command, 1, job.session_name(), "0" * 64)
 
 
 def with_defaults(made: Object) -> Object:
@@ -78,8 +87,9 @@ def as_pod(made: Object) -> Object:
         built(timeout_s=MAX_TOOL_TIMEOUT_S),
         built(runtime_class="gvisor", user_namespaces=True, cpu="1", cpu_limit="4"),
         built(image=f"registry.example/tools-browser@sha256:{'b' * 64}"),
+        session(),
     ],
-    ids=["plain", "short", "longest", "isolated", "browser"],
+    ids=["plain", "short", "longest", "isolated", "browser", "session"],
 )
 def test_a_job_of_the_executor_passes_as_do_its_pods(made: Object) -> None:
     assert POLICY.refusals(made) == []
@@ -205,8 +215,33 @@ def test_a_changed_job_is_refused(change: str) -> None:
     assert [message for message in POLICY.refusals(each) if words in message], POLICY.refusals(each)
 
 
+SESSION_CHANGES: dict[str, tuple[str, Callable[[Object], object]]] = {
+    "a volume on disk": ("emptyDir", lambda j: pod_of(j)["volumes"][0]["emptyDir"].pop("medium")),
+    "a volume without a limit": ("emptyDir", lambda j: pod_of(j)["volumes"][0]["emptyDir"].pop("sizeLimit")),
+    "a third volume": (
+        "two folders",
+        lambda j: pod_of(j)["volumes"].append({"name": "e", "emptyDir": {"sizeLimit": "1", "medium": "Memory"}}),
+    ),
+    "another folder": ("two folders", lambda j: tool_of(j)["volumeMounts"][1].update(mountPath="/opt/browser")),
+    "no folders": ("two folders", lambda j: tool_of(j).pop("volumeMounts")),
+    "no label of a session": (
+        "emptyDir",
+        lambda j: j["spec"]["template"]["metadata"]["labels"].pop("app.kubernetes.io/component"),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", SESSION_CHANGES)
+def test_a_changed_session_is_refused(change: str) -> None:
+    words, apply = SESSION_CHANGES[change]
+    each = with_defaults(session())
+    apply(each)
+    assert [message for message in POLICY.refusals(each) if words in message], POLICY.refusals(each)
+
+
 def test_each_rule_refuses_one_of_the_changed_jobs() -> None:
-    unused = [message for message in POLICY.messages if not any(words in message for words, _ in CHANGES.values())]
+    changes = [*CHANGES.values(), *SESSION_CHANGES.values()]
+    unused = [message for message in POLICY.messages if not any(words in message for words, _ in changes)]
     assert unused == []
 
 
@@ -252,10 +287,10 @@ def test_only_the_worker_has_rights_and_only_in_the_namespace_without_secrets() 
 def test_a_job_fits_into_the_limits_and_the_quota_of_the_namespace() -> None:
     quota, limits = (each["spec"] for each in source("base/quotas.yaml"))
     (most,) = (each["max"] for each in limits["limits"])
-    asked = tool_of(built())["resources"]["limits"]
-    for name, value in asked.items():
-        assert _number(value) <= _number(most[name])
-        assert _number(value) * 20 <= _number(quota["hard"][f"limits.{name}"])
+    for made in (built(), session()):
+        for name, value in tool_of(made)["resources"]["limits"].items():
+            assert _number(value) <= _number(most[name])
+            assert _number(value) * 20 <= _number(quota["hard"][f"limits.{name}"])
     assert {name for name, value in quota["hard"].items() if value == "0"} == {
         "count/secrets",
         "services",

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,28 +21,37 @@ from tests.support.waiting import until
 
 NAMESPACE = "agent-tools"
 IMAGE = f"registry.example/tools@sha256:{'a' * 64}"
+BROWSER_IMAGE = f"registry.example/tools-browser@sha256:{'b' * 64}"
 
 
 @dataclass
 class ClusterRig:
-    """Cluster and the executors on it. `open_numbers` is what the runs of the reaper's question have open."""
+    """Cluster and the executors on it.
+
+    `open_numbers` and `fences` are what the runs of the reaper's questions have open, and by whom they are worked on.
+    """
 
     server: KubeServer
     workspaces: Workspaces
     folder: Path
     open_numbers: dict[str, int | None] = field(default_factory=dict)
+    fences: dict[str, int] = field(default_factory=dict)
+    proxy_url: Callable[[Command], str] | None = None
     _executors: list[KubernetesExecutor] = field(default_factory=list)
 
     def executor(self, *, patience_s: float = 20, **profile: Any) -> KubernetesExecutor:
         """Return an executor of a further worker process."""
-        values = {"namespace": NAMESPACE, "image": IMAGE} | profile
+        values = {"namespace": NAMESPACE, "image": IMAGE, "session_image": BROWSER_IMAGE} | profile
         api = KubeApi(Configuration(host=self.server.url), values["namespace"], patience_s)
         folder = self.folder / f"worker-{len(self._executors)}"
 
         async def open_number(run_id: str) -> int | None:
             return self.open_numbers.get(run_id)
 
-        made = KubernetesExecutor(api, JobProfile(**values), folder, open_number)
+        async def fence(run_id: str) -> int | None:
+            return self.fences.get(run_id)
+
+        made = KubernetesExecutor(api, JobProfile(**values), folder, open_number, fence, self.proxy_url)
         self._executors.append(made)
         return made
 

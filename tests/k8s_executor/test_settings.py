@@ -22,6 +22,7 @@ def test_only_the_image_is_required(tmp_path: Path) -> None:
     (tmp_path / "config").touch()
     made = read(
         KUBERNETES_NAMESPACE="tools",
+        KUBERNETES_BROWSER_IMAGE=IMAGE,
         KUBERNETES_CPU="0.5",
         KUBERNETES_CPU_LIMIT="1500m",
         KUBERNETES_RUNTIME_CLASS="gvisor",
@@ -31,6 +32,7 @@ def test_only_the_image_is_required(tmp_path: Path) -> None:
     profile = made.profile
     assert (profile.namespace, profile.image, profile.cpu, profile.cpu_limit) == ("tools", IMAGE, "0.5", "1500m")
     assert (profile.runtime_class, profile.user_namespaces) == ("gvisor", True)
+    assert (profile.session_image, read().profile.session_image) == (IMAGE, None)
     assert made.kubeconfig == tmp_path / "config"
 
 
@@ -38,6 +40,7 @@ def test_only_the_image_is_required(tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("KUBERNETES_IMAGE", "tools:latest"),
+        ("KUBERNETES_BROWSER_IMAGE", "tools-browser:latest"),
         ("KUBERNETES_NAMESPACE", "Tools"),
         ("KUBERNETES_CPU", "lots"),
         ("KUBERNETES_CPU_LIMIT", "-1"),

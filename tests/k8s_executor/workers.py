@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,11 +17,13 @@ from infra.k8s_executor.job import JobProfile
 from infra.k8s_executor.views import JobView
 from infra.settings import RedisTcpSettings
 from tests.agent_runs.killing import Deadly
-from tests.k8s_executor.rig import IMAGE, NAMESPACE, ClusterRig
+from tests.k8s_executor.rig import BROWSER_IMAGE, IMAGE, NAMESPACE, ClusterRig
 from tests.worker.rig import Identity, Rig, Worker
 from worker.lease import StopReason
 from worker.plan import PlanWalker
 from worker.registry import REGISTRY
+from worker.run.strategy import Strategy
+from worker.toolkit.base import Tool
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,20 @@ class WorkerRig:
         self._executors: list[KubernetesExecutor] = []
 
     def worker(
-        self, death: Death | None = None, *, after: ClusterWorker | None = None, idempotent: bool = True, **more: Any
+        self,
+        death: Death | None = None,
+        *,
+        after: ClusterWorker | None = None,
+        idempotent: bool = True,
+        strategy: Strategy | None = None,
+        tools: Mapping[str, Tool] | None = None,
+        **more: Any,
     ) -> ClusterWorker:
         """Start a worker, which knows that the worker `after` is dead."""
         api = DyingApi(Configuration(host=self.cluster.server.url), NAMESPACE)
         api.death, api.dead = death, asyncio.Event()
-        profile = JobProfile(NAMESPACE, IMAGE, installation=self.installation)
-        folder = self.cluster.folder / uuid.uuid4().hex
-        executor = KubernetesExecutor(api, profile, folder, self.rig.store.open_execution)
-        self._executors.append(executor)
-        tools = dict(REGISTRY) | {"shell": replace(REGISTRY["shell"], idempotent=idempotent)}
+        executor = self.executor(self.installation, api)
+        tools = tools or dict(REGISTRY) | {"shell": replace(REGISTRY["shell"], idempotent=idempotent)}
         identity = Identity(*([after.identity.process] if after else []))
         deadly: list[Deadly] = []
 
@@ -102,7 +108,7 @@ class WorkerRig:
             return deadly[0]
 
         worker = self.rig.worker(
-            strategy=PlanWalker(tools),
+            strategy=strategy or PlanWalker(tools),
             workspaces=self.cluster.workspaces,
             executor=executor,
             identity=identity,
@@ -110,6 +116,17 @@ class WorkerRig:
             **more,
         )
         return ClusterWorker(worker, executor, identity, deadly[0], api.dead)
+
+    def executor(self, installation: str, api: KubeApi | None = None) -> KubernetesExecutor:
+        """Return an executor that knows the runs of the queue."""
+        api = api or KubeApi(Configuration(host=self.cluster.server.url), NAMESPACE)
+        profile = JobProfile(NAMESPACE, IMAGE, installation=installation, session_image=BROWSER_IMAGE)
+        folder, store = self.cluster.folder / uuid.uuid4().hex, self.rig.store
+        made = KubernetesExecutor(
+            api, profile, folder, store.open_execution, store.running_fence, self.cluster.proxy_url
+        )
+        self._executors.append(made)
+        return made
 
     async def dies(self, worker: ClusterWorker) -> None:
         """Wait until a worker has reached its death, and let it die."""

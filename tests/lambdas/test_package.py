@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import certifi
 import pytest
 import pytest_asyncio
 from msgspec import json
 
 from scripts import package_edge
-from scripts.package_edge import PLATFORMS, PackageError
+from scripts.package_edge import CERTIFICATES, PLATFORMS, PackageError
 from tests.edge.stack import PLAN, TOKENS, SimulatedWorker
 from tests.lambdas.conftest import ROOT, Start
 from tests.lambdas.environment import Environment
@@ -39,6 +40,40 @@ SERVERS_ONLY = (
     "worker",
 )
 HEADERS = {"authorization": f"Bearer {TOKENS['ada']}", "content-type": "application/json"}
+NOT_AT_THE_START = (
+    *SERVERS_ONLY,
+    "boto3",
+    "botocore",
+    "cronsim",
+    "jwt",
+    "kubernetes",
+    "opentelemetry",
+    "prometheus_client",
+    "pydantic",
+    "qstash",
+    "s3transfer",
+    "tarfile",
+    "urllib3",
+    "zoneinfo",
+    "edge_api.http.event_schema",
+    "edge_api.http.openapi",
+    "infra.cron",
+    "infra.workspace.run_files",
+)
+"""What a cold start must not import: only some requests need it, or none at all."""
+START = """
+import asyncio, json, os, sys
+import edge_api.handler, edge_api.lambda_stream.__main__
+from infra.contract.files import FileEntry
+from infra.settings import Env, S3Settings
+from infra.workspace import Workspaces
+
+answer = edge_api.handler.handler(json.loads(os.environ["EVENT"]), None)
+entry = FileEntry(key="files/1/x", size_bytes=1, modified_ms=0)
+link = asyncio.run(Workspaces(S3Settings.from_env(Env(os.environ))).presign_get("ada", "run_1", "x", entry, 60))
+unwanted = [name for name in os.environ["UNWANTED"].split() if name in sys.modules]
+print(json.dumps([answer["statusCode"], "X-Amz-Signature=" in link, unwanted]))
+"""
 IMPORTS = """
 import sys
 import edge_api.handler, edge_api.lambda_stream.__main__, boto3.session, botocore.auth, infra.workspace.connections
@@ -127,6 +162,37 @@ def test_everything_that_the_functions_import_is_in_the_package(task: Path) -> N
     ended = subprocess.run(command, cwd=task, capture_output=True, text=True, timeout=60, check=False, env={})
     assert (ended.returncode, ended.stderr) == (0, "")
     assert [path for path in ended.stdout.split() if "site-packages" in path or str(ROOT) in path] == []
+
+
+def test_a_cold_start_imports_nothing_that_only_some_requests_need(task: Path) -> None:
+    variables = {
+        "EVENT": json.encode(http_api_event("GET", "/health", {})).decode(),
+        "UNWANTED": " ".join(NOT_AT_THE_START),
+        "S3_ACCESS_KEY": "key",
+        "S3_SECRET_KEY": "secret",
+        "SWISSBRAIN_API_KEYS": json.encode([{"user": "ada", "scopes": ["runs:read"], "sha256": "0" * 64}]).decode(),
+        "UPSTASH_REDIS_REST_URL": "https://redis.example",
+        "UPSTASH_REDIS_REST_TOKEN": "token",
+        "QSTASH_TOKEN": "token",
+        "QSTASH_CURRENT_SIGNING_KEY": "key",
+        "QSTASH_NEXT_SIGNING_KEY": "key",
+        "EDGE_PUBLIC_URL": "https://api.example",
+        "SSL_CERT_DIR": str(task / CERTIFICATES),
+    }
+    command = [PYTHON, "-S", "-c", START]
+    ended = subprocess.run(command, cwd=task, capture_output=True, text=True, timeout=60, check=False, env=variables)
+    assert (ended.returncode, ended.stderr.count("\n")) == (0, 1), ended.stderr  # one line in the log
+    assert json.decode(ended.stdout) == [200, True, []]
+
+
+def test_openssl_finds_each_root_certificate_of_the_package(task: Path) -> None:
+    folder = task / CERTIFICATES
+    files = sorted(str(path) for path in folder.iterdir())
+    assert len(files) == Path(certifi.where()).read_text().count("-----BEGIN CERTIFICATE-----")
+    # A root that is looked up by its name is the only one that OpenSSL trusts here.
+    command = ["openssl", "verify", "-no-CAfile", "-no-CAstore", "-no_check_time", "-CApath", str(folder), *files]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout.count(": OK\n")) == (0, len(files)), ended.stderr
 
 
 async def test_the_function_serves_requests_of_every_service(api: Environment, worker: SimulatedWorker) -> None:

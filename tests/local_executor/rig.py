@@ -69,7 +69,7 @@ class ClosableExecutor(Protocol):
         """See the port `Executor`."""
         ...
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
         """See the port `Executor`."""
         ...
 

@@ -55,7 +55,7 @@ def test_shared_memory_must_exceed_the_limit_in_several_counts_and_private_memor
 ) -> None:
     remaining = iter(counts)
     monkeypatch.setattr(guard, "tree_memory", lambda _: next(remaining))
-    assert guard.exceeds_memory(10) is exceeded
+    assert (guard.memory_left(10) < 0) is exceeded
     assert [*remaining] == []
 
 

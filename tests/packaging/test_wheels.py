@@ -101,6 +101,7 @@ def test_both_distributions_have_one_version_and_their_entry_points(wheels: Whee
         "swissbrain.commands": {
             "demo": "infra.commands.demo:demo",
             "recovery": "infra.commands.recovery:recovery",
+            "cost": "infra.commands.cost:cost",
             "dev": "infra.commands.dev:dev",
             "sweep": "infra.commands.sweep:sweep",
             "verify": "infra.commands.verify:verify",

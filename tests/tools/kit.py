@@ -39,7 +39,7 @@ class RecordingContext:
     @property
     def session(self) -> RunSession:
         """Session that no other call of the run has."""
-        return RunSession(self.run_id, self.time_left_s, self.executor)
+        return RunSession(self.run_id, 1, self.time_left_s, self.executor)
 
     async def execute(
         self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()

@@ -74,10 +74,13 @@ class NoFiles:
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         raise AssertionError("no tool of these tests executes")
 
-    async def open(self, command: Command, max_reply_bytes: int) -> Session:
+    async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
         raise AssertionError("no tool of these tests keeps a session open")
 
     async def release(self, run_id: str) -> None:
+        return
+
+    def end_unowned(self, run_id: str | None) -> None:
         return
 
 

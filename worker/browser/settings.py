@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from infra.contract.execution import ExecLimits
 from infra.settings import Env, SettingsError
+from worker.browser.driver import policies
 
+BrowserPlace: TypeAlias = Literal["host", "image", "nowhere"]
 EVALUATE = "BROWSER_EVALUATE"
 CHROMIUM = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser")
 """Debian's program itself, because the script before it reads settings of the host; else what the path has."""
 MODULES = ("playwright", "greenlet")
 FOLDER = "/opt/browser"
-"""Folder in the sandbox with Playwright and the program that drives it."""
+"""Folder with the program that drives Playwright, and in the sandbox with Playwright too."""
 DRIVER = "worker/browser/driver"
 
 LIMITS = ExecLimits(memory_bytes=4 * 1024**3, processes=2048)
@@ -24,11 +27,11 @@ LIMITS = ExecLimits(memory_bytes=4 * 1024**3, processes=2048)
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """Settings of the tool. `evaluate`: calls may evaluate JavaScript of their own in pages. `available`: the worker's
-    executor keeps sessions open."""
+    """Settings of the tool. `evaluate`: calls may evaluate JavaScript of their own in pages. `place`: where Chromium
+    and Playwright are, the worker's host or the image of its pods."""
 
     evaluate: bool = False
-    available: bool = True
+    place: BrowserPlace = "host"
     limits: ExecLimits = LIMITS
 
     @classmethod
@@ -39,13 +42,23 @@ class BrowserSettings:
             raise SettingsError(f"{EVALUATE} must be 'on' or 'off', not '{text}'")
         return cls(evaluate=text == "on")
 
+    @property
+    def is_installed(self) -> bool:
+        """True if a browser can be started, as far as the worker can see."""
+        return self.place == "image" or (self.place == "host" and installation() is not None)
+
 
 @dataclass(frozen=True)
 class Installation:
-    """Chromium, and what must be mounted to drive it."""
+    """Chromium, and what it and its driver need of the host; `mounts` and `etc` as in Command."""
 
     chromium: str
     mounts: Mapping[str, Path]
+    etc: Mapping[str, str]
+
+
+IN_IMAGE = Installation(CHROMIUM[0], mounts={}, etc={})
+"""Installation in the image `tools-browser` (k8s/images), which has all files in their places."""
 
 
 @cache
@@ -58,4 +71,5 @@ def installation() -> Installation | None:
     }
     if chromium is None or len(mounts) < len(MODULES):
         return None
-    return Installation(chromium, {**mounts, f"{FOLDER}/{DRIVER}": Path(__file__).parent / "driver"})
+    mounts[f"{FOLDER}/{DRIVER}"] = Path(__file__).parent / "driver"
+    return Installation(chromium, mounts, {policies.FILE: policies.text()})

@@ -24,14 +24,16 @@ the worker ends after RELEASE_S, and the leases expire.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from infra import metrics
 from infra.contract.errors import StoreUnavailable
 from infra.contract.queue import Claim, Lease
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
+from worker import loop_lag
 from worker.fitness import Fitness
 from worker.lease import ActiveRun, LeaseKeeper, StopReason
 from worker.queue.alarm import Alarm
@@ -67,7 +69,7 @@ SIGN_OFF_S = 1.0
 
 
 class WorkerLoop:
-    """Loop of one worker: `run` returns after `drain` was called and every run has finished or was released."""
+    """Loop of one worker: `run` returns once it was drained: all runs have ended or were released. `beside`: tasks."""
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class WorkerLoop:
         runner: Runner,
         identity: ProcessIdentity,
         fitness: Fitness,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._settings = settings
         self._store = store
@@ -85,12 +88,13 @@ class WorkerLoop:
         self._keeper = keeper
         self._runner = runner
         self._alarm = Alarm()
-        self._control = Control(wakes, store.keys.control, keeper, self._alarm)
+        self._control = Control(wakes, store.keys.control, keeper, self._alarm, runner.end_unowned)
         self._draining = asyncio.Event()
         self._grace_ended = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._identity = identity
         self._fitness = fitness
+        self._beside = beside
         self._numbers = ClaimNumbers(settings.slots, identity.process, identity.dead_processes)
         self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
@@ -113,6 +117,8 @@ class WorkerLoop:
                 self._keeper.renew_forever(),
                 self._control.listen_forever(),
                 self._fitness.check_forever(),
+                loop_lag.measure_forever(),
+                *(begin() for begin in self._beside),
             ]
             tasks = [group.create_task(side) for side in sides]
             try:
@@ -159,7 +165,7 @@ class WorkerLoop:
         self._slot_freed.clear()
         backoff_s, look_s = self._backoff_until - time.monotonic(), self._look_at - time.monotonic()
         timeout_s = backoff_s if backoff_s > 0 else max(0.0, look_s)
-        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait()]
+        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait(), self._urged()]
         was_fit = self._fitness.is_fit
         if not was_fit:
             waits.append(self._fitness.until_fit())
@@ -171,6 +177,10 @@ class WorkerLoop:
         token_taken = self._token_wait is not None and self._token_wait.done()
         if self._free_slots() <= 0 and (token_taken or time.monotonic() >= self._look_at):
             await self._claim(0)
+
+    async def _urged(self) -> None:
+        await self._alarm.wait_urgent()
+        self._look_at = time.monotonic()
 
     async def _take_token(self) -> bool:
         try:
@@ -220,6 +230,7 @@ class WorkerLoop:
             )
         except StoreUnavailable as exc:
             log("queue.unreachable", level=logging.WARNING, reason=str(exc))
+            metrics.claim_unanswered()
             self._numbers.lose_reply(asked_for)
             self._alarm.hasten(int(RETRY_S * 1000))
             self._more_ready = False
@@ -231,6 +242,7 @@ class WorkerLoop:
         self._look_at = time.monotonic() + MAX_BLOCK_S
         self._note_at = sent_at + NOTE_S if alive else self._note_at
         self._keeper.heartbeat.record()
+        metrics.claim_answered(reply)
         self._alarm.claim_answered(reply.next_ms)
         # Also true if the claim was limited to no run: the next one may follow immediately.
         self._more_ready = wanted > 0 and len(reply.claims) == asked_for

@@ -18,10 +18,11 @@ _CALL = "session"
 class RunSession:
     """Session of one claimed run."""
 
-    def __init__(self, run_id: str, timeout_s: float, executor: Executor, note: str = "") -> None:
+    def __init__(self, run_id: str, fence: int, timeout_s: float, executor: Executor, note: str = "") -> None:
         self.note = note
         self._stored = note
         self._run_id = run_id
+        self._fence = fence
         self._timeout_s = min(MAX_SESSION_S, timeout_s)
         self._executor = executor
         self._session: Session | None = None
@@ -31,7 +32,7 @@ class RunSession:
     def of(cls, claim: Claim, executor: Executor) -> "RunSession":
         """Return the session of a claimed run, with the note of its earlier owners."""
         note = msgspec.json.decode(claim.journal.get(SESSION, b'""'), type=str)
-        return cls(claim.run.id, claim.run.spec.timeout_s, executor, note)
+        return cls(claim.run.id, claim.run.fence, claim.run.spec.timeout_s, executor, note)
 
     @property
     def program(self) -> SessionProgram | None:
@@ -52,7 +53,7 @@ class RunSession:
             mounts=program.mounts,
             etc=program.etc,
         )
-        self._session = await self._executor.open(command, program.max_reply_bytes)
+        self._session = await self._executor.open(command, program.max_reply_bytes, self._fence)
         self._program = program
 
     async def ask(self, request: bytes, timeout_s: float) -> bytes:

@@ -16,7 +16,7 @@ from infra.egress.settings import ALLOW, NetworkSettings
 from infra.host_patterns import HostPattern
 from worker.browser.program import browser_program
 from worker.browser.replies import PageLink, PageReply, decode_reply
-from worker.browser.settings import EVALUATE, BrowserSettings, installation
+from worker.browser.settings import EVALUATE, BrowserSettings
 from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult, ToolSession
 from worker.toolkit.network import granted
 
@@ -59,7 +59,7 @@ def tool(settings: BrowserSettings, network: NetworkSettings) -> Tool:
     Every call may be repeated after a crash: the browser ends with its worker, so a repeated click finds no page and
     fails. A repeated `open` opens the page again.
     """
-    ready = settings.available and network.allows_any and installation() is not None
+    ready = network.allows_any and settings.is_installed
     return Tool("browser", BrowserArgs, BrowserTool(settings, network).run, idempotent=True, ready=ready)
 
 

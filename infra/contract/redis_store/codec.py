@@ -36,7 +36,18 @@ HEAD_FIELDS = (
     "usage",
 )
 LOG_FIELDS = (*HEAD_FIELDS, "segments")
-RECORD_FIELDS = (*HEAD_FIELDS, "spec", "fence", "worker", "result", "answers", "interrupt", "unable", "limits")
+RECORD_FIELDS = (
+    *HEAD_FIELDS,
+    "spec",
+    "fence",
+    "worker",
+    "result",
+    "answers",
+    "interrupt",
+    "unable",
+    "limits",
+    "traceparent",
+)
 INPUT_FIELDS = ("id", "inputs", "inputs_version")
 FOLDER_PREFIX = "dir:"
 ATTEMPT_PREFIX = "attempt:"
@@ -220,6 +231,7 @@ def decode_record(fields: Mapping[str, str | None]) -> RunRecord:
         interrupt=fields.get("interrupt") == "1",
         unable=_number(fields, "unable") or 0,
         limits=_limits.decode(limits) if limits else None,
+        traceparent=fields.get("traceparent") or None,
     )
 
 
@@ -234,6 +246,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         inputs=decode_inputs(fields).files,
         messages=decode_messages(fields),
         read=_number(fields, "read") or 0,
+        claimed_ms=_number(fields, "claimed_ms") or 0,
     )
 
 

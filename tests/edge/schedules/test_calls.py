@@ -6,12 +6,14 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from msgspec import json
 
+from infra.commands import cost_counts
 from infra.qstash_local.signing import sign
 from infra.redis_tcp import RedisTcp
-from tests.edge.schedules.conftest import Site
+from tests.edge.schedules.conftest import Site, make
 from tests.edge.stack import SimulatedWorker, create
-from tests.support.command_counts import billed_commands
+from tests.support.command_counts import billed_commands, settled_commands
 from tests.support.qstash import CURRENT_KEY, NEXT_KEY
 from tests.support.requests import question
 from tests.support.waiting import until
@@ -95,8 +97,32 @@ async def test_a_recovery_tick_with_nothing_to_do_is_cheap(site: Site, redis: Re
     before = await billed_commands(redis)
     assert await call(site, signature) == 200
     counted = await billed_commands(redis) - before
-    print(counted)
-    assert counted.total() <= 10
+    assert counted.total() == cost_counts.RECOVERY_TICK, counted  # from which `swissbrain cost` computes the bill
+
+
+async def test_a_tick_costs_beside_its_run_what_the_bill_says(
+    site: Site, ada: httpx.AsyncClient, redis: RedisTcp
+) -> None:
+    schedule_id = await make(ada, overlap="queue")
+    url = f"{site.edge.url}/internal/schedule-tick"
+    body = json.encode({"schedule": schedule_id})
+
+    async def tick(number: int) -> None:
+        headers = {"Upstash-Signature": sign(CURRENT_KEY, url, body), "Upstash-Message-Id": f"message-{number}"}
+        async with httpx.AsyncClient() as http:
+            assert (await http.post(url, content=body, headers=headers)).status_code == 200
+
+    await tick(0)
+    await create(ada)
+    ticks, creates = [], []
+    for number in range(1, 4):
+        before = await settled_commands(redis)
+        await tick(number)
+        with_tick = await settled_commands(redis)
+        await create(ada)
+        ticks.append((with_tick - before).total())
+        creates.append((await settled_commands(redis) - with_tick).total())
+    assert min(ticks) - min(creates) == cost_counts.SCHEDULE_TICK
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"schedule": 5}', b"\xff"])

@@ -29,7 +29,7 @@ class CannotStart(Exception):
 
 @dataclass
 class Container:
-    """Container that was started. `log` has stdout and stderr, `volumes` are the host's folders of its emptyDirs."""
+    """Container that was started. `log` has stdout and stderr, `volumes` are the folders of emptyDirs on disk."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -82,17 +82,20 @@ class PodFolder:
             raise CannotStart(NOT_FOUND % (argv[:1] or ["no command"]))
         variables = {"PATH": path, "HOSTNAME": "pod"}
         variables |= {found["name"]: found.get("value", "") for found in container.get("env", [])} | dict(changes)
-        volumes = self._volumes(spec, container)
-        command = self._command(spec, container, variables, volumes)
+        memory = _memory_volumes(spec)
+        volumes = self._volumes(spec, container, memory)
+        command = self._command(spec, container, variables, volumes, memory)
         self.path.mkdir(parents=True, exist_ok=True)
         log = self.path / "log"
         with log.open("wb") as output:
             process = subprocess.Popen([*command, *argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         return Container(process, log, volumes)
 
-    def _volumes(self, spec: Obj, container: Obj) -> dict[str, Path]:
+    def _volumes(self, spec: Obj, container: Obj, memory: Mapping[str, int]) -> dict[str, Path]:
         made = {}
         for mount in container.get("volumeMounts", []):
+            if mount["name"] in memory:
+                continue
             folder = self.path / "volumes" / mount["name"]
             folder.mkdir(parents=True)
             group = (spec.get("securityContext") or {}).get("fsGroup")
@@ -103,7 +106,12 @@ class PodFolder:
         return made
 
     def _command(
-        self, spec: Obj, container: Obj, variables: Mapping[str, str], volumes: Mapping[str, Path]
+        self,
+        spec: Obj,
+        container: Obj,
+        variables: Mapping[str, str],
+        volumes: Mapping[str, Path],
+        memory: Mapping[str, int],
     ) -> list[str]:
         python = sandbox.python_home()
         parts = [str(sandbox.find_bwrap()), "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--as-pid-1"]
@@ -117,10 +125,19 @@ class PodFolder:
             parts += [*_folders(Path(target)), "--ro-bind", str(source), target]
         for target, folder in volumes.items():
             parts += ["--bind", str(folder), target]
+        for mount in container.get("volumeMounts", []):
+            if size := memory.get(mount["name"]):
+                parts += ["--perms", "1777", "--size", str(size), "--tmpfs", mount["mountPath"]]
         if (container.get("securityContext") or {}).get("readOnlyRootFilesystem"):
             parts += ["--remount-ro", "/"]
         parts += ["--clearenv", *(part for name, value in variables.items() for part in ("--setenv", name, value))]
         return [*parts, *_user(spec)]
+
+
+def _memory_volumes(spec: Obj) -> dict[str, int]:
+    """Return the sizes of the volumes in memory, which a kubelet limits to their `sizeLimit`."""
+    folders = {volume["name"]: volume.get("emptyDir") or {} for volume in spec.get("volumes") or []}
+    return {name: int(folder["sizeLimit"]) for name, folder in folders.items() if folder.get("medium") == "Memory"}
 
 
 def _folders(path: Path) -> list[str]:

@@ -10,13 +10,17 @@ _TAKEN = itertools.count()
 
 
 class PodNetwork:
-    """Address of one pod. While `silent` it accepts connections and answers nothing, as if its node were lost."""
+    """Address of one pod. While `silent` it accepts connections and answers nothing, as if its node were lost.
+
+    `cut_after`: bytes after which the next connection that sends them is cut, in the middle of its answer.
+    """
 
     def __init__(self) -> None:
         number = next(_TAKEN)
         # Processes of tests that run at the same time must not take the same address.
         self.address = f"127.{1 + os.getpid() % 250}.{(os.getpid() // 250 + number // 250) % 250}.{1 + number % 250}"
         self.silent = False
+        self.cut_after: int | None = None
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -52,7 +56,7 @@ class PodNetwork:
             inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
             try:
                 there = asyncio.ensure_future(self._copy(reader, inner_writer))
-                back = asyncio.ensure_future(self._copy(inner_reader, writer))
+                back = asyncio.ensure_future(self._answer(inner_reader, writer))
                 try:
                     await back
                 finally:
@@ -71,6 +75,21 @@ class PodNetwork:
                 await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Copy the answer; the connection may be cut in the middle of it."""
+        sent = 0
+        with suppress(OSError):
+            while data := await reader.read(CHUNK_BYTES):
+                await self._while_silent()
+                writer.write(data)
+                await writer.drain()
+                sent += len(data)
+                if self.cut_after is not None and sent >= self.cut_after:
+                    self.cut_after = None
+                    writer.transport.abort()
+                    return
+            writer.write_eof()
 
     async def _while_silent(self) -> None:
         while self.silent:

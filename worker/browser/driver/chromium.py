@@ -1,6 +1,7 @@
 """Chromium with one current page: popups, dialogs, downloads and crashes of hostile pages are bounded here."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -20,11 +21,9 @@ MAX_UNREACHED = 50
 TUNNEL_REFUSED = "net::ERR_TUNNEL_CONNECTION_FAILED"
 DOWNLOADS = "/tmp/downloads"  # noqa: S108
 PROFILE = "/tmp/profile"  # noqa: S108
-PROXY = "http://127.0.0.1:3128"
 
 FLAGS = (
     "--no-sandbox",  # the whole program is in a sandbox, which has neither user namespaces nor a setuid helper
-    f"--proxy-server={PROXY}",
     "--proxy-bypass-list=<-loopback>",
     "--disable-quic",
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
@@ -66,14 +65,14 @@ class Chromium:
     @classmethod
     @asynccontextmanager
     async def start(cls, options: Mapping[str, Any]) -> AsyncIterator["Chromium"]:
-        """Start Chromium (`options`: `executable`, `proxy`) and end it at the end of the context."""
+        """Start Chromium (`options`: `executable`) with the proxy of the environment; end it with the context."""
         async with async_playwright() as playwright:
             context = await playwright.chromium.launch_persistent_context(
                 PROFILE,
                 executable_path=options["executable"],
                 headless=True,
                 chromium_sandbox=False,
-                args=list(FLAGS),
+                args=[*FLAGS, f"--proxy-server={os.environ['http_proxy']}"],
                 # Playwright lets pages open as many popups as they like.
                 ignore_default_args=["--disable-popup-blocking"],
                 accept_downloads=True,

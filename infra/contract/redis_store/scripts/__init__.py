@@ -17,31 +17,33 @@ anything is sent.
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from functools import cache
+from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 
-from infra.contract import journal
+from infra.contract import journal, webhooks
 from infra.contract.files import FILE_PREFIX
-from infra.contract.keys import EXPIRIES, USAGE_DAYS, Keys
+from infra.contract.keys import EXPIRIES, OVERDUE_EVENTS, USAGE_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.states import NEXT, TERMINAL
 
 _HEADER = re.compile(r"-- KEYS:(?P<keys>.*)\n-- ARGV:(?P<args>.*(?:\n--   .*)*)\n")
 _NAME = re.compile(r"(?P<name>\w+)(?: \((?P<kind>number|digits)\))?")
 _MORE = ", then "
+_WEBHOOK_NUMBERS = ("MAX_EVENTS", "MAX_ATTEMPTS_SHOWN", "MAX_OUTBOX", "MAX_USER_OUTBOX", "GRACE_MS", "AGAIN_MS")
 
 
 def load(name: str, package: str = __package__) -> Script:
     """Return the script `name` of a package. Raises ValueError if its header is malformed."""
-    library = files(__package__).joinpath("lib.lua").read_text()
-    body = files(package).joinpath(f"{name}.lua").read_text()
+    body = (_folder(package) / f"{name}.lua").read_text()
     header = _HEADER.match(body)
     if header is None:
         raise ValueError(f"{name}.lua must begin with the lines '-- KEYS: …' and '-- ARGV: …'")
     keys, _, more_keys = header["keys"].partition(_MORE)
     args, _, more_args = re.sub(r"\n--  ", "", header["args"]).partition(_MORE)
     key_names, arg_names = _names(keys, name), _names(args, name)
-    text = "\n".join((_constants(), library, _locals(key_names, arg_names), body))
+    text = "\n".join((_prelude(), _locals(key_names, arg_names), body))
     return Script(
         name=name,
         text=text,
@@ -134,6 +136,17 @@ def _locals(keys: dict[str, str], args: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _folder(package: str) -> Path:
+    """Return the folder of a package. `importlib.resources` would also read it, but costs a cold start 5 ms."""
+    return Path(str(import_module(package).__file__)).parent
+
+
+@cache
+def _prelude() -> str:
+    """Return the Lua source before the locals of every script."""
+    return "\n".join((_constants(), Path(__file__).with_name("lib.lua").read_text()))
+
+
 def _constants() -> str:
     """Return the table of transitions, the set of terminal states and the names of fields as Lua source."""
     rows = ", ".join(
@@ -147,7 +160,8 @@ def _constants() -> str:
         "JOURNAL_LOGGED": journal.LOGGED,
     }
     names = {name: f"{journal.FIELD_PREFIX}{key}" for name, key in keys.items()}
-    names |= {"FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES}
+    names |= {"FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES, "OVERDUE_EVENTS": OVERDUE_EVENTS}
     texts = "\n".join(f"local {name} = '{text}'" for name, text in names.items())
-    usage = f"local USAGE_S = {USAGE_DAYS * 24 * 3600}"
+    numbers = {name: getattr(webhooks, name) for name in _WEBHOOK_NUMBERS} | {"USAGE_S": USAGE_DAYS * 24 * 3600}
+    usage = "\n".join(f"local {name} = {number}" for name, number in numbers.items())
     return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}\n{usage}"

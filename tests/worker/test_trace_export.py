@@ -1,0 +1,105 @@
+"""Export of traces by a worker process: to a real receiver of OTLP, and while none replies."""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from infra.contract.runs import PlanStep
+from infra.contract.states import Status
+from tests.support.redis import OwnValkey
+from tests.worker.rig import Rig
+from tests.worker.test_health_process import watched
+
+pytestmark = pytest.mark.usefixtures("object_store")
+SAY = PlanStep(tool="message", args={"text": "hi"})
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, "queue.Queue[ExportTraceServiceRequest]"]]:
+    """A receiver of OTLP over HTTP: its address, and what it was sent."""
+    received: queue.Queue[ExportTraceServiceRequest] = queue.Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            assert self.path == "/v1/traces"
+            received.put(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", received
+    server.shutdown()
+    server.server_close()
+
+
+async def test_a_worker_exports_its_spans_at_the_latest_when_it_ends(
+    own: Rig, server: OwnValkey, tmp_path: Path, collector: tuple[str, "queue.Queue[ExportTraceServiceRequest]"]
+) -> None:
+    address, received = collector
+    options = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_RESOURCE_ATTRIBUTES": "service.namespace=geneva"}
+    async with watched("worker", server.settings, tmp_path, WORKER_NAME="w-1", **options) as worker:
+        run_id = await own.submit(plan=[SAY])
+        assert (await own.ended(run_id)).status is Status.SUCCEEDED
+        worker.process.end(signal.SIGTERM)
+        assert worker.process.exit_code() == 0
+    resource_spans = [one for request in [*received.queue] for one in request.resource_spans]
+    resource = {pair.key: pair.value.string_value for one in resource_spans for pair in one.resource.attributes}
+    assert (resource["service.name"], resource["service.instance.id"], resource["service.namespace"]) == (
+        "swissbrain-worker",
+        "w-1",
+        "geneva",
+    )
+    names = {span.name for one in resource_spans for scope in one.scope_spans for span in scope.spans}
+    assert names == {"queue", "run", "execute_tool message"}
+
+
+async def test_runs_and_the_end_of_the_worker_do_not_wait_for_a_collector_that_hangs(
+    own: Rig, server: OwnValkey, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections and never replies
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        async with watched("worker", server.settings, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=address) as worker:
+            run_id = await own.submit(plan=[SAY])
+            assert (await own.ended(run_id)).status is Status.SUCCEEDED
+            worker.process.end(signal.SIGTERM, timeout_s=60)
+            assert worker.process.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "endpoint", "expected"),
+    [
+        ("", "collector:4318", "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL that begins with http:// or https://"),
+        (
+            "sys.modules['opentelemetry.sdk.trace'] = None; ",
+            "http://127.0.0.1:4318",
+            "OTEL_EXPORTER_OTLP_ENDPOINT needs 'opentelemetry.sdk.trace': install swissbrain-server[worker,traces]",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_line(tmp_path: Path, code: str, endpoint: str, expected: str) -> None:
+    variables = {
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "WORKER_ROOT": str(tmp_path),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+    }
+    program = f"import sys; {code}from worker.__main__ import main; sys.exit(main())"
+    result = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr.strip()) == (2, f"swissbrain-worker: {expected}")
