@@ -45,7 +45,7 @@ def image(name: str, digit: str) -> str:
 
 @dataclass
 class Site:
-    """Cluster, the folder of the descriptions, and what was said so far."""
+    """KubectlCluster, the folder of the descriptions, and what was said so far."""
 
     server: KubeServer
     folder: Path
