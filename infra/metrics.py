@@ -178,6 +178,8 @@ def _begin_at_zero() -> None:
         _CLAIMED[claim,].inc(0)
     for outcome in ("replied", "timeout", *_EXCHANGE_OUTCOMES.values()):
         _EXCHANGES[outcome,].inc(0)
+    for currency in ("CHF", "USD"):
+        _COST[currency,].inc(0)
 
 
 def claim_unanswered() -> None:

@@ -3,9 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
-from infra.metrics import REGISTRY
+import yaml
+
+from infra.metrics import REGISTRY, page
 from scripts import check_manifests, kubernetes_tools
 from scripts.check_manifests import Object, problems
 from scripts.custom_resources import is_known
@@ -14,7 +17,7 @@ from tests.k8s import rendering
 from tests.k8s.alert_cases import CASES
 from tests.k8s.flows import Pod, allows
 from tests.k8s.rendering import by_title, chart, only, overlay
-from tests.k8s.test_alerts import rule_groups
+from tests.k8s.test_alerts import needs_promtool, promtool, rule_groups
 
 NAME = "in-cluster"
 ENABLED = ("--set", "monitoring.enabled=true")
@@ -101,6 +104,18 @@ def test_the_dashboard_names_only_metrics_that_exist() -> None:
     assert named <= series()
     assert len(named) > 20
     assert not FOREIGN.findall(" ".join(queries))
+
+
+@needs_promtool
+def test_prometheus_can_read_the_page_of_a_worker_and_each_query_of_the_dashboard(tmp_path: Path) -> None:
+    subprocess.run(["promtool", "check", "metrics"], input=page(), check=True)
+    queries = [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
+    rules = [
+        {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "5m")}
+        for number, query in enumerate(queries)
+    ]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "rules.yaml")
 
 
 def test_the_dashboard_shows_every_metric_of_the_worker() -> None:

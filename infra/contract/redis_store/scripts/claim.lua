@@ -57,12 +57,12 @@ end
 
 local events_due = 0
 
--- `hook`: as in `note_event`. The event is due now, and the caller of this claim is told so.
+-- `code`: of the error, if the run fails. `hook`: as in `note_event`. The event is due now, and the caller of this claim is
+-- told so.
 local function finish_lost(id, run, fence, seq, outcome, status, error_json, times, code, hook)
   local data = '{"status":"' .. status .. '"' .. (error_json and ',"error":' .. error_json or '') .. '}'
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.finished', data))
   local fields = { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' }
-  local code = hook.events and code_of(error_json or '')
   if note_event(run, id, hook, fields, outbox, outbox_users, delayed, last, ms, status, code, ms) then events_due = 1 end
   write(run, ended(fields, fence, ms, outcome, times))
   expire(run, log_of(id), retention_s)
