@@ -6,6 +6,8 @@ async with Browser() as browser:
 The API must allow pages of `browser.origin` (`EDGE_CORS_ORIGINS`) and have a key for stream tokens.
 """
 
+from __future__ import annotations
+
 import json
 import shutil
 import threading
@@ -16,12 +18,13 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
-from playwright import async_api as playwright
-
 from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from playwright import async_api as playwright
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "examples" / "browser"
@@ -79,7 +82,7 @@ class Collected:
         return [int(number) for number, _ in self.messages]
 
     @classmethod
-    def of(cls, recorded: list[tuple[str, Any]]) -> "Collected":
+    def of(cls, recorded: list[tuple[str, Any]]) -> Collected:
         """Build from the pairs of kind and value that page.html recorded."""
         found: dict[str, list[Any]] = {}
         for kind, value in recorded:
@@ -162,7 +165,10 @@ class Browser:
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
         self._thread = threading.Thread(target=partial(self._server.serve_forever, poll_interval=0.01))
-        self._playwright = playwright.async_playwright()
+        # Here, because the import takes 0.2 s, which each process of a test run would need.
+        from playwright.async_api import async_playwright
+
+        self._playwright = async_playwright()
         self._chromium: playwright.Browser
         self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
 

@@ -1,15 +1,19 @@
 """Example page of the documentation, used as its readers do."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-
-from playwright import async_api as playwright
+from typing import TYPE_CHECKING
 
 from infra.settings import RedisRestSettings
 from tests.browser.browser import EXAMPLE, Browser
 from tests.browser.helpers import ADA, api, new_run
 from tests.chaos import proxy
 from tests.edge.stack import SimulatedWorker
+
+if TYPE_CHECKING:
+    from playwright import async_api as playwright
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "browser.md"
 
