@@ -19,7 +19,7 @@ async def test_a_read_and_an_opened_stream_cost_what_the_bill_says(
 ) -> None:
     run_id = await create(ada)
     lease = await worker.claim()
-    before = await total(worker.redis)
+    before = (await settled_commands(worker.redis)).total()
     async with stream(ada, run_id) as events:
         await anext(events)
         opened = (await settled_commands(worker.redis)).total() - before
@@ -27,7 +27,7 @@ async def test_a_read_and_an_opened_stream_cost_what_the_bill_says(
         assert [event.event async for event in events][-1] == "end"
     assert opened == cost_counts.STREAM
 
-    before = await total(worker.redis)
+    before = (await settled_commands(worker.redis)).total()
     assert (await ada.get(f"/agent/runs/{run_id}")).status_code == 200
     assert await total(worker.redis) - before == cost_counts.READ
 
