@@ -111,7 +111,7 @@ class Deployer:
         if target is None and state.attempt is None:
             raise DeployFailed("there is no record of a deployment; 'swissbrain deploy' makes one")
         if target is None:
-            raise DeployFailed("the first deployment has none before it to return to; deploy other images instead")
+            raise DeployFailed("nothing is recorded before the last deployment; deploy other images instead")
         return target
 
     def roll_back(self, target: Snapshot, *, down: bool) -> None:
