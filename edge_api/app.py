@@ -22,6 +22,7 @@ from edge_api.logs.pages import LogPages
 from edge_api.logs.reader import LogReader
 from edge_api.logs.run_wait import RunWaits
 from edge_api.logs.sse import LogStreams
+from edge_api.metering import Metering, route_found
 from edge_api.people_service import PeopleService
 from edge_api.ports import WorkspaceStore
 from edge_api.routes.batches import BatchRoutes
@@ -37,10 +38,12 @@ from edge_api.routes.steps import StepRoutes
 from edge_api.routes.stream_tokens import StreamTokenRoutes
 from edge_api.routes.system import SystemRoutes
 from edge_api.routes.usage import UsageRoutes
+from edge_api.routes.webhooks import WebhookRoutes
 from edge_api.runs_service import RunService
 from edge_api.schedules_service import ScheduleService, Scheduling
 from edge_api.settings import ApiSettings
 from edge_api.steps import RunSteps
+from edge_api.webhooks_service import WebhookService
 from infra.contract.log import LogFeed
 from infra.contract.redis_store.commands import RunCommands
 
@@ -67,31 +70,28 @@ def create_app(
     settings: ApiSettings,
     *,
     scheduling: Scheduling | None = None,
+    webhooks: WebhookService | None = None,
     close: Callable[[], Awaitable[None]] | None = None,
 ) -> Starlette:
     """Return the API over its adapters. `close` is called when the server's lifespan ends.
 
     Nothing connects before the first request. Call `end_streams(app)` to shut down without waiting for clients that
-    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules.
+    follow a log. `app.state.endpoints` lists the endpoint rows. Without `scheduling` there are no schedules,
+    without `webhooks` no webhooks.
     """
     fanout = Fanout(feed)
     streams = LogStreams(fanout.wait_closed)
     tokens = StreamTokens(settings.stream_token_keys)
-    runs = RunService(store, workspaces)
+    webhooks = webhooks or WebhookService()
+    runs = RunService(store, workspaces, webhooks)
     people = PeopleService(store, runs)
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
-    # Both descriptions are built by the first request for them: a cold start need not pay for them.
     def description() -> bytes:
         from edge_api.http import openapi
 
         return openapi.build(settings, endpoints)
-
-    def event_description() -> bytes:
-        from edge_api.http import event_schema
-
-        return event_schema.build()
 
     endpoints: Sequence[ApiEndpoint] = [
         *ExecuteRoutes(runs, people, max_body_bytes=limit).endpoints(),
@@ -104,8 +104,10 @@ def create_app(
         *LogRoutes(runs, pages, LogReader(store, fanout, workspaces.logs), streams, settings).endpoints(),
         *StepRoutes(runs, RunSteps(store, pages), workspaces, presign_expiry_s=settings.presign_expiry_s).endpoints(),
         *UsageRoutes(store).endpoints(),
-        *_schedule_endpoints(store, ScheduleService(runs, scheduling), limit),
-        *SystemRoutes(store, cache(description), cache(event_description)).endpoints(),
+        *WebhookRoutes(runs, webhooks, max_body_bytes=limit).endpoints(),
+        *_schedule_endpoints(store, ScheduleService(runs, scheduling), webhooks, limit),
+        # Both descriptions are built by the first request for them: a cold start need not pay for them.
+        *SystemRoutes(store, cache(description), cache(_event_description)).endpoints(),
     ]
 
     app = Starlette(
@@ -141,17 +143,28 @@ def _lifespan(
     return lifespan
 
 
-def _schedule_endpoints(store: RunCommands, schedules: ScheduleService, limit: int) -> Sequence[ApiEndpoint]:
+def _event_description() -> bytes:
+    from edge_api.http import event_schema
+
+    return event_schema.build()
+
+
+def _schedule_endpoints(
+    store: RunCommands, schedules: ScheduleService, webhooks: WebhookService, limit: int
+) -> Sequence[ApiEndpoint]:
     """Return the rows of schedules, and of the calls of QStash."""
-    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *InternalRoutes(store, schedules).endpoints()]
+    internal = InternalRoutes(store, schedules, webhooks)
+    return [*ScheduleRoutes(schedules, max_body_bytes=limit).endpoints(), *internal.endpoints()]
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
     inner = [Middleware(LastResort)]
     if settings.base_path:
         inner.append(Middleware(BasePath, settings.base_path))
+    # Outermost, so that requests which end in another middleware are counted, too.
+    metering = [Middleware(Metering, settings.emf_namespace)] if settings.emf_namespace else []
     if not settings.cors_origins:
-        return inner
+        return [*metering, *inner]
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
@@ -168,8 +181,8 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,
     )
-    # CORS is outermost: a page can read an error, also an unexpected one, only if it has the CORS headers.
-    return [cors, *inner]
+    # CORS is outside of the rest: a page can read an error, also an unexpected one, only if it has the CORS headers.
+    return [*metering, cors, *inner]
 
 
 def _routes(endpoints: Sequence[ApiEndpoint], authenticate: Authenticate, stream_tokens: StreamTokens) -> list[Route]:
@@ -185,6 +198,7 @@ def _route(
 ) -> Route:
     async def dispatch(request: Request) -> ASGIApp:
         endpoint = by_method["GET" if request.method == "HEAD" else request.method]
+        route_found(f"{endpoint.method} {path}")
         principal, request = await _authorize(endpoint, request, authenticate, stream_tokens)
         return await endpoint.handler(request, principal)
 

@@ -19,14 +19,20 @@ from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE, describe
 from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
+from edge_api.metering import MeteredRedis
 from edge_api.schedules_service import Scheduling
 from edge_api.settings import EdgeSettings
+from edge_api.webhooks_service import Webhooks, WebhookService
+from infra.contract.redis import Redis
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.redis_store.schedule_store import ScheduleStore
+from infra.contract.redis_store.webhook_store import WebhookStore
+from infra.event_publisher import EventPublisher
 from infra.logging import configure, log
 from infra.qstash import QStash
 from infra.redis_rest import RedisRest
 from infra.settings import Env
+from infra.webhook_http import WebhookHttp
 from infra.workspace import Workspaces
 
 
@@ -35,9 +41,12 @@ def build_app(env: Mapping[str, str], *, starts_cold: bool = True) -> Starlette:
     settings = EdgeSettings.from_env(Env(env))
     redis = RedisRest(settings.redis, starts_cold=starts_cold)
     workspaces = Workspaces(settings.s3)
-    store = RunCommands(redis, settings.store.keys, retention_s=settings.store.retention_s)
+    commands = MeteredRedis(redis) if settings.api.emf_namespace else redis
     qstash = QStash(settings.qstash) if settings.qstash else None
-    scheduling = Scheduling(ScheduleStore(redis, settings.store.keys), qstash) if qstash else None
+    webhooks = _webhooks(settings, commands, qstash)
+    events = webhooks.publisher if webhooks else None
+    store = RunCommands(commands, settings.store.keys, retention_s=settings.store.retention_s, events=events)
+    scheduling = Scheduling(ScheduleStore(commands, settings.store.keys), qstash) if qstash else None
 
     async def close() -> None:
         if qstash:
@@ -45,8 +54,26 @@ def build_app(env: Mapping[str, str], *, starts_cold: bool = True) -> Starlette:
         await redis.close()
         workspaces.close()
 
-    keys = ApiKeys(settings.api_keys)
-    return create_app(store, redis, workspaces, keys, settings.api, scheduling=scheduling, close=close)
+    lacks = [name for name, has in (("QSTASH_TOKEN", qstash), ("EDGE_WEBHOOK_KEY", settings.webhook_keys)) if not has]
+    return create_app(
+        store,
+        redis,
+        workspaces,
+        ApiKeys(settings.api_keys),
+        settings.api,
+        scheduling=scheduling,
+        webhooks=WebhookService(webhooks, " and ".join(lacks)),
+        close=close,
+    )
+
+
+def _webhooks(settings: EdgeSettings, redis: Redis, qstash: QStash | None) -> Webhooks | None:
+    """Return what webhooks need; None without access to QStash, or without a key to sign with."""
+    if qstash is None or not settings.webhook_keys:
+        return None
+    store = WebhookStore(redis, settings.store.keys)
+    http = WebhookHttp(settings.webhook_private_hosts)
+    return Webhooks(store, EventPublisher(store, qstash), http, settings.webhook_keys)
 
 
 @functools.cache

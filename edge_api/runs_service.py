@@ -10,8 +10,10 @@ from edge_api.http.errors import KeyReused
 from edge_api.http.request_models import ForkRun, ListQuery
 from edge_api.http.response_models import RunState
 from edge_api.inputs_service import InputService
+from edge_api.metering import run_created
 from edge_api.ports import WorkspaceStore
 from edge_api.run_states import gone, refused, request_token, run_state
+from edge_api.webhooks_service import WebhookService
 from infra.contract import journal
 from infra.contract.agent import Limits
 from infra.contract.errors import InvalidInput, RecordUnreadable, TransitionRefused
@@ -37,8 +39,9 @@ class RunService:
     which ids exist.
     """
 
-    def __init__(self, store: RunCommands, workspaces: WorkspaceStore) -> None:
+    def __init__(self, store: RunCommands, workspaces: WorkspaceStore, webhooks: WebhookService) -> None:
         self._store = store
+        self._webhooks = webhooks
         self._workspaces = workspaces
         self._inputs = InputService(store, workspaces)
 
@@ -48,9 +51,10 @@ class RunService:
         """Create a run. Return its record, and whether this call created it.
 
         The idempotency key determines the run's id, so a repeated request finds the run that it created before.
-        Raises InvalidInput, and KeyReused if the key was used for another request.
+        Raises InvalidInput, WebhooksOff, and KeyReused if the key was used for another request.
         """
         spec.check()
+        self.check_webhook(spec)
         digest = _digest(spec, start)
         # A repeated request must succeed even if the source run has been deleted or retried since.
         if spec.source and (earlier := await self._created_before(user, key, digest)):
@@ -64,6 +68,10 @@ class RunService:
             if head.status not in TERMINAL:
                 raise TransitionRefused("only a run that has ended can be continued", head.status.value)
         return await self._create(user, spec, start, key, digest, inputs, traceparent)
+
+    def check_webhook(self, spec: RunSpec, at: str = "$") -> None:
+        """Raise InvalidInput if the URL of a run's webhook may not be called; WebhooksOff."""
+        self._webhooks.check(spec, at)
 
     async def fork(
         self, user: str, run_id: str, wanted: ForkRun, *, key: str | None, traceparent: str | None = None
@@ -88,8 +96,11 @@ class RunService:
             timeout_s=source.timeout_s,
             metadata=source.metadata,
             fork_of=ForkOf(run_id=run_id, from_step=wanted.from_step),
+            webhook_url=source.webhook_url,
+            webhook_events=source.webhook_events,
         )
         spec.check()
+        self.check_webhook(spec)
         inputs = await self._check_fork(run, spec, wanted.from_step)
         return await self._create(user, spec, wanted.start, key, digest, inputs, traceparent)
 
@@ -155,6 +166,7 @@ class RunService:
         """Request the cancellation of a run. Raises TransitionRefused if it has succeeded or failed."""
         await self.head(user, run_id)
         reply = await self._store.cancel(run_id)
+        await self._webhooks.publish()
         return run_state("cancel", run_id, reply, allowed="a run that has not ended", cancelling=True)
 
     async def retry(self, user: str, run_id: str, limits: Limits | None, *, key: str | None) -> RunState:
@@ -232,6 +244,7 @@ class RunService:
                 "this Idempotency-Key was used for a request with other content, or its run is being deleted"
             )
         if outcome is Outcome.OK:
+            run_created()
             log("run.created", run_id=run_id, user=user, start=start)
         return record, outcome is Outcome.OK
 

@@ -72,7 +72,7 @@ class ScheduleService:
         Raises InvalidInput, LimitExceeded, KeyReused as for a run, and QStashUnavailable.
         """
         qstash = self.qstash
-        _check(spec)
+        self._check(spec)
         schedule_id = f"sch_{request_token(user, key)}"
         digest = hashlib.sha256(codec.encode(spec).encode()).hexdigest()
         outcome = await self._store.create(schedule_id, user, spec, digest=digest)
@@ -102,7 +102,7 @@ class ScheduleService:
         for _ in range(_TRIES):
             record = await self.get(user, schedule_id)
             spec = wanted.applied_to(record.spec)
-            _check(spec)
+            self._check(spec)
             revision = await self._store.change(record, spec)
             if revision is not None:
                 synchronised = await self._synchronise(self.qstash, schedule_id, [(schedule_id, revision)])
@@ -218,13 +218,14 @@ class ScheduleService:
         log("schedule.tick", schedule=record.id, outcome=decision.outcome, run_id=decision.run_id)
         return TickResult(outcome=decision.outcome, run_id=decision.run_id)
 
+    def _check(self, spec: ScheduleSpec) -> None:
+        """Raise InvalidInput, LimitExceeded or WebhooksOff for a schedule that cannot work."""
+        from infra.cron import Cron  # with time zones, which a cold start for other requests does not need
 
-def _check(spec: ScheduleSpec) -> None:
-    """Raise InvalidInput or LimitExceeded for a schedule that cannot work."""
-    from infra.cron import Cron  # with time zones, which a cold start for other requests does not need
-
-    Cron(spec.cron, spec.timezone).check("$.cron", "$.timezone")
-    spec.check_run()
-    size = len(codec.encode(spec.run).encode())
-    if size > MAX_RUN_BYTES:
-        raise LimitExceeded(f"the run has {size} bytes as JSON; at most {MAX_RUN_BYTES} are allowed", "$.run")
+        Cron(spec.cron, spec.timezone).check("$.cron", "$.timezone")
+        spec.check_run()
+        if spec.run.webhook_url is not None:
+            self._runs.check_webhook(spec.run, "$.run")
+        size = len(codec.encode(spec.run).encode())
+        if size > MAX_RUN_BYTES:
+            raise LimitExceeded(f"the run has {size} bytes as JSON; at most {MAX_RUN_BYTES} are allowed", "$.run")

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import msgspec
 
+from infra.host_patterns import read_private_hosts
 from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings, is_origin
+from infra.webhook_http import PRIVATE_HOSTS
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
@@ -16,7 +18,8 @@ SCOPES = frozenset({READ_RUNS, WRITE_RUNS, APPROVE_RUNS})
 LOG_MODES = ("stream", "longpoll")
 
 _BASE_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
-_STREAM_TOKEN_KEY = re.compile(r"[!-~]{32,}")
+_EMF_NAMESPACE = re.compile(r"[A-Za-z0-9._/#:-]{1,255}")
+_SIGNING_KEY = re.compile(r"[!-~]{32,}")
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +38,8 @@ class ApiSettings:
 
     `cors_origins`: origins of the pages that may call the API, `*` for all. `stream_token_keys`: the first key signs,
     every key verifies; without keys there are no stream tokens. `base_path`: path before all paths of the API, as a
-    custom domain or a proxy adds it; requests without it are served as well.
+    custom domain or a proxy adds it; requests without it are served as well. `emf_namespace`: namespace of the lines
+    with metrics for CloudWatch; empty: there are none.
     """
 
     log_mode: str = "stream"
@@ -48,11 +52,13 @@ class ApiSettings:
     cors_origins: tuple[str, ...] = ()
     stream_token_keys: tuple[str, ...] = field(default=(), repr=False)
     base_path: str = ""
+    emf_namespace: str = ""
 
     @classmethod
     def from_env(cls, env: Env) -> "ApiSettings":
         """Read `EDGE_LOG_MODE EDGE_STREAM_HOLD_S EDGE_STREAM_PING_S EDGE_STREAM_STALL_S EDGE_LONGPOLL_WAIT_S
-        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE] EDGE_BASE_PATH`.
+        EDGE_PRESIGN_EXPIRY_S EDGE_CORS_ORIGINS EDGE_STREAM_TOKEN_KEY[_FILE] EDGE_BASE_PATH
+        EDGE_EMF_NAMESPACE`.
         """
         log_mode = env.text("EDGE_LOG_MODE", cls.log_mode)
         if log_mode not in LOG_MODES:
@@ -65,14 +71,19 @@ class ApiSettings:
             longpoll_wait_s=env.number("EDGE_LONGPOLL_WAIT_S", cls.longpoll_wait_s, low=0.1, high=40),
             presign_expiry_s=env.integer("EDGE_PRESIGN_EXPIRY_S", cls.presign_expiry_s, low=1, high=7 * 24 * 3600),
             cors_origins=_cors_origins(env),
-            stream_token_keys=_stream_token_keys(env),
+            stream_token_keys=_signing_keys(env, "EDGE_STREAM_TOKEN_KEY"),
             base_path=_base_path(env),
+            emf_namespace=_emf_namespace(env),
         )
 
 
 @dataclass(frozen=True)
 class EdgeSettings:
-    """Settings of the API with its adapters. Without `qstash` there are no schedules."""
+    """Settings of the API with its adapters. Without `qstash` there are no schedules and no webhooks.
+
+    `webhook_keys`: the first key makes the secrets of users, every key signs; without keys there are no webhooks.
+    `webhook_private_hosts`: pairs of a host and a port that webhooks may call over http, and at private addresses.
+    """
 
     redis: RedisRestSettings
     s3: S3Settings
@@ -80,10 +91,13 @@ class EdgeSettings:
     api_keys: tuple[ApiKey, ...] = field(repr=False)
     store: StoreSettings
     qstash: QStashSettings | None
+    webhook_keys: tuple[str, ...] = field(default=(), repr=False)
+    webhook_private_hosts: frozenset[tuple[str, int]] = frozenset()
 
     @classmethod
     def from_env(cls, env: Env) -> "EdgeSettings":
-        """Read the variables of the parts, and `SWISSBRAIN_API_KEYS[_FILE]`."""
+        """Read the variables of the parts, and `SWISSBRAIN_API_KEYS[_FILE]`, `EDGE_WEBHOOK_KEY[_FILE]` and
+        `EDGE_WEBHOOK_PRIVATE_HOSTS`."""
         return cls(
             redis=RedisRestSettings.from_env(env),
             s3=S3Settings.from_env(env),
@@ -91,6 +105,8 @@ class EdgeSettings:
             api_keys=_api_keys(env),
             store=StoreSettings.from_env(env),
             qstash=QStashSettings.from_env(env),
+            webhook_keys=_signing_keys(env, "EDGE_WEBHOOK_KEY"),
+            webhook_private_hosts=read_private_hosts(env, PRIVATE_HOSTS),
         )
 
 
@@ -130,11 +146,11 @@ def _api_keys(env: Env) -> tuple[ApiKey, ...]:
     return tuple(keys)
 
 
-def _stream_token_keys(env: Env) -> tuple[str, ...]:
-    name, text = _text_or_file(env, "EDGE_STREAM_TOKEN_KEY")
+def _signing_keys(env: Env, variable: str) -> tuple[str, ...]:
+    name, text = _text_or_file(env, variable)
     keys = () if text is None else tuple(part.strip() for part in text.split(","))
     # Only visible characters: the content of a PEM file is rejected, because an asymmetric key cannot sign with HS256.
-    if not all(_STREAM_TOKEN_KEY.fullmatch(key) for key in keys):
+    if not all(_SIGNING_KEY.fullmatch(key) for key in keys):
         raise SettingsError(f"{name} must hold keys of at least 32 visible ASCII characters, separated by commas")
     return keys
 
@@ -160,6 +176,16 @@ def _base_path(env: Env) -> str:
             f"EDGE_BASE_PATH must be a path such as '/v1', of letters, digits and '._~-'; {path[:100]!r} is not one"
         )
     return path
+
+
+def _emf_namespace(env: Env) -> str:
+    namespace = env.text("EDGE_EMF_NAMESPACE", "")
+    if namespace and (not _EMF_NAMESPACE.fullmatch(namespace) or namespace.startswith("AWS/")):
+        raise SettingsError(
+            "EDGE_EMF_NAMESPACE must be 1 to 255 letters, digits and '._-/#:', and must not begin with 'AWS/'; "
+            f"{namespace[:100]!r} is not"
+        )
+    return namespace
 
 
 def _text_or_file(env: Env, name: str) -> tuple[str, str | None]:

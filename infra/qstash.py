@@ -10,10 +10,8 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from infra.contract.errors import CallRejected, QStashUnavailable
-from infra.settings import QStashSettings
+from infra.settings import QStashAccess, QStashSettings
 
 if TYPE_CHECKING:
     from qstash import AsyncQStash
@@ -28,12 +26,56 @@ RETRIES = 3
 _NOT_FOUND = "status: 404"
 
 
-class QStash:
-    """Client of QStash, and verifier of its calls. Paths are paths of the API, below its public URL."""
+class QStashPublisher:
+    """Client of QStash. Paths are paths of the API, below its public URL."""
+
+    def __init__(self, access: QStashAccess) -> None:
+        self._access = access
+        self._client: AsyncQStash | None = None
+
+    async def publish(self, path: str, body: str, deduplication_id: str) -> None:
+        """Let QStash POST the body to a path, once for the same id within 10 minutes. Raises QStashUnavailable."""
+        await self._call(
+            lambda qstash: qstash.message.publish(
+                url=f"{self._access.public_url}{path}",
+                body=body,
+                content_type="application/json",
+                method="POST",
+                retries=RETRIES,
+                deduplication_id=deduplication_id,
+            )
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.http._client.aclose()
+
+    async def _call(self, call: Any) -> None:
+        import httpx
+        from qstash import AsyncQStash
+        from qstash.errors import QStashError
+
+        if self._client is None:
+            # Without the retries of the SDK: its callers repeat the request, within deadlines of their own.
+            self._client = AsyncQStash(self._access.token, retry=False, base_url=self._access.url)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await call(self._client)
+        except TimeoutError:
+            raise QStashUnavailable(f"QStash did not answer within {TIMEOUT_S:g} s") from None
+        except QStashError as exc:
+            raise QStashUnavailable(f"QStash refused: {exc}"[:500]) from exc
+        except (httpx.HTTPError, OSError) as exc:
+            raise QStashUnavailable(f"no answer from QStash: {type(exc).__name__}") from exc
+
+
+class QStash(QStashPublisher):
+    """Client of QStash with its schedules, and verifier of its calls."""
 
     def __init__(self, settings: QStashSettings) -> None:
+        super().__init__(settings)
         self._settings = settings
-        self._client: AsyncQStash | None = None
 
     async def put_schedule(self, schedule_id: str, path: str, cron: str, body: str) -> None:
         """Let QStash POST the body to a path whenever the expression is due; replace an earlier such schedule.
@@ -93,28 +135,6 @@ class QStash:
             raise CallRejected("the signature is for another URL than EDGE_PUBLIC_URL with this path")
         if not hmac.compare_digest(_digest_of(claims["body"]), hashlib.sha256(body).digest()):
             raise CallRejected("the signature is for another body")
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            await self._client.http._client.aclose()
-
-    async def _call(self, call: Any) -> None:
-        from qstash import AsyncQStash
-        from qstash.errors import QStashError
-
-        if self._client is None:
-            # Without the retries of the SDK: its callers repeat the request, within deadlines of their own.
-            self._client = AsyncQStash(self._settings.token, retry=False, base_url=self._settings.url)
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                await call(self._client)
-        except TimeoutError:
-            raise QStashUnavailable(f"QStash did not answer within {TIMEOUT_S:g} s") from None
-        except QStashError as exc:
-            raise QStashUnavailable(f"QStash refused: {exc}"[:500]) from exc
-        except (httpx.HTTPError, OSError) as exc:
-            raise QStashUnavailable(f"no answer from QStash: {type(exc).__name__}") from exc
 
 
 def _check_times(claims: dict[str, Any], now_s: float) -> None:

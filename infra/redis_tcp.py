@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from redis import asyncio as redis
 from redis import exceptions
@@ -16,6 +16,7 @@ from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisTcpSettings
 
 T = TypeVar("T")
+OnCommand: TypeAlias = Callable[[str, str], None]
 _PendingCommand = tuple[Sequence[Argument], "asyncio.Future[Reply]"]
 
 BLOCK_MARGIN_S = 5.0
@@ -35,9 +36,14 @@ FAILURES = (exceptions.RedisError, *_LOST_CONNECTION)
 
 
 class RedisTcp:
-    """Implements the ports `Redis` and `LogFeed`, and the blocking wait for a wake token."""
+    """Implements the ports `Redis` and `LogFeed`, and the blocking wait for a wake token.
 
-    def __init__(self, settings: RedisTcpSettings) -> None:
+    `on_command` is called for each command that is sent: its name in lower case, and the name of the script if it has
+    one.
+    """
+
+    def __init__(self, settings: RedisTcpSettings, on_command: OnCommand = lambda _name, _script: None) -> None:
+        self._on_command = on_command
         self._timeout_s = settings.timeout_s
         self._redis = self._client(settings)
         # With connections of their own, because a blocking call that hangs closes all of them.
@@ -47,24 +53,30 @@ class RedisTcp:
 
     async def command(self, *args: Argument) -> Reply:
         """Run one command, in one round trip with all others submitted in the same turn of the event loop."""
+        self._on_command(str(args[0]).lower(), "")
         return await self._submit(args)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
         """Run commands in one round trip."""
+        for command in commands:
+            self._on_command(str(command[0]).lower(), "")
         return await asyncio.gather(*[self._submit(command) for command in commands])
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         """Run a script by its digest, or by its text if the server does not know the digest."""
         tail = (len(keys), *keys, *args)
         try:
-            return await self.command("EVALSHA", script.sha1, *tail)
+            self._on_command("evalsha", script.name)
+            return await self._submit(("EVALSHA", script.sha1, *tail))
         except StoreRejected as exc:
             if not isinstance(exc.__cause__, exceptions.NoScriptError):
                 raise
-            return await self.command("EVAL", script.text, *tail)
+            self._on_command("eval", script.name)
+            return await self._submit(("EVAL", script.text, *tail))
 
     async def wait_token(self, key: str, timeout_s: float) -> bool:
         """Block until the list has an element and remove it; False after `timeout_s`. Raises StoreUnavailable."""
+        self._on_command("blpop", "")
         popped = self._blocking.execute_command("BLPOP", key, timeout_s)  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(timeout_s + BLOCK_MARGIN_S):
@@ -78,6 +90,7 @@ class RedisTcp:
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
         """Enter once the subscription is confirmed; iterate over messages until the connection ends."""
         async with self._blocking.pubsub() as pubsub:
+            self._on_command("subscribe", "")
             await self._call(pubsub.subscribe(channel))
             confirmation = await self._call(pubsub.get_message(timeout=self._timeout_s))
             if not confirmation:

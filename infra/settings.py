@@ -151,12 +151,31 @@ class RedisTcpSettings:
 
 
 @dataclass(frozen=True)
-class QStashSettings:
-    """Access to QStash, the keys with which it signs, and the URL at which it reaches the API."""
+class QStashAccess:
+    """Access to QStash, and the URL at which it reaches the API: all that a publisher needs."""
 
     url: str
     public_url: str
     token: str = field(repr=False)
+
+    @classmethod
+    def for_publishing(cls, env: Env) -> "QStashAccess | None":
+        """Read `QSTASH_URL QSTASH_TOKEN EDGE_PUBLIC_URL`. None without a token."""
+        if env.optional("QSTASH_TOKEN") is None:
+            return None
+        if env.optional("EDGE_PUBLIC_URL") is None:
+            raise SettingsError("EDGE_PUBLIC_URL is not set, but QSTASH_TOKEN is")
+        return cls(
+            url=env.url("QSTASH_URL", "https", "http", default="https://qstash.upstash.io"),
+            public_url=env.url("EDGE_PUBLIC_URL", "https", "http"),
+            token=env.text("QSTASH_TOKEN"),
+        )
+
+
+@dataclass(frozen=True)
+class QStashSettings(QStashAccess):
+    """Access to QStash with the keys with which it signs its calls."""
+
     current_signing_key: str = field(repr=False)
     next_signing_key: str = field(repr=False)
 

@@ -13,22 +13,13 @@ from typing import Any, TypeAlias
 
 import yaml
 
+from infra.deploy.description import IMAGE
+from infra.deploy.manifests import LOADER, PLACEHOLDERS, pod_specs
 from scripts.custom_resources import unknown_fields
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The parser in C, where PyYAML has it, because it is ten times as fast."""
 
 Object: TypeAlias = dict[str, Any]
 Located: TypeAlias = tuple[str, Any]
 
-IMAGE = re.compile(r"[a-z0-9.-]+(?::\d+)?/[a-z0-9._/-]+@sha256:[0-9a-f]{64}")
-PLACEHOLDERS = (
-    re.compile(r"\.invalid/"),
-    re.compile(r"@sha256:0{64}"),
-    re.compile("CHANGE-ME"),
-    re.compile(r"192\.0\.2\."),
-)
-"""What no real installation has: reserved names and addresses, a digest of zeros, and the text CHANGE-ME."""
 QUANTITY = re.compile(r"(\d+(?:\.\d+)?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 FACTORS = {"": Decimal(1), "m": Decimal("0.001")}
 FACTORS |= {unit: Decimal(1000) ** (power + 1) for power, unit in enumerate("kMGTPE")}
@@ -110,14 +101,6 @@ def fields(node: Any, name: str, path: str = "") -> Iterator[Located]:
     elif isinstance(node, list):
         for number, child in enumerate(node):
             yield from fields(child, name, f"{path}[{number}]")
-
-
-def pod_specs(each: Object) -> Iterator[Object]:
-    """Yield the pod of an object that makes pods."""
-    spec = each.get("spec", {})
-    for template in (spec.get("template"), spec.get("jobTemplate", {}).get("spec", {}).get("template")):
-        if isinstance(template, dict) and "spec" in template:
-            yield template["spec"]
 
 
 def quantity(text: object) -> Decimal | None:

@@ -1,6 +1,7 @@
 """Fields of the custom resources in `k8s/`, whose schemas come with their operators and not with Kubernetes.
 
-The lists have what the manifests use, as the documentation of KEDA 2.17 and of external-secrets 0.17 describes it.
+The lists have what the manifests use, as the documentation of KEDA 2.17, of external-secrets 0.17 and of the Prometheus
+operator 0.80 describes it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,27 @@ SPECS: Mapping[tuple[str, str], Shape] = {
     },
     ("keda.sh/v1alpha1", "TriggerAuthentication"): {
         "secretTargetRef": [{"parameter": str, "name": str, "key": str}],
+    },
+    ("monitoring.coreos.com/v1", "PodMonitor"): {
+        "selector": {"matchLabels": {"app.kubernetes.io/name": str}},
+        "podMetricsEndpoints": [{"port": str, "path": str, "interval": str}],
+    },
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {
+        "groups": [
+            {
+                "name": str,
+                "rules": [
+                    {
+                        "record": str,
+                        "alert": str,
+                        "expr": str,
+                        "for": str,
+                        "labels": {"severity": str},
+                        "annotations": {"summary": str, "runbook": str},
+                    }
+                ],
+            }
+        ],
     },
     ("external-secrets.io/v1", "ExternalSecret"): {
         "refreshInterval": str,

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         step,
     )
     from swissbrain.schedules import LastTick, Schedule, ScheduleSummary, TickResult
+    from swissbrain.webhooks import WebhookDelivery, WebhookEvent, WebhookRejected
 
 __all__ = [
     "AgentOptions",
@@ -104,6 +105,9 @@ __all__ = [
     "UsageReport",
     "WaitTimeout",
     "Waiting",
+    "WebhookDelivery",
+    "WebhookEvent",
+    "WebhookRejected",
     "browser",
     "code",
     "file_delete",
@@ -116,7 +120,7 @@ __all__ = [
     "step",
 ]
 
-_MODULES = ("code", "plan", "models", "agent", "errors", "schedules", "_sync.client", "_async.client")
+_MODULES = ("code", "plan", "models", "agent", "errors", "schedules", "webhooks", "_sync.client", "_async.client")
 """Modules that define these names; those that take longer to import come later."""
 
 if not TYPE_CHECKING:  # a type checker would accept any name of a module with this function

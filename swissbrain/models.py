@@ -1,7 +1,6 @@
 """Types of the API's responses. Fields of later releases are ignored; times are ms since the epoch.
 
-The types repeat the contract of the API, because this package must not depend on the servers. Tests hold them equal to
-`/openapi.json` and to `infra.contract`.
+They repeat the contract of the API, because this package must not depend on the servers; tests compare the two.
 """
 
 from typing import Any
@@ -125,6 +124,8 @@ class Run(Response, frozen=True):
     strict_plan: bool = False
     stream: bool = True
     continue_of: str | None = None
+    webhook_url: str | None = None
+    webhook_events: list[str] | None = None
 
     @property
     def ended(self) -> bool:
@@ -136,10 +137,9 @@ class Attempt(Response, frozen=True):
     """Claim of a run by a worker.
 
     `attempt` is its number since the last retry; waiting, message, drained, unable and unanswered claims do not
-    count. `outcome`: a terminal status, `waiting`, `message` (one came that had not been read), `drained`, `given_back`
-    (to be tried again later), `unable` (the worker lacked a program that the next step needs), `lease_expired` (the
-    worker was lost), `worker_restarted` (the worker's process ended, and another one took its place) or `unanswered`
-    (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
+    count. `outcome`: a terminal status, `waiting`, `message` (one was unread), `drained`, `given_back` (to be tried
+    again), `unable` (the worker lacked a program of the next step), `lease_expired` (the worker was lost),
+    `worker_restarted` or `unanswered` (the reply to the claim was lost); None, like `ended_ms`, until the claim ends.
     """
 
     fence: int

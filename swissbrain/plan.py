@@ -29,6 +29,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float | None = None
     start_at_ms: int | None = None
     queue_ttl_s: float | None = None
+    webhook_url: str | None = None
+    webhook_events: Sequence[str] | None = None
     model: str | None = None
     instructions: str | None = None
     tools: Sequence[str] | None = None

@@ -10,24 +10,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import uvloop
 
 from infra import logging as log_lines
+from infra import metrics
 from infra.contract.errors import ContractError
 from infra.contract.execution import Command, Executor
+from infra.contract.redis_store.webhook_store import WebhookStore
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.egress.settings import NetworkSettings
+from infra.event_publisher import EventPublisher
 from infra.http_limits import raise_descriptor_limit
 from infra.llm_http.settings import LlmSettings
 from infra.local_executor import LocalExecutor
 from infra.process_state import exempt_startup_objects, reset_inherited_state
+from infra.qstash import QStashPublisher
 from infra.redis_tcp import RedisTcp
 from infra.scratch_root import ScratchRoot
-from infra.settings import Env, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
+from infra.settings import Env, QStashAccess, RedisTcpSettings, S3Settings, SettingsError, StoreSettings
 from infra.workspace import Workspaces
 from worker.agent.settings import AgentSettings
 from worker.browser.settings import BrowserSettings
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
     from worker.agent.supervisor import Supervisor
 
 PROGRAM = "swissbrain-worker"
+PUBLISH_S = 3.0
+"""Longest wait for QStash at the end."""
 
 
 async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
@@ -59,10 +65,13 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     llm, agent_settings = LlmSettings.from_env(env), AgentSettings.from_env(env)
     network = NetworkSettings.from_env(env)
     browsing, fetching = BrowserSettings.from_env(env), FetchSettings.from_env(env)
-    redis = RedisTcp(RedisTcpSettings.from_env(env))
+    redis = RedisTcp(RedisTcpSettings.from_env(env), metrics.redis_command)
     s3 = S3Settings.from_env(env)
-    workspaces = Workspaces(s3)
-    store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s)
+    workspaces = Workspaces(s3, observer=metrics.S3Traffic())
+    access = QStashAccess.for_publishing(env)
+    qstash = QStashPublisher(access) if access else None
+    events = EventPublisher(WebhookStore(redis, store_settings.keys), qstash) if qstash else None
+    store = WorkQueue(redis, store_settings.keys, retention_s=store_settings.retention_s, events=events)
     if settings.executor == "kubernetes" and unsafe:
         raise SettingsError("--unsafe-no-sandbox is for WORKER_EXECUTOR=local alone")
     cluster = await _cluster(env, store_settings, s3, settings, store) if settings.executor == "kubernetes" else None
@@ -78,10 +87,12 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     agent = _agent(llm, agent_settings, tools) if llm else None
     strategy = PlanOrPrompt(PlanWalker(tools), agent)
     runner = Runner(store, workspaces, executor, strategy, log_window_s=settings.log_window_s)
-    loop = WorkerLoop(settings, store, redis, keeper, runner, scratch, fitness)
+    beside = [events.publish_forever] if events else []
+    loop = WorkerLoop(settings, store, redis, keeper, runner, scratch, fitness, beside)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, loop.drain)
     try:
+        _watch(keeper, fitness, settings, cluster)
         with exported_traces(env, settings.name), _health(keeper.heartbeat, fitness, settings, cluster):
             if llm is not None:
                 first, *others = (model.name for model in llm.models)
@@ -90,6 +101,8 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
             exempt_startup_objects()
             await loop.run()
     finally:
+        if events and qstash:
+            await _publish_rest(events, qstash)
         if agent:
             await agent.close()
         if cluster:
@@ -99,6 +112,14 @@ async def work(variables: Mapping[str, str], *, unsafe: bool) -> None:
     # Skipped after an error: programs may still be running then, and the next worker removes the folder.
     local.close()
     log_lines.log("worker.stopped", worker=settings.name)
+
+
+async def _publish_rest(events: EventPublisher, qstash: QStashPublisher) -> None:
+    """Publish the events of the last runs; what QStash does not accept in time, others publish."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(PUBLISH_S):
+            await events.publish_noted()
+    await qstash.close()
 
 
 async def _cluster(
@@ -147,6 +168,18 @@ def _agent(llm: LlmSettings, settings: AgentSettings, tools: Mapping[str, Tool])
     from worker.agent.supervisor import Supervisor
 
     return Supervisor(LlmHttp(llm), llm.models, tools, settings)
+
+
+def _watch(
+    keeper: LeaseKeeper, fitness: Fitness, settings: WorkerSettings, cluster: "KubernetesExecutor | None"
+) -> None:
+    """Let the gauges read the state of this worker."""
+    metrics.SLOTS.set(settings.slots)
+    metrics.ACTIVE_RUNS.set_function(lambda: len(keeper))
+    metrics.FIT.set_function(lambda: float(fitness.is_fit))
+    metrics.REDIS_REPLY_AGE.set_function(keeper.heartbeat.age_s)
+    if cluster:
+        metrics.EXECUTOR_AGE.labels("kubernetes").set_function(lambda: cluster.observed_age_s)
 
 
 def _health(

@@ -1,7 +1,9 @@
-"""Liveness endpoint of the worker: 503 once Redis has not replied for `max_age_s`.
+"""HTTP endpoints of the worker for its operator: `/health`, and `/metrics` for Prometheus (`infra.metrics`).
+
+`/health` is the liveness endpoint: 503 once Redis has not replied for `max_age_s`.
 
 An unfit worker (see worker.fitness) is alive, and a restart would not cure it: the answer is 200 and names the problem.
-A separate thread serves the endpoint, so it answers even while the event loop hangs.
+Threads beside the event loop serve both, so they answer even while it hangs.
 """
 
 import json
@@ -12,8 +14,12 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+from infra import metrics
 from infra.settings import SettingsError
 from worker.fitness import Fitness
+
+CLIENT_TIMEOUT_S = 10
+"""Time that a client may take to send its request, or to take the answer."""
 
 
 class Heartbeat:
@@ -44,19 +50,26 @@ def serve_health(
     max_age_s: float,
     cluster_age_s: Callable[[], float] | None = None,
 ) -> Iterator[int]:
-    """Serve `GET /health` within the context; yield the port.
+    """Serve `GET /health` and `GET /metrics` within the context; yield the port.
 
-    The answer is 503 with status `unresponsive` if the last reply of Redis is older than `max_age_s`, 200 with status
-    `unfit` and the `problem` if the worker claims nothing because a check failed, else 200 with status `ok`.
+    The answer to `/health` is 503 with status `unresponsive` if the last reply of Redis is older than `max_age_s`, 200
+    with status `unfit` and the `problem` if the worker claims nothing because a check failed, else with status `ok`.
     `cluster_age_s` returns the age of what is known of the pods of programs, which does not change the status. Raises
     SettingsError if the worker cannot listen on the port.
     """
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = CLIENT_TIMEOUT_S
+
         def do_GET(self) -> None:
-            if self.path != "/health":
+            if self.path == "/health":
+                self._answer(*self._health())
+            elif self.path == "/metrics":
+                self._answer(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.page())
+            else:
                 self.send_error(HTTPStatus.NOT_FOUND)
-                return
+
+        def _health(self) -> tuple[HTTPStatus, str, bytes]:
             age_s = heartbeat.age_s()
             alive = age_s <= max_age_s
             problem = fitness.problem
@@ -64,9 +77,12 @@ def serve_health(
             answer = {"status": status, "age_s": round(age_s, 1), **({"problem": problem} if problem else {})}
             if cluster_age_s:
                 answer["cluster_age_s"] = round(cluster_age_s(), 1)
-            body = json.dumps(answer).encode()
-            self.send_response(HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE)
-            self.send_header("Content-Type", "application/json")
+            code = HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE
+            return code, "application/json", json.dumps(answer).encode()
+
+        def _answer(self, status: HTTPStatus, media_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -23,9 +23,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
+from infra import metrics
 from infra.contract.errors import LeaseLost, StoreUnavailable
 from infra.contract.queue import Lease, LeaseReply
 from infra.contract.redis_store.work_queue import WorkQueue
@@ -38,6 +40,9 @@ RETRY_S = 1.0
 
 Fixed instead of exponential, because the renewal must be repeated while the lease is still valid.
 """
+CANCELLED_S = 0.5
+"""Longest time from a cancel until the lease of the run is renewed, if the run has not ended by then: `cancel` shortens
+the lease of a run whose program would outlive this worker to two seconds."""
 
 
 class StopReason(StrEnum):
@@ -127,6 +132,7 @@ class LeaseKeeper:
         self.heartbeat = Heartbeat()
         self._active: dict[str, ActiveRun] = {}
         self._has_runs = asyncio.Event()
+        self._has_cancelled = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._active)
@@ -162,18 +168,27 @@ class LeaseKeeper:
         pause = self._lease_s / 3
         while True:
             await self._has_runs.wait()
-            await asyncio.sleep(pause)
+            await self._pause(pause)
             pause = self._lease_s / 3 if await self._renew() else min(RETRY_S, self._lease_s / 10)
 
     def cancel(self, run_id: str) -> None:
         """Cancel a run if it is active here."""
         if active := self._active.get(run_id):
             active.stop(StopReason.CANCEL)
+            self._has_cancelled.set()
 
     def interrupt(self, run_id: str) -> None:
         """Interrupt a run if it is active here."""
         if active := self._active.get(run_id):
             active.stop(StopReason.INTERRUPT)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait; after a cancel for CANCELLED_S at most."""
+        self._has_cancelled.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._has_cancelled.wait()
+                await asyncio.sleep(CANCELLED_S)
 
     async def _renew(self) -> bool:
         """Renew the leases of all active runs; return False if no reply arrived in time."""
@@ -190,6 +205,7 @@ class LeaseKeeper:
                 replies = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
         except (StoreUnavailable, TimeoutError) as exc:
             reason = str(exc) or f"no reply within {timeout_s:.1f} s"
+            metrics.RENEWALS_FAILED.inc()
             log("lease.renew_failed", level=logging.WARNING, runs=len(runs), reason=reason)
             self._stop_expired()
             return False

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from infra import metrics
 from infra.contract.errors import ContractError
 from infra.contract.events import StepFinished, StepStarted, ToolFinished, ToolStarted
 from infra.contract.journal import StepRecord, call_name, step_key
@@ -17,7 +18,7 @@ from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.executions import CallInterrupted
 from worker.run.strategy import Drained, StepFailed
-from worker.run.tool_failures import call_timeout, failure_code
+from worker.run.tool_failures import CallTime, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.tracing import tool_span
 
@@ -74,8 +75,9 @@ class PlanWalker:
             return int((time.monotonic() - began) * 1000)
 
         try:
-            async with call_timeout(step.timeout_s, TIMEOUT):
-                result = await self._call(context, index, step)
+            call_time = context.call_time(call_name(index), step.timeout_s)
+            async with call_time.limit(TIMEOUT):
+                result = await self._call(context, index, step, call_time)
         except (ToolFailed, ContractError) as exc:
             code = failure_code(exc, context.unable)
             # Transient failures and a lost lease are not failures of the step: the runner handles them.
@@ -83,19 +85,28 @@ class PlanWalker:
                 raise
             error = RunError(code=code, message=str(exc), step=index)
             partial = exc.result if isinstance(exc, ToolFailed) else None
+            _count(step.tool, "failed", began)
             # The files that a failed call wrote are kept, so that its user can look at them.
             context.commit(*_failed(index, step.tool, duration_ms(), error, partial), name=call_name(index))
             raise StepFailed(error) from exc
+        _count(step.tool, "succeeded", began)
         return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
 
-    async def _call(self, context: RunContext, index: int, step: PlanStep) -> dict[str, Any]:
+    async def _call(self, context: RunContext, index: int, step: PlanStep, call_time: CallTime) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")
         tool, name = self._tools[step.tool], call_name(index)
-        call = context.for_call(name, index, timeout_s=step.timeout_s, repeatable=tool.repeatable(step.args))
+        call = context.for_call(name, index, call_time, repeatable=tool.repeatable(step.args))
         with tool_span(step.tool, name):
             result = await tool.run(args, call)
         built: dict[str, Any] = msgspec.to_builtins(result)
         return built
+
+
+def _count(tool: str, status: str, began: float) -> None:
+    """Count a step, and its call of a tool, in the metrics."""
+    seconds = time.monotonic() - began
+    metrics.step_ended(status, seconds)
+    metrics.tool_called(tool, status, seconds)
 
 
 def _succeeded(index: int, record: StepRecord) -> list[NewEvent]:

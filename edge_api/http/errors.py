@@ -7,6 +7,7 @@ EdgeError
 ├── StreamTokenForAnotherRun   the stream token is for another run
 ├── StreamTokensOff            this API has no key to sign stream tokens with
 ├── SchedulesOff               this API has no access to QStash
+├── WebhooksOff                this API has no access to QStash, or no key to sign with
 ├── Forbidden                  the token lacks a scope
 ├── BadRequest                 the request cannot be read: no body, or not JSON
 ├── BadCursor                  the cursor was not issued by this API to this user
@@ -35,6 +36,8 @@ from infra.logging import log
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:swissbrain:problem:"
 RETRY_AFTER_S = 2
+UNRETRYABLE = 489
+"""Status, defined by QStash, of a call that it must not repeat."""
 
 
 class EdgeError(Exception):
@@ -71,6 +74,10 @@ class StreamTokensOff(EdgeError):
 
 class SchedulesOff(EdgeError):
     """This API has no access to QStash."""
+
+
+class WebhooksOff(EdgeError):
+    """This API has no access to QStash, or no key to sign webhooks with."""
 
 
 class Forbidden(EdgeError):
@@ -132,7 +139,7 @@ class RequestNotOpen(EdgeError):
 
 
 class _Kind(Struct, frozen=True):
-    status: HTTPStatus
+    status: int
     slug: str
     title: str
     detail: str = ""
@@ -156,6 +163,12 @@ _KINDS: Mapping[type[Exception], _Kind] = {
     ),
     StreamTokensOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "stream-tokens-off", "There are no stream tokens here"),
     SchedulesOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "schedules-off", "There are no schedules here"),
+    WebhooksOff: _Kind(HTTPStatus.NOT_IMPLEMENTED, "webhooks-off", "There are no webhooks here"),
+    # Not a status of the server: an operator's alarm must not ring because a user's receiver is down.
+    domain.DeliveryFailed: _Kind(HTTPStatus.FAILED_DEPENDENCY, "delivery-failed", "The event was not accepted"),
+    domain.DeliveryRefused: _Kind(
+        UNRETRYABLE, "delivery-refused", "The event cannot be delivered", headers={"Upstash-NonRetryable-Error": "true"}
+    ),
     Forbidden: _Kind(HTTPStatus.FORBIDDEN, "forbidden", "Not allowed"),
     BadRequest: _Kind(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be read"),
     BadCursor: _Kind(HTTPStatus.BAD_REQUEST, "bad-cursor", "The cursor is not valid"),
@@ -226,7 +239,7 @@ def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
     problem = Problem(
         type=f"{TYPE_PREFIX}{kind.slug}",
         title=kind.title,
-        status=kind.status.value,
+        status=int(kind.status),
         detail=kind.detail or str(exc),
         field=getattr(exc, "field", "") or UNSET,
         run_status=exc.status if isinstance(exc, domain.TransitionRefused | RequestNotOpen) else UNSET,
@@ -236,6 +249,8 @@ def describe(exc: Exception) -> tuple[Problem, Mapping[str, str]]:
     if isinstance(exc, Forbidden):
         challenge = f'{_CHALLENGE["WWW-Authenticate"]}, error="insufficient_scope", scope="{exc.scope}"'
         return problem, {"WWW-Authenticate": challenge}
+    if isinstance(exc, domain.DeliveryFailed) and exc.retry_after_s:
+        return problem, {**kind.headers, "Retry-After": str(exc.retry_after_s)}
     return problem, kind.headers
 
 

@@ -37,6 +37,7 @@ _INDEX = {
     "description": "Index of the step, counted from 0.",
     "schema": {"type": "integer", "minimum": 0},
 }
+_EVENT_ID = {"name": "event_id", "in": "path", "required": True, "schema": {"type": "string"}}
 _SCHEDULE_ID = {"name": "schedule_id", "in": "path", "required": True, "schema": {"type": "string"}}
 # Starlette writes the type of a path parameter into the path, `{path:file}`; OpenAPI does not.
 _CONVERTOR = re.compile(r":\w+}")
@@ -78,7 +79,7 @@ def _components(endpoints: Sequence[ApiEndpoint]) -> dict[str, Any]:
 
 
 def _operation(path: str, endpoint: ApiEndpoint) -> dict[str, Any]:
-    in_path = (_RUN_ID, _PATH, _INDEX, _SCHEDULE_ID)
+    in_path = (_RUN_ID, _PATH, _INDEX, _SCHEDULE_ID, _EVENT_ID)
     parameters = [parameter for parameter in in_path if f"{{{parameter['name']}}}" in path]
     parameters += [dict(header) for header in endpoint.headers]
     if endpoint.query is not None:
@@ -138,7 +139,7 @@ def _success(status: int, kind: object) -> dict[str, Any]:
 
 def _problem(status: int) -> dict[str, Any]:
     return {
-        "description": HTTPStatus(status).phrase,
+        "description": "Not to be repeated" if status == errors.UNRETRYABLE else HTTPStatus(status).phrase,
         "content": _content(errors.MEDIA_TYPE, _schema(schemas.Problem)),
     }
 

@@ -12,6 +12,7 @@ from infra.contract.queue import QueuePlace
 from infra.contract.requests import Waiting
 from infra.contract.runs import Attempt, ForkOf, PlanStep, RunError, RunHead, RunRecord, RunSpec
 from infra.contract.states import Status
+from infra.contract.webhooks import WebhookEvent
 
 StepStatus: TypeAlias = Literal["pending", "running", "succeeded", "failed", "cancelled"]
 
@@ -54,6 +55,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float
     start_at_ms: int | None
     queue_ttl_s: float | None
+    webhook_url: str | None
+    webhook_events: list[WebhookEvent] | None
     attempt: int
     cancel_requested: bool
     last_seq: int

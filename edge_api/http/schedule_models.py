@@ -106,11 +106,12 @@ class TickResult(msgspec.Struct, frozen=True, kw_only=True):
 class RecoveryResult(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a recovery tick. `next_ms`: time until a lease expires or a run is due; null if none is.
 
-    `schedules`: number of pending changes that were sent to QStash.
+    `schedules`: number of pending changes that were sent to QStash; `webhooks`: number of events.
     """
 
     next_ms: int | None
     schedules: int
+    webhooks: int
 
 
 def _shown(head: ScheduleHead) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Calls of QStash. They carry no bearer token but a signature, which is checked before anything else is done."""
 
 import logging
+import re
 import time
 from collections.abc import Sequence
 
@@ -9,19 +10,24 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edge_api.http.endpoint import ApiEndpoint
-from edge_api.http.errors import BadRequest
+from edge_api.http.errors import UNRETRYABLE, BadRequest
 from edge_api.http.parsing import read_body
 from edge_api.http.principal import Principal
 from edge_api.http.responses import ok
 from edge_api.http.schedule_models import RecoveryResult, TickResult
+from edge_api.http.webhook_models import DeliverBody, DeliveryResult
+from edge_api.metering import queue_met
 from edge_api.schedules_service import ScheduleService, TickBody
+from edge_api.webhooks_service import WebhookService
 from infra.contract.errors import CallRejected
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.schedules import RECOVERY_PATH, TICK_PATH
+from infra.contract.webhooks import DELIVER_PATH
 from infra.http_limits import LogInterval
 from infra.logging import log
 
 MAX_CALL_BYTES = 4096
+_NUMBER = re.compile(r"[0-9]{1,4}")
 _SIGNATURE: dict[str, object] = {
     "name": "Upstash-Signature",
     "in": "header",
@@ -35,9 +41,10 @@ _ERRORS = (401, 413, 501, 502, 503)
 class InternalRoutes:
     """Endpoints that only QStash calls."""
 
-    def __init__(self, store: RunCommands, schedules: ScheduleService) -> None:
+    def __init__(self, store: RunCommands, schedules: ScheduleService, webhooks: WebhookService) -> None:
         self._store = store
         self._schedules = schedules
+        self._webhooks = webhooks
         self._rejected = LogInterval()
 
     def endpoints(self) -> Sequence[ApiEndpoint]:
@@ -66,6 +73,18 @@ class InternalRoutes:
                 errors=_ERRORS,
                 headers=[_SIGNATURE],
             ),
+            ApiEndpoint(
+                "POST",
+                DELIVER_PATH,
+                self.deliver,
+                public=True,
+                operation_id="deliverWebhook",
+                summary="Called by QStash for an event of a run, which is posted to its webhook.",
+                success={200: DeliveryResult},
+                errors=[*_ERRORS, 400, 424, UNRETRYABLE],
+                body=DeliverBody,
+                headers=[_SIGNATURE],
+            ),
         ]
 
     async def tick(self, request: Request, _principal: Principal) -> Response:
@@ -84,10 +103,22 @@ class InternalRoutes:
         """`POST /internal/recover`."""
         await self._checked_body(request, RECOVERY_PATH)
         recovered = await self._store.recover()
+        queue_met(recovered.tally)
         for run_id, reason in recovered.set_aside.items():
             log("run.set_aside", level=logging.ERROR, run_id=run_id, reason=reason)
         repaired = await self._schedules.repair(int(time.time() * 1000))
-        return ok(RecoveryResult(next_ms=recovered.next_ms, schedules=repaired))
+        published = await self._webhooks.publish_overdue()
+        return ok(RecoveryResult(next_ms=recovered.next_ms, schedules=repaired, webhooks=published))
+
+    async def deliver(self, request: Request, _principal: Principal) -> Response:
+        """`POST /webhooks/deliver`."""
+        body = await self._checked_body(request, DELIVER_PATH)
+        try:
+            wanted = msgspec.json.decode(body, type=DeliverBody)
+        except msgspec.DecodeError as exc:
+            raise BadRequest(f"the body is not that of an event: {exc}") from exc
+        retried = request.headers.get("upstash-retried", "")
+        return ok(await self._webhooks.deliver(wanted.event, int(retried) if _NUMBER.fullmatch(retried) else 0))
 
     async def _checked_body(self, request: Request, path: str) -> bytes:
         """Return the body of a call that QStash has signed. Raises CallRejected, SchedulesOff, BodyTooLarge."""

@@ -12,7 +12,7 @@ import typer
 from infra.commands.verify_run import check_run
 from infra.commands.verify_stores import check_stores
 from infra.settings import Env, SettingsError, is_origin
-from swissbrain.access import find_access
+from swissbrain.access import Access, find_access
 from swissbrain.cli.access import connect, profile
 from swissbrain.cli.checks import Checklist, check_api, check_workers
 from swissbrain.cli.exit_codes import FAILED, USAGE
@@ -47,16 +47,42 @@ def verify(
     checks = Checklist()
     access = find_access(profile.get())
     try:
-        with connect(note, patience_s=5) as client:
-            usable = check_api(checks, access, client, same_release=True)
-            check_stores(checks, Env({**access.variables, **os.environ}), origin)
-            if usable and checks.check("workers", lambda: check_workers(client)):
-                check_run(checks, client, TIMEOUT_S if timeout is None else timeout)
-            else:
-                checks.skip("run", "the API or the workers cannot be used")
+        check_installation(checks, access, origin, TIMEOUT_S if timeout is None else timeout)
     except SettingsError as exc:
         note(str(exc))
         raise typer.Exit(USAGE) from None
     if checks.failed:
         note(f"failed: {', '.join(checks.failed)}")
         raise typer.Exit(FAILED)
+
+
+def check_installation(
+    checks: Checklist,
+    access: Access,
+    origin: str | None,
+    timeout_s: float,
+    *,
+    same_release: bool = True,
+    scales_to_zero: bool = False,
+) -> None:
+    """Check the API, the stores and the workers of an installation, with a run. Raises SettingsError.
+
+    `scales_to_zero`: an autoscaler starts the first worker when there is a run.
+    """
+    with connect(note, patience_s=5) as client:
+        usable = check_api(checks, access, client, same_release=same_release)
+        check_stores(checks, variables_of(access), origin)
+        if not usable:
+            checks.skip("run", "the API or the workers cannot be used")
+            return
+        if scales_to_zero:
+            checks.skip("workers", "an autoscaler starts the first one for a run")
+        elif not checks.check("workers", lambda: check_workers(client)):
+            checks.skip("run", "the API or the workers cannot be used")
+            return
+        check_run(checks, client, timeout_s)
+
+
+def variables_of(access: Access) -> Env:
+    """Return the settings of API and workers: those of the profile, unless the environment has others."""
+    return Env({**access.variables, **os.environ})

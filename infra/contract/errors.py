@@ -91,6 +91,20 @@ class QStashUnavailable(ContractError):
     """QStash did not answer in time, or refused the call. It may have been carried out."""
 
 
+class DeliveryFailed(ContractError):
+    """A webhook did not accept an event; QStash tries again, perhaps after `retry_after_s`."""
+
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeliveryRefused(DeliveryFailed):
+    """A webhook did not accept an event, and no further attempt would succeed."""
+
+
 class CallRejected(ContractError):
     """A call was not signed by QStash, or not for this URL and body, or too long ago."""
 

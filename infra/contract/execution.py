@@ -176,12 +176,19 @@ class Executor(Protocol):
         """
         ...
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """End the programs of a run that has ended while no worker owned it; None: of all such runs.
+
+        Returns at once. Other workers may do the same. An executor whose programs end with their worker does nothing.
+        """
+        ...
+
     async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
         """Start a program that answers requests, in a sandbox with a folder of its own in place of the workspace.
 
         A request and a reply are each a length of 4 bytes, big-endian, and that number of bytes; the program reads
-        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`, and does not outlive
-        the claim of the run with this fence for long. Raises ExecutorUnavailable, HostExhausted.
+        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`, and soon after the
+        claim of the run with this fence is over. Raises ExecutorUnavailable, HostExhausted.
         """
         ...
 

@@ -17,6 +17,10 @@ EXPIRIES = "*expiries"
 learns of it from a set that it looks at anyway."""
 
 
+OVERDUE_EVENTS = "*webhooks"
+"""Member of the same set that stands for the first entry of the outbox of webhooks."""
+
+
 @dataclass(frozen=True)
 class Keys:
     """Builder of key names. `prefix` is empty by default; on Redis Cluster it is a hash tag such as `{sb}:`."""
@@ -73,6 +77,20 @@ class Keys:
         return f"{self.prefix}jobs:workers"
 
     @property
+    def outbox(self) -> str:
+        """Sorted set: entries of events for webhooks, score = time in ms from which whoever looks publishes them.
+
+        No TTL: at most MAX_OUTBOX members, which leave when QStash has them. While there are any, OVERDUE_EVENTS in
+        `delayed` is due at the first score or later.
+        """
+        return f"{self.prefix}webhooks:outbox"
+
+    @property
+    def outbox_users(self) -> str:
+        """Hash: number of entries of each user in the outbox. No TTL: a field is removed at 0."""
+        return f"{self.prefix}webhooks:users"
+
+    @property
     def sweep(self) -> str:
         """Hash: the store's id, position and times of the sweeper. No TTL: a handful of fields."""
         return f"{self.prefix}sweep"
@@ -92,8 +110,10 @@ class Keys:
         """Channel: nudges for workers, as text.
 
         `cancel <run id>`, `interrupt <run id>`: stop this run. `next <ms>`: time until the next lease expiry or due
-        run. `due <ms>`: time until a run is due, or until a ready run should have been claimed. Nudges are hints: a
-        worker that misses one finds the same fact at its next claim or renewal.
+        run. `due <ms>`: time until a run is due, or until a ready run should have been claimed. `recover <ms>`: time
+        until the lease of a cancelled run expires, unless a worker renews it. `ended <run id>`: this run has ended
+        without a worker, and its program may still run. Nudges are hints: a worker that misses one finds the same fact
+        at its next claim, renewal or subscription.
         """
         return f"{self.prefix}agent:control"
 

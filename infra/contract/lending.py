@@ -28,12 +28,14 @@ class OpenExecution(msgspec.Struct, frozen=True, kw_only=True):
     """Execution of a program that outlives its worker, as the journal holds it while its result is not journaled.
 
     `call` names the tool call, `number` the execution within the run. `token` is the secret of the control port.
+    `call_began_ms`: when the call began, by the clock of Redis; 0 if that is not known.
     """
 
     call: str
     number: int
     loan: Loan
     token: str
+    call_began_ms: int = 0
 
 
 class LentFile(msgspec.Struct, frozen=True, kw_only=True):

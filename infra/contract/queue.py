@@ -37,7 +37,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     segments.
 
     `inputs` are its input files by path, as they were announced before its start; `messages` are unread.
-    `read`: number of the last message that an earlier claim has read.
+    `read`: number of the last message that an earlier claim has read. `claimed_ms`: time of the claim by the clock of
+    Redis.
     """
 
     run: RunRecord
@@ -48,6 +49,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Mapping[str, Input] = {}
     messages: Sequence[UserMessage] = ()
     read: int = 0
+    claimed_ms: int = 0
 
 
 class Lease:
@@ -84,6 +86,28 @@ UNNUMBERED = ClaimSeq()
 """Number of a claim whose lost reply is left to the lease."""
 
 
+class QueueTally(msgspec.Struct, frozen=True):
+    """Numbers that a claim has met on its way, without a command of their own.
+
+    `ready`: runs that it left ready. `recovered`: reason → number of runs taken from lost workers. `ended`: (status,
+    code of the error) → number of runs that the claim itself has ended; the code is empty for cancelled runs.
+    """
+
+    ready: int = 0
+    recovered: Mapping[str, int] = {}
+    ended: Mapping[tuple[str, str], int] = {}
+
+    @classmethod
+    def of(cls, counts: Mapping[str, str]) -> "QueueTally":
+        """Return the tally in the names of the script."""
+        parts = {tuple(name.split(":")): int(number) for name, number in counts.items()}
+        return cls(
+            ready=parts.get(("ready",), 0),
+            recovered={name[1]: number for name, number in parts.items() if name[0] == "recovered"},
+            ended={(name[1], name[2]): number for name, number in parts.items() if name[0] == "ended"},
+        )
+
+
 class ClaimReply(msgspec.Struct, frozen=True):
     """Reply to `claim`. `next_ms`: milliseconds until the next lease expiry or due run; None if there is none.
 
@@ -95,6 +119,7 @@ class ClaimReply(msgspec.Struct, frozen=True):
     unreadable: list[Lease]
     next_ms: int | None
     set_aside: Mapping[str, str] = {}
+    tally: QueueTally = QueueTally()
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -102,6 +127,7 @@ class Recovery(msgspec.Struct, frozen=True):
 
     next_ms: int | None
     set_aside: Mapping[str, str]
+    tally: QueueTally
 
 
 class LeaseReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from infra.contract.requests import StoredAnswer, Waiting
 from infra.contract.states import Status
 from infra.contract.tools import parse_args
 from infra.contract.usage import RunUsage
+from infra.contract.webhooks import WebhookEvents, WebhookUrl
 
 RECORD_VERSION = 2
 """Version of the records that this release writes. Workers leave runs with a newer version to newer workers."""
@@ -78,6 +79,8 @@ class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=Tru
         | None
     ) = None
     fork_of: ForkOf | None = None
+    webhook_url: WebhookUrl | None = None
+    webhook_events: WebhookEvents | None = None
 
     @property
     def source(self) -> str | None:
@@ -96,6 +99,8 @@ class RunSpec(AgentOptions, forbid_unknown_fields=True, frozen=True, kw_only=Tru
             raise InvalidInput(f"the plan has {len(self.plan)} steps; allowed are 1 to {MAX_PLAN_STEPS}", "$.plan")
         if self.fork_of is not None and self.continue_of is not None:
             raise InvalidInput("give 'fork_of' or 'continue_of', not both", "$.continue_of")
+        if self.webhook_events is not None and self.webhook_url is None:
+            raise InvalidInput("'webhook_events' needs a 'webhook_url'", "$.webhook_events")
         self.check_options(has_agent=self.plan is None)
         for index, step in enumerate(self.plan or ()):
             parse_args(step.tool, step.args, at=f"$.plan[{index}]")
@@ -181,6 +186,14 @@ class RunRecord(RunHead, frozen=True, kw_only=True):
     unable: int = 0
     limits: Limits | None = None
     traceparent: str | None = None
+
+    @property
+    def first_wait_ms(self) -> int:
+        """Time from when the run was ready for its first claim until that claim; 0 before it, or if it is unknown."""
+        if self.queued_ms is None or self.started_ms is None:
+            return 0
+        due_ms = self.spec.start_at_ms or self.queued_ms + int((self.spec.delay_s or 0) * 1000)
+        return max(0, self.started_ms - max(self.queued_ms, due_ms))
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     stream_token_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
     qstash_token: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(24))
     qstash_current_signing_key: str = msgspec.field(default_factory=lambda: f"sig_{secrets.token_urlsafe(24)}")
+    webhook_key: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
     qstash_next_signing_key: str = msgspec.field(default_factory=lambda: f"sig_{secrets.token_urlsafe(24)}")
 
     def __repr__(self) -> str:

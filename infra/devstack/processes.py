@@ -24,7 +24,7 @@ REDIS_MEMORY = "1gb"
 GATEWAY_USER = "gateway"
 """User of Redis for the gateway, which may do what the gateway serves: its clients can send scripts."""
 
-FILES_OF_SECRETS = frozenset({"SWISSBRAIN_API_KEYS_FILE", "EDGE_STREAM_TOKEN_KEY_FILE"})
+FILES_OF_SECRETS = frozenset({"SWISSBRAIN_API_KEYS_FILE", "EDGE_STREAM_TOKEN_KEY_FILE", "EDGE_WEBHOOK_KEY_FILE"})
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,7 @@ def api(config: StackConfig, base: Mapping[str, str]) -> ProcessSpec:
         EDGE_PORT=str(config.ports.api),
         EDGE_PUBLIC_URL=config.api_url,
         EDGE_STREAM_TOKEN_KEY=config.credentials.stream_token_key,
+        EDGE_WEBHOOK_KEY=config.credentials.webhook_key,
         SWISSBRAIN_API_KEYS=json.dumps([{"user": USER, "scopes": SCOPES, "sha256": digest}]),
         UPSTASH_REDIS_REST_URL=config.rest_url,
         UPSTASH_REDIS_REST_TOKEN=config.credentials.rest_token,
@@ -159,6 +160,9 @@ def worker(config: StackConfig, base: Mapping[str, str], number: int, *, unsafe:
         base,
         "worker",
         *(["--unsafe-no-sandbox"] if unsafe else []),
+        EDGE_PUBLIC_URL=config.api_url,
+        QSTASH_URL=config.qstash_url,
+        QSTASH_TOKEN=config.credentials.qstash_token,
         REDIS_URL=config.redis_url,
         WORKER_NAME=name,
         WORKER_ROOT=str(config.data_dir.work / name),

@@ -98,9 +98,10 @@ class KubeApi:
             return None
         return decoded(body, JobView)
 
-    async def jobs(self, selector: Mapping[str, str]) -> list[JobView]:
-        """Return the Jobs with these labels."""
-        found, _ = await self._list(self._path("jobs"), JobView, {"labelSelector": _selector(selector)})
+    async def jobs(self, selector: Mapping[str, str], *, patience_s: float | None = None) -> list[JobView]:
+        """Return the Jobs with these labels. `patience_s` 0: one try."""
+        query = {"labelSelector": _selector(selector)}
+        found, _ = await self._list(self._path("jobs"), JobView, query, patience_s=patience_s)
         return found
 
     async def delete_job(
@@ -144,11 +145,20 @@ class KubeApi:
             while line := await response.content.readline():
                 yield decoded(line, WatchEvent)
 
-    async def _list(self, path: str, kind: type[T], query: dict[str, str], limit: int = 0) -> tuple[list[T], str]:
+    async def check_watch(self, version: str) -> None:
+        """Raise ApiRefused if pods may not be watched."""
+        query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "1"}
+        async with self._responding("GET", self._path("pods"), query, None, REQUEST_S) as response:
+            if response.status != 200:
+                raise _refusal("GET", response.status, await response.read(), "")
+
+    async def _list(
+        self, path: str, kind: type[T], query: dict[str, str], limit: int = 0, patience_s: float | None = None
+    ) -> tuple[list[T], str]:
         found: list[T] = []
         query = {**query, "limit": str(limit or PAGE)}
         while True:
-            body, _ = await self._request("GET", path, query)
+            body, _ = await self._request("GET", path, query, patience_s=patience_s)
             page = decoded(body, ListView[kind])  # type: ignore[valid-type]
             found += page.items or []
             if limit or not page.metadata.continue_:
@@ -201,7 +211,8 @@ class KubeApi:
             )
             response = (await self._client.call_api(*url, _request_timeout=timeout)).response
             yield response
-        except (aiohttp.ClientError, OSError, ValueError, OpenApiException) as error:  # OSError: also TimeoutError
+        except (aiohttp.ClientError, OSError, ValueError, OpenApiException, config.ConfigException) as error:
+            # OSError: also TimeoutError. ConfigException: the file with the token, which is read again every minute.
             raise ApiUnreachable(f"the Kubernetes API server does not answer: {_text(error)}") from error
         finally:
             if response is not None:

@@ -16,8 +16,10 @@ from infra.k8s_executor.control import PodControl, PodUnreachable
 from infra.logging import log
 
 TRY_S = 3.0
-"""Time limit for one cancellation by the control port."""
-PAUSE_S = 1.0
+"""Time limit for one try of either way. With PAUSE_S it is below five seconds: an end must not wait longer once the API
+server or the pod answers again."""
+FIRST_PAUSE_S, PAUSE_S = 0.2, 1.0
+"""Pause between two tries: doubled from the first to the last one."""
 MAX_PENDING = 1000
 """Endings at the same time. Further ones are left to the deadlines of their Jobs, and to the reaper."""
 
@@ -76,14 +78,15 @@ class Endings:
 
     async def _end(self, target: Target, ending: ExecutionEnding) -> None:
         """Repeat both ways until the Job is deleted, for at most the time for which its program may run."""
-        reported = False
+        reported, pause_s = False, FIRST_PAUSE_S
         with suppress(TimeoutError):
             async with asyncio.timeout(target.bound_s):
                 while not await self._try(target, ending):
                     if not reported and not ending.dead.is_set():
                         log("execution.end_pending", level=logging.WARNING, run_id=target.run_id, job=target.job)
                         reported = True
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, PAUSE_S)
         if reported:
             log("execution.ended", run_id=target.run_id, job=target.job)
 
@@ -104,7 +107,8 @@ class Endings:
 
     async def _delete(self, target: Target) -> bool:
         try:
-            await self._api.delete_job(target.job, target.uid, patience_s=0)
-        except ContractError:
+            async with asyncio.timeout(TRY_S):
+                await self._api.delete_job(target.job, target.uid, patience_s=0)
+        except (ContractError, TimeoutError):
             return False
         return True

@@ -90,7 +90,9 @@ class KubernetesExecutor:
         if refused := [text for text in warnings if "PodSecurity" in text]:
             raise ExecutorUnavailable(f"the namespace '{self._profile.namespace}' refuses the pods: {refused[0]}")
         await self._api.delete_job(name, dry_run=True)
-        await self._api.pods(limit=1)
+        _, version = await self._api.pods(limit=1)
+        await self._api.check_watch(version)
+        await self._api.job(name)
         await self._api.jobs({"swissbrain-agent/check": name})
         await self._api.events(name, limit=1)
 
@@ -142,6 +144,11 @@ class KubernetesExecutor:
                 raise ExecutorUnavailable(message) from None
             return None
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """See the port."""
+        self._begin()
+        self._reaper.ask(run_id)
+
     async def open(self, command: Command, max_reply_bytes: int, fence: int) -> Session:
         """See the port. A run has one session at a time: an earlier one is closed."""
         if not self.opens_sessions:
@@ -184,7 +191,11 @@ class KubernetesExecutor:
 
     def _begin(self) -> None:
         if not self._tasks:
-            works: list[Coroutine[Any, Any, None]] = [self._observer.run(), self._reaper.run()]
+            works: list[Coroutine[Any, Any, None]] = [
+                self._observer.run(),
+                self._reaper.run(),
+                self._reaper.answer(),
+            ]
             self._tasks = [asyncio.create_task(work) for work in works]
 
     def _proxy_of(self, command: Command) -> str:
@@ -214,7 +225,11 @@ class KubernetesExecutor:
                 raise
             raise NoResult("the pod neither ended nor answered within all of its deadlines") from None
         except asyncio.CancelledError:
-            if not caller.continues_elsewhere():
+            if caller.continues_elsewhere():
+                # Unless it does not: the run may have been ended without this worker, because it was cancelled.
+                self._own.discard(target.job)
+                self._reaper.ask(command.run_id)
+            else:
                 await self._kill(call, caller)
             raise
         finally:

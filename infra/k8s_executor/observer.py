@@ -6,6 +6,7 @@ after any error. So what is known of a pod is never older than about WATCH_S whi
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
@@ -20,11 +21,15 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 
 class Observed:
-    """Pod of one Job, as far as it is known. `is_gone`: it was there, and was deleted."""
+    """Pod of one Job, as far as it is known. `is_gone`: it was there, and was deleted.
+
+    `deleted_at`: when its deletion was seen to begin, by the monotonic clock. On a lost node, it does not end.
+    """
 
     def __init__(self) -> None:
         self.pod: PodView | None = None
         self.is_gone = False
+        self.deleted_at = math.inf
         self._changed = asyncio.Event()
 
     def see(self, pod: PodView) -> None:
@@ -35,6 +40,8 @@ class Observed:
         # A list from a cache may be older than what is known.
         if self.is_gone or (self.pod and self.pod.has_ended and not pod.has_ended):
             return
+        if pod.metadata.deletion_timestamp:
+            self.deleted_at = min(self.deleted_at, time.monotonic())
         self.pod = pod
         self._changed.set()
 
@@ -80,7 +87,7 @@ class PodObserver:
             self._observed.pop(job_uid, None)
 
     async def run(self) -> None:
-        """Observe until cancelled. Errors of the API server are logged, once until it answers again."""
+        """Observe until cancelled. Errors are logged, once until the API server answers again."""
         pause_s, failing = FIRST_PAUSE_S, False
         while True:
             try:
@@ -91,10 +98,11 @@ class PodObserver:
                     log("cluster.observing")
                 pause_s, failing = FIRST_PAUSE_S, False
                 await self._watch(version)
-            except ContractError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, all programs of the worker need the observer
                 # An expired version (410) is usual: the next list has another one.
                 if not failing and not (isinstance(error, ApiRefused) and error.status == 410):
-                    log("cluster.unobserved", level=logging.WARNING, reason=str(error))
+                    reason = str(error) if isinstance(error, ContractError) else repr(error)
+                    log("cluster.unobserved", level=logging.WARNING, reason=reason)
                     failing = True
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

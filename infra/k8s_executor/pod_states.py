@@ -12,6 +12,11 @@ from infra.k8s_executor.views import EventView, JobView, PodView
 HINT = "docs/kubernetes.md names the setting"
 _IMAGE_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
+_REFUSED_PULL = re.compile(r"not found|unauthorized|denied|forbidden|manifest unknown|no basic auth|invalid", re.I)
+PULL_S = 60.0
+"""Time for pulls that fail without a lasting reason: the kubelet tries again after 10 s and 20 s."""
+_RETRIED = re.compile(r"Operation cannot be fulfilled|object has been modified")
+"""Conflicts of several creations that change the same quota: the Job controller tries again at once."""
 _QUOTA = re.compile(r"exceeded quota|must specify limits|maximum .* usage per")
 _FULL_VOLUME = re.compile(r"exceeds the (total )?limit|ephemeral local storage usage exceeds")
 MAX_CHARS = 500
@@ -32,9 +37,18 @@ def start_problem(pod: PodView) -> ContractError | None:
     return None
 
 
+def problem_patience_s(pod: PodView) -> float:
+    """Return the seconds for which a start problem may pass by itself."""
+    waiting = pod.state.waiting
+    reason, message = (waiting.reason, waiting.message or "") if waiting else ("", "")
+    passes = reason in {"ImagePullBackOff", "ErrImagePull"} and not _REFUSED_PULL.search(message)
+    return PULL_S if passes else 0.0
+
+
 def refusal_in(events: Sequence[EventView], job_uid: str) -> ContractError | None:
     """Return why the cluster makes no pod for a Job, None if nothing says that it refuses."""
-    own = [event for event in events if event.involved_object.uid == job_uid and event.reason == "FailedCreate"]
+    refusals = [event for event in events if event.involved_object.uid == job_uid and event.reason == "FailedCreate"]
+    own = [event for event in refusals if not _RETRIED.search(event.message or "")]
     if not own:
         return None
     message = (own[-1].message or "no reason given")[:MAX_CHARS]

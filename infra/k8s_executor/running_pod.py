@@ -1,22 +1,26 @@
 """Way of a Job to a running pod, and the end of that pod: what calls and sessions have in common."""
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 
 from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.k8s_executor.api import ApiRefused, KubeApi
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.deadlines import PENDING_S
+from infra.k8s_executor.deadlines import GRACE_S, PENDING_S
 from infra.k8s_executor.job import CONTROL_PORT, JobProfile, Manifest
 from infra.k8s_executor.observer import Observed, PodObserver
-from infra.k8s_executor.pod_states import delay, loss, refusal_in, start_problem
+from infra.k8s_executor.pod_states import delay, loss, problem_patience_s, refusal_in, start_problem
 from infra.k8s_executor.stored_call import NoResult
 from infra.k8s_executor.views import JobView
 
 POLL_S = 5.0
 """Interval in which Job, pods and events are asked for while no pod runs, beside the watch."""
 FIRST_POLL_S = 1.5
+LOST_S = 60.0
+"""Time after the grace period of a pod that is being deleted. If it has not ended by then, nobody confirms its end any
+more, because its node is lost."""
 DRAIN_S = 3.0
 """Time for the last bytes of a pod that has ended."""
 
@@ -53,9 +57,12 @@ async def until_runner(cluster: Cluster, observed: Observed, job_name: str, job_
     """Wait until the runner of a Job's pod runs, or has ended already. Raises NoResult if it will not run."""
     give_up_at = time.monotonic() + PENDING_S
     poll_at = time.monotonic() + FIRST_POLL_S
+    failing_at = math.inf
     while not (observed.is_gone or (observed.pod and (observed.pod.is_running or observed.pod.has_ended))):
         if observed.pod and (problem := start_problem(observed.pod)):
-            raise NoResult(str(problem), problem)
+            failing_at = min(failing_at, time.monotonic())
+            if time.monotonic() >= failing_at + problem_patience_s(observed.pod):
+                raise NoResult(str(problem), problem)
         if time.monotonic() >= give_up_at:
             raise NoResult(f"the pod did not run within {PENDING_S} s: {delay(observed.pod)}")
         await observed.changed(max(0.01, poll_at - time.monotonic()))
@@ -79,8 +86,10 @@ async def _poll(cluster: Cluster, observed: Observed, job_name: str, job_uid: st
 
 
 def has_ended(observed: Observed) -> bool:
-    """Return whether the pod has ended, as far as it is known."""
-    return observed.is_gone or observed.pod is None or observed.pod.has_ended
+    """Return whether the pod has ended, as far as it is known, or is lost with its node."""
+    if observed.is_gone or observed.pod is None or observed.pod.has_ended:
+        return True
+    return time.monotonic() >= observed.deleted_at + GRACE_S + LOST_S
 
 
 async def reason_of_end(cluster: Cluster, observed: Observed, job_name: str) -> ContractError | None:

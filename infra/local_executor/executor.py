@@ -99,6 +99,9 @@ class LocalExecutor:
     async def discard(self, run_id: str, begun: OpenExecution) -> None:
         """Do nothing: it is an execution of another executor, which removes the execution itself."""
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """Do nothing: programs of this executor end with their worker."""
+
     async def open(self, command: Command, max_reply_bytes: int, fence: int) -> LocalSession:
         """See the port. A run has one session at a time: an earlier one is closed.
 

@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from infra.contract.content_types import content_type
 from infra.contract.errors import FilesUnavailable
 from infra.settings import S3Settings
-from infra.workspace.client import MISSING, build_client, error_code, translated_errors
-from infra.workspace.links import stored_type
+from infra.workspace.client import MISSING, TrafficObserver, build_client, error_code, translated_errors
 from infra.workspace.signed_urls import UrlSigner
 
 if TYPE_CHECKING:
@@ -49,8 +49,9 @@ class Bucket:
     do not need it.
     """
 
-    def __init__(self, settings: S3Settings) -> None:
+    def __init__(self, settings: S3Settings, observer: TrafficObserver | None = None) -> None:
         self._settings = settings
+        self._observer = observer
         self._name = settings.bucket
         self._signer = UrlSigner(settings)
         self._lock = Lock()
@@ -120,7 +121,7 @@ class Bucket:
         """Store an object."""
         with translated_errors(key):
             response = self._client.put_object(
-                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=stored_type(key)
+                Bucket=self._name, Key=key, Body=body, ContentLength=size_bytes, ContentType=content_type(key)
             )
             return StoredObject(size_bytes, _stored_ms(response))
 
@@ -234,7 +235,7 @@ class Bucket:
     def _client(self) -> "S3Client":
         with self._lock:
             if self._cached_client is None:
-                self._cached_client = build_client(self._settings)
+                self._cached_client = build_client(self._settings, self._observer)
             return self._cached_client
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.contract.errors import FileMissing, FilesUnavailable
 from infra.settings import S3Settings
@@ -18,7 +19,19 @@ CONNECTIONS = 128
 MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
 
 
-def build_client(settings: S3Settings) -> "S3Client":
+class TrafficObserver(Protocol):
+    """Observer of the requests of a client. Several threads call it, and they wait for it."""
+
+    def sent(self, size_bytes: int) -> None:
+        """Note a request to store an object, with the size of the object."""
+        ...
+
+    def answered(self, operation: str, status: int | None, received_bytes: int) -> None:
+        """Note the end of a try. `status`: of HTTP, None without an answer; `received_bytes`: size of a read object."""
+        ...
+
+
+def build_client(settings: S3Settings, observer: TrafficObserver | None = None) -> "S3Client":
     """Return a client with limited timeouts and retries. Threads can share it."""
     from boto3.session import Session
     from botocore.config import Config
@@ -47,7 +60,29 @@ def build_client(settings: S3Settings) -> "S3Client":
         ),
     )
     make_cancellable(client)
+    if observer:
+        _observe(client, observer)
     return client
+
+
+def _observe(client: "S3Client", observer: TrafficObserver) -> None:
+    """Report each try of a request. The sizes are those that the headers declare."""
+
+    def before_send(request: Any, event_name: str, **_: object) -> None:
+        if event_name.endswith(".PutObject"):
+            observer.sent(int(request.headers.get("Content-Length") or 0))
+
+    def received(response_dict: dict[str, Any] | None, event_name: str, **_: object) -> None:
+        operation = event_name.rpartition(".")[2]
+        if response_dict is None:
+            observer.answered(operation, None, 0)
+            return
+        reads = operation == "GetObject" and response_dict["status_code"] < HTTPStatus.BAD_REQUEST
+        size = int(response_dict["headers"].get("content-length") or 0) if reads else 0
+        observer.answered(operation, response_dict["status_code"], size)
+
+    client.meta.events.register("before-send.s3", before_send)
+    client.meta.events.register("response-received.s3", received)
 
 
 @contextmanager

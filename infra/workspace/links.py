@@ -5,10 +5,9 @@ of a link's signature and replace the stored ones. A file is an attachment, unle
 contains no script and is not sniffed by browsers as another type. HTML, SVG, XML and PDF are always attachments.
 """
 
-import mimetypes
 from urllib.parse import quote
 
-DEFAULT_TYPE = "application/octet-stream"
+from infra.contract.content_types import DEFAULT_TYPE
 
 PASSIVE = {
     ".avif": "image/avif",
@@ -27,12 +26,6 @@ PASSIVE = {
     ".webm": "video/webm",
     ".webp": "image/webp",
 }
-
-
-def stored_type(path: str) -> str:
-    """Return the content type to store with a file, guessed from its name."""
-    guessed, encoding = mimetypes.guess_type(path)
-    return guessed if guessed and not encoding else DEFAULT_TYPE
 
 
 def can_be_inline(path: str) -> bool:

@@ -7,6 +7,7 @@ from infra.contract.errors import InvalidInput
 from infra.contract.files import NO_FOLDERS, FileEntry, FolderEntry
 from infra.settings import S3Settings
 from infra.workspace.bucket import Bucket
+from infra.workspace.client import TrafficObserver
 from infra.workspace.deletion import delete_below
 from infra.workspace.inputs import missing_uploads, new_upload, upload_headers
 from infra.workspace.inventory import Inventory
@@ -29,8 +30,10 @@ class Workspaces:
     Methods raise FilesUnavailable if the store fails, and InvalidInput for an id or path that a key cannot contain.
     """
 
-    def __init__(self, settings: S3Settings, limits: WorkspaceLimits | None = None) -> None:
-        self._bucket = Bucket(settings)
+    def __init__(
+        self, settings: S3Settings, limits: WorkspaceLimits | None = None, observer: TrafficObserver | None = None
+    ) -> None:
+        self._bucket = Bucket(settings, observer)
         self._threads = Threads()
         self._upload_checksum = settings.upload_checksum
         self.limits = limits or WorkspaceLimits()

@@ -7,6 +7,7 @@ from swissbrain._async.logs import AsyncLogMethods
 from swissbrain._async.runs import AsyncRunMethods
 from swissbrain._async.schedules import AsyncScheduleMethods
 from swissbrain._async.transport import AsyncTransport
+from swissbrain._async.webhooks import AsyncWebhookMethods
 from swissbrain.access import find_access
 from swissbrain.callbacks import Notify, ignore
 
@@ -14,7 +15,7 @@ TIMEOUT_S = 30.0
 PATIENCE_S = 300.0
 
 
-class AsyncClient(AsyncRunMethods, AsyncLogMethods, AsyncFileMethods, AsyncScheduleMethods):
+class AsyncClient(AsyncRunMethods, AsyncLogMethods, AsyncFileMethods, AsyncScheduleMethods, AsyncWebhookMethods):
     """Client of the API at `base_url` with a bearer token. May be shared between tasks.
 
     Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if

@@ -8,6 +8,7 @@ from swissbrain._sync.logs import LogMethods
 from swissbrain._sync.runs import RunMethods
 from swissbrain._sync.schedules import ScheduleMethods
 from swissbrain._sync.transport import Transport
+from swissbrain._sync.webhooks import WebhookMethods
 from swissbrain.access import find_access
 from swissbrain.callbacks import Notify, ignore
 
@@ -15,7 +16,7 @@ TIMEOUT_S = 30.0
 PATIENCE_S = 300.0
 
 
-class Client(RunMethods, LogMethods, FileMethods, ScheduleMethods):
+class Client(RunMethods, LogMethods, FileMethods, ScheduleMethods, WebhookMethods):
     """Client of the API at `base_url` with a bearer token. May be shared between threads.
 
     Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if

@@ -38,6 +38,8 @@ class RunMethods:
         delay_s: float | None = None,
         start_at_ms: int | None = None,
         queue_ttl_s: float | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         **agent: Unpack[AgentOptions],
     ) -> Run:
@@ -45,6 +47,8 @@ class RunMethods:
 
         The run starts after `delay_s`, or at `start_at_ms` (ms since the epoch). If no worker has started it within
         `queue_ttl_s`, it fails with the code `expired`. The options in `agent` are for runs without a plan.
+
+        `webhook_url` is called for the `webhook_events`: `finished`, `failed`, `waiting` (the default), `limit`.
 
         With the idempotency key of an earlier run of the same content, return that run. Without a key, a new key is
         made for this call, so that a retried request does not create a second run.
@@ -60,6 +64,8 @@ class RunMethods:
             delay_s=delay_s,
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
+            webhook_url=webhook_url,
+            webhook_events=None if webhook_events is None else [*webhook_events],
             idempotency_key=idempotency_key,
             agent=agent,
         )

@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, str] = {
     "usage": "usage:usage",
     "queue": "queue:queue",
     "schedule": "schedule:schedule",
+    "webhook": "webhook:webhook",
     "key": "keys:key",
     "doctor": "doctor:doctor",
 }

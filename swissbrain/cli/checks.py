@@ -101,6 +101,18 @@ def clock_difference(date: str | None, now_s: float) -> float:
     return seconds
 
 
+def release_of(access: Access) -> str:
+    """Return the release that an API says it is. Raises CheckFailed."""
+    with open_client(httpx.URL(access.url), timeout=TIMEOUT_S, base_url=access.url) as http:
+        return _state(http, "/health").version
+
+
+def check_clock(access: Access) -> str:
+    """Return how far the clock of an API is from this one. Raises CheckFailed if that is too much."""
+    with open_client(httpx.URL(access.url), timeout=TIMEOUT_S, base_url=access.url) as http:
+        return _clock(http)
+
+
 def _release(http: httpx.Client, url: str, *, same_release: bool) -> str:
     state = _state(http, "/health")
     own = version("swissbrain")

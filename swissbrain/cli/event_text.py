@@ -112,7 +112,8 @@ def _tool_finished(_: Event, data: Mapping[str, Any]) -> Text:
 def _artifact(_: Event, data: Mapping[str, Any]) -> Text:
     if data.get("deleted"):
         return Text(f"{INDENT}- {plain(data['path'])}", "yellow")
-    return Text(f"{INDENT}+ {plain(data['path'])}  {decimal(int(data['size_bytes']))}", "green")
+    kind = f"  {plain(data['content_type'])}" if data.get("content_type") else ""
+    return Text(f"{INDENT}+ {plain(data['path'])}  {decimal(int(data['size_bytes']))}{kind}", "green")
 
 
 def _text(event: Event, data: Mapping[str, Any]) -> Text:

@@ -44,6 +44,16 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Show the log live 
 NoInput = Annotated[
     bool, typer.Option("--no-input", help="With --follow: do not ask for answers; name the commands that give them.")
 ]
+WebhookUrl = Annotated[
+    str | None,
+    typer.Option("--webhook", metavar="URL", help="URL that is called when the run ends, or waits for a person."),
+]
+WebhookEvents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--webhook-event", metavar="EVENT", help="finished, failed, waiting or limit; may be given several times."
+    ),
+]
 TimeLimit = Annotated[
     float | None,
     typer.Option("--timeout", parser=seconds, metavar="DURATION", help="Time until the run is stopped, such as 5m."),

@@ -21,6 +21,8 @@ SERVER_COMMANDS = {
     "verify": "Check every part of an installation with a real run, and clean up.",
     "cost": "Compute the bill of a month from measured counts, beside a design that is always on.",
     "recovery": "Let QStash call the API regularly, so that runs are recovered while there are no workers.",
+    "deploy": "Check, apply, wait, verify: bring workers and API of a cluster, and the edge, to this release.",
+    "rollback": "Return to what ran before the last deployment, and verify it; a second call changes nothing more.",
     "sweep": "Delete the stored objects of expired runs, and objects that no run needs.",
 }
 """Commands of swissbrain-server and their help lines. They are listed even when that distribution is missing."""

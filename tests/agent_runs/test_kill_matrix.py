@@ -80,6 +80,9 @@ class CountingExecutor:
     async def check(self) -> None:
         await self._inner.check()
 
+    def end_unowned(self, run_id: str | None) -> None:
+        self._inner.end_unowned(run_id)
+
     async def release(self, run_id: str) -> None:
         await self._inner.release(run_id)
 

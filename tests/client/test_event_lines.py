@@ -94,6 +94,7 @@ def test_each_event_is_one_line() -> None:
         "        code: failed in 1m 1s  exit code 7"
     )
     assert text("artifact", path="a/b", size_bytes=2000) == "        + a/b  2.0 kB"
+    assert text("artifact", path="a", size_bytes=2000, content_type="image/png\n") == "        + a  2.0 kB  image/png"
     assert text("artifact", path="a/b", deleted=True) == "        - a/b"
     assert text("message", text="hello") == "        hello"
     assert text("log", level="warning", message="m") == "        warning: m"

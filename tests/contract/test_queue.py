@@ -259,3 +259,28 @@ async def test_the_attempts_of_a_run_list_each_worker_and_outcome(driver: Driver
     assert last.ended_ms
     assert last.started_ms <= last.ended_ms
     assert await driver.store.attempts("run_none") == []
+
+
+async def test_a_claim_tells_what_it_met(driver: Driver) -> None:
+    ids = [await driver.create(spec=with_priority(4)) for _ in range(5)]
+    await driver.store.claim("lost", 2, lease_ms=1)
+    await driver.store.cancel(ids[0])
+    await driver.let_lease_expire(2)
+
+    first = await driver.store.claim("w", 1, lease_ms=LEASE_MS)
+    assert (first.tally.ready, first.tally.recovered) == (3, {"lease_expired": 2})
+    assert first.tally.ended == {("cancelled", ""): 1}
+    second = await driver.store.claim("w", 0, lease_ms=LEASE_MS)
+    assert (second.tally.ready, second.tally.recovered, second.tally.ended) == (3, {}, {})
+    assert (await driver.store.claim("w", 9, lease_ms=LEASE_MS)).tally.ready == 0
+
+
+async def test_the_tally_of_a_claim_costs_no_command(driver: Driver, redis: Redis) -> None:
+    await driver.create()
+    await driver.store.claim("w", 0, lease_ms=LEASE_MS)
+    before = await billed_commands(redis)
+    await driver.store.claim("w", 0, lease_ms=LEASE_MS)
+    await driver.store.claim("w", 1, lease_ms=LEASE_MS, token_taken=True)
+    counted = await billed_commands(redis) - before
+    asked = {name: number for name, number in counted.items() if name in {"zcard", "llen", "zcount", "zrange"}}
+    assert asked == {"zcard": 2, "llen": 2, "zrange": 4}

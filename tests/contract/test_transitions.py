@@ -208,7 +208,7 @@ async def test_an_argument_that_is_not_a_number_is_rejected_before_the_first_wri
     run_id, _ = await driver.in_status(Status.RUNNING)
     before = await driver.dump()
     with pytest.raises(StoreRejected, match="must be a number"):
-        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 7], args)
+        await redis.script(scripts.load(name), [f"run:{run_id}", *["jobs:x"] * 9], args)
     assert await driver.dump() == before
 
 

@@ -20,6 +20,7 @@ CREDENTIALS = Credentials(
     s3_secret_key="s3-secret",
     api_token="api-secret",
     stream_token_key="stream-secret",
+    webhook_key="webhook-secret",
     qstash_token="qstash-secret",
     qstash_current_signing_key="current-secret",
     qstash_next_signing_key="next-secret",
@@ -105,6 +106,7 @@ def test_the_specification_of_the_api() -> None:
         "EDGE_PORT": "3",
         "EDGE_PUBLIC_URL": "http://127.0.0.1:3",
         "EDGE_STREAM_TOKEN_KEY": "stream-secret",
+        "EDGE_WEBHOOK_KEY": "webhook-secret",
         "QSTASH_URL": "http://127.0.0.1:4",
         "SWISSBRAIN_API_KEYS": spec.environment["SWISSBRAIN_API_KEYS"],
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",
@@ -134,6 +136,9 @@ def test_the_specification_of_a_worker() -> None:
     assert spec.environment == {
         **BASE,
         **S3,
+        "EDGE_PUBLIC_URL": "http://127.0.0.1:3",
+        "QSTASH_TOKEN": "qstash-secret",
+        "QSTASH_URL": "http://127.0.0.1:4",
         "REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
         "WORKER_NAME": "worker-2",
         "WORKER_ROOT": "/data/work/worker-2",
@@ -161,6 +166,7 @@ def test_inherited_variables_cannot_redirect_a_process() -> None:
         "AWS_PROFILE": "x",
         "SWISSBRAIN_API_KEYS_FILE": "x",
         "EDGE_STREAM_TOKEN_KEY_FILE": "x",
+        "EDGE_WEBHOOK_KEY_FILE": "x",
         "no_proxy": "a",
         "HTTP_PROXY": "p",
     }

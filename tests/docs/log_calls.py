@@ -35,7 +35,8 @@ def log_actions() -> dict[str, LogAction]:
             for name in _names(call.args[0]):
                 action = found.setdefault(name, LogAction())
                 action.levels.add(_level(call))
-                action.fields |= {keyword.arg for keyword in call.keywords} - {"level"}
+                # Fields of `**values` have no names here; the page tells where they are explained.
+                action.fields |= {keyword.arg for keyword in call.keywords if keyword.arg} - {"level"}
     return found
 
 

@@ -19,7 +19,9 @@ from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, 
 from worker.toolkit.base import ToolContext
 
 API = DOCS / "api.md"
-ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/(?:agent|internal|health|ready|openapi|events)[\w./{}-]*)")
+ROUTE = re.compile(
+    r"\b(GET|POST|PUT|PATCH|DELETE) (/(?:agent|internal|webhooks|health|ready|openapi|events)[\w./{}-]*)"
+)
 STATUS = re.compile(r"[45]\d\d")
 DOTTED = re.compile(r"[a-z_]+\.[a-z_]+")
 
@@ -80,7 +82,7 @@ def error_codes() -> set[str]:
         r'code = "(\w+)" if .* else "\w+"',
         r'(?:Tool|Action)Failed\(\s*"(\w+)"',
         r'"code":"(\w+)"',
-        r'^    \w+: "(\w+)",$',  # the tables of codes in worker/plan.py and worker/runner.py
+        r'^    \w+: "(\w+)",$',  # the tables of codes in worker/run/tool_failures.py and worker/verdict.py
     )
     return {name for pattern in patterns for name in re.findall(pattern, text, re.MULTILINE)}
 

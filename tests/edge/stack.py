@@ -20,6 +20,7 @@ from edge_api.auth.api_keys import ApiKeys
 from edge_api.ports import WorkspaceStore
 from edge_api.schedules_service import Scheduling
 from edge_api.settings import ApiKey, ApiSettings, ServerSettings
+from edge_api.webhooks_service import Webhooks, WebhookService
 from infra.asgi_server import StreamServer, listen
 from infra.contract.files import FileEntry
 from infra.contract.log import TERMINAL_EVENT, LogFeed, NewEvent
@@ -27,6 +28,7 @@ from infra.contract.queue import Lease, Writes
 from infra.contract.redis import Redis
 from infra.contract.requests import OpenRequest
 from infra.contract.states import Outcome, Status
+from infra.contract.webhooks import EventSink
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings
@@ -138,16 +140,26 @@ async def serve(
     settings: ApiSettings | None = None,
     feed: LogFeed | None = None,
     scheduling: Callable[[Redis, str], Scheduling] | None = None,
+    webhooks: Callable[[Redis, str], Webhooks] | None = None,
 ) -> AsyncIterator[Edge]:
-    """Run the API on a free port; `scheduling` gets its URL. At the end no subscription may be open."""
+    """Run the API on a free port; `scheduling` and `webhooks` get its URL. At the end no subscription may be open."""
     redis = RedisRest(rest)
     counting = CountingFeed(feed or redis)
     settings = settings or ApiSettings(stream_ping_s=0.5, stream_token_keys=(STREAM_KEY,))
     socket = listen("127.0.0.1", 0)
     port = socket.getsockname()[1]
     parts = scheduling(redis, f"http://127.0.0.1:{port}") if scheduling else None
-    keys = ApiKeys(KEYS)
-    app = create_app(RunStore(redis), counting, files, keys, settings, scheduling=parts, close=redis.close)
+    hooks = webhooks(redis, f"http://127.0.0.1:{port}") if webhooks else None
+    app = create_app(
+        RunStore(redis, events=hooks.publisher if hooks else None),
+        counting,
+        files,
+        ApiKeys(KEYS),
+        settings,
+        scheduling=parts,
+        webhooks=WebhookService(hooks),
+        close=redis.close,
+    )
     made = create_server(app, ServerSettings("127.0.0.1", port))
     server = _QuietServer(made.config, app, end_streams, made.server_state.limits)
     serving = asyncio.create_task(server.serve([socket]))
@@ -226,9 +238,9 @@ def finished(status: Status = Status.SUCCEEDED) -> NewEvent:
 class SimulatedWorker:
     """Worker that writes a run's log and status without executing anything."""
 
-    def __init__(self, redis: RedisTcp) -> None:
+    def __init__(self, redis: RedisTcp, events: EventSink | None = None) -> None:
         self.redis = redis
-        self.store = RunStore(redis)
+        self.store = RunStore(redis, events=events)
 
     async def claim(self) -> Lease:
         (claim,) = (await self.store.claim("simulated", 1, lease_ms=60_000)).claims

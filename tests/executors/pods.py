@@ -219,6 +219,9 @@ class PodExecutor:
         await session.begin(command)
         return session
 
+    def end_unowned(self, run_id: str | None) -> None:
+        """Do nothing: nobody cancels here."""
+
     async def release(self, run_id: str) -> None:
         """Forget the workspace, and close the session."""
         self.runs.pop(run_id, None)

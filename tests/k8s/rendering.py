@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infra.deploy.manifests import pod_specs
 from scripts import check_manifests, kubernetes_tools
 from scripts.check_manifests import Object
 from tests.docs.pages import ROOT
@@ -67,7 +68,7 @@ def containers(objects: tuple[Object, ...]) -> dict[str, Object]:
     return {
         f"{each['metadata']['name']}/{container['name']}": container
         for each in objects
-        for pod in check_manifests.pod_specs(each)
+        for pod in pod_specs(each)
         for container in pod["containers"]
     }
 

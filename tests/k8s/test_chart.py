@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.deploy.manifests import pod_specs
 from scripts import check_manifests, kubernetes_tools
 from scripts.check_manifests import Object
 from tests.docs.pages import DOCS, ROOT, codes_in, rows
@@ -21,7 +22,7 @@ pytestmark = rendering.needs_tools
 def without_order(each: Object) -> Object:
     """Return an object with the variables of its containers by name: a patch of kustomize moves one to the front."""
     made = copy.deepcopy(each)
-    for pod in check_manifests.pod_specs(made):
+    for pod in pod_specs(made):
         for container in pod["containers"]:
             container["env"] = rendering.environment(container)
     return made

@@ -14,7 +14,15 @@ async def test_a_sound_cluster_passes_and_keeps_nothing(cluster: ClusterRig) -> 
 
 @pytest.mark.parametrize(
     ("verb", "resource"),
-    [("create", "jobs"), ("delete", "jobs"), ("list", "jobs"), ("list", "pods"), ("list", "events")],
+    [
+        ("create", "jobs"),
+        ("get", "jobs"),
+        ("list", "jobs"),
+        ("delete", "jobs"),
+        ("list", "pods"),
+        ("watch", "pods"),
+        ("list", "events"),
+    ],
 )
 async def test_a_right_that_is_missing_is_named(cluster: ClusterRig, verb: str, resource: str) -> None:
     message = f'cannot {verb} resource "{resource}"'

@@ -25,6 +25,7 @@ async def goes_on(run: LoneRun) -> None:
 async def vanishes(run: LoneRun, task: "asyncio.Task[object]") -> None:
     """Let the worker of a run be lost during an execution."""
     run.caller.elsewhere = True
+    run.cluster.open_numbers[run.run_id] = run.begun.number
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, HostExhausted, LimitExceeded
+from infra.k8s_executor import control, running_pod
 from tests.k8s_executor.rig import NAMESPACE, ClusterRig
 from tests.k8s_executor.test_execution import WAITING, goes_on, has_no_jobs, vanishes
 from tests.support.kube import Cut, Deny, Fail, PodFault
@@ -80,6 +81,34 @@ async def test_a_lost_node_is_given_up_when_the_cluster_does(cluster: ClusterRig
     cluster.server.remove_node(run.job)
     with pytest.raises(HostExhausted, match="gave up the pod"):
         await task
+
+
+async def test_a_lost_node_that_stays_in_the_cluster_is_given_up_too(
+    cluster: ClusterRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "SILENCE_S", 1.0)
+    monkeypatch.setattr(running_pod, "GRACE_S", 0.5)
+    monkeypatch.setattr(running_pod, "LOST_S", 0.5)
+    run = cluster.run()
+    task = await run.start("echo up; sleep 1000")
+    cluster.server.lose_node(run.job, dead=True)
+    cluster.server.advance(400)  # the cluster deletes the pod, but no kubelet confirms that
+    with pytest.raises(HostExhausted, match="gave up the pod"):
+        await task
+    cluster.server.remove_node(run.job)
+
+
+async def test_what_the_cluster_tries_again_by_itself_is_waited_for(cluster: ClusterRig) -> None:
+    cluster.server.delays.pod_retry_s = 2.0
+    conflict = 'Operation cannot be fulfilled on resourcequotas "tools": the object has been modified'
+    for fault in (
+        PodFault(waiting="ErrImagePull", message="unexpected status: 503 Service Unavailable", start_s=1.0, times=1),
+        PodFault(failed_create=conflict, times=1),
+    ):
+        cluster.server.faults.add_pod(fault)
+        run = cluster.run()
+        await run.execute("echo once")
+        assert run.lines == ["once"]
 
 
 async def test_a_program_on_a_node_that_comes_back_is_followed_on(cluster: ClusterRig) -> None:

@@ -22,6 +22,7 @@ from tests.worker.rig import Identity, Rig, Worker
 from worker.lease import StopReason
 from worker.plan import PlanWalker
 from worker.registry import REGISTRY
+from worker.run.strategy import Strategy
 from worker.toolkit.base import Tool
 
 
@@ -89,6 +90,7 @@ class WorkerRig:
         *,
         after: ClusterWorker | None = None,
         idempotent: bool = True,
+        strategy: Strategy | None = None,
         tools: Mapping[str, Tool] | None = None,
         **more: Any,
     ) -> ClusterWorker:
@@ -106,7 +108,7 @@ class WorkerRig:
             return deadly[0]
 
         worker = self.rig.worker(
-            strategy=PlanWalker(tools),
+            strategy=strategy or PlanWalker(tools),
             workspaces=self.cluster.workspaces,
             executor=executor,
             identity=identity,

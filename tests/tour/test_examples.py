@@ -53,6 +53,11 @@ def test_many_runs_are_created_and_listed(env: dict[str, str]) -> None:
     assert example(env, "many_runs.py", "30") == "30 runs, 4 failed: 7 14 21 28\n"
 
 
+def test_a_webhook_is_received_and_verified(env: dict[str, str], receiver_port: int) -> None:
+    shown = example(env, "webhook_receiver.py", str(receiver_port))
+    assert shown == "run.finished: the run has succeeded, for order 17\nin the log of deliveries: finished\n"
+
+
 def test_the_service_sorts_text_and_streams_the_output(env: dict[str, str]) -> None:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port), "--log-level", "warning"]

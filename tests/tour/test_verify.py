@@ -1,4 +1,7 @@
-"""`swissbrain verify` against a dev stack: everything is right, and each of ten faults is named by the right line."""
+"""`swissbrain verify` against a dev stack: everything is right, and each of ten faults is named by the right line.
+
+And the deployments that it verifies, of a cluster behind kubectl whose pods do not run: the stack stands for them.
+"""
 
 import os
 import re
@@ -8,16 +11,19 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from infra.commands.deploy import deploy
 from infra.commands.verify import verify
 from infra.devstack import processes as parts
 from infra.devstack.stack import DevStack
 from swissbrain import Client
+from tests.support.deploy_site import SECRET, Site, deploy_site, image, marks, needs_kubectl, whole_overlay
 from tests.support.faulty_s3 import Exchange, faulty_s3, passed, refused
 
 API = ("SWISSBRAIN_API_URL", "SWISSBRAIN_TOKEN")
@@ -29,6 +35,12 @@ NAMES = (
     *("workers", "run created", "run picked up", "log followed", "run isolated", "file read back", "queue"),
     "cleaned up",
 )
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    with deploy_site(tmp_path, monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture
@@ -173,3 +185,52 @@ def test_bad_options_are_refused(settings: Mapping[str, str]) -> None:
         result = checked(settings, options=options)
         assert (result.exit_code, result.stdout) == (2, "")
         assert named in " ".join(result.stderr.replace("│", " ").split())
+
+
+@needs_kubectl
+def test_everything_in_the_cluster_is_checked_applied_waited_for_and_verified(
+    site: Site, settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.folder)
+    images = {name: image(name, "1") for name in ("worker", "api", "tools", "valkey")}
+    given = "".join(f'{name} = "{value}"\n' for name, value in images.items())
+    overlay = whole_overlay(site.folder)
+    (site.folder / "deploy.toml").write_text(f'context = "test"\noverlay = "{overlay.name}"\n[images]\n{given}')
+    app = typer.Typer()
+    app.command()(deploy)
+    variables = {name: settings[name] for name in (*API, *REDIS, *S3)}
+    result = CliRunner().invoke(app, [], env=variables)
+    assert result.exit_code == 0, result.output
+    assert set(marks(result).values()) <= {"✓", "–"}
+    names = ("manifests", "cluster", "rights", "namespaces", "secrets", "release", "clock", "Redis by TCP")
+    assert all(marks(result)[name] == "✓" for name in (*names, "log followed", "cleaned up"))
+    assert result.stdout.splitlines()[-1].startswith("deployed: release ")
+    assert site.images() == "111"
+    stateful = site.server.objects("statefulsets", "agents")[0]
+    assert stateful["spec"]["template"]["spec"]["containers"][0]["image"] == images["valkey"]
+    secrets = (SECRET, settings["SWISSBRAIN_TOKEN"], settings["S3_SECRET_KEY"])
+    assert not any(secret in result.output for secret in secrets)
+    assert site.server.objects("leases") == []
+
+    shown = CliRunner().invoke(app, ["--status"])
+    assert f"agent-api: {images['api']}" in shown.stdout
+    assert re.search(r"^last +deploy by .*, done$", shown.stdout, re.MULTILINE)
+
+
+@needs_kubectl
+def test_a_deployment_whose_verification_fails_is_rolled_back_and_both_are_said(
+    site: Site, settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = site.install("1")
+    monkeypatch.setattr("infra.commands.deploy.version", lambda _: "9.9.9")
+    monkeypatch.setattr("swissbrain.cli.checks.version", lambda _: "9.9.9")
+    monkeypatch.setattr("infra.commands.deploying.APPEAR_S", 0.1)
+    app = typer.Typer()
+    app.command()(deploy)
+    options = ["--context=test", f"--overlay={site.overlay('2')}", "--rollback-on-failure"]
+    result = CliRunner().invoke(app, options, env={name: settings[name] for name in API})
+    assert result.exit_code == 1
+    assert "✗ API " in result.stdout
+    assert "✓ cleaned up" in result.stdout
+    assert f"the deployment failed and was rolled back; {first} runs" in result.stderr
+    assert site.images() == "111"

@@ -80,6 +80,9 @@ class NoFiles:
     async def release(self, run_id: str) -> None:
         return
 
+    def end_unowned(self, run_id: str | None) -> None:
+        return
+
 
 class Flaky:
     """Redis that executes every call, but loses or delays replies.

@@ -2,8 +2,9 @@
 
 import pytest
 
+from infra.contract.content_types import content_type
 from infra.contract.errors import InvalidInput
-from infra.workspace.links import served_as, stored_type
+from infra.workspace.links import served_as
 from infra.workspace.object_keys import run_prefix
 
 
@@ -43,7 +44,13 @@ def test_a_name_cannot_add_a_header_parameter() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.csv", "text/csv"), ("a", "application/octet-stream"), ("a.tar.gz", "application/octet-stream")],
+    [
+        ("a.csv", "text/csv"),
+        ("a", "application/octet-stream"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.d/B.PNG", "image/png"),
+        ("a.sh/b", "application/octet-stream"),
+    ],
 )
 def test_a_file_is_stored_with_the_type_of_its_name(name: str, expected: str) -> None:
-    assert stored_type(name) == expected
+    assert content_type(name) == expected

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
+from infra import metrics
 from infra.contract.events import ContextCompacted, ModelMessage, ModelStarted
 from infra.contract.llm import ChatMessage, LanguageModel, ModelCut, ModelError, ModelRequest, Reply, ToolSpec, Usage
 from infra.contract.log import NewEvent
@@ -64,7 +65,7 @@ async def ask_model(
         began, at_ms = time.monotonic(), now_ms()
         deltas = DeltaLog(context.emitter, question.n, delta_s, question.step)
         try:
-            reply = await _reply(model, request, deltas, question.seconds)
+            reply = await _reply(model, request, deltas, setup, question.seconds)
             await deltas.end()
         except ModelCut as exc:
             return Exchange(
@@ -96,18 +97,29 @@ async def ask_model(
     )
 
 
-async def _reply(model: LanguageModel, request: ModelRequest, deltas: DeltaLog, seconds: float) -> Reply:
-    with model_span(request.models[0].name) as recorded:
-        async with asyncio.timeout(seconds):
-            reply = await model.ask(request, deltas)
-        note_reply(recorded, reply)
-    return reply
-
-
 def _counted(setup: Setup, usage: Usage, *, exchanges: int) -> RunUsage:
     """Return the usage for the sums of the run and of its user. All prices have one currency."""
     prices = [model.price for model in setup.models if model.price]
     return RunUsage.of(usage, prices[0].currency if prices else None, exchanges=exchanges)
+
+
+async def _reply(model: LanguageModel, request: ModelRequest, deltas: DeltaLog, setup: Setup, seconds: float) -> Reply:
+    """Ask for a reply, and count the exchange in the metrics, also without a reply. Raises ModelError, TimeoutError."""
+    began = time.monotonic()
+
+    def count(usage: Usage, failure: Exception | None = None) -> None:
+        metrics.model_asked(failure, _counted(setup, usage, exchanges=1), time.monotonic() - began)
+
+    try:
+        with model_span(request.models[0].name) as span:
+            async with asyncio.timeout(seconds):
+                reply = await model.ask(request, deltas)
+            note_reply(span, reply)
+    except (ModelError, TimeoutError) as exc:
+        count(exc.usage if isinstance(exc, ModelError) else Usage(), exc)
+        raise
+    count(reply.usage + reply.wasted)
+    return reply
 
 
 def _exchange(reply: Reply, question: Question, at_ms: int) -> Exchange:

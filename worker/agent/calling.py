@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from infra import metrics
 from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.contract.events import ToolFinished, ToolStarted
 from infra.contract.log import NewEvent
@@ -22,7 +23,7 @@ from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import StepFailed
-from worker.run.tool_failures import call_timeout, failure_code
+from worker.run.tool_failures import failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.tracing import tool_span
 
@@ -111,9 +112,10 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     result: ToolResult | None = None
     failure: tuple[str, str] | None = None
     try:
-        async with call_timeout(place.seconds, TIMEOUT):
+        call_time = context.call_time(place.name, place.seconds)
+        async with call_time.limit(TIMEOUT):
             call = context.for_call(
-                place.name, place.step, timeout_s=place.seconds, for_model=True, repeatable=tool.repeatable(built)
+                place.name, place.step, call_time, for_model=True, repeatable=tool.repeatable(built)
             )
             with tool_span(tool.name, place.name):
                 result = await tool.run(args, call)
@@ -129,13 +131,16 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     values: dict[str, Any] = msgspec.to_builtins(result) if result is not None else {}
     text = tool_text.result_text(tool.name, values, failure)
     code, message = failure or ("", "")
+    seconds = time.monotonic() - began
+    metrics.tool_called(tool.name, "failed" if failure else "succeeded", seconds)
     return CallRecord(
         tool=tool.name,
         status="failed" if failure else "succeeded",
         text=text,
         step=place.step,
         started_ms=started_ms,
-        duration_ms=int((time.monotonic() - began) * 1000),
+        # The program of an adopted call began before this worker had the run.
+        duration_ms=max(int(seconds * 1000), values.get("duration_ms", 0)),
         code=code,
         message=message,
         untrusted=is_untrusted(tool.name, built),

@@ -15,12 +15,14 @@ class Alarm:
     """Deadline that can be moved while a task waits for it.
 
     Two sources set it. Replies to claims (`claim_answered`) say when the next lease expires or the next run is due.
-    Control messages (`set`, `hasten`) report changes made by other processes since then.
+    Control messages (`set`, `hasten`, `urge`) report changes made by other processes since then.
     """
 
     def __init__(self) -> None:
         self._deadline: float | None = None
         self._announced: float | None = None
+        self._urgent: float | None = None
+        self._urgent_from = time.monotonic()
         self._changed = asyncio.Event()
         self._late_until = time.monotonic()
 
@@ -30,6 +32,7 @@ class Alarm:
 
     def set(self, after_ms: int) -> None:
         """Move the deadline to `after_ms` from now, earlier or later (control message `next`)."""
+        self._relax()
         self._announced = self._deadline_in(after_ms)
         self._move(self._announced)
 
@@ -39,9 +42,15 @@ class Alarm:
         self._announced = _earliest(self._announced, deadline)
         self._move(_earliest(self._deadline, deadline))
 
+    def urge(self, after_ms: int) -> None:
+        """Move the deadline as `hasten` does, for workers without a free slot too (control message `recover`)."""
+        self._urgent_from, self._urgent = time.monotonic() + after_ms / 1000, self._deadline_in(after_ms)
+        self.hasten(after_ms)
+
     def claim_sent(self) -> None:
         """Forget the announcements so far: the reply to the claim sent now will take them into account."""
         self._announced = None
+        self._relax()
 
     def claim_answered(self, after_ms: int | None) -> None:
         """Move the deadline to what the reply to the claim says (None: nothing is expected)."""
@@ -59,6 +68,22 @@ class Alarm:
             except TimeoutError:
                 break
         self._deadline = None
+
+    async def wait_urgent(self) -> None:
+        """Return at the deadline that `urge` has set, unless another worker's claim comes first."""
+        while self._urgent is None or (remaining_s := self._urgent - time.monotonic()) > 0:
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(None if self._urgent is None else remaining_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+        self._urgent = None
+
+    def _relax(self) -> None:
+        """Forget the urgent deadline if the claim made now, by this or another worker, does what it is for."""
+        if time.monotonic() >= self._urgent_from:
+            self._urgent = None
 
     def _deadline_in(self, after_ms: int) -> float:
         now = time.monotonic()

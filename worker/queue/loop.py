@@ -24,20 +24,23 @@ the worker ends after RELEASE_S, and the leases expire.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
+from infra import metrics
 from infra.contract.errors import StoreUnavailable
 from infra.contract.queue import Claim, Lease
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
+from worker import loop_lag
 from worker.fitness import Fitness
 from worker.lease import ActiveRun, LeaseKeeper, StopReason
 from worker.queue.alarm import Alarm
 from worker.queue.claim_numbers import ClaimNumbers
 from worker.queue.control import Control
 from worker.queue.ports import ProcessIdentity, WakeFeed
+from worker.queue.token_wait import TokenWait
 from worker.queue.waits import wait_any
 from worker.runner import Lack, Runner
 from worker.settings import WorkerSettings
@@ -67,7 +70,7 @@ SIGN_OFF_S = 1.0
 
 
 class WorkerLoop:
-    """Loop of one worker: `run` returns after `drain` was called and every run has finished or was released."""
+    """Loop of one worker: `run` returns once it was drained: all runs have ended or were released. `beside`: tasks."""
 
     def __init__(
         self,
@@ -78,23 +81,24 @@ class WorkerLoop:
         runner: Runner,
         identity: ProcessIdentity,
         fitness: Fitness,
+        beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._settings = settings
         self._store = store
-        self._wakes = wakes
         self._keeper = keeper
         self._runner = runner
         self._alarm = Alarm()
-        self._control = Control(wakes, store.keys.control, keeper, self._alarm)
+        self._control = Control(wakes, store.keys.control, keeper, self._alarm, runner.end_unowned)
         self._draining = asyncio.Event()
         self._grace_ended = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._identity = identity
         self._fitness = fitness
+        self._beside = beside
         self._numbers = ClaimNumbers(settings.slots, identity.process, identity.dead_processes)
         self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
-        self._token_wait: asyncio.Task[bool] | None = None
+        self._token_wait = TokenWait(wakes, store.keys.pending, block_s=MAX_BLOCK_S, retry_s=RETRY_S)
         self._backoff_until = time.monotonic()
         self._look_at = self._note_at = time.monotonic()
 
@@ -113,6 +117,8 @@ class WorkerLoop:
                 self._keeper.renew_forever(),
                 self._control.listen_forever(),
                 self._fitness.check_forever(),
+                loop_lag.measure_forever(),
+                *(begin() for begin in self._beside),
             ]
             tasks = [group.create_task(side) for side in sides]
             try:
@@ -144,12 +150,10 @@ class WorkerLoop:
 
     async def _wait_for_work(self) -> None:
         """Return when a token was taken, the alarm rings, or draining begins."""
-        if self._token_wait is None:
-            self._token_wait = asyncio.create_task(self._take_token())
+        token = self._token_wait.begin()
         # After a lost reply the next claim must come soon, even if control messages have moved the alarm since.
         timeout_s = RETRY_S if self._numbers.reply_lost else None
-        # The blocking pop continues over several waits: cancelling it could lose a token that it has just taken.
-        await wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
+        await wait_any(self._alarm.wait(), self._draining.wait(), also=token, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
         """Return when a slot may be free, draining begins, or it is time for a look at the queue.
@@ -159,41 +163,25 @@ class WorkerLoop:
         self._slot_freed.clear()
         backoff_s, look_s = self._backoff_until - time.monotonic(), self._look_at - time.monotonic()
         timeout_s = backoff_s if backoff_s > 0 else max(0.0, look_s)
-        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait()]
+        waits: list[Coroutine[Any, Any, object]] = [self._slot_freed.wait(), self._draining.wait(), self._urged()]
         was_fit = self._fitness.is_fit
         if not was_fit:
             waits.append(self._fitness.until_fit())
-        await wait_any(*waits, also=self._token_wait, timeout_s=timeout_s)
+        await wait_any(*waits, also=self._token_wait.task, timeout_s=timeout_s)
         if self._fitness.is_fit and not was_fit:
             # The next claim comes immediately, because only a fit worker is noted as alive.
             self._alarm.hasten(0)
         # This worker cannot take the run of the token now. A claim for no run issues the token again, for the others.
-        token_taken = self._token_wait is not None and self._token_wait.done()
-        if self._free_slots() <= 0 and (token_taken or time.monotonic() >= self._look_at):
+        if self._free_slots() <= 0 and (self._token_wait.is_done or time.monotonic() >= self._look_at):
             await self._claim(0)
 
-    async def _take_token(self) -> bool:
-        try:
-            return await self._wakes.wait_token(self._store.keys.pending, MAX_BLOCK_S)
-        except StoreUnavailable as exc:
-            log("queue.unreachable", level=logging.WARNING, reason=str(exc))
-            # The wait ends as if without a token, and a claim follows: the pause keeps the two from spinning.
-            await asyncio.sleep(RETRY_S)
-            return False
-
-    def _collect_token(self) -> bool:
-        """Return whether a token was taken since the last claim, and forget it."""
-        if self._token_wait is None or not self._token_wait.done():
-            return False
-        wait, self._token_wait = self._token_wait, None
-        return not wait.cancelled() and wait.result()
+    async def _urged(self) -> None:
+        await self._alarm.wait_urgent()
+        self._look_at = time.monotonic()
 
     async def _return_unused(self) -> None:
         """Stop waiting for tokens; return a token, and runs granted in a lost reply, by a claim for no run."""
-        if self._token_wait:
-            self._token_wait.cancel()
-            await asyncio.gather(self._token_wait, return_exceptions=True)
-        if self._token_wait or self._numbers.reply_lost:
+        if await self._token_wait.stop() or self._numbers.reply_lost:
             await self._claim(0)
 
     async def _sign_off(self) -> None:
@@ -203,7 +191,7 @@ class WorkerLoop:
 
     async def _claim(self, wanted: int) -> None:
         """Claim up to `wanted` runs, start those that were granted, and set the alarm for the next claim."""
-        settings, token_taken = self._settings, self._collect_token()
+        settings, token_taken = self._settings, self._token_wait.collect()
         asked_for = self._numbers.limit(wanted)
         seq = self._numbers.start()
         sent_at = time.monotonic()
@@ -220,6 +208,7 @@ class WorkerLoop:
             )
         except StoreUnavailable as exc:
             log("queue.unreachable", level=logging.WARNING, reason=str(exc))
+            metrics.claim_unanswered()
             self._numbers.lose_reply(asked_for)
             self._alarm.hasten(int(RETRY_S * 1000))
             self._more_ready = False
@@ -231,6 +220,7 @@ class WorkerLoop:
         self._look_at = time.monotonic() + MAX_BLOCK_S
         self._note_at = sent_at + NOTE_S if alive else self._note_at
         self._keeper.heartbeat.record()
+        metrics.claim_answered(reply)
         self._alarm.claim_answered(reply.next_ms)
         # Also true if the claim was limited to no run: the next one may follow immediately.
         self._more_ready = wanted > 0 and len(reply.claims) == asked_for

@@ -1,12 +1,13 @@
 """Context of one tool call, for the tool."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Literal
 
 from msgspec import UNSET
 
+from infra.contract.content_types import content_type
 from infra.contract.events import Artifact, Log, Message, ToolOutput
 from infra.contract.execution import Command, Execution, Interpreter, LineEnd, OnLine, OutputStream
 from infra.contract.files import MAX_FOLDERS, FileChanges, ToolFiles
@@ -17,6 +18,7 @@ from infra.contract.tools import MAX_TOOL_TIMEOUT_S
 from worker.run.emitter import LogEmitter, new_event
 from worker.run.executions import RunExecutions
 from worker.run.session import RunSession
+from worker.run.tool_failures import CallTime
 from worker.toolkit.network import use_note
 from worker.workspaces import RunFiles
 
@@ -26,11 +28,16 @@ LINE_ENDS: Mapping[LineEnd, Literal["crlf", "none", "overwritten"]] = {
     "\r": "overwritten",
 }
 """Names of line ends in the log; a line feed is not named."""
+LATE_S = 5.0
+"""Time by which a program may outlast its call."""
 
 
 @dataclass(frozen=True)
 class CallRun:
-    """Run of a call. `defer` logs an event together with the next commit."""
+    """Run of a call. `defer` logs an event together with the next commit.
+
+    `ends_at`: when the time of the run is over, by the monotonic clock.
+    """
 
     id: str
     emitter: LogEmitter
@@ -38,6 +45,7 @@ class CallRun:
     session: RunSession
     files: RunFiles
     defer: Callable[[NewEvent], None]
+    ends_at: float
 
 
 class CallContext:
@@ -48,7 +56,7 @@ class CallContext:
         run: CallRun,
         call: str,
         step: int,
-        deadline_s: float,
+        within: CallTime,
         *,
         for_model: bool,
         repeatable: bool,
@@ -59,7 +67,7 @@ class CallContext:
         self.session = run.session
         self._run = run
         self._step = step
-        self._deadline_s = deadline_s
+        self._time = within
         self._repeatable = repeatable
 
     @property
@@ -70,15 +78,17 @@ class CallContext:
     @property
     def time_left_s(self) -> float:
         """Seconds until the step or the run times out, whichever is first, but at most MAX_TOOL_TIMEOUT_S."""
-        return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._deadline_s - time.monotonic()))
+        return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._time.left_s, self._run.ends_at - monotonic()))
 
     async def execute(
         self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
     ) -> Execution:
         """Execute a program in the workspace; log its use of the network."""
+        # The call itself is ended in time by this worker. The limit of the program counts if no worker is there.
+        timeout_s = min(timeout_s, self.time_left_s + LATE_S)
         command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
         execution = await self._run.executions.execute(
-            command, self._run.files, on_line, self._warn, repeatable=self._repeatable
+            command, self._run.files, on_line, self._warn, self._time.restart, repeatable=self._repeatable
         )
         if use := execution.network:
             await self._run.emitter.emit(use_note(use), step=self._step)
@@ -111,7 +121,8 @@ class CallContext:
     def changed(self, changes: FileChanges) -> None:
         """Log changes of the workspace, in the write that makes them count."""
         for file in changes.written:
-            self._run.defer(new_event(Artifact(path=file.path, size_bytes=file.size_bytes), self._step))
+            stored = Artifact(path=file.path, size_bytes=file.size_bytes, content_type=content_type(file.path))
+            self._run.defer(new_event(stored, self._step))
         for path in changes.deleted:
             self._run.defer(new_event(Artifact(path=path, deleted=True), self._step))
         for path in changes.skipped:

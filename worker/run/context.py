@@ -37,6 +37,7 @@ from worker.run.call_context import CallContext, CallRun
 from worker.run.emitter import LogEmitter
 from worker.run.executions import CallInterrupted, RunExecutions
 from worker.run.session import RunSession
+from worker.run.tool_failures import CallTime
 from worker.toolkit.base import ToolContext
 from worker.workspaces import RunFiles
 
@@ -184,24 +185,28 @@ class RunContext:
         """Add the usage of exchanges that have no entry in the journal, because they failed."""
         self.emitter.put(Writes(usage=usage))
 
+    def call_time(self, call: str, timeout_s: float | None) -> CallTime:
+        """Return the time of a call, which counts from its first start, also if a former owner of the run began it."""
+        return CallTime(timeout_s, None if timeout_s is None else self._executions.time_left(call, timeout_s))
+
     def for_call(
         self,
         call: str,
         step: int,
+        within: CallTime,
         *,
-        timeout_s: float | None = None,
         for_model: bool = False,
         repeatable: bool = True,
     ) -> ToolContext:
         """Return the context of a tool call, named `call`, in a step, counted from 0; a model may read its result.
 
-        `repeatable`: a program that was lost with its host may be executed again.
+        `within`: time of the call, besides that of the run. `repeatable`: a program that was lost with its host may be
+        executed again.
         """
-        deadline_s = self._deadline_s
-        if timeout_s is not None:
-            deadline_s = min(deadline_s, time.monotonic() + timeout_s)
-        run = CallRun(self.run.id, self.emitter, self._executions, self.session, self._files, self.defer)
-        return CallContext(run, call, step, deadline_s, for_model=for_model, repeatable=repeatable)
+        run = CallRun(
+            self.run.id, self.emitter, self._executions, self.session, self._files, self.defer, self._deadline_s
+        )
+        return CallContext(run, call, step, within, for_model=for_model, repeatable=repeatable)
 
     def defer(self, event: NewEvent) -> None:
         """Log an event together with the next commit, not before: it reports a change of the workspace."""

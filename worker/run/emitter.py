@@ -10,6 +10,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec import structs
 
+from infra import metrics
 from infra.contract.errors import LeaseLost
 from infra.contract.event_sizing import split, truncate
 from infra.contract.events import Splittable, Truncated
@@ -196,9 +197,10 @@ class LogEmitter:
             self._pending.clear()
             self._urgent.clear()
         if items:
-            writes = _merge(items)
+            writes, began = _merge(items), time.monotonic()
             reply = await until_answered(lambda: self._store.emit(self._lease, writes))
             self._sent_at = time.monotonic()
+            metrics.EMIT.observe(self._sent_at - began)
             self._on_reply(reply)
             self._last_message = max(self._last_message, reply.messages)
             # SAME: an earlier attempt was stored, and only its reply was lost.
@@ -206,6 +208,7 @@ class LogEmitter:
                 lease = self._lease
                 raise LeaseLost(f"the lease of run {lease.run_id} under fence {lease.fence} is lost: {reply.outcome}")
             self._lease.batch += 1
+            metrics.EVENTS.inc(len(writes.events))
             self._archiver.count_stored(len(writes.events), sum(item.size for item in items))
         async with self._progress:
             self._stored += len(items)

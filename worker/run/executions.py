@@ -8,13 +8,18 @@ How is a program started only once, although its worker may be lost at any time?
    no result, is the call executed anew, under the next number; if the call must not be repeated, it is interrupted.
 3. The write that journals the outcome of the call closes the execution. Once that is stored, it is discarded.
 
+The time of a call is counted from its first start. Both owners know the clock of Redis from their claims, and add what
+has passed since then by their own monotonic clocks; so it does not matter whether the clocks of their hosts agree.
+
 An adopting executor passes on all lines again. The number of outputs that are in the log is stored in the same write
 as the outputs, so that those are left out, and none is missing.
 """
 
+import time
 from collections.abc import Callable
 
 import msgspec
+from msgspec import structs
 
 from infra.contract.events import ToolOutput
 from infra.contract.execution import Command, Execution, Executor, OnLine
@@ -24,6 +29,10 @@ from infra.contract.queue import Claim, Writes
 from infra.contract.redis_store import codec
 from infra.logging import log
 from worker.run.emitter import LogEmitter
+
+TAKE_OVER_S = 60.0
+"""Time for an adopted call whose time is over: for taking over the result of a program that has ended by then. One that
+still runs is ended by its runner (`LATE_S` in `worker.run.call_context`)."""
 
 
 class CallInterrupted(Exception):
@@ -41,6 +50,7 @@ class RunExecutions:
         self._executor = executor
         self._continues_elsewhere = continues_elsewhere
         journal = claim.journal
+        self._claimed_ms, self._claimed_at = claim.claimed_ms, time.monotonic()
         self._open = msgspec.json.decode(journal.get(EXECUTION, b"null"), type=OpenExecution | None)
         self._last = int(journal.get(EXECUTIONS, b"0"))
         self._logged = int(journal.get(LOGGED, b"0"))
@@ -52,16 +62,27 @@ class RunExecutions:
         """Return whether an execution of this call is open, so that it is adopted and not started."""
         return self._open is not None and self._open.call == call
 
+    def time_left(self, call: str, timeout_s: float) -> float:
+        """Return the seconds that are left of the time of a call: all, unless an execution of it is open."""
+        if not (self._open and self.is_open(call) and self._open.call_began_ms and self._claimed_ms):
+            return timeout_s
+        left_s = timeout_s - max(0, self._now_ms() - self._open.call_began_ms) / 1000
+        return left_s if left_s > 0 else min(timeout_s, TAKE_OVER_S)
+
     async def execute(
         self,
         command: Command,
         files: ExecutorFiles,
         on_line: OnLine,
         warn: Callable[[str], None],
+        restart: Callable[[], None],
         *,
         repeatable: bool,
     ) -> Execution:
-        """Adopt the open execution of the call, or execute the command. Raises CallInterrupted as described above."""
+        """Adopt the open execution of the call, or execute the command. Raises CallInterrupted as described above.
+
+        `restart` is called if an execution is lost: the call is executed again then, and its time starts again.
+        """
         caller = _Caller(self, warn)
         self._passed = 0
         try:
@@ -73,6 +94,8 @@ class RunExecutions:
                 self.close()
                 if not repeatable:
                     raise CallInterrupted
+                restart()
+                caller.began_at = time.monotonic()
                 warn("the program was lost together with its pod and left no result; it is started again")
             # Until the executor has recorded an execution, nothing is counted: most executors never do.
             self._is_counting = False
@@ -114,10 +137,15 @@ class RunExecutions:
         for begun in closed:
             await self._executor.discard(self._run_id, begun)
 
-    async def record(self, begun: OpenExecution) -> None:
-        """Journal the execution as the open one, which replaces any other; return once that is stored."""
+    async def record(self, begun: OpenExecution, began_at: float) -> None:
+        """Journal the execution as the open one, which replaces any other; return once that is stored.
+
+        `began_at`: when its call began, by the monotonic clock.
+        """
+        began_ms = self._now_ms() - int(1000 * (time.monotonic() - began_at))
         if self._open:
             self._closed.append(self._open)
+        begun = structs.replace(begun, call_began_ms=began_ms if self._claimed_ms else 0)
         self._open, self._last = begun, begun.number
         self._passed, self._is_counting = 0, True
         journal = {EXECUTION: codec.encode(begun), EXECUTIONS: str(begun.number)}
@@ -128,6 +156,10 @@ class RunExecutions:
         """Return the change of the journal that sets the number of logged outputs back, if there are some."""
         counted, self._logged = self._logged, 0
         return {LOGGED: value} if counted else {}
+
+    def _now_ms(self) -> int:
+        """Return the time by the clock of Redis."""
+        return self._claimed_ms + int(1000 * (time.monotonic() - self._claimed_at))
 
     def next_number(self) -> int:
         """Return the number of the next execution."""
@@ -142,6 +174,7 @@ class _Caller:
     """ExecutionCaller of one execution; implements the port `ExecutionCaller`."""
 
     def __init__(self, executions: RunExecutions, warn: Callable[[str], None]) -> None:
+        self.began_at = time.monotonic()
         self._executions = executions
         self._warn = warn
 
@@ -150,7 +183,7 @@ class _Caller:
         return self._executions.next_number()
 
     async def record(self, begun: OpenExecution) -> None:
-        await self._executions.record(begun)
+        await self._executions.record(begun, self.began_at)
 
     def continues_elsewhere(self) -> bool:
         return self._executions.continue_elsewhere()

@@ -1,6 +1,8 @@
 """Failures of tool calls: the codes of those that another attempt would meet again, and the timeout of a call."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -37,18 +39,40 @@ def failure_code(failure: ToolFailed | ContractError, unable: int) -> str | None
     return _CODES.get(type(failure))
 
 
-@asynccontextmanager
-async def call_timeout(timeout_s: float | None, message: str) -> AsyncIterator[None]:
-    """Raise ToolFailed with code `timeout` once `timeout_s` has passed; None sets no limit.
+class CallTime:
+    """Time of a call: `timeout_s` seconds, of which `left_s` are left if a former owner of the run has begun the call.
 
-    `message` has a `{:g}` in place of the seconds, and names the setting.
+    None sets no limit.
     """
-    deadline = asyncio.timeout(timeout_s)
-    try:
-        async with deadline:
-            yield
-    except TimeoutError:
-        # A TimeoutError of the tool itself, or of the run's deadline, is not this timeout.
-        if not deadline.expired():
-            raise
-        raise ToolFailed("timeout", message.format(timeout_s)) from None
+
+    def __init__(self, timeout_s: float | None, left_s: float | None = None) -> None:
+        left_s = timeout_s if left_s is None else left_s
+        self._timeout_s = timeout_s
+        self._deadline = asyncio.timeout(left_s)
+        self._ends_at = math.inf if left_s is None else time.monotonic() + left_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left."""
+        return self._ends_at - time.monotonic()
+
+    def restart(self) -> None:
+        """Start the time again, because the call is executed again."""
+        if self._timeout_s is not None:
+            self._ends_at = time.monotonic() + self._timeout_s
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
+
+    @asynccontextmanager
+    async def limit(self, message: str) -> AsyncIterator[None]:
+        """Raise ToolFailed with code `timeout` once the time is over.
+
+        `message` has a `{:g}` in place of the seconds, and names the setting.
+        """
+        try:
+            async with self._deadline:
+                yield
+        except TimeoutError:
+            # A TimeoutError of the tool itself, or of the run's deadline, is not this timeout.
+            if not self._deadline.expired():
+                raise
+            raise ToolFailed("timeout", message.format(self._timeout_s)) from None

@@ -103,6 +103,9 @@ async def execute(
             kept=tuple(paths),
         )
     if ended.timed_out:
+        ran_s = ended.duration_ms / 1000
+        if abs(ran_s - timeout_s) > max(5.0, timeout_s / 10):  # a program that was adopted, or waited for its worker
+            raise ToolFailed("timeout", f"killed after {ran_s:.0f} s, when the time of its step was over", result)
         raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s ({setting})", result)
     if ended.exit_code != 0:
         reason = reason_in(result.stderr_tail)

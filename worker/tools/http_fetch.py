@@ -19,7 +19,7 @@ from infra.host_limits import translate_exhaustion
 from worker.fetch.decoding import MAX_TEXT_BYTES, clipped, decoded, is_html, media_type
 from worker.fetch.html_text import MAX_HTML_CHARS, html_text
 from worker.fetch.settings import HOSTS, FetchSettings
-from worker.run.tool_failures import call_timeout
+from worker.run.tool_failures import CallTime
 from worker.toolkit.base import Tool, ToolContext, ToolFailed, ToolResult
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class HttpFetch:
     async def _fetch(self, args: HttpFetchArgs) -> "Fetched":
         body = None if args.body is UNSET else args.body.encode()
         headers = args.headers if body is None else {"content-type": "text/plain; charset=utf-8", **args.headers}
-        async with call_timeout(args.timeout_s, TIMEOUT):
+        async with CallTime(args.timeout_s).limit(TIMEOUT):
             return await self._fetcher.fetch(args.method, args.url, headers, body)
 
 

@@ -133,3 +133,13 @@ class Artifact(Truncated, frozen=True, kw_only=True):
     path: Annotated[str, Meta(description="Path relative to the workspace.")]
     size_bytes: Annotated[int, Meta(description="Size of a stored file.")] | UnsetType = UNSET
     deleted: Annotated[bool, Meta(description="Whether the file was deleted.")] = False
+    content_type: (
+        Annotated[
+            str,
+            Meta(
+                description="Content type of a stored file, from a fixed list by the end of its name; "
+                "`application/octet-stream` for others. Nobody has looked into the file."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET

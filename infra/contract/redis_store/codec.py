@@ -246,6 +246,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         inputs=decode_inputs(fields).files,
         messages=decode_messages(fields),
         read=_number(fields, "read") or 0,
+        claimed_ms=_number(fields, "claimed_ms") or 0,
     )
 
 

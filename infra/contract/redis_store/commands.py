@@ -12,13 +12,14 @@ from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
-from infra.contract.queue import MAX_AHEAD, QueuePlace, Recovery
+from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
+from infra.contract.webhooks import EventSink, subscribed
 
 _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = map(
     scripts.load, ("create", "announce", "start", "cancel", "retry", "mark_deleting", "delete", "place")
@@ -30,12 +31,21 @@ class RunCommands(RunIndex):
     """Commands on runs, and all reads.
 
     Every method raises StoreUnavailable if Redis did not reply in time; the command may then have been executed, and
-    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept.
+    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept. `events`
+    learns of entries in the outbox of webhooks.
     """
 
-    def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys | None = None,
+        *,
+        retention_s: int = DEFAULT_RETENTION_S,
+        events: EventSink | None = None,
+    ) -> None:
         super().__init__(redis, keys or Keys())
         self._retention_s = retention_s
+        self._events = events
 
     async def create(
         self,
@@ -69,6 +79,8 @@ class RunCommands(RunIndex):
                 "queue_ttl_ms": _or_empty(spec.queue_ttl_s and int(spec.queue_ttl_s * 1000)),
                 "inputs": codec.encode_inputs(inputs),
                 "traceparent": traceparent or "",
+                "hook_url": spec.webhook_url or "",
+                "hook_events": subscribed(spec.webhook_events) if spec.webhook_url else "",
                 "index_ttl_s": 2 * self._retention_s,
                 "unstarted_ttl_s": self._retention_s,
             },
@@ -139,6 +151,9 @@ class RunCommands(RunIndex):
             },
             run_id=run_id,
         )
+        entry = codec.items(reply)[2:]
+        if entry and entry[0] and self._events:
+            self._events.noted(str(entry[0]))
         return codec.outcome_and_status(reply)
 
     async def retry(
@@ -230,8 +245,9 @@ class RunCommands(RunIndex):
         nobody: dict[str, Argument] = {"worker": "", "process": "", "claim_seq": 0, "last_acked": -1, "alive_ms": 0}
         nothing: dict[str, Argument] = {"wanted": 0, "lease_ms": 0, "token_taken": 0}
         args = {**nobody, **nothing, "retention_s": self._retention_s, "version": RECORD_VERSION}
-        next_ms, set_aside = codec.items(await self._scripts.call(_CLAIM, args))
-        return Recovery(None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
+        next_ms, set_aside, counts, *_ = codec.items(await self._scripts.call(_CLAIM, args))
+        due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
+        return Recovery(due_ms, codec.pairs(set_aside), tally)
 
     async def mark_deleting(self, run_id: str) -> tuple[Outcome, Status | None]:
         """Mark a run that has ended or was never started as being deleted.

@@ -8,7 +8,7 @@ import msgspec
 from infra.contract import journal
 from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
 from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Inputs
-from infra.contract.keys import EXPIRIES, Keys
+from infra.contract.keys import EXPIRIES, OVERDUE_EVENTS, Keys
 from infra.contract.lending import OpenExecution
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
@@ -171,16 +171,16 @@ class RunReader:
             ["LLEN", keys.pending],
             *(["ZCARD", key] for key in (keys.ready, keys.delayed, keys.leases, keys.dead, keys.unreadable)),
             ["ZCARD", keys.waiting],
-            ["ZSCORE", keys.delayed, EXPIRIES],
+            ["ZMSCORE", keys.delayed, EXPIRIES, OVERDUE_EVENTS],
         ]
-        *counts, expiries, time = await self._redis.pipeline([*commands, ["TIME"]])
+        *counts, others, time = await self._redis.pipeline([*commands, ["TIME"]])
         now_ms = int(str(codec.items(time)[0])) * 1000
         workers = await self._redis.command("ZCOUNT", keys.workers, f"({now_ms}", "+inf")
         pending, ready, delayed, running, dead, unreadable, waiting = (int(str(count)) for count in counts)
         return QueueDepths(
             pending=pending,
             ready=ready,
-            delayed=delayed - (expiries is not None),
+            delayed=delayed - sum(score is not None for score in codec.items(others)),
             running=running,
             dead=dead,
             unreadable=unreadable,

@@ -12,7 +12,7 @@ from infra.contract.event_sizing import fit_requests, truncate, truncate_text
 from infra.contract.events import RunWaiting
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.log import NewEvent, Segment
-from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, Writes
+from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, QueueTally, Writes
 from infra.contract.redis import Argument, Redis, Script
 from infra.contract.redis_store import codec, scripts, usage_sums
 from infra.contract.redis_store.reader import RunReader
@@ -20,6 +20,7 @@ from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.contract.usage import DAY_S, EPOCH
+from infra.contract.webhooks import EventSink
 
 _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _TRIM = map(
     scripts.load, ("claim", "renew", "emit", "finish", "release", "wait", "trim")
@@ -30,12 +31,21 @@ class WorkQueue(RunReader):
     """Queue as a worker sees it, and all reads.
 
     Every method raises StoreUnavailable if Redis did not reply in time; the write may then have been executed, and
-    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept.
+    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept. `events`
+    learns of entries in the outbox of webhooks.
     """
 
-    def __init__(self, redis: Redis, keys: Keys | None = None, *, retention_s: int = DEFAULT_RETENTION_S) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        keys: Keys | None = None,
+        *,
+        retention_s: int = DEFAULT_RETENTION_S,
+        events: EventSink | None = None,
+    ) -> None:
         super().__init__(redis, keys or Keys())
         self._retention_s = retention_s
+        self._events = events
         self._scripts = scripts.ScriptCaller(redis, self.keys)
 
     async def claim(
@@ -69,14 +79,17 @@ class WorkQueue(RunReader):
             },
             more_args=seq.dead,
         )
-        next_ms, set_aside, *records = codec.items(reply)
+        next_ms, set_aside, counts, events_due, *records = codec.items(reply)
+        if events_due and self._events:
+            self._events.due()
         claims, unreadable = [], []
         for fields in map(codec.pairs, records):
             try:
                 claims.append(codec.decode_claim(fields))
             except (msgspec.DecodeError, LookupError, ValueError):
                 unreadable.append(Lease(fields["id"], int(fields["fence"])))
-        return ClaimReply(claims, unreadable, None if next_ms == -1 else int(str(next_ms)), codec.pairs(set_aside))
+        due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
+        return ClaimReply(claims, unreadable, due_ms, codec.pairs(set_aside), tally)
 
     async def sign_off(self, process: str) -> None:
         """Note that a worker process asks for no more work."""
@@ -221,6 +234,10 @@ class WorkQueue(RunReader):
             more_keys=days,
             more_args=codec.encode_fields(writes),
         )
+        entry = codec.items(reply)[2:]
+        # If the reply was lost, the repeated call returns no entry: it is published when it is overdue.
+        if entry and entry[0] and self._events:
+            self._events.noted(str(entry[0]))
         return codec.outcome(reply)
 
     def _counted(self, lease: Lease, writes: Writes) -> tuple[str, list[str]]:

@@ -1,5 +1,7 @@
 """Commands that create a run: `run`, `fork`."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +31,8 @@ from swissbrain.cli.options import (
     RunId,
     ShellSteps,
     TimeLimit,
+    WebhookEvents,
+    WebhookUrl,
 )
 from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
@@ -85,6 +89,8 @@ def run(
     delay_s: Delay = None,
     start_at_ms: StartAt = None,
     queue_ttl_s: QueueTtl = None,
+    webhook: WebhookUrl = None,
+    webhook_event: WebhookEvents = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same run.")] = None,
     as_json: Json = False,
@@ -109,14 +115,13 @@ def run(
             delay_s=delay_s,
             start_at_ms=start_at_ms,
             queue_ttl_s=queue_ttl_s,
+            webhook_url=webhook,
+            webhook_events=webhook_event,
             idempotency_key=key,
             **agent,
         )
-        # With the idempotency key of an earlier call, the run may have been started already.
-        if files and created.status == "created":
-            send_files(client, created, files)
-            if start:
-                client.start(created.run_id)
+        if files:
+            _send_and_start(client, created, files, start=start)
         _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
 
 
@@ -135,6 +140,14 @@ def fork(
         # People count steps from 1, the API counts them from 0.
         created = client.fork(run_id, from_step - 1, plan=steps, prompt=prompt)
         _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
+
+
+def _send_and_start(client: "Client", created: Run, files: Mapping[str, Path], *, start: bool) -> None:
+    # With the idempotency key of an earlier call, the run may have been started already.
+    if created.status == "created":
+        send_files(client, created, files)
+        if start:
+            client.start(created.run_id)
 
 
 def _show_created(client: "Client", created: Run, *, follow: bool, no_input: bool, as_json: bool) -> None:

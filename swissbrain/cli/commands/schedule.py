@@ -16,7 +16,16 @@ from swissbrain.cli.agent_options import (
 )
 from swissbrain.cli.exit_codes import FAILED
 from swissbrain.cli.limits import LimitOptions
-from swissbrain.cli.options import CodeSteps, Json, Network, PlanFile, ShellSteps, TimeLimit
+from swissbrain.cli.options import (
+    CodeSteps,
+    Json,
+    Network,
+    PlanFile,
+    ShellSteps,
+    TimeLimit,
+    WebhookEvents,
+    WebhookUrl,
+)
 from swissbrain.cli.output import pairs, print_json, show_table
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import OrderedCommand, program_steps
@@ -51,6 +60,8 @@ def create(
     code: CodeSteps = None,
     network: Network = None,
     timeout_s: TimeLimit = None,
+    webhook: WebhookUrl = None,
+    webhook_event: WebhookEvents = None,
     metadata: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="May be given several times.")] = None,
     key: Annotated[str | None, typer.Option(help="Idempotency key: the same key returns the same schedule.")] = None,
     as_json: Json = False,
@@ -64,6 +75,8 @@ def create(
         "plan": steps if steps or plan else None,
         "prompt": prompt,
         "timeout_s": timeout_s,
+        "webhook_url": webhook,
+        "webhook_events": webhook_event or None,
         "metadata": pairs(metadata or [], "--metadata") or None,
         **agent,
     }

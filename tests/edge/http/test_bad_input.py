@@ -138,7 +138,8 @@ async def test_invalid_bodies_are_rejected_by_field(
             (
                 "Object contains unknown field `urgent`; allowed are model, instructions, tools, approvals, limits,"
                 " output_schema, strict_plan, stream, continue_of, prompt, plan, priority, max_attempts, timeout_s,"
-                " metadata, delay_s, start_at_ms, queue_ttl_s, fork_of, start"
+                " metadata, delay_s, start_at_ms, queue_ttl_s, fork_of,"
+                " webhook_url, webhook_events, start"
             ),
         ),
         (

@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.support.kube import discovery
 from tests.support.kube.access import Access
 from tests.support.kube.errors import KubeError, Obj, bad_request, expired
 from tests.support.kube.faults import Cut, Delay, Deny, Fail, Faults
@@ -63,6 +64,8 @@ class Api:
     async def _answer(self, http: HttpRequest) -> Response:
         if http.url.path in {"/version", "/healthz", "/readyz", "/livez"}:
             return JSONResponse(_VERSION)
+        if (found := discovery.document(http.url.path)) is not None:
+            return JSONResponse(found)
         request, status = None, 0
         try:
             if http.url.path == "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews":
@@ -162,7 +165,8 @@ def _denied(request: KubeRequest, effect: Deny, body: Any) -> KubeError:
 
 
 def _token(http: HttpRequest) -> str:
-    return http.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    scheme, _, token = http.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 async def _body(http: HttpRequest) -> Any:

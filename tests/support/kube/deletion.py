@@ -8,7 +8,7 @@ from tests.support.kube.store import RESOURCES, Key, Store, key_of
 
 FOREGROUND = "foregroundDeletion"
 FINISHED = {"Succeeded", "Failed"}
-OWNED = ("jobs", "leases", "pods")
+OWNED = ("jobs", "leases", "pods", "deployments", "replicasets", "statefulsets")
 """Resources that have owners, or are owners."""
 
 

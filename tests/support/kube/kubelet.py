@@ -16,6 +16,7 @@ from tests.support.kube.following import follow_each
 from tests.support.kube.job_controller import Delays
 from tests.support.kube.network import PodNetwork
 from tests.support.kube.store import Key, Store
+from tests.support.kube.workload_controller import is_simulated
 
 NODE = "node-1"
 Why: TypeAlias = Literal["ended", "deleted", "removed", "deadline", "evicted", "lost"]
@@ -68,6 +69,8 @@ class Kubelet:
 
     async def _run(self, key: Key, uid: str) -> None:
         found = self._store.by_uid("pods", key[0], uid)
+        if found and is_simulated(found):
+            return
         notes = (found["metadata"].get("annotations") or {}) if found else {}
         pod = RunningPod(uid, key, self._faults_of.get(uid) or PodFault(), notes)
         if not await self._schedule(pod):

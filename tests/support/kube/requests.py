@@ -10,10 +10,14 @@ from tests.support.kube.selectors import Selector, field_selector, label_selecto
 from tests.support.kube.store import RESOURCES, Key, Resource
 
 _PATH = re.compile(
-    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.-]+)/(?P<version>v1))"
+    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.-]+)/(?P<version>v1|v1alpha1))"
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+)(?:/(?P<sub>[a-z]+))?)?"
 )
-_SUBRESOURCES = {"pods": {"log", "status", "eviction"}, "jobs": {"status"}}
+_SUBRESOURCES = {
+    "pods": {"log", "status", "eviction"},
+    "jobs": {"status"},
+    "deployments": {"status"},
+}
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,16 @@ class KubeRequest:
         return lambda obj: labels(obj) and fields(obj)
 
 
+def _group_version(found: re.Match[str]) -> str:
+    return found["core"] or f"{found['group']}/{found['version']}"
+
+
 def parse(http: HttpRequest) -> KubeRequest:
     """Read path, method and query. Raises KubeError (404, 405)."""
     path, query = http.url.path, dict(http.query_params)
     found = _PATH.fullmatch(path)
     resource = RESOURCES.get(found["plural"]) if found else None
-    if not found or resource is None or resource.group != (found["group"] or ""):
+    if not found or resource is None or resource.api_version != _group_version(found):
         raise KubeError(404, "NotFound", "the server could not find the requested resource")
     name, sub = found["name"] or "", found["sub"] or ""
     if sub and sub not in _SUBRESOURCES.get(resource.plural, set()):

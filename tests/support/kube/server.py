@@ -24,6 +24,7 @@ from tests.support.kube.kubelet import Kubelet, RunningPod
 from tests.support.kube.reading import Reader
 from tests.support.kube.store import Store
 from tests.support.kube.watching import Watches
+from tests.support.kube.workload_controller import WorkloadController
 from tests.support.kube.writing import Writer, disrupt
 
 Result = TypeVar("Result")
@@ -218,7 +219,13 @@ async def _serve(
     http = uvicorn.Server(config)
     controllers = [
         asyncio.ensure_future(task)
-        for task in (jobs.run(), kubelet.run(), collect_garbage(store, delays.garbage_s), http.serve([listening]))
+        for task in (
+            jobs.run(),
+            WorkloadController(store, faults).run(),
+            kubelet.run(),
+            collect_garbage(store, delays.garbage_s),
+            http.serve([listening]),
+        )
     ]
     started.append(server)
     ready.set()

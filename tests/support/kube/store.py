@@ -44,8 +44,34 @@ RESOURCES = {
         Resource("namespaces", "Namespace", namespaced=False),
         Resource("pods", "Pod"),
         Resource("events", "Event"),
+        Resource("configmaps", "ConfigMap"),
+        Resource("secrets", "Secret"),
+        Resource("serviceaccounts", "ServiceAccount"),
+        Resource("services", "Service"),
+        Resource("resourcequotas", "ResourceQuota"),
+        Resource("limitranges", "LimitRange"),
         Resource("jobs", "Job", "batch"),
+        Resource("cronjobs", "CronJob", "batch"),
+        Resource("deployments", "Deployment", "apps"),
+        Resource("replicasets", "ReplicaSet", "apps"),
+        Resource("statefulsets", "StatefulSet", "apps"),
         Resource("leases", "Lease", "coordination.k8s.io"),
+        Resource("poddisruptionbudgets", "PodDisruptionBudget", "policy"),
+        Resource("networkpolicies", "NetworkPolicy", "networking.k8s.io"),
+        Resource("roles", "Role", "rbac.authorization.k8s.io"),
+        Resource("rolebindings", "RoleBinding", "rbac.authorization.k8s.io"),
+        Resource("priorityclasses", "PriorityClass", "scheduling.k8s.io", namespaced=False),
+        Resource(
+            "validatingadmissionpolicies", "ValidatingAdmissionPolicy", "admissionregistration.k8s.io", namespaced=False
+        ),
+        Resource(
+            "validatingadmissionpolicybindings",
+            "ValidatingAdmissionPolicyBinding",
+            "admissionregistration.k8s.io",
+            namespaced=False,
+        ),
+        Resource("scaledobjects", "ScaledObject", "keda.sh", "v1alpha1"),
+        Resource("triggerauthentications", "TriggerAuthentication", "keda.sh", "v1alpha1"),
     )
 }
 

@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -20,6 +19,8 @@ MAX_ANNOTATION_BYTES = 256 * 1024
 _SUFFIXES = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
     f"{letter}i": 1024.0 ** (power + 1) for power, letter in enumerate("KMGTP")
 }
+_UNCHECKED = {"events", "scaledobjects", "triggerauthentications"}
+"""Resources whose types are not in the client library."""
 _TRACK = "batch.kubernetes.io"
 
 
@@ -48,20 +49,21 @@ def check_new(plural: str, namespace: str, obj: Any) -> Obj:
 
 
 @cache
-def _models() -> Mapping[str, type[BaseModel]]:
-    """Return the models by their plural. Their import takes 0.6 s, which each process of a test run would need."""
-    from kubernetes.client import V1Job, V1Lease, V1Namespace, V1Pod
+def _model(kind: str) -> type[BaseModel]:
+    """Return the model of a kind. The import takes 0.6 s, which each process of a test run would need."""
+    from kubernetes import client
 
-    return {"jobs": V1Job, "pods": V1Pod, "leases": V1Lease, "namespaces": V1Namespace}
+    model: type[BaseModel] = getattr(client, f"V1{kind}")
+    return model
 
 
 def decoded(plural: str, obj: Obj) -> None:
     """Check the types of all known fields. Raises KubeError (400), as the decoder of the real server does."""
-    model = _models().get(plural)
-    if model is None:
+    resource = RESOURCES[plural]
+    if plural in _UNCHECKED:
         return
     try:
-        model.model_validate(obj)
+        _model(resource.kind).model_validate(obj)
     except ValidationError as error:
         first = error.errors()[0]
         field, kind = ".".join(map(str, first["loc"])), RESOURCES[plural].kind

@@ -5,11 +5,11 @@ from typing import Any
 
 from tests.support.kube import pod_security, validation
 from tests.support.kube.deletion import DeleteOptions, delete
-from tests.support.kube.errors import KubeError, Obj, already_exists, bad_request, conflict, not_found
+from tests.support.kube.errors import Obj, already_exists, bad_request, conflict, not_found
+from tests.support.kube.patches import patched
 from tests.support.kube.requests import KubeRequest
 from tests.support.kube.store import Store, key_of
 
-PATCHES = {"application/merge-patch+json", "application/strategic-merge-patch+json"}
 SERVER_OWNED = ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -42,13 +42,8 @@ class Writer:
 
     def patch(self, request: KubeRequest, body: Any, content_type: str) -> Obj:
         """Merge a patch into an object. Raises KubeError (400, 404, 409, 415, 422)."""
-        if content_type.split(";", maxsplit=1)[0] not in PATCHES:
-            text = f"the body of the request was in an unknown format - accepted media types include: {PATCHES}"
-            raise KubeError(415, "UnsupportedMediaType", text)
-        if not isinstance(body, dict):
-            raise bad_request("json: cannot unmarshal into Go value of type map[string]interface {}")
         before = self._store.get(request.resource.plural, *request.key)
-        return self._write(request, merged(before, body), body)
+        return self._write(request, patched(before, body, content_type), body if isinstance(body, dict) else {})
 
     def _write(self, request: KubeRequest, after: Obj, sent: Obj) -> Obj:
         resource = request.resource
@@ -136,16 +131,3 @@ def disrupt(store: Store, request: "KubeRequest | tuple[str, str]", reason: str,
         pod["status"]["conditions"] = [*others, condition]
 
     store.update("pods", key, change)
-
-
-def merged(before: Any, patch: Any) -> Any:
-    """Return a value with a merge patch applied (RFC 7396)."""
-    if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    result = copy.deepcopy(before) if isinstance(before, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = merged(result.get(name), value)
-    return result

@@ -73,3 +73,31 @@ async def test_a_late_alarm_rings_after_those_of_the_others() -> None:
     alarm.be_late(0)
     alarm.set(0)
     assert await rings(alarm)
+
+
+async def is_urgent(alarm: Alarm) -> bool:
+    """Return whether a worker without a free slot is woken soon."""
+    try:
+        async with asyncio.timeout(0.2):
+            await alarm.wait_urgent()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def test_a_lease_that_a_cancel_has_shortened_wakes_workers_without_a_slot_too() -> None:
+    alarm = Alarm()
+    alarm.hasten(0)
+    assert not await is_urgent(alarm)
+    alarm.urge(50)
+    alarm.set(FAR_MS)  # a claim before the lease expires
+    assert await is_urgent(alarm)
+    assert not await is_urgent(alarm)
+
+
+async def test_the_claim_of_another_worker_after_the_expiry_makes_it_less_urgent() -> None:
+    alarm = Alarm()
+    alarm.urge(0)
+    alarm.set(FAR_MS)
+    assert not await is_urgent(alarm)
+    assert not await rings(alarm)

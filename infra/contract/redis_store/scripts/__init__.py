@@ -22,15 +22,16 @@ from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 
-from infra.contract import journal
+from infra.contract import journal, webhooks
 from infra.contract.files import FILE_PREFIX
-from infra.contract.keys import EXPIRIES, USAGE_DAYS, Keys
+from infra.contract.keys import EXPIRIES, OVERDUE_EVENTS, USAGE_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.states import NEXT, TERMINAL
 
 _HEADER = re.compile(r"-- KEYS:(?P<keys>.*)\n-- ARGV:(?P<args>.*(?:\n--   .*)*)\n")
 _NAME = re.compile(r"(?P<name>\w+)(?: \((?P<kind>number|digits)\))?")
 _MORE = ", then "
+_WEBHOOK_NUMBERS = ("MAX_EVENTS", "MAX_ATTEMPTS_SHOWN", "MAX_OUTBOX", "MAX_USER_OUTBOX", "GRACE_MS", "AGAIN_MS")
 
 
 def load(name: str, package: str = __package__) -> Script:
@@ -159,7 +160,8 @@ def _constants() -> str:
         "JOURNAL_LOGGED": journal.LOGGED,
     }
     names = {name: f"{journal.FIELD_PREFIX}{key}" for name, key in keys.items()}
-    names |= {"FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES}
+    names |= {"FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES, "OVERDUE_EVENTS": OVERDUE_EVENTS}
     texts = "\n".join(f"local {name} = '{text}'" for name, text in names.items())
-    usage = f"local USAGE_S = {USAGE_DAYS * 24 * 3600}"
+    numbers = {name: getattr(webhooks, name) for name in _WEBHOOK_NUMBERS} | {"USAGE_S": USAGE_DAYS * 24 * 3600}
+    usage = "\n".join(f"local {name} = {number}" for name, number in numbers.items())
     return f"local NEXT = {{ {rows} }}\nlocal TERMINAL = {{ {ends} }}\n{texts}\n{usage}"

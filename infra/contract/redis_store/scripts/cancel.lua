@@ -1,22 +1,37 @@
--- KEYS: run, log, ready, pending, delayed, waiting
+-- KEYS: run, log, ready, pending, delayed, waiting, leases, outbox, outbox_users
 -- ARGV: id, channel, control, retention_s (number)
--- Reply: outcome, status. A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
+-- Reply: outcome, status, entry of the event in the outbox (if there is one). A running run is only asked to stop: its worker ends it, or the expiry of its lease does.
 
-local found = redis.call('HMGET', run, 'status', 'seq', 'cancel')
-local status, seq, cancel = found[1], found[2], found[3]
+-- The worker of a run whose program outlives workers may be dead, so the lease of such a run is shortened to this time. A
+-- living worker renews the lease as soon as it has heard of the cancel.
+local CANCEL_LEASE_MS = 2000
+
+local found = redis.call('HMGET', run, 'status', 'seq', 'cancel', 'hook_events', 'hooks', 'user', JOURNAL_EXECUTION)
+local status, seq, cancel, execution = found[1], found[2], found[3], found[7]
 if not status then return { 'GONE' } end
 if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
 if status == 'running' then
   redis.call('HSET', run, 'cancel', '1')
   redis.call('PUBLISH', control, 'cancel ' .. id)
+  if execution then
+    -- XX: a run without a lease has left the queue, and must not come back.
+    redis.call('ZADD', leases, 'XX', 'LT', int(now_ms() + CANCEL_LEASE_MS), id)
+    redis.call('PUBLISH', control, 'recover ' .. int(CANCEL_LEASE_MS))
+  end
   return { cancel == '1' and 'SAME' or 'OK', status }
 end
 local ms = now_ms()
 local last = append(log, channel, seq, 1, event(ms, 'run.finished', '{"status":"cancelled"}'))
-write(run, { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) })
+local fields = { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) }
+local hook = { events = found[4], noted = found[5], user = found[6] }
+local entry = note_event(
+  run, id, hook, fields, outbox, outbox_users, delayed, last, ms, 'cancelled', nil, ms + GRACE_MS
+)
+write(run, fields)
 if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) end
 redis.call('ZREM', delayed, id)
 if status == 'waiting' then redis.call('ZREM', waiting, id) end
 expire(run, log, retention_s)
-return { 'OK', 'cancelled' }
+if execution then announce_unowned(control, id) end
+return { 'OK', 'cancelled', entry or '' }

@@ -1,9 +1,10 @@
--- KEYS: pending, ready, delayed, leases, dead, unreadable, workers, waiting
+-- KEYS: pending, ready, delayed, leases, dead, unreadable, workers, waiting, outbox, outbox_users
 -- ARGV: worker, wanted (number), lease_ms (number), run_prefix, channel_prefix, retention_s (number), control,
 --   version (number), token_taken (number), process, claim_seq (number), last_acked (number), alive_ms (number),
 --   then dead process
 -- Reply: ms until the next lease expiry or due run (-1 if there is none), a flat list of run ids that were set aside with
--- the reason for each, then one flat record for each granted run.
+-- the reason for each, a flat list of names and numbers (see `count`), 1 if the outbox of webhooks has entries that nobody
+-- has published in time (else 0), then one flat record for each granted run.
 -- `token_taken` is 1 if the worker has taken a wake token since its last claim. `claim_seq` is the number of this claim
 -- within `process`; `last_acked` is the number of the last claim whose reply arrived if later replies were lost, else -1.
 -- `alive_ms` is how long `process` counts as alive; 0 if it has been noted recently.
@@ -16,6 +17,14 @@ local EXPIRED = '{"code":"expired","message":"no worker began it within its queu
 
 local us = now_us()
 local ms = math.floor(us / 1000)
+
+-- Numbers for the metrics of whoever claims. They cost no command: `ready` is the number of runs that are left ready,
+-- `recovered:REASON` of runs taken from lost workers, `ended:STATUS:CODE` of runs that this claim has ended.
+local counts = {}
+
+local function count(name)
+  counts[name] = (counts[name] or 0) + 1
+end
 
 local function log_of(id)
   return run_prefix .. id .. ':log'
@@ -46,13 +55,19 @@ local function newer(held)
   return tonumber(held) > version
 end
 
-local function finish_lost(id, run, fence, seq, outcome, status, error_json, times)
+local events_due = 0
+
+-- `code`: of the error, if the run fails. `hook`: as in `note_event`. The event is due now, and the caller of this claim is
+-- told so.
+local function finish_lost(id, run, fence, seq, outcome, status, error_json, times, code, hook)
   local data = '{"status":"' .. status .. '"' .. (error_json and ',"error":' .. error_json or '') .. '}'
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.finished', data))
   local fields = { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' }
+  if note_event(run, id, hook, fields, outbox, outbox_users, delayed, last, ms, status, code, ms) then events_due = 1 end
   write(run, ended(fields, fence, ms, outcome, times))
   expire(run, log_of(id), retention_s)
   if status == 'failed' then redis.call('ZADD', dead, int(ms), id) end
+  count('ended:' .. status .. ':' .. (code or ''))
 end
 
 -- Recovers a run whose worker no longer works on it: it is cancelled if a cancel was requested, failed if its attempts are
@@ -61,21 +76,29 @@ local function recover(id, outcome, counts)
   local run = run_prefix .. id
   local found = redis.call(
     'HMGET', run, 'status', 'attempt', 'max_attempts', 'cancel', 'seq', 'priority', 'worker', 'fence', 'v', 'claimed_ms',
-    'worked_ms'
+    'worked_ms', JOURNAL_EXECUTION, 'hook_events', 'hooks', 'user'
   )
   local status, attempt, max_attempts, cancel, seq, priority = found[1], found[2], found[3], found[4], found[5], found[6]
   local fence, times = found[8], { claimed_ms = found[10], worked_ms = found[11] }
+  local execution = found[12]
+  local hook = { events = found[13], noted = found[14], user = found[15] }
   if status == 'running' and newer(found[9]) then
     redis.call('ZADD', leases, int(ms + NEWER_MS), id)
     return
   end
   redis.call('ZREM', leases, id)
   if status ~= 'running' then return end
-  if cancel == '1' then return finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times) end
+  if cancel == '1' then
+    finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times, nil, hook)
+    if execution then announce_unowned(control, id) end
+    return count('recovered:' .. outcome)
+  end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
     local failure = '{"code":"worker_lost","message":"' .. message .. '"}'
-    return finish_lost(id, run, fence, seq, outcome, 'failed', failure, times)
+    finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, 'worker_lost', hook)
+    if execution then announce_unowned(control, id) end
+    return count('recovered:' .. outcome)
   end
   local data = cjson.encode({ reason = outcome, worker = found[7], attempt = tonumber(attempt) })
   local score = order(priority, counts and us or EPOCH_US)
@@ -87,6 +110,7 @@ local function recover(id, outcome, counts)
   end
   write(run, ended(fields, fence, ms, outcome, times))
   redis.call('ZADD', ready, score, id)
+  count('recovered:' .. outcome)
 end
 
 local function expired(id)
@@ -127,7 +151,9 @@ end
 -- ready again once no request is open.
 local function expire_requests(id)
   local run = run_prefix .. id
-  local found = redis.call('HMGET', run, 'status', 'priority', 'seq', 'requests', 'answers', 'v')
+  local found = redis.call(
+    'HMGET', run, 'status', 'priority', 'seq', 'requests', 'answers', 'v', 'hook_events', 'hooks', 'user'
+  )
   local status, seq, answers = found[1], found[3], found[5]
   if status ~= 'waiting' then
     redis.call('ZREM', waiting, id)
@@ -143,7 +169,9 @@ local function expire_requests(id)
       if each.on_expiry ~= 'deny' then
         local code, message = each.kind .. '_expired', 'nobody answered the request ' .. each.id .. ' before it expired'
         redis.call('ZREM', waiting, id)
-        return finish_lost(id, run, nil, seq, nil, 'failed', cjson.encode({ code = code, message = message }))
+        local hook = { events = found[7], noted = found[8], user = found[9] }
+        local failure = cjson.encode({ code = code, message = message })
+        return finish_lost(id, run, nil, seq, nil, 'failed', failure, nil, code, hook)
       end
       given[each.id] = true
       answers = with_answer(answers, each.id, ms, '{"expired":true}')
@@ -171,6 +199,12 @@ local function promote(id)
   if id == EXPIRIES then
     local soonest = sweep(waiting, expire_requests)
     if soonest then redis.call('ZADD', delayed, int(soonest), id) else redis.call('ZREM', delayed, id) end
+    return
+  end
+  if id == OVERDUE_EVENTS then
+    -- The caller takes the entries, if it can publish any. If it cannot, or dies, a later claim says so again.
+    redis.call('ZADD', delayed, int(ms + AGAIN_MS), id)
+    events_due = 1
     return
   end
   local priority = redis.call('HGET', run_prefix .. id, 'priority')
@@ -205,7 +239,8 @@ local function grant(id, together)
   local queued_ms = tonumber(held.queued_ms)
   local due = math.max(queued_ms, due_of(queued_ms, held.start_at_ms, held.delay_ms) or 0)
   if held.queue_ttl_ms and held.fence == '0' and ms > due + tonumber(held.queue_ttl_ms) then
-    finish_lost(id, run, nil, held.seq, nil, 'failed', EXPIRED)
+    local hook = { events = held.hook_events, noted = held.hooks, user = held.user }
+    finish_lost(id, run, nil, held.seq, nil, 'failed', EXPIRED, nil, 'expired', hook)
     return nil
   end
   local fence, attempt = tonumber(held.fence) + 1, tonumber(held.attempt) + 1
@@ -230,9 +265,11 @@ local MAX_WORKERS = 10000
 if alive_ms > 0 and redis.pcall('ZADD', workers, int(ms + alive_ms), process ~= '' and process or worker) == 1 then
   redis.pcall('ZREMRANGEBYSCORE', workers, '-inf', int(ms))
   redis.pcall('ZREMRANGEBYRANK', workers, 0, -MAX_WORKERS - 1)
-  -- A worker of an earlier release removes the member that stands for expiries.
-  local first = redis.pcall('ZRANGE', waiting, 0, 0, 'WITHSCORES')
-  if first[2] then redis.pcall('ZADD', delayed, 'LT', first[2], EXPIRIES) end
+  -- A worker of an earlier release removes the members that stand for expiries and for events of webhooks.
+  for set, member in pairs({ [waiting] = EXPIRIES, [outbox] = OVERDUE_EVENTS }) do
+    local first = redis.pcall('ZRANGE', set, 0, 0, 'WITHSCORES')
+    if first[2] then redis.pcall('ZADD', delayed, 'LT', first[2], member) end
+  end
 end
 if #ARGV >= MORE then redis.pcall('ZREM', workers, unpack(ARGV, MORE)) end
 
@@ -253,12 +290,14 @@ end
 
 -- Makes the number of wake tokens equal to the number of ready runs: deletes all tokens if every run was picked, else adds
 -- or removes the difference.
+counts.ready = 0
 if #picked < 2 * wanted then
   -- If one run was picked, its token is the one that this worker has taken, and the DEL can be saved. Should a token be left
   -- all the same, it wakes a worker, whose claim finds no run and deletes the token here.
   if token_taken == 0 or #picked ~= 2 then redis.call('DEL', pending) end
 else
-  local missing = redis.call('ZCARD', ready) - redis.call('LLEN', pending)
+  counts.ready = redis.call('ZCARD', ready)
+  local missing = counts.ready - redis.call('LLEN', pending)
   if missing < 0 then redis.call('LPOP', pending, -missing) end
   if missing > 0 then redis.call('RPUSH', pending, unpack(redis.call('ZRANGE', ready, 0, math.min(missing, 1000) - 1))) end
 end
@@ -269,4 +308,9 @@ if #granted > 0 and (not soonest or ms + lease_ms < soonest) then soonest = ms +
 local next_ms = soonest and math.max(0, soonest - ms) or -1
 -- Workers that fell asleep before this lease was granted must wake when it expires: no other message reports a lost worker.
 if soonest then redis.call('PUBLISH', control, 'next ' .. int(next_ms)) end
-return { next_ms, set_aside, unpack(granted) }
+local counted = {}
+for name, number in pairs(counts) do
+  counted[#counted + 1] = name
+  counted[#counted + 1] = number
+end
+return { next_ms, set_aside, counted, events_due, unpack(granted) }

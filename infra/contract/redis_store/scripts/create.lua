@@ -1,9 +1,10 @@
 -- KEYS: run, user_runs, ready, pending, delayed
 -- ARGV: id, user, version, spec, brief, digest, priority (digits), max_attempts (digits), start (digits), delay_ms,
---   start_at_ms, queue_ttl_ms, inputs, traceparent, index_ttl_s (number), unstarted_ttl_s (number), control, run_prefix
+--   start_at_ms, queue_ttl_ms, inputs, traceparent, hook_url, hook_events, index_ttl_s (number), unstarted_ttl_s (number),
+--   control, run_prefix
 -- Reply: outcome, created_ms. SAME if the run exists with the same request digest; REFUSED if it exists with another
--- digest, or is being deleted. `start` is 0 or 1; `delay_ms`, `start_at_ms`, `queue_ttl_ms`, `inputs` and `traceparent`
--- may be empty. No input of a new run is uploaded by a client.
+-- digest, or is being deleted. `start` is 0 or 1; `delay_ms`, `start_at_ms`, `queue_ttl_ms`, `inputs`, `traceparent`,
+-- `hook_url` and `hook_events` may be empty. No input of a new run is uploaded by a client.
 
 -- One create in TIDY_EVERY looks at the TIDY_COUNT oldest ids in the user's index.
 local TIDY_EVERY, TIDY_COUNT = 16, 32
@@ -30,6 +31,8 @@ optional('start_at_ms', start_at_ms)
 optional('queue_ttl_ms', queue_ttl_ms)
 optional('inputs', inputs)
 optional('traceparent', traceparent)
+optional('hook_url', hook_url)
+optional('hook_events', hook_events)
 optional('queued_ms', start == '1' and int(ms) or '')
 write(run, fields)
 if start ~= '1' then redis.call('EXPIRE', run, unstarted_ttl_s) end

@@ -1,5 +1,5 @@
 -- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED, FILE,
--- EXPIRIES and USAGE_S before them, and the local variables of a script's header after them.
+-- EXPIRIES, OVERDUE_EVENTS, USAGE_S and the numbers of webhooks before them, and the local variables of a script's header after them.
 -- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
 -- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
 
@@ -84,6 +84,11 @@ local function append(log, channel, seq, count, events)
   return last
 end
 
+-- Tells the workers that a run has ended whose program may still run, without a worker that ends it.
+local function announce_unowned(control, id)
+  redis.call('PUBLISH', control, 'ended ' .. id)
+end
+
 -- How a worker is to stop a run: 1 cancels it, 2 interrupts it, 0 lets it go on.
 local function stop_of(cancel, interrupt)
   return cancel == '1' and '1' or interrupt == '1' and '2' or '0'
@@ -93,11 +98,12 @@ end
 -- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
 local function guard(run, fence, batch)
   local held = redis.call(
-    'HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'interrupt', 'messages', 'claimed_ms', 'worked_ms'
+    'HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'interrupt', 'messages', 'claimed_ms', 'worked_ms',
+    'hook_events', 'hooks', 'user'
   )
   local found = {
     status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0), claimed_ms = held[8],
-    worked_ms = held[9],
+    worked_ms = held[9], hook = { events = held[10], noted = held[11], user = held[12] },
   }
   found.stop = stop_of(found.cancel, held[6])
   if not held[1] then return 'GONE', found end
@@ -218,4 +224,61 @@ end
 local function expire(run, log, retention_s)
   redis.call('EXPIRE', run, retention_s)
   redis.call('EXPIRE', log, retention_s)
+end
+
+-- The outbox of webhooks (see infra/contract/webhooks.py). Its commands are protected: if it is damaged, a run must still end.
+local function uncount(outbox_users, user)
+  local left = redis.pcall('HINCRBY', outbox_users, user, -1)
+  if type(left) == 'number' and left <= 0 then redis.pcall('HDEL', outbox_users, user) end
+end
+
+-- Puts an entry into the outbox; false if the outbox is full, or has too many entries of this user.
+local function queue_event(outbox, outbox_users, delayed, user, entry, due_ms)
+  local mine = redis.pcall('HINCRBY', outbox_users, user, 1)
+  local size = redis.pcall('ZCARD', outbox)
+  if type(mine) ~= 'number' or type(size) ~= 'number' or mine > MAX_USER_OUTBOX or size >= MAX_OUTBOX then
+    uncount(outbox_users, user)
+    return false
+  end
+  redis.pcall('ZADD', outbox, int(due_ms), entry)
+  redis.pcall('ZADD', delayed, 'LT', int(due_ms), OVERDUE_EVENTS)
+  return true
+end
+
+-- The reason for a call that a new status is, if the run has a webhook that is called for it.
+local function reason_of(events, status, code)
+  if not events then return nil end
+  local reason = status == 'waiting' and 'waiting' or status == 'failed' and 'failed' or 'finished'
+  if status == 'failed' and code and code:sub(1, 6) == 'limit_' and events:find(',limit,', 1, true) then reason = 'limit' end
+  return events:find(',' .. reason .. ',', 1, true) and reason or nil
+end
+
+-- Notes the event of a new status for the webhook of a run: adds it to `fields`, which the caller writes, and to the outbox.
+-- `hook` has the fields `hook_events`, `hooks` and `user` of the run; `seq` is the number of the event in the log. Returns the
+-- entry, or nil.
+local function note_event(run, id, hook, fields, outbox, outbox_users, delayed, seq, ms, status, code, due_ms)
+  local reason = reason_of(hook.events, status, code)
+  if not reason or not hook.user then return nil end
+  local noted = {}
+  for each in (hook.noted or ''):gmatch('%d+') do noted[#noted + 1] = each end
+  if #noted >= MAX_EVENTS then
+    local old = 'hook:' .. table.remove(noted, 1)
+    local tries = tonumber(redis.call('HGET', run, old .. ':tries') or 0)
+    local names = { old, old .. ':done', old .. ':failed', old .. ':round', old .. ':lease', old .. ':token', old .. ':tries' }
+    for try = math.max(1, tries - MAX_ATTEMPTS_SHOWN + 1), tries do names[#names + 1] = old .. ':' .. try end
+    redis.call('HDEL', run, unpack(names))
+  end
+  noted[#noted + 1] = int(seq)
+  local entry = hook.user .. ':' .. id .. ':' .. int(seq) .. ':' .. int(ms) .. ':1'
+  local queued = queue_event(outbox, outbox_users, delayed, hook.user, entry, due_ms)
+  local event = { event = reason, status = status, at_ms = ms, code = code, dropped = not queued or nil }
+  for _, value in ipairs({ 'hooks', table.concat(noted, ','), 'hook:' .. int(seq), cjson.encode(event) }) do
+    fields[#fields + 1] = value
+  end
+  return queued and entry or nil
+end
+
+-- The code of a run's error, JSON text or empty.
+local function code_of(failure)
+  return failure ~= '' and cjson.decode(failure).code or nil
 end

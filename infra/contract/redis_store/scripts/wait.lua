@@ -1,7 +1,7 @@
--- KEYS: run, log, leases, waiting, delayed, then days
+-- KEYS: run, log, leases, waiting, delayed, outbox, outbox_users, then days
 -- ARGV: id, fence, batch (digits), count (number), events, channel, version (digits), requests, expires_ms (number), control,
 --   usage, then field, value
--- Reply: outcome, seq of the last event. The run holds no lease until its requests are answered or expired, or it is
+-- Reply: outcome, seq of the last event, entry of the event in the outbox (empty if there is none). The run holds no lease until its requests are answered or expired, or it is
 -- cancelled; the attempt does not count. `requests` is a JSON list of JSON texts, `expires_ms` the first of their expiries.
 -- Answers of earlier requests are removed. REFUSED if a cancel was requested: nobody would end the waiting run.
 
@@ -17,9 +17,12 @@ local fields = {
   'v', version, 'status', 'waiting', 'batch', batch, 'seq', int(last), 'worker', '', 'attempt', int(attempt),
   'requests', requests, 'waiting_ms', int(ms), 'answers', '', 'interrupt', '0',
 }
+local entry = note_event(
+  run, id, found.hook, fields, outbox, outbox_users, delayed, last, ms, 'waiting', nil, ms + GRACE_MS
+)
 write(run, with_usage(ended(fields, fence, ms, 'waiting', found), used, MORE_KEYS), MORE)
 redis.call('ZREM', leases, id)
 redis.call('ZADD', waiting, int(expires_ms), id)
 redis.call('ZADD', delayed, 'LT', int(expires_ms), EXPIRIES)
 redis.call('PUBLISH', control, 'due ' .. int(math.max(0, expires_ms - ms)))
-return { 'OK', last }
+return { 'OK', last, entry or '' }

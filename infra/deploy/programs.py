@@ -1,0 +1,116 @@
+"""Programs that a deployment drives: kubectl, helm, osls. Every one that changes something is shown before it runs."""
+
+import shlex
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from infra.deploy.errors import DeployFailed
+
+READ_TIMEOUT_S = 60.0
+CHANGE_TIMEOUT_S = 1800.0
+TRIES = 3
+PAUSE_S = 2.0
+MAX_ERROR_CHARS = 500
+_FINAL = ("(Forbidden)", "(Invalid)", "(BadRequest)", "(NotFound)")
+"""What kubectl says of failures that are the same at every try."""
+
+
+class ProgramFailed(DeployFailed):
+    """Program that could not be started, took too long, or exited with another code than 0."""
+
+
+class Programs:
+    """Runs programs. With `dry_run`, those that change something are shown only."""
+
+    def __init__(self, say: Callable[[str], None], *, dry_run: bool = False) -> None:
+        self.say = say
+        self.dry_run = dry_run
+
+    def read(self, *command: str, stdin: str | None = None, cwd: Path | None = None) -> str:
+        """Return the output of a program that changes nothing. Raises ProgramFailed."""
+        try:
+            done = subprocess.run(
+                command,
+                input=stdin or "",
+                cwd=cwd,
+                capture_output=True,
+                text=True,
+                timeout=READ_TIMEOUT_S,
+                check=False,
+            )
+        except OSError as exc:
+            raise _not_started(command, exc) from None
+        except subprocess.TimeoutExpired:
+            raise ProgramFailed(f"{Path(command[0]).name} did not end within {READ_TIMEOUT_S:.0f} s") from None
+        if done.returncode:
+            raise _failed(command, done.returncode, f"{done.stderr}\n{done.stdout}")
+        return done.stdout
+
+    def change(
+        self, *command: str, stdin: str | None = None, source: str = "", cwd: Path | None = None, tries: int = TRIES
+    ) -> None:
+        """Show a program that changes something, run it, and show its output. Raises ProgramFailed.
+
+        `source` is the command whose output is `stdin`. A program whose repetition is harmless is tried again, unless
+        the failure would be the same.
+        """
+        shown = shlex.join(command)
+        self.say(f"$ {source} | {shown}" if source else f"$ {shown}")
+        if self.dry_run:
+            return
+        for left in reversed(range(tries)):
+            try:
+                self._run(command, stdin, cwd)
+            except ProgramFailed as exc:
+                if not left or any(word in str(exc) for word in _FINAL):
+                    raise
+                self.say(f"  again in {PAUSE_S:.0f} s: {exc}")
+                time.sleep(PAUSE_S)
+            else:
+                return
+
+    def _run(self, command: Sequence[str], stdin: str | None, cwd: Path | None) -> None:
+        """Run a program once, with its output line by line."""
+        lines: list[str] = []
+        with tempfile.TemporaryFile() as file:
+            file.write((stdin or "").encode())
+            file.seek(0)
+            try:
+                child = subprocess.Popen(
+                    command, stdin=file, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            except OSError as exc:
+                raise _not_started(command, exc) from None
+            watchdog = threading.Timer(CHANGE_TIMEOUT_S, child.kill)
+            watchdog.start()
+            try:
+                with child:
+                    for line in child.stdout or ():
+                        self.say(f"  {line.rstrip()}")
+                        lines = [*lines[-20:], line]
+            finally:
+                watchdog.cancel()
+        if child.returncode:
+            raise _failed(command, child.returncode, "".join(lines))
+
+
+def _not_started(command: Sequence[str], error: OSError) -> ProgramFailed:
+    name = Path(command[0]).name
+    if isinstance(error, FileNotFoundError):
+        return ProgramFailed(f"{name} is not installed, or not in the PATH")
+    return ProgramFailed(f"{name} cannot be started: {error.strerror}")
+
+
+def _failed(command: Sequence[str], code: int, output: str) -> ProgramFailed:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if "Error:" in lines:  # of osls, with the message on the next lines
+        errors = lines[lines.index("Error:") + 1 :][:3]
+    else:
+        # kubectl has warnings on the same stream, and names the errors of several objects one after the other.
+        errors = [line for line in lines if line.startswith(("Error", "error"))] or lines[-3:]
+    text = "; ".join(errors)[:MAX_ERROR_CHARS] or f"exit code {code}"
+    return ProgramFailed(f"{Path(command[0]).name} failed: {text}")

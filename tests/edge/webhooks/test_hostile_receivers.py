@@ -1,0 +1,141 @@
+"""Receivers that break every rule: an attempt is bounded, and goes to no address but a checked one."""
+
+import asyncio
+import gzip
+from collections.abc import Sequence
+
+import pytest
+
+from infra.webhook_http import Receipt, UrlNotAllowed, WebhookHttp
+from tests.support.scripted_http import Wire
+from tests.support.servers import web_site_fixture
+from tests.support.web_site import NAME, Names, Page, Site, answer
+
+web = web_site_fixture("module")
+DEADLINE_S = 0.3
+
+
+def http(web: Site, **names: Sequence[Sequence[str]]) -> WebhookHttp:
+    return WebhookHttp(frozenset({(NAME, web.port)}), resolve=Names(**names), deadline_s=DEADLINE_S)
+
+
+async def post(web: Site, page: Page) -> Receipt:
+    return await http(web).post(web.serve("/hook", page), {"content-type": "application/json"}, b"{}")
+
+
+def endless(wire: Wire) -> None:
+    wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        wire.send(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+
+
+def stalled(wire: Wire) -> None:
+    wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx")
+    wire.silence()
+
+
+def endless_head(wire: Wire) -> None:
+    wire.send(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        wire.send(b"X-Long: " + b"x" * 1000 + b"\r\n")
+
+
+@pytest.mark.parametrize("page", [endless, answer(gzip.compress(b"x" * 10**6), Content_Encoding="gzip"), answer(b"")])
+async def test_the_status_counts_whatever_the_body_is(web: Site, page: Page) -> None:
+    assert (await post(web, page)).accepted
+
+
+@pytest.mark.parametrize(
+    ("page", "error"),
+    [
+        (lambda wire: wire.silence(), "no answer within"),
+        (stalled, "no answer within"),
+        (lambda wire: wire.reset(), "reset"),
+        (lambda wire: wire.send(b"what?\r\n\r\n"), "not valid HTTP"),
+        (endless_head, "not valid HTTP"),
+        (answer(b"", 500), "status 500"),
+        (answer(b"", 404), "status 404"),
+    ],
+)
+async def test_a_broken_answer_is_an_error_that_may_pass(web: Site, page: Page, error: str) -> None:
+    receipt = await post(web, page)
+    assert not receipt.accepted
+    assert not receipt.final
+    assert error in str(receipt.error).lower() or error in str(receipt.error)
+
+
+async def test_a_redirect_is_not_followed(web: Site) -> None:
+    web.requests.clear()
+    receipt = await post(web, answer(b"", 307, Location="http://169.254.169.254/latest/meta-data"))
+    assert receipt.error == "the answer has status 307; redirects are not followed"
+    assert len(web.requests) == 1
+
+
+async def test_a_wait_that_the_receiver_asks_for_is_bounded(web: Site) -> None:
+    assert (await post(web, answer(b"", 429, Retry_After="30"))).retry_after_s == 30
+    assert (await post(web, answer(b"", 503, Retry_After="999999999"))).retry_after_s == 3600
+    assert (await post(web, answer(b"", 503, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"))).retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [["127.0.0.1"], ["10.0.0.1"], ["169.254.169.254"], ["93.184.215.14", "127.0.0.1"], ["::1"], ["fd00:ec2::254"]],
+)
+async def test_a_name_with_an_address_that_is_not_public_is_never_called(web: Site, addresses: list[str]) -> None:
+    web.requests.clear()
+    client = http(web, evil_test=[addresses])
+    receipt = await client.post(f"https://evil.test:{web.port}/", {}, b"{}")
+    assert (receipt.error, receipt.final) == ("the host has an address that is not public", True)
+    assert web.requests == []
+
+
+async def test_a_name_is_resolved_once_so_that_a_second_answer_cannot_differ(web: Site) -> None:
+    names = Names(**{NAME.replace(".", "_"): [["127.0.0.1"], ["169.254.169.254"]]})
+    client = WebhookHttp(frozenset({(NAME, web.port)}), resolve=names, deadline_s=DEADLINE_S)
+    assert (await client.post(web.serve("/hook", answer(b"ok")), {}, b"{}")).accepted
+    assert names.asked == [NAME]
+    assert web.requests[-1].headers["host"] == f"{NAME}:{web.port}"
+    assert (await client.post(web.at("/hook"), {}, b"{}")).final
+
+
+async def test_a_slow_name_server_cannot_hold_an_attempt() -> None:
+    async def never(_host: str, _port: int) -> Sequence[str]:
+        await asyncio.sleep(60)
+        return []
+
+    receipt = await WebhookHttp(resolve=never, deadline_s=0.05).post("https://slow.test/", {}, b"{}")
+    assert receipt.error == "no answer within 0.05 s"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://example.org/", "https"),
+        ("ftp://example.org/", "https"),
+        ("https://user:secret@example.org/", "credentials"),
+        ("https://example.org/#part", "fragment"),
+        ("https://127.0.0.1/", "not public"),
+        ("https://0x7f.1/", "not public"),
+        ("https://2130706433/", "not public"),
+        ("https://[::ffff:127.0.0.1]/", "not public"),
+        ("https://169.254.169.254/latest", "not public"),
+        ("https://[fd00::1]/", "not public"),
+        ("https://example.org:0/", "port"),
+        ("https://exa mple.org/", "space"),
+        ("https://example.org\\@evil.test/", "backslash"),
+        ("https:///path", "host"),
+        ("https://" + "a" * 2100 + ".org/", "characters"),
+        ("example.org", "https"),
+    ],
+)
+def test_a_url_that_may_not_be_called_is_named(url: str, reason: str) -> None:
+    with pytest.raises(UrlNotAllowed, match=reason) as failure:
+        WebhookHttp().target(url)
+    assert "secret" not in str(failure.value)
+
+
+def test_a_listed_host_may_be_private_and_without_tls() -> None:
+    client = WebhookHttp(frozenset({("127.0.0.1", 9000)}))
+    assert client.target("http://127.0.0.1:9000/hook").port == 9000
+    with pytest.raises(UrlNotAllowed):
+        client.target("http://127.0.0.1:9001/hook")

@@ -1,0 +1,88 @@
+"""Time of a step whose worker is lost: it counts from the first start, and a program that has ended in time counts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from infra.contract.lending import OpenExecution
+from infra.contract.runs import PlanStep, RunRecord
+from infra.contract.states import Status
+from infra.settings import RedisTcpSettings
+from tests.k8s_executor.rig import NAMESPACE, ClusterRig
+from tests.k8s_executor.test_runs import goes_on, has_no_pods, has_printed
+from tests.k8s_executor.workers import ClusterWorker, WorkerRig
+from tests.support.waiting import until
+
+TIMEOUT_S = 1000.0
+WAITS = "echo one; while [ ! -e go ]; do sleep 0.05; done; echo two"
+
+
+@pytest.fixture
+async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
+    made = WorkerRig(cluster, tcp)
+    yield made
+    await made.close()
+
+
+async def left_alone(runs: WorkerRig) -> tuple[str, ClusterWorker]:
+    """Return a run whose worker has died while its program runs."""
+    first = runs.worker()
+    step = PlanStep(tool="shell", args={"command": WAITS, "timeout_s": 3600}, timeout_s=TIMEOUT_S)
+    run_id = await runs.submit(plan=[step], max_attempts=2)
+    await has_printed(runs, run_id, 1)
+    await first.die()
+    return run_id, first
+
+
+async def grows_older(runs: WorkerRig, run_id: str, seconds: float) -> None:
+    """Let the call of a run have begun some seconds earlier."""
+    key = runs.rig.store.keys.run(run_id)
+    begun = msgspec.json.decode(str(await runs.rig.redis.command("HGET", key, "journal:execution")), type=OpenExecution)
+    assert begun.call_began_ms
+    older = structs.replace(begun, call_began_ms=begun.call_began_ms - int(1000 * seconds))
+    await runs.rig.redis.command("HSET", key, "journal:execution", msgspec.json.encode(older).decode())
+
+
+async def ended(runs: WorkerRig, run_id: str, first: ClusterWorker) -> RunRecord:
+    """Return the record of a run that the next worker has ended."""
+    runs.worker(after=first)
+    return await runs.ended(run_id)
+
+
+async def test_an_adopted_step_ends_at_its_own_time(runs: WorkerRig) -> None:
+    run_id, first = await left_alone(runs)
+    await grows_older(runs, run_id, TIMEOUT_S - 3)
+    record = await ended(runs, run_id, first)
+    assert record.error
+    assert record.error.code == "timeout"
+    assert record.error.message == "the step took longer than its timeout of 1000 s (`timeout_s` of the step)"
+    await has_no_pods(runs)
+
+
+async def test_a_program_that_ended_while_nobody_had_the_run_counts(runs: WorkerRig) -> None:
+    run_id, first = await left_alone(runs)
+    await goes_on(runs)
+
+    async def over() -> bool:
+        return all("conditions" in job["status"] for job in runs.cluster.server.objects("jobs", NAMESPACE))
+
+    await until(over, "the program has ended")
+    await grows_older(runs, run_id, 2 * TIMEOUT_S)
+    record = await ended(runs, run_id, first)
+    assert (record.status, await runs.output(run_id)) == (Status.SUCCEEDED, ["one", "two"])
+
+
+async def test_a_step_whose_program_is_lost_begins_its_time_anew(runs: WorkerRig) -> None:
+    run_id, first = await left_alone(runs)
+    (job,) = runs.cluster.jobs()
+    runs.cluster.server.preempt(job)
+    await grows_older(runs, run_id, TIMEOUT_S - 3)
+    runs.worker(after=first)
+    await has_printed(runs, run_id, 2)
+    await asyncio.sleep(4)
+    await goes_on(runs)
+    assert (await runs.ended(run_id)).status is Status.SUCCEEDED
+    assert await runs.output(run_id) == ["one", "one", "two"]
