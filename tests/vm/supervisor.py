@@ -116,7 +116,7 @@ class Supervisor:
 
     def log(self, name: str) -> str:
         """Return the last lines that a service has written."""
-        return (self._run / f"{name}.log").read_text(errors="replace")[-3000:]
+        return (self._run / f"{name}.log").read_text(errors="replace")[-20_000:]
 
     def close(self) -> None:
         """Kill everything."""

@@ -49,8 +49,8 @@ def test_an_installation_works_through_caddy_survives_kills_and_comes_back_from_
     vm.install(values(s3), "ada")
 
     (token,) = (line.split()[-1] for line in machine.lines if line.startswith("API key"))
+    wait_until(lambda: "certificate obtained" in supervisor.log("swissbrain-web.service"), "Caddy has a certificate")
     authority = layout.state / "web" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
-    wait_until(authority.exists, "Caddy has made its certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     with Client(f"https://localhost:{supervisor.extra['swissbrain-web.service']['HTTPS_PORT']}", token) as client:
         run_id = _survives_kills(client, supervisor)
