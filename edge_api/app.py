@@ -88,16 +88,10 @@ def create_app(
     pages = LogPages(store, workspaces.logs)
     limit = settings.max_body_bytes
 
-    # Both descriptions are built by the first request for them: a cold start need not pay for them.
     def description() -> bytes:
         from edge_api.http import openapi
 
         return openapi.build(settings, endpoints)
-
-    def event_description() -> bytes:
-        from edge_api.http import event_schema
-
-        return event_schema.build()
 
     endpoints: Sequence[ApiEndpoint] = [
         *ExecuteRoutes(runs, people, max_body_bytes=limit).endpoints(),
@@ -113,7 +107,7 @@ def create_app(
         *WebhookRoutes(runs, webhooks, max_body_bytes=limit).endpoints(),
         *_schedule_endpoints(store, ScheduleService(runs, scheduling), webhooks, limit),
         # Both descriptions are built by the first request for them: a cold start need not pay for them.
-        *SystemRoutes(store, cache(description), cache(event_description)).endpoints(),
+        *SystemRoutes(store, cache(description), cache(_event_description)).endpoints(),
     ]
 
     app = Starlette(
@@ -147,6 +141,12 @@ def _lifespan(
             await close()
 
     return lifespan
+
+
+def _event_description() -> bytes:
+    from edge_api.http import event_schema
+
+    return event_schema.build()
 
 
 def _schedule_endpoints(

@@ -10,8 +10,6 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from infra.contract.errors import CallRejected, QStashUnavailable
 from infra.settings import QStashAccess, QStashSettings
 
@@ -54,6 +52,7 @@ class QStashPublisher:
             await self._client.http._client.aclose()
 
     async def _call(self, call: Any) -> None:
+        import httpx
         from qstash import AsyncQStash
         from qstash.errors import QStashError
 

@@ -1,32 +1,23 @@
 """Takes one claimed run to an outcome: finished, released, waiting, or abandoned because the lease is lost."""
 
 import asyncio
-import logging
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias, cast
 
-from msgspec import UNSET, structs
+from msgspec import structs
 from opentelemetry.trace import Span
 
 from infra import metrics
 from infra.contract.errors import (
-    ContractError,
     ExecutorUnavailable,
     FilesUnavailable,
     HostExhausted,
-    LeaseLost,
     StoreUnavailable,
 )
-from infra.contract.events import Failure, RunEnd, RunFinished, RunRequeued
 from infra.contract.execution import Executor
-from infra.contract.log import NewEvent
 from infra.contract.queue import Claim, Lease, Writes
 from infra.contract.redis_store.work_queue import WorkQueue
-from infra.contract.requests import OpenRequest
-from infra.contract.runs import RunError, RunRecord
+from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
 from infra.logging import log
 from worker.continuation import take_over
@@ -35,39 +26,15 @@ from worker.inputs import copy_inputs
 from worker.lease import ActiveRun, StopReason
 from worker.run.archiver import Archiver
 from worker.run.context import RunContext
-from worker.run.emitter import LogEmitter, new_event
+from worker.run.emitter import LogEmitter
 from worker.run.executions import RunExecutions
-from worker.run.people import Waits, interrupt_request
-from worker.run.retrying import requeue_delay_ms, until_answered
+from worker.run.retrying import until_answered
 from worker.run.session import RunSession
-from worker.run.strategy import Postponed, StepFailed, Strategy
+from worker.run.strategy import StepFailed, Strategy
 from worker.settings import LOG_WINDOW_S
 from worker.tracing import end_run, run_span
+from worker.verdict import UNREAD_MESSAGE, Finish, Release, Unable, Verdict, Wait, last_event, name_of, verdict_of
 from worker.workspaces import RunWorkspaces
-
-
-@dataclass(frozen=True)
-class Finish:
-    """Outcome: the run ends with a terminal status."""
-
-    status: Status
-    result: Mapping[str, object] | None = None
-    error: RunError | None = None
-
-
-@dataclass(frozen=True)
-class Release:
-    """Outcome: the run returns to the queue, ready after `delay_ms`. `burn`: whether the attempt counts."""
-
-    reason: str
-    delay_ms: int
-    burn: bool
-    message: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unable(Release):
-    """Outcome: the run returns to the queue for another worker, because this one lacks what `message` names."""
 
 
 class Lack(StrEnum):
@@ -78,23 +45,6 @@ class Lack(StrEnum):
     PROGRAM = "program"
 
 
-@dataclass(frozen=True)
-class Wait:
-    """Outcome: the run waits for people to answer these requests."""
-
-    requests: Sequence[OpenRequest]
-
-
-Verdict: TypeAlias = Finish | Release | Wait
-UNREAD_MESSAGE = Release("message", 0, burn=False)
-"""Outcome: the run was to succeed, and returns to the queue, because it has a message that it has not read."""
-UNABLE_DELAY_MS = 500
-"""Delay before a run that a worker was unable to execute is tried again; doubled for each further one in a row."""
-_TRANSIENT: dict[type[ContractError], str] = {
-    FilesUnavailable: "files_unavailable",
-    HostExhausted: "worker_short",
-}
-"""Error codes of failures that another attempt may not meet."""
 _LACKS: dict[type[BaseException | None], Lack] = {
     HostExhausted: Lack.RESOURCE,
     FilesUnavailable: Lack.STORE,
@@ -149,7 +99,7 @@ class Runner:
             active.stop(StopReason.INTERRUPT)
         try:
             await asyncio.wait({work})
-            verdict = _verdict(work, active, run, context.unable)
+            verdict = verdict_of(work, active, run, context.unable)
             if verdict is None:
                 await emitter.abandon()
                 end_run(span, "abandoned", None)
@@ -157,7 +107,7 @@ class Runner:
                 log("run.abandoned", run_id=run.id, fence=run.fence)
             else:
                 verdict, outcome, events = await self._write(active, emitter, context, verdict)
-                end_run(span, _name(verdict), getattr(verdict, "error", None))
+                end_run(span, name_of(verdict), getattr(verdict, "error", None))
                 if outcome in {Outcome.OK, Outcome.SAME}:
                     await executions.discard(also_open=not isinstance(verdict, Release))
                 if isinstance(verdict, Finish):
@@ -178,7 +128,7 @@ class Runner:
         log("run.unreadable", run_id=lease.run_id, fence=lease.fence)
         message = "the stored record of the run cannot be decoded by this worker; this is a bug"
         verdict = Finish(Status.FAILED, error=RunError(code="unreadable_record", message=message))
-        writes = Writes(events=[_last_event(verdict)])
+        writes = Writes(events=[last_event(verdict)])
         with suppress(StoreUnavailable):
             outcome = await self._store.finish(lease, verdict.status, writes, error=verdict.error)
             if outcome in {Outcome.OK, Outcome.SAME}:
@@ -218,15 +168,15 @@ class Runner:
             verdict = Finish(Status.CANCELLED) if waits else UNREAD_MESSAGE
             outcome = await self._store_outcome(active.lease, writes, verdict, context.last_message)
         error = verdict.error if isinstance(verdict, Finish) else None
-        metrics.outcome_written(outcome, _name(verdict), error)
-        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=_name(verdict), outcome=outcome.value)
+        metrics.outcome_written(outcome, name_of(verdict), error)
+        log("run.outcome_written", run_id=run.id, fence=run.fence, verdict=name_of(verdict), outcome=outcome.value)
         return verdict, outcome, len(writes.events) + 1
 
     async def _store_outcome(self, lease: Lease, buffered: Writes, verdict: Verdict, read: int) -> Outcome:
         if isinstance(verdict, Wait):
             requests = verdict.requests
             return await until_answered(lambda: self._store.wait(lease, buffered, requests))
-        writes = structs.replace(buffered, events=[*buffered.events, _last_event(verdict)])
+        writes = structs.replace(buffered, events=[*buffered.events, last_event(verdict)])
 
         async def write() -> Outcome:
             if isinstance(verdict, Unable):
@@ -241,66 +191,3 @@ class Runner:
             )
 
         return await until_answered(write)
-
-
-def _name(verdict: Verdict) -> str:
-    if isinstance(verdict, Wait):
-        return "waiting"
-    return verdict.reason if isinstance(verdict, Release) else verdict.status.value
-
-
-def _last_event(verdict: Finish | Release) -> NewEvent:
-    if isinstance(verdict, Release):
-        message = UNSET if verdict.message is None else verdict.message
-        return new_event(RunRequeued(reason=verdict.reason, delay_ms=verdict.delay_ms, message=message))
-    error = verdict.error
-    failure = Failure(code=error.code, message=error.message, step=error.step) if error else UNSET
-    return new_event(RunFinished(status=cast("RunEnd", verdict.status.value), error=failure))
-
-
-def _verdict(work: "asyncio.Task[dict[str, object]]", active: ActiveRun, run: RunRecord, unable: int) -> Verdict | None:
-    """Return the outcome that follows from the end of the work; None if the lease is lost, so none may be written.
-
-    `unable`: number of workers before this one, in a row, that were unable to execute the step.
-    """
-    failure = None if work.cancelled() else work.exception()
-    if active.stop_reason is StopReason.LOST or isinstance(failure, LeaseLost):
-        return None
-    # Work that succeeded before the cancel reached it stays succeeded.
-    if active.stop_reason is StopReason.CANCEL and (work.cancelled() or failure):
-        return Finish(Status.CANCELLED)
-    if work.cancelled():
-        interrupted = active.stop_reason is StopReason.INTERRUPT
-        return Wait([interrupt_request(run.id, run.fence)]) if interrupted else Release("drained", 0, burn=False)
-    match failure:
-        case None:
-            return Finish(Status.SUCCEEDED, result=work.result())
-        case Waits():
-            return Wait(failure.requests)
-        case StepFailed():
-            return Finish(Status.FAILED, result=failure.result, error=failure.error)
-        case Postponed():
-            return Release(failure.reason, failure.delay_ms, failure.burn, str(failure) or None)
-        case FilesUnavailable() | HostExhausted():
-            return _retry_or_fail(failure, run)
-        case ExecutorUnavailable():
-            _log_failure("unable", failure, run)
-            return Unable("unable", UNABLE_DELAY_MS << unable, burn=False, message=str(failure))
-        case _:
-            log("run.broken", level=logging.ERROR, run_id=run.id, fence=run.fence, error=failure)
-            # The message of an unknown exception may hold internals, so the client is given its type alone.
-            message = f"unexpected {type(failure).__name__} in the worker; its log has the details (action run.broken)"
-            return Finish(Status.FAILED, error=RunError(code="internal_error", message=message))
-
-
-def _retry_or_fail(failure: FilesUnavailable | HostExhausted, run: RunRecord) -> Verdict:
-    """Release the run with a delay after a transient failure that the run did not cause; fail its last attempt."""
-    code = _TRANSIENT[type(failure)]
-    _log_failure(code, failure, run)
-    if run.attempt < run.spec.max_attempts:
-        return Release(code, requeue_delay_ms(run.attempt), burn=True)
-    return Finish(Status.FAILED, error=RunError(code=code, message=str(failure)))
-
-
-def _log_failure(code: str, failure: Exception, run: RunRecord) -> None:
-    log("run.host_failure", level=logging.WARNING, run_id=run.id, fence=run.fence, code=code, reason=str(failure))

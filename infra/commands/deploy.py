@@ -15,7 +15,7 @@ from infra.commands.preflight import check_cluster, check_installation_before, g
 from infra.commands.rollback import go_back
 from infra.commands.running import say
 from infra.commands.verify import variables_of
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import KubectlCluster
 from infra.deploy.deployer import Deployer
 from infra.deploy.description import Description
 from infra.deploy.edge import EdgeDeployment
@@ -60,7 +60,7 @@ def deploy(
         param=param,
     )
     with one_line():
-        cluster = Cluster(deploying.programs(dry_run=dry_run), description.context, description.namespace)
+        cluster = KubectlCluster(deploying.programs(dry_run=dry_run), description.context, description.namespace)
         if status:
             _show_status(cluster)
             return
@@ -73,7 +73,7 @@ class _Deployment:
     """One deployment, from its preflight to its verification."""
 
     def __init__(
-        self, description: Description, cluster: Cluster, source: Source, origin: str | None, rollout_s: float
+        self, description: Description, cluster: KubectlCluster, source: Source, origin: str | None, rollout_s: float
     ) -> None:
         self._description = description
         self._cluster = cluster
@@ -152,7 +152,7 @@ class _Deployment:
             raise DeployFailed(f"the deployment failed, and so did the way back: {exc}") from None
 
 
-def _show_status(cluster: Cluster) -> None:
+def _show_status(cluster: KubectlCluster) -> None:
     """Print the record, and what is left half-way. Raises DeployFailed."""
     state = Record(cluster).read()
     say(f"running  {state.running or 'no record'}")

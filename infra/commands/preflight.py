@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from infra.commands.verify_stores import check_stores
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import KubectlCluster
 from infra.deploy.edge import EdgeDeployment
 from infra.deploy.errors import DeployFailed
 from infra.deploy.manifests import Manifests
@@ -17,7 +17,9 @@ MAX_SHOWN = 5
 _NUMBERS = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 
 
-def check_cluster(checks: Checklist, cluster: Cluster, manifests: Manifests, edge: EdgeDeployment | None) -> None:
+def check_cluster(
+    checks: Checklist, cluster: KubectlCluster, manifests: Manifests, edge: EdgeDeployment | None
+) -> None:
     """Check the description, the cluster and the programs of this machine. Changes nothing."""
     checks.check("manifests", lambda: _manifests(manifests, cluster.namespace))
     if checks.check("cluster", lambda: _said(lambda: _cluster(cluster))):
@@ -77,7 +79,7 @@ def _manifests(manifests: Manifests, namespace: str) -> str:
     return f"{len(manifests.objects)} objects, {len(set(manifests.images().values()))} images by their digests"
 
 
-def _cluster(cluster: Cluster) -> str:
+def _cluster(cluster: KubectlCluster) -> str:
     version = cluster.version()
     found = numbers(version)
     if found is None:
@@ -89,7 +91,7 @@ def _cluster(cluster: Cluster) -> str:
     return f"{version}, context '{cluster.context}'"
 
 
-def _rights(cluster: Cluster, manifests: Manifests) -> str:
+def _rights(cluster: KubectlCluster, manifests: Manifests) -> str:
     wanted = manifests.rights(cluster.namespace)
     missing = [
         f"{verb} {resource}{'.' + group if group else ''}{' in ' + namespace if namespace else ''}"
@@ -100,7 +102,7 @@ def _rights(cluster: Cluster, manifests: Manifests) -> str:
     return f"all {len(wanted)}"
 
 
-def _namespaces(cluster: Cluster, manifests: Manifests) -> str:
+def _namespaces(cluster: KubectlCluster, manifests: Manifests) -> str:
     wanted = manifests.namespaces()
     present = cluster.names("namespaces")
     if missing := [name for name in wanted if name not in present]:
@@ -108,7 +110,7 @@ def _namespaces(cluster: Cluster, manifests: Manifests) -> str:
     return ", ".join(wanted)
 
 
-def _secrets(cluster: Cluster, manifests: Manifests) -> str:
+def _secrets(cluster: KubectlCluster, manifests: Manifests) -> str:
     wanted, present = manifests.secret_keys(), cluster.secret_keys()
     problems = []
     for name, keys in sorted(wanted.items()):

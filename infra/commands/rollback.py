@@ -7,7 +7,7 @@ from infra.commands import deploying
 from infra.commands.deploying import describe, one_line, own_access, verified
 from infra.commands.preflight import goes_down, numbers
 from infra.commands.running import say
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import KubectlCluster
 from infra.deploy.deployer import Deployer
 from infra.deploy.errors import DeployFailed
 from infra.deploy.lock import held
@@ -32,7 +32,7 @@ def rollback(
         file, context=context, overlay=overlay, chart=chart, values=values, stage=stage, region=region, param=param
     )
     with one_line():
-        cluster = Cluster(deploying.programs(dry_run=dry_run), description.context, description.namespace)
+        cluster = KubectlCluster(deploying.programs(dry_run=dry_run), description.context, description.namespace)
         with held(cluster) as lock:
             rollout_s = deploying.ROLLOUT_S if timeout is None else timeout
             deployer = Deployer(description, cluster, lock, release=version("swissbrain"), timeout_s=rollout_s)

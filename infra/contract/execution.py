@@ -187,8 +187,8 @@ class Executor(Protocol):
         """Start a program that answers requests, in a sandbox with a folder of its own in place of the workspace.
 
         A request and a reply are each a length of 4 bytes, big-endian, and that number of bytes; the program reads
-        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`, and does not outlive
-        the claim of the run with this fence for long. Raises ExecutorUnavailable, HostExhausted.
+        requests from stdin and writes replies to stdout. It is killed after `command.timeout_s`, and soon after the
+        claim of the run with this fence is over. Raises ExecutorUnavailable, HostExhausted.
         """
         ...
 

@@ -26,7 +26,7 @@ class VersionConflict(DeployFailed):
     """Conflict: another process has changed or made the object meanwhile."""
 
 
-class Cluster:
+class KubectlCluster:
     """One namespace of a cluster, through kubectl."""
 
     def __init__(self, programs: Programs, context: str, namespace: str) -> None:

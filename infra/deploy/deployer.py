@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from infra.deploy.cluster import Cluster, Object
+from infra.deploy.cluster import KubectlCluster, Object
 from infra.deploy.description import Description
 from infra.deploy.edge import EdgeDeployment
 from infra.deploy.errors import DeployFailed
@@ -30,7 +30,7 @@ class Deployer:
     """Steps of a deployment and of a rollback. `lock` is None in a dry run. All methods may raise DeployFailed."""
 
     def __init__(
-        self, description: Description, cluster: Cluster, lock: Lock | None, *, release: str, timeout_s: float
+        self, description: Description, cluster: KubectlCluster, lock: Lock | None, *, release: str, timeout_s: float
     ) -> None:
         self.record = Record(cluster)
         self._description = description

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
-from infra.deploy.cluster import Cluster, Object, VersionConflict
+from infra.deploy.cluster import KubectlCluster, Object, VersionConflict
 from infra.deploy.errors import DeployFailed
 from infra.deploy.record import person
 
@@ -24,7 +24,7 @@ LOOK_S = 2.0
 class Lock:
     """Lease of this process. `check` raises once another process may hold it."""
 
-    def __init__(self, cluster: Cluster, lease: Object) -> None:
+    def __init__(self, cluster: KubectlCluster, lease: Object) -> None:
         self._cluster = cluster
         self._lease = lease
         self._renewed_s = time.monotonic()
@@ -74,7 +74,7 @@ class Lock:
 
 
 @contextmanager
-def held(cluster: Cluster) -> Iterator[Lock | None]:
+def held(cluster: KubectlCluster) -> Iterator[Lock | None]:
     """Hold the Lease; yield None in a dry run. Raises DeployFailed if another process holds it."""
     if cluster.programs.dry_run:
         yield None
@@ -86,7 +86,7 @@ def held(cluster: Cluster) -> Iterator[Lock | None]:
         lock.release()
 
 
-def _acquired(cluster: Cluster) -> Object:
+def _acquired(cluster: KubectlCluster) -> Object:
     """Return the Lease, made, or taken over from a holder that no longer renews it. Raises DeployFailed."""
     found = cluster.find("lease", NAME)
     fresh = _renewed({"metadata": {"name": NAME, "namespace": cluster.namespace}, "spec": {}})
@@ -105,7 +105,7 @@ def _acquired(cluster: Cluster) -> Object:
         raise DeployFailed("another deployment has begun in this moment; nothing was changed") from None
 
 
-def _wait_for_silence(cluster: Cluster, seen: Object) -> None:
+def _wait_for_silence(cluster: KubectlCluster, seen: Object) -> None:
     """Return if the Lease is not renewed for its duration, or is deleted. Raises DeployFailed."""
     began_s = time.monotonic()
     while time.monotonic() < began_s + DURATION_S:

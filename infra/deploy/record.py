@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from infra.deploy.cluster import Cluster, Object, VersionConflict
+from infra.deploy.cluster import KubectlCluster, Object, VersionConflict
 from infra.deploy.errors import DeployFailed
 
 NAME = "swissbrain-release"
@@ -87,7 +87,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 class Record:
     """State in the cluster. A write fails if another process has written since this one has read."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: KubectlCluster) -> None:
         self._cluster = cluster
         self._version: str | None = None
         self.state = State()

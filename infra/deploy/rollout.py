@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import KubectlCluster
 from infra.deploy.errors import DeployFailed
 from infra.deploy.programs import ProgramFailed
 
@@ -29,7 +29,7 @@ LOOKS = 2
 MAX_REASON_CHARS = 300
 
 
-class Progress:
+class RolloutProgress:
     """State of a rollout: `done`, or else `text`, what is missing; `failure`: why it will not succeed."""
 
     def __init__(self, *, done: bool, text: str, failure: str = "") -> None:
@@ -38,7 +38,7 @@ class Progress:
         self.failure = failure
 
 
-def judge(workload: Object, others: list[Object]) -> Progress:
+def judge(workload: Object, others: list[Object]) -> RolloutProgress:
     """Return how far the rollout of a Deployment or a StatefulSet is, from it, its ReplicaSets and its pods."""
     spec, status = workload["spec"], workload.get("status") or {}
     wanted = spec.get("replicas", 1)
@@ -46,16 +46,16 @@ def judge(workload: Object, others: list[Object]) -> Progress:
     total = status.get("replicas", 0)
     text = f"{min(updated, ready)} of {wanted} pods are new and ready, {max(0, total - updated)} old ones are left"
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
-        return Progress(done=False, text="the controller has not seen the change yet")
+        return RolloutProgress(done=False, text="the controller has not seen the change yet")
     if updated == wanted and ready == wanted and total == wanted and _is_current(workload):
-        return Progress(done=True, text=text)
+        return RolloutProgress(done=True, text=text)
     conditions = {each["type"]: each for each in status.get("conditions") or []}
     reasons = [
         *(_pod_failure(pod) for pod in _new_pods(workload, others)),
         _reason(conditions.get("ReplicaFailure"), "True"),
         _reason(conditions.get("Progressing"), "False"),
     ]
-    return Progress(done=False, text=text, failure=next(filter(None, reasons), ""))
+    return RolloutProgress(done=False, text=text, failure=next(filter(None, reasons), ""))
 
 
 def current_replica_set(deployment: Object, others: list[Object]) -> Object | None:
@@ -73,7 +73,7 @@ def current_replica_set(deployment: Object, others: list[Object]) -> Object | No
     return None
 
 
-def wait(cluster: Cluster, workload: str, deadline_s: float) -> None:
+def wait(cluster: KubectlCluster, workload: str, deadline_s: float) -> None:
     """Wait for the rollout of a workload such as `deployment/agent-api`, until a time of the monotonic clock.
 
     A failing API server is asked again. Raises DeployFailed.
@@ -87,9 +87,9 @@ def wait(cluster: Cluster, workload: str, deadline_s: float) -> None:
         try:
             found = cluster.all("deployments,statefulsets,replicasets,pods", f"app.kubernetes.io/name={name}")
             mine = [o for o in found if o["kind"].lower() == kind and o["metadata"]["name"] == name]
-            progress = judge(mine[0], found) if mine else Progress(done=False, text=f"{workload} does not exist")
+            progress = judge(mine[0], found) if mine else RolloutProgress(done=False, text=f"{workload} does not exist")
         except ProgramFailed as exc:
-            progress = Progress(done=False, text=str(exc))
+            progress = RolloutProgress(done=False, text=str(exc))
         if progress.done:
             cluster.programs.say(f"  {workload}: {progress.text}")
             return

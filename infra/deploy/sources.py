@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import KubectlCluster
 from infra.deploy.description import Description
 from infra.deploy.manifests import API, TOOLS_VARIABLE, WORKER, Manifests
 from infra.deploy.programs import ProgramFailed
@@ -33,7 +33,7 @@ class Source(Protocol):
 
 
 @contextmanager
-def rendered(description: Description, cluster: Cluster) -> Iterator[Source]:
+def rendered(description: Description, cluster: KubectlCluster) -> Iterator[Source]:
     """Render the objects; yield their source. Raises DeployFailed."""
     if description.chart is not None:
         yield Chart(description, cluster)
@@ -45,7 +45,7 @@ def rendered(description: Description, cluster: Cluster) -> Iterator[Source]:
 class Overlay:
     """Overlay for kustomize. Images of the description replace its own by a second overlay, which is shown."""
 
-    def __init__(self, description: Description, cluster: Cluster, folder: Path) -> None:
+    def __init__(self, description: Description, cluster: KubectlCluster, folder: Path) -> None:
         self._cluster = cluster
         self.command = f"kubectl kustomize {description.overlay}"
         text = self._render(str(description.overlay))
@@ -99,7 +99,7 @@ def _with_images(under: Manifests, description: Description, folder: Path) -> di
 class Chart:
     """Chart for helm, which knows no order: the part that comes later keeps its present image in a first upgrade."""
 
-    def __init__(self, description: Description, cluster: Cluster) -> None:
+    def __init__(self, description: Description, cluster: KubectlCluster) -> None:
         self._description = description
         self._cluster = cluster
         self._helm = ("helm", f"--kube-context={cluster.context}", f"--namespace={HELM_NAMESPACE}")

@@ -99,7 +99,7 @@ class PodControl:
             return await _read_bytes(reader, reply.size)
 
     async def keep(self) -> str:
-        """Tell the pod that the worker is there; return why its session is lost, or an empty text."""
+        """Send a sign of life; return why the session is lost, or an empty text."""
         reply = await self._ask(CONNECT_S, do="keep")
         return reply.lost or reply.error
 

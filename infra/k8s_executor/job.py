@@ -75,9 +75,9 @@ class JobProfile:
 
 @dataclass(frozen=True)
 class PodShape:
-    """Difference between the pods of calls and those of sessions. `folders` in memory or on disk, by name: path, size.
+    """Properties in which pods of calls and pods of sessions differ. Sizes are in bytes.
 
-    Sizes are in bytes. `memory_request` is the part of `memory` that the pod is sure of.
+    `folders` are writable, by name: path and size. `memory_request` is the guaranteed part of `memory`.
     """
 
     image: str

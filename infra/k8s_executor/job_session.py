@@ -1,7 +1,7 @@
-"""Session in a pod of its own: a Job that answers the requests of one worker, and of no other one.
+"""Session in a separate pod: a Job that answers the requests of one worker, and is never adopted by another one.
 
-What happens when the worker is lost? The pod hears nothing from it any more, and ends by itself after SILENCE_S. Before
-that, the reaper of any worker deletes the Job, because its run has another claim, or none.
+If the worker is lost, the pod gets no sign of life and ends after SILENCE_S. The reaper of any other worker deletes the
+Job once the run has a new claim, or none.
 """
 
 import asyncio

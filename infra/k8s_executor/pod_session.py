@@ -21,7 +21,7 @@ RETRY_S = 0.5
 
 
 class PodSessionClient:
-    """Requests to the program of a session. `gone` tells whether the pod has ended, and so will not answer any more."""
+    """Requests to the program of a session. `gone` returns True once the pod is known to have ended."""
 
     def __init__(self, control: PodControl, max_reply_bytes: int, gone: Callable[[], bool]) -> None:
         self._control = control

@@ -7,8 +7,8 @@ without the right token is closed without a reply.
 
 `{…, "do": "open", "id": …, "size": n}` is followed by n bytes, the task of the session; `{…, "do": "ask", "n": number,
 "size": n}` by a request to its program. The reply to `ask` is `{"size": n}` and n bytes, or `{"lost": reason}`. Both
-send `{}` while they take. `{…, "do": "keep"}` tells that the worker is there: `{"lost": reason}`, empty while the
-program runs.
+send `{}` while they take. `{…, "do": "keep"}` is the worker's sign of life; the reply is `{"lost": reason}`, with an
+empty reason while the program runs.
 """
 
 import asyncio

@@ -76,11 +76,12 @@ class MemoryFolderLimit:
     entries: int
 
     def exceeded(self) -> str:
-        """See StorageLimit."""
-        found = os.statvfs(self.folder)
-        if found.f_files - found.f_ffree <= self.entries:
-            return ""
-        return f"created more than its limit of {self.entries} files in {self.folder}"
+        """See StorageLimit. A folder that does not exist holds nothing."""
+        with suppress(OSError):
+            found = os.statvfs(self.folder)
+            if found.f_files - found.f_ffree > self.entries:
+                return f"created more than its limit of {self.entries} files in {self.folder}"
+        return ""
 
 
 class Program:

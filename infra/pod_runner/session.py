@@ -83,7 +83,7 @@ class PodSession:
         if number == self._number + 1 and (self._exchange is None or self._exchange.done()):
             self._number = number
             self._exchange = asyncio.ensure_future(self._exchanged(request))
-            # Its error belongs to those who ask; nobody may be left to ask.
+            # Mark its error as retrieved: all connections that wait for it may have been cut.
             self._exchange.add_done_callback(lambda done: done.cancelled() or done.exception())
         if number != self._number or self._exchange is None:
             raise UnexpectedRequest(f"the next request is number {self._number + 1}, after the one before is answered")

@@ -6,7 +6,7 @@ import pytest
 
 from infra.deploy.description import read
 from infra.deploy.errors import InvalidDescription
-from tests.docs.pages import DOCS, blocks
+from tests.docs.pages import DOCS, ROOT, blocks
 
 GOOD = f"registry.example/swissbrain/api@sha256:{'a' * 64}"
 
@@ -61,6 +61,10 @@ def test_a_bad_description_is_refused_with_its_place(file: Path, text: str, mess
     with pytest.raises(InvalidDescription, match=message) as caught:
         read(file, {})
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_can_be_read() -> None:
+    assert read(ROOT / "deploy" / "deploy.toml", {}).edge is not None
 
 
 def test_the_description_of_the_page_can_be_read(tmp_path: Path) -> None:

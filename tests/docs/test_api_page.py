@@ -82,7 +82,7 @@ def error_codes() -> set[str]:
         r'code = "(\w+)" if .* else "\w+"',
         r'(?:Tool|Action)Failed\(\s*"(\w+)"',
         r'"code":"(\w+)"',
-        r'^    \w+: "(\w+)",$',  # the tables of codes in worker/plan.py and worker/runner.py
+        r'^    \w+: "(\w+)",$',  # the tables of codes in worker/run/tool_failures.py and worker/verdict.py
     )
     return {name for pattern in patterns for name in re.findall(pattern, text, re.MULTILINE)}
 

@@ -16,8 +16,8 @@ MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 SWISSBRAIN = re.compile(r"(?<!from )\bswissbrain ([a-z]+)([^`\n|;#']*)")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 SCRIPT = re.compile(r"\bswissbrain-[a-z]+\b(?!-)")
-OTHER_NAMES = {"swissbrain-server", "swissbrain-workspaces"}
-"""Names of a distribution and of a bucket."""
+OTHER_NAMES = {"swissbrain-deploy", "swissbrain-release", "swissbrain-server", "swissbrain-workspaces"}
+"""Names of a Lease, a ConfigMap, a distribution and a bucket."""
 OF_ONE_MACHINE = {path.stem for path in (ROOT / "deploy" / "vm" / "units").iterdir()} | {"swissbrain-vm"}
 """Units and the command of an installation on one machine."""
 PLAIN = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}

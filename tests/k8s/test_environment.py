@@ -32,6 +32,7 @@ READERS: dict[str, tuple[Reader, ...]] = {
 """Settings that the program of each container reads."""
 SECRETS = {
     "EDGE_STREAM_TOKEN_KEY": "k" * 40,
+    "EDGE_WEBHOOK_KEY": "w" * 40,
     "EGRESS_TOKEN_KEY": "k" * 40,
     "GATEWAY_REDIS_URL": "redis://default:secret@valkey.agents.svc:6379",
     "QSTASH_CURRENT_SIGNING_KEY": "c" * 40,
@@ -140,3 +141,5 @@ def test_the_api_and_the_stand_in_of_qstash_know_each_other(name: str) -> None:
     assert services[address] == int(port) == int(stand_in["QSTASH_LOCAL_PORT"]["value"])
     shared = {"QSTASH_TOKEN", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY"}
     assert {key: api[key] for key in shared} == {key: stand_in[key] for key in shared}
+    worker = rendering.environment(found["agent-worker/worker"])
+    assert all(worker[key] == api[key] for key in ("QSTASH_URL", "EDGE_PUBLIC_URL", "QSTASH_TOKEN"))

@@ -119,6 +119,21 @@ async def test_a_cancelled_request_ends_the_pod(cluster: ClusterRig) -> None:
     await no_pod_is_left(cluster)
 
 
+async def test_a_session_that_is_cancelled_before_its_pod_runs_leaves_nothing(cluster: ClusterRig) -> None:
+    cluster.server.faults.add_pod(PodFault(waiting="ContainerCreating", start_s=60))
+    opening = asyncio.create_task(opened(cluster.executor()))
+    await until(lambda: _has_job(cluster), "the Job is created")
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await no_pod_is_left(cluster)
+    await until(lambda: _is_empty(cluster), "the Job is deleted")
+
+
+async def _has_job(cluster: ClusterRig) -> bool:
+    return bool(cluster.jobs())
+
+
 async def test_a_session_is_ended_while_the_api_server_is_down(cluster: ClusterRig) -> None:
     session = await opened(cluster.executor())
     (job,) = cluster.jobs()

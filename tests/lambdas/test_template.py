@@ -56,7 +56,7 @@ def filled_in(function: str, qstash: str = "on") -> dict[str, str]:
     file = described()
     values = {**file["params"]["default"], "redisUrl": "https://redis.example", "secret": "swissbrain/test"}
     choices = file["custom"]["qstash"][qstash]
-    secrets = {"SWISSBRAIN_API_KEYS": KEY, "EDGE_STREAM_TOKEN_KEY": "k" * 40}
+    secrets = {"SWISSBRAIN_API_KEYS": KEY, "EDGE_STREAM_TOKEN_KEY": "k" * 40, "EDGE_WEBHOOK_KEY": "w" * 40}
     variables = {**file["provider"]["environment"], **file["functions"][function]["environment"]}
     assert variables["EDGE_PUBLIC_URL"]["Fn::If"][0] == "HasDomain"  # CloudFormation computes it
     variables["EDGE_PUBLIC_URL"] = "https://api.example.ch/v1"
@@ -80,7 +80,7 @@ def test_each_variable_of_a_function_is_read_and_gives_valid_settings(function: 
     unset = {name for name in recorder.names - set(variables) if name.removesuffix("_FILE") not in variables}
     assert {name for name in unset if defaults.get(name, "") in {"", "required"}} == set()
     assert settings.api.log_mode == {"api": "longpoll", "stream": "stream"}[function]
-    assert (settings.qstash is not None) == (qstash == "on")
+    assert (settings.qstash is not None, bool(settings.webhook_keys)) == (qstash == "on", qstash == "on")
 
 
 def test_each_function_ends_before_those_who_wait_for_it() -> None:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
-from infra.deploy.cluster import Cluster
+from infra.deploy.cluster import KubectlCluster
 from infra.deploy.deployer import Deployer
 from infra.deploy.description import Description, read
 from infra.deploy.edge import OSLS, PACKAGE
@@ -45,7 +45,7 @@ def image(name: str, digit: str) -> str:
 
 @dataclass
 class Site:
-    """Cluster, the folder of the descriptions, and what was said so far."""
+    """KubectlCluster, the folder of the descriptions, and what was said so far."""
 
     server: KubeServer
     folder: Path
@@ -63,8 +63,8 @@ class Site:
             write_overlay(folder, digit)
         return folder
 
-    def cluster(self, *, dry_run: bool = False) -> Cluster:
-        return Cluster(Programs(self.said.append, dry_run=dry_run), "test", "agents")
+    def cluster(self, *, dry_run: bool = False) -> KubectlCluster:
+        return KubectlCluster(Programs(self.said.append, dry_run=dry_run), "test", "agents")
 
     def deployer(self, digit: str = "1", *, dry_run: bool = False, **options: Any) -> Deployer:
         description = self.describe(digit, **options)

@@ -7,7 +7,7 @@ from infra.egress.settings import EgressSettings, NetworkSettings
 from infra.gateway.settings import GatewaySettings
 from infra.llm_http.settings import LlmSettings
 from infra.qstash_local.settings import QStashLocalSettings
-from infra.settings import Env, QStashSettings, RedisTcpSettings, S3Settings, StoreSettings
+from infra.settings import Env, QStashAccess, QStashSettings, RedisTcpSettings, S3Settings, StoreSettings
 from worker.agent.settings import AgentSettings
 from worker.browser.settings import BrowserSettings
 from worker.fetch.settings import FetchSettings
@@ -22,6 +22,7 @@ PROGRAMS: dict[str, tuple[Reader, ...]] = {
         FetchSettings.from_env,
         LlmSettings.from_env,
         NetworkSettings.from_env,
+        QStashAccess.for_publishing,
         RedisTcpSettings.from_env,
         S3Settings.from_env,
         StoreSettings.from_env,

@@ -12,7 +12,7 @@ from infra.contract.states import Status
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker import fitness as fitness_module
-from worker import runner
+from worker import verdict
 from worker.fitness import Fitness
 from worker.queue import loop
 from worker.toolkit.base import ToolContext
@@ -39,7 +39,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitness_module, "FIRST_RETRY_S", 0.01)
     monkeypatch.setattr(fitness_module, "MAX_RETRY_S", 0.05)
     monkeypatch.setattr(loop, "UNABLE_BACKOFF_S", 0.02)
-    monkeypatch.setattr(runner, "UNABLE_DELAY_MS", 1)
+    monkeypatch.setattr(verdict, "UNABLE_DELAY_MS", 1)
 
 
 async def well(context: ToolContext, command: str) -> None:
@@ -186,7 +186,7 @@ async def test_a_run_that_a_worker_is_unable_to_do_is_done_by_another(rig: Rig) 
 
 async def test_one_able_worker_among_four_is_enough(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "UNABLE_BACKOFF_S", 1.0)
-    monkeypatch.setattr(runner, "UNABLE_DELAY_MS", 500)
+    monkeypatch.setattr(verdict, "UNABLE_DELAY_MS", 500)
     for body in (lacks_node, lacks_node, lacks_node, well):
         rig.worker(body)
     runs = [await rig.submit("node", max_attempts=1) for _ in range(12)]

@@ -40,6 +40,7 @@ from worker.queue.alarm import Alarm
 from worker.queue.claim_numbers import ClaimNumbers
 from worker.queue.control import Control
 from worker.queue.ports import ProcessIdentity, WakeFeed
+from worker.queue.token_wait import TokenWait
 from worker.queue.waits import wait_any
 from worker.runner import Lack, Runner
 from worker.settings import WorkerSettings
@@ -84,7 +85,6 @@ class WorkerLoop:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._wakes = wakes
         self._keeper = keeper
         self._runner = runner
         self._alarm = Alarm()
@@ -98,7 +98,7 @@ class WorkerLoop:
         self._numbers = ClaimNumbers(settings.slots, identity.process, identity.dead_processes)
         self._more_ready = False
         self._runs: set[asyncio.Task[None]] = set()
-        self._token_wait: asyncio.Task[bool] | None = None
+        self._token_wait = TokenWait(wakes, store.keys.pending, block_s=MAX_BLOCK_S, retry_s=RETRY_S)
         self._backoff_until = time.monotonic()
         self._look_at = self._note_at = time.monotonic()
 
@@ -150,12 +150,10 @@ class WorkerLoop:
 
     async def _wait_for_work(self) -> None:
         """Return when a token was taken, the alarm rings, or draining begins."""
-        if self._token_wait is None:
-            self._token_wait = asyncio.create_task(self._take_token())
+        token = self._token_wait.begin()
         # After a lost reply the next claim must come soon, even if control messages have moved the alarm since.
         timeout_s = RETRY_S if self._numbers.reply_lost else None
-        # The blocking pop continues over several waits: cancelling it could lose a token that it has just taken.
-        await wait_any(self._alarm.wait(), self._draining.wait(), also=self._token_wait, timeout_s=timeout_s)
+        await wait_any(self._alarm.wait(), self._draining.wait(), also=token, timeout_s=timeout_s)
 
     async def _wait_for_slot(self) -> None:
         """Return when a slot may be free, draining begins, or it is time for a look at the queue.
@@ -169,41 +167,21 @@ class WorkerLoop:
         was_fit = self._fitness.is_fit
         if not was_fit:
             waits.append(self._fitness.until_fit())
-        await wait_any(*waits, also=self._token_wait, timeout_s=timeout_s)
+        await wait_any(*waits, also=self._token_wait.task, timeout_s=timeout_s)
         if self._fitness.is_fit and not was_fit:
             # The next claim comes immediately, because only a fit worker is noted as alive.
             self._alarm.hasten(0)
         # This worker cannot take the run of the token now. A claim for no run issues the token again, for the others.
-        token_taken = self._token_wait is not None and self._token_wait.done()
-        if self._free_slots() <= 0 and (token_taken or time.monotonic() >= self._look_at):
+        if self._free_slots() <= 0 and (self._token_wait.is_done or time.monotonic() >= self._look_at):
             await self._claim(0)
 
     async def _urged(self) -> None:
         await self._alarm.wait_urgent()
         self._look_at = time.monotonic()
 
-    async def _take_token(self) -> bool:
-        try:
-            return await self._wakes.wait_token(self._store.keys.pending, MAX_BLOCK_S)
-        except StoreUnavailable as exc:
-            log("queue.unreachable", level=logging.WARNING, reason=str(exc))
-            # The wait ends as if without a token, and a claim follows: the pause keeps the two from spinning.
-            await asyncio.sleep(RETRY_S)
-            return False
-
-    def _collect_token(self) -> bool:
-        """Return whether a token was taken since the last claim, and forget it."""
-        if self._token_wait is None or not self._token_wait.done():
-            return False
-        wait, self._token_wait = self._token_wait, None
-        return not wait.cancelled() and wait.result()
-
     async def _return_unused(self) -> None:
         """Stop waiting for tokens; return a token, and runs granted in a lost reply, by a claim for no run."""
-        if self._token_wait:
-            self._token_wait.cancel()
-            await asyncio.gather(self._token_wait, return_exceptions=True)
-        if self._token_wait or self._numbers.reply_lost:
+        if await self._token_wait.stop() or self._numbers.reply_lost:
             await self._claim(0)
 
     async def _sign_off(self) -> None:
@@ -213,7 +191,7 @@ class WorkerLoop:
 
     async def _claim(self, wanted: int) -> None:
         """Claim up to `wanted` runs, start those that were granted, and set the alarm for the next claim."""
-        settings, token_taken = self._settings, self._collect_token()
+        settings, token_taken = self._settings, self._token_wait.collect()
         asked_for = self._numbers.limit(wanted)
         seq = self._numbers.start()
         sent_at = time.monotonic()

@@ -186,20 +186,18 @@ async def _work(
 
 async def _pass_time(redis: RedisTcp, publisher: EventPublisher, stand_in: str) -> None:
     """Let everything be due that a crash has left: entries of the outbox, messages of QStash, leases of attempts."""
+
+    async def texts(*command: str) -> list[str]:
+        reply = await redis.command(command[0], *command[1:])
+        assert isinstance(reply, list)
+        return [str(each) for each in reply]
+
     await asyncio.sleep(0.5)
     for key in (OUTBOX, "{qstash}:due"):
-        members = await redis.command("ZRANGE", key, 0, -1)
-        assert isinstance(members, list)
-        for member in members:
-            await redis.command("ZADD", key, "XX", 1, str(member))
-    runs = await redis.command("KEYS", "run:*")
-    assert isinstance(runs, list)
-    for run in map(str, runs):
-        if run.endswith(":log"):
-            continue
-        names = await redis.command("HKEYS", run)
-        assert isinstance(names, list)
-        for name in map(str, names):
+        for member in await texts("ZRANGE", key, "0", "-1"):
+            await redis.command("ZADD", key, "XX", 1, member)
+    for run in await texts("KEYS", "run:run_*[0-9a-f]"):
+        for name in await texts("HKEYS", run):
             if name.endswith(":lease"):
                 token = str(await redis.command("HGET", run, name)).partition(":")[0]
                 await redis.command("HSET", run, name, f"{token}:1")

@@ -57,12 +57,12 @@ end
 
 local events_due = 0
 
--- `hook`: as in `note_event`. The event is due now, and the caller of this claim is told so.
-local function finish_lost(id, run, fence, seq, outcome, status, error_json, times, hook)
+-- `code`: of the error, if the run fails. `hook`: as in `note_event`. The event is due now, and the caller of this claim is
+-- told so.
+local function finish_lost(id, run, fence, seq, outcome, status, error_json, times, code, hook)
   local data = '{"status":"' .. status .. '"' .. (error_json and ',"error":' .. error_json or '') .. '}'
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.finished', data))
   local fields = { 'status', status, 'seq', int(last), 'finished_ms', int(ms), 'error', error_json or '', 'worker', '' }
-  local code = code_of(error_json or '')
   if note_event(run, id, hook, fields, outbox, outbox_users, delayed, last, ms, status, code, ms) then events_due = 1 end
   write(run, ended(fields, fence, ms, outcome, times))
   expire(run, log_of(id), retention_s)
@@ -89,14 +89,14 @@ local function recover(id, outcome, counts)
   redis.call('ZREM', leases, id)
   if status ~= 'running' then return end
   if cancel == '1' then
-    finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times, hook)
+    finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times, nil, hook)
     if execution then announce_unowned(control, id) end
     return count('recovered:' .. outcome)
   end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
     local failure = '{"code":"worker_lost","message":"' .. message .. '"}'
-    finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, hook)
+    finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, 'worker_lost', hook)
     if execution then announce_unowned(control, id) end
     return count('recovered:' .. outcome)
   end
@@ -171,7 +171,7 @@ local function expire_requests(id)
         redis.call('ZREM', waiting, id)
         local hook = { events = found[7], noted = found[8], user = found[9] }
         local failure = cjson.encode({ code = code, message = message })
-        return finish_lost(id, run, nil, seq, nil, 'failed', failure, nil, hook)
+        return finish_lost(id, run, nil, seq, nil, 'failed', failure, nil, code, hook)
       end
       given[each.id] = true
       answers = with_answer(answers, each.id, ms, '{"expired":true}')
@@ -240,7 +240,7 @@ local function grant(id, together)
   local due = math.max(queued_ms, due_of(queued_ms, held.start_at_ms, held.delay_ms) or 0)
   if held.queue_ttl_ms and held.fence == '0' and ms > due + tonumber(held.queue_ttl_ms) then
     local hook = { events = held.hook_events, noted = held.hooks, user = held.user }
-    finish_lost(id, run, nil, held.seq, nil, 'failed', EXPIRED, nil, hook)
+    finish_lost(id, run, nil, held.seq, nil, 'failed', EXPIRED, nil, 'expired', hook)
     return nil
   end
   local fence, attempt = tonumber(held.fence) + 1, tonumber(held.attempt) + 1
