@@ -90,6 +90,12 @@ async def test_the_time_and_the_memory_of_a_session_are_limited(bench: Bench) ->
         await ask(session, "os.fork(), len(kept := bytearray(b'x') * (150 << 20)), time.sleep(60)")
 
 
+async def test_the_number_of_files_in_memory_is_limited(bench: Bench) -> None:
+    session = await opened(bench)
+    with pytest.raises(SessionLost, match="created more than its limit of 65536 files"):
+        await ask(session, "[os.mknod(f'/dev/shm/{n}') for n in range(70_000)] and time.sleep(60)")
+
+
 async def test_a_cancelled_request_ends_the_session(bench: Bench) -> None:
     before = children_of(os.getpid())
     session = await opened(bench)
