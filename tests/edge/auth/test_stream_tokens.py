@@ -187,7 +187,8 @@ async def test_a_token_opens_no_other_endpoint(ada: httpx.AsyncClient, edge: Edg
     async with client(edge, None) as page:
         endpoints: Sequence[ApiEndpoint] = edge.app.state.endpoints
         for endpoint in endpoints:
-            if endpoint.path.startswith(("/internal/", "/webhooks/")):  # calls of QStash, which prove themselves by a signature
+            # Calls of QStash prove themselves by a signature.
+            if endpoint.path.startswith(("/internal/", "/webhooks/")):
                 continue
             method = endpoint.method
             url = endpoint.path.replace("{run_id}", run_id).replace("{path:file}", "a.txt")
