@@ -10,6 +10,7 @@ from worker.agent import calling
 from worker.agent.calling import Place
 from worker.registry import REGISTRY
 from worker.run.context import RunContext
+from worker.run.tool_failures import CallTime
 from worker.toolkit.base import Tool, ToolResult
 
 
@@ -19,6 +20,7 @@ async def test_the_result_of_a_program_with_a_network_is_untrusted(network: tupl
         return ToolResult()
 
     tool = Tool("shell", ShellArgs, run, idempotent=REGISTRY["shell"].idempotent)
-    context = cast("RunContext", Mock(emitter=Mock(emit=AsyncMock())))
+    unbegun = Mock(side_effect=lambda _call, timeout_s: CallTime(timeout_s))
+    context = cast("RunContext", Mock(emitter=Mock(emit=AsyncMock()), call_time=unbegun))
     record = await calling._call(context, tool, ShellArgs(command="true", network=network), Place(0, 0, 0, 10))
     assert record.untrusted is bool(network)

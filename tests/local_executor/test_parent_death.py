@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -40,8 +42,21 @@ def test_starting_programs_die_with_the_worker(bench: Bench, mode: str) -> None:
 
 
 def _strays() -> set[int]:
-    """Return processes of bubblewrap, including those that have not started their program yet."""
-    return {pid for pid in processes_with("bwrap") if os.getpid() != pid}
+    """Return processes of bubblewrap without a living worker, including those that have not started their program yet.
+
+    Those of other tests, which run at the same time, are descendants of pytest.
+    """
+    supervised = set(processes_with("pytest")) | {os.getpid()}
+    return {pid for pid in processes_with("bwrap") if not supervised & set(_ancestors(pid))}
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        yield pid
 
 
 async def test_a_program_dies_with_its_killed_guard(bench: Bench) -> None:
