@@ -93,7 +93,7 @@ images: setup ## build the container images for Kubernetes; BASE=NAME@sha256:DIG
 	$(BIN)/python -m scripts.images --base '$(BASE)' $(if $(TAG),--tag '$(TAG)') $(if $(PIP_CONF),--pip-conf '$(PIP_CONF)')
 
 test-images: setup ## build all images without a registry, the one with Chromium too, and start what is in them
-	TEST_IMAGES=1 $(BIN)/python -m pytest -rP tests/images
+	TEST_IMAGES=all $(BIN)/python -m pytest -rP tests/images
 
 # Not part of `make setup`: both programs take 124 MB.
 kubernetes-tools: setup ## install kubectl, helm and the schemas for the tests of k8s/ into build/kubernetes

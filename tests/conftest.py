@@ -42,6 +42,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 FIRST = (
     "agent_runs/test_kill_matrix.py",
+    "images",
     "conformance",
     "chaos/test_scenarios.py",
     "tour/test_exec.py",

@@ -77,6 +77,7 @@ class StackConfig:
             "UPSTASH_REDIS_REST_URL": self.rest_url,
             "UPSTASH_REDIS_REST_TOKEN": self.credentials.rest_token,
             "REDIS_URL": self.redis_url,
+            "EDGE_PUBLIC_URL": self.api_url,
             "QSTASH_URL": self.qstash_url,
             **self.qstash_variables,
             **self.s3_variables,
