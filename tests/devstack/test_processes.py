@@ -185,6 +185,7 @@ def test_dev_env_contains_every_address() -> None:
         "UPSTASH_REDIS_REST_URL": "http://127.0.0.1:2",
         "UPSTASH_REDIS_REST_TOKEN": "rest-secret",
         "REDIS_URL": "redis://:redis-secret@127.0.0.1:1/0",
+        "EDGE_PUBLIC_URL": "http://127.0.0.1:3",
         "QSTASH_URL": "http://127.0.0.1:4",
         "QSTASH_TOKEN": "qstash-secret",
         "QSTASH_CURRENT_SIGNING_KEY": "current-secret",
