@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from mangum import Mangum
@@ -26,14 +26,14 @@ from edge_api.webhooks_service import Webhooks, WebhookService
 from infra.contract.redis import Redis
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.redis_store.schedule_store import ScheduleStore
-from infra.contract.redis_store.webhook_store import WebhookStore
-from infra.event_publisher import EventPublisher
 from infra.logging import configure, log
 from infra.qstash import QStash
 from infra.redis_rest import RedisRest
 from infra.settings import Env
-from infra.webhook_http import WebhookHttp
 from infra.workspace import Workspaces
+
+if TYPE_CHECKING:
+    from infra.webhook_http import WebhookHttp
 
 
 def build_app(env: Mapping[str, str], *, starts_cold: bool = True) -> Starlette:
@@ -71,8 +71,17 @@ def _webhooks(settings: EdgeSettings, redis: Redis, qstash: QStash | None) -> We
     """Return what webhooks need; None without access to QStash, or without a key to sign with."""
     if qstash is None or not settings.webhook_keys:
         return None
+    from infra.contract.redis_store.webhook_store import WebhookStore
+    from infra.event_publisher import EventPublisher
+
+    # Built by the first request that needs it: a cold start need not pay for the check of addresses.
+    @functools.cache
+    def http() -> "WebhookHttp":
+        from infra.webhook_http import WebhookHttp
+
+        return WebhookHttp(settings.webhook_private_hosts)
+
     store = WebhookStore(redis, settings.store.keys)
-    http = WebhookHttp(settings.webhook_private_hosts)
     return Webhooks(store, EventPublisher(store, qstash), http, settings.webhook_keys)
 
 

@@ -8,9 +8,9 @@ collected. Dimensions are bounded: the pattern of the route and the class of the
 import time
 from collections.abc import Awaitable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.contract.queue import QueueTally
@@ -42,13 +42,12 @@ UNITS = {
 """Metrics of a line, and their units."""
 
 
-@dataclass
-class RequestFacts:
+class RequestFacts(msgspec.Struct):
     """Numbers of one request. `tally` is that of the recovery tick, None for other requests."""
 
     route: str = UNMATCHED
     redis_commands: int = 0
-    redis_ms: list[float] = field(default_factory=list)
+    redis_ms: list[float] = []
     runs_created: int = 0
     tally: QueueTally | None = None
 

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from infra.host_patterns import read_private_hosts
 from infra.settings import Env, QStashSettings, RedisRestSettings, S3Settings, SettingsError, StoreSettings, is_origin
-from infra.webhook_http import PRIVATE_HOSTS
 
 READ_RUNS = "runs:read"
 WRITE_RUNS = "runs:write"
@@ -106,7 +104,7 @@ class EdgeSettings:
             store=StoreSettings.from_env(env),
             qstash=QStashSettings.from_env(env),
             webhook_keys=_signing_keys(env, "EDGE_WEBHOOK_KEY"),
-            webhook_private_hosts=read_private_hosts(env, PRIVATE_HOSTS),
+            webhook_private_hosts=_webhook_private_hosts(env),
         )
 
 
@@ -153,6 +151,15 @@ def _signing_keys(env: Env, variable: str) -> tuple[str, ...]:
     if not all(_SIGNING_KEY.fullmatch(key) for key in keys):
         raise SettingsError(f"{name} must hold keys of at least 32 visible ASCII characters, separated by commas")
     return keys
+
+
+def _webhook_private_hosts(env: Env) -> frozenset[tuple[str, int]]:
+    name = "EDGE_WEBHOOK_PRIVATE_HOSTS"
+    if env.optional(name) is None:
+        return frozenset()
+    from infra.host_patterns import read_private_hosts  # which a cold start without such hosts does not need
+
+    return read_private_hosts(env, name)
 
 
 def _cors_origins(env: Env) -> tuple[str, ...]:

@@ -5,10 +5,11 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,16 +17,18 @@ from edge_api.http.errors import BadRequest, WebhooksOff
 from edge_api.http.webhook_models import DeliveryResult, PostedEvent, PostedRun, ResentEvent, WebhookDelivery
 from edge_api.run_states import request_token
 from infra.contract.errors import DeliveryFailed, DeliveryRefused, InvalidInput, RunGone
-from infra.contract.redis_store.webhook_store import WebhookStore
 from infra.contract.runs import RunSpec
 from infra.contract.states import Outcome
 from infra.contract.webhooks import DeliveryAttempt, DeliveryTask, EventRef
-from infra.event_publisher import EventPublisher
 from infra.logging import log
-from infra.webhook_http import DEADLINE_S, Receipt, UrlNotAllowed, WebhookHttp, signed_headers, user_secret
 
-LEASE_MS = int(DEADLINE_S * 1000) + 10_000
-"""Time in which an attempt is settled, if its process lives."""
+if TYPE_CHECKING:
+    from infra.contract.redis_store.webhook_store import WebhookStore
+    from infra.event_publisher import EventPublisher
+    from infra.webhook_http import Receipt, WebhookHttp
+
+LEASE_MS = 25_000
+"""Time in which an attempt is settled, if its process lives: that of an exchange, and some for Redis."""
 PUBLISH_S = 3.0
 """Longest wait of a request for QStash. What it has not accepted by then is published later."""
 PATIENT_POSTS = 4
@@ -37,11 +40,14 @@ LAST_RETRY = 3
 
 @dataclass(frozen=True)
 class Webhooks:
-    """What webhooks need. The first key makes the secrets that users get; all keys sign, for a change of keys."""
+    """What webhooks need. `http` returns the same client each time.
 
-    store: WebhookStore
-    publisher: EventPublisher
-    http: WebhookHttp
+    The first key makes the secrets that users get; all keys sign, for a change of keys.
+    """
+
+    store: "WebhookStore"
+    publisher: "EventPublisher"
+    http: "Callable[[], WebhookHttp]"
     keys: Sequence[str] = field(repr=False)
 
 
@@ -60,13 +66,18 @@ class WebhookService:
         """Raise InvalidInput if the URL of a run may not be called; WebhooksOff."""
         if spec.webhook_url is None:
             return
+        parts = self._parts
+        from infra.webhook_http import UrlNotAllowed  # which a cold start for other requests does not need
+
         try:
-            self._parts.http.target(spec.webhook_url)
+            parts.http().target(spec.webhook_url)
         except UrlNotAllowed as exc:
             raise InvalidInput(f"the URL cannot be called: {exc}", f"{at}.webhook_url") from None
 
     def secret(self, user: str) -> str:
         """Return the secret of a user."""
+        from infra.webhook_http import user_secret
+
         return user_secret(self._parts.keys[0], user)
 
     async def publish(self) -> None:
@@ -103,6 +114,8 @@ class WebhookService:
 
         Raises DeliveryFailed if another attempt may succeed, DeliveryRefused if not, and BadRequest.
         """
+        from infra.webhook_http import signed_headers, user_secret
+
         parts = self._parts
         try:
             ref = EventRef.parse(entry)
@@ -122,7 +135,7 @@ class WebhookService:
         self._posts[ref.user] += 1
         try:
             headers, hurried = signed_headers(signing, ref.event_id, now_s, body), self._posts[ref.user] > PATIENT_POSTS
-            receipt = await parts.http.post(task.url, headers, body, hurried=hurried)
+            receipt = await parts.http().post(task.url, headers, body, hurried=hurried)
         finally:
             self._posts -= Counter([ref.user])  # which drops users without posts
         last = receipt.final or retried >= LAST_RETRY
@@ -142,7 +155,7 @@ class WebhookService:
         return self._webhooks
 
 
-def _log(ref: EventRef, receipt: Receipt, result: str) -> None:
+def _log(ref: EventRef, receipt: "Receipt", result: str) -> None:
     # Neither the URL nor its host: both are the user's, and the URL may hold a secret.
     run, event, ms, status = ref.run_id, ref.event_id, receipt.ms, receipt.status
     if receipt.accepted:

@@ -68,6 +68,9 @@ class QStashPublisher:
             raise QStashUnavailable(f"QStash refused: {exc}"[:500]) from exc
         except (httpx.HTTPError, OSError) as exc:
             raise QStashUnavailable(f"no answer from QStash: {type(exc).__name__}") from exc
+        except (ValueError, LookupError, TypeError, AttributeError) as exc:
+            # The SDK reads any answer with a good status as one of QStash, also the page of a proxy.
+            raise QStashUnavailable("the answer is none of QStash; check QSTASH_URL") from exc
 
 
 class QStash(QStashPublisher):

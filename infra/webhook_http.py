@@ -36,9 +36,9 @@ from infra.contract.webhooks import MAX_URL_CHARS
 from infra.host_patterns import host_port
 
 DEADLINE_S = 15.0
-"""Deadline of an exchange, shorter than that of API gateways for the call of QStash."""
+"""Deadline for the status of the answer, shorter than that of API gateways for the call of QStash."""
 HURRIED_S = 2.0
-"""Deadline of an exchange beside too many others of the same user."""
+"""The same deadline beside too many other exchanges of the same user."""
 CONNECT_S = 5.0
 """Deadline for connecting to one address."""
 MAX_ANSWER_BYTES = 16 * 1024
@@ -118,7 +118,7 @@ class WebhookHttp:
         return target
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, hurried: bool = False) -> Receipt:
-        """Post a body; `hurried`: within HURRIED_S. Never raises an error of the exchange."""
+        """Post a body; `hurried`: the answer must begin within HURRIED_S. Never raises an error of the exchange."""
         began = time.monotonic()
         deadline_s = min(self._deadline_s, HURRIED_S) if hurried else self._deadline_s
 
@@ -129,9 +129,11 @@ class WebhookHttp:
 
         try:
             target = self.target(url)
-            async with asyncio.timeout(deadline_s), AsyncExitStack() as stack:
-                addresses = await self._guard.addresses(target.host, target.port)
-                response = await self._send(target, addresses, headers, body, stack)
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(deadline_s):
+                    addresses = await self._guard.addresses(target.host, target.port)
+                    response = await self._send(target, addresses, headers, body, stack)
+                # Not within the deadline: a receiver that has accepted the event in time must not get it again.
                 await _discard(response)
         except UrlNotAllowed as exc:
             return receipt(error=f"the URL is not allowed: {exc}", final=True)

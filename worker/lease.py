@@ -184,10 +184,11 @@ class LeaseKeeper:
 
     async def _pause(self, seconds: float) -> None:
         """Wait; after a cancel for CANCELLED_S at most."""
-        self._has_cancelled.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
+                # Set also by a cancel during the last renewal, which Redis may have executed before the cancel.
                 await self._has_cancelled.wait()
+                self._has_cancelled.clear()
                 await asyncio.sleep(CANCELLED_S)
 
     async def _renew(self) -> bool:

@@ -17,7 +17,8 @@ IDLE_S = 600.0
 """Longest sleep. Publications through this process wake it; this is for those through another one."""
 OUTAGE_S = 1.0
 POSTPONED_S = 1.0
-"""Delay of a message whose host has `concurrency_per_host` deliveries under way."""
+"""Delay of a message whose host has `concurrency_per_host` deliveries under way. Messages of schedules are counted
+apart from others: webhooks, whose receivers may not answer, cannot delay the ticks for the same API."""
 
 
 class Scheduler:
@@ -29,7 +30,7 @@ class Scheduler:
         self._settings = settings
         self._changed = asyncio.Event()
         self._active: set[asyncio.Task[None]] = set()
-        self._hosts: Counter[str] = Counter()
+        self._hosts: Counter[tuple[str, bool]] = Counter()
 
     def wake(self) -> None:
         """Look again now: something may be due earlier than at the last look."""
@@ -114,7 +115,7 @@ class Scheduler:
             log("qstash.delivery_crashed", level=logging.ERROR, error=error)
 
     async def _deliver(self, taken: TakenMessage) -> None:
-        host = urlsplit(taken.message.call.url).netloc
+        host = urlsplit(taken.message.call.url).netloc, taken.message.schedule_id is not None
         if self._hosts[host] >= self._settings.concurrency_per_host:
             await self._settle(taken, "postponed", delay_s=POSTPONED_S)
             self.wake()  # the loop may sleep until something that is due later

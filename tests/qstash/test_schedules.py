@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from qstash import AsyncQStash
 from qstash.errors import QStashError, RateLimitExceededError
+from starlette.responses import Response
 
 from infra.qstash_local.delivery import now_ms
 from infra.qstash_local.messages import CronSchedule, OutboundCall, QueuedMessage
@@ -13,7 +14,7 @@ from infra.qstash_local.state import QStashState
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.support.command_counts import billed_commands
-from tests.support.qstash import Destination, stand_in, stand_in_settings
+from tests.support.qstash import Destination, Received, sdk, stand_in, stand_in_settings
 from tests.support.waiting import until
 
 MONTHLY = "CRON_TZ=Europe/Zurich 0 8 1 * *"
@@ -132,6 +133,32 @@ async def test_a_tick_waits_while_no_more_messages_are_taken(
         assert target.calls == []
         await state.cancel(message_id)
         await target.wait_for(1)
+
+
+async def test_a_host_that_holds_its_messages_still_gets_its_ticks(
+    redis: RedisTcp, tcp_settings: RedisTcpSettings, target: Destination
+) -> None:
+    released = asyncio.Event()
+
+    async def hold_hooks(call: Received) -> Response:
+        if call.url.endswith("/hook"):
+            await released.wait()
+        return Response()
+
+    target.answer = hold_hooks
+    settings = stand_in_settings(tcp_settings, concurrency=4, concurrency_per_host=2)
+    async with stand_in(settings) as url, sdk(url) as qstash:
+        for _ in range(4):
+            await qstash.message.publish(url=f"{target.url}/hook")
+        await target.wait_for(2)
+        await qstash.schedule.create(destination=f"{target.url}/tick", cron=MONTHLY, schedule_id="s")
+        await fire(redis, qstash, "s")
+
+        calls = await target.wait_for(3)
+
+        assert [call.url.rpartition("/")[2] for call in calls] == ["hook", "hook", "tick"]
+        released.set()
+        await target.wait_for(5)
 
 
 async def test_an_idle_process_sends_few_commands(redis: RedisTcp, tcp_settings: RedisTcpSettings) -> None:

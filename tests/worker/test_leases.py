@@ -1,10 +1,12 @@
 """Leases that expire unnoticed, and lost replies to claims and renewals."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
-from infra.contract.states import Status
+from infra.contract.queue import Lease, LeaseReply
+from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from worker import lease
@@ -226,3 +228,29 @@ async def test_a_delayed_run_created_during_a_claim_begins_in_time(rig: Rig) -> 
     await until(has_claimed_again, "a second claim waits for its reply, which does not include the run")
     run_id = await rig.submit("soon", delay_s=0.5)
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+
+
+async def test_a_cancel_during_a_renewal_is_followed_by_another_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may have executed the renewal first, and the cancel has shortened the lease since."""
+    monkeypatch.setattr(lease, "CANCELLED_S", 0.01)
+    renewals = 0
+
+    class Store:
+        async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
+            nonlocal renewals
+            renewals += 1
+            if renewals == 1:
+                keeper.cancel("run")
+            return [LeaseReply(outcome=Outcome.OK, cancel=True) for _ in leases]
+
+    keeper = lease.LeaseKeeper(Store(), lease_s=600)  # type: ignore[arg-type]
+    keeper.add(lease.ActiveRun(Lease("run", 1, "ada"), 600))
+    renewing = asyncio.create_task(keeper.renew_forever())
+    await asyncio.sleep(0.01)
+    keeper.cancel("run")
+
+    async def renewed_twice() -> bool:
+        return renewals == 2
+
+    await until(renewed_twice, "the lease is renewed again")
+    renewing.cancel()

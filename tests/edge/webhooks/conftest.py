@@ -139,7 +139,7 @@ async def hooks(
         def webhooks(rest: Redis, public_url: str) -> Webhooks:
             store = WebhookStore(rest)
             http = WebhookHttp(frozenset({(NAME, port)}), resolve=names, deadline_s=1.0)
-            return Webhooks(store, EventPublisher(store, client_of(public_url)), http, KEYS)
+            return Webhooks(store, EventPublisher(store, client_of(public_url)), lambda: http, KEYS)
 
         def scheduling(rest: Redis, public_url: str) -> Scheduling:
             return Scheduling(ScheduleStore(rest), client_of(public_url))
