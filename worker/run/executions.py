@@ -81,8 +81,8 @@ class RunExecutions:
     ) -> Execution:
         """Adopt the open execution of the call, or execute the command. Raises CallInterrupted as described above.
 
-        `restarted` is called if an execution is lost: the time of the call starts again, and the command that it returns
-        is executed.
+        `restarted` is called if an execution is lost: it starts the time of the call again, and returns the command to
+        execute then.
         """
         caller = _Caller(self, warn)
         self._passed = 0
