@@ -51,7 +51,7 @@ FORKED: Final = "forked"
 
 SESSION: Final = "session"
 """Key of the entry with the note of the last call that used a long-lived program. The program itself ends with its
-worker, or when the run waits."""
+worker, or when the run waits. A run with this entry may have a program that runs without a worker, for a while."""
 
 CONTINUED: Final = "continued"
 """Key of the entry with the conversation that a run continues."""

@@ -28,6 +28,14 @@ class Policy:
         """Messages of all rules."""
         return [rule["message"] for rule in self._spec["validations"]]
 
+    def is_asked(self, each: Object, before: Object | None = None) -> bool:
+        """Return whether the policy is asked when an object is created, or replaces the one before."""
+        context = cel.Context()
+        context.add_variable("request", {"operation": "UPDATE" if before else "CREATE"})
+        context.add_variable("object", each)
+        context.add_variable("oldObject", before)
+        return all(_holds(condition["expression"], context) for condition in self._spec["matchConditions"])
+
     def refusals(self, each: Object) -> list[str]:
         """Return the messages of the rules that an object breaks. An expression with an error refuses the object."""
         context = cel.Context()

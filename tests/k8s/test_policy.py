@@ -256,6 +256,18 @@ def test_a_changed_pod_is_refused_too(change: str) -> None:
     assert [message for message in POLICY.refusals(as_pod(each)) if words in message]
 
 
+def test_the_cluster_can_finish_a_pod_of_an_earlier_policy_and_change_nothing_else_of_it() -> None:
+    old = as_pod(with_defaults(built(image=f"registry.example/former@sha256:{'a' * 64}")))
+    assert POLICY.refusals(old)
+    assert POLICY.is_asked(old)
+    finished = copy.deepcopy(old)
+    finished["metadata"]["finalizers"] = []
+    assert not POLICY.is_asked(finished, old)
+    debugged = copy.deepcopy(old)
+    debugged["spec"]["ephemeralContainers"] = [OTHER]
+    assert POLICY.is_asked(debugged, old)
+
+
 def test_the_policy_asks_for_jobs_pods_and_debug_containers_of_the_namespace_and_fails_closed() -> None:
     policy, binding = source("base/admission.yaml")
     spec = policy["spec"]

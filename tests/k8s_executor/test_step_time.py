@@ -1,7 +1,8 @@
 """Time of a step whose worker is lost: it counts from the first start, and a program that has ended in time counts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -15,8 +16,10 @@ from tests.k8s_executor.rig import NAMESPACE, ClusterRig
 from tests.k8s_executor.test_runs import goes_on, has_no_pods, has_printed
 from tests.k8s_executor.workers import ClusterWorker, WorkerRig
 from tests.support.waiting import until
+from worker.run import call_context
 
 TIMEOUT_S = 1000.0
+FULL = MappingProxyType({"timeout_s": 3600})
 WAITS = "echo one; while [ ! -e go ]; do sleep 0.05; done; echo two"
 
 
@@ -27,10 +30,10 @@ async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[Work
     await made.close()
 
 
-async def left_alone(runs: WorkerRig) -> tuple[str, ClusterWorker]:
-    """Return a run whose worker has died while its program runs."""
+async def left_alone(runs: WorkerRig, own: Mapping[str, int] = FULL) -> tuple[str, ClusterWorker]:
+    """Return a run whose worker has died while its program runs. `own`: timeout of the program."""
     first = runs.worker()
-    step = PlanStep(tool="shell", args={"command": WAITS, "timeout_s": 3600}, timeout_s=TIMEOUT_S)
+    step = PlanStep(tool="shell", args={"command": WAITS, **own}, timeout_s=TIMEOUT_S)
     run_id = await runs.submit(plan=[step], max_attempts=2)
     await has_printed(runs, run_id, 1)
     await first.die()
@@ -75,8 +78,13 @@ async def test_a_program_that_ended_while_nobody_had_the_run_counts(runs: Worker
     assert (record.status, await runs.output(run_id)) == (Status.SUCCEEDED, ["one", "two"])
 
 
-async def test_a_step_whose_program_is_lost_begins_its_time_anew(runs: WorkerRig) -> None:
-    run_id, first = await left_alone(runs)
+@pytest.mark.parametrize("own", [{}, {"timeout_s": 3600}])
+async def test_a_step_whose_program_is_lost_begins_its_time_anew(
+    runs: WorkerRig, monkeypatch: pytest.MonkeyPatch, own: dict[str, int]
+) -> None:
+    # The time of the program must begin anew, too, and this slack would hide that it does not.
+    monkeypatch.setattr(call_context, "LATE_S", 0.0)
+    run_id, first = await left_alone(runs, own)
     (job,) = runs.cluster.jobs()
     runs.cluster.server.preempt(job)
     await grows_older(runs, run_id, TIMEOUT_S - 3)

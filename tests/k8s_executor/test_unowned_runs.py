@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
+from infra.contract.browser import BrowserArgs
+from infra.contract.execution import ExecLimits
+from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from infra.settings import RedisTcpSettings
 from tests.k8s_executor.rig import ClusterRig
 from tests.k8s_executor.test_runs import goes_on, has_no_pods, has_printed
+from tests.k8s_executor.test_sessions import MB, PROGRAM
 from tests.k8s_executor.workers import ClusterWorker, WorkerRig
 from tests.support.waiting import until
 from worker.lease import StopReason
+from worker.registry import REGISTRY
+from worker.toolkit.base import SessionProgram, Tool, ToolContext, ToolResult
 
 SLEEPS = "echo one; sleep 1000"
 LONG_LEASE_S = 600.0
@@ -59,6 +65,42 @@ async def test_a_worker_without_a_free_slot_ends_what_nobody_owns(runs: WorkerRi
 
     await until(one, "the Job of the cancelled run is deleted, and that of the other run is not")
     assert (await runs.rig.store.get(other)).status is Status.RUNNING
+
+
+async def browse(args: BrowserArgs, context: ToolContext) -> ToolResult:
+    """Open a session in the first call; wait in the second one."""
+    if context.session.program:
+        await asyncio.sleep(1000)
+    await context.session.open(SessionProgram(PROGRAM, MB, ExecLimits(), (), {}, {}))
+    context.session.note = "https://example.org/"
+    return ToolResult()
+
+
+async def test_a_run_whose_only_pod_is_a_session_is_cancelled_without_its_worker(runs: WorkerRig) -> None:
+    tools = dict(REGISTRY) | {"browser": Tool("browser", BrowserArgs, browse, idempotent=True)}
+    first = runs.worker(lease_s=LONG_LEASE_S, tools=tools)
+    steps = [PlanStep(tool="browser", args={"action": "wait"})] * 2
+    run_id = await runs.submit(plan=steps)
+
+    async def noted() -> bool:
+        return "session" in await runs.rig.store.journal(run_id)
+
+    await until(noted, "the session is open")
+    (session,) = first.executor._sessions.values()
+    # A worker that is killed neither closes its session nor gives a sign of life.
+    for task in session._tasks:
+        task.cancel()
+    session.close = _nothing  # type: ignore[method-assign]
+    await first.die()
+    assert runs.cluster.jobs()
+    runs.worker()
+    await runs.rig.store.cancel(run_id)
+    assert (await runs.ended(run_id)).status is Status.CANCELLED
+    await has_no_pods(runs)
+
+
+async def _nothing() -> None:
+    return
 
 
 async def test_a_queued_run_whose_program_still_runs_is_cancelled_with_its_program(runs: WorkerRig) -> None:

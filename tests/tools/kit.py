@@ -42,8 +42,14 @@ class RecordingContext:
         return RunSession(self.run_id, 1, self.time_left_s, self.executor)
 
     async def execute(
-        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+        self,
+        interpreter: Interpreter,
+        source: str,
+        timeout_s: float | None,
+        on_line: OnLine,
+        network: Sequence[str] = (),
     ) -> Execution:
+        timeout_s = self.time_left_s if timeout_s is None else timeout_s
         command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
         return await self.executor.execute(command, self.files, on_line, LoneCaller())
 

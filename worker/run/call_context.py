@@ -81,14 +81,27 @@ class CallContext:
         return max(0.0, min(MAX_TOOL_TIMEOUT_S, self._time.left_s, self._run.ends_at - monotonic()))
 
     async def execute(
-        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+        self,
+        interpreter: Interpreter,
+        source: str,
+        timeout_s: float | None,
+        on_line: OnLine,
+        network: Sequence[str] = (),
     ) -> Execution:
         """Execute a program in the workspace; log its use of the network."""
-        # The call itself is ended in time by this worker. The limit of the program counts if no worker is there.
-        timeout_s = min(timeout_s, self.time_left_s + LATE_S)
-        command = Command(self.run_id, self.call, interpreter, source, timeout_s, network=tuple(network))
+
+        def command() -> Command:
+            left_s = self.time_left_s
+            # The call itself is ended in time by this worker. The limit of the program counts if no worker is there.
+            limit_s = left_s if timeout_s is None else min(timeout_s, left_s + LATE_S)
+            return Command(self.run_id, self.call, interpreter, source, limit_s, network=tuple(network))
+
+        def restarted() -> Command:
+            self._time.restart()
+            return command()
+
         execution = await self._run.executions.execute(
-            command, self._run.files, on_line, self._warn, self._time.restart, repeatable=self._repeatable
+            command(), self._run.files, on_line, self._warn, restarted, repeatable=self._repeatable
         )
         if use := execution.network:
             await self._run.emitter.emit(use_note(use), step=self._step)

@@ -75,13 +75,14 @@ class RunExecutions:
         files: ExecutorFiles,
         on_line: OnLine,
         warn: Callable[[str], None],
-        restart: Callable[[], None],
+        restarted: Callable[[], Command],
         *,
         repeatable: bool,
     ) -> Execution:
         """Adopt the open execution of the call, or execute the command. Raises CallInterrupted as described above.
 
-        `restart` is called if an execution is lost: the call is executed again then, and its time starts again.
+        `restarted` is called if an execution is lost: it starts the time of the call again, and returns the command to
+        execute then.
         """
         caller = _Caller(self, warn)
         self._passed = 0
@@ -94,7 +95,7 @@ class RunExecutions:
                 self.close()
                 if not repeatable:
                     raise CallInterrupted
-                restart()
+                command = restarted()
                 caller.began_at = time.monotonic()
                 warn("the program was lost together with its pod and left no result; it is started again")
             # Until the executor has recorded an execution, nothing is counted: most executors never do.

@@ -105,9 +105,14 @@ class ToolContext(Protocol):
         ...
 
     async def execute(
-        self, interpreter: Interpreter, source: str, timeout_s: float, on_line: OnLine, network: Sequence[str] = ()
+        self,
+        interpreter: Interpreter,
+        source: str,
+        timeout_s: float | None,
+        on_line: OnLine,
+        network: Sequence[str] = (),
     ) -> Execution:
-        """Execute a program in the workspace; log its use of `network` (see Command).
+        """Execute a program in the workspace; log its use of `network` (see Command). `timeout_s` None: all time left.
 
         Raises ExecutorUnavailable and others, as `Executor.execute`.
         """

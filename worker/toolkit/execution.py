@@ -82,11 +82,11 @@ async def execute(
     Raises ToolFailed with code `exit_code` or `timeout`, and the errors of the executor.
     """
     output = LoggedOutput(context)
-    setting = "`timeout_s` in the arguments of the step"
+    setting, limit_s = "`timeout_s` in the arguments of the step", None if timeout_s is UNSET else timeout_s
     if timeout_s is UNSET:
         timeout_s = context.time_left_s
         setting = "what was left of the `timeout_s` of the step or of the run, at most 3600 s"
-    ended = await context.execute(interpreter, source, timeout_s, output.log_line, network)
+    ended = await context.execute(interpreter, source, limit_s, output.log_line, network)
     context.changed(ended.changes)
     with translate_exhaustion():
         is_read = output.has_every_byte(ended) and not (context.for_model and _is_long(ended))

@@ -158,6 +158,7 @@ def _constants() -> str:
         "JOURNAL_STARTED": journal.STARTED,
         "JOURNAL_EXECUTION": journal.EXECUTION,
         "JOURNAL_LOGGED": journal.LOGGED,
+        "JOURNAL_SESSION": journal.SESSION,
     }
     names = {name: f"{journal.FIELD_PREFIX}{key}" for name, key in keys.items()}
     names |= {"FILE": FILE_PREFIX, "EXPIRIES": EXPIRIES, "OVERDUE_EVENTS": OVERDUE_EVENTS}

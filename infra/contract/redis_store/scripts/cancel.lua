@@ -6,15 +6,17 @@
 -- living worker renews the lease as soon as it has heard of the cancel.
 local CANCEL_LEASE_MS = 2000
 
-local found = redis.call('HMGET', run, 'status', 'seq', 'cancel', 'hook_events', 'hooks', 'user', JOURNAL_EXECUTION)
-local status, seq, cancel, execution = found[1], found[2], found[3], found[7]
+local found = redis.call(
+  'HMGET', run, 'status', 'seq', 'cancel', 'hook_events', 'hooks', 'user', JOURNAL_EXECUTION, JOURNAL_SESSION
+)
+local status, seq, cancel, program = found[1], found[2], found[3], found[7] or found[8]
 if not status then return { 'GONE' } end
 if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
 if status == 'running' then
   redis.call('HSET', run, 'cancel', '1')
   redis.call('PUBLISH', control, 'cancel ' .. id)
-  if execution then
+  if program then
     -- XX: a run without a lease has left the queue, and must not come back.
     redis.call('ZADD', leases, 'XX', 'LT', int(now_ms() + CANCEL_LEASE_MS), id)
     redis.call('PUBLISH', control, 'recover ' .. int(CANCEL_LEASE_MS))
@@ -33,5 +35,5 @@ if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) en
 redis.call('ZREM', delayed, id)
 if status == 'waiting' then redis.call('ZREM', waiting, id) end
 expire(run, log, retention_s)
-if execution then announce_unowned(control, id) end
+if program then announce_unowned(control, id) end
 return { 'OK', 'cancelled', entry or '' }

@@ -76,11 +76,11 @@ local function recover(id, outcome, counts)
   local run = run_prefix .. id
   local found = redis.call(
     'HMGET', run, 'status', 'attempt', 'max_attempts', 'cancel', 'seq', 'priority', 'worker', 'fence', 'v', 'claimed_ms',
-    'worked_ms', JOURNAL_EXECUTION, 'hook_events', 'hooks', 'user'
+    'worked_ms', JOURNAL_EXECUTION, 'hook_events', 'hooks', 'user', JOURNAL_SESSION
   )
   local status, attempt, max_attempts, cancel, seq, priority = found[1], found[2], found[3], found[4], found[5], found[6]
   local fence, times = found[8], { claimed_ms = found[10], worked_ms = found[11] }
-  local execution = found[12]
+  local program = found[12] or found[16]
   local hook = { events = found[13], noted = found[14], user = found[15] }
   if status == 'running' and newer(found[9]) then
     redis.call('ZADD', leases, int(ms + NEWER_MS), id)
@@ -90,14 +90,14 @@ local function recover(id, outcome, counts)
   if status ~= 'running' then return end
   if cancel == '1' then
     finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times, nil, hook)
-    if execution then announce_unowned(control, id) end
+    if program then announce_unowned(control, id) end
     return count('recovered:' .. outcome)
   end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
     local failure = '{"code":"worker_lost","message":"' .. message .. '"}'
     finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, 'worker_lost', hook)
-    if execution then announce_unowned(control, id) end
+    if program then announce_unowned(control, id) end
     return count('recovered:' .. outcome)
   end
   local data = cjson.encode({ reason = outcome, worker = found[7], attempt = tonumber(attempt) })

@@ -1,5 +1,6 @@
--- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED, FILE,
--- EXPIRIES, OVERDUE_EVENTS, USAGE_S and the numbers of webhooks before them, and the local variables of a script's header after them.
+-- Functions shared by all scripts. The loader puts NEXT, TERMINAL, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED,
+-- JOURNAL_SESSION, FILE, EXPIRIES, OVERDUE_EVENTS, USAGE_S and the numbers of webhooks before them, and the local variables of
+-- a script's header after them.
 -- Ready runs are ordered by one number: priority class (0 first) times 1e15, plus microseconds since 2026-01-01. The number
 -- stays below 2^53, so a double holds it exactly, and runs of a class are first in, first out until 2057.
 
