@@ -53,6 +53,7 @@ def test_an_installation_works_through_caddy_survives_kills_and_comes_back_from_
     authority = layout.state / "web" / "caddy" / "pki" / "authorities" / "local" / "root.crt"
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     with Client(f"https://localhost:{supervisor.extra['swissbrain-web.service']['HTTPS_PORT']}", token) as client:
+        assert client.webhook_secret().startswith("whsec_")
         run_id = _survives_kills(client, supervisor)
 
         supervisor.start("swissbrain-sweep.service")
