@@ -23,7 +23,7 @@ PLACEHOLDERS = (
 )
 """What no real installation has: reserved names and addresses, a digest of zeros, and the text CHANGE-ME."""
 WORKER, API = "agent-worker", "agent-api"
-TOOLS_VARIABLE = "KUBERNETES_IMAGE"
+TOOLS_VARIABLE, BROWSER_VARIABLE = "KUBERNETES_IMAGE", "KUBERNETES_BROWSER_IMAGE"
 WORKLOADS = ("Deployment", "StatefulSet")
 
 
@@ -102,8 +102,8 @@ class Manifests:
                 for container in [*pod["containers"], *pod.get("initContainers", [])]:
                     yield f"{each['kind']} {each['metadata']['name']}", str(container.get("image", ""))
                     for variable in container.get("env") or []:
-                        if variable.get("name") == TOOLS_VARIABLE:
-                            yield TOOLS_VARIABLE, str(variable.get("value", ""))
+                        if variable.get("name") in (TOOLS_VARIABLE, BROWSER_VARIABLE):
+                            yield variable["name"], str(variable.get("value", ""))
 
     def secret_keys(self) -> dict[str, set[str]]:
         """Return the keys that each Secret must have, by its name. Secrets that external-secrets makes are left out."""
