@@ -36,7 +36,7 @@ def s3(tmp_path: Path) -> Iterator[S3Settings]:
         yield settings
 
 
-class Receiver(BaseHTTPRequestHandler):
+class AcceptingReceiver(BaseHTTPRequestHandler):
     """Receiver of webhooks that accepts every event."""
 
     def do_POST(self) -> None:
@@ -50,7 +50,7 @@ class Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[str]:
     """Run a receiver of webhooks; yield its URL."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), AcceptingReceiver) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/hook"
