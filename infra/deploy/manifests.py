@@ -23,6 +23,7 @@ PLACEHOLDERS = (
 )
 """What no real installation has: reserved names and addresses, a digest of zeros, and the text CHANGE-ME."""
 WORKER, API = "agent-worker", "agent-api"
+POLICY = "swissbrain-agent-tools"
 TOOLS_VARIABLE, BROWSER_VARIABLE = "KUBERNETES_IMAGE", "KUBERNETES_BROWSER_IMAGE"
 WORKLOADS = ("Deployment", "StatefulSet")
 
@@ -86,6 +87,8 @@ class Manifests:
         for name, image in self._all_images():
             if not IMAGE.fullmatch(image):
                 found.append(f"{name} has the image '{image}', which is not given by its digest (NAME@sha256:DIGEST)")
+            elif name in (TOOLS_VARIABLE, BROWSER_VARIABLE) and not self._admits(image):
+                found.append(f"{name} is '{image}', but the admission policy does not name its repository")
         unfilled = sorted(
             {
                 str(value)[:80]
@@ -95,6 +98,11 @@ class Manifests:
             }
         )
         return found + [f"still to be filled in: {value}" for value in unfilled]
+
+    def _admits(self, image: str) -> bool:
+        """Return whether the policy, if there is one, admits an image: its first variable lists repositories."""
+        policy = self.named("ValidatingAdmissionPolicy", POLICY)
+        return policy is None or f"'{image.partition('@')[0]}'" in str(policy["spec"]["variables"][0]["expression"])
 
     def _all_images(self) -> Iterator[tuple[str, str]]:
         for each in self.objects:

@@ -60,3 +60,12 @@ def test_images_of_jobs_are_given_by_digest(variable: str) -> None:
     text = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {meta}\nspec: {{template: {{spec: {pod}}}}}\n"
     (problem,) = Manifests(text).problems("agents")
     assert problem.startswith(f"{variable} has the image 'registry.example/tools:1'")
+
+
+@needs_tools
+def test_the_policy_must_admit_the_images_of_jobs() -> None:
+    text = run("build/kubernetes/kubectl", "kustomize", "k8s/overlays/in-cluster")
+    policy = "the admission policy does not name its repository"
+    assert not any(policy in line for line in Manifests(text).problems("agents"))
+    moved = text.replace("value: registry.invalid/swissbrain/tools@", "value: registry.example/tools@")
+    assert len([line for line in Manifests(moved).problems("agents") if policy in line]) == 1
