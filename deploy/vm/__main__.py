@@ -63,8 +63,9 @@ def _with_keys(vm: Vm, options: argparse.Namespace) -> dict[str, str]:
             found[name] = value
     stored = vm.settings.variables("shared.env")
     for name in ("S3_ACCESS_KEY", "S3_SECRET_KEY"):
-        if not found.get(name) and not stored.get(name) and sys.stdin.isatty() and not options.dry_run:
-            found[name] = getpass.getpass(f"{name}: ")
+        if not found.get(name) and not stored.get(name) and sys.stdin.isatty():
+            # A dry run prints no values, so it needs none.
+            found[name] = "asked-for" if options.dry_run else getpass.getpass(f"{name}: ")
     return found
 
 

@@ -21,7 +21,7 @@ from infra.valkey_backup import data_dir
 KEPT = 14
 BEFORE_UPGRADES = 3
 WORKED = "worked"
-"""Empty file in each release that has passed its checks: only to such a release is there a way back."""
+"""File in each release that has passed its checks, with the last time: only to such a release is there a way back."""
 
 
 class Vm:
@@ -50,12 +50,16 @@ class Vm:
         self._releases.check_source()
         with self.locked():
             token = self.settings.create(values, user)
+            if token and not self._machine.dry_run:
+                # Already here: if the connection to the machine is lost meanwhile, no output comes at the end.
+                self._machine.say(f"The API key of the user {user} is stored nowhere; it is shown again at the end:")
+                self._machine.say(f"  {token}")
             try:
                 self.settings.complete()
                 self._activate(self._releases.build(wheels, self._build))
             finally:
                 if token and not self._machine.dry_run:
-                    self._machine.say(f"API key of the user {user}, which is shown only this once:\n  {token}")
+                    self._machine.say(f"API key of the user {user}, which is shown only now:\n  {token}")
 
     def upgrade(self, wheels: Path | None = None) -> None:
         """Install this checkout beside the release that runs, switch to it, and switch back if it does not work."""
@@ -70,8 +74,9 @@ class Vm:
 
     def rollback(self) -> None:
         """Switch to the release that ran before. The data stays."""
-        former = self._layout.target(self._layout.previous)
-        if former is None or former == self._layout.target(self._layout.current):
+        current, worked = self._layout.target(self._layout.current), self._worked_last()
+        former = self._layout.target(self._layout.previous) if worked == current else worked
+        if former is None or former == current:
             raise UsageError("there is no previous release")
         with self.locked():
             self._activate(former)
@@ -114,23 +119,30 @@ class Vm:
             self._machine.say(f"Settings in {self._layout.settings} and data in {self._layout.state} are kept")
 
     def _activate(self, release: Path) -> None:
-        former = self._layout.target(self._layout.current)
-        if former and not (former / WORKED).exists():
-            former = None
+        former = self._worked_last()
         try:
             self._switch(release)
         except (VmError, OSError) as error:
-            if former is None or former == release:
+            if former is None or former == release.resolve():
                 raise
             self._machine.say(f"Release {release.name} does not work: {error}")
             self._machine.say(f"Back to release {former.name}")
             self._switch(former)
             raise VmError(f"{release.name} does not work, {former.name} runs again: {error}") from error
-        self._machine.write(release / WORKED, "")
-        if former and former != release:
+        self._machine.write(release / WORKED, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}\n")
+        if former and former != release.resolve():
             self._machine.link(self._layout.previous, former)
         self._releases.prune()
         self._machine.say(f"Release {release.name} runs")
+
+    def _worked_last(self) -> Path | None:
+        """Return the release that has passed its checks last, None if there is none.
+
+        The link `current` may lead to another one: a command that was killed has left it there before its checks.
+        """
+        worked = [each for each in self._layout.installed() if (each / WORKED).exists()]
+        last = max(worked, key=lambda each: (each / WORKED).read_text(), default=None)
+        return last and last.resolve()
 
     def _switch(self, release: Path) -> None:
         self._services.install(release)

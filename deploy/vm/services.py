@@ -89,8 +89,10 @@ class Services:
 
 
 def _command(current: Path) -> str:
-    # -E and -P: neither variables nor the current folder of the caller name modules.
-    return f'#!/bin/sh\ncd {current} && exec env -i PATH="$PATH" TERM="$TERM" venv/bin/python -m deploy.vm "$@"\n'
+    # env and -P: neither variables nor the current folder of the caller name modules. That folder stays: options name
+    # others relative to it.
+    python = f"PYTHONPATH={current} {current}/venv/bin/python -P -m deploy.vm"
+    return f'#!/bin/sh\nexec env -i PATH="$PATH" TERM="$TERM" {python} "$@"\n'
 
 
 def _get(port: int, path: str) -> str:

@@ -27,6 +27,7 @@ SECRETS = {
     "qstash_token": 32,
     "qstash_current_signing_key": 48,
     "qstash_next_signing_key": 48,
+    "webhook_key": 48,
     "verify_token": 32,
 }
 """Names of the secrets, and the bytes of randomness in each."""
@@ -176,8 +177,13 @@ def site_values(domain: str | None, environment: Mapping[str, str]) -> dict[str,
 
 def _environments(found: Mapping[str, str], ports: Ports) -> dict[str, dict[str, str]]:
     """Return the generated environment of each part by the name of its file."""
-    qstash = {
+    publishing = {
+        "QSTASH_URL": f"http://{HOST}:{ports.qstash}",
         "QSTASH_TOKEN": found["qstash_token"],
+        # Not the public one: calls of schedules, and of events for webhooks, stay on this machine.
+        "EDGE_PUBLIC_URL": f"http://{HOST}:{ports.api}",
+    }
+    signing = {
         "QSTASH_CURRENT_SIGNING_KEY": found["qstash_current_signing_key"],
         "QSTASH_NEXT_SIGNING_KEY": found["qstash_next_signing_key"],
     }
@@ -195,22 +201,23 @@ def _environments(found: Mapping[str, str], ports: Ports) -> dict[str, dict[str,
         "qstash.env": {
             "QSTASH_LOCAL_REDIS_URL": redis("qstash"),
             "QSTASH_LOCAL_PORT": str(ports.qstash),
-            **qstash,
+            "QSTASH_TOKEN": found["qstash_token"],
+            **signing,
         },
         "api.env": {
             "EDGE_PORT": str(ports.api),
-            # Not the public one: calls of the schedules stay on this machine.
-            "EDGE_PUBLIC_URL": f"http://{HOST}:{ports.api}",
             "UPSTASH_REDIS_REST_URL": f"http://{HOST}:{ports.gateway}",
             "UPSTASH_REDIS_REST_TOKEN": found["rest_token"],
-            "QSTASH_URL": f"http://{HOST}:{ports.qstash}",
-            **qstash,
+            "EDGE_WEBHOOK_KEY": found["webhook_key"],
+            **publishing,
+            **signing,
         },
         "worker.env": {
             "REDIS_URL": redis("worker"),
             "WORKER_HEALTH_PORT": str(ports.worker_health),
             # The commands of a Redis of one's own are not billed, so logs can be quicker.
             "WORKER_LOG_WINDOW_MS": "10",
+            **publishing,
         },
         "web.env": {"EDGE_PORT": str(ports.api)},
     }

@@ -118,6 +118,8 @@ def _secrets(cluster: KubectlCluster, manifests: Manifests) -> str:
             problems.append(f"{name} is missing")
             continue
         states = {key: present[name].get(key, "missing") for key in sorted(keys)}
+        # Optional ones too: a program would take the text for a key.
+        states |= {key: state for key, state in sorted(present[name].items()) if state == "placeholder"}
         problems += [f"{name} has {_STATES[state].format(key)}" for key, state in states.items() if state != "set"]
     if problems:
         raise CheckFailed(f"{_few(problems, '; ')}; see k8s/examples/secrets.yaml")

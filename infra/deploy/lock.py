@@ -45,22 +45,22 @@ class Lock:
             began_s = time.monotonic()
             try:
                 self._lease = self._cluster.write(_renewed(self._lease))
-            except VersionConflict:
-                if not self._is_own():
+            except DeployFailed as exc:
+                if isinstance(exc, VersionConflict):
+                    self._look()
+                if self._taken:
                     return
-            except DeployFailed:
-                continue
+                continue  # not renewed, for all that is known
             self._renewed_s = began_s
 
-    def _is_own(self) -> bool:
-        """Return whether the Lease is this process's, after a renewal whose answer was lost."""
+    def _look(self) -> None:
+        """Find out who holds the Lease: another process, or still this one after a renewal whose answer was lost."""
         with suppress(DeployFailed):
             found = self._cluster.find("lease", NAME)
             if found and found["spec"].get("holderIdentity") == self._lease["spec"]["holderIdentity"]:
                 self._lease = found
-                return True
+                return
             self._taken = _holder(found) if found else "its Lease was deleted"
-        return not self._taken
 
     def release(self) -> None:
         """Delete the Lease, unless it is another's."""

@@ -23,7 +23,8 @@ PLACEHOLDERS = (
 )
 """What no real installation has: reserved names and addresses, a digest of zeros, and the text CHANGE-ME."""
 WORKER, API = "agent-worker", "agent-api"
-TOOLS_VARIABLE = "KUBERNETES_IMAGE"
+POLICY = "swissbrain-agent-tools"
+TOOLS_VARIABLE, BROWSER_VARIABLE = "KUBERNETES_IMAGE", "KUBERNETES_BROWSER_IMAGE"
 WORKLOADS = ("Deployment", "StatefulSet")
 
 
@@ -86,6 +87,8 @@ class Manifests:
         for name, image in self._all_images():
             if not IMAGE.fullmatch(image):
                 found.append(f"{name} has the image '{image}', which is not given by its digest (NAME@sha256:DIGEST)")
+            elif name in (TOOLS_VARIABLE, BROWSER_VARIABLE) and not self._admits(image):
+                found.append(f"{name} is '{image}', but the admission policy does not name its repository")
         unfilled = sorted(
             {
                 str(value)[:80]
@@ -96,14 +99,19 @@ class Manifests:
         )
         return found + [f"still to be filled in: {value}" for value in unfilled]
 
+    def _admits(self, image: str) -> bool:
+        """Return whether the policy, if there is one, admits an image: its first variable lists repositories."""
+        policy = self.named("ValidatingAdmissionPolicy", POLICY)
+        return policy is None or f"'{image.partition('@')[0]}'" in str(policy["spec"]["variables"][0]["expression"])
+
     def _all_images(self) -> Iterator[tuple[str, str]]:
         for each in self.objects:
             for pod in pod_specs(each):
                 for container in [*pod["containers"], *pod.get("initContainers", [])]:
                     yield f"{each['kind']} {each['metadata']['name']}", str(container.get("image", ""))
                     for variable in container.get("env") or []:
-                        if variable.get("name") == TOOLS_VARIABLE:
-                            yield TOOLS_VARIABLE, str(variable.get("value", ""))
+                        if variable.get("name") in (TOOLS_VARIABLE, BROWSER_VARIABLE):
+                            yield variable["name"], str(variable.get("value", ""))
 
     def secret_keys(self) -> dict[str, set[str]]:
         """Return the keys that each Secret must have, by its name. Secrets that external-secrets makes are left out."""

@@ -9,7 +9,7 @@ from infra.deploy import lock
 from infra.deploy.errors import DeployFailed
 from infra.deploy.lock import NAME, held
 from tests.support.deploy_site import Site, needs_kubectl
-from tests.support.kube import Cut
+from tests.support.kube import Cut, Fail
 from tests.support.waiting import wait_until
 
 pytestmark = needs_kubectl
@@ -66,6 +66,27 @@ def test_a_holder_whose_lease_was_taken_stops_before_its_next_step_and_leaves_it
         site.server.call(take)
         wait_until(lambda: is_lost(own), "the loss is noticed")
     assert site.server.objects("leases")[0]["spec"]["holderIdentity"] == "ada@laptop"
+
+
+def test_a_conflict_that_cannot_be_explained_is_no_renewal(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "DURATION_S", 2.0)
+
+    def is_uncertain(own: lock.Lock) -> bool:
+        try:
+            own.check()
+        except DeployFailed as exc:
+            return "could not be reached" in str(exc)
+        return False
+
+    def take() -> None:
+        site.server.store.update("leases", ("agents", NAME), lambda new: new["spec"].update(holderIdentity="ada"))
+
+    with held(site.cluster()) as own:
+        assert own is not None
+        site.server.faults.add(Fail(503), "get", resource="leases")
+        site.server.call(take)
+        wait_until(lambda: is_uncertain(own), "the Lease is not certain any more")
+        site.server.faults.heal()
 
 
 def test_a_renewal_whose_answer_was_lost_is_no_loss(site: Site) -> None:

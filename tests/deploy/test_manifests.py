@@ -49,3 +49,23 @@ def test_another_namespace_than_that_of_the_description_is_a_problem() -> None:
     meta = "{name: agent-worker, namespace: other}"
     found = Manifests(f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {meta}\nspec: {{}}\n").problems("agents")
     assert found == ["agent-worker is in the namespace other, not in agents"]
+
+
+@pytest.mark.parametrize("variable", ["KUBERNETES_IMAGE", "KUBERNETES_BROWSER_IMAGE"])
+def test_images_of_jobs_are_given_by_digest(variable: str) -> None:
+    env = f"[{{name: {variable}, value: 'registry.example/tools:1'}}]"
+    image = f"registry.example/worker@sha256:{'1' * 64}"
+    pod = f"{{containers: [{{name: worker, image: '{image}', env: {env}}}]}}"
+    meta = "{name: agent-worker, namespace: agents}"
+    text = f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {meta}\nspec: {{template: {{spec: {pod}}}}}\n"
+    (problem,) = Manifests(text).problems("agents")
+    assert problem.startswith(f"{variable} has the image 'registry.example/tools:1'")
+
+
+@needs_tools
+def test_the_policy_must_admit_the_images_of_jobs() -> None:
+    text = run("build/kubernetes/kubectl", "kustomize", "k8s/overlays/in-cluster")
+    policy = "the admission policy does not name its repository"
+    assert not any(policy in line for line in Manifests(text).problems("agents"))
+    moved = text.replace("value: registry.invalid/swissbrain/tools@", "value: registry.example/tools@")
+    assert len([line for line in Manifests(moved).problems("agents") if policy in line]) == 1

@@ -59,6 +59,20 @@ def test_the_chart_has_the_external_secrets_of_the_components(name: str, tmp_pat
     assert {each["metadata"]["name"] for each in found.values()} == _secrets_of(overlay(name))
 
 
+def test_the_api_is_left_out_of_the_chart_as_the_guide_leaves_it_out_of_an_overlay(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s", ignore=shutil.ignore_patterns("helm", "images"))
+    kustomization = tmp_path / "k8s" / "overlays" / "exoscale-geneva" / "kustomization.yaml"
+    (patch,) = re.findall(r"```yaml\n(  - target.*?)```", (DOCS / "deploy-kubernetes.md").read_text(), re.DOTALL)
+    former = kustomization.read_text()
+    kustomization.write_text(former[: former.index("  # The REST endpoint of the Upstash")] + patch)
+    rendered = check_manifests.load(rendering.run(kubernetes_tools.KUBECTL, "kustomize", kustomization.parent))
+
+    found, expected = by_title(tuple(rendered)), by_title(chart("exoscale-geneva", "--set", "api.enabled=false"))
+    assert set(found) == set(expected)
+    assert [title for title in found if "agent-api" in title] == []
+    assert "agent-api" not in _secrets_of(tuple(rendered)) | _secrets_of(tuple(expected.values()))
+
+
 def _secrets_of(objects: tuple[Object, ...]) -> set[str]:
     references = {ref["name"] for each in objects for _, ref in check_manifests.fields(each, "secretKeyRef")}
     targets = [

@@ -14,6 +14,7 @@ from deploy.vm.__main__ import main
 from deploy.vm.commands import Vm
 from deploy.vm.layout import PARTS, Layout
 from deploy.vm.machine import Machine, UsageError, VmError
+from deploy.vm.services import _command
 from tests.docs.pages import ROOT
 from tests.vm.ports import all_ports
 from tests.vm.releases import small
@@ -71,6 +72,28 @@ def test_an_upgrade_that_does_not_work_is_undone_and_one_that_works_can_be_rolle
     second.rollback()
     assert answering(second) == "second"
     assert len(layout.installed()) == 3
+
+
+def test_after_an_upgrade_that_was_killed_the_way_back_is_the_release_that_worked_last(
+    supervisor: Supervisor, layout: Layout
+) -> None:
+    oldest, _ = vm(supervisor, layout, "oldest")
+    oldest.install(values(), "ada")
+    good, _ = vm(supervisor, layout, "good")
+    good.upgrade()
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            Vm(Interrupting(supervisor, "+ wait for API"), layout, build=small("killed", GOOD)).upgrade()
+    broken, _ = vm(supervisor, layout, "broken", BAD)
+    with pytest.raises(VmError, match="runs again"):
+        broken.upgrade()
+    assert answering(good) == "good"
+    with pytest.raises(KeyboardInterrupt):
+        Vm(Interrupting(supervisor, "+ wait for API"), layout, build=small("killed", GOOD)).upgrade()
+    good.rollback()
+    assert answering(good) == "good"
+    good.rollback()
+    assert answering(good) == "oldest"
 
 
 class Interrupting(SupervisedMachine):
@@ -152,6 +175,26 @@ def test_a_dry_run_needs_only_python_and_prints_each_step_but_no_secret() -> Non
         assert step in done.stdout
     assert not any(secret in done.stdout for secret in keys.values())
     assert not Path("/etc/swissbrain").exists()
+
+
+def test_a_dry_run_on_a_terminal_asks_for_no_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert main(["install", "--domain", "agents.example.ch", "--dry-run"]) == 0
+    assert "asked-for" not in capsys.readouterr().out
+
+
+def test_folders_in_options_of_the_installed_command_are_relative_to_the_current_one(tmp_path: Path) -> None:
+    (tmp_path / "venv").symlink_to(sys.prefix)
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    (tmp_path / "infra").symlink_to(ROOT / "infra")
+    (tmp_path / "here" / "usb").mkdir(parents=True)
+    (tmp_path / "here" / "argparse.py").write_text("raise SystemExit('a module of the caller')")
+    command = ["sh", "-c", _command(tmp_path), "swissbrain-vm", "backup", "--dry-run", "--to"]
+    for folder, message in (("usb", "nothing is installed here"), ("no", "'no' is no folder")):
+        done = subprocess.run([*command, folder], cwd=tmp_path / "here", capture_output=True, text=True)
+        assert message in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,8 +36,31 @@ def s3(tmp_path: Path) -> Iterator[S3Settings]:
         yield settings
 
 
-def values(s3: S3Settings) -> dict[str, dict[str, str]]:
+class AcceptingReceiver(BaseHTTPRequestHandler):
+    """Receiver of webhooks that accepts every event."""
+
+    def do_POST(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[str]:
+    """Run a receiver of webhooks; yield its URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), AcceptingReceiver) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook"
+        server.shutdown()
+        thread.join()
+
+
+def values(s3: S3Settings, receiver: str) -> dict[str, dict[str, str]]:
     return {
+        "api.env": {"EDGE_WEBHOOK_PRIVATE_HOSTS": urlsplit(receiver).netloc},
         "web.env": {"SITE_ADDRESS": "localhost"},
         "shared.env": variables_of(s3),
         "ports.env": all_ports(),
@@ -42,11 +68,11 @@ def values(s3: S3Settings) -> dict[str, dict[str, str]]:
 
 
 def test_an_installation_works_through_caddy_survives_kills_and_comes_back_from_a_backup(
-    s3: S3Settings, supervisor: Supervisor, layout: Layout, monkeypatch: pytest.MonkeyPatch
+    s3: S3Settings, receiver: str, supervisor: Supervisor, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = SupervisedMachine(supervisor)
     vm = Vm(machine, layout, build=working)
-    vm.install(values(s3), "ada")
+    vm.install(values(s3, receiver), "ada")
 
     (token,) = (line.split()[-1] for line in machine.lines if line.startswith("API key"))
     wait_until(lambda: "certificate obtained" in supervisor.log("swissbrain-web.service"), "Caddy has a certificate")
@@ -57,8 +83,9 @@ def test_an_installation_works_through_caddy_survives_kills_and_comes_back_from_
 
         supervisor.start("swissbrain-sweep.service")
         supervisor.start("swissbrain-backup.service")
-        later = client.create_run(shell("true")).run_id
+        later = client.create_run(shell("true"), webhook_url=receiver).run_id
         client.wait(later)
+        wait_until(lambda: [each.state for each in client.webhook_deliveries(later)] == ["delivered"], "the webhook")
         _lose_everything(supervisor, layout)
         vm.restore(None, None)
 

@@ -8,6 +8,7 @@ from deploy.vm import env_files
 from deploy.vm.layout import Layout
 from deploy.vm.machine import Machine, UsageError
 from deploy.vm.settings_files import Settings, site_values
+from infra.settings import Env, QStashAccess, QStashSettings
 
 VALUES = {
     "web.env": {"SITE_ADDRESS": "agents.example.ch"},
@@ -70,6 +71,15 @@ def test_an_upgrade_adds_the_secrets_that_it_needs_and_changes_no_other(settings
     assert after["qstash_token"] != before["qstash_token"]
     for file in ("qstash.env", "api.env"):
         assert settings.variables(f"generated/{file}")["QSTASH_TOKEN"] == after["qstash_token"]
+
+
+def test_workers_publish_the_events_of_webhooks_and_the_api_signs_and_sends_them(settings: Settings) -> None:
+    api, worker = (Env(settings.variables(f"generated/{name}.env")) for name in ("api", "worker"))
+    publisher, reached = QStashAccess.for_publishing(worker), QStashSettings.from_env(api)
+    assert publisher
+    assert reached
+    assert (publisher.url, publisher.public_url) == (reached.url, reached.public_url)
+    assert len(api.text("EDGE_WEBHOOK_KEY")) >= 32
 
 
 def test_the_key_of_the_verification_comes_back_and_other_keys_stay(settings: Settings, layout: Layout) -> None:
