@@ -36,6 +36,7 @@ class Env:
         value = self.text(name, default)
         try:
             parts = urlsplit(value)
+            _ = parts.port
         except ValueError:
             raise SettingsError(f"{name} is not a URL") from None
         if parts.scheme not in schemes or not (parts.netloc or parts.scheme == "unix"):
@@ -106,12 +107,16 @@ class S3Settings:
         if upload_checksum not in UPLOAD_CHECKSUMS:
             allowed = " or ".join(UPLOAD_CHECKSUMS)
             raise SettingsError(f"S3_UPLOAD_CHECKSUM must be {allowed}, not '{upload_checksum}'")
+        endpoint_url = env.url("S3_ENDPOINT_URL", "http", "https", default="https://sos-ch-gva-2.exo.io")
+        # Links to files begin with it, so a password in it would reach every user.
+        if set(endpoint_url) & set("@?#"):
+            raise SettingsError("S3_ENDPOINT_URL must have no user, query or fragment")
         return cls(
             bucket=env.text("S3_BUCKET", "swissbrain-workspaces"),
             region=env.text("S3_REGION", "ch-gva-2"),
             access_key=env.text("S3_ACCESS_KEY"),
             secret_key=env.text("S3_SECRET_KEY"),
-            endpoint_url=env.url("S3_ENDPOINT_URL", "http", "https", default="https://sos-ch-gva-2.exo.io"),
+            endpoint_url=endpoint_url,
             upload_checksum=upload_checksum,
         )
 

@@ -8,7 +8,6 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from infra.address_guard import (
     is_public,
     read_host,
 )
+from infra.connection_errors import described
 from infra.contract.errors import HostExhausted
 from infra.contract.webhooks import MAX_URL_CHARS
 from infra.host_patterns import host_port
@@ -146,7 +146,7 @@ class WebhookHttp:
         except TimeoutError:
             return receipt(error=f"no answer within {deadline_s:g} s")
         except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
-            return receipt(error=_reason(exc))
+            return receipt(error=described(exc, CONNECT_S))
         status = response.status_code
         if response.is_success:
             return receipt(status)
@@ -256,21 +256,3 @@ def _retry_after(response: httpx.Response) -> int | None:
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
         return None
     return min(int(text), MAX_RETRY_AFTER_S)
-
-
-def _reason(exc: BaseException) -> str:
-    """Return what is known of an error of the connection; the texts of libraries may contain the URL."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not valid: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause.reason or 'closed'}"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(exc, httpx.TimeoutException):
-        return f"no connection within {CONNECT_S:g} s"
-    if isinstance(exc, httpx.ProtocolError):
-        return "the answer is not valid HTTP, or was cut"
-    return f"the connection was lost ({type(exc).__name__})"

@@ -23,6 +23,8 @@ RECOVERY_TICK = 7
 """A recovery tick with nothing to do."""
 SCHEDULE_TICK = 8
 """A tick of a schedule, without the run that it creates."""
+WEBHOOK = 18
+"""An event for a webhook: noted and published, and delivered at the first attempt."""
 STREAM = 4
 """Opening a live stream of a log: it is opened again each STREAM_S."""
 STREAM_S = 90.0

@@ -34,7 +34,7 @@ PRICES = Path(__file__).with_name("prices.toml")
 
 
 class ServicePrice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """ServicePrice of a service; `prices.toml` explains the fields."""
+    """Price of a service; `prices.toml` explains the fields."""
 
     label: str
     price: float
@@ -71,6 +71,7 @@ class MonthlyUse(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     watchers: float
     reads: int
+    webhooks: int
     files: int
     file_kb: int
     retention_days: int
@@ -140,6 +141,7 @@ def redis_commands(usage: MonthlyUse) -> dict[str, float]:
         "renewals of leases": runs * math.floor(usage.seconds / counts.RENEWAL_S) * counts.RENEWAL,
         "live readers": _streams(usage) * counts.STREAM,
         "reads of runs": runs * usage.reads * counts.READ,
+        "webhooks": runs * usage.webhooks * counts.WEBHOOK,
         "waiting workers": usage.hours_of_workers * counts.IDLE_WORKER_HOUR,
         "autoscaling": _times(usage.poll_s) * counts.KEDA_POLL,
         "recovery ticks": _times(usage.recovery_minutes * 60) * counts.RECOVERY_TICK,
@@ -150,8 +152,9 @@ def redis_commands(usage: MonthlyUse) -> dict[str, float]:
 def bill(usage: MonthlyUse, prices: Mapping[str, ServicePrice]) -> Bill:
     """Return the bill of a month."""
     commands = redis_commands(usage)
-    ticks = usage.schedule_ticks + _times(usage.recovery_minutes * 60)
-    requests = usage.runs * (1 + usage.reads) + ticks
+    # QStash calls the API for each of its messages.
+    messages = usage.schedule_ticks + _times(usage.recovery_minutes * 60) + usage.runs * usage.webhooks
+    requests = usage.runs * (1 + usage.reads) + messages
     streams = _streams(usage)
     segments = _segments(usage)
     segment_kb = max(usage.events * EVENT_BYTES / 1000 / max(segments, 1), MIN_OBJECT_KB)
@@ -167,7 +170,7 @@ def bill(usage: MonthlyUse, prices: Mapping[str, ServicePrice]) -> Bill:
         "lambda_requests": requests + streams,
         "lambda_gb_seconds": requests * REQUEST_S * API_GB + usage.runs * usage.watchers * usage.seconds * STREAM_GB,
         "gateway_requests": requests + streams,
-        "qstash_messages": ticks,
+        "qstash_messages": messages,
         "worker_hours": usage.hours_of_workers,
         **shared,
     }
@@ -206,7 +209,10 @@ def overridden(prices: Mapping[str, ServicePrice], text: str) -> dict[str, Servi
 
     Raises ValueError, with one line, for a document that is not one, unknown names and numbers out of range.
     """
-    document = tomllib.loads(text)
+    try:
+        document = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     document.pop("date", None)
     try:
         entries = msgspec.convert(document, dict[str, dict[str, Any]])

@@ -25,9 +25,11 @@ class UrlSigner:
     def __init__(self, settings: S3Settings) -> None:
         endpoint = urlsplit(settings.endpoint_url or f"https://s3.{settings.region}.amazonaws.com")
         # A client omits the default port from its header `Host`, which is part of the signature.
+        # Most clients also write the name of the host in lower case.
+        address = endpoint.netloc.lower()
         default = endpoint.port == _DEFAULT_PORTS.get(endpoint.scheme)
-        self._host = endpoint.netloc.removesuffix(f":{endpoint.port}") if default else endpoint.netloc
-        self._origin = f"{endpoint.scheme}://{endpoint.netloc}"
+        self._host = address.removesuffix(f":{endpoint.port}") if default else address
+        self._origin = f"{endpoint.scheme}://{address}"
         self._bucket_path = f"{endpoint.path.rstrip('/')}/{settings.bucket}"
         self._access_key, self._secret_key, self._region = settings.access_key, settings.secret_key, settings.region
 

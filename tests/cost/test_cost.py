@@ -82,6 +82,10 @@ def test_each_part_of_the_use_costs_in_proportion() -> None:
     ticking = bill(*options, "--watchers", "0", "--recovery", "5", "--ticks", "60")
     assert amounts(ticking)["qstash_messages"] == 8640 + 60
     assert ticking.redis_commands["ticks of schedules"] == 60 * cost_counts.SCHEDULE_TICK
+    posted = bill(*options, "--watchers", "0", "--webhooks", "2")
+    assert posted.redis_commands["webhooks"] == 100 * 2 * cost_counts.WEBHOOK
+    assert amounts(posted)["qstash_messages"] == 200
+    assert amounts(posted)["lambda_requests"] - base["lambda_requests"] == 200
     tokens = bill("--runs", "10", "--input-tokens", "1000", "--price", "llm_input_tokens=3")
     assert {line.name: line.cost for line in tokens.always_on}["llm_input_tokens"] == pytest.approx(0.03)
     assert "llm_input_tokens" not in tokens.assumed
@@ -123,6 +127,7 @@ def test_a_copy_of_our_prices_gives_the_same_bill(tmp_path: Path) -> None:
     [
         (b"x", "Expected '='"),
         (b"\xff", "utf-8"),
+        (b"x = " + b"[" * 30_000, "nested too deeply"),
         (b"redis_commands = 5", "each price is a table"),
         (b"[nothing]\nprice = 1", "there is no price 'nothing'"),
         (b"[redis_commands]\nprise = 1", "unknown field `prise`"),

@@ -29,6 +29,13 @@ def test_each_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_table_has_a_head(page: Path) -> None:
+    tables = re.findall(r"(?:^ *\|.*\n?)+", text_of(page), re.MULTILINE)
+    torn = [table for table in tables if not re.match(r".*\n *\|[|\s:-]+\|\n?", table)]
+    assert not torn, "an empty line before a row ends the table: the rows after it are shown as text"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_each_path_in_backticks_exists(page: Path) -> None:
     missing = [span for span in spans(page) if _is_path(span) and not _exists(span)]
     assert not missing

@@ -142,3 +142,21 @@ def test_bad_stream_token_keys_are_rejected(bad: str) -> None:
         read(EDGE_STREAM_TOKEN_KEY=bad)
     assert "secret" not in str(caught.value)
     assert "kkk" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://s3.example:99999", "is not a URL"),
+        ("https://s3.example:port", "is not a URL"),
+        ("https://[::1", "is not a URL"),
+        ("https://ada:password@s3.example", "must have no user"),
+        ("https://s3.example?x=1", "must have no user, query"),
+        ("s3.example", "must be a URL that begins with http:// or https://"),
+    ],
+)
+def test_a_bad_address_of_the_object_store_is_named_without_its_content(url: str, reason: str) -> None:
+    with pytest.raises(SettingsError, match=reason) as caught:
+        read(S3_ENDPOINT_URL=url)
+    assert str(caught.value).startswith("S3_ENDPOINT_URL ")
+    assert "password" not in str(caught.value)

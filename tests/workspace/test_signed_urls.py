@@ -78,6 +78,14 @@ def test_without_an_endpoint_links_lead_to_aws() -> None:
     assert url.startswith("https://s3.eu-central-2.amazonaws.com/swissbrain/users/a/x?X-Amz-Algorithm=")
 
 
+def test_the_name_of_the_host_is_signed_in_lower_case_as_clients_send_it() -> None:
+    urls = [f"http://{host}:8333/Path" for host in ("Store.Example", "store.example")]
+    settings = [S3Settings("Bucket", "r", "AKIA0", "secret", endpoint_url=url) for url in urls]
+    mixed, lower = (UrlSigner(each).sign("GET", "users/a/X", 60, now_s=0) for each in settings)
+    assert mixed == lower
+    assert mixed.startswith("http://store.example:8333/Path/Bucket/users/a/X?")
+
+
 def test_a_signed_url_does_not_contain_the_secret_key() -> None:
     assert "secret" not in UrlSigner(SETTINGS[ENDPOINTS[0]]).sign("PUT", "users/a/x", 60)
 

@@ -5,7 +5,6 @@ request of a chain of redirects opens a new connection. A shared one could be re
 address, whose certificate would then not be checked.
 """
 
-import os
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +14,7 @@ from functools import cached_property
 import httpx
 
 from infra.address_guard import Address, AddressGuard, AddressNotAllowed, HostNotFound, InvalidHost, read_host
+from infra.connection_errors import described
 from infra.host_limits import raise_if_exhausted
 from infra.host_patterns import host_port
 from worker.fetch.gzip_body import DamagedGzip, GzipBody
@@ -102,7 +102,7 @@ class Fetcher:
             except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
                 raise_if_exhausted(exc)
                 raise ToolFailed(
-                    "fetch_failed", f"fetching from '{host_port(host, port)}' failed: {_reason(exc)}"
+                    "fetch_failed", f"fetching from '{host_port(host, port)}' failed: {described(exc, CONNECT_S)}"
                 ) from exc
 
     async def _addresses(self, host: str, port: int) -> Sequence[Address]:
@@ -236,21 +236,3 @@ def _host_header(url: httpx.URL, host: str, port: int) -> str:
 def _announced(response: httpx.Response) -> int | None:
     length: str = response.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
-
-
-def _reason(exc: BaseException) -> str:
-    """Return what is known of an error of the connection; the texts of libraries may contain the URL."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not valid: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause.reason or 'closed'}"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(exc, httpx.TimeoutException):
-        return f"no connection within {CONNECT_S:g} s"
-    if isinstance(exc, httpx.ProtocolError):
-        return "the answer is not valid HTTP, or was cut"
-    return f"the connection was lost ({type(exc).__name__})"

@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra.commands import cost_counts
 from infra.contract.redis_store.webhook_store import WebhookStore
 from infra.event_publisher import EventPublisher
 from infra.qstash_local.signing import sign
@@ -107,7 +108,7 @@ class AcceptingQStash:
         self.bodies.append(body)
 
 
-async def test_a_run_without_a_webhook_costs_no_further_command(hooks: Hooks) -> None:
+async def test_an_event_costs_what_the_bill_says(hooks: Hooks) -> None:
     qstash = AcceptingQStash()
     publisher = EventPublisher(WebhookStore(hooks.redis), qstash)
     hooks.worker.store = RunStore(hooks.redis, events=publisher)
@@ -126,11 +127,13 @@ async def test_a_run_without_a_webhook_costs_no_further_command(hooks: Hooks) ->
     # The least of some, because now and then a creation tidies an index, and the stand-in looks at its own state.
     plain = min([await cost() for _ in range(4)])
     hooked = min([await cost(webhook_url=hooks.url) for _ in range(4)])
-    assert hooked - plain <= 10, "to note the event, and to remove it from the outbox"
-    body = qstash.bodies[0].encode()
     url = f"{hooks.edge.url}/webhooks/deliver"
-    before = await counted()
+    deliveries = []
     async with httpx.AsyncClient() as http:
-        headers = {"Upstash-Signature": sign(CURRENT_KEY, url, body)}
-        assert (await http.post(url, content=body, headers=headers)).status_code == 200
-    assert await counted() - before <= 8
+        for body in (each.encode() for each in qstash.bodies):
+            before = await counted()
+            headers = {"Upstash-Signature": sign(CURRENT_KEY, url, body)}
+            assert (await http.post(url, content=body, headers=headers)).status_code == 200
+            deliveries.append(await counted() - before)
+    # The first delivery also sends its scripts to a server that has not seen them yet.
+    assert hooked - plain + min(deliveries) == cost_counts.WEBHOOK  # from which `swissbrain cost` computes the bill
