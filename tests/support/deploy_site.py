@@ -248,11 +248,23 @@ def whole_overlay(folder: Path) -> Path:
     made = folder / "whole"
     shutil.copytree(ROOT / "k8s", folder / "k8s", ignore=shutil.ignore_patterns("helm", "images"))
     made.mkdir()
-    cidr = yaml.safe_dump([{"op": "replace", "path": "/spec/egress/2/to/0/ipBlock/cidr", "value": "198.51.100.0/24"}])
-    overlay = {
-        "resources": ["../k8s/overlays/kind"],
-        "patches": [{"target": {"kind": "NetworkPolicy", "name": "tools"}, "patch": cidr}],
-    }
+    filled = (
+        ("NetworkPolicy", "tools", "/spec/egress/2/to/0/ipBlock/cidr", "198.51.100.0/24"),
+        (
+            "ValidatingAdmissionPolicy",
+            "swissbrain-agent-tools",
+            "/spec/variables/0/expression",
+            f"['{REGISTRY}/tools']",
+        ),
+    )
+    patches = [
+        {
+            "target": {"kind": kind, "name": name},
+            "patch": yaml.safe_dump([{"op": "replace", "path": path, "value": value}]),
+        }
+        for kind, name, path, value in filled
+    ]
+    overlay = {"resources": ["../k8s/overlays/kind"], "patches": patches}
     (made / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
     return made
 

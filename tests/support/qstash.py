@@ -15,7 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from infra.asgi_server import StreamServer, listen, server_config
+from infra.contract.errors import QStashUnavailable
 from infra.http_limits import HttpLimits
+from infra.qstash import QStash
 from infra.qstash_local.app import create_qstash
 from infra.qstash_local.settings import QStashLocalSettings
 from infra.redis_tcp import RedisTcp
@@ -205,3 +207,18 @@ async def wake(url: str) -> None:
     async with httpx.AsyncClient(headers=headers) as http:
         published = await http.post(f"{url}/v2/publish/http://127.0.0.1:1/")
         assert published.status_code in {201, 202}, published.text
+
+
+class FaultyQStash(QStash):
+    """Client whose next calls fail, `before` they arrive or `after`."""
+
+    def __init__(self, settings: QStashSettings) -> None:
+        super().__init__(settings)
+        self.next_faults: list[str] = []
+
+    async def _call(self, call: Any) -> None:
+        fault = self.next_faults.pop(0) if self.next_faults else ""
+        if fault != "before":
+            await super()._call(call)
+        if fault:
+            raise QStashUnavailable(f"failed {fault} the call, by the test")

@@ -8,14 +8,13 @@ import httpx
 import pytest_asyncio
 
 from edge_api.schedules_service import Scheduling
-from infra.contract.errors import QStashUnavailable
 from infra.contract.redis import Redis
 from infra.contract.redis_store.schedule_store import ScheduleStore
-from infra.qstash import QStash
 from infra.redis_tcp import RedisTcp
-from infra.settings import QStashSettings, RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, Edge, Files, client, serve
 from tests.support.qstash import (
+    FaultyQStash,
     NastyTransport,
     qstash_settings,
     sdk,
@@ -28,27 +27,12 @@ from tests.support.waiting import until
 MONTHLY = {"cron": "0 8 1 * *", "timezone": "Europe/Zurich", "run": PLAN}
 
 
-class UnreliableQStash(QStash):
-    """Client whose next calls fail, `before` they arrive or `after`."""
-
-    def __init__(self, settings: QStashSettings) -> None:
-        super().__init__(settings)
-        self.next_faults: list[str] = []
-
-    async def _call(self, call: Any) -> None:
-        fault = self.next_faults.pop(0) if self.next_faults else ""
-        if fault != "before":
-            await super()._call(call)
-        if fault:
-            raise QStashUnavailable(f"failed {fault} the call, by the test")
-
-
 @dataclass
 class Site:
     """The API, its client of QStash, and the stand-in."""
 
     edge: Edge
-    qstash: UnreliableQStash
+    qstash: FaultyQStash
     stand_in_url: str
     redis: RedisTcp
     network: NastyTransport = field(default_factory=NastyTransport)
@@ -83,11 +67,11 @@ async def site(
     redis: RedisTcp, rest_settings: RedisRestSettings, tcp_settings: RedisTcpSettings
 ) -> AsyncIterator[Site]:
     network = NastyTransport()
-    made: list[UnreliableQStash] = []
+    made: list[FaultyQStash] = []
     async with stand_in(stand_in_settings(tcp_settings), network) as url:
 
         def scheduling(rest: Redis, public_url: str) -> Scheduling:
-            made.append(UnreliableQStash(qstash_settings(url, public_url)))
+            made.append(FaultyQStash(qstash_settings(url, public_url)))
             return Scheduling(ScheduleStore(rest), made[0])
 
         async with serve(rest_settings, Files(), scheduling=scheduling) as edge:

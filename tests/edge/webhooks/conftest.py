@@ -11,7 +11,6 @@ from standardwebhooks import Webhook
 
 from edge_api.schedules_service import Scheduling
 from edge_api.webhooks_service import Webhooks
-from infra.contract.errors import QStashUnavailable
 from infra.contract.queue import Lease, Writes
 from infra.contract.redis import Redis
 from infra.contract.redis_store.schedule_store import ScheduleStore
@@ -19,33 +18,25 @@ from infra.contract.redis_store.webhook_store import WebhookStore
 from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
 from infra.event_publisher import EventPublisher
-from infra.qstash import QStash
 from infra.redis_tcp import RedisTcp
-from infra.settings import QStashSettings, RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings, RedisTcpSettings
 from infra.webhook_http import WebhookHttp, user_secret
 from tests.edge.stack import PLAN, Edge, Files, SimulatedWorker, client, finished, serve
-from tests.support.qstash import Destination, NastyTransport, destination, qstash_settings, stand_in, stand_in_settings
+from tests.support.qstash import (
+    Destination,
+    FaultyQStash,
+    NastyTransport,
+    destination,
+    qstash_settings,
+    stand_in,
+    stand_in_settings,
+)
 from tests.support.waiting import until
 from tests.support.web_site import Names
 
 KEYS = ("webhook-key-of-the-tests-" + "n" * 20, "webhook-key-of-the-tests-" + "o" * 20)
 NAME = "receiver.test"
 OUTBOX, USERS = "webhooks:outbox", "webhooks:users"
-
-
-class FaultyQStash(QStash):
-    """Client whose next calls fail, `before` they arrive or `after`."""
-
-    def __init__(self, settings: QStashSettings) -> None:
-        super().__init__(settings)
-        self.next_faults: list[str] = []
-
-    async def _call(self, call: Any) -> None:
-        fault = self.next_faults.pop(0) if self.next_faults else ""
-        if fault != "before":
-            await super()._call(call)
-        if fault:
-            raise QStashUnavailable(f"failed {fault} the call, by the test")
 
 
 @dataclass
