@@ -3,9 +3,11 @@
 import math
 import random
 import re
+import threading
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -24,6 +26,7 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 MAX_RETRY_AFTER_S = 30.0
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
+_BUILDING = threading.Lock()
 _VISIBLE_ASCII = re.compile("[!-~]+")
 _STORE_CODE = re.compile("<Code>([A-Za-z0-9]{1,100})</Code>")
 
@@ -89,10 +92,18 @@ def encode_json(value: object) -> bytes:
     return msgspec.json.encode(body)
 
 
+@cache
+def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
+    # msgspec builds what it knows of a type at its first use, and crashes if two threads do so at the same time.
+    with _BUILDING:
+        return msgspec.json.Decoder(kind)
+
+
 def decode(body: bytes, request: Request[T], base_url: str) -> T:
     """Return the decoded body of a response. Raises ProtocolError."""
     try:
-        return msgspec.json.decode(body, type=request.response)
+        decoded: T = _decoder(request.response).decode(body)
+        return decoded
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
 
