@@ -103,9 +103,9 @@ def decode(body: bytes, request: Request[T], base_url: str) -> T:
     """Return the decoded body of a response. Raises ProtocolError."""
     try:
         decoded: T = _decoder(request.response).decode(body)
-        return decoded
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
+    return decoded
 
 
 def _check_finite(value: Any, at: str) -> None:
