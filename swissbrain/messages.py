@@ -102,7 +102,7 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 def decode(body: bytes, request: Request[T], base_url: str) -> T:
     """Return the decoded body of a response. Raises ProtocolError."""
     try:
-        decoded: T = _decoder(request.response).decode(body)
+        decoded: T = _decoder(request.response).decode(body)  # type: ignore[arg-type]  # types are hashable
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
     return decoded
