@@ -6,10 +6,10 @@ from http import HTTPStatus
 from time import monotonic
 
 import httpx
-import msgspec
 from httpx_sse import ServerSentEvent
 
 from swissbrain.callbacks import Notify
+from swissbrain.decoding import from_json
 from swissbrain.errors import ProtocolError, Unreachable
 from swissbrain.messages import Busy, raise_for_redirect
 from swissbrain.models import End, Event, Gap, Skipped
@@ -74,19 +74,19 @@ class LogPosition:
             self.retry_s = min(max(item.retry, 1000 * MIN_PAUSE_S), 1000 * MAX_PAUSE_S) / 1000
         # Events of other types are ignored: a later release may add some.
         if item.event == "end":
-            self._check_contiguous(msgspec.json.decode(item.data, type=End).last_seq + 1)
+            self._check_contiguous(from_json(item.data, End).last_seq + 1)
             self.ended = True
         elif item.event == "gap":
-            gap = msgspec.json.decode(item.data, type=Gap)
+            gap = from_json(item.data, Gap)
             self._check_contiguous(gap.first)
             return gap if self._advance(gap.last) else None
         elif item.event == "message" and item.data:
-            event = msgspec.json.decode(item.data, type=Event)
+            event = from_json(item.data, Event)
             self._check_contiguous(event.seq)
             return event if self._advance(event.seq) else None
         elif item.event == "skipped":
             # The filters excluded these events: the next connection must not begin before them.
-            self._advance(msgspec.json.decode(item.data, type=Skipped).last)
+            self._advance(from_json(item.data, Skipped).last)
         return None
 
     def _check_contiguous(self, seq: int) -> None:

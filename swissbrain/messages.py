@@ -3,11 +3,9 @@
 import math
 import random
 import re
-import threading
 import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import cache
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -15,6 +13,7 @@ import httpx
 import msgspec
 from tenacity import RetryCallState
 
+from swissbrain.decoding import from_json
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import Problem
 from swissbrain.request import Request
@@ -26,7 +25,6 @@ FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 MAX_RETRY_AFTER_S = 30.0
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
-_BUILDING = threading.Lock()
 _VISIBLE_ASCII = re.compile("[!-~]+")
 _STORE_CODE = re.compile("<Code>([A-Za-z0-9]{1,100})</Code>")
 
@@ -92,20 +90,12 @@ def encode_json(value: object) -> bytes:
     return msgspec.json.encode(body)
 
 
-@cache
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    # msgspec builds what it knows of a type at its first use, and crashes if two threads do so at the same time.
-    with _BUILDING:
-        return msgspec.json.Decoder(kind)
-
-
 def decode(body: bytes, request: Request[T], base_url: str) -> T:
     """Return the decoded body of a response. Raises ProtocolError."""
     try:
-        decoded: T = _decoder(request.response).decode(body)  # type: ignore[arg-type]  # types are hashable
+        return from_json(body, request.response)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
-    return decoded
 
 
 def _check_finite(value: Any, at: str) -> None:
@@ -146,7 +136,7 @@ def raise_for_error(response: httpx.Response, base_url: str) -> None:
     if status < HTTPStatus.BAD_REQUEST:
         return
     try:
-        problem = msgspec.json.decode(response.content, type=Problem)
+        problem = from_json(response.content, Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         # A proxy between the client and the API answers in its own format.
         problem = Problem(detail=f"{base_url} answered with HTTP status {status}")

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from swissbrain.decoding import from_json
 from swissbrain.errors import ClientError
 from swissbrain.models import Response
 
@@ -119,7 +120,7 @@ def verify(
     if abs(time.time() - int(sent)) > tolerance_s:
         raise WebhookRejected("the signature is too old, or of the future; compare the clocks of both hosts")
     try:
-        event = msgspec.json.decode(raw, type=WebhookEvent)
+        event = from_json(raw, WebhookEvent)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise WebhookRejected("the body is signed, but is no event of this release") from None
     return msgspec.structs.replace(event, event_id=event_id)

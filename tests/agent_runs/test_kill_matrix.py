@@ -144,7 +144,8 @@ async def run_job(site: AgentSite, rig: Rig, name: str, scripts: dict[str, Scrip
         for when in DEATHS if key else ():
             worker = job.worker(identity, deadly, key, when)
             await job.ends(deadly[-1].dead)
-            assert deadly[-1].dead.is_set(), f"no worker wrote {key}"
+            run = await job.site.store.head(job.run_id)
+            assert deadly[-1].dead.is_set(), f"no worker wrote {key}: the run is {run.status}, {run.error}"
             deadly[-1].buried.set()
             await worker.killed()
             identity = Identity(identity.process)
