@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 from upstash_redis.errors import UpstashError
@@ -27,6 +27,19 @@ class RestResponse(msgspec.Struct, frozen=True):
     parts: AsyncIterator[bytes]
 
 
+class CommandError(int):
+    """Error reply to a command of a pipeline. A number, because the SDK hands numbers on unchanged."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the error with a text."""
+        error = cls()
+        error.text = text
+        return error
+
+
 class Answer:
     """Answer to a request of the SDK, which reads these two members."""
 
@@ -38,6 +51,7 @@ class Answer:
     def json(self) -> Any:
         """Return the reply to a command, or a list with a reply to each command of a pipeline.
 
+        An error in a pipeline becomes the result of its command, a CommandError, because the SDK would drop the others.
         Raises UpstashError for a pipeline that was rejected as a whole, ValueError for what is not JSON, and
         StoreUnavailable for another document, which comes from a proxy: the SDK would trip over all but the second.
         """
@@ -52,7 +66,9 @@ class Answer:
             raise StoreUnavailable("no reply from Redis: the answer does not have one reply to each command")
         if not all(isinstance(reply, dict) for reply in replies):
             raise StoreUnavailable("no reply from Redis: a reply is not an object")
-        return document
+        if self._pipelined is None:
+            return document
+        return [{"result": CommandError.of(str(each["error"]))} if each.get("error") else each for each in replies]
 
 
 class RestTransport(ABC):

@@ -7,10 +7,10 @@ import httpx
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import TRANSIENT_CODES, StoreFull, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, ContractError, StoreFull, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest.httpx_transport import HttpxTransport
-from infra.redis_rest.transport import RestTransport
+from infra.redis_rest.transport import CommandError, RestTransport
 
 T = TypeVar("T")
 
@@ -19,7 +19,7 @@ QUOTA_EXCEEDED = "DB capacity quota exceeded"
 
 
 class UpstashClient:
-    """Sends commands and pipelines through `upstash-redis`, with work-arounds for four of its habits.
+    """Sends commands and pipelines through `upstash-redis`, with work-arounds for five of its habits.
 
     1. Command names are sent in lower case. The SDK reshapes the replies of the commands that it knows, and it knows
        them in upper case; the port promises replies in their RESP2 shape.
@@ -29,6 +29,8 @@ class UpstashClient:
        repeat. Its telemetry is off, too: it would send the versions and the platform of this host.
     4. Its HTTP client is replaced by `transport`, which checks the shape of answers, and which in a server needs a
        fraction of the processor time.
+    5. It raises the first error of a pipeline, and drops the replies to the other commands. The transport hands errors
+       over as values.
 
     Has no deadline: the caller sets one. Errors: StoreUnavailable (there was no reply, or Redis cannot execute
     commands now) and StoreRejected (Redis replied with an error).
@@ -43,12 +45,13 @@ class UpstashClient:
         """Execute one command in one request."""
         return await _translate_errors(cast("Awaitable[Reply]", self._sdk.execute(_lower_name(command))))
 
-    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Execute commands in one request. If one of them fails, the replies of the others are lost."""
+    async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> "list[Reply | ContractError]":
+        """Execute commands in one request, one after the other; return the reply or the error of each."""
         pipeline = self._sdk.pipeline()
         for command in commands:
             pipeline.execute(_lower_name(command))
-        return await _translate_errors(cast("Awaitable[list[Reply]]", pipeline.exec()))
+        replies = await _translate_errors(cast("Awaitable[list[Reply | CommandError]]", pipeline.exec()))
+        return [_error(reply.text) if isinstance(reply, CommandError) else reply for reply in replies]
 
 
 def _transport(url: str, client: httpx.AsyncClient, *, starts_cold: bool) -> RestTransport:
@@ -69,12 +72,17 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
     try:
         return await reply
     except UpstashError as exc:
-        code = str(exc).partition(" ")[0]
-        if code == "OOM" or QUOTA_EXCEEDED in str(exc):
-            raise StoreFull("Redis has no memory left for the command") from exc
-        if code in TRANSIENT_CODES:
-            raise StoreUnavailable(f"Redis cannot execute the command now: {code}") from exc
-        raise StoreRejected(str(exc)) from exc
+        raise _error(str(exc)) from exc
     except (ValueError, KeyError) as exc:
         # The body is not JSON, or not an object of the protocol, so it came from a proxy.
         raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None
+
+
+def _error(text: str) -> ContractError:
+    """Return the contract's error for the text of an error of Redis."""
+    code = text.partition(" ")[0]
+    if code == "OOM" or QUOTA_EXCEEDED in text:
+        return StoreFull("Redis has no memory left for the command")
+    if code in TRANSIENT_CODES:
+        return StoreUnavailable(f"Redis cannot execute the command now: {code}")
+    return StoreRejected(text)
