@@ -27,7 +27,7 @@ class RestResponse(msgspec.Struct, frozen=True):
     parts: AsyncIterator[bytes]
 
 
-class CommandError(int):
+class PipelinedError(int):
     """Error reply to a command of a pipeline. A number, because the SDK hands numbers on unchanged."""
 
     text: str
@@ -51,7 +51,7 @@ class Answer:
     def json(self) -> Any:
         """Return the reply to a command, or a list with a reply to each command of a pipeline.
 
-        An error in a pipeline becomes the result of its command, a CommandError, because the SDK would drop the others.
+        An error in a pipeline becomes the result of its command, a PipelinedError: the SDK would drop the others.
         Raises UpstashError for a pipeline that was rejected as a whole, ValueError for what is not JSON, and
         StoreUnavailable for another document, which comes from a proxy: the SDK would trip over all but the second.
         """
@@ -68,7 +68,7 @@ class Answer:
             raise StoreUnavailable("no reply from Redis: a reply is not an object")
         if self._pipelined is None:
             return document
-        return [{"result": CommandError.of(str(each["error"]))} if each.get("error") else each for each in replies]
+        return [{"result": PipelinedError.of(str(each["error"]))} if each.get("error") else each for each in replies]
 
 
 class RestTransport(ABC):

@@ -10,7 +10,7 @@ from upstash_redis.errors import UpstashError
 from infra.contract.errors import TRANSIENT_CODES, ContractError, StoreFull, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest.httpx_transport import HttpxTransport
-from infra.redis_rest.transport import CommandError, RestTransport
+from infra.redis_rest.transport import PipelinedError, RestTransport
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ class UpstashClient:
         pipeline = self._sdk.pipeline()
         for command in commands:
             pipeline.execute(_lower_name(command))
-        replies = await _translate_errors(cast("Awaitable[list[Reply | CommandError]]", pipeline.exec()))
-        return [_error(reply.text) if isinstance(reply, CommandError) else reply for reply in replies]
+        replies = await _translate_errors(cast("Awaitable[list[Reply | PipelinedError]]", pipeline.exec()))
+        return [_error(reply.text) if isinstance(reply, PipelinedError) else reply for reply in replies]
 
 
 def _transport(url: str, client: httpx.AsyncClient, *, starts_cold: bool) -> RestTransport:
