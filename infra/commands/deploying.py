@@ -25,7 +25,6 @@ from swissbrain.cli.times import seconds
 from swissbrain.errors import ClientError
 
 FILE = Path("deploy.toml")
-ROLLOUT_S = 900.0
 VERIFY_S = 300.0
 """Time for a worker to come: KEDA asks once a minute, and a node may have to be started."""
 APPEAR_S = 60.0

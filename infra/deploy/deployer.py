@@ -23,21 +23,31 @@ from infra.deploy.sources import BASE, Chart, Source
 
 UNKNOWN = "unknown"
 """Release of what was deployed without a record."""
+ROLLOUT_S = 900.0
 PART_OF = "app.kubernetes.io/part-of=swissbrain-agent"
 
 
 class Deployer:
-    """Steps of a deployment and of a rollback. `lock` is None in a dry run. All methods may raise DeployFailed."""
+    """Steps of a deployment and of a rollback. `lock` is None in a dry run. All methods may raise DeployFailed.
+
+    `timeout_s`: for each rollout, ROLLOUT_S if it is None.
+    """
 
     def __init__(
-        self, description: Description, cluster: KubectlCluster, lock: Lock | None, *, release: str, timeout_s: float
+        self,
+        description: Description,
+        cluster: KubectlCluster,
+        lock: Lock | None,
+        *,
+        release: str,
+        timeout_s: float | None = None,
     ) -> None:
         self.record = Record(cluster)
         self._description = description
         self._cluster = cluster
         self._lock = lock
         self._release = release
-        self._timeout_s = timeout_s
+        self._timeout_s = ROLLOUT_S if timeout_s is None else timeout_s
         self.edge = EdgeDeployment(cluster.programs, description.edge) if description.edge else None
 
     @property
