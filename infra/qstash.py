@@ -11,6 +11,7 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 from infra.contract.errors import CallRejected, QStashUnavailable
+from infra.contract.webhooks import MAX_RETRIES
 from infra.settings import QStashAccess, QStashSettings
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ MAX_AGE_S = 300
 """Age up to which a signed call is accepted: the validity of QStash's signatures."""
 LEEWAY_S = 30
 """Difference of clocks that is tolerated."""
-RETRIES = 3
 _NOT_FOUND = "status: 404"
 
 
@@ -41,7 +41,7 @@ class QStashPublisher:
                 body=body,
                 content_type="application/json",
                 method="POST",
-                retries=RETRIES,
+                retries=MAX_RETRIES,
                 deduplication_id=deduplication_id,
             )
         )
@@ -92,7 +92,7 @@ class QStash(QStashPublisher):
                 body=body,
                 content_type="application/json",
                 method="POST",
-                retries=RETRIES,
+                retries=MAX_RETRIES,
                 schedule_id=schedule_id,
             )
         )
