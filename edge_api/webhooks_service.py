@@ -65,7 +65,7 @@ class WebhookService:
         if spec.webhook_url is None:
             return
         parts = self._parts
-        from infra.webhook_http import UrlNotAllowed  # which a cold start for other requests does not need
+        from infra.checked_http import UrlNotAllowed  # which a cold start for other requests does not need
 
         try:
             parts.http().target(spec.webhook_url)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from edge_api.webhooks_service import LEASE_MS
-from infra.webhook_http import ANSWER_S, Receipt, UrlNotAllowed, WebhookHttp
+from infra.checked_http import UrlNotAllowed
+from infra.webhook_http import ANSWER_S, Receipt, WebhookHttp
 from infra.webhook_http import DEADLINE_S as LONGEST_S
 from tests.support.scripted_http import Wire
 from tests.support.servers import web_site_fixture
