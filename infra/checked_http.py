@@ -71,10 +71,10 @@ class CheckedUrl:
 class CheckedHttp:
     """Sends requests, each on a connection of its own.
 
-    `tls`: certificates to trust, the usual ones if it is None; `connect_s`: deadline for connecting to one address.
+    `connect_s`: deadline for connecting to one address; `tls`: certificates to trust, the usual ones if it is None.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None, connect_s: float) -> None:
+    def __init__(self, connect_s: float, tls: ssl.SSLContext | None = None) -> None:
         self._given_tls = tls
         self._connect_s = connect_s
 

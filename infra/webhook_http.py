@@ -70,12 +70,11 @@ class WebhookHttp:
         private_hosts: frozenset[tuple[str, int]] = frozenset(),
         *,
         resolve: Resolve | None = None,
-        tls: ssl.SSLContext | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._private_hosts = private_hosts
         self._guard = AddressGuard(private_hosts, resolve)
-        self._http = CheckedHttp(tls, CONNECT_S)
+        self._http = CheckedHttp(CONNECT_S)
         self._deadline_s = deadline_s
 
     def target(self, text: str) -> CheckedUrl:

@@ -64,7 +64,7 @@ class Fetcher:
     def __init__(self, settings: FetchSettings, guard: AddressGuard, tls: ssl.SSLContext | None = None) -> None:
         self._settings = settings
         self._guard = guard
-        self._http = CheckedHttp(tls, CONNECT_S)
+        self._http = CheckedHttp(CONNECT_S, tls)
 
     async def fetch(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Fetched:
         """Send the request, follow redirects, and return the answer of any status. Raises ToolFailed, HostExhausted."""
