@@ -10,6 +10,7 @@ from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.browser.browser import Browser, program
 from tests.edge.stack import SimulatedWorker
+from tests.support import own_gateway as gateways
 from tests.support.servers import gateway_fixture, on_the_session_loop, valkey_fixture
 
 HERE = Path(__file__).parent
@@ -32,6 +33,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 tcp_settings = valkey_fixture()
 rest_settings = gateway_fixture()
+own_gateway = gateways.own_gateway
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -19,6 +19,7 @@ from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.logs.reading import RUN, ScriptedFeed
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
+from tests.support import own_gateway as gateways
 from tests.support.servers import (
     connection_fixture,
     emptied_fixture,
@@ -41,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 tcp_settings = valkey_fixture()
 rest_settings = gateway_fixture()
 s3_settings = s3_fixture("session")
+own_gateway = gateways.own_gateway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
