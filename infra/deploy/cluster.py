@@ -77,7 +77,7 @@ class KubectlCluster:
     def missing_rights(self, wanted: Sequence[Right]) -> list[Right]:
         """Return the rights that the user of the context does not have. Raises ProgramFailed.
 
-        The same question as `kubectl auth can-i`, for all rights with one program.
+        Asks what `kubectl auth can-i` asks, for all rights in one call of kubectl.
         """
         reviews = [
             {

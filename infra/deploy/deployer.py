@@ -1,7 +1,7 @@
 """Deployment and rollback: the order of their steps, and the record of how far they came.
 
-Workers come before the API when the release goes up, and after it when it goes down: a worker leaves runs alone that a
-newer API has written, and nothing leaves alone what an older one has.
+Workers are upgraded before the API, and return to an older release after it: an older worker leaves runs alone that a
+newer API has written, so in the other order such runs would wait.
 """
 
 import time

@@ -60,7 +60,7 @@ class Manifests:
 
     @property
     def scales_to_zero(self) -> bool:
-        """An autoscaler may leave no worker."""
+        """True if an autoscaler may stop all workers."""
         return any(not each["spec"].get("minReplicaCount", 0) for each in self.of("ScaledObject"))
 
     def images(self) -> dict[str, str]:

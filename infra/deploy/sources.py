@@ -97,7 +97,10 @@ def _with_images(under: Manifests, description: Description, folder: Path) -> di
 
 
 class Chart:
-    """Chart for helm, which knows no order: the part that comes later keeps its present image in a first upgrade."""
+    """Chart for helm, which upgrades all parts at once.
+
+    For an order there are two upgrades: in the first, the part that comes later keeps its present image.
+    """
 
     def __init__(self, description: Description, cluster: KubectlCluster) -> None:
         self._description = description
@@ -127,7 +130,7 @@ class Chart:
         return found
 
     def apply(self, stage: str, *, last: bool) -> None:
-        """Upgrade with the present image of what comes later, in the first stage of both; with all images at last."""
+        """Upgrade; unless this is the last stage, the part that comes later keeps its present image."""
         if stage == BASE:
             self._unlock()
             return

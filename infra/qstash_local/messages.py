@@ -79,7 +79,7 @@ class MessageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 def event(
     message_id: str, message: QueuedMessage, state: str, response: DeliveryResponse | None = None
 ) -> MessageEvent:
-    """Return the event that a message is now in a state, perhaps because of an answer."""
+    """Return the event for the new state of a message. `response`: answer that has led to it, if there was one."""
     return MessageEvent(
         message_id=message_id,
         state=state,

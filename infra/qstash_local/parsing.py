@@ -52,7 +52,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True)
 class Publication:
-    """Request to publish. `duplicates`: publications with the same text are one message, if there is a text."""
+    """Request to publish. `duplicates`: publications with the same text are one message; None: each is one."""
 
     call: OutboundCall
     not_before_ms: int
@@ -97,7 +97,7 @@ def parse_call(request: Request, path: str, body: bytes) -> OutboundCall:
 
 
 def new_id(prefix: str, *parts: object) -> str:
-    """Return an id: of the parts, the same whenever they are the same; without parts, a new one."""
+    """Return an id: derived from the parts, or random without any."""
     if not parts:
         return f"{prefix}_{secrets.token_hex(16)}"
     return f"{prefix}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"

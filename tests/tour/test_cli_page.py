@@ -129,7 +129,7 @@ def test_the_other_commands_of_the_table_work(folder: Path, failed_run: str) -> 
         assert "succeeded" in refused.text or "explicit plan" in refused.text
     forked = on_a_terminal(folder, f"swissbrain fork {failed_run} --from-step 2 --plan plan.yaml -f")
     assert forked.code == 0
-    assert "run goes on from step 2" in forked.text
+    assert "run continues from step 2" in forked.text
     assert "│ counted" in forked.text
 
 
