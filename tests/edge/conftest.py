@@ -24,6 +24,7 @@ from tests.support.servers import (
     connection_fixture,
     emptied_fixture,
     gateway_fixture,
+    items_below,
     on_the_session_loop,
     s3_fixture,
     valkey_fixture,
@@ -34,9 +35,8 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            on_the_session_loop(item)
+    for item in items_below(HERE, items):
+        on_the_session_loop(item)
 
 
 tcp_settings = valkey_fixture()
