@@ -68,7 +68,6 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     stdout_bytes: Count
     stderr_bytes: Count
     lines: Count
-    lines_cut: bool
     error: tuple[str, str] | None
     changes: ReturnedChanges | None
 
