@@ -70,6 +70,12 @@ class Scan(NamedTuple):
         return {path: self.folders[path] for path in special[:limit]}, max(0, len(special) - limit)
 
 
+def shortened(skipped: Collection[str]) -> list[str]:
+    """Return the first MAX_SKIPPED names in their order, and how many more there are."""
+    more = len(skipped) - MAX_SKIPPED
+    return sorted(skipped)[:MAX_SKIPPED] + ([f"… and {more} more"] if more > 0 else [])
+
+
 class Tree:
     """Directory, created if missing. A context manager."""
 
@@ -214,12 +220,6 @@ class Tree:
 def _stamp(found: os.stat_result) -> Stamp:
     mtime_ns = max(-_MAX_NS, min(found.st_mtime_ns, _MAX_NS))
     return Stamp(found.st_size, mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode & PERMISSIONS)
-
-
-def shortened(skipped: Collection[str]) -> list[str]:
-    """Return the first MAX_SKIPPED names in their order, and how many more there are."""
-    more = len(skipped) - MAX_SKIPPED
-    return sorted(skipped)[:MAX_SKIPPED] + ([f"… and {more} more"] if more > 0 else [])
 
 
 def _split(path: str) -> tuple[str, str]:
