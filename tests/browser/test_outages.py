@@ -10,9 +10,9 @@ from infra.settings import RedisRestSettings
 from tests.browser.browser import CLOSED, Browser
 from tests.browser.helpers import ADA, api, assert_complete, new_run
 from tests.chaos import proxy
+from tests.edge.api_process import TOKEN as TOKEN_OF_PROCESS
+from tests.edge.api_process import running
 from tests.edge.stack import STREAM_KEY, SimulatedWorker, create, note
-from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS
-from tests.edge.test_process import running
 from tests.support.own_gateway import Gateway
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until

@@ -6,7 +6,7 @@ import pytest
 
 from edge_api.settings import EdgeSettings
 from infra.settings import Env, SettingsError
-from tests.edge.test_process import ENV
+from tests.edge.api_process import ENV
 
 ADA = '{"user": "ada", "scopes": ["runs:read"], "sha256": "%s"}' % ("0" * 64)
 
