@@ -26,6 +26,7 @@ MODULES = (
     "infra/local_executor/sandbox.py",
     "infra/pod_runner/__main__.py",
     "infra/pod_runner/call.py",
+    "infra/pod_runner/connections.py",
     "infra/pod_runner/control.py",
     "infra/pod_runner/line_log.py",
     "infra/pod_runner/private_files.py",
