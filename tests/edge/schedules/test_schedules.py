@@ -53,6 +53,11 @@ async def test_a_schedule_is_shown_and_known_to_qstash(site: Site, ada: httpx.As
     assert await site.redis.command("ZCARD", UNCONFIRMED) == 0
 
 
+async def test_spaces_around_the_fields_do_not_matter(site: Site, ada: httpx.AsyncClient) -> None:
+    schedule_id = await make(ada, cron=" 0\t8 1  * * \n")
+    assert await site.known() == {schedule_id: ZURICH}
+
+
 async def test_changes_reach_qstash(site: Site, ada: httpx.AsyncClient) -> None:
     schedule_id = await make(ada)
     path = f"/agent/schedules/{schedule_id}"
