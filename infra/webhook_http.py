@@ -8,11 +8,14 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import math
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import formatdate, parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -34,6 +37,7 @@ from infra.connection_errors import described
 from infra.contract.errors import HostExhausted
 from infra.contract.webhooks import MAX_URL_CHARS
 from infra.host_patterns import host_port
+from infra.one_exchange import OneExchange
 
 DEADLINE_S = 15.0
 """Deadline for the status of the answer, shorter than that of API gateways for the call of QStash."""
@@ -45,12 +49,13 @@ MAX_ANSWER_BYTES = 16 * 1024
 ANSWER_S = 2.0
 """Bytes of the answer's body that are read, and the time for it. The body is not used: it is read so that a receiver
 which says more than its status sees no reset connection."""
+MIN_PACKET_BYTES = 256
+"""Bytes as which a smaller chunk of the body counts, because it costs as much time."""
 MAX_RETRY_AFTER_S = 3600
 PRIVATE_HOSTS = "EDGE_WEBHOOK_PRIVATE_HOSTS"
 SECRET_PREFIX = "whsec_"  # noqa: S105
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
 _TIMEOUT = {"connect": CONNECT_S, "read": None, "write": None, "pool": None}
 
 
@@ -170,8 +175,7 @@ class WebhookHttp:
         host = host_port(target.host, target.port)
         if target.port == _DEFAULT_PORTS[target.url.scheme]:
             host = host.removesuffix(f":{target.port}")
-        transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=_ONE_CONNECTION)
-        await stack.enter_async_context(transport)
+        transport = await stack.enter_async_context(OneExchange(self._tls))
         for number, address in enumerate(addresses, 1):
             request = httpx.Request(
                 "POST",
@@ -219,7 +223,7 @@ async def _discard(response: httpx.Response) -> None:
     with suppress(httpx.HTTPError, ssl.SSLError, OSError, TimeoutError):
         async with asyncio.timeout(ANSWER_S):
             async for packet in response.aiter_raw():
-                received += len(packet)
+                received += max(len(packet), MIN_PACKET_BYTES)
                 if received >= MAX_ANSWER_BYTES:
                     return
 
@@ -252,7 +256,23 @@ def _parsed(text: str) -> WebhookTarget:
 
 
 def _retry_after(response: httpx.Response) -> int | None:
+    """Return the wait in whole seconds that the answer asks for; None without one, or if it cannot be read.
+
+    A date counts from the `Date` of the answer, if there is one: the clock of this host does not matter then.
+    """
     text: str = response.headers.get("retry-after", "")
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
-        return None
-    return min(int(text), MAX_RETRY_AFTER_S)
+    if text.isascii() and text.isdigit():
+        wait_s = float(text)
+    else:
+        try:
+            until, now = _date(text), _date(response.headers.get("date") or formatdate(usegmt=True))
+        except (ValueError, TypeError, OverflowError):
+            return None
+        wait_s = (until - now).total_seconds()
+    return math.ceil(min(wait_s, MAX_RETRY_AFTER_S)) if wait_s > 0 else None
+
+
+def _date(text: str) -> datetime:
+    """Return a date of HTTP, of which one form names no zone. Raises ValueError, TypeError or OverflowError."""
+    date = parsedate_to_datetime(text)
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -17,6 +17,7 @@ from infra.address_guard import Address, AddressGuard, AddressNotAllowed, HostNo
 from infra.connection_errors import described
 from infra.host_limits import raise_if_exhausted
 from infra.host_patterns import host_port
+from infra.one_exchange import OneExchange
 from worker.fetch.gzip_body import DamagedGzip, GzipBody
 from worker.fetch.settings import HOSTS, MAX_BYTES, PRIVATE_HOSTS, FetchSettings
 from worker.toolkit.base import ToolFailed
@@ -37,7 +38,6 @@ _DEFAULT_HEADERS = {"accept": "*/*", "user-agent": "SwissBrain"}
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ENCODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True}
 """Content-Encoding: whether it is gzip."""
-_ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
 _TIMEOUT = {"connect": CONNECT_S, "read": None, "write": None, "pool": None}
 
 
@@ -121,8 +121,7 @@ class Fetcher:
         """Send the request to the first address that can be connected to."""
         host, port = _endpoint(outgoing.url)
         fixed = {"host": _host_header(outgoing.url, host, port), "accept-encoding": "gzip"}
-        transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=_ONE_CONNECTION)
-        await stack.enter_async_context(transport)
+        transport = await stack.enter_async_context(OneExchange(self._tls))
         for number, address in enumerate(addresses, 1):
             request = httpx.Request(
                 outgoing.method,
