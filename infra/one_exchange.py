@@ -23,9 +23,9 @@ class OneExchange(httpx.AsyncHTTPTransport):
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         super().__init__(verify=tls, trust_env=False)
-        self._head = _Head()
+        self._head = _HeadBytes()
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls, max_connections=1, max_keepalive_connections=0, network_backend=_Network(self._head)
+            ssl_context=tls, max_connections=1, max_keepalive_connections=0, network_backend=_CountedNetwork(self._head)
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -36,14 +36,14 @@ class OneExchange(httpx.AsyncHTTPTransport):
         return response
 
 
-class _Head:
+class _HeadBytes:
     """Bytes that may still be read before the answer; None once its head is there."""
 
     left: int | None = None
 
 
-class _Network(httpcore.AsyncNetworkBackend):
-    def __init__(self, head: _Head) -> None:
+class _CountedNetwork(httpcore.AsyncNetworkBackend):
+    def __init__(self, head: _HeadBytes) -> None:
         self._network = httpcore.AnyIOBackend()
         self._head = head
 
@@ -55,11 +55,13 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[typing.Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._network.connect_tcp(host, port, timeout, local_address, socket_options), self._head)
+        return _CountedStream(
+            await self._network.connect_tcp(host, port, timeout, local_address, socket_options), self._head
+        )
 
 
-class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, stream: httpcore.AsyncNetworkStream, head: _Head) -> None:
+class _CountedStream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream, head: _HeadBytes) -> None:
         self._stream = stream
         self._head = head
 
@@ -80,7 +82,7 @@ class _Stream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._head)
+        return _CountedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout), self._head)
 
     def get_extra_info(self, info: str) -> typing.Any:
         return self._stream.get_extra_info(info)
