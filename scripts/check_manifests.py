@@ -57,7 +57,10 @@ def load(text: str) -> list[Object]:
     objects = [each for each in yaml.load_all(text, Loader=LOADER) if each]
     for each in objects:
         metadata = each.get("metadata") if isinstance(each, dict) else None
-        if not isinstance(metadata, dict) or not {"apiVersion", "kind"} <= set(each) or "name" not in metadata:
+        texts = (
+            [each.get("apiVersion"), each.get("kind"), metadata.get("name")] if isinstance(metadata, dict) else [None]
+        )
+        if not all(isinstance(text, str) for text in texts) or not isinstance(each.get("spec", {}), dict):
             raise ValueError("a document is no object with apiVersion, kind and metadata.name")
     return objects
 
@@ -67,7 +70,10 @@ def problems(objects: Sequence[Object], *, placeholders: bool = False) -> list[s
     found: list[str] = []
     for each in objects:
         checks = (_names, _words, _quantities, _pods, unknown_fields)
-        lines = [line for check in checks for line in check(each)]
+        try:
+            lines = [line for check in checks for line in check(each)]
+        except (TypeError, AttributeError, LookupError):
+            lines = ["a field is missing, or has another type than objects of this kind have"]
         if not placeholders:
             lines += _placeholders(each)
         found += [f"{title(each)}: {line}" for line in lines]
