@@ -14,8 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import formatdate, parsedate_to_datetime
 from functools import cached_property
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -38,6 +36,7 @@ from infra.contract.errors import HostExhausted
 from infra.contract.webhooks import MAX_URL_CHARS
 from infra.host_patterns import host_port
 from infra.one_exchange import OneExchange
+from infra.retry_after import retry_after_s
 
 DEADLINE_S = 15.0
 """Deadline for the status of the answer, shorter than that of API gateways for the call of QStash."""
@@ -256,23 +255,5 @@ def _parsed(text: str) -> WebhookTarget:
 
 
 def _retry_after(response: httpx.Response) -> int | None:
-    """Return the wait in whole seconds that the answer asks for; None without one, or if it cannot be read.
-
-    A date counts from the `Date` of the answer, if there is one: the clock of this host does not matter then.
-    """
-    text: str = response.headers.get("retry-after", "")
-    if text.isascii() and text.isdigit():
-        wait_s = float(text)
-    else:
-        try:
-            until, now = _date(text), _date(response.headers.get("date") or formatdate(usegmt=True))
-        except (ValueError, TypeError, OverflowError):
-            return None
-        wait_s = (until - now).total_seconds()
-    return math.ceil(min(wait_s, MAX_RETRY_AFTER_S)) if wait_s > 0 else None
-
-
-def _date(text: str) -> datetime:
-    """Return a date of HTTP, of which one form names no zone. Raises ValueError, TypeError or OverflowError."""
-    date = parsedate_to_datetime(text)
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
+    wait_s = retry_after_s(response.headers)
+    return math.ceil(min(wait_s, MAX_RETRY_AFTER_S)) if wait_s else None

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import time
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -142,8 +144,10 @@ async def test_a_destination_that_hangs_or_refuses_is_an_error(qstash: AsyncQSta
     assert {letter.response_status for letter in await dead(qstash, 2)} == {0}
 
 
-async def test_retry_after_is_honoured(qstash: AsyncQStash, target: Destination, redis: RedisTcp) -> None:
-    target.answer = lambda _call: Response(status_code=429, headers={"Retry-After": "86400"})
+@pytest.mark.parametrize("wait", ["86400", "date"])
+async def test_retry_after_is_honoured(qstash: AsyncQStash, target: Destination, redis: RedisTcp, wait: str) -> None:
+    wait = formatdate(time.time() + 86_400, usegmt=True) if wait == "date" else wait
+    target.answer = lambda _call: Response(status_code=429, headers={"Retry-After": wait})
     message_id = await publish(qstash, target.url)
     await target.wait_for(1)
 
