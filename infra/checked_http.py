@@ -14,9 +14,9 @@ import httpx
 
 from infra.address_guard import Address, InvalidHost, read_host
 from infra.host_patterns import host_port
+from infra.one_exchange import OneExchange
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
 
 
 class UrlNotAllowed(Exception):
@@ -95,8 +95,7 @@ class CheckedHttp:
 
         Other deadlines are the caller's. Raises httpx.HTTPError, ssl.SSLError, OSError.
         """
-        transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=_ONE_CONNECTION)
-        await stack.enter_async_context(transport)
+        transport = await stack.enter_async_context(OneExchange(self._tls))
         timeout = {"connect": self._connect_s, "read": None, "write": None, "pool": None}
         for number, address in enumerate(addresses, 1):
             request = httpx.Request(

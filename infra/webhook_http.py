@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import math
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from infra.address_guard import AddressGuard, AddressNotAllowed, HostNotFound, R
 from infra.checked_http import CheckedHttp, CheckedUrl, UrlNotAllowed, described
 from infra.contract.errors import HostExhausted
 from infra.contract.webhooks import MAX_URL_CHARS
+from infra.retry_after import retry_after_s
 
 DEADLINE_S = 15.0
 """Deadline for the status of the answer, shorter than that of API gateways for the call of QStash."""
@@ -33,6 +35,8 @@ MAX_ANSWER_BYTES = 16 * 1024
 ANSWER_S = 2.0
 """Bytes of the answer's body that are read, and the time for it. The body is not used: it is read so that a receiver
 which says more than its status sees no reset connection."""
+MIN_PACKET_BYTES = 256
+"""Bytes as which a smaller chunk of the body counts, because it costs as much time."""
 MAX_RETRY_AFTER_S = 3600
 PRIVATE_HOSTS = "EDGE_WEBHOOK_PRIVATE_HOSTS"
 SECRET_PREFIX = "whsec_"  # noqa: S105
@@ -156,13 +160,11 @@ async def _discard(response: httpx.Response) -> None:
     with suppress(httpx.HTTPError, ssl.SSLError, OSError, TimeoutError):
         async with asyncio.timeout(ANSWER_S):
             async for packet in response.aiter_raw():
-                received += len(packet)
+                received += max(len(packet), MIN_PACKET_BYTES)
                 if received >= MAX_ANSWER_BYTES:
                     return
 
 
 def _retry_after(response: httpx.Response) -> int | None:
-    text: str = response.headers.get("retry-after", "")
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
-        return None
-    return min(int(text), MAX_RETRY_AFTER_S)
+    wait_s = retry_after_s(response.headers)
+    return math.ceil(min(wait_s, MAX_RETRY_AFTER_S)) if wait_s else None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import yaml
 
 from infra.deploy.cluster import KubectlCluster
@@ -126,8 +127,10 @@ class Chart:
             if "release: not found" in str(exc) or self._cluster.programs.dry_run:
                 return []
             raise
-        found: list[dict[str, Any]] = json.loads(text)
-        return found
+        try:
+            return msgspec.json.decode(text, type=list[dict[str, Any]])
+        except msgspec.MsgspecError:
+            raise ProgramFailed(f"helm gave a history that is none: {' '.join(text.split())[:100]}") from None
 
     def apply(self, stage: str, *, last: bool) -> None:
         """Upgrade; unless this is the last stage, the part that comes later keeps its present image."""
