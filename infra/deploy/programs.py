@@ -127,6 +127,7 @@ def _failed(command: Sequence[str], code: int, output: str) -> ProgramFailed:
         errors = lines[lines.index("Error:") + 1 :][:3]
     else:
         # kubectl has warnings on the same stream, and names the errors of several objects one after the other.
-        errors = [line for line in lines if line.startswith(("Error", "error"))] or lines[-3:]
+        # helm has a line "- at …" for each value that its chart does not take.
+        errors = [line for line in lines if line.startswith(("Error", "error", "- at "))] or lines[-3:]
     text = "; ".join(errors)[:MAX_ERROR_CHARS] or f"exit code {code}"
     return ProgramFailed(f"{Path(command[0]).name} failed: {text}")

@@ -73,6 +73,12 @@ def test_what_a_failing_program_says_need_not_be_text(folder: Path) -> None:
         cluster.programs.change("kubectl", "apply", tries=1)
 
 
+def test_each_value_that_helm_refuses_is_named(folder: Path) -> None:
+    cluster = kubectl(folder, "printf 'Error: values of the chart:\n- at /worker: no slot\n- at /s3: no\n' >&2; exit 1")
+    with pytest.raises(ProgramFailed, match="Error: values of the chart:; - at /worker: no slot; - at /s3: no"):
+        cluster.version()
+
+
 @pytest.mark.parametrize(
     "text",
     [
