@@ -156,8 +156,7 @@ class ScheduleService:
                 done += len(changes)
             except RecordUnreadable as exc:
                 log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
-            except QStashUnavailable as exc:
-                log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
+            except QStashUnavailable:
                 break  # the others would fail as well, each after a timeout
         return done
 
@@ -181,8 +180,17 @@ class ScheduleService:
     ) -> ScheduleRecord | None:
         """Bring QStash to the recorded state of a schedule, and mark the changes as done; None if it is deleted.
 
-        Raises QStashUnavailable.
+        Raises QStashUnavailable, whose reason is in the log alone: it may be a setting of the operator.
         """
+        try:
+            return await self._bring_to_record(qstash, schedule_id, changes)
+        except QStashUnavailable as exc:
+            log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
+            raise
+
+    async def _bring_to_record(
+        self, qstash: QStashPort, schedule_id: str, changes: Sequence[Change]
+    ) -> ScheduleRecord | None:
         from infra.cron import Cron
 
         for _ in range(_TRIES):

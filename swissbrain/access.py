@@ -67,9 +67,11 @@ def _files(name: str) -> Iterator[Path]:
 
 def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
     missing = [name for name in (URL, TOKEN) if not variables.get(name)]
+    where = "" if source == "the environment" else f" in {source}"
     if missing:
-        where = "" if source == "the environment" else f" in {source}"
         raise ClientError(f"{missing[0]} is not set{where}")
+    if not variables[URL].lower().startswith(("http://", "https://")):
+        raise ClientError(f"{URL} must begin with http:// or https://{where}")
     return Access(variables[URL], variables[TOKEN], source, is_dev_stack, variables)
 
 

@@ -7,14 +7,18 @@ Threads beside the event loop serve both, so they answer even while it hangs.
 """
 
 import json
+import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import urlsplit
 
 from infra import metrics
+from infra.logging import log
 from infra.settings import SettingsError
 from worker.fitness import Fitness
 
@@ -41,6 +45,13 @@ class Heartbeat:
         return time.monotonic() - self._replied_at
 
 
+class _HealthServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log nothing for a client that has left, and one line for anything else."""
+        if not isinstance(error := sys.exception(), OSError):
+            log("health.broken", level=logging.ERROR, error=error)
+
+
 @contextmanager
 def serve_health(
     heartbeat: Heartbeat,
@@ -62,12 +73,15 @@ def serve_health(
         timeout = CLIENT_TIMEOUT_S
 
         def do_GET(self) -> None:
-            if self.path == "/health":
-                self._answer(*self._health())
-            elif self.path == "/metrics":
-                self._answer(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.page())
-            else:
-                self.send_error(HTTPStatus.NOT_FOUND)
+            match urlsplit(self.path).path:  # a scraper may be given a query
+                case "/health":
+                    self._answer(*self._health())
+                case "/metrics":
+                    self._answer(HTTPStatus.OK, metrics.CONTENT_TYPE, metrics.page())
+                case _:
+                    self.send_error(HTTPStatus.NOT_FOUND)
+
+        do_HEAD = do_GET  # noqa: N815
 
         def _health(self) -> tuple[HTTPStatus, str, bytes]:
             age_s = heartbeat.age_s()
@@ -85,13 +99,14 @@ def serve_health(
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
             """Log nothing: probes arrive every few seconds."""
 
     try:
-        server = ThreadingHTTPServer((host, port), Handler)
+        server = _HealthServer((host, port), Handler)
     except OSError as exc:
         raise SettingsError(f"WORKER_HEALTH_PORT: cannot listen on {host}:{port}: {exc.strerror}") from None
     thread = Thread(target=server.serve_forever, name="health", daemon=True)

@@ -210,7 +210,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
         "qstash-unavailable",
         "QStash does not answer",
-        "QStash did not answer; the change is recorded and is carried out later, or when the request is repeated",
+        "QStash did not answer, or refused; the change is recorded, and is carried out later or at a repetition",
         _RETRY,
     ),
     domain.FilesUnavailable: _Kind(

@@ -47,7 +47,6 @@ class PodOutcome:
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     lines: int = 0
-    lines_cut: bool = False
     error: tuple[str, str] | None = None
     changes: dict[str, Any] | None = None
 
@@ -140,7 +139,7 @@ class PodCall:
 
     def _store(self, given: task.PodTask, workspace: PodWorkspace, log: LineLog, transfers: Transfers) -> None:
         outcome, slots = self.outcome, given.slots
-        outcome.lines, outcome.lines_cut = log.count, log.is_cut
+        outcome.lines = log.count
         urls: dict[OutputStream, str] = {"stdout": slots.stdout, "stderr": slots.stderr}
         for stream, (fd, capture) in self._captures.items():
             setattr(outcome, f"{stream}_bytes", capture.total_bytes)

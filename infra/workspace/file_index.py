@@ -8,7 +8,7 @@ from msgspec import structs
 
 from infra.contract.errors import FileMissing
 from infra.contract.files import FileEntry, FileInfo, FolderEntry
-from infra.contract.paths import RESERVED, workspace_path
+from infra.contract.paths import is_reserved, workspace_path
 from infra.workspace.bucket import StoredObject
 
 _PLAIN, _EXECUTABLE = 0o644, 0o755
@@ -116,8 +116,3 @@ def mtime_ns_of(entry: FileEntry) -> int:
 def info_of(path: str, entry: FileEntry) -> FileInfo:
     """Return the description of a file for tools."""
     return FileInfo(path=path, size_bytes=entry.size_bytes, modified_ms=entry.modified_ms)
-
-
-def is_reserved(path: str) -> bool:
-    """Return True for a path in the platform's own folder `.run/`."""
-    return path.split("/", 1)[0] == RESERVED

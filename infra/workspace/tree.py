@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from infra.contract.errors import InvalidInput, LimitExceeded
-from infra.contract.paths import workspace_path
+from infra.contract.paths import parents, workspace_path
 from infra.folders import list_entries, open_folder, remove_folder, unlock
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,6 +28,11 @@ PERMISSIONS = 0o777
 """Bits of a mode that are kept; the set-uid, set-gid and sticky bits are not."""
 FOLDER_MODE = 0o755
 """Mode of a folder of which nothing else is known."""
+MAX_SKIPPED = 100
+"""Skipped names that are listed."""
+STAMP_GRAIN_NS = 50_000_000
+"""Upper bound for a tick of the kernel's clock for file times. A file may change twice within one tick and keep its
+times, so a stamp that was younger than this when it was noted does not prove that the file is unchanged."""
 _MAX_NS = 2**63 - 1
 
 
@@ -40,6 +45,10 @@ class Stamp(NamedTuple):
     inode: int
     mode: int
 
+    def proves_equal(self, noted: "Stamp", noted_ns: int) -> bool:
+        """Return True if the file must be unchanged since `noted_ns`, when it had the stamp `noted`."""
+        return self == noted and self.ctime_ns + STAMP_GRAIN_NS < noted_ns
+
 
 class Scan(NamedTuple):
     """Content of a directory: regular files by path, the modes of folders by path, and the printable names of all else.
@@ -50,6 +59,21 @@ class Scan(NamedTuple):
     files: dict[str, Stamp]
     folders: dict[str, int]
     skipped: list[str]
+
+    def special_folders(self, limit: int) -> tuple[dict[str, int], int]:
+        """Return the modes of folders that are empty or not FOLDER_MODE, `limit` at most, and the number of the others.
+
+        All further folders are implied by what is in them.
+        """
+        implied = {parent for path in (*self.files, *self.folders) for parent in parents(path)}
+        special = sorted(path for path, mode in self.folders.items() if path not in implied or mode != FOLDER_MODE)
+        return {path: self.folders[path] for path in special[:limit]}, max(0, len(special) - limit)
+
+
+def shortened(skipped: Collection[str]) -> list[str]:
+    """Return the first MAX_SKIPPED names in their order, and how many more there are."""
+    more = len(skipped) - MAX_SKIPPED
+    return sorted(skipped)[:MAX_SKIPPED] + ([f"… and {more} more"] if more > 0 else [])
 
 
 class Tree:

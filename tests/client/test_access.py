@@ -43,6 +43,16 @@ def test_the_environment_comes_before_the_dev_stack(folder: Path, monkeypatch: p
     assert "secret" not in repr(access)
 
 
+@pytest.mark.parametrize("url", ["example.org", "ada:secret@example.org", "ftp://example.org"])
+def test_an_address_of_another_kind_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SWISSBRAIN_API_URL", url)
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "token")
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL must begin with http:// or https://$"):
+        find_access()
+
+
 def test_the_nearest_dev_stack_is_used(folder: Path) -> None:
     far = write(folder.parents[1] / ".swissbrain", "dev", both("far"))
     assert (find_access().url, find_access().source) == ("http://far", str(far))

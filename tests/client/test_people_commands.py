@@ -226,7 +226,7 @@ def test_an_approval_that_expires_is_said_to_be_denied() -> None:
     given: dict[str, Any] = {"id": "a", "question": "?", "expires_ms": 1}
     ends = {
         ("approval", "deny"): "then the call is denied",
-        ("question", "deny"): "then the run goes on without an answer",
+        ("question", "deny"): "then the run continues without an answer",
         ("approval", "fail"): "then the run fails",
     }
     for (kind, on_expiry), shown in ends.items():

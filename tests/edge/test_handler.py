@@ -16,8 +16,8 @@ from infra.contract.errors import ContractError
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest import RedisRest
 from infra.settings import RedisRestSettings
+from tests.edge.api_process import ENV, TOKEN
 from tests.edge.stack import PLAN
-from tests.edge.test_process import ENV, TOKEN
 from tests.lambdas.events import function_url_event
 from tests.support.waiting import wait_until
 

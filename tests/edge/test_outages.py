@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,35 +17,11 @@ from edge_api.routes.system import READY_S, Readiness
 from edge_api.settings import ApiSettings
 from infra.contract.errors import StoreUnavailable
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
+from tests.support.own_gateway import Gateway
 from tests.support.redis import LOADS_SLOWLY, gateway, hurry, save_ballast, valkey_server
 from tests.support.waiting import until
-
-
-class Gateway:
-    """Gateway that can be stopped and started again on the same port."""
-
-    def __init__(self, tcp: RedisTcpSettings) -> None:
-        self._tcp = tcp
-        self._port: int | None = None
-        self._running = ExitStack()
-        self.settings = replace(self.start(), timeout_s=5)
-
-    def start(self) -> RedisRestSettings:
-        settings = self._running.enter_context(gateway(self._tcp, self._port))
-        self._port = urlsplit(settings.url).port
-        return settings
-
-    def stop(self) -> None:
-        self._running.close()
-
-
-@pytest.fixture
-def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
-    own = Gateway(tcp_settings)
-    yield own
-    own.stop()
 
 
 async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:

@@ -58,6 +58,7 @@ NOT_AT_THE_START = (
     "edge_api.http.event_schema",
     "edge_api.http.openapi",
     "infra.address_guard",
+    "infra.checked_http",
     "infra.cron",
     "infra.webhook_http",
     "infra.workspace.run_files",

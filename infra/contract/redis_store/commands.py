@@ -11,15 +11,14 @@ from infra.contract.errors import InvalidInput, LimitExceeded
 from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
-from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
-from infra.contract.redis import Argument, Redis
+from infra.contract.redis import Argument
 from infra.contract.redis_store import codec, scripts
 from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.webhooks import EventSink, subscribed
+from infra.contract.webhooks import subscribed
 
 _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = map(
     scripts.load, ("create", "announce", "start", "cancel", "retry", "mark_deleting", "delete", "place")
@@ -28,24 +27,7 @@ _RESUME, _MESSAGE, _INTERRUPT, _CLAIM = map(scripts.load, ("resume", "message", 
 
 
 class RunCommands(RunIndex):
-    """Commands on runs, and all reads.
-
-    Every method raises StoreUnavailable if Redis did not reply in time; the command may then have been executed, and
-    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept. `events`
-    learns of entries in the outbox of webhooks.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        keys: Keys | None = None,
-        *,
-        retention_s: int = DEFAULT_RETENTION_S,
-        events: EventSink | None = None,
-    ) -> None:
-        super().__init__(redis, keys or Keys())
-        self._retention_s = retention_s
-        self._events = events
+    """Commands on runs, lists of runs, and all reads."""
 
     async def create(
         self,
@@ -144,16 +126,8 @@ class RunCommands(RunIndex):
 
         SAME: cancel was requested before. REFUSED: the run has succeeded or failed.
         """
-        reply = await self._scripts.call(
-            _CANCEL,
-            {
-                "retention_s": self._retention_s,
-            },
-            run_id=run_id,
-        )
-        entry = codec.items(reply)[2:]
-        if entry and entry[0] and self._events:
-            self._events.noted(str(entry[0]))
+        reply = await self._scripts.call(_CANCEL, {"retention_s": self._retention_s}, run_id=run_id)
+        self._note_event(reply)
         return codec.outcome_and_status(reply)
 
     async def retry(

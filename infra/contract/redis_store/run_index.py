@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
-from infra.contract.keys import Keys
-from infra.contract.redis import Argument, Redis
+from infra.contract.redis import Argument
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
+from infra.contract.redis_store.reader import UNDECODABLE, unreadable_record
+from infra.contract.redis_store.run_writer import RunWriter
 from infra.contract.runs import Page, RunFilter, RunHead
 from infra.contract.usage import DAY_S, EPOCH, RunUsage
 
@@ -20,12 +20,8 @@ _EVERY_RUN = RunFilter()
 _FORGET = scripts.load("forget")
 
 
-class RunIndex(RunReader):
+class RunIndex(RunWriter):
     """Lists of a user's runs, and all reads of single runs; errors as there."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        super().__init__(redis, keys)
-        self._scripts = scripts.ScriptCaller(redis, keys)
 
     async def is_listed(self, user: str, run_id: str) -> bool:
         """Return whether the user's index of runs has the run."""

@@ -53,6 +53,11 @@ async def test_a_schedule_is_shown_and_known_to_qstash(site: Site, ada: httpx.As
     assert await site.redis.command("ZCARD", UNCONFIRMED) == 0
 
 
+async def test_spaces_around_the_fields_do_not_matter(site: Site, ada: httpx.AsyncClient) -> None:
+    schedule_id = await make(ada, cron=" 0\t8 1  * * \n")
+    assert await site.known() == {schedule_id: ZURICH}
+
+
 async def test_changes_reach_qstash(site: Site, ada: httpx.AsyncClient) -> None:
     schedule_id = await make(ada)
     path = f"/agent/schedules/{schedule_id}"
@@ -140,7 +145,7 @@ async def test_a_user_has_a_bounded_number(site: Site, ada: httpx.AsyncClient, b
 
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_a_request_that_failed_is_completed_by_its_repetition(
-    site: Site, ada: httpx.AsyncClient, fault: str
+    site: Site, ada: httpx.AsyncClient, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.qstash.next_faults.append(fault)
     key = {"Idempotency-Key": "k"}
@@ -151,6 +156,7 @@ async def test_a_request_that_failed_is_completed_by_its_repetition(
     assert failed.json()["type"].endswith("qstash-unavailable")
     (listed,) = (await ada.get("/agent/schedules")).json()["schedules"]
     assert listed["pending"]
+    assert "schedule.unconfirmed" in caplog.messages, "the reason may be a setting"
     assert (await ada.post("/agent/schedules", json=MONTHLY, headers=key)).json()["pending"] is False
     assert [*await site.known()] == [listed["schedule_id"]]
 
