@@ -27,7 +27,8 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
         body["messages"] = [_native(message, model) for message in request.messages]
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
-            body["tool_choice"] = "required" if request.must_call else "auto"
+            if "tool_choice" not in quirks:  # models that think reject every choice but the default
+                body["tool_choice"] = "required" if request.must_call else "auto"
     else:
         body["messages"] = _constrained(request.messages, request.tools)
         if request.tools:
@@ -40,7 +41,7 @@ def quirk(reason: str, known: frozenset[str]) -> str | None:
     """Return the field that a model rejects, from the reason of its rejection, if this was not known yet."""
     if "max_completion_tokens" in reason and "max_tokens" not in known:
         return "max_tokens"
-    return "stream_options" if "stream_options" in reason and "stream_options" not in known else None
+    return next((name for name in ("stream_options", "tool_choice") if name in reason and name not in known), None)
 
 
 def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequence[Call]]:
