@@ -13,7 +13,7 @@ from worker.agent.entries import Continued, Setup, Turn, inbox_key, model_key
 from worker.agent.limits import LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
 from worker.run.context import RunContext
-from worker.run.people import interrupt_answer, read_inbox
+from worker.run.people import interrupt_answers, read_inbox
 from worker.run.strategy import StepFailed
 from worker.toolkit.base import Tool
 
@@ -25,7 +25,7 @@ class AgentState:
     """State of one claim.
 
     `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `continued`: conversation
-    that comes before them. `heard`: fences of the claims whose interrupts the turns have the answers to.
+    that comes before them. `heard`: fence of the last claim whose interrupt the turns have the answer to.
     """
 
     context: RunContext
@@ -35,7 +35,7 @@ class AgentState:
     draining: Callable[[], bool]
     continued: Continued = field(default_factory=Continued)
     turns: list[Turn] = field(default_factory=list)
-    heard: set[int] = field(default_factory=set)
+    heard: int = 0
 
     @property
     def n(self) -> int:
@@ -57,7 +57,7 @@ class AgentState:
     @property
     def is_interrupted(self) -> bool:
         """True once a person has answered an interrupt, until the answer is read."""
-        return interrupt_answer(self.context.run, self.heard) is not None
+        return bool(interrupt_answers(self.context.run, self.heard))
 
     def totals(self, turn: Turn | None = None) -> Totals:
         """Return what the run has used; `turn`: one under way, to be added."""
@@ -98,7 +98,7 @@ class AgentState:
                 return heard
             heard += inbox.messages
             if inbox.interrupt is not None:
-                self.heard.add(inbox.interrupt)
+                self.heard = inbox.interrupt
         raise AssertionError("counting does not end")
 
     def _opening(self) -> list[UserMessage]:
