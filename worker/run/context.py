@@ -182,8 +182,12 @@ class RunContext:
         await self.emitter.flush()
 
     def count(self, usage: RunUsage) -> None:
-        """Add the usage of exchanges that have no entry in the journal, because they failed."""
+        """Add the usage of exchanges that have no entry of their own in the journal, because they failed."""
         self.emitter.put(Writes(usage=usage))
+
+    def note(self, key: str, value: object) -> None:
+        """Set a small entry of the journal, for a later claim of the run, with the next write."""
+        self.emitter.put(Writes(journal={key: codec.encode(value)}))
 
     def call_time(self, call: str, timeout_s: float | None) -> CallTime:
         """Return the time of a call, which counts from its first start, also if a former owner of the run began it."""

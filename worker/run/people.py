@@ -62,8 +62,8 @@ async def read_inbox(
     """Return the messages that have come since the last call, journaled under `key` and marked as read in one write.
 
     `before` comes first, and then the answers to interrupts of claims after the fence `heard`: several, if the run was
-    interrupted again before it could read the first one. Nothing is stored if there are no messages. Once the journal has `following`, the key of what the messages
-    were read for, later messages are left to a later call.
+    interrupted again before it could read the first one. Nothing is stored if there are no messages. Once the journal
+    has `following`, the key of what the messages were read for, later messages are left to a later call.
     """
     if context.knows(key):
         return await context.recall(key, Inbox)
