@@ -4,6 +4,7 @@ The second form (`json_schema`) makes small local models usable: tools are descr
 `{"tool", "args"}` or `{"answer"}`, calls and their results appear in the conversation as text.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from infra.contract.llm import Call, ChatMessage, ModelRequest, ToolSpec
 from infra.llm_http.failures import NOT_JSON, TryFailed
 
 ToolMode = Literal["native", "json_schema"]
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+MAX_NAME_CHARS = 64
 _INSTRUCTIONS = """Reply with exactly one JSON object: {"tool": NAME, "args": {…}} to call a tool, or {"answer": TEXT}.
 Tools, with the JSON Schema of their arguments:"""
 
@@ -73,7 +76,9 @@ def _native(message: ChatMessage, model: str) -> dict[str, Any]:
 
 
 def _native_call(call: Call, opaque: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": msgspec.json.encode(_arguments(call)).decode()}
+    # Endpoints reject a conversation with another name; the tool's result says that there is no such tool.
+    name = _NOT_IN_NAMES.sub("_", call.name)[:MAX_NAME_CHARS]
+    function = {"name": name, "arguments": msgspec.json.encode(_arguments(call)).decode()}
     return {**opaque, "id": call.id, "type": "function", "function": function}
 
 

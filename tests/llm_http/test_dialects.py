@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from infra.contract.llm import ContextTooLong, Delta, ModelBusy, ModelError, ModelRejected, ModelUnavailable
+from infra.contract.llm import (
+    ChatMessage,
+    ContextTooLong,
+    Delta,
+    ModelBusy,
+    ModelError,
+    ModelRejected,
+    ModelUnavailable,
+)
 from infra.llm_http.model import LlmHttp
 from tests.llm_http.conftest import request
 from tests.support.model_server import ModelServer
@@ -154,6 +162,17 @@ async def test_a_model_that_rejects_a_forced_call_is_not_forced(server: ModelSer
     server.then(rejection, streamed("a"), streamed("b"))
     assert [(await model.ask(request(must_call=True))).tries for _ in range(2)] == [2, 1]
     assert ["tool_choice" in asked.json for asked in server.requests] == [True, False, False]
+
+
+async def test_a_name_that_no_tool_can_have_is_sent_back_in_a_form_that_endpoints_accept(
+    server: ModelServer, model: LlmHttp
+) -> None:
+    server.then(streamed(calls=[call(name="functions.file write\n" + "x" * 100)]), whole("ok"))
+    reply = await model.ask(request())
+    assert reply.calls[0].name.startswith("functions.file write\n")
+    await model.ask(request(messages=[ChatMessage(role="assistant", calls=reply.calls)], stream=False))
+    sent = server.requests[1].json["messages"][0]["tool_calls"][0]["function"]["name"]
+    assert sent == "functions_file_write_" + "x" * 43
 
 
 async def test_a_page_in_place_of_an_answer_names_the_setting(server: ModelServer, model: LlmHttp) -> None:
