@@ -124,7 +124,7 @@ class EventLines:
     def _erase_line(self) -> None:
         """Erase the last line, which has ended, on a terminal. It may fill several rows."""
         if self._redraws and "\n" not in self._last_line:
-            rows = -(-cell_len(self._last_line.expandtabs()) // self._console.width)
+            rows = _rows(self._last_line.expandtabs(), self._console.width)
             # A row that has left the terminal at its top cannot be erased.
             erase = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
             self._console.control(Control(*erase * min(rows, self._console.height - 1)))
@@ -146,6 +146,19 @@ class EventLines:
             self._console.file.flush()
         else:
             self._console.print(line, soft_wrap=True, end=end)
+
+
+def _rows(line: str, width: int) -> int:
+    """Return the number of rows that a terminal needs for a line. A wide character is never at the end of two rows."""
+    if line.isascii():
+        return max(1, -(-len(line) // width))
+    rows, column = 1, 0
+    for char in line:
+        cells = cell_len(char)
+        if column + cells > width:
+            rows, column = rows + 1, 0
+        column += cells
+    return rows
 
 
 def _exchange(event: Event) -> tuple[object, object]:
