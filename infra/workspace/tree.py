@@ -96,7 +96,8 @@ class Tree:
         """Remove everything except the wanted files and folders; return the ones that exist.
 
         `wanted_folders` includes the folders above each file and each folder. Folders are unlocked, and have the modes
-        returned.
+        returned, with the special bits that programs set. A file with such bits or with a second name is removed as
+        well: a new copy has neither, here as on any other worker.
         """
         existing: dict[str, Stamp] = {}
         modes: dict[str, int] = {}
@@ -107,9 +108,9 @@ class Tree:
                 for name, mode in list_entries(fd):
                     path = f"{above}/{name}" if above else name
                     if stat.S_ISDIR(mode) and path in wanted_folders:
-                        modes[path] = (mode | stat.S_IRWXU) & PERMISSIONS
+                        modes[path] = stat.S_IMODE(mode | stat.S_IRWXU)
                         folders.append(path)
-                    elif stat.S_ISREG(mode) and path in wanted:
+                    elif stat.S_ISREG(mode) and path in wanted and _is_plain(name, fd):
                         existing[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
                     elif stat.S_ISDIR(mode):
                         remove_folder(name, fd, self._fd)
@@ -196,6 +197,12 @@ class Tree:
 def _stamp(found: os.stat_result) -> Stamp:
     mtime_ns = max(-_MAX_NS, min(found.st_mtime_ns, _MAX_NS))
     return Stamp(found.st_size, mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode & PERMISSIONS)
+
+
+def _is_plain(name: str, fd: int) -> bool:
+    """Return True for a file without special bits and without a second name (a hard link)."""
+    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    return found.st_nlink == 1 and not stat.S_IMODE(found.st_mode) & ~PERMISSIONS
 
 
 def _split(path: str) -> tuple[str, str]:
