@@ -182,9 +182,19 @@ def _decode(kind: type[T], body: bytes, request: Request) -> T:
         # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.
         if charset not in _UTF8_NAMES:
             raise WrongMediaType(f"the body is not valid JSON in UTF-8; its charset is '{charset[:100]}'") from exc
-        raise BadRequest(f"the body is not valid JSON: {exc}") from exc
+        raise BadRequest(f"the body is not valid JSON: {_problem(exc, body)}") from exc
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
+
+
+def _problem(exc: Exception, body: bytes) -> str:
+    if isinstance(exc, UnicodeDecodeError):
+        # msgspec counts from the begin of the text within the body.
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            return f"it is not UTF-8 (byte {error.start})"
+    return str(exc)
 
 
 def _charset(parameters: str) -> str:

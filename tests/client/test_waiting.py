@@ -1,5 +1,6 @@
 """Waiting for runs: long requests, the end of the time or of the patience, and `run` as a whole."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ def ended(status: str = "succeeded", **changes: Any) -> Answer:
     return ok(run(status=status, **changes))
 
 
-@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "waiting"])
+@pytest.mark.parametrize(
+    ("status", "timeout_s"), [("succeeded", None), ("failed", math.inf), ("cancelled", 1e300), ("waiting", None)]
+)
 def test_wait_returns_when_the_run_has_ended_or_waits(
-    api: ScriptedServer, client: Client, pauses: list[float], status: str
+    api: ScriptedServer, client: Client, pauses: list[float], status: str, timeout_s: float | None
 ) -> None:
     api.then(ok(run()), ok(run(status="running")), ended(status))
-    assert client.wait("run_1").status == status
+    assert client.wait("run_1", timeout_s=timeout_s).status == status
     assert api.targets == ["/agent/runs/run_1?wait=20"] * 3
 
 
