@@ -66,7 +66,8 @@ class Cron:
         return list(islice(self._times(ms), count))
 
     def __str__(self) -> str:
-        return f"CRON_TZ={self.zone} {self.expression}"
+        # Any white space may stand between the fields, but a header cannot hold a line end.
+        return f"CRON_TZ={self.zone} {' '.join(self.expression.split())}"
 
     def _times(self, ms: int) -> Iterator[int]:
         last = ms
