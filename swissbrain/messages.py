@@ -170,6 +170,8 @@ def check_stored(response: httpx.Response, path: str, expected: HTTPStatus) -> N
         raise ProtocolError(f"the object store answered with HTTP status {status} for '{path}'")
     code = _STORE_CODE.search(response.text)
     message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
+    if code and code[1] == "BadDigest":
+        message += ", so it was changed while it was sent"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise Unreachable(message)
     raise ApiError(status, message)
