@@ -76,9 +76,15 @@ def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = F
 def _read(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
-            lines = file.read(MAX_FILE_BYTES).decode("utf-8").splitlines()
+            lines = file.read(MAX_FILE_BYTES).decode("utf-8-sig").splitlines()
     except OSError as exc:
         raise ClientError(f"cannot read {path}: {exc.strerror}") from None
     except UnicodeDecodeError:
         raise ClientError(f"cannot read {path}: it is not UTF-8 text; {URL} and {TOKEN} are not set") from None
-    return {name.strip(): value for name, _, value in (each.partition("=") for each in lines)}
+    # As a shell reads such a file, which is another use of it.
+    pairs = (each.strip().removeprefix("export ").partition("=") for each in lines)
+    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value

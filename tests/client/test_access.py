@@ -81,6 +81,20 @@ def test_an_incomplete_file_is_named(folder: Path, content: bytes) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffSWISSBRAIN_API_URL=http://a\r\nSWISSBRAIN_TOKEN=t\r\n",
+        "export SWISSBRAIN_API_URL='http://a'\nexport SWISSBRAIN_TOKEN=\"t\"\n",
+        "# a comment\n\n  SWISSBRAIN_API_URL=http://a  \nSWISSBRAIN_TOKEN=t \n",
+    ],
+)
+def test_a_file_is_read_as_a_shell_reads_it(folder: Path, text: str) -> None:
+    write(folder / ".swissbrain", "dev", text)
+    access = find_access()
+    assert (access.url, access.token) == ("http://a", "t")
+
+
 async def test_both_clients_are_made_from_the_environment(folder: Path) -> None:
     write(folder / ".swissbrain", "dev", both("dev"))
     write(folder / ".swissbrain", "other", both("other"))
