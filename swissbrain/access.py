@@ -66,11 +66,13 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
-    missing = [name for name in (URL, TOKEN) if not variables.get(name)]
+    # A variable from a file with Windows line ends has a carriage return at its end.
+    url, token = (variables.get(name, "").strip() for name in (URL, TOKEN))
+    missing = [name for name, value in ((URL, url), (TOKEN, token)) if not value]
     if missing:
         where = "" if source == "the environment" else f" in {source}"
         raise ClientError(f"{missing[0]} is not set{where}")
-    return Access(variables[URL], variables[TOKEN], source, is_dev_stack, variables)
+    return Access(url, token, source, is_dev_stack, variables)
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -40,6 +40,9 @@ def test_the_environment_comes_before_the_dev_stack(folder: Path, monkeypatch: p
     monkeypatch.setenv("SWISSBRAIN_TOKEN", "secret")
     access = find_access()
     assert (access.url, access.token, access.source) == ("http://env", "secret", "the environment")
+    monkeypatch.setenv("SWISSBRAIN_API_URL", " http://env\r")
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "secret\r\n")
+    assert (find_access().url, find_access().token) == ("http://env", "secret")
     assert "secret" not in repr(access)
 
 
