@@ -110,8 +110,8 @@ class Tree:
                     if stat.S_ISDIR(mode) and path in wanted_folders:
                         modes[path] = stat.S_IMODE(mode | stat.S_IRWXU)
                         folders.append(path)
-                    elif stat.S_ISREG(mode) and path in wanted and _is_plain(name, fd):
-                        existing[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                    elif stat.S_ISREG(mode) and path in wanted and (stamp := _plain_stamp(name, fd)):
+                        existing[path] = stamp
                     elif stat.S_ISDIR(mode):
                         remove_folder(name, fd, self._fd)
                     else:
@@ -199,10 +199,10 @@ def _stamp(found: os.stat_result) -> Stamp:
     return Stamp(found.st_size, mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode & PERMISSIONS)
 
 
-def _is_plain(name: str, fd: int) -> bool:
-    """Return True for a file without special bits and without a second name (a hard link)."""
+def _plain_stamp(name: str, fd: int) -> Stamp | None:
+    """Return the stamp of a file, None if it has special bits or a second name (a hard link)."""
     found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-    return found.st_nlink == 1 and not stat.S_IMODE(found.st_mode) & ~PERMISSIONS
+    return _stamp(found) if found.st_nlink == 1 and not stat.S_IMODE(found.st_mode) & ~PERMISSIONS else None
 
 
 def _split(path: str) -> tuple[str, str]:
