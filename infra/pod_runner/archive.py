@@ -35,6 +35,7 @@ MODULES = (
     "infra/pod_runner/task.py",
     "infra/pod_runner/transfer.py",
     "infra/pod_runner/workspace.py",
+    "infra/workspace/limits.py",
     "infra/workspace/tree.py",
 )
 _UNCHECKED = 1

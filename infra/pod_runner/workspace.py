@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infra.contract.errors import InputChanged, LimitExceeded
+from infra.contract.errors import InputChanged
 from infra.contract.paths import RESERVED, parents
 from infra.pod_runner.private_files import chunks_of
-from infra.pod_runner.task import PodTask, TaskFile, TaskLimits
+from infra.pod_runner.task import PodTask, TaskFile
 from infra.pod_runner.transfer import Transfers
+from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.tree import FOLDER_MODE, Stamp, Tree
 
 PARALLEL = 8
@@ -67,8 +68,10 @@ class PodWorkspace:
         """Compare the directory with what was fetched. Raises LimitExceeded, OSError."""
         found = PodChanges()
         with Tree(self._root) as tree:
-            scan = tree.scan(RESERVED, self._task.limits.entries)
-            _check(self._task.limits, {path: stamp.size_bytes for path, stamp in scan.files.items()})
+            limits = self._task.limits
+            scan = tree.scan(RESERVED, limits.entries)
+            allowed = WorkspaceLimits(limits.file_bytes, limits.total_bytes, limits.files, limits.entries)
+            allowed.check({path: stamp.size_bytes for path, stamp in scan.files.items()})
             found.skipped = scan.skipped
             for path, stamp in scan.files.items():
                 try:
@@ -79,7 +82,7 @@ class PodWorkspace:
         # A folder with another folder in it is implied by that one.
         implied = {parent for path in (*scan.files, *scan.folders) for parent in parents(path)}
         special = sorted(path for path, mode in scan.folders.items() if path not in implied or mode != FOLDER_MODE)
-        found.folders = {path: scan.folders[path] for path in special[: self._task.limits.folders]}
+        found.folders = {path: scan.folders[path] for path in special[: limits.folders]}
         found.unkept_folders = len(special) - len(found.folders)
         more = len(found.skipped) - MAX_SKIPPED
         found.skipped = sorted(found.skipped)[:MAX_SKIPPED] + ([f"… and {more} more"] if more > 0 else [])
@@ -131,17 +134,6 @@ def _verified(file: TaskFile, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
     if size_bytes != file.size_bytes or file.sha256 not in {None, digest.hexdigest()}:
         raise InputChanged(f"the file '{file.path}' was overwritten in the object store")
-
-
-def _check(limits: TaskLimits, sizes: dict[str, int]) -> None:
-    """Raise LimitExceeded as WorkspaceLimits does."""
-    if len(sizes) > limits.files:
-        raise LimitExceeded(f"the workspace has {len(sizes)} files, at most {limits.files} are allowed")
-    for path, size_bytes in sizes.items():
-        if size_bytes > limits.file_bytes:
-            raise LimitExceeded(f"'{path}' has {size_bytes} bytes, a file may have at most {limits.file_bytes}")
-    if (total := sum(sizes.values())) > limits.total_bytes:
-        raise LimitExceeded(f"the workspace has {total} bytes, at most {limits.total_bytes} are allowed")
 
 
 def _content(tree: Tree, path: str, size_bytes: int) -> Iterator[bytes]:
