@@ -39,7 +39,14 @@ class RunDirs:
 
 def chown_tree(folder: Path, uid: int) -> None:
     """Make `uid` user and group of the folder and everything below it. Links themselves are changed, not followed."""
-    os.chown(folder, uid, uid)
+    _chown(folder, uid)
     for parent, folders, names in os.walk(folder):
         for entry in (*folders, *names):
-            os.chown(Path(parent, entry), uid, uid, follow_symlinks=False)
+            _chown(Path(parent, entry), uid)
+
+
+def _chown(path: Path, uid: int) -> None:
+    found = path.lstat()
+    # Also a change to the same owner sets a new change time, after which the file has to be read to be compared.
+    if (found.st_uid, found.st_gid) != (uid, uid):
+        os.chown(path, uid, uid, follow_symlinks=False)

@@ -10,7 +10,7 @@ import pytest
 
 from infra.local_executor import LocalExecutor, machine
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
+from tests.local_executor.rig import REPOSITORY, RUN_ID, Bench, scratch_content
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,16 @@ async def test_runs_have_different_uids(bench: Bench) -> None:
     uids = {(await bench.run("id -u", run_id=f"run-{number}")).out for number in range(4)}
     assert len(uids) == 4
     assert "0\n" not in uids
+
+
+async def test_the_next_program_of_a_run_finds_its_files_unchanged(bench: Bench) -> None:
+    await bench.run("mkdir folder; touch file folder/file; ln -s nowhere link")
+    workspace = bench.root / RUN_ID / "workspace"
+    before = {path: path.lstat().st_ctime_ns for path in workspace.rglob("*")}
+    await bench.run("true")
+    # An unchanged file is not read again, however large it is.
+    assert {path: path.lstat().st_ctime_ns for path in workspace.rglob("*")} == before
+    assert len(before) == 4
 
 
 async def test_the_environment_of_the_worker_is_not_visible(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

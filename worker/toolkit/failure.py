@@ -18,6 +18,8 @@ _ERROR = re.compile(
     r'(Uncaught |Exception in thread "[^"]*" |PHP Fatal error:\s+)?'
     r"([A-Za-z_][\w.$]*)?(Error|Exception|Interrupt|Exit)\b.*"
 )
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+"""Colour, movement of the cursor, or link, which programs also print where there is no terminal."""
 _PANIC = re.compile(r"(panic|fatal error): .+")
 """First line of Go's output. Stack traces of all goroutines follow."""
 
@@ -27,6 +29,7 @@ def reason_in(stderr: str) -> str:
 
     For most programs it is the last line. Stack traces, notes and version numbers after it are passed over.
     """
+    stderr = _ESCAPE.sub("", stderr)
     lines = [line.rstrip() for line in stderr.splitlines()]
     present = [number for number, line in enumerate(lines) if line]
     if not present:
