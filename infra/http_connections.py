@@ -29,6 +29,9 @@ class GuardedConnection(Protocol):
     def check_deadlines(self, now: float) -> None:
         """Close the connection if its client sends or reads too slowly."""
 
+    def give_up(self) -> None:
+        """Answer a request under way with 503, if its answer has not begun: the server is about to stop."""
+
 
 class GuardState(ServerState):
     """State that the connections of one server share.
