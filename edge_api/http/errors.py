@@ -15,6 +15,7 @@ EdgeError
 ├── WrongMediaType             the Content-Type is not JSON
 ├── CodedBody                  the body is compressed
 ├── KeyReused                  the idempotency key belongs to another request
+├── OutOfTime                  the time of the function ended before the response
 ├── RequestNotOpen             the answered request of the run is not open
 └── InputsMissing              announced input files are not uploaded
 """
@@ -118,6 +119,10 @@ class KeyReused(EdgeError):
     field = "Idempotency-Key"
 
 
+class OutOfTime(EdgeError):
+    """The time of the function ended before the response. The request may have been carried out."""
+
+
 class InputsMissing(EdgeError):
     """Announced input files are not in the object store, or are others. `missing` are their paths."""
 
@@ -180,6 +185,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "The body must not be compressed",
         headers={"Accept-Encoding": "identity"},
     ),
+    OutOfTime: _Kind(HTTPStatus.GATEWAY_TIMEOUT, "out-of-time", "The request took too long"),
     KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
     RequestNotOpen: _Kind(HTTPStatus.CONFLICT, "request-not-open", "The request is not open"),
     InputsMissing: _Kind(HTTPStatus.CONFLICT, "inputs-missing", "Input files are missing"),
