@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Scope
 from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
 from edge_api.http.base_path import BasePath
 from edge_api.http.endpoint import ApiEndpoint
-from edge_api.http.errors import HANDLERS
+from edge_api.http.handlers import HANDLERS
 from edge_api.http.last_resort import LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout

@@ -25,10 +25,8 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from msgspec import UNSET, Struct, json
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ExceptionHandler, Scope
+from starlette.types import Scope
 
 from edge_api.http.response_models import Problem
 from infra.contract import errors as domain
@@ -206,6 +204,9 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "the run store did not answer; the request may have been carried out, repeat it with its Idempotency-Key",
         _RETRY,
     ),
+    domain.StoreRefuses: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE, "store-refuses", "The run store refuses commands for now", headers=_RETRY
+    ),
     domain.StoreFull: _Kind(
         HTTPStatus.INSUFFICIENT_STORAGE,
         "store-full",
@@ -277,23 +278,3 @@ def report(exc: Exception, scope: Scope) -> tuple[Problem, Mapping[str, str]]:
         reason = f"{type(exc).__name__}: {exc}"
         log("request.failed", level=logging.WARNING, status=problem.status, path=path, reason=reason)
     return problem, headers
-
-
-async def _on_error(request: Request, exc: Exception) -> Response:
-    return respond(*report(exc, request.scope))
-
-
-async def _on_http_exception(_request: Request, exc: Exception) -> Response:
-    """Respond to an error of Starlette: no such path, no such method."""
-    if not isinstance(exc, HTTPException):
-        raise exc
-    title = HTTPStatus(exc.status_code).phrase
-    problem = Problem(type="about:blank", title=title, status=exc.status_code, detail=exc.detail)
-    return respond(problem, exc.headers)
-
-
-HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
-    domain.ContractError: _on_error,
-    EdgeError: _on_error,
-    HTTPException: _on_http_exception,
-}

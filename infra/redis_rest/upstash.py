@@ -1,5 +1,6 @@
 """Client of the Upstash SDK that behaves as the port `Redis` promises."""
 
+import re
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -7,13 +8,15 @@ import httpx
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import TRANSIENT_CODES, StoreFull, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest.httpx_transport import HttpxTransport
 from infra.redis_rest.transport import RestTransport
 
 T = TypeVar("T")
 
+_QUOTA = re.compile(r"ERR (max (?:daily request limit|requests limit|commands per second|concurrent connections))\b")
+"""Errors with which Upstash refuses all commands for a while."""
 QUOTA_EXCEEDED = "DB capacity quota exceeded"
 """Text of the error with which Upstash refuses writes to a full database."""
 
@@ -73,7 +76,9 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
         if code == "OOM" or QUOTA_EXCEEDED in str(exc):
             raise StoreFull("Redis has no memory left for the command") from exc
         if code in TRANSIENT_CODES:
-            raise StoreUnavailable(f"Redis cannot execute the command now: {code}") from exc
+            raise StoreRefuses(f"{TRANSIENT_CODES[code]} ({code})") from exc
+        if quota := _QUOTA.match(str(exc)):
+            raise StoreRefuses(f"its {quota[1]} is exceeded") from exc
         raise StoreRejected(str(exc)) from exc
     except (ValueError, KeyError) as exc:
         # The body is not JSON, or not an object of the protocol, so it came from a proxy.
