@@ -227,6 +227,13 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "the object store did not answer or failed",
         _RETRY,
     ),
+    domain.HostExhausted: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "host-exhausted",
+        "The API lacks a resource",
+        "the API's own host has no file descriptors, threads, memory or disk space left; its log names which",
+        _RETRY,
+    ),
     domain.StoreRejected: _Kind(
         HTTPStatus.BAD_GATEWAY, "store-rejected", "The run store failed", "the run store refused a command"
     ),

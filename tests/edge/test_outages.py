@@ -17,7 +17,7 @@ from edge_api.http.service_models import VERSION
 from edge_api.routes import system
 from edge_api.routes.system import READY_S, Readiness
 from edge_api.settings import ApiSettings
-from infra.contract.errors import StoreUnavailable
+from infra.contract.errors import HostExhausted, StoreUnavailable
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
@@ -274,3 +274,15 @@ async def test_an_unexpected_error_shows_no_internal_details(
     assert answer.json()["type"] == "urn:swissbrain:problem:internal"
     assert "secret inside" not in answer.text
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+async def test_an_exhausted_host_of_the_api_is_an_outage(rest_settings: RedisRestSettings) -> None:
+    class Short(Files):
+        async def delete_run(self, user_id: str, run_id: str) -> int:
+            raise HostExhausted("the worker's host is short of open files")
+
+    async with serve(rest_settings, Short()) as edge, client(edge, "ada") as http:
+        answer = await http.delete(f"/agent/runs/{await create(http, start=False)}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["type"] == "urn:swissbrain:problem:host-exhausted"
+    assert "the API's own host" in answer.json()["detail"]
