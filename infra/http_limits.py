@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESERVED_DESCRIPTORS = 64
-"""File descriptors kept for the server's own use: connections to Redis and S3, files, DNS."""
+"""File descriptors kept for the server's own use: connections to Redis, files, DNS."""
 
 _MIN_CONNECTIONS = 8
 _MAX_DESCRIPTORS = 65_536
