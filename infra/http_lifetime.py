@@ -116,11 +116,14 @@ class TimedProtocol(HttpToolsProtocol):
         else:
             self._unsent, self._stalled_since = unsent, now
 
-    def refuse_connection(self) -> None:
-        """Answer 503 and close the connection, before any request is read."""
+    def refuse_connection(self, *, lingers: bool) -> None:
+        """Answer 503 and close the connection, with `lingers` so that a client sees it whose request has come."""
         self._refused = True
         self.transport.write(refusal(503, "the server has no free connection"))
-        self.transport.close()
+        if lingers:
+            self._linger()
+        else:
+            self.transport.close()
 
     def _refuse(self, status: int, reason: str) -> None:
         """Answer the current request with an error, unless its answer has begun, and close the connection."""
