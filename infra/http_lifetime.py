@@ -62,6 +62,8 @@ class TimedProtocol(HttpToolsProtocol):
         self._state.forget(self)
         self._buffer.clear()
         super().connection_lost(exc)
+        if self.cycle is not None:
+            self.cycle.transport = self.transport  # a ResponseTransport refers to this object
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection of a client that sends no more, but has sent a request whose answer has not begun."""

@@ -1,6 +1,8 @@
 """How a connection ends: the client sees its answer, whatever it still sends, and also if it sends no more."""
 
+import gc
 import socket
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,3 +99,15 @@ def test_requests_that_outlast_a_shutdown_get_503(running: Running) -> None:
         answer = client.read_to_end()
         assert statuses(answer) == [503]
         assert answer.endswith(b"the server is shutting down; the request may have been carried out\n")
+
+
+def test_a_closed_connection_is_freed_without_the_garbage_collector(running: Running) -> None:
+    gc.disable()
+    try:
+        with running.connect() as client:
+            client.send(post("/", b"abc", close=False))
+            client.read_until(b"abc")
+            [connection] = map(weakref.ref, running.server.server_state.guarded)
+        wait_until(lambda: connection() is None, "the connection is freed")
+    finally:
+        gc.enable()
