@@ -70,16 +70,19 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return body.removeprefix(_UTF8_BOM)  # RFC 8259 lets a parser ignore the mark that some Windows programs write
 
 
-def read_query(request: Request, kind: type[Query]) -> Query:
+def read_query(request: Request, kind: type[Query], absent_if_empty: str = "") -> Query:
     """Return the query string as a `kind`. Raises InvalidInput, naming the parameter.
 
-    A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys.
+    A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys. The
+    parameter `absent_if_empty` may be given without a value.
     """
     items = request.query_params.multi_items()
     values = dict(items)
     if len(values) < len(items):
         repeated = next(name for name, _ in items if len(request.query_params.getlist(name)) > 1)
         raise InvalidInput("the parameter is given twice", repeated)
+    if not values.get(absent_if_empty):
+        values.pop(absent_if_empty, None)
     try:
         return msgspec.convert(_composed(values, kind), kind, strict=False)
     except msgspec.ValidationError as exc:

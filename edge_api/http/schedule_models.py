@@ -80,9 +80,9 @@ class ScheduleSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schedule(ScheduleSummary, frozen=True, kw_only=True):
-    """Schedule with the run that it creates."""
+    """Schedule with the run that it creates; null in answers to a token that may not read."""
 
-    run: RunSpec
+    run: RunSpec | None
 
     @classmethod
     def of_record(cls, record: ScheduleRecord) -> "Schedule":

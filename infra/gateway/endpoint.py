@@ -16,6 +16,7 @@ from infra.gateway import commands as parse
 from infra.gateway import encoding
 from infra.gateway.errors import (
     BatchTooLong,
+    CodedRequest,
     GatewayError,
     MalformedRequest,
     MethodNotAllowed,
@@ -129,13 +130,19 @@ class GatewayEndpoint:
         return not standard
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the request's body. Raises `RequestTooLarge`, or ClientDisconnect if it is incomplete."""
+        """Return the request's body.
+
+        Raises `RequestTooLarge`, `CodedRequest`, or ClientDisconnect if it is incomplete.
+        """
         drain_bytes = _DRAIN_FACTOR * self._max_bytes
         body = await read_body(scope, receive, limit_bytes=self._max_bytes, drain_bytes=drain_bytes)
         if body is None:
             raise RequestTooLarge(
                 f"ERR max request size exceeded. Limit: {self._max_bytes} bytes (GATEWAY_MAX_REQUEST_BYTES)"
             )
+        coding = dict(scope["headers"]).get(b"content-encoding", b"")
+        if body and coding.lower() not in (b"", b"identity"):
+            raise CodedRequest("ERR the request body has a Content-Encoding; send it without compression")
         return body
 
     async def _single(self, command: parse.Command, headers: dict[bytes, bytes], caller: Caller) -> _HttpResponse:

@@ -1,5 +1,6 @@
 """Client of the Upstash SDK that behaves as the port `Redis` promises."""
 
+import re
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -7,13 +8,15 @@ import httpx
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import TRANSIENT_CODES, ContractError, StoreFull, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, ContractError, StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest.httpx_transport import HttpxTransport
 from infra.redis_rest.transport import PipelinedError, RestTransport
 
 T = TypeVar("T")
 
+_QUOTA = re.compile(r"ERR (max (?:daily request limit|requests limit|commands per second|concurrent connections))\b")
+"""Errors with which Upstash refuses all commands for a while."""
 QUOTA_EXCEEDED = "DB capacity quota exceeded"
 """Text of the error with which Upstash refuses writes to a full database."""
 
@@ -84,5 +87,7 @@ def _error(text: str) -> ContractError:
     if code == "OOM" or QUOTA_EXCEEDED in text:
         return StoreFull("Redis has no memory left for the command")
     if code in TRANSIENT_CODES:
-        return StoreUnavailable(f"Redis cannot execute the command now: {code}")
+        return StoreRefuses(f"{TRANSIENT_CODES[code]} ({code})")
+    if quota := _QUOTA.match(text):
+        return StoreRefuses(f"its {quota[1]} is exceeded")
     return StoreRejected(text)

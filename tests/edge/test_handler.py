@@ -89,6 +89,12 @@ def test_problem_responses_are_sent_as_text(invoke: Invoke) -> None:
     assert json.loads(answer["body"])["field"] == "$.prompt"
 
 
+def test_the_response_to_head_has_no_body(invoke: Invoke) -> None:
+    shown, head = (call(invoke, method, "/health") for method in ("GET", "HEAD"))
+    assert (head["statusCode"], head["body"], head["isBase64Encoded"]) == (200, "", False)
+    assert head["headers"]["content-length"] == str(len(shown["body"]))
+
+
 def test_a_stream_is_held_no_longer_than_its_bound(invoke: Invoke) -> None:
     run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])
     answer = call(invoke, "GET", f"/agent/logs/{run['run_id']}/stream?after=0")

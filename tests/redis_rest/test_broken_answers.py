@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from infra.contract.errors import StoreFull, StoreRejected, StoreUnavailable
+from infra.contract.errors import StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.redis_rest import RedisRest, transport
 from infra.settings import RedisRestSettings
 from tests.redis_rest.conftest import Connect
@@ -112,7 +112,7 @@ async def test_a_pipeline_without_one_reply_to_each_command_is_an_error(connect:
         (b"400 Bad Request", b"ERR unknown command 'X'", StoreRejected),
         (b"401 Unauthorized", b"Unauthorized", StoreRejected),
         (b"400 Bad Request", b"OOM command not allowed", StoreFull),
-        (b"400 Bad Request", b"READONLY replica", StoreUnavailable),
+        (b"400 Bad Request", b"READONLY replica", StoreRefuses),
         (b"500 Oops", b"ERR unknown command 'X'", StoreUnavailable),
         (b"503 Busy", b"ERR", StoreUnavailable),
     ],

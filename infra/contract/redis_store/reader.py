@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from infra.contract import journal
-from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
+from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreRejected
 from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Inputs
 from infra.contract.keys import EXPIRIES, OVERDUE_EVENTS, Keys
 from infra.contract.lending import OpenExecution
@@ -189,19 +189,10 @@ class RunReader:
         )
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable if Redis cannot be reached, StoreFull if it has no memory left for writes."""
-        # Unlike INFO, PING is refused while Redis loads its data.
-        await self._redis.command("PING")
-        try:
-            info = str(await self._redis.command("INFO", "memory"))
-        except StoreRejected:
-            # A user without the right to INFO, or a service without the command.
-            return
-        numbers = dict(line.partition(":")[::2] for line in info.splitlines())
-        used, limit = (int(numbers.get(name, "0")) for name in ("used_memory", "maxmemory"))
-        # With another policy, Redis evicts keys instead of refusing writes.
-        if numbers.get("maxmemory_policy") == "noeviction" and 0 < limit <= used:
-            raise StoreFull(f"Redis uses {used} bytes of memory; its limit is {limit}")
+        """Raise what a request that changes something would raise: StoreUnavailable, StoreRefuses, StoreFull."""
+        # A command that may write, because a replica, a full memory or a disk that cannot be written to refuse nothing
+        # else. The key never exists, and XX sets only a key that does.
+        await self._redis.command("SET", self.keys.probe, "", "XX")
 
     async def _decoded(
         self, run_id: str, names: Sequence[str], decode: Callable[[Mapping[str, str | None]], Decoded]
@@ -210,6 +201,9 @@ class RunReader:
         try:
             reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
         except StoreRejected as exc:
+            # Any other error, such as that of a lost right, is not the record's.
+            if not str(exc).startswith("WRONGTYPE"):
+                raise
             raise unreadable_record(run_id, exc) from exc
         fields = codec.named(reply, names)
         if fields is None:

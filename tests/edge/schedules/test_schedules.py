@@ -101,6 +101,15 @@ async def test_a_schedule_belongs_to_its_user(site: Site, ada: httpx.AsyncClient
     assert len(await site.known()) == 1
 
 
+async def test_a_token_that_may_not_read_reads_no_run_by_changing_its_schedule(site: Site) -> None:
+    async with client(site.edge, "writer") as writer:
+        path = f"/agent/schedules/{await make(writer)}"
+        await writer.post(f"{path}/run-now")
+        for changes, title in (({}, ""), ({"paused": True}, ""), ({"run": PLAN}, "message")):
+            shown = (await writer.patch(path, json=changes)).json()
+            assert (shown["title"], shown["run"] is None, shown["last"]) == (title, not title, None)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
