@@ -11,10 +11,13 @@ from typing import cast
 import hiredis
 
 from infra.gateway.errors import NotSent, OutcomeUnknown
+from infra.gateway.memory import MemoryShare
 from infra.gateway.resp import ReplyReader, RespReply
 from infra.gateway.skip import ReplySkipper, Retained
 
 UNLIMITED = 1 << 62
+
+_NO_MEMORY = "ERR gateway is busy: large replies to other requests take its memory; the command may have been executed"
 
 _PIECE_BYTES = 16 * 1024
 """Received bytes that are parsed without a pause: at most 4,096 elements."""
@@ -44,24 +47,38 @@ class ReplyTooDeep(RepliesTooLarge):
 class _Batch:
     """Commands that were sent together, and the replies received for them so far."""
 
-    __slots__ = ("future", "limit_bytes", "replies", "reply_count")
+    __slots__ = ("future", "limit_bytes", "refused", "replies", "reply_count", "share")
 
-    def __init__(self, future: asyncio.Future[Replies], reply_count: int, limit_bytes: int) -> None:
+    def __init__(
+        self, future: asyncio.Future[Replies], reply_count: int, limit_bytes: int, share: MemoryShare | None
+    ) -> None:
         self.future = future
         self.reply_count = reply_count
         self.limit_bytes = limit_bytes
+        self.share = share
+        self.refused = False
         self.replies = Replies()
 
+    def receive(self, data: bytes) -> None:
+        """Count received bytes."""
+        self.replies.size += len(data)
+        if self.share is not None and not self.share.add(data):
+            self.refused = True
+
     @property
-    def too_large(self) -> bool:
-        return self.replies.size > self.limit_bytes
+    def excess(self) -> Exception | None:
+        """Error for replies that must not be kept."""
+        if self.replies.size > self.limit_bytes:
+            return RepliesTooLarge(self.replies)
+        return OutcomeUnknown(_NO_MEMORY, self.replies) if self.refused else None
 
     def end(self) -> None:
         """Give the replies to the caller, unless the caller was cancelled."""
         if self.future.done():
             return
-        if self.too_large:
-            self.fail(RepliesTooLarge(self.replies))
+        if error := self.excess:
+            self.replies.pop()
+            self.fail(error)
         else:
             self.future.set_result(self.replies)
 
@@ -146,7 +163,7 @@ class RespConnection(asyncio.Protocol):
         batch = self._batches[0] if self._batches else None
         shared = len(self._batches) > 1
         if batch is not None and not shared:
-            batch.replies.size += len(data)
+            batch.receive(data)
         self._reader.feed(data)
         count = 0
         while (reply := self._next_reply(data, count)) is not False:
@@ -165,9 +182,10 @@ class RespConnection(asyncio.Protocol):
         self._retained.add(data, count)
         if self._batches and self._batches[0] is batch:
             # Only bytes of this batch count: to count too many would reject replies of a legal size.
-            batch.replies.size += len(data) if shared else 0
-            if batch.too_large:
-                self._discard_rest(batch, RepliesTooLarge(batch.replies))
+            if shared:
+                batch.receive(data)
+            if error := batch.excess:
+                self._discard_rest(batch, error)
 
     def _next_reply(self, data: bytes, count: int) -> RespReply:
         """Return the next reply, False if it is incomplete. `count` replies of `data` came before."""
@@ -191,13 +209,11 @@ class RespConnection(asyncio.Protocol):
         batch.replies.append(reply)
         if len(batch.replies) == batch.reply_count:
             self._batches.popleft()
-            if batch.too_large:
-                batch.replies.pop()
             batch.end()
             if self.retired and not self._batches:
                 self.abort()
 
-    def _discard_rest(self, batch: _Batch, error: RepliesTooLarge) -> None:
+    def _discard_rest(self, batch: _Batch, error: Exception) -> None:
         """End the front batch with an error, and get rid of the rest of its replies."""
         batch.fail(error)
         # With no other request on the connection it is cheapest to break it: then Redis stops to send, too. Otherwise
@@ -230,6 +246,8 @@ class RespConnection(asyncio.Protocol):
             text = "ERR connection to Redis lost before the answer; the command may have been executed"
             batch.fail(OutcomeUnknown(text, batch.replies))
         self._batches.clear()
+        self._retained.clear()
+        self._reader = self._new_reader()  # frees what it has of a reply
         if not self.lost.done():
             self.lost.set_result(None)
 
@@ -243,15 +261,17 @@ class RespConnection(asyncio.Protocol):
             raise NotSent("ERR connection to Redis lost before the command was sent")
         self._transport.write(payload)
 
-    def send(self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED) -> asyncio.Future[Replies]:
+    def send(
+        self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED, share: MemoryShare | None = None
+    ) -> asyncio.Future[Replies]:
         """Send commands; return a future of their `reply_count` replies.
 
-        The future raises `OutcomeUnknown` if the connection breaks, and `RepliesTooLarge` for more than `limit_bytes`
-        of replies. The limit is exact for the only request on the connection, otherwise up to 16 KiB higher.
-        Cancelling the future discards the replies. Raises `NotSent` if the connection is already closed.
+        The future raises `OutcomeUnknown` if the connection breaks or `share` gets no memory, and `RepliesTooLarge` for
+        more than `limit_bytes` of replies. The limit is exact for the only request on the connection, otherwise up to
+        16 KiB higher. Cancelling the future discards the replies. Raises `NotSent` if the connection is already closed.
         """
         self.write(payload)
-        batch = _Batch(self._loop.create_future(), reply_count, limit_bytes)
+        batch = _Batch(self._loop.create_future(), reply_count, limit_bytes, share)
         self._batches.append(batch)
         return batch.future
 

@@ -16,6 +16,7 @@ from infra.gateway.errors import (
     RedisUnavailable,
     ResponseTooLarge,
 )
+from infra.gateway.memory import MemoryShare
 from infra.gateway.pacing import PACED_COMMANDS, Pacer
 from infra.gateway.policy import ReadOnlyPolicy, check
 from infra.gateway.pool import Pool
@@ -43,10 +44,11 @@ _FRAMING_BYTES_PER_COMMAND = 16
 
 @dataclass(frozen=True)
 class Caller:
-    """Token and pace of the request that a command belongs to."""
+    """Token, pace and memory of the request that a command belongs to."""
 
     readonly: bool
     pacer: Pacer
+    share: MemoryShare
 
 
 class CommandExecutor:
@@ -98,7 +100,7 @@ class CommandExecutor:
                 raise CommandRejected(f"{_DISCARDED} {rejection}")
         packed = [_MULTI, *await self._pack_all(commands, caller), _EXEC]
         try:
-            received = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)))
+            received = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)), caller.share)
         except RepliesTooLarge as exc:
             raise self._too_large(exc) from exc
         caller.pacer.restart()
@@ -118,7 +120,7 @@ class CommandExecutor:
         large = len(translated) > _PACK_ARGUMENTS
         payload = await _pack_large(translated, caller.pacer) if large else pack(translated)
         try:
-            replies = await pool.execute(payload, 1, self._limit(1))
+            replies = await pool.execute(payload, 1, self._limit(1), caller.share)
         except RepliesTooLarge as exc:
             raise self._too_large(exc) from exc
         caller.pacer.restart()
@@ -138,7 +140,7 @@ class CommandExecutor:
             received: Replies | list[object]
             lost, unsent = "", _NOT_SENT
             try:
-                received = await pool.execute(b"".join(packed), len(packed), left)
+                received = await pool.execute(b"".join(packed), len(packed), left, caller.share)
                 left -= received.size
                 replies.size += received.size
             except RepliesTooLarge as exc:

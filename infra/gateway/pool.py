@@ -12,6 +12,7 @@ from collections.abc import Callable
 from infra.gateway.connect import connect
 from infra.gateway.connection import UNLIMITED, Replies, RespConnection
 from infra.gateway.errors import NotSent, OutcomeUnknown, RedisUnavailable
+from infra.gateway.memory import MemoryShare
 from infra.gateway.resp import ReplyReader, pack, value_reader
 from infra.gateway.settings import GatewaySettings, RedisTarget
 
@@ -46,8 +47,10 @@ class Pool:
         """Number of connections made so far. It changes whenever Redis was restarted."""
         return sum(slot.generation for slot in self._slots)
 
-    async def execute(self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED) -> Replies:
-        """Send `payload` in one write and return its `reply_count` replies.
+    async def execute(
+        self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED, share: MemoryShare | None = None
+    ) -> Replies:
+        """Send `payload` in one write and return its `reply_count` replies, which are counted in `share`.
 
         Raises `NotSent` (pool exhausted or Redis unreachable: it did not run), `OutcomeUnknown` (it may have run) or
         `RepliesTooLarge` (more than `limit_bytes` of replies).
@@ -63,19 +66,21 @@ class Pool:
         slot = min(self._slots, key=_load)
         slot.load += 1
         try:
-            return await self._execute_on(slot, payload, reply_count, limit_bytes)
+            return await self._execute_on(slot, payload, reply_count, limit_bytes, share)
         finally:
             slot.load -= 1
             self._capacity.release()
 
-    async def _execute_on(self, slot: _ConnectionSlot, payload: bytes, reply_count: int, limit_bytes: int) -> Replies:
+    async def _execute_on(
+        self, slot: _ConnectionSlot, payload: bytes, reply_count: int, limit_bytes: int, share: MemoryShare | None
+    ) -> Replies:
         connection = slot.ready_connection() or await slot.checked_connection()
         try:
-            replies = connection.send(payload, reply_count, limit_bytes)
+            replies = connection.send(payload, reply_count, limit_bytes, share)
         except NotSent:
             # The connection closed between the check and the write. Nothing was sent, so one more attempt is safe.
             connection = await slot.checked_connection()
-            replies = connection.send(payload, reply_count, limit_bytes)
+            replies = connection.send(payload, reply_count, limit_bytes, share)
         try:
             async with asyncio.timeout(self._command_timeout_s):
                 return await replies

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from infra.gateway import commands
 from infra.gateway.connection import Replies
 from infra.gateway.encoding import BASE64, TEXT
-from infra.gateway.endpoint import _collect
 from infra.gateway.errors import BatchTooLong, MalformedRequest
+from infra.gateway.memory import MemoryShare, ReplyMemory
 from infra.gateway.pacing import Pacer
+from infra.gateway.responses import HttpResponse
 from infra.gateway.results import batch_pieces, result_pieces
 from tests.gateway.support import TOKEN, Served
 from tests.support.waiting import wait_until
@@ -34,6 +35,10 @@ def connected() -> Pacer:
         await asyncio.Event().wait()
 
     return Pacer(receive)
+
+
+async def discard(_message: Any) -> None:
+    """Take a message of a response from the application."""
 
 
 async def longest_turn(work: Callable[[Pacer], Awaitable[object]]) -> float:
@@ -103,7 +108,8 @@ async def test_large_results_are_encoded_in_slices(encoding: Any) -> None:
     for reply in (b"\0" * 9_000_000, flat, nested, [[flat.copy()]], [nested.copy(), b"x" * 5_000_000]):
 
         async def encode(pacer: Pacer, reply: Any = reply) -> None:
-            await _collect(result_pieces(sized([reply], 1 << 20), encoding), pacer)
+            response = HttpResponse(result_pieces(sized([reply], 1 << 20), encoding))
+            await response.send(discard, pacer, MemoryShare(ReplyMemory(0)))
 
         assert await longest_turn(encode) < 0.2
 
