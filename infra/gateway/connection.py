@@ -12,6 +12,7 @@ import hiredis
 
 from infra.gateway.errors import NotSent, OutcomeUnknown
 from infra.gateway.memory import MemoryShare
+from infra.gateway.replies import Replies, RepliesTooLarge, ReplyBatch, ReplyTooDeep
 from infra.gateway.resp import ReplyReader, RespReply
 from infra.gateway.skip import ReplySkipper, Retained
 
@@ -24,68 +25,6 @@ _PIECE_BYTES = 16 * 1024
 _SKIPPED_BYTES = 1 << 30
 _SKIPPED_ELEMENTS = 2_000_000
 """Bounds of what is skipped for the sake of other requests on the connection: any single string, or 2 s of work."""
-
-
-class Replies(list[RespReply]):
-    """Replies to one batch; `size`: the bytes in which they were received."""
-
-    size = 0
-
-
-class RepliesTooLarge(Exception):
-    """The replies to a batch exceed its limit. `replies`: those that were whole before."""
-
-    def __init__(self, replies: Replies) -> None:
-        super().__init__("the replies are too large")
-        self.replies = replies
-
-
-class ReplyTooDeep(RepliesTooLarge):
-    """A reply has more lists inside each other than the parser accepts; a script may return such a reply."""
-
-
-class _Batch:
-    """Commands that were sent together, and the replies received for them so far."""
-
-    __slots__ = ("future", "limit_bytes", "refused", "replies", "reply_count", "share")
-
-    def __init__(
-        self, future: asyncio.Future[Replies], reply_count: int, limit_bytes: int, share: MemoryShare | None
-    ) -> None:
-        self.future = future
-        self.reply_count = reply_count
-        self.limit_bytes = limit_bytes
-        self.share = share
-        self.refused = False
-        self.replies = Replies()
-
-    def receive(self, data: bytes) -> None:
-        """Count received bytes."""
-        self.replies.size += len(data)
-        if self.share is not None and not self.share.add(data):
-            self.refused = True
-
-    @property
-    def excess(self) -> Exception | None:
-        """Error for replies that must not be kept."""
-        if self.replies.size > self.limit_bytes:
-            return RepliesTooLarge(self.replies)
-        return OutcomeUnknown(_NO_MEMORY, self.replies) if self.refused else None
-
-    def end(self) -> None:
-        """Give the replies to the caller, unless the caller was cancelled."""
-        if self.future.done():
-            return
-        if error := self.excess:
-            self.replies.pop()
-            self.fail(error)
-        else:
-            self.future.set_result(self.replies)
-
-    def fail(self, error: Exception) -> None:
-        """Raise an error for the caller, unless the caller was cancelled."""
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 class RespConnection(asyncio.Protocol):
@@ -105,7 +44,7 @@ class RespConnection(asyncio.Protocol):
         self._on_push = on_push
         self._push_limit_bytes = push_limit_bytes
         self._push_size = 0
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[ReplyBatch] = deque()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[bytes] = deque()
@@ -113,8 +52,10 @@ class RespConnection(asyncio.Protocol):
         self._retained = Retained()
         self._skipper: ReplySkipper | None = None
         self._skipped_bytes = 0
+        self._waiting: asyncio.Task[None] | None = None
         self.retired = False
-        """True while replies are skipped: the connection serves the requests that it has, and accepts no more."""
+        """True once replies are skipped or wait for memory: the connection serves the requests that it has, and accepts
+        no more."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.last_received_at = self._loop.time()
 
@@ -127,22 +68,28 @@ class RespConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.last_received_at = self._loop.time()
-        if len(data) <= _PIECE_BYTES and not self._pieces:
+        if len(data) <= _PIECE_BYTES and not self._pieces and self._waiting is None:
             self._consume(data)
         else:
             self._pieces.extend(data[at : at + _PIECE_BYTES] for at in range(0, len(data), _PIECE_BYTES))
-        if self._pieces and not self._pumping and self._transport is not None:
-            # Reading pauses meanwhile, so that Redis waits and the unparsed bytes stay few.
+        if self._pieces and not self._pumping:
+            self._pause()
+            self._pump()
+
+    def _pause(self) -> None:
+        """Stop to read, so that Redis waits and the unparsed bytes stay few."""
+        if not self._pumping and self._transport is not None:
             self._pumping = True
             self._transport.pause_reading()
-            self._pump()
 
     def _pump(self) -> None:
         """Parse one piece of what was received, and the next one in the next turn of the loop."""
         if self._transport is None or self._transport.is_closing():
             self._pieces.clear()
-        if self._pieces:
+        if self._pieces and self._waiting is None:
             self._consume(self._pieces.popleft())
+        if self._waiting is not None:
+            return
         if self._pieces:
             self._loop.call_soon(self._pump)
             return
@@ -184,8 +131,25 @@ class RespConnection(asyncio.Protocol):
             # Only bytes of this batch count: to count too many would reject replies of a legal size.
             if shared:
                 batch.receive(data)
-            if error := batch.excess:
-                self._discard_rest(batch, error)
+            self._bound(batch)
+
+    def _bound(self, batch: ReplyBatch) -> None:
+        """Stop to receive replies to the front batch if they are too large, or while there is no memory for them."""
+        if batch.too_large:
+            self._discard_rest(batch, RepliesTooLarge(batch.replies))
+        elif batch.share is not None and not batch.has_memory:
+            # Requests that come now use another connection, instead of waiting as well.
+            self.retired = True
+            self._pause()
+            self._waiting = asyncio.create_task(self._wait_for_memory(batch, batch.share))
+
+    async def _wait_for_memory(self, batch: ReplyBatch, share: MemoryShare) -> None:
+        """Continue when there is memory for the rest of the replies to the front batch, or without the batch."""
+        has_memory = await share.wait()
+        self._waiting = None
+        if not has_memory:
+            self._discard_rest(batch, OutcomeUnknown(_NO_MEMORY, batch.replies))
+        self._pump()
 
     def _next_reply(self, data: bytes, count: int) -> RespReply:
         """Return the next reply, False if it is incomplete. `count` replies of `data` came before."""
@@ -213,7 +177,7 @@ class RespConnection(asyncio.Protocol):
             if self.retired and not self._batches:
                 self.abort()
 
-    def _discard_rest(self, batch: _Batch, error: Exception) -> None:
+    def _discard_rest(self, batch: ReplyBatch, error: Exception) -> None:
         """End the front batch with an error, and get rid of the rest of its replies."""
         batch.fail(error)
         # With no other request on the connection it is cheapest to break it: then Redis stops to send, too. Otherwise
@@ -246,6 +210,8 @@ class RespConnection(asyncio.Protocol):
             text = "ERR connection to Redis lost before the answer; the command may have been executed"
             batch.fail(OutcomeUnknown(text, batch.replies))
         self._batches.clear()
+        if self._waiting is not None:
+            self._waiting.cancel()
         self._retained.clear()
         self._reader = self._new_reader()  # frees what it has of a reply
         if not self.lost.done():
@@ -271,7 +237,7 @@ class RespConnection(asyncio.Protocol):
         16 KiB higher. Cancelling the future discards the replies. Raises `NotSent` if the connection is already closed.
         """
         self.write(payload)
-        batch = _Batch(self._loop.create_future(), reply_count, limit_bytes, share)
+        batch = ReplyBatch(self._loop.create_future(), reply_count, limit_bytes, share)
         self._batches.append(batch)
         return batch.future
 

@@ -37,7 +37,7 @@ from infra.logging import log
 
 _METHODS = frozenset({"GET", "POST", "PUT", "HEAD"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT"})
-_HELD_RESPONSES = 8  # replies to all requests together may take the memory of so many of the largest ones
+_HELD_RESPONSES = 4  # whole replies to all requests together may take the memory of so many of the largest ones
 _DRAIN_FACTOR = 2  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 HEALTH_PATH = b"/_health"  # no Redis command begins with an underscore
 _STREAMS = frozenset({b"subscribe", b"psubscribe", b"monitor"})

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.gateway.commands import Command
-from infra.gateway.connection import Replies, RepliesTooLarge, ReplyTooDeep
 from infra.gateway.encoding import resp2_error
 from infra.gateway.errors import (
     CommandRejected,
@@ -20,6 +19,7 @@ from infra.gateway.memory import MemoryShare
 from infra.gateway.pacing import PACED_COMMANDS, Pacer
 from infra.gateway.policy import ReadOnlyPolicy, check
 from infra.gateway.pool import Pool
+from infra.gateway.replies import Replies, RepliesTooLarge, ReplyTooDeep
 from infra.gateway.resp import ErrorReply, RespReply, pack
 from infra.gateway.scripts import ScriptTranslator
 from infra.logging import log

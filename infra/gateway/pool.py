@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Callable
 
 from infra.gateway.connect import connect
-from infra.gateway.connection import UNLIMITED, Replies, RespConnection
+from infra.gateway.connection import UNLIMITED, RespConnection
 from infra.gateway.errors import NotSent, OutcomeUnknown, RedisUnavailable
 from infra.gateway.memory import MemoryShare
+from infra.gateway.replies import Replies
 from infra.gateway.resp import ReplyReader, pack, value_reader
 from infra.gateway.settings import GatewaySettings, RedisTarget
 

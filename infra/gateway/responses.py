@@ -45,7 +45,7 @@ class HttpResponse:
             return
         try:
             async with asyncio.timeout(None) as scope:
-                share.reading(scope)
+                share.read(scope)
                 await send({"type": "http.response.start", "status": self.status, "headers": headers})
                 for part in (first, second):
                     await _send_part(send, part, share, scope)
@@ -67,7 +67,7 @@ class HttpResponse:
 
 async def _send_part(send: Send, part: bytes, share: MemoryShare, scope: asyncio.Timeout) -> None:
     await send({"type": "http.response.body", "body": part, "more_body": True})
-    share.reading(scope)
+    share.read(scope)
 
 
 async def _parts(pieces: Iterable[bytes], pacer: Pacer) -> AsyncIterator[bytes]:

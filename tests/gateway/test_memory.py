@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -24,7 +25,7 @@ BUSY = "ERR gateway is busy: large replies to other requests take its memory; th
 
 @pytest.fixture
 def small(valkey: Valkey) -> Iterator[Served]:
-    """Gateway that has memory for eight replies of `SIZE`."""
+    """Gateway that has memory for four replies of `SIZE`."""
     with serve(valkey.url, max_response_bytes=SIZE) as served:
         with served.client() as client:
             client.post("/set/zeros", content=ZEROS)
@@ -59,7 +60,8 @@ def cut_off(sock: socket.socket) -> bool:
 def test_responses_that_nobody_reads_give_way_to_others(small: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack, small.client() as client:
         monkeypatch.setattr(memory, "_STALLED_S", 1e9)
-        readers = [stack.enter_context(reader_that_stops(small)) for _ in range(8)]
+        monkeypatch.setattr(memory, "_WAIT_S", 0.1)
+        readers = [stack.enter_context(reader_that_stops(small)) for _ in range(4)]
         for headers in ({}, {"Upstash-Response-Format": "resp2"}):
             refused = client.get("/get/zeros", headers=headers)
             assert refused.status_code == 503
@@ -69,7 +71,8 @@ def test_responses_that_nobody_reads_give_way_to_others(small: Served, monkeypat
         assert batch.json() == [{"result": "a"}, {"error": BUSY}, {"error": BUSY}]
         assert client.get("/ping").json() == {"result": "PONG"}
 
-        monkeypatch.setattr(memory, "_STALLED_S", 0)
+        monkeypatch.setattr(memory, "_STALLED_S", 0.5)
+        monkeypatch.setattr(memory, "_WAIT_S", 60)
         assert client.get("/get/zeros").json() == {"result": "\0" * SIZE}
         assert cut_off(readers[0])
         assert not cut_off(readers[-1])
@@ -93,6 +96,17 @@ def test_a_response_is_complete_for_a_client_that_reads_slowly(small: Served) ->
         assert body.startswith(b"\r\n")
 
 
+def test_many_large_replies_are_received_one_after_the_other(small: Served) -> None:
+    script = f"local t = {{}} for i = 1, {SIZE // 20} do t[i] = tostring(i) end return t"
+
+    def ask(_: int) -> int:
+        with small.client() as client:
+            return len(client.post("/", json=["EVAL", script, 0]).json()["result"])
+
+    with ThreadPoolExecutor(12) as threads:
+        assert list(threads.map(ask, range(12))) == [SIZE // 20] * 12
+
+
 async def test_small_replies_are_always_accepted() -> None:
     total = ReplyMemory(10)
     first, second = MemoryShare(total), MemoryShare(total)
@@ -100,36 +114,53 @@ async def test_small_replies_are_always_accepted() -> None:
     assert first.add(b"x" * 100), "nobody else holds anything"
     assert second.add(b"x" * FREE_BYTES)
     assert not second.add(b"x")
+    waiting = asyncio.create_task(second.wait())
+    await asyncio.sleep(0)
     first.release()
-    assert second.add(b"x")
+    assert await waiting
+    assert first.add(b"x"), "a released share counts nothing"
     second.release()
     assert total.used_bytes == 0
+
+
+async def test_of_incomplete_replies_the_first_one_goes_on() -> None:
+    total = ReplyMemory(100)
+    shares = [MemoryShare(total) for _ in range(3)]
+    for share in shares:
+        share.add(b"x" * FREE_BYTES)
+    assert [share.add(b"x" * 40) for share in shares] == [True, True, False]
+    assert [share.add(b"x" * 20) for share in shares] == [True, False, False]
+    shares[0].read(asyncio.timeout(None))  # its reply is whole
+    assert not shares[1].add(b"x"), "whole replies and the next one exceed the limit"
+    shares[0].release()
+    assert shares[1].add(b"x")
+    assert not shares[2].add(b"x")
 
 
 async def test_the_client_that_has_read_nothing_for_longest_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_STALLED_S", 0)
     total = ReplyMemory(250)
-    shares = [MemoryShare(total) for _ in range(3)]
     ended: list[int] = []
 
     async def send(number: int) -> None:
+        share = MemoryShare(total)
+        share.add(b"x" * FREE_BYTES)
+        share.add(b"x" * 100)
         try:
             async with asyncio.timeout(None) as scope:
-                shares[number].reading(scope)
+                share.read(scope)
                 await asyncio.Event().wait()
         except TimeoutError:
             ended.append(number)
 
-    for share in shares[:2]:
-        share.add(b"x" * (FREE_BYTES + 100))
-    total.take(shares[0], 100 - shares[0].held_bytes)
-    total.take(shares[1], 100 - shares[1].held_bytes)
     tasks = [asyncio.create_task(send(number)) for number in (0, 1)]
     await asyncio.sleep(0)
-    assert total.take(shares[2], 100)
-    await asyncio.sleep(0.01)
+    third = MemoryShare(total)
+    third.add(b"x" * FREE_BYTES)
+    assert third.add(b"x" * 100)
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     assert ended == [0]
-    assert (shares[0].held_bytes, total.used_bytes) == (0, 200)
+    assert total.used_bytes == 200
     for task in tasks:
         task.cancel()
 

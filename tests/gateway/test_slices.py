@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.gateway import commands
-from infra.gateway.connection import Replies
 from infra.gateway.encoding import BASE64, TEXT
 from infra.gateway.errors import BatchTooLong, MalformedRequest
 from infra.gateway.memory import MemoryShare, ReplyMemory
 from infra.gateway.pacing import Pacer
+from infra.gateway.replies import Replies
 from infra.gateway.responses import HttpResponse
 from infra.gateway.results import batch_pieces, result_pieces
 from tests.gateway.support import TOKEN, Served
