@@ -13,7 +13,7 @@ import hiredis
 from infra.gateway.errors import NotSent, OutcomeUnknown
 from infra.gateway.memory import MemoryShare
 from infra.gateway.replies import Replies, RepliesTooLarge, ReplyBatch, ReplyTooDeep
-from infra.gateway.resp import ReplyReader, RespReply
+from infra.gateway.resp import ReplyReader, RespReply, error_text
 from infra.gateway.skip import ReplySkipper, Retained
 
 UNLIMITED = 1 << 62
@@ -56,8 +56,12 @@ class RespConnection(asyncio.Protocol):
         self.retired = False
         """True once replies are skipped or wait for memory: the connection serves the requests that it has, and accepts
         no more."""
+        self.demoted = False
+        """True once Redis has refused a write because it is a replica, as after a failover."""
+        self.refusal = ""
+        """Error with which Redis has refused the connection, before it has received a command."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
-        self.last_received_at = self._loop.time()
+        self.made_at = self.last_received_at = self._loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -164,6 +168,7 @@ class RespConnection(asyncio.Protocol):
 
     def _assign(self, reply: RespReply) -> None:
         if not self._batches:
+            self.refusal = error_text(reply)
             if self._on_push is None:
                 self.abort()  # an unexpected reply: from here on, replies would go to the wrong commands
             else:
@@ -171,6 +176,8 @@ class RespConnection(asyncio.Protocol):
             return
         batch = self._batches[0]
         batch.replies.append(reply)
+        if error_text(reply).startswith("READONLY "):
+            self.demoted = True
         if len(batch.replies) == batch.reply_count:
             self._batches.popleft()
             batch.end()
@@ -240,6 +247,16 @@ class RespConnection(asyncio.Protocol):
         batch = ReplyBatch(self._loop.create_future(), reply_count, limit_bytes, share)
         self._batches.append(batch)
         return batch.future
+
+    def received(self, future: asyncio.Future[Replies]) -> Replies:
+        """Return the replies received so far for a future of `send`, which may be cancelled."""
+        return next((batch.replies for batch in self._batches if batch.future is future), Replies())
+
+    def retire(self) -> None:
+        """Accept no more requests, and close after those under way."""
+        self.retired = True
+        if not self._batches:
+            self.abort()
 
     def abort(self) -> None:
         """Break the connection now; every batch under way fails with `OutcomeUnknown`."""

@@ -107,6 +107,8 @@ class CommandExecutor:
         *queued, result = received
         if isinstance(result, ErrorReply):
             reasons = [str(reply) for reply in queued if isinstance(reply, ErrorReply)]
+            if isinstance(queued[0], ErrorReply):  # the reply to MULTI: an ACL may forbid it
+                reasons[0] += f"; {_MAY_HAVE_RUN}"
             raise CommandRejected(" ".join([str(result), *reasons[:1]]))
         replies = Replies(self._scripts.translate_reply(*pair) for pair in zip(commands, result, strict=True))
         replies.size = received.size
@@ -142,16 +144,15 @@ class CommandExecutor:
             try:
                 received = await pool.execute(b"".join(packed), len(packed), left, caller.share)
                 left -= received.size
-                replies.size += received.size
             except RepliesTooLarge as exc:
                 received, lost = exc.replies, self._too_large(exc).text
-                replies.size += received.size
                 unsent = lost.replace(_MAY_HAVE_RUN, "the command was not sent")
             except RedisUnavailable as exc:
                 # Keep the replies received before the connection broke, so that only others have an unknown outcome.
                 received, lost = (exc.replies if isinstance(exc, OutcomeUnknown) else []), exc.text
                 if not received and not answered:
                     raise
+            replies.size += received.size if isinstance(received, Replies) else 0
             for index, reply in zip(window, received, strict=False):
                 replies[index] = self._scripts.translate_reply(commands[index], reply)
             answered += len(window)

@@ -19,6 +19,9 @@ from infra.gateway.settings import GatewaySettings, RedisTarget
 
 REQUESTS_PER_CONNECTION = 64
 
+_MIN_AGE_S = 1.0
+"""Age from which a connection to a replica is replaced, because the address may still lead to the same one."""
+
 _PING = pack((b"PING",))
 
 
@@ -84,12 +87,21 @@ class Pool:
             replies = connection.send(payload, reply_count, limit_bytes, share)
         try:
             async with asyncio.timeout(self._command_timeout_s):
-                return await replies
+                received = await replies
         except TimeoutError as exc:
             # Later replies would come behind the missing one, so no other request can use the connection either.
+            before = connection.received(replies)
             connection.abort()
             text = f"ERR no answer from Redis within {self._command_timeout_s:g} s; the command may have been executed"
-            raise OutcomeUnknown(text, []) from exc
+            raise OutcomeUnknown(text, before) from exc
+        if connection.demoted:
+            self._leave_replica()
+        return received
+
+    def _leave_replica(self) -> None:
+        """Replace all connections: after a failover, the address leads to another Redis."""
+        for slot in self._slots:
+            slot.retire(_MIN_AGE_S)
 
     def abort(self) -> None:
         """Break the connections, so that every request under way ends now with an error; accept no more requests."""
@@ -166,6 +178,12 @@ class _ConnectionSlot:
         except (TimeoutError, RedisUnavailable):
             return False
         return True
+
+    def retire(self, min_age_s: float) -> None:
+        """Let the next request make a new connection, unless the present one is younger."""
+        connection = self._connection
+        if connection is not None and asyncio.get_running_loop().time() - connection.made_at > min_age_s:
+            connection.retire()
 
     def abort(self) -> None:
         self._closed = True
