@@ -167,6 +167,22 @@ async def test_a_large_command_is_parsed_like_a_small_one() -> None:
     assert rows == [[b"X", *expected], [b"X", *[b"x"] * 50_000]]
 
 
+LONG = ["x" * 200_000, "\\" * 100_000, "é😀" * 50_000, ["x" * 200_000], {"k": ["x" * 200_000, None]}]
+FORMS: list[dict[str, Any]] = [{}, {"separators": (",", ":")}, {"indent": 1}, {"separators": (" , ", " : ")}]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_white_space_between_arguments_does_not_matter(form: dict[str, Any]) -> None:
+    """Many clients put a space after each comma. A large command was rejected for it if a long string followed."""
+    for long in LONG:
+        for command in (["SET", "k", long], ["SET", long, "v", long], ["MSET", *["a", 1, None, long] * 3]):
+            parsed = await commands.from_json(json.dumps(command, **form).encode(), connected())
+            expected = [
+                value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in command
+            ]
+            assert parsed == [text.encode() for text in expected]
+
+
 def test_a_pipeline_ends_when_its_client_has_left(served: Served, http: httpx.Client) -> None:
     slow = ["EVAL", "for i = 1, 100000 do end return redis.call('INCR', KEYS[1])", 1, "n"]
     body = json.dumps([slow] * 9000).encode()
