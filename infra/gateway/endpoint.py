@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import logging
 from collections.abc import Sequence
@@ -38,6 +40,7 @@ from infra.logging import log
 _METHODS = frozenset({"GET", "POST", "PUT", "HEAD"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT"})
 _HELD_RESPONSES = 4  # whole replies to all requests together may take the memory of so many of the largest ones
+_LARGE_BODY_BYTES = 1024 * 1024
 _DRAIN_FACTOR = 2  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 HEALTH_PATH = b"/_health"  # no Redis command begins with an underscore
 _STREAMS = frozenset({b"subscribe", b"psubscribe", b"monitor"})
@@ -55,6 +58,7 @@ class GatewayEndpoint:
         # the time of the comparison does not reveal whether a read-only token is set.
         self._readonly_token = (settings.readonly_token or "").encode()
         self._executor = executor
+        self._parsing = asyncio.Lock()
         self.memory = ReplyMemory(_HELD_RESPONSES * settings.max_response_bytes)
         self._streams = streams
 
@@ -101,7 +105,8 @@ class GatewayEndpoint:
         if segments:
             command = parse.from_path(segments, body if method in _METHODS_WITH_BODY else b"", query)
         elif method in _METHODS_WITH_BODY:
-            command = await parse.from_json(body, caller.pacer)
+            async with self._turn_to_parse(body):
+                command = await parse.from_json(body, caller.pacer)
         else:
             raise MalformedRequest("ERR the path names no command")
         return await self._single(command, headers, caller)
@@ -135,6 +140,10 @@ class GatewayEndpoint:
             )
         return body
 
+    def _turn_to_parse(self, body: bytes) -> contextlib.AbstractAsyncContextManager[None]:
+        """Let large bodies be parsed one after the other, because the objects of one may take 40 times its size."""
+        return self._parsing if len(body) > _LARGE_BODY_BYTES else contextlib.nullcontext()
+
     async def _single(self, command: parse.Command, headers: dict[bytes, bytes], caller: Caller) -> HttpResponse:
         encoding_header = headers.get(b"upstash-encoding")
         if encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header):
@@ -158,7 +167,8 @@ class GatewayEndpoint:
         encoding_header = headers.get(b"upstash-encoding")
         resp2 = kind == b"pipeline" and encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header)
         text_encoding = encoding.encoding_for(encoding_header)
-        batch = await parse.batch_from_json(body, self._max_commands, caller.pacer)
+        async with self._turn_to_parse(body):
+            batch = await parse.batch_from_json(body, self._max_commands, caller.pacer)
         if resp2:
             raw = await self._executor.pipeline_raw(batch, caller)
             return HttpResponse(raw, media_type=b"application/octet-stream")
