@@ -17,6 +17,11 @@ T = TypeVar("T")
 QUOTA_EXCEEDED = "DB capacity quota exceeded"
 """Text of the error with which Upstash refuses writes to a full database."""
 
+LOST_REPLIES = ("; the command may have been executed", "; the command was not sent")
+"""Ends of the errors with which our gateway answers the commands of a pipeline that broke in its middle."""
+TOO_LARGE = "ERR max request size exceeded"
+"""Begin of the error for a reply that is too large, as it is each time."""
+
 
 class UpstashClient:
     """Sends commands and pipelines through `upstash-redis`, with work-arounds for four of its habits.
@@ -74,6 +79,8 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
             raise StoreFull("Redis has no memory left for the command") from exc
         if code in TRANSIENT_CODES:
             raise StoreUnavailable(f"Redis cannot execute the command now: {code}") from exc
+        if str(exc).endswith(LOST_REPLIES) and not str(exc).startswith(TOO_LARGE):
+            raise StoreUnavailable(f"no reply from Redis: {exc}") from exc
         raise StoreRejected(str(exc)) from exc
     except (ValueError, KeyError) as exc:
         # The body is not JSON, or not an object of the protocol, so it came from a proxy.
