@@ -167,7 +167,7 @@ async def test_a_large_command_is_parsed_like_a_small_one() -> None:
     assert rows == [[b"X", *expected], [b"X", *[b"x"] * 50_000]]
 
 
-@pytest.mark.parametrize("argument", [b"1", b"[]", b'"a"'], ids=bytes.decode)
+@pytest.mark.parametrize("argument", [b"1", b"[]"], ids=bytes.decode)
 async def test_a_command_of_more_words_than_are_allowed_is_rejected(argument: bytes) -> None:
     body = b'["DEL",' + b",".join([argument] * commands.MAX_WORDS) + b"]"
     with pytest.raises(MalformedRequest, match="has more than 1048576 words"):
@@ -210,7 +210,7 @@ def test_large_bodies_are_parsed_one_after_the_other(
 
 
 LONG = ["x" * 200_000, "\\" * 100_000, "é😀" * 50_000, ["x" * 200_000], {"k": ["x" * 200_000, None]}]
-FORMS: list[dict[str, Any]] = [{}, {"separators": (",", ":")}, {"indent": 1}, {"separators": (" , ", " : ")}]
+FORMS: list[dict[str, Any]] = [{}, {"indent": 1}, {"separators": (" , ", " : ")}]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
