@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.devstack import s3_server
 from infra.devstack.config import SCOPES, USER, StackConfig
 from infra.devstack.port_numbers import HOST
-from infra.gateway.acl import ACL_RULES
+from infra.gateway.acl import ACL_RULES, CLIENT_LIMITS
 
 GRACE_S = 5
 """Time that a stopping worker gives its runs to reach a step boundary. Other runs continue at the next start."""
@@ -59,6 +59,7 @@ def redis_config(config: StackConfig) -> str:
             'save ""',
             f"maxmemory {REDIS_MEMORY}",
             "maxmemory-policy noeviction",
+            *CLIENT_LIMITS,
             "",
         ]
     )

@@ -20,6 +20,11 @@ _QUOTA = re.compile(r"ERR (max (?:daily request limit|requests limit|commands pe
 QUOTA_EXCEEDED = "DB capacity quota exceeded"
 """Text of the error with which Upstash refuses writes to a full database."""
 
+LOST_REPLIES = ("; the command may have been executed", "; the command was not sent")
+"""Ends of the errors with which our gateway answers the commands of a pipeline that broke in its middle."""
+TOO_LARGE = "ERR max request size exceeded"
+"""Begin of the error for a reply that is too large, as it is each time."""
+
 
 class UpstashClient:
     """Sends commands and pipelines through `upstash-redis`, with work-arounds for five of its habits.
@@ -88,6 +93,8 @@ def _error(text: str) -> ContractError:
         return StoreFull("Redis has no memory left for the command")
     if code in TRANSIENT_CODES:
         return StoreRefuses(f"{TRANSIENT_CODES[code]} ({code})")
+    if text.endswith(LOST_REPLIES) and not text.startswith(TOO_LARGE):
+        return StoreUnavailable(f"no reply from Redis: {text}")
     if quota := _QUOTA.match(text):
         return StoreRefuses(f"its {quota[1]} is exceeded")
     return StoreRejected(text)
