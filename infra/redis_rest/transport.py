@@ -45,6 +45,8 @@ class Answer:
             document = msgspec.json.decode(self._body)
         except RecursionError:
             raise StoreUnavailable("no reply from Redis: the answer is nested too deeply") from None
+        except UnicodeDecodeError:
+            raise StoreUnavailable("no reply from Redis: the answer is not UTF-8") from None
         if isinstance(document, dict) and document.get("error"):
             raise UpstashError(document["error"])
         replies = [document] if self._pipelined is None else document

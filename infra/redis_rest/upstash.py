@@ -75,6 +75,9 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
         if code in TRANSIENT_CODES:
             raise StoreUnavailable(f"Redis cannot execute the command now: {code}") from exc
         raise StoreRejected(str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        # A stored value is not UTF-8: another try would meet it again.
+        raise StoreRejected("the reply holds bytes that are not UTF-8") from exc
     except (ValueError, KeyError) as exc:
         # The body is not JSON, or not an object of the protocol, so it came from a proxy.
         raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None

@@ -7,7 +7,7 @@ from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
 from infra.contract.keys import Keys
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
+from infra.contract.redis_store.reader import UNDECODABLE, RunReader, named, unreadable_record
 from infra.contract.runs import Page, RunFilter, RunHead
 from infra.contract.usage import DAY_S, EPOCH, RunUsage
 
@@ -16,6 +16,7 @@ MAX_SCAN = 1000
 _CHUNK = 100
 """Runs fetched at a time while a filter is applied to their records: few round trips for a small page."""
 
+_LARGEST_MS = 2.0**53
 _EVERY_RUN = RunFilter()
 _FORGET = scripts.load("forget")
 
@@ -96,7 +97,7 @@ class RunIndex(RunReader):
             newest = f"({before[0]}"
         commands.append([*command, newest, oldest, "WITHSCORES", "LIMIT", 0, limit])
         flat = [str(item) for reply in await self._redis.pipeline(commands) for item in codec.items(reply)]
-        positions = [(int(float(score)), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
+        positions = [(_ms(score), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
         return [position for position in positions if before is None or position < before][:limit]
 
     async def _heads(self, run_ids: Sequence[str]) -> dict[str, RunHead | RecordUnreadable | None]:
@@ -111,8 +112,8 @@ class RunIndex(RunReader):
             return {run_id: await self._head_or_error(run_id) for run_id in run_ids}
         heads: dict[str, RunHead | RecordUnreadable | None] = {}
         for run_id, reply in zip(run_ids, replies, strict=True):
-            fields = codec.named(reply, codec.HEAD_FIELDS)
             try:
+                fields = named(reply, codec.HEAD_FIELDS, run_id)
                 heads[run_id] = codec.decode_head(fields) if fields else None
             except UNDECODABLE as exc:
                 heads[run_id] = unreadable_record(run_id, exc)
@@ -125,3 +126,8 @@ class RunIndex(RunReader):
             return None
         except RecordUnreadable as exc:
             return exc
+
+
+def _ms(score: str) -> int:
+    """Return a score of the index. A damaged one may be infinite, which no cursor can hold."""
+    return int(max(-_LARGEST_MS, min(float(score), _LARGEST_MS)))

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
-import msgspec
 from msgspec import structs
 
 from infra.contract.event_sizing import fit_requests, truncate, truncate_text
@@ -15,7 +14,7 @@ from infra.contract.log import NewEvent, Segment
 from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, QueueTally, Writes
 from infra.contract.redis import Argument, Redis, Script
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import RunReader
+from infra.contract.redis_store.reader import UNDECODABLE, RunReader
 from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
 from infra.contract.states import Outcome, Status
@@ -86,7 +85,7 @@ class WorkQueue(RunReader):
         for fields in map(codec.pairs, records):
             try:
                 claims.append(codec.decode_claim(fields))
-            except (msgspec.DecodeError, LookupError, ValueError):
+            except UNDECODABLE:
                 unreadable.append(Lease(fields["id"], int(fields["fence"])))
         due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
         return ClaimReply(claims, unreadable, due_ms, codec.pairs(set_aside), tally)

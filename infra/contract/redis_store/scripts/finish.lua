@@ -21,7 +21,8 @@ write(run, with_usage(ended(fields, fence, ms, status, found), used, MORE_KEYS),
 redis.call('ZREM', leases, id)
 expire(run, log, retention_s)
 if status == 'failed' then
-  redis.call('ZADD', dead, int(ms), id)
-  redis.call('ZREMRANGEBYSCORE', dead, '-inf', int(ms - retention_s * 1000))
+  -- Protected: the run has ended, whatever the list of dead letters holds.
+  redis.pcall('ZADD', dead, int(ms), id)
+  redis.pcall('ZREMRANGEBYSCORE', dead, '-inf', int(ms - retention_s * 1000))
 end
 return { 'OK', last, entry or '' }
