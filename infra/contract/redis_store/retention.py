@@ -108,7 +108,7 @@ class RetentionStore(RunReader):
 
 
 def names_in(text: str | bytes) -> Iterator[str]:
-    """Yield all strings in a JSON text that may be object keys. Raises UNDECODABLE if the text is no JSON, or too deep."""
+    """Yield all strings in a JSON text that may be object keys. Raises UNDECODABLE if it is no JSON, or too deep."""
     yield from _strings(msgspec.json.decode(text))
 
 
