@@ -247,6 +247,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         messages=decode_messages(fields),
         read=_number(fields, "read") or 0,
         claimed_ms=_number(fields, "claimed_ms") or 0,
+        owner=fields.get("claim", ""),
     )
 
 

@@ -86,7 +86,7 @@ class WorkQueue(RunReader):
             try:
                 claims.append(codec.decode_claim(fields))
             except UNDECODABLE:
-                unreadable.append(Lease(fields["id"], int(fields["fence"])))
+                unreadable.append(Lease(fields["id"], int(fields["fence"]), owner=fields["claim"]))
         due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
         return ClaimReply(claims, unreadable, due_ms, codec.pairs(set_aside), tally)
 
@@ -97,14 +97,14 @@ class WorkQueue(RunReader):
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
         """Prolong the leases of all of a worker's runs in one call; return the replies in the order of `leases`."""
         keys = [self.keys.run(lease.run_id) for lease in leases]
-        pairs = [value for lease in leases for value in (lease.run_id, lease.fence)]
+        more = [value for lease in leases for value in (lease.run_id, lease.fence, lease.owner)]
         reply = await self._scripts.call(
             _RENEW,
             {
                 "lease_ms": lease_ms,
             },
             more_keys=keys,
-            more_args=pairs,
+            more_args=more,
         )
         flat = codec.items(reply)
         return [
@@ -123,6 +123,7 @@ class WorkQueue(RunReader):
             _EMIT,
             {
                 "fence": lease.fence,
+                "owner": lease.owner,
                 "batch": lease.batch + 1,
                 "count": len(writes.events),
                 "events": codec.encode_events(writes.events),
@@ -195,7 +196,7 @@ class WorkQueue(RunReader):
         }
         return await self._write(_WAIT, lease, structs.replace(writes, events=[*writes.events, event]), args)
 
-    async def trim(self, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+    async def trim(self, run: RunRecord, segments: Sequence[Segment], *, owner: str = "") -> Outcome:
         """Store the list of all archived segments of a claimed run, then delete their events from Redis, except for
         the stream entry that holds the last one.
 
@@ -206,6 +207,7 @@ class WorkQueue(RunReader):
             _TRIM,
             {
                 "fence": run.fence,
+                "owner": owner,
                 "created_ms": run.created_ms,
                 "segments": codec.encode(segments),
                 "last": segments[-1].last,
@@ -223,6 +225,7 @@ class WorkQueue(RunReader):
             script,
             {
                 "fence": lease.fence,
+                "owner": lease.owner,
                 "batch": lease.batch + 1,
                 "count": len(writes.events),
                 "events": codec.encode_events(writes.events),

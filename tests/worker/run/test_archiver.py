@@ -223,13 +223,13 @@ async def test_a_segment_uploaded_after_the_lease_was_lost_is_not_deleted(
     """The record may name the segment: the reply to a `trim` before the loss can be lost as well."""
     trim, tries = RunStore.trim, 0
 
-    async def lose(store: RunStore, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+    async def lose(store: RunStore, run: RunRecord, segments: Sequence[Segment], *, owner: str) -> Outcome:
         nonlocal tries
         tries += 1
         if tries > 1:
-            return await trim(store, run, segments)
+            return await trim(store, run, segments, owner=owner)
         if named:
-            assert await trim(store, run, segments) is Outcome.OK
+            assert await trim(store, run, segments, owner=owner) is Outcome.OK
         await rig.redis.command("HINCRBY", f"run:{run_id}", "fence", 1)
         raise StoreUnavailable("the reply was lost")
 

@@ -116,12 +116,19 @@ local function stop_of(cancel, interrupt)
   return cancel == '1' and '1' or interrupt == '1' and '2' or '0'
 end
 
--- Checks a write by a worker: it holds the fence, the run is running, and the batch is the next one.
+-- Whether a claim is not the one that the record names. The fence alone does not tell: a Redis that has lost its last changes,
+-- as after a failover to a replica that was behind, gives the same fence again. `owner` is the field `claim` of the record
+-- as it was granted; if it is empty, only the fence counts.
+local function is_stale(held_fence, held_claim, fence, owner)
+  return held_fence ~= fence or (owner ~= '' and held_claim ~= owner)
+end
+
+-- Checks a write by a worker: it holds the run, the run is running, and the batch is the next one.
 -- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
-local function guard(run, fence, batch)
+local function guard(run, fence, owner, batch)
   local held = redis.call(
     'HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'interrupt', 'messages', 'claimed_ms', 'worked_ms',
-    'hook_events', 'hooks', 'user'
+    'hook_events', 'hooks', 'user', 'claim'
   )
   local found = {
     status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0), claimed_ms = held[8],
@@ -129,7 +136,7 @@ local function guard(run, fence, batch)
   }
   found.stop = stop_of(found.cancel, held[6])
   if not held[1] then return 'GONE', found end
-  if held[2] ~= fence then return 'LOST', found end
+  if is_stale(held[2], held[13], fence, owner) then return 'LOST', found end
   if held[3] == batch then return 'SAME', found end
   if held[1] ~= 'running' then return 'LOST', found end
   if tonumber(batch) ~= tonumber(held[3]) + 1 then return 'REFUSED', found end

@@ -1,10 +1,10 @@
 -- KEYS: run, log, leases, ready, pending, delayed, then days
--- ARGV: id, fence, batch (digits), count (number), events, channel, delay_ms (number), end_as, control,
+-- ARGV: id, fence, owner, batch (digits), count (number), events, channel, delay_ms (number), end_as, control,
 --   usage, then field, value
 -- Reply: outcome, seq of the last event. The run is ready again at once, or after the delay. `end_as` is the outcome of the
 -- attempt, which counts if it is `given_back`, and not if it is `drained`, `unable` or `message`.
 
-local refusal, found = guard(run, fence, batch)
+local refusal, found = guard(run, fence, owner, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
 if not allowed(found.status, 'queued') then return { 'REFUSED', tonumber(found.seq) } end
 local used = usage_of(run, usage)
