@@ -103,7 +103,7 @@ async def test_redis_clock_picks_the_day_among_those_around_the_clock_of_the_wor
     reply = await redis.script(
         scripts.load("emit"),
         [keys.run(lease.run_id), keys.log(lease.run_id), *(keys.usage(USER, EPOCH + timedelta(days=d)) for d in days)],
-        [lease.fence, 1, 0, "[]", keys.channel(lease.run_id), usage_sums.encode(USED, days[0])],
+        [lease.fence, "", 1, 0, "[]", keys.channel(lease.run_id), usage_sums.encode(USED, days[0])],
     )
     assert codec.outcome(reply) is Outcome.OK
     nearest = {min(max(day, days[0]), days[-1]) for day in (today, int(time.time()) // DAY_S)}
