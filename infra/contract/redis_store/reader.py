@@ -13,7 +13,7 @@ from infra.contract.keys import EXPIRIES, OVERDUE_EVENTS, Keys
 from infra.contract.lending import OpenExecution
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
-from infra.contract.redis import Redis, Reply
+from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
 from infra.contract.runs import Attempt, RunHead, RunRecord
@@ -250,6 +250,21 @@ def named(values: Reply, names: Iterable[str], run_id: str) -> dict[str, str | N
     if fields["id"] != run_id:
         raise LookupError("the record has no id, or that of another run")
     return fields
+
+
+async def replies_or_none(redis: Redis, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+    """Return the replies to reads, None for one that is rejected: a key of another type must not hide the others."""
+    try:
+        return await redis.pipeline(commands) if commands else []
+    except StoreRejected:  # the first error, and no reply
+        return [await _reply_or_none(redis, command) for command in commands]
+
+
+async def _reply_or_none(redis: Redis, command: Sequence[Argument]) -> Reply:
+    try:
+        return await redis.command(*command)
+    except StoreRejected:
+        return None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
 from infra.contract.keys import Keys
 from infra.contract.redis import Argument, Redis
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import UNDECODABLE, RunReader, named, unreadable_record
+from infra.contract.redis_store.reader import UNDECODABLE, RunReader, named, replies_or_none, unreadable_record
 from infra.contract.runs import Page, RunFilter, RunHead
 from infra.contract.usage import DAY_S, EPOCH, RunUsage
 
@@ -64,20 +64,24 @@ class RunIndex(RunReader):
                 return Page(runs=runs, cursor=None, unreadable=unreadable)
         return Page(runs=runs, cursor=cursor, unreadable=unreadable, complete=False)
 
-    async def usage(self, user: str, days: int) -> dict[date, RunUsage]:
+    async def usage(self, user: str, days: int) -> dict[date, RunUsage | None]:
         """Return the usage of models in a user's runs on each of the last UTC days that has some, newest first.
 
-        The present day is the first of `days`, by Redis's clock. Runs that have been deleted are included.
+        The present day is the first of `days`, by Redis's clock. Runs that have been deleted are included. None for a
+        day whose sums are damaged.
         """
         seconds = int(str(codec.items(await self._redis.command("TIME"))[0]))
         today = EPOCH + timedelta(days=seconds // DAY_S)
-        found: dict[date, RunUsage] = {}
+        found: dict[date, RunUsage | None] = {}
         for first in range(0, days, _CHUNK):
             chunk = [today - timedelta(days=index) for index in range(first, min(first + _CHUNK, days))]
-            replies = await self._redis.pipeline([["HGETALL", self.keys.usage(user, day)] for day in chunk])
+            replies = await replies_or_none(self._redis, [["HGETALL", self.keys.usage(user, day)] for day in chunk])
             for day, reply in zip(chunk, replies, strict=True):
-                if sums := codec.pairs(reply):
-                    found[day] = usage_sums.decode({name: int(value) for name, value in sums.items()})
+                try:
+                    if sums := codec.pairs(reply):
+                        found[day] = usage_sums.decode({name: int(value) for name, value in sums.items()})
+                except UNDECODABLE:
+                    found[day] = None
         return found
 
     async def _positions(

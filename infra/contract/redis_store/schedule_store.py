@@ -11,7 +11,7 @@ from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone,
 from infra.contract.keys import TICK_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import UNDECODABLE
+from infra.contract.redis_store.reader import UNDECODABLE, replies_or_none
 from infra.contract.runs import Brief, RunSpec
 from infra.contract.schedules import (
     MAX_SCHEDULES,
@@ -144,13 +144,8 @@ class ScheduleStore:
         """Return the schedules of a user, oldest first, and the ids of those whose records cannot be read."""
         ids = [*map(str, codec.items(await self._redis.command("ZRANGE", self._keys.user_schedules(user), 0, -1)))]
         commands: list[list[Argument]] = [["HMGET", self._keys.schedule(each), *_HEAD] for each in ids]
-        try:
-            replies = await self._redis.pipeline(commands) if ids else []
-        except StoreRejected:
-            # A pipeline raises the first error only: one key that holds no hash must not hide the other schedules.
-            replies = [await self._reply_or_none(command) for command in commands]
         heads, unreadable = [], []
-        for schedule_id, reply in zip(ids, replies, strict=True):
+        for schedule_id, reply in zip(ids, await replies_or_none(self._redis, commands), strict=True):
             try:
                 with _readable(schedule_id):
                     fields = codec.items(reply)
@@ -159,12 +154,6 @@ class ScheduleStore:
             except RecordUnreadable:
                 unreadable.append(schedule_id)
         return heads, unreadable
-
-    async def _reply_or_none(self, command: Sequence[Argument]) -> Reply:
-        try:
-            return await self._redis.command(*command)
-        except StoreRejected:
-            return None
 
     def _named(self, schedule_id: str, user: str) -> Mapping[str, str]:
         return {"schedule": self._keys.schedule(schedule_id), "user_schedules": self._keys.user_schedules(user)}
