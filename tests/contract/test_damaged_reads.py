@@ -4,9 +4,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from infra.contract.errors import RecordUnreadable
+from infra.contract.errors import RecordUnreadable, StoreRejected
 from infra.contract.redis import Redis
 from infra.contract.states import Status
+from infra.redis_tcp import RedisTcp
+from infra.settings import RedisTcpSettings
 from tests.contract.driver import USER, Driver
 from tests.contract.test_damaged_records import Damage, not_a_hash, with_value, without
 from tests.support.run_store import RunStore
@@ -93,3 +95,24 @@ async def test_an_infinite_time_of_creation_does_not_hide_the_list(driver: Drive
     assert [run.id for run in page.runs] == [first]
     page = await driver.store.page(USER, limit=10, before=page.cursor)
     assert [run.id for run in page.runs] == [last]
+
+
+async def test_a_command_says_that_the_record_cannot_be_read(driver: Driver) -> None:
+    run_id = await driver.create()
+    await without("seq")(driver.redis, run_id)
+
+    with pytest.raises(RecordUnreadable, match=run_id):
+        await driver.store.cancel(run_id)
+
+
+async def test_a_lack_of_rights_is_no_damage(redis: Redis, tcp: RedisTcpSettings) -> None:
+    server = RedisTcp(tcp)
+    run_id = await Driver(RunStore(redis), redis).create()
+    try:
+        await server.command("ACL", "SETUSER", "default", "-hmget", "-evalsha", "-eval")
+        for call in (RunStore(redis).head(run_id), RunStore(redis).cancel(run_id)):
+            with pytest.raises(StoreRejected):
+                await call
+    finally:
+        await server.command("ACL", "SETUSER", "default", "+@all")
+        await server.close()

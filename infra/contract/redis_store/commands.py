@@ -1,7 +1,9 @@
 """State changes that the API requests, one method per script."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -13,8 +15,9 @@ from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
-from infra.contract.redis import Argument, Redis
+from infra.contract.redis import Argument, Redis, Reply, Script
 from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.reader import readable
 from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
@@ -25,6 +28,14 @@ _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = m
     scripts.load, ("create", "announce", "start", "cancel", "retry", "mark_deleting", "delete", "place")
 )
 _RESUME, _MESSAGE, _INTERRUPT, _CLAIM = map(scripts.load, ("resume", "message", "interrupt", "claim"))
+
+
+class _RunScripts(scripts.ScriptCaller):
+    """Caller of scripts that raises RecordUnreadable if the record of the run is the reason for an error."""
+
+    async def call(self, script: Script, args: Mapping[str, Argument] = MappingProxyType({}), **more: Any) -> Reply:
+        with readable(more["run_id"]) if "run_id" in more and script is not _CREATE else nullcontext():
+            return await super().call(script, args, **more)
 
 
 class RunCommands(RunIndex):
@@ -44,6 +55,7 @@ class RunCommands(RunIndex):
         events: EventSink | None = None,
     ) -> None:
         super().__init__(redis, keys or Keys())
+        self._scripts = _RunScripts(redis, self.keys)
         self._retention_s = retention_s
         self._events = events
 

@@ -263,7 +263,9 @@ async def replies_or_none(redis: Redis, commands: Sequence[Sequence[Argument]]) 
 async def _reply_or_none(redis: Redis, command: Sequence[Argument]) -> Reply:
     try:
         return await redis.command(*command)
-    except StoreRejected:
+    except StoreRejected as exc:
+        if not is_damage(exc):
+            raise
         return None
 
 
@@ -273,7 +275,14 @@ def readable(run_id: str) -> Iterator[None]:
     try:
         yield
     except (StoreRejected, *UNDECODABLE) as exc:
+        if isinstance(exc, StoreRejected) and not is_damage(exc):
+            raise
         raise unreadable_record(run_id, exc) from exc
+
+
+def is_damage(rejected: StoreRejected) -> bool:
+    """Return whether a command was rejected because of what a key holds, and not for a lack of rights, or a quota."""
+    return any(part in str(rejected) for part in ("WRONGTYPE", "not UTF-8", "user_script:"))
 
 
 def unreadable_record(run_id: str, cause: Exception) -> RecordUnreadable:

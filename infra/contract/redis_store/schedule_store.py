@@ -11,7 +11,7 @@ from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone,
 from infra.contract.keys import TICK_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import UNDECODABLE, replies_or_none
+from infra.contract.redis_store.reader import UNDECODABLE, is_damage, replies_or_none
 from infra.contract.runs import Brief, RunSpec
 from infra.contract.schedules import (
     MAX_SCHEDULES,
@@ -170,6 +170,8 @@ def _readable(schedule_id: str) -> Iterator[None]:
     try:
         yield
     except (StoreRejected, *UNDECODABLE) as exc:
+        if isinstance(exc, StoreRejected) and not is_damage(exc):
+            raise
         raise RecordUnreadable(f"the record of the schedule {schedule_id} cannot be read") from exc
 
 
