@@ -153,6 +153,8 @@ class RedisTcp:
             settings.url,
             protocol=2,
             decode_responses=True,
+            # A value that is not UTF-8 must not cost the replies beside it: whoever decodes it meets the surrogates.
+            encoding_errors="surrogateescape",
             socket_timeout=None,
             socket_connect_timeout=settings.timeout_s,
             **({} if settings.url.startswith("unix:") else over_tcp),

@@ -91,9 +91,10 @@ class Schedule(ScheduleSummary, frozen=True, kw_only=True):
 
 
 class ScheduleList(msgspec.Struct, frozen=True, kw_only=True):
-    """All schedules of the user, oldest first."""
+    """All schedules of the user, oldest first. `unreadable`: ids of those whose records are damaged."""
 
     schedules: list[ScheduleSummary]
+    unreadable: list[str] | UnsetType = UNSET
 
 
 class TickResult(msgspec.Struct, frozen=True, kw_only=True):

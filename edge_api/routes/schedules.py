@@ -118,8 +118,9 @@ class ScheduleRoutes:
 
     async def list(self, _request: Request, principal: Principal) -> Response:
         """`GET /agent/schedules`."""
-        heads = await self._schedules.all(principal.user)
-        return ok(ScheduleList(schedules=[ScheduleSummary.of(head) for head in heads]))
+        heads, unreadable = await self._schedules.all(principal.user)
+        schedules = [ScheduleSummary.of(head) for head in heads]
+        return ok(ScheduleList(schedules=schedules, unreadable=unreadable or UNSET))
 
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/schedules/{schedule_id}`."""

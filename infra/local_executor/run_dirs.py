@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from infra.contract.errors import ExecutorUnavailable
+
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -30,6 +32,14 @@ class RunDirs:
     def output(self) -> Path:
         """Directory for stdout and stderr of the run's programs."""
         return self.root / "output"
+
+    def require_usable(self) -> None:
+        """Raise ExecutorUnavailable if somebody has removed the directories, or made their file system read-only."""
+        if not (os.access(self.root, os.W_OK) and self.workspace.is_dir() and self.output.is_dir()):
+            raise ExecutorUnavailable(
+                f"the scratch folder '{self.root}' of this worker is gone, or cannot be written to; "
+                "set WORKER_ROOT to a folder that nobody else cleans up"
+            )
 
     def make(self) -> None:
         """Create the missing directories, closed to other users."""

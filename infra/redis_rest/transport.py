@@ -60,6 +60,8 @@ class Answer:
             document = msgspec.json.decode(self._body)
         except RecursionError:
             raise StoreUnavailable("no reply from Redis: the answer is nested too deeply") from None
+        except UnicodeDecodeError:
+            raise StoreUnavailable("no reply from Redis: the answer is not UTF-8") from None
         if isinstance(document, dict) and isinstance(error := document.get("error"), str) and error:
             raise UpstashError(error)
         if self._status != HTTPStatus.OK:

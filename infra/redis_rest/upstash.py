@@ -81,6 +81,9 @@ async def _translate_errors(reply: Awaitable[T]) -> T:
         return await reply
     except UpstashError as exc:
         raise _error(str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        # A stored value is not UTF-8: another try would meet it again.
+        raise StoreRejected("the reply holds bytes that are not UTF-8") from exc
     except (ValueError, KeyError) as exc:
         # The body is not JSON, or not an object of the protocol, so it came from a proxy.
         raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None

@@ -268,3 +268,19 @@ async def test_a_start_by_hand_follows_the_overlap_policy(
 def _service(site: Site, redis: RedisTcp, store: ScheduleStore | None = None) -> ScheduleService:
     runs: Any = None  # no run is created
     return ScheduleService(runs, Scheduling(store or ScheduleStore(redis), site.qstash))
+
+
+async def test_a_damaged_schedule_is_named_beside_those_that_can_be_read(site: Site, ada: httpx.AsyncClient) -> None:
+    ids = [await make(ada) for _ in range(4)]
+    await site.redis.command("HSET", f"schedule:{ids[1]}", "overlap", "of a newer release")
+    await site.redis.command("HDEL", f"schedule:{ids[2]}", "id")
+
+    listed = (await ada.get("/agent/schedules")).json()
+    assert [each["schedule_id"] for each in listed["schedules"]] == [ids[0], ids[3]]
+    assert listed["unreadable"] == ids[1:3]
+
+    await site.redis.command("DEL", f"schedule:{ids[1]}")
+    await site.redis.command("SET", f"schedule:{ids[1]}", "garbage")
+    listed = (await ada.get("/agent/schedules")).json()
+    assert [each["schedule_id"] for each in listed["schedules"]] == [ids[0], ids[3]]
+    assert (await ada.get(f"/agent/schedules/{ids[1]}")).json()["type"].endswith("record-unreadable")
