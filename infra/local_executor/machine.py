@@ -11,32 +11,48 @@ USER = "user"
 CACHE = "/tmp/.cache"  # noqa: S108
 """Folder for caches: a cache in the home directory would be stored as a result of the run."""
 
-_ETC = (
-    "alternatives",
-    "crypto-policies",
-    "fonts",
-    "ImageMagick-*",
-    "java*",
-    "ld.so.cache",
-    "libreoffice",
-    "locale.alias",
-    "localtime",
-    "mime.types",
-    "os-release",
-    "pki/ca-trust",
-    "pki/java",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "protocols",
-    "R",
-    "services",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "texmf",
-    "timezone",
+_OF_HOST = (
+    "etc/alternatives",
+    "etc/chromium.d",
+    "etc/crypto-policies",
+    "etc/dictionaries-common",
+    "etc/fonts",
+    "etc/groff",
+    "etc/ImageMagick-*",
+    "etc/java*",
+    "etc/ld.so.cache",
+    "etc/libreoffice",
+    "etc/locale.alias",
+    "etc/localtime",
+    "etc/manpath.config",
+    "etc/maven",
+    "etc/mime.types",
+    "etc/os-release",
+    "etc/perl",
+    "etc/php",
+    "etc/pki/ca-trust",
+    "etc/pki/java",
+    "etc/pki/tls/certs",
+    "etc/pki/tls/openssl.cnf",
+    "etc/protocols",
+    "etc/R",
+    "etc/services",
+    "etc/ssl/certs",
+    "etc/ssl/openssl.cnf",
+    "etc/texmf",
+    "etc/timezone",
+    "etc/xml",
+    "var/cache/fontconfig",
+    "var/lib/aspell",
+    "var/lib/gems",
+    "var/lib/ghc",
+    "var/lib/texmf",
 )
-"""Patterns of what is mounted from the host's `/etc`: configuration that packages install and that holds no secrets.
-Each mount makes the start of a program slower, so what few programs need is missing."""
+"""Patterns of what is mounted from the host's `/etc` and `/var`: configuration and data that packages install and that
+hold no secrets. Each mount makes the start of a program slower, so what few programs need is missing."""
+
+OFFLINE = {"npm_config_fetch_retries": "0", "PIP_RETRIES": "0"}
+"""Variables of a program without a network: what needs one fails immediately, and not after a minute of retries."""
 
 
 def environment(home: str, python: Path) -> dict[str, str]:
@@ -89,9 +105,9 @@ def etc_files(uid: int, gid: int, home: str) -> dict[str, str]:
 
 
 @cache
-def etc_of_host() -> tuple[str, ...]:
-    """Return the paths below `/etc` that are mounted from the host. Looked up once, because every program needs it."""
-    found = {path for pattern in _ETC for path in Path("/etc").glob(pattern)}
+def parts_of_host() -> tuple[str, ...]:
+    """Return the paths that are mounted from the host's `/etc` and `/var`. Looked up once: every program needs them."""
+    found = {path for pattern in _OF_HOST for path in Path("/").glob(pattern)}
     return tuple(str(path) for path in sorted(found) if path.exists() and os.access(path, os.R_OK))
 
 

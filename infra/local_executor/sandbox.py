@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from infra.contract.execution import Command
 from infra.local_executor import guard
 from infra.local_executor import launcher as launcher_source
 from infra.local_executor.interpreters import ProgramScript
-from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, etc_of_host
+from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, parts_of_host
 
 WORKSPACE = "/workspace"
 PROXY_URL = f"http://127.0.0.1:{launcher_source.PROXY_PORT}"
@@ -25,6 +25,7 @@ SESSION_HOME = "/tmp"  # noqa: S108
 TMP_BYTES = 256 * 1024 * 1024
 TMP_FILES = 65_536
 """Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
+_OWN_FOLDERS = {Path("/etc"), Path("/var")}
 FIRST_UID = 300_000
 UIDS = 60_000
 FEWEST_UIDS = 1_000
@@ -37,6 +38,8 @@ HINT = (
 )
 
 LAUNCHER = inspect.getsource(launcher_source)  # also if the module lies in an archive
+LAUNCHER_FILE = f"{PROGRAM}/launcher.py"
+"""The launcher in the sandbox. The first process there shows its command line to every list of processes."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +94,24 @@ def launched(
     *,
     count_processes: bool,
     network_fd: int = 0,
+    launcher: Sequence[str] = ("-c", LAUNCHER),
 ) -> list[str]:
     """Return the command line of the launcher, which ends with the command line of the program."""
     limits = command.limits
+    # The addresses of stacks count as data, though few stacks ever use much of it.
+    data_bytes = limits.memory_bytes + limits.processes * launcher_source.STACK_BYTES
     arguments = [
         ready_fd,
         network_fd,
         uid,
         limits.processes if count_processes else 0,
-        limits.memory_bytes,
+        data_bytes,
         limits.file_bytes,
         math.ceil(command.timeout_s) + 1,
         script.fifo,
         script.text,
     ]
-    launcher = [str(python / "bin" / "python3"), "-I", "-S", "-c", LAUNCHER]
-    return [*launcher, *map(str, arguments), *script.argv]
+    return [str(python / "bin" / "python3"), "-I", "-S", *launcher, *map(str, arguments), *script.argv]
 
 
 def guarded(
@@ -149,7 +154,16 @@ def sandboxed(
     to the worker, which gets the socket of the proxy through it; 0 if there is no proxy.
     """
     uid = uid_of(command.run_id) if host.root else 0
-    program = launched(host.python_home, uid, ready_fd, command, script, count_processes=True, network_fd=network_fd)
+    program = launched(
+        host.python_home,
+        uid,
+        ready_fd,
+        command,
+        script,
+        count_processes=True,
+        network_fd=network_fd,
+        launcher=[LAUNCHER_FILE],
+    )
     return [str(host.bwrap), "--args", str(args_fd), "--", *program]
 
 
@@ -198,14 +212,14 @@ def _tmpfs(path: str) -> list[str]:
 
 
 def _system() -> list[str]:
-    """Mount the host's programs and libraries read-only; of `/etc` only what installed programs need."""
+    """Mount the host's programs and libraries read-only; of `/etc` and `/var` only what installed programs need."""
     parts = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         parts += _mounted(f"/{name}")
-    parts += ["--perms", "0755", "--dir", "/etc"]
-    for folder in sorted({parent for path in etc_of_host() for parent in Path(path).parents[:-2]}):
+    for folder in sorted({parent for path in parts_of_host() for parent in Path(path).parents[:-1]} | _OWN_FOLDERS):
         parts += ["--perms", "0755", "--dir", str(folder)]
-    return parts + [part for path in etc_of_host() for part in _mounted(path)]
+    parts += ["--symlink", "/tmp", "/var/tmp"]  # noqa: S108
+    return parts + [part for path in parts_of_host() for part in _mounted(path)]
 
 
 def _mounted(path: str) -> list[str]:

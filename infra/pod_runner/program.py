@@ -187,7 +187,7 @@ def start(command: Command, home: Path, uid: int, proxy_url: str, *, with_input:
     """
     python = sandbox.python_home()
     name = interpreters.script_name(command, home)
-    proxy = machine.proxy_environment(proxy_url) if proxy_url else {}
+    proxy = machine.proxy_environment(proxy_url) if proxy_url else machine.OFFLINE
     folder = TEMPORARY / ".program"
     folder.mkdir(mode=0o755, exist_ok=True)
     script = interpreters.script(command, sandbox.interpreter(command), str(folder), str(home / name))
