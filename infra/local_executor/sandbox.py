@@ -20,6 +20,8 @@ WORKSPACE = "/workspace"
 PROXY_URL = f"http://127.0.0.1:{launcher_source.PROXY_PORT}"
 PROGRAM = "/run/program"
 """Folder with the files that start the program (interpreters.py)."""
+NAMES = f"{PROGRAM}/bin"
+"""Last folder of the PATH: Debian has no program `python` unless a package is installed for it."""
 SESSION_HOME = "/tmp"  # noqa: S108
 """Home of a program without a workspace: in memory, of limited size, and gone with the program."""
 TMP_BYTES = 256 * 1024 * 1024
@@ -193,7 +195,9 @@ def arguments(
         parts += ["--ro-bind", str(python), str(python)]
     if workspace is not None:
         parts += ["--bind", str(workspace), WORKSPACE]
-    parts += ["--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", PROGRAM]
+    for own in ("/run", PROGRAM, NAMES):
+        parts += ["--perms", "0755", "--dir", own]
+    parts += ["--symlink", str(python / "bin" / "python3"), f"{NAMES}/python"]
     for folder in sorted({parent for path in (*mounts, *files) for parent in Path(path).parents[:-1]}):
         parts += ["--perms", "0755", "--dir", str(folder)]
     for target, source in mounts.items():

@@ -41,6 +41,7 @@ async def start_sandboxed(
         filter_fd = _memory_file(close_fds, seccomp.program())
         proxy = _proxy(command, network, on_error)
         variables = machine.environment(home, host.python_home)
+        variables["PATH"] += f":{sandbox.NAMES}"
         variables |= machine.proxy_environment(sandbox.PROXY_URL) if proxy else machine.OFFLINE
         network_fd = proxy.theirs.fileno() if proxy else 0
         arguments = sandbox.arguments(host, workspace, files, filter_fd, variables, command.mounts)

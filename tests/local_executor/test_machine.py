@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,11 @@ async def test_installed_programs_find_their_configuration(bench: Bench, program
     text = 'public class A { public static void main(String[] a) { System.out.println(\\"hi\\"); } }'
     ran = await bench.run(f'echo "{text}" > A.java; {command}')
     assert (ran.code, ran.out, ran.err) == (0, out, "")
+
+
+async def test_python_has_its_short_name(bench: Bench) -> None:
+    ran = await bench.run("python -c 'import sys, sqlite3; print(sys.prefix)'")
+    assert (ran.out, ran.err) == (f"{Path(sys.base_prefix).resolve()}\n", "")
 
 
 async def test_usual_folders_for_temporary_files_can_be_written(bench: Bench) -> None:
