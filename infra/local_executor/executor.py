@@ -209,7 +209,8 @@ class LocalExecutor:
             memory_bytes = command.limits.memory_bytes
             return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, launched, tmp_files=0)
 
-        return start(command_line, machine.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
+        variables = machine.environment(home, python, command.limits)
+        return start(command_line, variables, pass_fds=(self._scratch.lock_fd,), cwd=home)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from infra.contract.execution import ExecLimits
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOST_NAME = "sandbox"
 USER = "user"
@@ -55,8 +57,10 @@ OFFLINE = {"npm_config_fetch_retries": "0", "PIP_RETRIES": "0"}
 """Variables of a program without a network: what needs one fails immediately, and not after a minute of retries."""
 
 
-def environment(home: str, python: Path) -> dict[str, str]:
+def environment(home: str, python: Path, limits: ExecLimits) -> dict[str, str]:
     """Return the program's complete environment. It holds no variable of the worker, because these hold secrets."""
+    # Node takes the memory of the host for its own, and would exceed the limit before it collects any garbage.
+    heap_mb = limits.memory_bytes * 3 // 4 // 1024**2
     return {
         "PATH": f"{python / 'bin'}:{SYSTEM_PATH}",
         "HOME": home,
@@ -69,6 +73,7 @@ def environment(home: str, python: Path) -> dict[str, str]:
         "PYTHONPATH": home,
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "NODE_OPTIONS": f"--max-old-space-size={heap_mb}",
         "XDG_CACHE_HOME": CACHE,
         "MPLCONFIGDIR": f"{CACHE}/matplotlib",
         "YARN_CACHE_FOLDER": f"{CACHE}/yarn",

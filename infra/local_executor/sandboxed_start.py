@@ -40,7 +40,7 @@ async def start_sandboxed(
         files = {name: _memory_file(close_fds, text.encode()) for name, text in made.items()}
         filter_fd = _memory_file(close_fds, seccomp.program())
         proxy = _proxy(command, network, on_error)
-        variables = machine.environment(home, host.python_home)
+        variables = machine.environment(home, host.python_home, command.limits)
         variables["PATH"] += f":{sandbox.NAMES}"
         variables |= machine.proxy_environment(sandbox.PROXY_URL) if proxy else machine.OFFLINE
         network_fd = proxy.theirs.fileno() if proxy else 0

@@ -208,7 +208,7 @@ def start(command: Command, home: Path, uid: int, proxy_url: str, *, with_input:
             stdin=input_theirs,
             stdout=pipes[1][1],
             stderr=pipes[2][1],
-            env={**machine.environment(str(home), python), **proxy},
+            env={**machine.environment(str(home), python, command.limits), **proxy},
             pass_fds=(pipes[0][1],),
             cwd="/",
             start_new_session=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor, machine
 from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
@@ -98,7 +99,8 @@ async def test_the_environment_of_the_worker_is_not_visible(bench: Bench, monkey
     assert "very-secret" not in ran.out + ran.err
     assert "S3_" not in ran.out
     names = {line.partition("=")[0] for line in ran.out.splitlines()}
-    assert names <= {*machine.environment("/workspace", Path("/usr")), *machine.OFFLINE, "PWD", "OLDPWD", "SHLVL", "_"}
+    known = {*machine.environment("/workspace", Path("/usr"), ExecLimits()), *machine.OFFLINE}
+    assert names <= known | {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
 async def test_processes_of_the_host_are_not_visible(bench: Bench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor, interpreters, machine
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import Bench, Interpreter, PlainFiles
+from tests.local_executor.rig import MB, Bench, Interpreter, PlainFiles
 
 LANGUAGES: tuple[Interpreter, ...] = ("sh", "bash", "python", "node")
 LONGEST = 200_000
@@ -97,6 +97,12 @@ async def test_installed_programs_find_their_configuration(bench: Bench, program
     text = 'public class A { public static void main(String[] a) { System.out.println(\\"hi\\"); } }'
     ran = await bench.run(f'echo "{text}" > A.java; {command}')
     assert (ran.code, ran.out, ran.err) == (0, out, "")
+
+
+async def test_node_knows_the_limit_of_memory(bench: Bench) -> None:
+    needs("node")
+    ran = await bench.run("console.log(require('v8').getHeapStatistics().heap_size_limit)", "node")
+    assert 500 * MB < int(ran.out) < 1024 * MB
 
 
 async def test_python_has_its_short_name(bench: Bench) -> None:
