@@ -27,6 +27,11 @@ SESSION_HOME = "/tmp"  # noqa: S108
 TMP_BYTES = 256 * 1024 * 1024
 TMP_FILES = 65_536
 """Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
+DISK_FACTOR = 2
+"""A workspace may use this much more than what could be stored, since a program may delete its temporary files."""
+DISK_BYTES = DISK_FACTOR * 1024 * 1024 * 1024
+DISK_ENTRIES = DISK_FACTOR * 10_000
+"""Limits of the workspace while a program runs; `infra/workspace/limits.py` has those of what is stored."""
 _OWN_FOLDERS = {Path("/etc"), Path("/var")}
 FIRST_UID = 300_000
 UIDS = 60_000
@@ -117,11 +122,20 @@ def launched(
 
 
 def guarded(
-    python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str], *, tmp_files: int
+    python: Path,
+    lifeline_fd: int,
+    lock_fd: int,
+    memory_bytes: int,
+    argv: list[str],
+    *,
+    tmp_files: int,
+    workspace: Path | None,
 ) -> list[str]:
     """Return the command line of the guard that runs `argv`."""
+    folder = str(workspace) if workspace else ""
     numbers = map(str, (lifeline_fd, lock_fd, memory_bytes, tmp_files))
-    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *argv]
+    disk = (folder, WORKSPACE, str(DISK_BYTES), str(DISK_ENTRIES))
+    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *disk, *argv]
 
 
 def uid_of(run_id: str) -> int:

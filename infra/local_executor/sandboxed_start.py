@@ -50,7 +50,15 @@ async def start_sandboxed(
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             sandboxed = sandbox.sandboxed(host, command, script, args_fd, ready_fd, network_fd)
             memory_bytes, tmp_files = command.limits.memory_bytes, sandbox.TMP_FILES
-            return sandbox.guarded(host.python_home, lifeline_fd, lock_fd, memory_bytes, sandboxed, tmp_files=tmp_files)
+            return sandbox.guarded(
+                host.python_home,
+                lifeline_fd,
+                lock_fd,
+                memory_bytes,
+                sandboxed,
+                tmp_files=tmp_files,
+                workspace=workspace,
+            )
 
         pass_fds = (lock_fd, *files.values(), filter_fd, args_fd, *([network_fd] if proxy else []))
         owner = uid if host.root else None
