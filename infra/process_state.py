@@ -19,7 +19,8 @@ def reset_inherited_state() -> None:
     it could not name all files.
     """
     _open_standard_descriptors()
-    if sys.getfilesystemencoding() != "utf-8":
+    # With `python -I` the variable has no effect, and the process would start again for ever.
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606
     os.umask(os.umask(0) & 0o077)
     for number in signal.valid_signals() - _KEPT:
