@@ -129,7 +129,7 @@ async def test_installers_do_not_retry_without_a_network(bench: Bench) -> None:
 
 async def test_caches_are_not_left_in_the_workspace(bench: Bench) -> None:
     needs("npm")
-    await bench.run('npm init -y > /dev/null; npm --version; echo x > "$XDG_CACHE_HOME.txt"')
+    await bench.run('npm init -y > /dev/null; npm --version; mvn -o help:help; echo x > "$XDG_CACHE_HOME.txt"')
     assert names_in(bench.files.directory) == ["package.json"]
 
 
