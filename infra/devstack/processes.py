@@ -181,9 +181,12 @@ def base_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     variables = {
         name: value for name, value in inherited.items() if name not in FILES_OF_SECRETS and not name.startswith("AWS_")
     }
-    for name in ("NO_PROXY", "no_proxy"):
-        variables[name] = ",".join(filter(None, [variables.get(name), HOST]))
-    return variables
+    return {**variables, **loopback_exclusions(variables)}
+
+
+def loopback_exclusions(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that exclude the loopback interface from proxies, with what they exclude already."""
+    return {name: ",".join(filter(None, [inherited.get(name), HOST])) for name in ("NO_PROXY", "no_proxy")}
 
 
 def _python(

@@ -211,9 +211,13 @@ class LocalExecutor:
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             launched = sandbox.launched(python, 0, ready_fd, command, script, count_processes=False)
             memory_bytes = command.limits.memory_bytes
-            return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, launched, tmp_files=0)
+            lock_fd, workspace = self._scratch.lock_fd, dirs.workspace
+            return sandbox.guarded(
+                python, lifeline_fd, lock_fd, memory_bytes, launched, tmp_files=0, workspace=workspace
+            )
 
-        return start(command_line, machine.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
+        variables = machine.environment(home, python, command.limits)
+        return start(command_line, variables, pass_fds=(self._scratch.lock_fd,), cwd=home)
 
 
 @dataclass(frozen=True)

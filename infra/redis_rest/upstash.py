@@ -8,7 +8,14 @@ import httpx
 from upstash_redis.asyncio import Redis
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import TRANSIENT_CODES, ContractError, StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
+from infra.contract.errors import (
+    TRANSIENT_CODES,
+    ContractError,
+    StoreFull,
+    StoreRefuses,
+    StoreRejected,
+    StoreUnavailable,
+)
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest.httpx_transport import HttpxTransport
 from infra.redis_rest.transport import PipelinedError, RestTransport

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor, machine
 from infra.scratch_root import ScratchRoot
 from tests.local_executor.rig import REPOSITORY, RUN_ID, Bench, scratch_content
@@ -23,7 +24,8 @@ from tests.local_executor.rig import REPOSITORY, RUN_ID, Bench, scratch_content
         "/root/.bashrc",
         "/root/.ssh",
         "/home",
-        "/var",
+        "/var/log",
+        "/var/lib/dpkg",
         "/sys",
         "/work",
         "/run/secrets",
@@ -56,7 +58,22 @@ async def test_folders_above_the_interpreter_contain_nothing_else(bench: Bench) 
         "python",
     )
     assert ran.code == 0, ran.err
-    allowed = {"bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "tmp", "usr", "workspace", "root"}
+    allowed = {
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "proc",
+        "run",
+        "sbin",
+        "tmp",
+        "usr",
+        "var",
+        "workspace",
+        "root",
+    }
     assert set(ast.literal_eval(ran.out)) - allowed <= {Path(sys.base_prefix).resolve().parts[1]}
 
 
@@ -92,7 +109,8 @@ async def test_the_environment_of_the_worker_is_not_visible(bench: Bench, monkey
     assert "very-secret" not in ran.out + ran.err
     assert "S3_" not in ran.out
     names = {line.partition("=")[0] for line in ran.out.splitlines()}
-    assert names <= {*machine.environment("/workspace", Path("/usr"))} | {"PWD", "OLDPWD", "SHLVL", "_"}
+    known = {*machine.environment("/workspace", Path("/usr"), ExecLimits()), *machine.OFFLINE}
+    assert names <= known | {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
 async def test_processes_of_the_host_are_not_visible(bench: Bench) -> None:
