@@ -3,7 +3,7 @@
 import pytest
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import StoreFull, StoreRefuses, StoreRejected
+from infra.contract.errors import StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.redis_rest.upstash import _translate_errors
 
 

@@ -155,7 +155,7 @@ OUTPUTS = {
         "Error: attempt 1\nError: attempt 2\ngiving up: disk full\n",
         "giving up: disk full",
     ),
-    "colours": (
+    "colours and links": (
         "\x1b[31mValueError: bad\x1b[39m\n    \x1b[90mat f (\x1b]8;;file:///x\x07x.js\x1b]8;;\x1b\\:1)\n\x1b[0m\n",
         "ValueError: bad",
     ),

@@ -4,7 +4,8 @@ import re
 
 _FRAME = re.compile(r'\s+at .|\s*File "|\s+from .|#\d+ ')
 """Line of a stack trace: of node and Java, Python, Ruby, PHP."""
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+"""Colour, movement of the cursor, or link, which programs also print where there is no terminal."""
 _NO_REASON = re.compile(
     r"\s|\W*$"  # indented lines, lines of braces and carets
     r"|Node\.js v\d|\(Use `node --trace|-{3,} |[+-]\s"  # the last two: headings of stack traces, differences
