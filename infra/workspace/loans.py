@@ -1,8 +1,8 @@
 """Loans of a workspace to a pod (infra/contract/lending.py). All methods block.
 
-The objects of a loan are `files/{fence}-{number}-{random}/…` below the run's prefix: `manifest.json`, `slot-{n}`,
-`result.json` and others. A changed file keeps its slot as object: the URL with which it was stored stays usable for a
-while, so its entry has the SHA-256 of its bytes, like the entry of a client's upload, and each read compares it.
+The objects of a loan are `files/{fence}-{number}/…` below the run's prefix: `manifest.json`, `slot-{n}`, `result.json`
+and others. A changed file keeps its slot as object: the URL with which it was stored stays usable for a while, so its
+entry has the SHA-256 of its bytes, like the entry of a client's upload, and each read compares it.
 """
 
 import hashlib
