@@ -38,6 +38,17 @@ def test_the_endpoint_says_unresponsive_until_redis_replies_again() -> None:
         assert http.head(url).content == b""
 
 
+def test_an_unfit_worker_is_alive_and_not_ready() -> None:
+    async def check() -> None:
+        return
+
+    with serve_health(Heartbeat(), Fitness({"sandbox": check}), "127.0.0.1", 0, max_age_s=60) as port:
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 503
+    with serve_health(Heartbeat(), Fitness(), "127.0.0.1", 0, max_age_s=60) as port:
+        assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+
+
 def test_a_client_that_leaves_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     reset = struct.pack("ii", 1, 0)
     with serve_health(Heartbeat(), Fitness(), "127.0.0.1", 0, max_age_s=60) as port:
