@@ -93,9 +93,10 @@ class ScheduleService:
             raise gone(schedule_id)
         return record
 
-    async def all(self, user: str) -> list[ScheduleHead]:
-        """Return the schedules of the user, oldest first."""
-        return [head for head in await self._store.of_user(user) if not head.deleting]
+    async def all(self, user: str) -> tuple[list[ScheduleHead], list[str]]:
+        """Return the schedules of the user, oldest first, and the ids of those whose records cannot be read."""
+        heads, unreadable = await self._store.of_user(user)
+        return [head for head in heads if not head.deleting], unreadable
 
     async def change(self, user: str, schedule_id: str, wanted: ChangeSchedule) -> ScheduleRecord:
         """Change a schedule. Raises InvalidInput, LimitExceeded and QStashUnavailable."""

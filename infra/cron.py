@@ -68,7 +68,7 @@ class Cron:
         return list(islice(self._times(ms), count))
 
     def __str__(self) -> str:
-        # With single spaces: it becomes the value of a header, which may not hold a line end.
+        # Any white space may stand between the fields, but a header cannot hold a line end.
         return f"CRON_TZ={self.zone} {' '.join(self.expression.split())}"
 
     def _times(self, ms: int) -> Iterator[int]:

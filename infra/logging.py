@@ -33,7 +33,7 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "s3transfer", "uvicorn.access"):
+    for name in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "s3transfer", "uvicorn.access", "mangum"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

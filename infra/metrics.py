@@ -131,6 +131,7 @@ CODES = frozenset(
         "expired",
         "files_unavailable",
         "internal_error",
+        "model_busy",
         "model_rejected",
         "model_unavailable",
         "timeout",

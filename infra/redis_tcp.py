@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisTcpSettings
 
@@ -153,6 +153,8 @@ class RedisTcp:
             settings.url,
             protocol=2,
             decode_responses=True,
+            # A value that is not UTF-8 must not cost the replies beside it: whoever decodes it meets the surrogates.
+            encoding_errors="surrogateescape",
             socket_timeout=None,
             socket_connect_timeout=settings.timeout_s,
             **({} if settings.url.startswith("unix:") else over_tcp),
@@ -179,7 +181,7 @@ def _to_contract_error(exc: Exception) -> StoreUnavailable | StoreRejected:
     if isinstance(exc, _LOST_CONNECTION):
         error = StoreUnavailable(f"no reply from Redis: {type(exc).__name__}")
     elif code in TRANSIENT_CODES:
-        error = StoreUnavailable(f"Redis cannot execute the command now: {code}")
+        error = StoreRefuses(f"{TRANSIENT_CODES[code]} ({code})")
     else:
         error = StoreRejected(str(exc))
     error.__cause__ = exc

@@ -10,10 +10,13 @@ with Client.from_env() as client:
 dependencies, so it works in any project and without the servers.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+# Neither `typing` nor anything else is imported here: the command catches Ctrl-C only once this module is there.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from swissbrain import code
     from swissbrain._async.client import AsyncClient
     from swissbrain._sync.client import Client
@@ -127,6 +130,8 @@ if not TYPE_CHECKING:  # a type checker would accept any name of a module with t
 
     def __getattr__(name: str) -> Any:
         """Import a name when it is first used: the HTTP library of the clients takes longer than most commands do."""
+        from importlib import import_module
+
         if name in __all__:
             for source in _MODULES:
                 module = import_module(f"{__name__}.{source}")

@@ -39,15 +39,17 @@ class Busy(Unreachable):
 
 def check_access(base_url: str, token: str) -> httpx.URL:
     """Return the address of the API as a URL. Raises ClientError if the address or the token is malformed."""
+    if not _VISIBLE_ASCII.fullmatch(token):
+        raise ClientError("the token is malformed: it consists of visible ASCII characters, without spaces")
     try:
         # A user name or password in the address is rejected: error messages name the address and must not hold
         # secrets, and httpx would send the password instead of the token.
         url = httpx.URL(base_url)
-        if url.userinfo or not _VISIBLE_ASCII.fullmatch(token):
+        if url.userinfo:
             raise ValueError
         url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
     except (httpx.InvalidURL, ValueError):
-        raise ClientError("the API's address or token is malformed") from None
+        raise ClientError("the API's address is malformed, or has a user name") from None
     return url
 
 
@@ -170,6 +172,8 @@ def check_stored(response: httpx.Response, path: str, expected: HTTPStatus) -> N
         raise ProtocolError(f"the object store answered with HTTP status {status} for '{path}'")
     code = _STORE_CODE.search(response.text)
     message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
+    if code and code[1] == "BadDigest":
+        message += ", so it was changed while it was sent"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise Unreachable(message)
     raise ApiError(status, message)

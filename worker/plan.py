@@ -15,10 +15,10 @@ from infra.contract.log import NewEvent
 from infra.contract.runs import PlanStep, RunError
 from infra.contract.tools import parse_args
 from worker.run.context import RunContext
-from worker.run.emitter import new_event, now_ms
+from worker.run.emitter import new_event
 from worker.run.executions import CallInterrupted
 from worker.run.strategy import Drained, StepFailed
-from worker.run.tool_failures import CallTime, failure_code
+from worker.run.tool_failures import CallTime, call_duration_ms, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.tracing import tool_span
 
@@ -69,11 +69,7 @@ class PlanWalker:
             emit = context.emitter.emit
             await emit(StepStarted(name=step.name or step.tool, tool=step.tool), step=index)
             await emit(ToolStarted(tool=step.tool, args=step.args), step=index)
-        began, started_ms = time.monotonic(), now_ms()
-
-        def duration_ms() -> int:
-            return int((time.monotonic() - began) * 1000)
-
+        began, started_ms = time.monotonic(), context.call_began_ms(call_name(index))
         try:
             call_time = context.call_time(call_name(index), step.timeout_s)
             async with call_time.limit(TIMEOUT):
@@ -87,10 +83,12 @@ class PlanWalker:
             partial = exc.result if isinstance(exc, ToolFailed) else None
             _count(step.tool, "failed", began)
             # The files that a failed call wrote are kept, so that its user can look at them.
-            context.commit(*_failed(index, step.tool, duration_ms(), error, partial), name=call_name(index))
+            duration_ms = call_duration_ms(began, msgspec.to_builtins(partial) if partial else {})
+            context.commit(*_failed(index, step.tool, duration_ms, error, partial), name=call_name(index))
             raise StepFailed(error) from exc
         _count(step.tool, "succeeded", began)
-        return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms(), result=result)
+        duration_ms = call_duration_ms(began, result)
+        return StepRecord(tool=step.tool, started_ms=started_ms, duration_ms=duration_ms, result=result)
 
     async def _call(self, context: RunContext, index: int, step: PlanStep, call_time: CallTime) -> dict[str, Any]:
         args = parse_args(step.tool, step.args, at=f"$.plan[{index}]")

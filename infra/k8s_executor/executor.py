@@ -211,8 +211,11 @@ class KubernetesExecutor:
 
     def _output(self, command: Command) -> Path:
         folder = self._folder / command.run_id
-        with translate_exhaustion():
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with translate_exhaustion():
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ExecutorUnavailable(f"the scratch folder '{folder}' cannot be created: {exc.strerror}") from exc
         return folder
 
     async def _guarded(self, call: JobCall, command: Command, caller: ExecutionCaller, work: Awaitable[T]) -> T:

@@ -4,6 +4,7 @@ The second form (`json_schema`) makes small local models usable: tools are descr
 `{"tool", "args"}` or `{"answer"}`, calls and their results appear in the conversation as text.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from infra.contract.llm import Call, ChatMessage, ModelRequest, ToolSpec
 from infra.llm_http.failures import NOT_JSON, TryFailed
 
 ToolMode = Literal["native", "json_schema"]
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
+MAX_NAME_CHARS = 64
 _INSTRUCTIONS = """Reply with exactly one JSON object: {"tool": NAME, "args": {…}} to call a tool, or {"answer": TEXT}.
 Tools, with the JSON Schema of their arguments:"""
 
@@ -27,7 +30,8 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
         body["messages"] = [_native(message, model) for message in request.messages]
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
-            body["tool_choice"] = "required" if request.must_call else "auto"
+            if "tool_choice" not in quirks:  # models that think reject every choice but the default
+                body["tool_choice"] = "required" if request.must_call else "auto"
     else:
         body["messages"] = _constrained(request.messages, request.tools)
         if request.tools:
@@ -40,7 +44,7 @@ def quirk(reason: str, known: frozenset[str]) -> str | None:
     """Return the field that a model rejects, from the reason of its rejection, if this was not known yet."""
     if "max_completion_tokens" in reason and "max_tokens" not in known:
         return "max_tokens"
-    return "stream_options" if "stream_options" in reason and "stream_options" not in known else None
+    return next((name for name in ("stream_options", "tool_choice") if name in reason and name not in known), None)
 
 
 def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequence[Call]]:
@@ -72,7 +76,9 @@ def _native(message: ChatMessage, model: str) -> dict[str, Any]:
 
 
 def _native_call(call: Call, opaque: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": msgspec.json.encode(_arguments(call)).decode()}
+    # Endpoints reject a conversation with another name; the tool's result says that there is no such tool.
+    name = _NOT_IN_NAMES.sub("_", call.name)[:MAX_NAME_CHARS]
+    function = {"name": name, "arguments": msgspec.json.encode(_arguments(call)).decode()}
     return {**opaque, "id": call.id, "type": "function", "function": function}
 
 

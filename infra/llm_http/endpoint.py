@@ -11,7 +11,7 @@ from infra.host_limits import raise_if_exhausted
 from infra.llm_http.assembly import Assembly
 from infra.llm_http.failures import TryFailed, failed_answer
 from infra.llm_http.settings import LlmSettings
-from infra.llm_http.sse import EventDecoder, EventTooLong
+from infra.llm_http.sse import BOM, EventDecoder, EventTooLong
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 MAX_STREAM_BYTES = 64 * 1024 * 1024
@@ -21,6 +21,9 @@ AFTER_FINISH_S = 5.0
 """Time for the usage, which follows the end of the reply."""
 AFTER_DONE_S = 0.25
 """Time for the end of the answer, after which the connection can be used again."""
+
+_FIELDS = (b":", b"d", b"e", b"i", b"r")
+"""First characters of the lines of a stream, such as `data:` and `event:`. No JSON value begins with one of them."""
 
 Answer = AsyncGenerator[bytes, None]
 OnDelta = Callable[[Sequence[Delta]], Awaitable[None]]
@@ -65,11 +68,12 @@ class Endpoint:
                         raise failed_answer(
                             response.status_code, response.headers, await _bounded(answer, MAX_ERROR_BYTES)
                         )
-                    if not stream or _is_json(response):
-                        deltas = assembly.add_whole(await _whole(answer))
+                    begin = await _begin(answer)
+                    if _is_whole(begin, response):
+                        deltas = assembly.add_whole(await _whole(answer, begin))
                         await on_delta(deltas)
                     else:
-                        await _read_stream(answer, assembly, on_delta, deadlines)
+                        await _read_stream(answer, begin, assembly, on_delta, deadlines)
         except httpx.HTTPError as exc:
             raise_if_exhausted(exc)
             if not assembly.reason:  # a connection lost after the end of the reply takes nothing away from it
@@ -150,9 +154,36 @@ async def _within(packets: AsyncIterator[bytes], deadlines: Deadlines) -> Answer
         yield packet
 
 
-async def _read_stream(answer: Answer, assembly: Assembly, on_delta: OnDelta, deadlines: Deadlines) -> None:
+async def _begin(answer: Answer) -> bytes:
+    """Return the begin of an answer up to the packet with its first visible character, empty if it has none."""
+    begin = b""
+    async for packet in answer:
+        begin += packet
+        if begin.removeprefix(BOM).strip() or len(begin) > MAX_ERROR_BYTES:
+            break
+    return begin
+
+
+def _is_whole(begin: bytes, response: httpx.Response) -> bool:
+    """Return whether an answer is one JSON value, and not a stream. Raises TryFailed for a page of HTML.
+
+    Some endpoints ignore what was asked for, or name another type than they send.
+    """
+    first = begin.removeprefix(BOM).strip()[:1]
+    if first == b"<":
+        kind = response.headers.get("content-type", "")
+        raise TryFailed(f"the endpoint answers with a page ({kind[:100]}) instead of JSON; is LLM_BASE_URL right?")
+    return first == b"{" or (_is_json(response) and first not in _FIELDS)
+
+
+async def _read_stream(
+    answer: Answer, begin: bytes, assembly: Assembly, on_delta: OnDelta, deadlines: Deadlines
+) -> None:
     decoder = EventDecoder(MAX_EVENT_BYTES)
-    size, done = 0, False
+    size = len(begin)
+    done = bool(begin) and await _read_packet(decoder, begin, assembly, on_delta, deadlines)
+    if done and not assembly.reason:
+        return
     async for packet in answer:
         size += len(packet)
         if size > MAX_STREAM_BYTES:
@@ -192,11 +223,11 @@ async def _read_events(events: Sequence[bytes], assembly: Assembly, on_delta: On
     return False
 
 
-async def _whole(answer: Answer) -> bytes:
-    data = await _bounded(answer, MAX_WHOLE_BYTES + 1)
+async def _whole(answer: Answer, begin: bytes) -> bytes:
+    data = begin + await _bounded(answer, MAX_WHOLE_BYTES + 1)
     if len(data) > MAX_WHOLE_BYTES:
         raise TryFailed(f"the answer has more than {MAX_WHOLE_BYTES} bytes", "cut")
-    return data
+    return data.removeprefix(BOM)
 
 
 async def _bounded(answer: Answer, limit: int) -> bytes:

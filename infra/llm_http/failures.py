@@ -21,9 +21,19 @@ another may accept the request. `endpoint`: every request. `context`: the messag
 reply itself."""
 
 _CONTEXT = re.compile(
-    r"context[ _](?:length|window|size)|maximum context|prompt is too long|too many tokens",
+    r"context[ _](?:length|window|size|limit)|contextwindow|maximum (?:context|prompt|model|sequence) |too many tokens"
+    r"|(?:prompt|input) (?:is )?too long|input token count|model token limit|`inputs` tokens"
+    r"|max_tokens must be at least 1",
     re.I,
 )
+_EXCEEDED = re.compile(r"exceed|too (?:long|many)|longer", re.I)
+_NAMED_STATUS = (
+    (re.compile(r"rate_?limit|too_many_requests|throttl", re.I), 429),
+    (re.compile(r"overloaded|unavailable", re.I), 529),
+    (re.compile(r"context_|invalid_request|bad_?request|content_filter|content_policy", re.I), 400),
+    (re.compile(r"authentication|api_key|permission|quota|billing", re.I), 401),
+)
+"""Names of errors, and the status that an endpoint would have answered with if the answer had not begun."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]+")
 
 
@@ -50,7 +60,8 @@ def failed_answer(status: int, headers: Mapping[str, str], body: bytes) -> TryFa
 def failed_frame(error: Any) -> TryFailed:
     """Return the failure for an error object within an answer that began with the status 200."""
     detail, code = _detail(msgspec.json.encode({"error": error}))
-    status = int(code) if re.fullmatch(r"[45]\d\d", code) else 500
+    named = next((status for name, status in _NAMED_STATUS if name.search(code)), 500)
+    status = int(code) if re.fullmatch(r"[45]\d\d", code) else named
     return TryFailed(f"the endpoint reports an error: {detail or 'without a message'}", _blame(status, code, detail))
 
 
@@ -59,10 +70,12 @@ def _blame(status: int, code: str, detail: str) -> Blame:
         return "refused"
     if status == 429:
         return "endpoint" if code == "insufficient_quota" else "busy"
+    about_context = bool(_CONTEXT.search(f"{code} {detail}"))
+    # Some servers and gateways answer 500 to a prompt that is too long.
+    if about_context and (status in {400, 413, 422} or (status == 500 and _EXCEEDED.search(detail))):
+        return "context"
     if status in {408, 409, 425} or status >= 500:
         return "busy" if status == 529 else "try"
-    if status in {400, 413, 422} and _CONTEXT.search(f"{code} {detail}"):
-        return "context"
     # A missing or unsuitable model is one thing, wrong credentials or a redirect concern every model.
     return "model" if status in {400, 404, 413, 422} else "endpoint"
 

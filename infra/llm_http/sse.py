@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -48,7 +48,7 @@ class EventDecoder:
     def _line(self, line: bytes, left: int) -> Iterator[bytes]:
         if not self._begun:
             self._begun = True
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM)
         if not line:
             event, self._data, self._size = self._data, [], left
             if event:

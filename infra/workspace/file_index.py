@@ -1,5 +1,6 @@
 """Index of the files and folders of one claimed run: its record's entries, and the changes not in the record yet."""
 
+import secrets
 import stat
 from collections.abc import Mapping
 from itertools import count
@@ -17,13 +18,15 @@ _PLAIN, _EXECUTABLE = 0o644, 0o755
 class FileIndex:
     """Files and folders of a claimed run by path, and the source of keys for new objects.
 
-    A new object never replaces another one: its key contains the claim's fence and a number. So an object that a worker
-    stores after the loss of its lease does no harm, because no record names it.
+    A new object never replaces another one: its key contains the claim's fence, a number, and a random part, because a
+    Redis that has lost its last changes gives a fence again. So an object that a worker stores after the loss of its
+    lease does no harm, because no record names it.
     """
 
     def __init__(self, fence: int, files: Mapping[str, FileEntry], folders: Mapping[str, FolderEntry]) -> None:
         self._fence = fence
         self._numbers = count(1)
+        self._random = secrets.token_hex(3)
         self._files = dict(files)
         self._folders = dict(folders)
         self._uncommitted: dict[str, FileEntry | None] = {}
@@ -85,8 +88,8 @@ class FileIndex:
         return f"kept/{self.new_number()}"
 
     def new_number(self) -> str:
-        """Return a number that no other object of the run has: `{fence}-{number}`."""
-        return f"{self._fence}-{next(self._numbers)}"
+        """Return a number that no other object of the run has: `{fence}-{number}-{random}`."""
+        return f"{self._fence}-{next(self._numbers)}-{self._random}"
 
 
 def entry_of(key: str, stored: StoredObject, *, mode: int, mtime_ns: int) -> FileEntry:

@@ -120,7 +120,8 @@ class Tree:
         """Remove everything except the wanted files and folders; return the ones that exist.
 
         `wanted_folders` includes the folders above each file and each folder. Folders are unlocked, and have the modes
-        returned.
+        returned, with the special bits that programs set. A file with such bits or with a second name is removed as
+        well: a new copy has neither, here as on any other worker.
         """
         existing: dict[str, Stamp] = {}
         modes: dict[str, int] = {}
@@ -131,10 +132,10 @@ class Tree:
                 for name, mode in list_entries(fd):
                     path = f"{above}/{name}" if above else name
                     if stat.S_ISDIR(mode) and path in wanted_folders:
-                        modes[path] = (mode | stat.S_IRWXU) & PERMISSIONS
+                        modes[path] = stat.S_IMODE(mode | stat.S_IRWXU)
                         folders.append(path)
-                    elif stat.S_ISREG(mode) and path in wanted:
-                        existing[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                    elif stat.S_ISREG(mode) and path in wanted and (stamp := _plain_stamp(name, fd)):
+                        existing[path] = stamp
                     elif stat.S_ISDIR(mode):
                         remove_folder(name, fd, self._fd)
                     else:
@@ -220,6 +221,12 @@ class Tree:
 def _stamp(found: os.stat_result) -> Stamp:
     mtime_ns = max(-_MAX_NS, min(found.st_mtime_ns, _MAX_NS))
     return Stamp(found.st_size, mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode & PERMISSIONS)
+
+
+def _plain_stamp(name: str, fd: int) -> Stamp | None:
+    """Return the stamp of a file, None if it has special bits or a second name (a hard link)."""
+    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    return _stamp(found) if found.st_nlink == 1 and not stat.S_IMODE(found.st_mode) & ~PERMISSIONS else None
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -18,4 +18,9 @@ def main() -> None:
         code = run()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    finally:
+        import signal
+
+        # From here on, Ctrl-C ends the process at once: the interpreter would report it while it waits for threads.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.contract.agent import ApprovalRule, Policy
-from worker.agent.policy import decide, is_denied, is_untrusted, is_way_out, matches_pattern
+from worker.agent.policy import decide, is_denied, is_untrusted, is_way_out
+from worker.agent.url_patterns import matches_pattern
 
 POLICIES: list[Policy] = ["allow", "ask", "deny"]
 PATTERNS = ["*", "a", "a*", "*b", "a*b", "", "**", "x"]

@@ -83,6 +83,23 @@ async def test_the_answer_to_an_interrupt_is_read_by_the_exchange_that_was_inter
     assert (count_of(script.seen[-1], TEXT), count_of(script.seen[-1], "The first message.")) == (1, 1)
 
 
+async def test_a_run_that_is_interrupted_again_before_it_reads_the_first_answer_reads_both(site: AgentSite) -> None:
+    script = site.script(plan("Say"), lambda chat: site.server.hang)
+    worker = site.worker()
+    run_id = await site.submit(stream=False)
+    await until(lambda: _true(lambda: script.asked[1] == 1), "the model is asked again")
+    await site.store.interrupt(run_id)
+    await site.waits(run_id)
+    await worker.drained()
+    await answer(site, run_id, input="The first answer.")
+    await site.store.interrupt(run_id)  # nobody has claimed the run meanwhile
+    script.steps = [*script.steps[:1], finish("Heard.")]
+    site.worker()
+    await answer(site, run_id, input=TEXT)
+    assert (await site.ended(run_id)).status is Status.SUCCEEDED
+    assert (count_of(script.seen[-1], "The first answer."), count_of(script.seen[-1], TEXT)) == (1, 1)
+
+
 @pytest.mark.parametrize(("key", "when"), [("asked:1", "before"), ("asked:1", "after"), ("tool:1:1", "before")])
 async def test_an_approved_call_is_executed_after_a_kill_without_another_question(
     site: AgentSite, key: str, when: When
@@ -183,7 +200,7 @@ class Elsewhere(threading.Thread):
         self._ended = asyncio.Event()
         workspaces = Workspaces(self._s3)
         site = AgentSite(Rig(self._tcp), workspaces, self._site.executor, self._site.server)
-        self._worker = site.worker(lease_s=1.0)
+        self._worker = site.worker()
         self.ready.set()
         await self._ended.wait()
         await site.rig.close()
@@ -221,6 +238,7 @@ async def test_a_worker_frozen_in_a_model_call_writes_nothing_once_its_lease_is_
         run_id = await site.submit(stream=False)
         await until(old.reached, "the first worker asks the model")
         frozen.freeze()
+        await site.rig.expire_lease(run_id)
         site.worker()
         await until(end.reached, "the second worker has gone on", timeout_s=60)
 

@@ -2,11 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from infra.contract.agent import Limits
 from infra.contract.states import Outcome, Status
 from tests.agent_runs.script import finish, plan
-from tests.agent_runs.site import AgentSite
-from tests.support.model_server.answers import failure, whole
+from tests.agent_runs.site import MODELS, AgentSite
+from tests.support.model_server.answers import events, failure, frame, stream, whole
 from tests.support.waiting import until
 
 WRITE = ("file_write", {"path": "a.txt", "content": "one"})
@@ -25,6 +27,32 @@ async def test_a_busy_model_gives_the_run_back_without_counting_an_attempt(site:
     assert (requeued.type, requeued.data["reason"]) == ("run.requeued", "model_busy")
     assert 30_000 < requeued.data["delay_ms"] <= 41_000
     assert (await site.store.attempts(run_id))[0].outcome == "drained"
+
+
+async def test_models_that_stay_busy_end_the_run_which_can_be_retried(
+    site: AgentSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.agent.state.MAX_BUSY_MS", 1500)
+    script = site.script(failure(429, retry_after="0"))
+    site.worker(strategy=site.agent(models=MODELS[:1], max_retries=0))
+    run_id = await site.submit(max_attempts=1)
+    run = await site.ended(run_id)
+    assert run.error is not None
+    assert (run.error.code, script.asked[0]) == ("model_busy", 2)
+    await site.store.retry(run_id, token="r1")
+    await until(lambda: _equal(script.asked[0], 3), "the model is asked again")
+    await until(lambda: _has_status(site, run_id, Status.QUEUED), "the run is given back again")
+
+
+async def test_tokens_of_exchanges_without_a_reply_count_for_the_limits(site: AgentSite) -> None:
+    paid = stream(events([frame({"content": "x"}), frame(usage={"prompt_tokens": 50_000, "completion_tokens": 1})]))
+    script = site.script(paid)
+    site.worker(strategy=site.agent(models=MODELS[:1]))
+    run = await site.ended(await site.submit(max_attempts=5, limits=Limits(input_tokens=101_000)))
+    assert run.error is not None
+    assert run.error.code == "limit_input_tokens"
+    assert "has used 100,000 of 101,000" in run.error.message
+    assert script.asked[0] == 2
 
 
 async def test_a_run_without_any_reply_fails_after_its_attempts(site: AgentSite) -> None:
@@ -118,6 +146,10 @@ async def test_a_model_that_only_talks_is_given_up(site: AgentSite) -> None:
     await site.store.retry(run_id, token="r1")
     await until(lambda: _equal(script.asked.total(), 6), "the model is asked once more")
     await asyncio.sleep(0)
+
+
+async def _has_status(site: AgentSite, run_id: str, status: Status) -> bool:
+    return (await site.store.get(run_id)).status is status
 
 
 async def _equal(one: object, other: object) -> bool:

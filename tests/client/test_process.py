@@ -115,6 +115,12 @@ def test_ctrl_c_while_modules_are_imported_leaves_no_traceback(
     assert (done.returncode, done.stdout, done.stderr, api.requests) == (130, b"", b"", [])
 
 
+def test_the_command_catches_ctrl_c_before_it_imports_anything() -> None:
+    code = "import sys; before = set(sys.modules); import swissbrain.cli; print(*set(sys.modules) - before)"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert set(imported) <= {"__future__", "swissbrain", "swissbrain.cli", "swissbrain.cli.exit_codes"}
+
+
 def test_output_works_in_any_encoding(api: ScriptedServer) -> None:
     api.always = ok(run(prompt="é│😀"))
     result = swissbrain(api, "show", "a", PYTHONIOENCODING="ascii")

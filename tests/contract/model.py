@@ -302,7 +302,8 @@ class Model:
             run.status = Status.WAITING
             self._count(run, used)
             run.attempt -= 1
-            run.open, run.answers, run.interrupt = dict(requests), set(), False
+            run.open, run.answers = dict(requests), run.answers if run.interrupt else set()
+            run.interrupt = False
         return outcome
 
     def trim(self, run_id: str, fence: int, last: int) -> Outcome:

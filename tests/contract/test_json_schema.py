@@ -13,7 +13,10 @@ from worker.agent.output_schema import SchemaError, check_schema
 AT = "$.output_schema"
 KEYWORDS = sorted({*Keywords.__struct_encode_fields__, "const", "default", "format", "$comment", "unknown"})
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.5, 2.0, "object", "objekt", "a", "", "#"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.sampled_from([0.5, 2.0, "object", "objekt", "a", "", "#", "#a", "#/properties/a", "#/$defs/a", "b.json", "("]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=3),
     max_leaves=6,
 )
@@ -35,8 +38,19 @@ def is_refused_by_a_worker(schema: dict[str, Any]) -> bool:
     return False
 
 
-@given(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=3))
-def test_a_schema_that_is_refused_is_refused_by_workers_too(schema: dict[str, Any]) -> None:
+DIALECTS = st.sampled_from(
+    [{}, {"$schema": DIALECT}, {"$schema": "http://json-schema.org/draft-07/schema#"}, {"$schema": "x"}]
+)
+
+
+@given(st.text("()[]?*+|\\a1k=!<:^{},-#", max_size=7))
+def test_a_pattern_that_is_refused_is_refused_by_workers_too(pattern: str) -> None:
+    assert is_refused_by_a_worker({"pattern": pattern}) or not is_refused({"pattern": pattern})
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS), VALUES, max_size=3), DIALECTS)
+def test_a_schema_that_is_refused_is_refused_by_workers_too(schema: dict[str, Any], dialect: dict[str, str]) -> None:
+    schema = {**schema, **dialect}
     assert is_refused_by_a_worker(schema) or not is_refused(schema)
 
 
@@ -52,6 +66,18 @@ def test_a_schema_that_is_refused_is_refused_by_workers_too(schema: dict[str, An
         ({"required": "a"}, ".required", "got `str`"),
         ({"minLength": -1}, ".minLength", ">= 0"),
         ({"multipleOf": 0}, ".multipleOf", "> 0"),
+        ({"minLength": 1.5}, ".minLength", "multiple of 1"),
+        ({"required": ["a", "a"]}, ".required", "given twice"),
+        ({"items": {"properties": {"a": {"pattern": "("}}}}, ".items.properties.a.pattern", "a '[(]' has no '[)]'"),
+        ({"pattern": "(?!a)"}, ".pattern", "takes too long"),
+        ({"anyOf": [{}, {"pattern": r"(a)\1"}]}, ".anyOf[1].pattern", "takes too long"),
+        ({"patternProperties": {"[a": {}}}, ".patternProperties.[a", "has no ']'"),
+        ({"properties": {"a": {"$ref": "#/$defs/b"}}}, ".properties.a.$ref", "nothing at '#/.defs/b'"),
+        ({"$ref": "https://example.org/a.json"}, ".$ref", "must be complete"),
+        ({"$dynamicRef": "#a"}, ".$dynamicRef", "nothing at '#a'"),
+        ({"$schema": "https://example.org/"}, ".$schema", "another dialect"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "items": {"type": "int"}}, ".items.type", "'int'"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "pattern": "["}, ".pattern", "has no"),
     ],
 )
 def test_the_error_says_where_and_what_is_allowed(schema: dict[str, Any], field: str, message: str) -> None:
@@ -68,6 +94,11 @@ def test_the_error_says_where_and_what_is_allowed(schema: dict[str, Any], field:
         {"$schema": DIALECT, "type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": True}},
         {"type": ["string", "null"], "minLength": 1.0, "enum": ["a", None], "unknown": 3},
         {"not": {"if": True, "then": False, "else": {}}, "additionalProperties": False},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "items": [{}], "$defs": {"a": {"type": "x"}}},
+        {"$ref": "#/$defs/a~1%25b", "$defs": {"a/%b": {"$anchor": "c"}}, "items": {"$ref": "#c"}},
+        {"$id": "https://example.org/a", "properties": {"b": {"$id": "b"}}, "items": {"$ref": "b"}},
+        {"properties": {"$ref": {"type": "string"}, "pattern": {"const": {"$ref": "#/x", "pattern": "("}}}},
+        {"pattern": r"^[\]()]+\p{L}(?:a|\()$", "patternProperties": {"[](]": {}}},
         {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1, "exclusiveMinimum": True},
     ],
 )

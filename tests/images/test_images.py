@@ -66,7 +66,8 @@ def needs(image: str) -> pytest.MarkDecorator:
 
 
 PROGRAMS: dict[Interpreter, str] = {
-    "sh": 'whoami; echo "$HOME"; echo made >"$HOME/file"; echo made >/tmp/file; touch /usr/file || git --version',
+    "sh": 'whoami; echo "$HOME"; echo made >"$HOME/file"; echo made >/tmp/file; '
+    "cp /tmp/file /var/tmp/copy && python -V || exit; touch /usr/file || git --version",
     "python": "import getpass, pathlib, sqlite3, ssl\nprint(getpass.getuser(), pathlib.Path.home(), sep='\\n')\n"
     "pathlib.Path('file').write_text('made')",
     "node": "const os = require('os');\nconsole.log(os.userInfo().username);\nconsole.log(os.homedir());\n"

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from infra.contract.journal import StepRecord
 from infra.contract.lending import OpenExecution
 from infra.contract.runs import PlanStep, RunRecord
 from infra.contract.states import Status
@@ -68,6 +69,21 @@ async def test_a_program_that_ended_while_nobody_had_the_run_counts(runs: Worker
     await grows_older(runs, run_id, 2 * TIMEOUT_S)
     record = await ended(runs, run_id, first)
     assert (record.status, await runs.output(run_id)) == (Status.SUCCEEDED, ["one", "two"])
+
+
+async def test_the_times_of_an_adopted_step_count_from_its_first_start(runs: WorkerRig) -> None:
+    run_id, first = await left_alone(runs)
+    await grows_older(runs, run_id, 100)
+    await asyncio.sleep(0.5)
+    runs.worker(after=first)
+    await goes_on(runs)
+    record = await runs.ended(run_id)
+    text = await runs.rig.redis.command("HGET", runs.rig.store.keys.run(run_id), "journal:step:0")
+    step = msgspec.json.decode(str(text), type=StepRecord)
+    assert record.started_ms
+    assert step.started_ms
+    assert step.started_ms < record.started_ms - 90_000
+    assert step.duration_ms >= 500
 
 
 @pytest.mark.parametrize("own", [{}, {"timeout_s": 3600}])

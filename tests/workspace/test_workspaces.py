@@ -85,6 +85,24 @@ async def test_the_check_notices_each_missing_permission_and_leaves_at_most_one_
     assert left() == 0
 
 
+async def test_variables_for_another_store_have_no_effect(
+    s3: S3Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("[default]\nretry_mode = nonsense\nendpoint_url = http://127.0.0.1:1\n")
+    variables = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_RETRY_MODE", "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT")
+    for name in variables:
+        monkeypatch.setenv(name, "nonsense")
+    async with workspaces_over(s3) as workspaces:
+        await workspaces.check()
+    for name in variables:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "nonsense")
+    async with workspaces_over(s3) as workspaces:
+        await workspaces.check()
+
+
 async def test_errors_for_wrong_credentials_do_not_contain_them(s3: S3Settings, work: Path) -> None:
     async with workspaces_over(replace(s3, secret_key="wrong-secret")) as workspaces:
         files = workspaces.run("u", "r", 1, {"a": ENTRY})

@@ -23,7 +23,7 @@ from worker.agent.schemas import CONTROL
 from worker.run.context import RunContext
 from worker.run.emitter import new_event, now_ms
 from worker.run.strategy import StepFailed
-from worker.run.tool_failures import failure_code
+from worker.run.tool_failures import call_duration_ms, failure_code
 from worker.toolkit.base import Tool, ToolFailed, ToolResult
 from worker.tracing import tool_span
 
@@ -108,7 +108,7 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
     built: dict[str, Any] = msgspec.to_builtins(args)
     if not context.adopts(place.name):  # the log has the event of a call that is adopted
         await context.emitter.emit(ToolStarted(tool=tool.name, args=built, call=place.name), step=place.step)
-    began, started_ms = time.monotonic(), now_ms()
+    began, started_ms = time.monotonic(), context.call_began_ms(place.name)
     result: ToolResult | None = None
     failure: tuple[str, str] | None = None
     try:
@@ -139,8 +139,7 @@ async def _call(context: RunContext, tool: Tool, args: ToolArgs, place: Place) -
         text=text,
         step=place.step,
         started_ms=started_ms,
-        # The program of an adopted call began before this worker had the run.
-        duration_ms=max(int(seconds * 1000), values.get("duration_ms", 0)),
+        duration_ms=call_duration_ms(began, values),
         code=code,
         message=message,
         untrusted=is_untrusted(tool.name, built),

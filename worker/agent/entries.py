@@ -9,6 +9,7 @@
 | `model:{n}` | Exchange `n` with models, counted from 0 |
 | `asked:{n}` | answers of people that the calls of exchange `n` needed |
 | `tool:{n}:{i}` | CallRecord of call `i` of exchange `n`, counted from 0 |
+| `failed` | FailedExchanges: what the exchanges have used that ended without a reply |
 | `tool:{n}:{i}:repeat:{k}` | answer of a person to the question whether to repeat an interrupted call |
 
 Keys are positions, because some servers use the id of a call twice. A resumed run continues after its last entry:
@@ -27,6 +28,7 @@ from infra.contract.llm import Call, ModelChoice, ToolSpec, Usage
 from infra.contract.requests import UserMessage
 
 SETUP = "setup"
+FAILED = "failed"
 Purpose: TypeAlias = Literal["plan", "turn", "summary"]
 
 
@@ -81,6 +83,18 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_summary(self) -> bool:
         """True for a summary that stands for the exchanges before `covers`; False for one that failed or is empty."""
         return self.purpose == "summary" and bool(self.text.strip()) and not self.problem
+
+
+class FailedExchanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the exchanges of a run that ended without a reply. `ms`: their duration.
+
+    `busy_ms`: delays for which the run was given back because its models were busy, all before exchange `n`.
+    """
+
+    usage: Usage = Usage()
+    ms: int = 0
+    n: int = 0
+    busy_ms: int = 0
 
 
 class GoalStep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True, omit_defaults=True):

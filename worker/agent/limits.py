@@ -10,13 +10,14 @@ import msgspec
 from infra.contract.agent import MAX_TOOL_CALLS, MAX_TURNS, LimitName, Limits
 from infra.contract.events import LimitNear
 from infra.contract.llm import ModelChoice, Usage
-from worker.agent.entries import CallRecord, Turn
+from worker.agent.entries import CallRecord, FailedExchanges, Turn
 from worker.agent.schemas import CONTROL
 
 MIN_OUTPUT_TOKENS = 256
 """A reply is not shortened below this number of tokens: it would be cut before it is of use."""
 NEAR = 0.8
 NO_CAPS = Limits()
+NO_FAILURES = FailedExchanges()
 _UNITS: Mapping[LimitName, str] = {
     "turns": "exchanges with models",
     "tool_calls": "calls of tools",
@@ -33,7 +34,8 @@ _MOST: Mapping[str, int] = {"turns": MAX_TURNS, "tool_calls": MAX_TOOL_CALLS}
 class Totals:
     """Amounts that a run has used, over all its attempts.
 
-    `turns`: all exchanges, with plans, summaries and failures. `tool_calls`: executed calls, without control tools.
+    `turns`: all exchanges with a reply, with plans and summaries. `usage` and `wall_ms` include exchanges without one.
+    `tool_calls`: executed calls, without control tools.
     `wall_ms`: ms in exchanges and calls; waits for people do not count. `repeats`: longest sequence of identical calls
     with identical results.
     """
@@ -45,14 +47,14 @@ class Totals:
     repeats: int = 0
 
     @classmethod
-    def of(cls, turns: Sequence[Turn]) -> "Totals":
-        """Add up turns; the last one may be under way."""
+    def of(cls, turns: Sequence[Turn], failed: FailedExchanges = NO_FAILURES) -> "Totals":
+        """Add up turns, of which the last one may be under way, and exchanges without a reply."""
         records = [record for turn in turns for record in turn.records]
         return cls(
             turns=len(turns),
             tool_calls=sum(record.status != "refused" and record.tool not in CONTROL for record in records),
-            usage=sum((turn.exchange.usage for turn in turns), Usage()),
-            wall_ms=sum(turn.exchange.ms for turn in turns) + sum(record.duration_ms for record in records),
+            usage=sum((turn.exchange.usage for turn in turns), failed.usage),
+            wall_ms=failed.ms + sum(turn.exchange.ms for turn in turns) + sum(record.duration_ms for record in records),
             repeats=max((count for _, _, _, count in repetitions(turns)), default=0),
         )
 

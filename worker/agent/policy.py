@@ -6,12 +6,14 @@ from typing import Any, TypeAlias
 
 from infra.contract.agent import ANY_TOOL, ApprovalRule
 from worker.agent.entries import Turn
+from worker.agent.url_patterns import matches_pattern, matches_url, one_network
 
 RuleLists: TypeAlias = Sequence[Sequence[ApprovalRule]]
 """Rules of the operator, and rules of the run. A list cannot loosen what another one decides."""
 UNTRUSTED_TOOLS = frozenset({"browser", "http_fetch"})
 """Tools whose results may hold the instructions of strangers."""
 NETWORK = "network"
+URL = "url"
 _ORDER = {"deny": 0, "ask": 1, "allow": 2}
 
 
@@ -76,27 +78,17 @@ def _matches(rule: ApprovalRule, args: Mapping[str, Any], *, executes: bool) -> 
         value = args.get(name)
         if value is None:
             return False
-        text = _text(value)
-        if not (text == pattern if exact else matches_pattern(pattern, text)):
+        if not (_text(value) == pattern if exact else _matches_value(name, pattern, value, rule.policy == "allow")):
             return False
     return True
 
 
-def matches_pattern(pattern: str, text: str) -> bool:
-    """Return whether the whole text matches a pattern, in which `*` matches any characters, line ends included."""
-    first, *others = pattern.split("*")
-    if not others:
-        return text == first
-    *middle, last = others
-    if not text.startswith(first):
-        return False
-    at = len(first)
-    for piece in middle:
-        at = text.find(piece, at)
-        if at < 0:
-            return False
-        at += len(piece)
-    return len(text) - at >= len(last) and text.endswith(last)
+def _matches_value(name: str, pattern: str, value: Any, allows: bool) -> bool:
+    if name == URL and isinstance(value, str):
+        return matches_url(pattern, value, allows=allows)
+    if name == NETWORK and not allows and matches_pattern(pattern.lower(), _text(one_network(value))):
+        return True
+    return matches_pattern(pattern, _text(value))
 
 
 def _text(value: Any) -> str:

@@ -5,19 +5,25 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import msgspec
+from msgspec import structs
 
 from infra.contract.agent import Limits
+from infra.contract.llm import Usage
 from infra.contract.requests import UserMessage
 from infra.contract.runs import MAX_TIMEOUT_S, RunError
-from worker.agent.entries import Continued, Setup, Turn, inbox_key, model_key
-from worker.agent.limits import LimitReached, Totals, effective
+from worker.agent.entries import FAILED, Continued, FailedExchanges, Setup, Turn, inbox_key, model_key
+from worker.agent.limits import NO_FAILURES, LimitReached, Totals, effective
 from worker.agent.progress import progress_of, step_results
 from worker.run.context import RunContext
-from worker.run.people import interrupt_answer, read_inbox
+from worker.run.people import interrupt_answers, read_inbox
 from worker.run.strategy import StepFailed
 from worker.toolkit.base import Tool
 
 MAX_PARTIAL_FILES = 200
+MIN_PAUSE_MS, MAX_PAUSE_MS = 1000, 3_600_000
+"""Bounds of the time for which a run is given back because its models ask for a pause."""
+MAX_BUSY_MS = 24 * 3_600_000
+"""Longest time, all pauses together, for which a run waits for one reply of busy models."""
 
 
 @dataclass
@@ -25,7 +31,8 @@ class AgentState:
     """State of one claim.
 
     `caps`: limits of the configuration. `draining`: see Strategy. `turns` are complete. `continued`: conversation
-    that comes before them. `heard`: fences of the claims whose interrupts the turns have the answers to.
+    that comes before them. `failed`: exchanges without a reply, of all claims. `heard`: fence of the last claim whose
+    interrupt the turns have the answer to.
     """
 
     context: RunContext
@@ -35,7 +42,8 @@ class AgentState:
     draining: Callable[[], bool]
     continued: Continued = field(default_factory=Continued)
     turns: list[Turn] = field(default_factory=list)
-    heard: set[int] = field(default_factory=set)
+    failed: FailedExchanges = NO_FAILURES
+    heard: int = 0
 
     @property
     def n(self) -> int:
@@ -57,11 +65,32 @@ class AgentState:
     @property
     def is_interrupted(self) -> bool:
         """True once a person has answered an interrupt, until the answer is read."""
-        return interrupt_answer(self.context.run, self.heard) is not None
+        return bool(interrupt_answers(self.context.run, self.heard))
 
     def totals(self, turn: Turn | None = None) -> Totals:
         """Return what the run has used; `turn`: one under way, to be added."""
-        return Totals.of([*self.turns, turn] if turn else self.turns)
+        return Totals.of([*self.turns, turn] if turn else self.turns, self.failed)
+
+    def note_failure(self, usage: Usage, ms: int) -> None:
+        """Add an exchange without a reply to what the run has used."""
+        self._note(structs.replace(self.failed, usage=self.failed.usage + usage, ms=self.failed.ms + ms))
+
+    def pause_ms(self, asked_ms: int) -> int | None:
+        """Return the pause after which busy models are asked again, and note it; None if they were busy for too long.
+
+        It grows, because an endpoint that asks for one second each time would be asked for a day.
+        """
+        before_ms = self.failed.busy_ms if self.failed.n == self.n else 0
+        pause_ms = min(MAX_PAUSE_MS, max(MIN_PAUSE_MS, asked_ms, before_ms // 8))
+        busy_ms = before_ms + pause_ms
+        is_over = busy_ms > MAX_BUSY_MS
+        # After its failure a retry of the run may wait as long again.
+        self._note(structs.replace(self.failed, n=self.n, busy_ms=0 if is_over else busy_ms))
+        return None if is_over else pause_ms
+
+    def _note(self, failed: FailedExchanges) -> None:
+        self.failed = failed
+        self.context.note(FAILED, failed)
 
     def seconds_left(self, totals: Totals) -> float:
         """Return the seconds that the next call may take."""
@@ -98,7 +127,7 @@ class AgentState:
                 return heard
             heard += inbox.messages
             if inbox.interrupt is not None:
-                self.heard.add(inbox.interrupt)
+                self.heard = inbox.interrupt
         raise AssertionError("counting does not end")
 
     def _opening(self) -> list[UserMessage]:

@@ -6,6 +6,7 @@ Everything that the loop decides in between is a function of these entries (`tur
 concern only what is about to be paid for or done: limits, draining, and dead ends.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
@@ -20,6 +21,7 @@ from infra.contract.llm import (
     ModelRefused,
     ModelUnavailable,
     ToolSpec,
+    Usage,
     estimated_tokens,
 )
 from infra.contract.log import NewEvent
@@ -29,7 +31,17 @@ from worker.agent import limits
 from worker.agent.asking import Question, ask_model
 from worker.agent.compaction import View, due
 from worker.agent.conversation import messages, request_size
-from worker.agent.entries import SETUP, Continued, Exchange, Purpose, Setup, Turn, model_key
+from worker.agent.entries import (
+    FAILED,
+    SETUP,
+    Continued,
+    Exchange,
+    FailedExchanges,
+    Purpose,
+    Setup,
+    Turn,
+    model_key,
+)
 from worker.agent.progress import Progress, dead_end, next_purpose, progress_of
 from worker.agent.reply_calls import ReplyCalls
 from worker.agent.schemas import control_specs
@@ -41,9 +53,6 @@ from worker.run.emitter import new_event
 from worker.run.retrying import requeue_delay_ms
 from worker.run.strategy import Drained, Postponed
 from worker.toolkit.base import Tool
-
-MAX_BUSY_MS = 3_600_000
-"""Longest time for which a run is given back because its models ask for a pause."""
 
 
 class Supervisor:
@@ -72,13 +81,14 @@ class Supervisor:
         """
 
         continued = await context.recall(CONTINUED, Continued) if context.knows(CONTINUED) else Continued()
+        failed = await context.recall(FAILED, FailedExchanges) if context.knows(FAILED) else FailedExchanges()
 
         async def begin() -> Setup:
             files = await context.list_files()
             return build_setup(context.run.spec, self._settings, self._models, files, continued.task, self._tools)
 
         setup = await context.once(SETUP, Setup, begin)
-        state = AgentState(context, setup, self._settings.caps, self._tools, draining, continued)
+        state = AgentState(context, setup, self._settings.caps, self._tools, draining, continued, failed=failed)
         while True:
             inbox = await state.hear()
             progress = progress_of(state.turns)
@@ -130,12 +140,15 @@ class Supervisor:
         def near(exchange: Exchange) -> Sequence[NewEvent]:
             return _near_limits(state, Turn(n=question.n, inbox=inbox, exchange=exchange))
 
+        began = time.monotonic()
         try:
             return await ask_model(self._model, state.context, setup, question, self._settings.delta_s, near)
         except TimeoutError:
+            state.note_failure(Usage(), int((time.monotonic() - began) * 1000))
             reached = limits.out_of_time(state.limits, totals, caps=state.caps)
             raise await state.failure(RunError(code=reached.code, message=reached.message)) from None
         except ModelError as exc:
+            state.note_failure(exc.usage, int((time.monotonic() - began) * 1000))
             raise await _after(exc, state) from exc
 
 
@@ -144,8 +157,9 @@ async def _after(failure: ModelError, state: AgentState) -> Exception:
     run = state.context.run
     match failure:
         case ModelBusy():
-            delay_ms = int(min(MAX_BUSY_MS, max(1000, failure.after_s * 1000)))
-            return Postponed("model_busy", str(failure), delay_ms=delay_ms, burn=False)
+            if delay_ms := state.pause_ms(int(failure.after_s * 1000)):
+                return Postponed("model_busy", str(failure), delay_ms=delay_ms, burn=False)
+            error = RunError(code="model_busy", message=f"the models were busy for 24 hours; last: {failure}")
         case ModelUnavailable() if run.attempt < run.spec.max_attempts:
             return Postponed("model_unavailable", str(failure), delay_ms=requeue_delay_ms(run.attempt), burn=True)
         case ModelUnavailable():
@@ -163,7 +177,7 @@ async def _after(failure: ModelError, state: AgentState) -> Exception:
 def _near_limits(state: AgentState, turn: Turn) -> list[NewEvent]:
     """Return the events of limits that come near with this exchange, or came near with the calls before it."""
     last = [msgspec.structs.replace(each, records=()) for each in state.turns[-1:]]
-    before = limits.Totals.of([*state.turns[:-1], *last])
+    before = limits.Totals.of([*state.turns[:-1], *last], state.failed)
     return [new_event(event) for event in limits.near(state.limits, before, state.totals(turn))]
 
 

@@ -34,7 +34,7 @@ from infra.contract.requests import UserMessage
 from infra.contract.usage import RunUsage
 from worker.run.blobs import resolve
 from worker.run.call_context import CallContext, CallRun
-from worker.run.emitter import LogEmitter
+from worker.run.emitter import LogEmitter, now_ms
 from worker.run.executions import CallInterrupted, RunExecutions
 from worker.run.session import RunSession
 from worker.run.tool_failures import CallTime
@@ -182,8 +182,16 @@ class RunContext:
         await self.emitter.flush()
 
     def count(self, usage: RunUsage) -> None:
-        """Add the usage of exchanges that have no entry in the journal, because they failed."""
+        """Add the usage of exchanges that have no entry of their own in the journal, because they failed."""
         self.emitter.put(Writes(usage=usage))
+
+    def note(self, key: str, value: object) -> None:
+        """Set a small entry of the journal, for a later claim of the run, with the next write."""
+        self.emitter.put(Writes(journal={key: codec.encode(value)}))
+
+    def call_began_ms(self, call: str) -> int:
+        """Return when a call that is about to be made or adopted began, in ms since the epoch."""
+        return now_ms() - int(self._executions.passed_s(call) * 1000)
 
     def call_time(self, call: str, timeout_s: float | None) -> CallTime:
         """Return the time of a call, which counts from its first start, also if a former owner of the run began it."""

@@ -62,11 +62,15 @@ class RunExecutions:
         """Return whether an execution of this call is open, so that it is adopted and not started."""
         return self._open is not None and self._open.call == call
 
+    def passed_s(self, call: str) -> float:
+        """Return the seconds since the first start of a call: 0, unless an execution of it is open."""
+        if not (self._open and self.is_open(call) and self._open.call_began_ms and self._claimed_ms):
+            return 0.0
+        return max(0, self._now_ms() - self._open.call_began_ms) / 1000
+
     def time_left(self, call: str, timeout_s: float) -> float:
         """Return the seconds that are left of the time of a call: all, unless an execution of it is open."""
-        if not (self._open and self.is_open(call) and self._open.call_began_ms and self._claimed_ms):
-            return timeout_s
-        left_s = timeout_s - max(0, self._now_ms() - self._open.call_began_ms) / 1000
+        left_s = timeout_s - self.passed_s(call)
         return left_s if left_s > 0 else min(timeout_s, TAKE_OVER_S)
 
     async def execute(

@@ -1,6 +1,6 @@
 """People in a run, for strategies: requests with which a run waits, their answers, and messages to the run."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,7 +15,7 @@ and its clock may differ."""
 
 
 class Inbox(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Messages to the run. `interrupt`: fence of the claim whose interrupt the first of them answers."""
+    """Messages to the run. `interrupt`: fence of the last claim whose interrupt one of them answers."""
 
     messages: Sequence[UserMessage] = ()
     interrupt: int | None = None
@@ -44,42 +44,34 @@ def interrupt_request(run_id: str, fence: int) -> OpenRequest:
     )
 
 
-def interrupt_answer(run: RunRecord, heard: Collection[int | None]) -> tuple[int, StoredAnswer] | None:
-    """Return the answer to the last interrupt, and the fence of the claim that was interrupted.
-
-    None if there is no answer, or if the fence is among `heard`.
-    """
+def interrupt_answers(run: RunRecord, heard: int) -> list[tuple[int, StoredAnswer]]:
+    """Return the answers to interrupts of claims after the fence `heard`, each with the fence of its claim."""
     if not run.answers:
-        return None
-    for fence in range(run.fence - 1, 0, -1):
-        answer = run.answers.get(interrupt_request(run.id, fence).id)
-        if answer is not None:
-            return None if fence in heard else (fence, answer)
-    return None
+        return []
+    ids = ((fence, interrupt_request(run.id, fence).id) for fence in range(heard + 1, run.fence))
+    return [(fence, run.answers[each]) for fence, each in ids if each in run.answers]
 
 
 async def read_inbox(
     context: RunContext,
     key: str,
     following: str,
-    heard: Collection[int | None],
+    heard: int,
     before: Sequence[UserMessage] = (),
 ) -> Inbox:
     """Return the messages that have come since the last call, journaled under `key` and marked as read in one write.
 
-    `before` comes first, and then the answer to an interrupt, unless the fence of the interrupted claim is among
-    `heard`. Nothing is stored if there are no messages. Once the journal has `following`, the key of what the messages
-    were read for, later messages are left to a later call.
+    `before` comes first, and then the answers to interrupts of claims after the fence `heard`: several, if the run was
+    interrupted again before it could read the first one. Nothing is stored if there are no messages. Once the journal
+    has `following`, the key of what the messages were read for, later messages are left to a later call.
     """
     if context.knows(key):
         return await context.recall(key, Inbox)
     if context.knows(following):
         return Inbox()
-    messages, interrupt = await context.new_messages(), interrupt_answer(context.run, heard)
-    if interrupt:
-        _, answer = interrupt
-        messages.insert(0, UserMessage(text=answer.input or "", by=answer.by or "", at_ms=answer.at_ms))
-    inbox = Inbox(messages=[*before, *messages], interrupt=interrupt[0] if interrupt else None)
+    messages, given = await context.new_messages(), interrupt_answers(context.run, heard)
+    answers = [UserMessage(text=each.input or "", by=each.by or "", at_ms=each.at_ms) for _, each in given]
+    inbox = Inbox(messages=[*before, *answers, *messages], interrupt=given[-1][0] if given else None)
 
     async def taken() -> Inbox:
         return inbox

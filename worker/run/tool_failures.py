@@ -3,8 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from infra.contract.errors import (
     ContractError,
@@ -37,6 +38,15 @@ def failure_code(failure: ToolFailed | ContractError, unable: int) -> str | None
     if isinstance(failure, ExecutorUnavailable) and unable < MAX_UNABLE:
         return None
     return _CODES.get(type(failure))
+
+
+def call_duration_ms(began: float, result: Mapping[str, Any]) -> int:
+    """Return the duration of a call in ms, which this worker has made or adopted at `began` of its monotonic clock.
+
+    The program of an adopted call has run before. Time in which nobody had the run does not count.
+    """
+    ran_ms: int = result.get("duration_ms", 0)
+    return max(int((time.monotonic() - began) * 1000), ran_ms)
 
 
 class CallTime:

@@ -1,7 +1,9 @@
 """State changes that the API requests, one method per script."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -12,9 +14,11 @@ from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
-from infra.contract.redis import Argument
+from infra.contract.redis import Argument, Reply, Script
 from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.reader import readable
 from infra.contract.redis_store.run_index import RunIndex
+from infra.contract.redis_store.scripts import ScriptCaller
 from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
@@ -26,8 +30,18 @@ _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = m
 _RESUME, _MESSAGE, _INTERRUPT, _CLAIM = map(scripts.load, ("resume", "message", "interrupt", "claim"))
 
 
+class _RunScripts(ScriptCaller):
+    """Caller of scripts that raises RecordUnreadable if the record of the run is the reason for an error."""
+
+    async def call(self, script: Script, args: Mapping[str, Argument] = MappingProxyType({}), **more: Any) -> Reply:
+        with readable(more["run_id"]) if "run_id" in more and script is not _CREATE else nullcontext():
+            return await super().call(script, args, **more)
+
+
 class RunCommands(RunIndex):
     """Commands on runs, lists of runs, and all reads."""
+
+    caller = _RunScripts
 
     async def create(
         self,

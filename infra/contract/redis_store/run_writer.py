@@ -1,5 +1,7 @@
 """Base of the classes whose scripts change runs: `RunCommands` of the API and `WorkQueue` of the workers."""
 
+from typing import ClassVar
+
 from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.redis import Redis, Reply
 from infra.contract.redis_store import codec, scripts
@@ -15,6 +17,9 @@ class RunWriter(RunReader):
     of entries in the outbox of webhooks.
     """
 
+    caller: ClassVar[type[scripts.ScriptCaller]] = scripts.ScriptCaller
+    """Class that calls the scripts."""
+
     def __init__(
         self,
         redis: Redis,
@@ -24,7 +29,7 @@ class RunWriter(RunReader):
         events: EventSink | None = None,
     ) -> None:
         super().__init__(redis, keys or Keys())
-        self._scripts = scripts.ScriptCaller(redis, self.keys)
+        self._scripts = self.caller(redis, self.keys)
         self._retention_s = retention_s
         self._events = events
 

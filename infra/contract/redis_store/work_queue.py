@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
-import msgspec
 from msgspec import structs
 
 from infra.contract.event_sizing import fit_requests, truncate, truncate_text
@@ -14,6 +13,7 @@ from infra.contract.log import NewEvent, Segment
 from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, QueueTally, Writes
 from infra.contract.redis import Argument, Reply, Script
 from infra.contract.redis_store import codec, scripts, usage_sums
+from infra.contract.redis_store.reader import UNDECODABLE
 from infra.contract.redis_store.run_writer import RunWriter
 from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
@@ -66,8 +66,8 @@ class WorkQueue(RunWriter):
         for fields in map(codec.pairs, records):
             try:
                 claims.append(codec.decode_claim(fields))
-            except (msgspec.DecodeError, LookupError, ValueError):
-                unreadable.append(Lease(fields["id"], int(fields["fence"])))
+            except UNDECODABLE:
+                unreadable.append(Lease(fields["id"], int(fields["fence"]), owner=fields["claim"]))
         due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
         return ClaimReply(claims, unreadable, due_ms, codec.pairs(set_aside), tally)
 
@@ -78,14 +78,14 @@ class WorkQueue(RunWriter):
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
         """Prolong the leases of all of a worker's runs in one call; return the replies in the order of `leases`."""
         keys = [self.keys.run(lease.run_id) for lease in leases]
-        pairs = [value for lease in leases for value in (lease.run_id, lease.fence)]
+        more = [value for lease in leases for value in (lease.run_id, lease.fence, lease.owner)]
         reply = await self._scripts.call(
             _RENEW,
             {
                 "lease_ms": lease_ms,
             },
             more_keys=keys,
-            more_args=pairs,
+            more_args=more,
         )
         flat = codec.items(reply)
         return [
@@ -163,7 +163,7 @@ class WorkQueue(RunWriter):
         }
         return await self._write(_WAIT, lease, structs.replace(writes, events=[*writes.events, event]), args)
 
-    async def trim(self, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+    async def trim(self, run: RunRecord, segments: Sequence[Segment], *, owner: str = "") -> Outcome:
         """Store the list of all archived segments of a claimed run, then delete their events from Redis, except for
         the stream entry that holds the last one.
 
@@ -174,6 +174,7 @@ class WorkQueue(RunWriter):
             _TRIM,
             {
                 "fence": run.fence,
+                "owner": owner,
                 "created_ms": run.created_ms,
                 "segments": codec.encode(segments),
                 "last": segments[-1].last,
@@ -199,6 +200,7 @@ class WorkQueue(RunWriter):
             script,
             {
                 "fence": lease.fence,
+                "owner": lease.owner,
                 "batch": lease.batch + 1,
                 "count": len(writes.events),
                 "events": codec.encode_events(writes.events),
