@@ -2,10 +2,8 @@
 
 import asyncio
 import gzip
-import time
 from collections import Counter
 from collections.abc import Sequence
-from email.utils import formatdate
 
 import httpx
 import pytest
@@ -131,7 +129,7 @@ async def test_a_wait_that_the_receiver_asks_for_is_bounded(web: Site) -> None:
         ("Friday, 31-Dec-99 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:19 GMT", 40),
         ("Fri Dec 31 23:59:59 1999", "Fri, 31 Dec 1999 23:59:19 GMT", 40),
         ("Fri, 31 Dec 1999 23:59:59 GMT", "Thu, 30 Dec 1999 23:59:59 GMT", 3600),
-        (formatdate(time.time() + 86_400, usegmt=True), "", 3600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", "", 3600),
     ],
 )
 async def test_a_date_until_which_the_receiver_is_away(web: Site, until: str, now: str, after_s: int) -> None:
