@@ -108,6 +108,10 @@ class GuardedProtocol(TimedProtocol):
             return False
         end = buffer.find(_END_OF_HEAD, max(0, self._searched - 3), limit)
         if end < 0:
+            if buffer.find(b"\n\n", max(0, self._searched - 1), limit) >= 0:
+                # No head has this, so that the client would wait until its deadline.
+                self._refuse(400, "the lines of a head must end in CRLF, not in LF")
+                return False
             self._searched = len(buffer)
             self._due = min(self._due, self.loop.time() + self._limits.head_s)
             if self._searched >= limit:

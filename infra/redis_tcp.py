@@ -85,6 +85,10 @@ class RedisTcp:
             # Closes every blocking connection, because the others lead to the same silent server.
             await self._blocking.connection_pool.disconnect()
             raise StoreUnavailable(f"Redis did not end a blocking call within {timeout_s + BLOCK_MARGIN_S} s") from None
+        except StoreUnavailable as exc:
+            if isinstance(exc.__cause__, exceptions.ReadOnlyError):
+                await self._blocking.connection_pool.disconnect()
+            raise
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -142,7 +146,10 @@ class RedisTcp:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
-                return [await _reply(connection) for _ in commands]
+                replies = [await _reply(connection) for _ in commands]
+                if any(isinstance(reply, exceptions.ReadOnlyError) for reply in replies):
+                    await connection.disconnect()  # after a failover, a new connection leads to the new master
+                return replies
             finally:
                 await pool.release(connection)
 

@@ -93,6 +93,10 @@ class StoreRejected(ContractError):
     """Redis replied with an error, whose text is the message."""
 
 
+class RepliesTooLong(StoreRejected):
+    """The replies to one request are larger than the server sends at once. The command may have been executed."""
+
+
 class QStashUnavailable(ContractError):
     """QStash did not answer in time, or refused the call. It may have been carried out."""
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequen
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from infra.contract.errors import ContractError, StoreUnavailable
+from infra.contract.errors import ContractError, RepliesTooLong, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 
 Command: TypeAlias = tuple[Argument, ...]
@@ -110,16 +110,25 @@ class AutoPipeline:
                 each.task = task
             try:
                 if batch:
-                    replies = await self._send([each.command for each in batch])
-                    for each, reply in zip(batch, replies, strict=True):
-                        if isinstance(reply, ContractError):
-                            _fail([each], reply)
-                        else:
-                            each.reply.set_result(reply)
+                    await self._execute(batch)
             except Exception as exc:  # noqa: BLE001 whatever it is: without a reply, the callers wait for their timeout
                 _fail(batch, exc)
             finally:
                 _fail(batch, StoreUnavailable("the request to Redis was cancelled"))
+
+    async def _execute(self, batch: Sequence[_PendingCommand]) -> None:
+        """Send commands together, and those again alone whose replies were too long beside the others."""
+        try:
+            replies = await self._send([each.command for each in batch])
+        except RepliesTooLong as exc:
+            replies = [exc] * len(batch)
+        for each, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, RepliesTooLong) and len(batch) > 1:
+                await self._execute([each])
+            elif isinstance(reply, ContractError):
+                _fail([each], reply)
+            else:
+                each.reply.set_result(reply)
 
     def _take_batch(self) -> list[_PendingCommand]:
         """Remove the oldest commands from the queue and return those that a caller still waits for."""

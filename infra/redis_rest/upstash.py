@@ -11,6 +11,7 @@ from upstash_redis.errors import UpstashError
 from infra.contract.errors import (
     TRANSIENT_CODES,
     ContractError,
+    RepliesTooLong,
     StoreFull,
     StoreRefuses,
     StoreRejected,
@@ -103,7 +104,9 @@ def _error(text: str) -> ContractError:
         return StoreFull("Redis has no memory left for the command")
     if code in TRANSIENT_CODES:
         return StoreRefuses(f"{TRANSIENT_CODES[code]} ({code})")
-    if text.endswith(LOST_REPLIES) and not text.startswith(TOO_LARGE):
+    if text.startswith(TOO_LARGE):
+        return RepliesTooLong(text)
+    if text.endswith(LOST_REPLIES):
         return StoreUnavailable(f"no reply from Redis: {text}")
     if quota := _QUOTA.match(text):
         return StoreRefuses(f"its {quota[1]} is exceeded")

@@ -81,15 +81,15 @@ class FileIndex:
 
     def new_file_key(self, path: str) -> str:
         """Return an unused object key for a version of the file, without the run's prefix."""
-        return f"files/{self.new_number()}/{path}"
+        return f"files/{self.new_number()}-{self._random}/{path}"
 
     def new_blob_name(self) -> str:
         """Return an unused object key for bytes that are no file, without the run's prefix."""
-        return f"kept/{self.new_number()}"
+        return f"kept/{self.new_number()}-{self._random}"
 
     def new_number(self) -> str:
-        """Return a number that no other object of the run has: `{fence}-{number}-{random}`."""
-        return f"{self._fence}-{next(self._numbers)}-{self._random}"
+        """Return a number that no other object of this claim has: `{fence}-{number}`."""
+        return f"{self._fence}-{next(self._numbers)}"
 
 
 def entry_of(key: str, stored: StoredObject, *, mode: int, mtime_ns: int) -> FileEntry:

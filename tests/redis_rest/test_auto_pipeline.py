@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from infra.contract.errors import ContractError, StoreRejected, StoreUnavailable
+from infra.contract.errors import ContractError, RepliesTooLong, StoreRejected, StoreUnavailable
 from infra.contract.redis import Reply
 from infra.redis_rest.auto_pipeline import MAX_BATCH, MAX_BATCH_CHARS, AutoPipeline, Command, deadline
 from infra.redis_rest.client import MAX_REQUESTS, RedisRest
@@ -245,6 +245,27 @@ async def test_commands_of_one_turn_share_a_request_and_later_ones_do_not_wait_f
     assert server.requests == [[("GET", "a"), ("GET", "b")], [("GET", "c")]]
     server.open.set()
     await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("as_a_whole", [True, False])
+async def test_commands_with_replies_too_long_for_one_answer_are_sent_again_alone(as_a_whole: bool) -> None:
+    requests: list[int] = []
+
+    async def reply(commands: Sequence[Command]) -> "list[Reply | ContractError]":
+        requests.append(len(commands))
+        error = RepliesTooLong("ERR max request size exceeded")
+        if len(commands) > 1 and as_a_whole:
+            raise error
+        fit = [f"{command[-1]}" for command in commands[:1]]
+        return [error] if commands[0][-1] == "huge" else [*fit, *[error] * (len(commands) - 1)]
+
+    pipeline = AutoPipeline(asyncio.Semaphore(1), reply)
+    found = await asyncio.gather(
+        *submitted(pipeline, ("GET", "a"), ("GET", "b"), ("GET", "huge")), return_exceptions=True
+    )
+    assert found[:2] == ["a", "b"]
+    assert isinstance(found[2], RepliesTooLong)
+    assert requests == ([3, 1, 1, 1] if as_a_whole else [3, 1, 1])
 
 
 async def test_a_write_is_sent_once_for_each_call(server: FakeServer) -> None:

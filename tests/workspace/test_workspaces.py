@@ -177,7 +177,10 @@ async def test_a_link_expires(workspaces: Workspaces, user: str) -> None:
 async def test_a_run_with_more_objects_than_one_page_is_deleted(
     workspaces: Workspaces, raw: "S3Client", s3: S3Settings, user: str
 ) -> None:
-    await workspaces.run(user, "run-10", 1, {}).write("stays", b"x")
+    other = workspaces.run(user, "run-10", 1, {})
+    await other.write("stays", b"x")
+    stays = other.take_uncommitted()["stays"]
+    assert stays
     files = workspaces.run(user, "run-1", 1, {})
     for start in range(0, 1_010, 101):
         await asyncio.gather(*(files.write(f"d/{n - start}", b"") for n in range(start, start + 101)))
@@ -185,7 +188,7 @@ async def test_a_run_with_more_objects_than_one_page_is_deleted(
         raw.put_object(Bucket=s3.bucket, Key=f"users/{user}/runs/run-1/{tail}", Body=b"x")
     assert await workspaces.delete_run(user, "run-1") == 1_013
     left = raw.list_objects_v2(Bucket=s3.bucket, Prefix=f"users/{user}/")["Contents"]
-    assert [item["Key"] for item in left] == [f"users/{user}/runs/run-10/files/1-1/stays"]
+    assert [item["Key"] for item in left] == [f"users/{user}/runs/run-10/{stays.key}"]
     assert await workspaces.delete_run(user, "run-1") == 0
 
 
