@@ -13,7 +13,7 @@ from infra.scratch_root import LOCK, ScratchRoot
 from tests.local_executor.rig import RUN_ID, Bench
 
 
-@pytest.mark.parametrize("what", ["", RUN_ID])
+@pytest.mark.parametrize("what", ["", RUN_ID], ids=["root", "run"])
 async def test_a_run_is_given_back_and_the_next_check_creates_the_folder_again(bench: Bench, what: str) -> None:
     assert (await bench.run("echo one")).out == "one\n"
     shutil.rmtree(bench.root / what)
