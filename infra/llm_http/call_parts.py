@@ -33,7 +33,7 @@ class CallParts:
         if name != self.name:  # some endpoints repeat the name in every part
             self.name += name
         # Some endpoints send the arguments once more as a whole, after their pieces.
-        if not _repeats(arguments, self.text):
+        if not self._repeats(arguments):
             self._arguments.append(arguments)
         return len(call_id) + len(name) + len(arguments.encode()) + merge_opaque(self.opaque, part)
 
@@ -43,11 +43,22 @@ class CallParts:
         if call_id and self.id and call_id != self.id:  # several endpoints number every call 0
             return False
         name, arguments = _function(part)
-        if not name or not arguments.strip() or not _is_complete(self.text):
+        if not name or not arguments.strip() or self._object() is None:
             return True
         # A name with arguments after complete ones begins a call: endpoints without ids number every call 0, too. What
         # is said twice under one index is one call: it must not be executed twice.
-        return self.index is not None and (bool(call_id) or (name == self.name and _repeats(arguments, self.text)))
+        return self.index is not None and (bool(call_id) or (name == self.name and self._repeats(arguments)))
+
+    def _repeats(self, arguments: str) -> bool:
+        """Return whether arguments are a whole object, and the same one as the arguments so far."""
+        found = _object_in(arguments)
+        return found is not None and self._object() == found
+
+    def _object(self) -> Any:
+        """Return the object that the arguments so far are as a whole; None if they are something else."""
+        last = next((piece for piece in reversed(self._arguments) if piece.strip()), "")
+        # Nearly always: joining or parsing what has arrived after each piece would take quadratic time.
+        return _object_in(self.text) if _ends_object(last) else None
 
 
 class CallList:
@@ -120,18 +131,13 @@ def _function(part: Mapping[str, Any]) -> tuple[str, str]:
     return text_of(function.get("name")), arguments
 
 
-def _is_complete(text: str) -> bool:
-    return _object_in(text) is not None
-
-
-def _repeats(arguments: str, text: str) -> bool:
-    found = _object_in(text) if arguments.strip() else None
-    return found is not None and _object_in(arguments) == found
+def _ends_object(text: str) -> bool:
+    return text.rstrip().endswith("}")
 
 
 def _object_in(text: str) -> Any:
     """Return the object that a text is as a whole; None if it is something else."""
-    if not text.rstrip().endswith("}"):  # nearly always: parsing after each part would take quadratic time
+    if not _ends_object(text):
         return None
     try:
         value = msgspec.json.decode(text)

@@ -14,6 +14,8 @@ from infra.contract.llm import (
     ModelRejected,
     ModelUnavailable,
 )
+from infra.llm_http import call_parts
+from infra.llm_http.call_parts import CallList, CallParts
 from infra.llm_http.model import LlmHttp
 from tests.llm_http.conftest import request
 from tests.support.model_server import ModelServer
@@ -62,6 +64,25 @@ async def test_parts_of_a_stream_become_the_calls_that_were_meant(
         reply = await model.ask(request())
         assert [(each.name, each.arguments.strip()) for each in reply.calls] == expected
         assert len({each.id for each in reply.calls}) == len(expected)
+
+
+def test_the_arguments_are_not_joined_at_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tens of thousands of pieces, that would keep the event loop from all other runs for seconds."""
+
+    class CountedParts(CallParts):
+        joins = 0
+
+        @property
+        def text(self) -> str:
+            CountedParts.joins += 1
+            return super().text
+
+    monkeypatch.setattr(call_parts, "CallParts", CountedParts)
+    calls = CallList()
+    for piece in ('{"text": "', *["word "] * 100, '"}'):
+        calls.add_part(part(piece, "f"))
+    assert CountedParts.joins < 10
+    assert [each.arguments for each in calls.made()] == ['{"text": "' + "word " * 100 + '"}']
 
 
 async def test_each_entry_of_a_whole_answer_is_a_call(server: ModelServer, model: LlmHttp) -> None:
