@@ -15,7 +15,6 @@ MAX_TURNS = 200
 """Largest number of exchanges of a run with models: `claim` reads the whole record of a run."""
 MAX_TOOL_CALLS = 500
 MAX_RULES = 50
-MAX_SCHEMA_BYTES = 32 * 1024
 DEFAULT_EXPIRY_S = 24 * 3600.0
 ANY_TOOL = "*"
 """Tool of the rules for tools without a rule of their own that matches."""
@@ -99,10 +98,6 @@ class AgentOptions(msgspec.Struct, frozen=True, kw_only=True):
             check_tool(name, at=f"$.tools[{index}]")
         check_rules(self.approvals, at="$.approvals")
         if self.output_schema is not None:
-            size = len(msgspec.json.encode(self.output_schema))
-            if size > MAX_SCHEMA_BYTES:
-                message = f"the schema has {size} bytes as JSON; allowed are {MAX_SCHEMA_BYTES}"
-                raise InvalidInput(message, "$.output_schema")
             check_json_schema(self.output_schema, at="$.output_schema")
 
 

@@ -7,6 +7,7 @@ would accept.
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -17,6 +18,9 @@ from infra.contract.errors import InvalidInput
 from infra.contract.json_schema_patterns import pattern_fault
 from infra.contract.validation import invalid_input
 
+MAX_SCHEMA_BYTES = 32 * 1024
+MAX_DEPTH = 255
+"""Objects and arrays within each other, the schema included: what the library of the workers reads."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """Dialect of a schema that names none."""
 _STANDARD = re.compile(r"https?://json-schema\.org/")
@@ -138,7 +142,14 @@ _UNUSED = frozenset(["definitions", "defs", "condition", "then", "otherwise", "c
 
 
 def check_json_schema(schema: Mapping[str, Any], *, at: str) -> None:
-    """Raise InvalidInput for a schema that a worker would refuse, as far as this module finds it."""
+    """Raise InvalidInput for a schema that is too large, or that a worker would refuse, as far as this module finds
+    it.
+    """
+    # First: the depth that msgspec bears differs between versions of Python, and is less where the stack is deep.
+    _check_depth(schema, at)
+    size = len(msgspec.json.encode(schema))
+    if size > MAX_SCHEMA_BYTES:
+        raise InvalidInput(f"the schema has {size} bytes as JSON; allowed are {MAX_SCHEMA_BYTES}", at)
     dialect = schema.get("$schema", DIALECT)
     if not isinstance(dialect, str) or not _STANDARD.match(dialect):
         message = f"a schema of another dialect than those of json-schema.org; allowed is {DIALECT!r}"
@@ -153,12 +164,20 @@ def check_json_schema(schema: Mapping[str, Any], *, at: str) -> None:
         if is_current or _is_common(fault.field.removeprefix(at)):
             raise fault from None
         return
-    except RecursionError:
-        raise InvalidInput("the schema is nested too deeply", at) from None
     for part, place in _parts(keywords, at):
         _check_values(part, place, is_current=is_current)
     if is_current and not any("$id" in each for each in _objects(schema)):  # references are relative to it
         _check_references(schema, keywords, at)
+
+
+def _check_depth(schema: Mapping[str, Any], at: str) -> None:
+    level: list[Any] = [schema]
+    for _ in range(MAX_DEPTH):
+        items = chain.from_iterable(each.values() if isinstance(each, dict) else each for each in level)
+        level = [item for item in items if isinstance(item, dict | list)]
+        if not level:
+            return
+    raise InvalidInput(f"the schema is nested too deeply; allowed are {MAX_DEPTH} levels", at)
 
 
 def _is_common(path: str) -> bool:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.contract.agent import AgentOptions
 from infra.contract.errors import InvalidInput
-from infra.contract.json_schema import DIALECT, Keywords, check_json_schema
+from infra.contract.json_schema import DIALECT, MAX_DEPTH, Keywords, check_json_schema
 from worker.agent.output_schema import SchemaError, check_schema
 
 AT = "$.output_schema"
@@ -106,9 +107,25 @@ def test_a_usable_schema_passes(schema: dict[str, Any]) -> None:
     assert (is_refused(schema), is_refused_by_a_worker(schema)) == (False, False)
 
 
-def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
-    schema: dict[str, Any] = {}
-    for _ in range(5000):
-        schema = {"not": schema}
-    with pytest.raises(InvalidInput, match="nested too deeply"):
-        check_json_schema(schema, at=AT)
+def nested(levels: int, *, within: Any) -> dict[str, Any]:
+    """Return a schema with this number of objects or arrays within each other."""
+    schema = within
+    for _ in range(levels - 2):
+        schema = {"not": schema} if isinstance(within, dict) else [schema]
+    return {"not" if isinstance(within, dict) else "const": schema}
+
+
+@pytest.mark.parametrize("within", [{}, []])
+@pytest.mark.parametrize("dialect", [{}, {"$schema": "http://json-schema.org/draft-04/schema#"}])
+def test_a_schema_may_be_as_deep_as_workers_can_read(dialect: dict[str, str], within: Any) -> None:
+    deepest, deeper = (nested(levels, within=within) | dialect for levels in (MAX_DEPTH, MAX_DEPTH + 1))
+    assert (is_refused(deepest), is_refused_by_a_worker(deepest)) == (False, False)
+    assert (is_refused(deeper), is_refused_by_a_worker(deeper)) == (True, True)
+
+
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 5000])
+def test_a_schema_that_is_nested_too_deeply_is_refused(levels: int) -> None:
+    options = AgentOptions(output_schema=nested(levels, within={}))
+    with pytest.raises(InvalidInput, match="nested too deeply; allowed are 255 levels") as caught:
+        options.check_options(has_agent=True)
+    assert caught.value.field == AT
