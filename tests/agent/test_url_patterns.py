@@ -46,6 +46,11 @@ def test_every_spelling_of_a_denied_host_is_denied(url: str, pattern: str) -> No
         ("http://127.0.0.1/*", "http://0x7f.1/x"),
         ("http://[::1]/*", "http://[0:0::1]/"),
         ("https://[2001:DB8::1]:8443/*", "https://[2001:db8:0::1]:8443/x"),
+        ("https://straße.example/*", "https://xn--strae-oqa.example/"),
+        ("https://xn--strae-oqa.example/*", "https://STRAßE.example/"),
+        ("http://0x7f.1/*", "http://127.0.0.1/x"),
+        ("http://[0:0::1]:8080/*", "http://[::1]:8080/"),
+        ("https://a.example/Go?to=http://b.example/*", "https://a.example:443/Go?to=http://b.example/x"),
         ("https://a.example/*", "https://exa mple\udcff/"),  # a host that cannot be read
     ],
 )
@@ -76,6 +81,10 @@ def test_a_rule_that_denies_applies_to_what_it_means(pattern: str, url: str) -> 
         ("https://*", "https://a.example/", "allow"),
         ("*/docs/*", "https://a.example/x/docs/y", "allow"),
         ("http*://a.example/*", "http://a.example/", "allow"),
+        ("https://strasse.example/*", "https://straße.example/", "ask"),  # another host
+        ("https://straße.example/*", "https://straße.example/", "allow"),
+        ("*//a.example/*", "https://evil.example//a.example/", "ask"),
+        ("https://a.example/Go?to=http://b.example/*", "https://a.example/Go?to=http://b.example/x", "allow"),
         ("*", "https://\udcff/", "ask"),
     ],
 )

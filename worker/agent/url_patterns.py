@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+import idna
+
 from infra.address_guard import InvalidHost, read_host
 from infra.host_patterns import host_port
 
@@ -95,12 +97,9 @@ def _fits(pattern: str, url: _Url, authority: str) -> bool:
     """Return whether a pattern matches a URL as a whole, and its host matches what stands there in the pattern."""
     if not matches_pattern(pattern, url.text(authority)):
         return False
-    scheme, separator, tail = pattern.rpartition("://")
-    if not separator and "/" not in tail:
-        return True
-    host, slash, path = tail.partition("/")
-    if host == "*" and not separator:
-        return True
+    scheme, separator, host, slash, path = _split(pattern)
+    if not separator and (not slash or host == "*"):
+        return not slash or not path.startswith("/")  # `*//host/` would match any host with this path
     if not matches_pattern(host, authority) or (scheme and not matches_pattern(scheme, url.scheme)):
         return False
     return not slash or matches_pattern(f"/{path}", url.rest)
@@ -108,31 +107,42 @@ def _fits(pattern: str, url: _Url, authority: str) -> bool:
 
 def _with_one_spelling(pattern: str) -> str:
     """Return a pattern whose host and escapes have the spelling of `_Url`."""
-    scheme, separator, tail = pattern.rpartition("://")
-    host, slash, path = tail.partition("/")
+    scheme, separator, host, slash, path = _split(pattern)
     if separator and not slash and not host.endswith("*"):
         slash = "/"
     host = host.lower()
     name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
     name, ending = (name, f":{port}") if colon else (host, "")
-    return f"{scheme.lower()}{separator}{name.removesuffix('.') if slash else name}{ending}{slash}{_unescaped(path)}"
+    if slash:
+        name = name.removesuffix(".") if "*" in name else _host(name)
+    return f"{scheme.lower()}{separator}{name}{ending}{slash}{_unescaped(path)}"
+
+
+def _split(pattern: str) -> tuple[str, str, str, str, str]:
+    """Return scheme, `://`, host with port, `/` and the rest. The rest may hold another URL."""
+    scheme, separator, tail = pattern.partition("://")
+    if not separator or "/" in scheme or "?" in scheme:
+        scheme, separator, tail = "", "", pattern
+    return scheme, separator, *tail.partition("/")
 
 
 def _host(text: str) -> str:
     try:
-        return read_host(text)
-    except InvalidHost:
+        host = read_host(_ascii(text))
+    except (InvalidHost, ValueError):
         return text.lower().removesuffix(".")
+    return f"[{host}]" if ":" in host else host
 
 
 def _ascii(host: str) -> str:
-    """Return a host in ASCII, as browsers read it. Raises ValueError."""
-    return host if host.isascii() else host.encode("idna").decode()
+    """Return a host in ASCII, as browsers and `http_fetch` read it. Raises ValueError."""
+    # Not by the codec of Python, which follows an older standard: it reads `straße.de` as another host, `strasse.de`.
+    return host if host.isascii() else idna.encode(host, uts46=True).decode()
 
 
 def _readable(name: str) -> str:
     try:
-        return name.encode().decode("idna")
+        return ".".join(idna.decode(label) if label.startswith("xn--") else label for label in name.split("."))
     except ValueError:
         return name
 
