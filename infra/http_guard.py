@@ -234,5 +234,5 @@ class GuardedProtocol(TimedProtocol):
         if self._buffer and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._advance()
-        if self._half_closed and self.cycle.response_complete:
-            self.transport.close()
+        if self._half_closed:
+            self._end_or_hurry()

@@ -72,6 +72,13 @@ class TimedProtocol(HttpToolsProtocol):
             self._due = self.loop.time() + self._limits.linger_s
         return self._half_closed
 
+    def _end_or_hurry(self) -> None:
+        """After an answer to a client that sends no more, close the connection, or limit the time of the next one."""
+        if self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self._due = self.loop.time() + self._limits.linger_s
+
     def _awaits_response(self) -> bool:
         cycle = self.cycle
         return cycle is not None and not cycle.response_started and not cycle.disconnected
@@ -85,7 +92,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def give_up(self) -> None:
         """Answer a request under way with 503, if its answer has not begun: the server is about to stop."""
-        if self._awaits_response() and not self._refused:
+        if self._awaits_response() and not self._refused and not self.transport.is_closing():
             self._refuse(503, "the server is shutting down; the request may have been carried out")
 
     def check_deadlines(self, now: float) -> None:

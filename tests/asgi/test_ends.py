@@ -81,6 +81,18 @@ def test_a_client_that_may_have_left_is_not_waited_for(running: Running) -> None
         wait_until(lambda: running.app.disconnects == ["/listen"], "the application is told")
 
 
+def test_a_client_that_may_have_left_is_not_waited_for_after_an_answer_either(running: Running) -> None:
+    with running.connect() as client:
+        client.send(get("/wait", close=False) + get("/listen", close=False))
+        client.sock.shutdown(socket.SHUT_WR)
+        wait_until(lambda: running.app.running == 1, "the first request is under way")
+        running.app.release.set()
+        client.read_until(b"/wait")
+        running.step(61)
+        wait_until(lambda: running.connections == 0, "the server closes the connection")
+        assert running.app.disconnects == ["/listen"]
+
+
 @pytest.mark.parametrize("part", [b"", b"GET / HTTP/1.1\r\n", post("/", b"abc")[:-1]])
 def test_a_client_that_ends_within_a_request_gets_no_answer(running: Running, part: bytes) -> None:
     with running.connect() as client:
