@@ -19,7 +19,7 @@ REPLACEMENTS = [
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
-    (r"\basync_(?=call|sleep)", ""),
+    (r"\basync_(?=call|place|sleep)", ""),
     (r"\bopen_async_client\b", "open_client"),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\ba(close|closing|read|iter_sse|iter_bytes)\b", r"\1"),

@@ -1,13 +1,14 @@
 # Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
 """HTTP to the API: send one request, retry it where that may help, decode the response."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from swissbrain.concurrency import sleep
+from swissbrain.concurrency import place, sleep
 from swissbrain.environment import open_client
 from swissbrain.errors import ApiError, ProtocolError, Unreachable
 from swissbrain.messages import (
@@ -32,7 +33,8 @@ class Transport:
 
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
-        self.http = open_client(
+        self._open = partial(
+            open_client,
             check_access(self.base_url, token),
             base_url=self.base_url,
             headers={"Authorization": f"Bearer {token}"},
@@ -40,6 +42,19 @@ class Transport:
             # Connections in use are not limited, because each followed log holds one.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
         )
+        self._http = self._open()
+        self._place: object = None
+
+    @property
+    def http(self) -> httpx.Client:
+        """HTTP client of this process and event loop."""
+        # With the connections of another process, each would get answers to requests of the other. Those of an event
+        # loop that has ended cannot be used. They are dropped, and not closed, which would end them for the other.
+        if (here := place()) != self._place:
+            if self._place is not None:
+                self._http = self._open()
+            self._place = here
+        return self._http
 
     def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
