@@ -7,7 +7,6 @@ would accept.
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -16,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from infra.contract.errors import InvalidInput
 from infra.contract.json_schema_patterns import pattern_fault
-from infra.contract.validation import invalid_input
+from infra.contract.validation import invalid_input, is_deeper
 
 MAX_SCHEMA_BYTES = 32 * 1024
 MAX_DEPTH = 255
@@ -146,7 +145,8 @@ def check_json_schema(schema: Mapping[str, Any], *, at: str) -> None:
     it.
     """
     # First: the depth that msgspec bears differs between versions of Python, and is less where the stack is deep.
-    _check_depth(schema, at)
+    if is_deeper(schema, MAX_DEPTH):
+        raise InvalidInput(f"the schema is nested too deeply; allowed are {MAX_DEPTH} levels", at)
     size = len(msgspec.json.encode(schema))
     if size > MAX_SCHEMA_BYTES:
         raise InvalidInput(f"the schema has {size} bytes as JSON; allowed are {MAX_SCHEMA_BYTES}", at)
@@ -168,16 +168,6 @@ def check_json_schema(schema: Mapping[str, Any], *, at: str) -> None:
         _check_values(part, place, is_current=is_current)
     if is_current and not any("$id" in each for each in _objects(schema)):  # references are relative to it
         _check_references(schema, keywords, at)
-
-
-def _check_depth(schema: Mapping[str, Any], at: str) -> None:
-    level: list[Any] = [schema]
-    for _ in range(MAX_DEPTH):
-        items = chain.from_iterable(each.values() if isinstance(each, dict) else each for each in level)
-        level = [item for item in items if isinstance(item, dict | list)]
-        if not level:
-            return
-    raise InvalidInput(f"the schema is nested too deeply; allowed are {MAX_DEPTH} levels", at)
 
 
 def _is_common(path: str) -> bool:

@@ -1,8 +1,9 @@
-"""Numbers of JSON, and error messages for values that msgspec rejects: the value, its place, the allowed values."""
+"""Numbers and depth of JSON, and messages for values that msgspec rejects: the value, its place, the allowed values."""
 
 import math
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -25,6 +26,16 @@ def json_number(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("Number out of range")
     return int(number) if number.is_integer() and abs(number) < _LARGEST_WRITTEN_OUT else number
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Return whether a JSON value has more than this number of objects and arrays within each other, with itself."""
+    level = [value] if isinstance(value, dict | list) else []
+    while level and levels:
+        items = chain.from_iterable(each.values() if isinstance(each, dict) else each for each in level)
+        level = [item for item in items if isinstance(item, dict | list)]
+        levels -= 1
+    return bool(level)
 
 
 def invalid_input(exc: msgspec.ValidationError, kind: Any, *, at: str) -> InvalidInput:

@@ -5,18 +5,27 @@ from typing import Any
 
 import msgspec
 
+from infra.contract.validation import is_deeper
+from infra.llm_http.failures import TryFailed
+
 _OPAQUE = ("reasoning_details", "thinking_blocks", "extra_content", "provider_specific_fields")
 """Fields of a message, or of a call, that are returned to the model they came from, as are those with reasoning."""
 _JOINED = frozenset(["text", "summary", "thinking", "data"])
 """Members of these fields whose parts are joined; of others the last value counts."""
+_MAX_DEPTH = 64
+"""Objects and arrays within each other in such a field. What msgspec reads in one place, it may not write in another
+where the stack is deeper.
+"""
 
 
 def merge_opaque(into: dict[str, Any], source: Mapping[str, Any]) -> int:
-    """Add the opaque fields of a message, a call or a part of them; return their size in bytes."""
+    """Add the opaque fields of a message, a call or a part of them; return their size in bytes. Raises TryFailed."""
     size = 0
     for key in _OPAQUE:
         value = source.get(key)
         if value is not None and value != "":
+            if is_deeper(value, _MAX_DEPTH):
+                raise TryFailed(f"the field {key} of the reply is nested too deeply")
             size += len(msgspec.json.encode(value))
             into[key] = _merged(key, into.get(key), value)
     return size

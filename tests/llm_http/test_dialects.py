@@ -15,7 +15,9 @@ from infra.contract.llm import (
     ModelUnavailable,
 )
 from infra.llm_http import call_parts
+from infra.llm_http.assembly import Assembly
 from infra.llm_http.call_parts import CallList, CallParts
+from infra.llm_http.failures import TryFailed
 from infra.llm_http.model import LlmHttp
 from tests.llm_http.conftest import request
 from tests.support.model_server import ModelServer
@@ -83,6 +85,15 @@ def test_the_arguments_are_not_joined_at_each_piece(monkeypatch: pytest.MonkeyPa
         calls.add_part(part(piece, "f"))
     assert CountedParts.joins < 10
     assert [each.arguments for each in calls.made()] == ['{"text": "' + "word " * 100 + '"}']
+
+
+def test_a_reply_that_is_nested_too_deeply_fails_the_try_and_not_the_run() -> None:
+    fields: dict[str, Any] = {"reasoning_details": {}}
+    for _ in range(600):
+        fields = {"reasoning_details": fields}
+    frame_data = json.dumps({"choices": [{"delta": fields}]}).encode()
+    with pytest.raises(TryFailed, match="reasoning_details of the reply is nested too deeply"):
+        Assembly().add_frame(frame_data)
 
 
 async def test_each_entry_of_a_whole_answer_is_a_call(server: ModelServer, model: LlmHttp) -> None:
