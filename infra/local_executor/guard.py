@@ -42,11 +42,15 @@ COUNTS = 5
 def disk_excess(folder: str, max_bytes: int, max_entries: int, name: str = "") -> str:
     """Return how a folder exceeds its limits of bytes on the disk and of entries, or an empty text.
 
-    Deleted files that are still open are not seen. `name`: of the folder in the text.
+    A file with several names counts once. Deleted files that are still open are not seen. `name`: of the folder in the
+    text.
     """
-    size_bytes = 0
+    size_bytes, linked = 0, set[int]()
     for count, found in enumerate(entries_below(folder), 1):
-        size_bytes += found.st_blocks * 512
+        if found.st_nlink == 1 or found.st_ino not in linked:
+            size_bytes += found.st_blocks * 512
+        if found.st_nlink > 1:
+            linked.add(found.st_ino)
         if size_bytes > max_bytes:
             return f"stored more than its limit of {max_bytes // 1024**2} MB in {name or folder}"
         if count > max_entries:
