@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from infra.http_limits import LogInterval
 from infra.logging import log
@@ -145,4 +145,5 @@ def _secrets(env: Env) -> list[str]:
         url, headers = urlsplit(env.text(f"{prefix}ENDPOINT", "http://")), env.text(f"{prefix}HEADERS", ",")
         pairs = headers.split(",")
         found |= {url.query, url.password, url.username, headers, *pairs, *(pair.partition("=")[2] for pair in pairs)}
-    return sorted((each.strip() for each in found if each and len(each.strip()) > 2), key=len, reverse=True)
+    texts = {text.strip() for each in found if each for text in (each, unquote(each))}
+    return sorted((each for each in texts if len(each) > 2), key=len, reverse=True)
