@@ -2,10 +2,10 @@
 
 Runs as a script with the standard library alone:
 `guard.py LIFELINE LOCK MEMORY_BYTES FILES FOLDER NAME DISK_BYTES ENTRIES COMMAND...`. Kills the program's process tree
-when the program ends, when the tree uses more memory, more files in memory or more of the folder FOLDER, called NAME,
-than allowed, or when the worker closes the lifeline (its death closes it too), and exits once the last process of the
-tree has been reaped. LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open
-until it exits, the program does not inherit it. A limit of 0, or an empty folder, is none.
+when the program ends, when the tree uses more memory, files in memory or space in FOLDER, called NAME, than allowed, or
+when the worker closes the lifeline (its death closes it too), and exits once the last process of the tree is reaped.
+LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open until it exits, the
+program does not inherit it. A limit of 0, or an empty folder, is none.
 
 The guard is a subreaper: orphans of the tree become its children, in whatever session or process group they are. So
 killing children until no child remains kills the whole tree, and the death of the worker is noticed at any instant.
@@ -42,15 +42,12 @@ COUNTS = 5
 def disk_excess(folder: str, max_bytes: int, max_entries: int, name: str = "") -> str:
     """Return how a folder exceeds its limits of bytes on the disk and of entries, or an empty text.
 
-    A file with several names counts once. Deleted files that are still open are not seen. `name`: of the folder in the
-    text.
+    A file with several names counts once, a deleted one that is open not at all. `name`: of the folder in the text.
     """
-    size_bytes, linked = 0, set[int]()
+    size_bytes, counted = 0, set[int]()
     for count, found in enumerate(entries_below(folder), 1):
-        if found.st_nlink == 1 or found.st_ino not in linked:
-            size_bytes += found.st_blocks * 512
-        if found.st_nlink > 1:
-            linked.add(found.st_ino)
+        size_bytes += 0 if found.st_ino in counted else found.st_blocks * 512
+        counted.add(found.st_ino)
         if size_bytes > max_bytes:
             return f"stored more than its limit of {max_bytes // 1024**2} MB in {name or folder}"
         if count > max_entries:
