@@ -31,8 +31,7 @@ GROWTH_BYTES_S = 4 * 1024**3
 """Rate at which a program may take memory. A count reads a file for each process of the host, so the next one comes
 when the program could have reached its limit at this rate, but not before the next tick."""
 PAUSE_S = 0.005
-DISK_EVERY_S = 1.0
-"""Shortest time between two counts of files."""
+DISK_EVERY_S = 1.0  # shortest time between two counts of files
 KILLED = 128 + signal.SIGKILL
 NOT_FOUND = 127
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
