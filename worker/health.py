@@ -3,7 +3,7 @@
 `/health` is the liveness endpoint: 503 once Redis has not replied for `max_age_s`.
 
 An unfit worker (see worker.fitness) is alive, and a restart would not cure it: the answer is 200 and names the problem.
-`/ready` has the same body, and 503 for an unfit worker, too: a rollout of workers that can do no run stops.
+`/ready` answers 503 also until the worker's checks have passed: a rollout of workers that can do no run stops.
 Threads beside the event loop serve both, so they answer even while it hangs.
 """
 
@@ -61,11 +61,11 @@ class _Report:
         """Return status and body; `ready`: an unfit worker is not enough."""
         age_s, problem = self.heartbeat.age_s(), self.fitness.problem
         alive = age_s <= self.max_age_s
-        status = "unresponsive" if not alive else "unfit" if problem else "ok"
+        good = alive and (self.fitness.is_fit or not ready)
+        status = "unresponsive" if not alive else "unfit" if problem else "ok" if good else "checking"
         answer = {"status": status, "age_s": round(age_s, 1), **({"problem": problem} if problem else {})}
         if self.cluster_age_s:
             answer["cluster_age_s"] = round(self.cluster_age_s(), 1)
-        good = alive and (self.fitness.is_fit or not ready)
         return HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, json.dumps(answer).encode()
 
 
@@ -116,6 +116,7 @@ def serve_health(
 
     The answer to `/health` is 503 with status `unresponsive` if the last reply of Redis is older than `max_age_s`, 200
     with status `unfit` and the `problem` if the worker claims nothing because a check failed, else with status `ok`.
+    The answer to `/ready` is 503 for `unfit` as well, and with status `checking` until a check has ended.
     `cluster_age_s` returns the age of what is known of the pods of programs, which does not change the status. Raises
     SettingsError if the worker cannot listen on the port.
     """

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from infra.http_limits import LogInterval
 from infra.logging import log
@@ -71,13 +71,14 @@ def _endpoint(env: Env) -> str | None:
     for name in names:
         if urlsplit(env.url(name, "http", "https")).query and name == _SHARED:
             raise SettingsError(f"{name} must be a URL without '?', because /v1/traces is added at its end")
-    for prefix in _PREFIXES:
-        if env.text(f"{prefix}PROTOCOL", _PROTOCOL) != _PROTOCOL:
-            raise SettingsError(f"{prefix}PROTOCOL must be {_PROTOCOL}, the only protocol of the worker")
-        for name in (f"{prefix}{each}" for each in _FILES):
-            path = env.optional(name)
-            if path and not os.access(path, os.R_OK):
-                raise SettingsError(f"{name} leads to '{Path(path)}', which cannot be read")
+    for part in ("PROTOCOL", *_FILES):
+        # The variable for traces wins over the one for everything.
+        name = next((f"{prefix}{part}" for prefix in _PREFIXES if env.optional(f"{prefix}{part}")), "")
+        value = env.text(name, "") if name else _PROTOCOL
+        if part == "PROTOCOL" and value != _PROTOCOL:
+            raise SettingsError(f"{name} must be {_PROTOCOL}, the only protocol of the worker")
+        if part in _FILES and name and not os.access(value, os.R_OK):
+            raise SettingsError(f"{name} leads to '{Path(value)}', which cannot be read")
     return names[0]
 
 
@@ -145,4 +146,5 @@ def _secrets(env: Env) -> list[str]:
         url, headers = urlsplit(env.text(f"{prefix}ENDPOINT", "http://")), env.text(f"{prefix}HEADERS", ",")
         pairs = headers.split(",")
         found |= {url.query, url.password, url.username, headers, *pairs, *(pair.partition("=")[2] for pair in pairs)}
-    return sorted((each.strip() for each in found if each and len(each.strip()) > 2), key=len, reverse=True)
+    texts = {text.strip() for each in found if each for text in (each, unquote(each))}
+    return sorted((each for each in texts if len(each) > 2), key=len, reverse=True)

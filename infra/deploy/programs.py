@@ -1,5 +1,6 @@
 """Programs that a deployment drives: kubectl, helm, osls. Every one that changes something is shown before it runs."""
 
+import os
 import shlex
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ READ_TIMEOUT_S = 60.0
 CHANGE_TIMEOUT_S = 1800.0
 TRIES = 3
 PAUSE_S = 2.0
+LOOK_S = 0.1
+CHUNK_BYTES = 16 * 1024 * 1024
 MAX_ERROR_CHARS = 500
 _FINAL = ("(Forbidden)", "(Invalid)", "(BadRequest)", "(NotFound)")
 """What kubectl says of failures that are the same at every try."""
@@ -74,30 +77,26 @@ class Programs:
     def _run(self, command: Sequence[str], stdin: str | None, cwd: Path | None) -> None:
         """Run a program once, with its output line by line."""
         lines: list[str] = []
-        with _file(stdin or "") as given:
+        began_s = time.monotonic()
+        # Files here, too: what a killed program has started may hold a pipe for ever.
+        with _file(stdin or "") as given, _file() as out:
             try:
-                child = subprocess.Popen(
-                    command,
-                    stdin=given,
-                    cwd=cwd,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    encoding="utf-8",
-                    errors="replace",
-                )
+                child = subprocess.Popen(command, stdin=given, cwd=cwd, stdout=out, stderr=subprocess.STDOUT)
             except OSError as exc:
                 raise _not_started(command, exc) from None
             watchdog = threading.Timer(CHANGE_TIMEOUT_S, child.kill)
             watchdog.start()
             try:
                 with child:
-                    for line in child.stdout or ():
+                    for line in _lines(child, out):
                         self.say(f"  {line.rstrip()}")
                         lines = [*lines[-20:], line]
             finally:
                 watchdog.cancel()
+        if child.returncode < 0 and time.monotonic() - began_s >= CHANGE_TIMEOUT_S:
+            raise ProgramFailed(f"{Path(command[0]).name} did not end within {CHANGE_TIMEOUT_S:.0f} s")
         if child.returncode:
-            raise _failed(command, child.returncode, "".join(lines))
+            raise _failed(command, child.returncode, "\n".join(lines))
 
 
 @contextmanager
@@ -107,6 +106,22 @@ def _file(text: str = "") -> Iterator[IO[bytes]]:
         file.write(text.encode())
         file.seek(0)
         yield file
+
+
+def _lines(child: "subprocess.Popen[bytes]", file: IO[bytes]) -> Iterator[str]:
+    """Yield the lines that a program writes into a file, until it has ended."""
+    begun, at, has_ended = b"", 0, False
+    while not has_ended:
+        has_ended = child.poll() is not None  # asked first: it writes nothing more then
+        data = os.pread(file.fileno(), CHUNK_BYTES, at)
+        at += len(data)
+        *lines, begun = (begun + data).split(b"\n")
+        for line in lines:
+            yield from line.decode(errors="replace").splitlines() or [""]
+        if not (data or has_ended):
+            time.sleep(LOOK_S)
+    if begun:
+        yield begun.decode(errors="replace")
 
 
 def _text(file: IO[bytes]) -> str:

@@ -2,10 +2,10 @@
 
 Runs as a script with the standard library alone:
 `guard.py LIFELINE LOCK MEMORY_BYTES FILES FOLDER NAME DISK_BYTES ENTRIES COMMAND...`. Kills the program's process tree
-when the program ends, when the tree uses more memory, more files in memory or more of the folder FOLDER, called NAME,
-than allowed, or when the worker closes the lifeline (its death closes it too), and exits once the last process of the
-tree has been reaped. LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open
-until it exits, the program does not inherit it. A limit of 0, or an empty folder, is none.
+when the program ends, when the tree uses more memory, files in memory or space in FOLDER, called NAME, than allowed, or
+when the worker closes the lifeline (its death closes it too), and exits once the last process of the tree is reaped.
+LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open until it exits, the
+program does not inherit it. A limit of 0, or an empty folder, is none.
 
 The guard is a subreaper: orphans of the tree become its children, in whatever session or process group they are. So
 killing children until no child remains kills the whole tree, and the death of the worker is noticed at any instant.
@@ -31,8 +31,7 @@ GROWTH_BYTES_S = 4 * 1024**3
 """Rate at which a program may take memory. A count reads a file for each process of the host, so the next one comes
 when the program could have reached its limit at this rate, but not before the next tick."""
 PAUSE_S = 0.005
-DISK_EVERY_S = 1.0
-"""Shortest time between two counts of files."""
+DISK_EVERY_S = 1.0  # shortest time between two counts of files
 KILLED = 128 + signal.SIGKILL
 NOT_FOUND = 127
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -42,11 +41,12 @@ COUNTS = 5
 def disk_excess(folder: str, max_bytes: int, max_entries: int, name: str = "") -> str:
     """Return how a folder exceeds its limits of bytes on the disk and of entries, or an empty text.
 
-    Deleted files that are still open are not seen. `name`: of the folder in the text.
+    A file with several names counts once, a deleted one that is open not at all. `name`: of the folder in the text.
     """
-    size_bytes = 0
+    size_bytes, counted = 0, set[int]()
     for count, found in enumerate(entries_below(folder), 1):
-        size_bytes += found.st_blocks * 512
+        size_bytes += 0 if found.st_ino in counted else found.st_blocks * 512
+        counted.add(found.st_ino)
         if size_bytes > max_bytes:
             return f"stored more than its limit of {max_bytes // 1024**2} MB in {name or folder}"
         if count > max_entries:

@@ -27,11 +27,13 @@ _OF_HOST = (
     "etc/locale.alias",
     "etc/localtime",
     "etc/manpath.config",
-    "etc/maven",
+    "etc/maven/logging",
+    "etc/maven/m2.conf",
     "etc/mime.types",
     "etc/os-release",
     "etc/perl",
-    "etc/php",
+    "etc/php/*/cli",
+    "etc/php/*/mods-available",
     "etc/pki/ca-trust",
     "etc/pki/java",
     "etc/pki/tls/certs",
@@ -51,7 +53,8 @@ _OF_HOST = (
     "var/lib/texmf",
 )
 """Patterns of what is mounted from the host's `/etc` and `/var`: configuration and data that packages install and that
-hold no secrets. Each mount makes the start of a program slower, so what few programs need is missing."""
+hold no secrets, unlike the settings of maven (passwords of repositories) and the pools of php-fpm. Each mount makes the
+start of a program slower, so what few programs need is missing."""
 
 OFFLINE = {"npm_config_fetch_retries": "0", "PIP_RETRIES": "0"}
 """Variables of a program without a network: what needs one fails immediately, and not after a minute of retries."""

@@ -23,12 +23,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def kubectl(folder: Path, script: str) -> KubectlCluster:
+def kubectl(folder: Path, script: str, say: Callable[[str], None] = lambda _line: None) -> KubectlCluster:
     """Return a cluster behind a script in the place of kubectl."""
     file = folder / "kubectl"
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
-    return KubectlCluster(Programs(lambda _line: None), "test", "agents")
+    return KubectlCluster(Programs(say), "test", "agents")
 
 
 def entered(cluster: KubectlCluster) -> None:
@@ -57,12 +57,17 @@ def test_an_answer_that_is_none_of_kubernetes_is_one_line(folder: Path, output: 
 def test_a_program_that_hangs_is_ended_whatever_it_has_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that fetches a token holds the standard error of kubectl."""
     monkeypatch.setattr(programs, "READ_TIMEOUT_S", 0.2)
-    cluster = kubectl(folder, f"sleep 60 & echo $! > {folder}/child; wait")
-    began_s = time.monotonic()
-    with pytest.raises(ProgramFailed, match="kubectl did not end within"):
-        cluster.version()
-    os.kill(int((folder / "child").read_text()), signal.SIGKILL)
-    assert time.monotonic() - began_s < 50
+    monkeypatch.setattr(programs, "CHANGE_TIMEOUT_S", 0.2)
+    said: list[str] = []
+    cluster = kubectl(folder, f"echo begun; sleep 60 & echo $! > {folder}/child; wait", said.append)
+    asks: list[Callable[[], object]] = [cluster.version, lambda: cluster.programs.change("kubectl", "apply", tries=1)]
+    for ask in asks:
+        began_s = time.monotonic()
+        with pytest.raises(ProgramFailed, match="kubectl did not end within"):
+            ask()
+        os.kill(int((folder / "child").read_text()), signal.SIGKILL)
+        assert time.monotonic() - began_s < 50
+    assert said == ["$ kubectl apply", "  begun"]
 
 
 def test_what_a_failing_program_says_need_not_be_text(folder: Path) -> None:

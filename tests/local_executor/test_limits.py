@@ -1,5 +1,7 @@
 """Limits of a program, and its end when it exceeds them."""
 
+from pathlib import Path
+
 import pytest
 
 from infra.contract.execution import ExecLimits
@@ -114,6 +116,14 @@ async def test_a_program_that_fills_the_disk_is_killed(
     assert ran.code == 137
     assert not ran.execution.timed_out
     assert ran.lines[-1] == ("stderr", f"killed: the program {reason} in /workspace")
+
+
+def test_a_file_with_several_names_takes_its_space_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(MB))
+    for name in "bcd":
+        (tmp_path / name).hardlink_to(tmp_path / "a")
+    assert guard.disk_excess(str(tmp_path), 2 * MB, 4) == ""
+    assert "3 files" in guard.disk_excess(str(tmp_path), 2 * MB, 3)
 
 
 def test_a_program_may_store_more_on_the_disk_than_is_kept() -> None:

@@ -89,6 +89,7 @@ def test_users_of_the_host_with_the_same_number_do_not_collide() -> None:
         ("java", "java A.java", "hi\n"),
         ("fc-match", "fc-match sans > /dev/null && echo fonts", "fonts\n"),
         ("mvn", "mvn -o help:help 2>&1 | grep -o -m1 'offline mode'; ls -A", "offline mode\nA.java\n"),
+        ("mvn", "ls /etc/maven", "logging\nm2.conf\n"),
         ("date", "test -e /usr/share/zoneinfo/Europe/Zurich && TZ=Europe/Zurich date -d @0 +%H || echo 01", "01\n"),
     ],
 )

@@ -44,7 +44,8 @@ def test_an_unfit_worker_is_alive_and_not_ready() -> None:
 
     with serve_health(Heartbeat(), Fitness({"sandbox": check}), "127.0.0.1", 0, max_age_s=60) as port:
         assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
-        assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 503
+        answer = httpx.get(f"http://127.0.0.1:{port}/ready")
+        assert (answer.status_code, answer.json()["status"]) == (503, "checking")
     with serve_health(Heartbeat(), Fitness(), "127.0.0.1", 0, max_age_s=60) as port:
         assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
 

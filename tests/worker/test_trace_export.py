@@ -141,6 +141,21 @@ def test_a_variable_that_the_library_would_ignore_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_variable_for_traces_wins_over_the_one_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, own = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"
+    variables = {f"{shared}PROTOCOL": "grpc", f"{own}PROTOCOL": "http/protobuf"}
+    variables |= {f"{shared}CERTIFICATE": "/no/file", f"{own}CERTIFICATE": __file__}
+    logger = logging.getLogger("opentelemetry")
+    monkeypatch.setattr(logger, "handlers", logger.handlers)
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with (
+        pytest.raises(SettingsError, match="install swissbrain"),
+        exported_traces(Env({**COLLECTOR, **variables}), "w"),
+    ):
+        pass
+
+
 def test_no_exporter_is_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     env = Env({**COLLECTOR, "OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
