@@ -1,5 +1,6 @@
 """HTTP to the API: send one request, retry it where that may help, decode the response."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from swissbrain.messages import (
     raise_for_redirect,
     retry_pause_s,
 )
+from swissbrain.owners import PerOwner, async_owner
 from swissbrain.request import Request
 
 T = TypeVar("T")
@@ -31,14 +33,22 @@ class AsyncTransport:
 
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
-        self.http = open_async_client(
-            check_access(self.base_url, token),
-            base_url=self.base_url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=timeout_s,
-            # Connections in use are not limited, because each followed log holds one.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+        self._clients = PerOwner(
+            partial(
+                open_async_client,
+                check_access(self.base_url, token),
+                base_url=self.base_url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=timeout_s,
+                # Connections in use are not limited, because each followed log holds one.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+            )
         )
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """HTTP client with the connections of this process and event loop. Raises ClientError after `close`."""
+        return self._clients.get(async_owner())
 
     async def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
@@ -88,4 +98,6 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.http.aclose()
+        http = self._clients.take_last(async_owner())
+        if http is not None:
+            await http.aclose()

@@ -1,6 +1,7 @@
 # Generated from swissbrain/_async by `python -m scripts.unasync`; change it there.
 """HTTP to the API: send one request, retry it where that may help, decode the response."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from swissbrain.messages import (
     raise_for_redirect,
     retry_pause_s,
 )
+from swissbrain.owners import PerOwner, owner
 from swissbrain.request import Request
 
 T = TypeVar("T")
@@ -32,14 +34,22 @@ class Transport:
 
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
-        self.http = open_client(
-            check_access(self.base_url, token),
-            base_url=self.base_url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=timeout_s,
-            # Connections in use are not limited, because each followed log holds one.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+        self._clients = PerOwner(
+            partial(
+                open_client,
+                check_access(self.base_url, token),
+                base_url=self.base_url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=timeout_s,
+                # Connections in use are not limited, because each followed log holds one.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+            )
         )
+
+    @property
+    def http(self) -> httpx.Client:
+        """HTTP client with the connections of this process. Raises ClientError after `close`."""
+        return self._clients.get(owner())
 
     def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
@@ -89,4 +99,6 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections."""
-        self.http.close()
+        http = self._clients.take_last(owner())
+        if http is not None:
+            http.close()
