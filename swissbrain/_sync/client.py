@@ -17,7 +17,9 @@ PATIENCE_S = 300.0
 
 
 class Client(RunMethods, LogMethods, FileMethods, ScheduleMethods, WebhookMethods):
-    """Client of the API at `base_url` with a bearer token. May be shared between threads and forked processes.
+    """Client of the API at `base_url` with a bearer token.
+
+    May be shared between threads and forked processes.
 
     Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if
     the response does not come from this API. Requests are retried where that may help; no request takes effect twice.
