@@ -43,6 +43,14 @@ def test_the_environment_comes_before_the_dev_stack(folder: Path, monkeypatch: p
     assert "secret" not in repr(access)
 
 
+def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL and SWISSBRAIN_TOKEN are not set, and"):
+        find_access()
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "x")
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL is not set, and"):
+        find_access()
+
+
 def test_the_nearest_dev_stack_is_used(folder: Path) -> None:
     far = write(folder.parents[1] / ".swissbrain", "dev", both("far"))
     assert (find_access().url, find_access().source) == ("http://far", str(far))
