@@ -12,8 +12,12 @@ import msgspec
 
 from infra.contract.llm import Call, ChatMessage, ModelRequest, ToolSpec
 from infra.llm_http.failures import NOT_JSON, TryFailed
+from infra.llm_http.opaque import OPAQUE
 
 ToolMode = Literal["native", "json_schema"]
+_REJECTED = re.compile(
+    r"unsupported|not supported|extra|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed", re.I
+)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 MAX_NAME_CHARS = 64
 _INSTRUCTIONS = """Reply with exactly one JSON object: {"tool": NAME, "args": {…}} to call a tool, or {"answer": TEXT}.
@@ -27,7 +31,7 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
     if request.stream and "stream_options" not in quirks:
         body["stream_options"] = {"include_usage": True}
     if mode == "native":
-        body["messages"] = [_native(message, model) for message in request.messages]
+        body["messages"] = [_native(message, "" if "opaque" in quirks else model) for message in request.messages]
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
             if "tool_choice" not in quirks:  # models that think reject every choice but the default
@@ -41,9 +45,14 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
 
 
 def quirk(reason: str, known: frozenset[str]) -> str | None:
-    """Return the field that a model rejects, from the reason of its rejection, if this was not known yet."""
+    """Return what a model rejects, from the reason of its rejection, if this was not known yet.
+
+    That is the name of a field, or `opaque` for the fields that a model has sent and does not want back.
+    """
     if "max_completion_tokens" in reason and "max_tokens" not in known:
         return "max_tokens"
+    if any(name in reason for name in OPAQUE) and _REJECTED.search(reason) and "opaque" not in known:
+        return "opaque"
     return next((name for name in ("stream_options", "tool_choice") if name in reason and name not in known), None)
 
 

@@ -175,6 +175,18 @@ async def test_a_name_that_no_tool_can_have_is_sent_back_in_a_form_that_endpoint
     assert sent == "functions_file_write_" + "x" * 43
 
 
+async def test_fields_that_a_model_does_not_want_back_are_left_out(server: ModelServer, model: LlmHttp) -> None:
+    history = [ChatMessage(role="assistant", text="a", opaque={"m": {"message": {"reasoning_content": "hm"}}})]
+    detail = [{"type": "extra_forbidden", "loc": ["body", "messages", 1, "reasoning_content"]}]
+    missing = failure(400, "The `reasoning_content` in the thinking mode must be passed back to the API.")
+    server.then(answer(422, {"detail": detail}), streamed("a"), streamed("b"), missing)
+    assert [(await model.ask(request(messages=history))).tries for _ in range(2)] == [2, 1]
+    with pytest.raises(ModelRejected):
+        await model.ask(request("n", messages=history))
+    sent = [asked.json["messages"][0].get("reasoning_content") for asked in server.requests]
+    assert sent == ["hm", None, None, None]
+
+
 async def test_a_page_in_place_of_an_answer_names_the_setting(server: ModelServer, model: LlmHttp) -> None:
     server.then(*[answer(200, b"\n<!doctype html><title>App</title>", "text/html")] * 2)
     with pytest.raises(ModelUnavailable, match="LLM_BASE_URL"):
