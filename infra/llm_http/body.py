@@ -59,7 +59,7 @@ def quirk(reason: str, known: frozenset[str]) -> str | None:
 def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequence[Call]]:
     """Return the answer, or the one call, of a constrained reply. Raises TryFailed for anything else."""
     try:
-        value = msgspec.json.decode(text)
+        value = msgspec.json.decode(_unwrapped(text))
     except NOT_JSON:
         value = None
     match value:
@@ -68,6 +68,16 @@ def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequen
         case {"tool": str(name), "args": dict(args), **rest} if not rest and name in {tool.name for tool in tools}:
             return "", (Call(id="call_0", name=name, arguments=msgspec.json.encode(args).decode()),)
     raise TryFailed("the reply is not the JSON object that was asked for")
+
+
+def _unwrapped(text: str) -> str:
+    """Return a constrained reply without the thoughts before it, and without the fence around it."""
+    text = text.strip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text[3:-3].removeprefix("json").strip()
+    return text
 
 
 def _native(message: ChatMessage, model: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from infra.contract.llm import (
     ModelUnavailable,
 )
 from infra.llm_http.model import LlmHttp
-from tests.llm_http.conftest import request
+from tests.llm_http.conftest import adapter, request
 from tests.support.model_server import ModelServer
 from tests.support.model_server.answers import (
     answer,
@@ -185,6 +185,15 @@ async def test_fields_that_a_model_does_not_want_back_are_left_out(server: Model
         await model.ask(request("n", messages=history))
     sent = [asked.json["messages"][0].get("reasoning_content") for asked in server.requests]
     assert sent == ["hm", None, None, None]
+
+
+@pytest.mark.parametrize(
+    "around", ["```json\n%s\n```", "<think>{hm}</think>\n%s", "<think>\n</think>```%s```\n", " %s\n"]
+)
+async def test_a_constrained_reply_may_be_fenced_or_thought_about(server: ModelServer, around: str) -> None:
+    async with adapter(server, tool_mode="json_schema", max_retries=0) as model:
+        server.then(streamed(around % '{"answer": "```a```"}'))
+        assert (await model.ask(request())).text == "```a```"
 
 
 async def test_a_page_in_place_of_an_answer_names_the_setting(server: ModelServer, model: LlmHttp) -> None:
