@@ -232,11 +232,12 @@ class Listens:
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         heard: list[str] = []
         number = 0
-        fences: set[int | None] = set()
+        fence = 0
 
         async def listen() -> None:
-            inbox = await read_inbox(context, f"inbox:{number}", f"model:{number}", fences)
-            fences.add(inbox.interrupt)
+            nonlocal fence
+            inbox = await read_inbox(context, f"inbox:{number}", f"model:{number}", fence)
+            fence = inbox.interrupt or fence
             heard.extend(message.text for message in inbox.messages)
 
         while number < self.turns or context.knows(f"inbox:{number}") or number == 0:
