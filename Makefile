@@ -33,7 +33,7 @@ dev: setup ## the same stack, staying up; data in .swissbrain/
 	$(BIN)/swissbrain dev
 
 # Side by side, because the types take one core for a minute.
-test: setup ## lint, types, import arrows, all tests
+test: setup ## lint, types, import rules, all tests
 	$(MAKE) --no-print-directory --jobs=2 checks pytest
 
 checks: lint types arrows

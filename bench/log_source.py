@@ -34,9 +34,9 @@ TICK_S = 0.002
 class TimedStore(WorkQueue):
     """Work queue that records the time of each emitted batch, with the sequence number of its last event."""
 
-    def __init__(self, redis: RedisTcp, first: int = 0) -> None:
+    def __init__(self, redis: RedisTcp) -> None:
         super().__init__(redis)
-        self.seq = first
+        self.seq = 0
         self.sent: list[tuple[int, float]] = []
 
     async def emit(self, lease: Lease, writes: Writes) -> LeaseReply:

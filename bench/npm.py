@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "bench" / "peers"
 FOLDER = ROOT / "build" / "peers-npm"
-FILES = ("package.json", "package-lock.json", "bullmq.mjs", "restate.mjs")
+FILES = ("package.json", "package-lock.json", "bullmq.mjs", "restate.mjs", "step.mjs")
 TIMEOUT_S = 600
 LINE_CHARS = 300
 

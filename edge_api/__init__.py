@@ -1,0 +1,1 @@
+"""HTTP API (docs/api.md). It keeps no state, and speaks to Redis over REST."""

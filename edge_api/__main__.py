@@ -12,7 +12,7 @@ from edge_api.app import end_streams
 from edge_api.handler import build_app
 from edge_api.settings import ServerSettings
 from infra.asgi_server import StreamServer, serve, server_config
-from infra.http_limits import HttpLimits, connection_limit
+from infra.http_limits import RESERVED_DESCRIPTORS, HttpLimits, connection_limit
 from infra.logging import log
 from infra.process_state import exempt_startup_objects
 from infra.settings import Env
@@ -21,11 +21,15 @@ SHUTDOWN_TIMEOUT_S = 5
 
 _DESCRIPTORS_EACH = 2
 """A log stream may need a subscription of its own: one connection to the client and one to Redis."""
+_RESERVED = RESERVED_DESCRIPTORS + 128
+"""With those of the object store's client, which keeps up to 128 connections."""
 
 
 def create_server(app: Starlette, settings: ServerSettings) -> StreamServer:
     """Return a server for the application. At shutdown, requests under way have SHUTDOWN_TIMEOUT_S to complete."""
-    limits = HttpLimits(connection_limit(settings.max_connections, descriptors_each=_DESCRIPTORS_EACH))
+    limits = HttpLimits(
+        connection_limit(settings.max_connections, descriptors_each=_DESCRIPTORS_EACH, reserved=_RESERVED)
+    )
     config = server_config(app, settings.host, settings.port, limits, timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     return StreamServer(config, app, end_streams, limits)
 

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Scope
 from edge_api.auth.stream_tokens import StreamTokens, extract_tokens
 from edge_api.http.base_path import BasePath
 from edge_api.http.endpoint import ApiEndpoint
-from edge_api.http.errors import HANDLERS
+from edge_api.http.handlers import HANDLERS
 from edge_api.http.last_resort import LastResort
 from edge_api.http.principal import ANONYMOUS, Authenticate, Principal
 from edge_api.logs.fanout import Fanout
@@ -169,7 +169,8 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
         CORSMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"),
-        # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache`.
+        # Replacements for EventSource, as those of React Native, send `Cache-Control: no-cache` and
+        # `X-Requested-With: XMLHttpRequest`; OpenTelemetry may add `Tracestate` to `Traceparent`.
         allow_headers=(
             "Authorization",
             "Cache-Control",
@@ -177,6 +178,8 @@ def _middleware(settings: ApiSettings) -> list[Middleware]:
             "Idempotency-Key",
             "Last-Event-ID",
             "Traceparent",
+            "Tracestate",
+            "X-Requested-With",
         ),
         expose_headers=("Location", "Retry-After"),
         max_age=CORS_MAX_AGE_S,

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
+from mangum.protocols import HTTPCycle
 from starlette.applications import Starlette
 
 from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE, describe
-from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
+from edge_api.lambda_events import UNREADABLE, WARM, converted, is_request
 from edge_api.metering import MeteredRedis
 from edge_api.schedules_service import Scheduling
 from edge_api.settings import EdgeSettings
@@ -99,13 +100,14 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     if not is_request(event):
         return dict(WARM)
     try:
-        request = normalized(event)
-        _ = serve.infer(request, context).scope
+        request, scope, body = converted(serve, event, context)
     except Exception as exc:  # noqa: BLE001
-        # Junk in a request must not become an error of the function: a 502 for clients, an alarm for operators.
         log("lambda.unreadable", level=logging.ERROR, error=exc)
         return _unreadable()
-    return dict(serve(request, context))
+    response = HTTPCycle(scope, body)(serve.app)
+    if scope["method"] == "HEAD":
+        response["body"] = b""  # as servers do: the application responds to HEAD as to GET
+    return dict(request(response))
 
 
 def _unreadable() -> dict[str, Any]:

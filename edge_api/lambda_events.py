@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from mangum import Mangum
+from mangum.types import LambdaHandler, Scope
+
 from edge_api.http.errors import BadRequest
 
 WARM = {"warm": True}
@@ -23,6 +26,19 @@ _CHECKED = {"host": _HOST, "x-forwarded-port": _PORT}
 def is_request(event: object) -> bool:
     """Return whether an event comes from a function URL, an API gateway or a load balancer."""
     return isinstance(event, dict) and "requestContext" in event
+
+
+def converted(adapter: Mangum, event: Mapping[str, Any], context: Any) -> tuple[LambdaHandler, Scope, bytes]:
+    """Return the handler of a request's event, the ASGI scope and the body.
+
+    Raises an error of any type for an event that cannot be read: junk in a request must not become an error of the
+    function, which is a 502 for clients and an alarm for operators.
+    """
+    handler = adapter.infer(normalized(event), context)
+    scope, body = handler.scope, handler.body
+    if not isinstance(scope["method"], str):
+        raise TypeError("the method is not a text")
+    return handler, scope, body
 
 
 def normalized(event: Mapping[str, Any]) -> dict[str, Any]:

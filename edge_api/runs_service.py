@@ -29,7 +29,6 @@ from infra.logging import log
 H = TypeVar("H", bound=RunHead)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_ID_HEX = 32
 
 
 class RunService:

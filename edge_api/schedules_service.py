@@ -93,9 +93,10 @@ class ScheduleService:
             raise gone(schedule_id)
         return record
 
-    async def all(self, user: str) -> list[ScheduleHead]:
-        """Return the schedules of the user, oldest first."""
-        return [head for head in await self._store.of_user(user) if not head.deleting]
+    async def all(self, user: str) -> tuple[list[ScheduleHead], list[str]]:
+        """Return the schedules of the user, oldest first, and the ids of those whose records cannot be read."""
+        heads, unreadable = await self._store.of_user(user)
+        return [head for head in heads if not head.deleting], unreadable
 
     async def change(self, user: str, schedule_id: str, wanted: ChangeSchedule) -> ScheduleRecord:
         """Change a schedule. Raises InvalidInput, LimitExceeded and QStashUnavailable."""
@@ -156,8 +157,7 @@ class ScheduleService:
                 done += len(changes)
             except RecordUnreadable as exc:
                 log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
-            except QStashUnavailable as exc:
-                log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
+            except QStashUnavailable:
                 break  # the others would fail as well, each after a timeout
         return done
 
@@ -181,8 +181,17 @@ class ScheduleService:
     ) -> ScheduleRecord | None:
         """Bring QStash to the recorded state of a schedule, and mark the changes as done; None if it is deleted.
 
-        Raises QStashUnavailable.
+        Raises QStashUnavailable, whose reason is in the log alone: it may be a setting of the operator.
         """
+        try:
+            return await self._bring_to_record(qstash, schedule_id, changes)
+        except QStashUnavailable as exc:
+            log("schedule.unconfirmed", level=logging.WARNING, schedule=schedule_id, reason=str(exc))
+            raise
+
+    async def _bring_to_record(
+        self, qstash: QStashPort, schedule_id: str, changes: Sequence[Change]
+    ) -> ScheduleRecord | None:
         from infra.cron import Cron
 
         for _ in range(_TRIES):

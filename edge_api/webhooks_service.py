@@ -19,7 +19,7 @@ from edge_api.run_states import request_token
 from infra.contract.errors import DeliveryFailed, DeliveryRefused, InvalidInput, RunGone
 from infra.contract.runs import RunSpec
 from infra.contract.states import Outcome
-from infra.contract.webhooks import DeliveryAttempt, DeliveryTask, EventRef
+from infra.contract.webhooks import MAX_RETRIES, DeliveryAttempt, DeliveryTask, EventRef
 from infra.logging import log
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ PUBLISH_S = 3.0
 PATIENT_POSTS = 4
 """Attempts for a user at a time, in this process, that may last DEADLINE_S. Further ones are hurried: QStash makes a
 limited number of calls at a time, and receivers that do not answer must not delay what others wait for."""
-LAST_RETRY = 3
-"""Number of the last retry of QStash: then the message is a dead letter."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class WebhookService:
         if spec.webhook_url is None:
             return
         parts = self._parts
-        from infra.webhook_http import UrlNotAllowed  # which a cold start for other requests does not need
+        from infra.checked_http import UrlNotAllowed  # which a cold start for other requests does not need
 
         try:
             parts.http().target(spec.webhook_url)
@@ -138,7 +136,7 @@ class WebhookService:
             receipt = await parts.http().post(task.url, headers, body, hurried=hurried)
         finally:
             self._posts -= Counter([ref.user])  # which drops users without posts
-        last = receipt.final or retried >= LAST_RETRY
+        last = receipt.final or retried >= MAX_RETRIES
         attempt = DeliveryAttempt(at_ms=now_s * 1000, ms=receipt.ms, status=receipt.status, error=receipt.error)
         result_name = "delivered" if receipt.accepted else "failed" if last else "again"
         await parts.store.settle(ref, token=token, attempt=attempt, result=result_name)

@@ -25,6 +25,8 @@ WRITE_TIMEOUT_MS = 60_000
 
 _TICKS_PER_SWEEP = 5
 """uvicorn's loop ticks ten times a second."""
+_GIVE_UP_S = 0.5
+"""Time before the end of the graceful timeout at which requests under way are answered with 503."""
 
 
 class StreamServer(uvicorn.Server):
@@ -52,19 +54,32 @@ class StreamServer(uvicorn.Server):
         # uvicorn waits for every request under way. An event stream would last as long as its run or its subscriber,
         # so that each shutdown would take the whole graceful timeout and then cut the streams.
         self._end_streams(self.app)
-        await super().shutdown(sockets)
+        # Before uvicorn cancels the requests that are left, whose clients would see an internal error.
+        timeout_s = self.config.timeout_graceful_shutdown or _GIVE_UP_S
+        timer = asyncio.get_running_loop().call_later(timeout_s - _GIVE_UP_S, self._give_up)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
         # A client that reads nothing would otherwise keep its descriptor until the process ends.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
+    def _give_up(self) -> None:
+        for connection in list(self.server_state.guarded):
+            connection.give_up()
 
-def server_config(app: Starlette, host: str, port: int, limits: HttpLimits, **options: Any) -> uvicorn.Config:
+
+def server_config(
+    app: Starlette, host: str, port: int, limits: HttpLimits, *, timeout_graceful_shutdown: int, **options: Any
+) -> uvicorn.Config:
     """Return the uvicorn settings that the API and the gateway share. `options` are further settings of uvicorn."""
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         http=GuardedProtocol,
+        timeout_graceful_shutdown=timeout_graceful_shutdown,
         timeout_keep_alive=limits.keep_alive_s,
         access_log=False,  # paths and query strings hold tokens and data of users
         log_config=None,

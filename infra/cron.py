@@ -15,6 +15,8 @@ MAX_CRON_CHARS = 200
 _FIELDS = 5
 _ZONE = re.compile(r"(?:CRON_TZ|TZ)=(\S+)\s+(.*)", re.DOTALL)
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+-]+(?:/[A-Za-z0-9_+-]+)*")
+# In the database of some hosts alone, or another zone on each of them.
+_OF_THIS_HOST = re.compile(r"(?:right|posix)/.*|posixrules|localtime|Factory")
 # Only what every implementation of cron reads alike: no `L`, `W`, `#`, `?`, and no field for seconds.
 _FIELD = re.compile(r"[0-9A-Za-z*,/-]+")
 _MONTHS = {"JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"}
@@ -66,7 +68,8 @@ class Cron:
         return list(islice(self._times(ms), count))
 
     def __str__(self) -> str:
-        return f"CRON_TZ={self.zone} {self.expression}"
+        # Any white space may stand between the fields, but a header cannot hold a line end.
+        return f"CRON_TZ={self.zone} {' '.join(self.expression.split())}"
 
     def _times(self, ms: int) -> Iterator[int]:
         last = ms
@@ -81,7 +84,8 @@ class Cron:
         if self.zone == "UTC":
             return UTC  # also where the host has no database of time zones
         # ZoneInfo opens a file of this name, so the name is checked first.
-        if len(self.zone) <= MAX_CRON_CHARS and _ZONE_NAME.fullmatch(self.zone):
+        known = _ZONE_NAME.fullmatch(self.zone) and not _OF_THIS_HOST.fullmatch(self.zone)
+        if known and len(self.zone) <= MAX_CRON_CHARS:
             try:
                 return ZoneInfo(self.zone)
             except (LookupError, OSError, ValueError):

@@ -32,8 +32,8 @@ what this process notes meanwhile comes first."""
 class QStashPublish(Protocol):
     """Part of QStash that this module calls."""
 
-    async def publish(self, path: str, body: str, deduplication_id: str) -> None:
-        """Let QStash POST the body to a path of the API. Raises QStashUnavailable."""
+    async def publish(self, path: str, body: str, deduplication_id: str, sharer: str) -> None:
+        """Let QStash POST the body to a path of the API, few of one sharer at a time. Raises QStashUnavailable."""
         ...
 
 
@@ -144,7 +144,7 @@ class EventPublisher:
             return None
         body = json.encode({"event": entry}).decode()
         try:
-            await self._qstash.publish(DELIVER_PATH, body, f"{ref.event_id}-{ref.round}")
+            await self._qstash.publish(DELIVER_PATH, body, f"{ref.event_id}-{ref.round}", ref.user)
         except QStashUnavailable as exc:
             return str(exc)
         log("webhook.published", run_id=ref.run_id, event=ref.event_id)

@@ -18,23 +18,30 @@ _REASONS = {
 }
 
 
+_MAX_REFUSED = 32
+"""Connections over the limit that are kept for a moment; half of the descriptors that are reserved."""
+
+
 class GuardedConnection(Protocol):
     """Part of a connection that the server's state uses."""
 
     transport: asyncio.Transport
 
-    def refuse_connection(self) -> None:
-        """Answer 503 and close the connection, before any request is read."""
+    def refuse_connection(self, *, lingers: bool) -> None:
+        """Answer 503 and close the connection, with `lingers` so that a client sees it whose request has come."""
 
     def check_deadlines(self, now: float) -> None:
         """Close the connection if its client sends or reads too slowly."""
+
+    def give_up(self) -> None:
+        """Answer a request under way with 503, if its answer has not begun: the server is about to stop."""
 
 
 class GuardState(ServerState):
     """State that the connections of one server share.
 
     `guarded` holds all of them. `waiting` holds those whose client has to act next; first those whose last answer is
-    oldest.
+    oldest. `refused` holds some that were over the limit, until their clients have seen the answer.
     """
 
     def __init__(self, limits: HttpLimits) -> None:
@@ -42,6 +49,7 @@ class GuardState(ServerState):
         self.limits = limits
         self.guarded: set[GuardedConnection] = set()
         self.waiting: OrderedDict[GuardedConnection, None] = OrderedDict()
+        self.refused: set[GuardedConnection] = set()
         self._full = LogInterval()
         self._rejected = LogInterval()
 
@@ -55,13 +63,18 @@ class GuardState(ServerState):
         if (count := self._full.count(now)) is not None:
             log("server.full", level=logging.WARNING, limit=self.limits.connections, closed=count)
         if evicted is connection:  # every other connection is being answered
-            evicted.refuse_connection()
+            self.guarded.discard(connection)
+            lingers = len(self.refused) < _MAX_REFUSED
+            if lingers:
+                self.refused.add(connection)
+            evicted.refuse_connection(lingers=lingers)
         else:
             evicted.transport.abort()
 
     def forget(self, connection: GuardedConnection) -> None:
         """Remove a closed connection."""
         self.guarded.discard(connection)
+        self.refused.discard(connection)
         self.waiting.pop(connection, None)
 
     def rejected(self, status: int, reason: str, now: float) -> None:
@@ -72,7 +85,7 @@ class GuardState(ServerState):
     def sweep(self, now: float) -> None:
         """Apply the deadlines of all connections."""
         # A timer for each connection would cost more than a small request, because most are cancelled unused.
-        for connection in list(self.guarded):
+        for connection in (*self.guarded, *self.refused):
             connection.check_deadlines(now)
 
 

@@ -5,7 +5,8 @@ uvicorn passes whatever arrives to the parser, which buffers a head without limi
 complete, then passes exactly its body, and holds the next request until the answer is complete. If the guard and the
 parser disagree on where a request ends, the connection is refused, so that nothing can be smuggled between them.
 
-The classes use private parts of uvicorn; the distribution therefore requires one minor version of it.
+The classes use private parts of uvicorn; the distribution therefore requires one minor version of it. How long a client
+may take, and how a connection ends, is in `infra.http_lifetime`.
 """
 
 import asyncio
@@ -15,17 +16,28 @@ from typing import Any
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from infra.http_connections import GuardState, refusal
+from infra.http_connections import GuardState
+from infra.http_lifetime import ResponseTransport, TimedProtocol
 
 _END_OF_HEAD = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
+_NO_ASCII = re.compile(rb"[\x80-\xff]")
 _FEED_BYTES = 65_536
-_LINGER_S = 1.0
-"""Time for which a refused client's data is read and discarded. A socket closed with unread data is reset, and the
-client would not see the answer."""
-_LINGER_BYTES = 1 << 20
+
+
+class _NotServed(Exception):
+    """The request uses a part of HTTP that is not served. The message names it."""
+
+
+def _readable(head: bytes) -> bytes:
+    """Return a head without what the parser does not accept, though its meaning is clear."""
+    line, end, headers = head.partition(b"\r\n")
+    # Some clients send other characters than ASCII in the target as they are typed.
+    line = line if line.isascii() else _NO_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), line)
+    # RFC 9110 allows a server to ignore Upgrade. The parser would not: it treats all that follows as a foreign
+    # protocol.
+    return line + _UPGRADE.sub(b"\r\nx-ignored-upgrade:", end + headers)
 
 
 class _UnknownLength(int):
@@ -43,7 +55,7 @@ class _UnknownLength(int):
     __hash__ = int.__hash__
 
 
-class GuardedProtocol(HttpToolsProtocol):
+class GuardedProtocol(TimedProtocol):
     """Protocol of one connection."""
 
     def __init__(
@@ -54,36 +66,12 @@ class GuardedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._state = server_state
-        self._limits = server_state.limits
-        self._buffer = bytearray()  # received, and not yet passed to the parser
         self._searched = 0  # bytes of the buffer without an end of head
         self._empty_line = False
         self._body_left = 0
         self._chunked = False
         self._overhead = 0  # bytes of chunk headers and trailers since the last byte of the body
         self._begun = self._has_headers = False
-        self._complete = True  # the parser has seen the whole request
-        self._request: RequestResponseCycle | None = None  # None while a head is read
-        self._refused = False
-        self._discarded = 0
-        self._due = math.inf  # time at which the client must have sent what it owes
-        self._unsent = 0
-        self._stalled_since = 0.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Register the connection and start the deadline of its first head."""
-        super().connection_made(transport)
-        now = self.loop.time()
-        self._due = now + self._limits.head_s
-        self._stalled_since = now
-        self._state.admit(self, now)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        self._state.forget(self)
-        self._buffer.clear()
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Buffer the data and pass what is complete to the parser."""
@@ -120,6 +108,10 @@ class GuardedProtocol(HttpToolsProtocol):
             return False
         end = buffer.find(_END_OF_HEAD, max(0, self._searched - 3), limit)
         if end < 0:
+            if buffer.find(b"\n\n", max(0, self._searched - 1), limit) >= 0:
+                # No head has this, so that the client would wait until its deadline.
+                self._refuse(400, "the lines of a head must end in CRLF, not in LF")
+                return False
             self._searched = len(buffer)
             self._due = min(self._due, self.loop.time() + self._limits.head_s)
             if self._searched >= limit:
@@ -130,9 +122,7 @@ class GuardedProtocol(HttpToolsProtocol):
         del buffer[:end]
         self._searched, self._empty_line, self._due = 0, False, math.inf
         self._begun = self._complete = self._has_headers = False
-        # RFC 9110 allows a server to ignore Upgrade. The parser would not: it treats all that follows as a foreign
-        # protocol.
-        if not self._feed(_UPGRADE.sub(b"\r\nx-ignored-upgrade:", head)):
+        if not self._feed(_readable(head)):
             return False
         has_body = self._chunked or self._body_left > 0
         if not self._begun or self._complete == has_body:
@@ -172,10 +162,11 @@ class GuardedProtocol(HttpToolsProtocol):
         """Pass data to the parser. Return False if the request was refused."""
         try:
             self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             if self._chunked and self._complete:  # bytes after the last chunk, which are discarded
                 return True
-            self._refuse(400, "the request is not valid HTTP/1.1")
+            named = exc.__context__
+            self._refuse(400, str(named) if isinstance(named, _NotServed) else "the request is not valid HTTP/1.1")
         return not self._refused
 
     def on_message_begin(self) -> None:
@@ -186,7 +177,10 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header. Trailers are ignored: the application has the headers already, and has checked them."""
+        """Add a header. Trailers are ignored: the application has the headers already, and has checked them.
+
+        Raises _NotServed, which stops the parser, for a transfer coding other than `chunked`.
+        """
         if self._has_headers:
             return
         value = value.rstrip(b" \t")  # the parser removes white space before a value only
@@ -195,18 +189,27 @@ class GuardedProtocol(HttpToolsProtocol):
         if name == b"content-length":
             self._body_left = int(value)
         elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise _NotServed("the Transfer-Encoding must be 'chunked'; no other coding is served")
             self._chunked = True
 
     def on_headers_complete(self) -> None:
-        """Start the application. Raises ValueError, which stops the parser, for CONNECT."""
+        """Start the application. Raises _NotServed, which stops the parser, for CONNECT."""
         if self.parser.should_upgrade():
-            raise ValueError("neither Upgrade nor CONNECT is served")
+            raise _NotServed("neither Upgrade nor CONNECT is served")
         super().on_headers_complete()
         self._has_headers = True
         self._request = self.cycle
-        if self._chunked:
+        if self._chunked or self._body_left:
+            transport: Any = ResponseTransport(self.transport, self._end_response)
+            self.cycle.transport = transport
+        # A client that expects 100 and gets an early answer does not send its body: its next request would be taken for
+        # the body.
+        if self._chunked or self.expect_100_continue:
             self.cycle.keep_alive = False
-        if self.scope["http_version"] != "1.1":  # HTTP/1.0 knows no chunks: the end of the connection ends the answer
+        if self.scope["http_version"] != "1.1":
+            # HTTP/1.0 knows neither 100 nor chunks: the end of the connection ends the answer.
+            self.cycle.waiting_for_100_continue = False
             self.cycle.chunked_encoding = False
             self.cycle.expected_content_length = _UnknownLength()
 
@@ -224,71 +227,12 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Continue with a request that arrived during the answer."""
-        super().on_response_complete()
+        if not self._refused:
+            super().on_response_complete()
         self._state.waiting[self] = None
         self._state.waiting.move_to_end(self)
         if self._buffer and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._advance()
-
-    def shutdown(self) -> None:
-        """Close the connection, or let it end with the answer under way."""
-        if self._refused:
+        if self._half_closed and self.cycle.response_complete:
             self.transport.close()
-        else:
-            super().shutdown()
-
-    def check_deadlines(self, now: float) -> None:
-        """Close the connection if its client sends or reads too slowly."""
-        self._check_reader(now)
-        if self._due > now or self.transport.is_closing():
-            return
-        if self._refused:
-            self.transport.abort()
-        elif self.flow.read_paused:  # the application reads too slowly, not the client
-            self._due = now + self._limits.body_s
-        elif not self._complete:
-            self._refuse(408, f"the request's body did not arrive within {self._limits.body_s:g} s")
-        elif self._buffer:
-            self._refuse(408, f"the request's head did not arrive within {self._limits.head_s:g} s")
-        else:
-            self.transport.close()
-
-    def _check_reader(self, now: float) -> None:
-        unsent, closing = self.transport.get_write_buffer_size(), self.transport.is_closing()
-        # In both states nothing is added to the buffer, so that its size changes only if the client reads.
-        if unsent and (closing or self.flow.write_paused) and unsent == self._unsent:
-            cut_short = closing and self.cycle is not None and not self.cycle.response_complete
-            if now - self._stalled_since > (_LINGER_S if cut_short else self._limits.stall_s):
-                self.transport.abort()
-        else:
-            self._unsent, self._stalled_since = unsent, now
-
-    def refuse_connection(self) -> None:
-        """Answer 503 and close the connection, before any request is read."""
-        self._refused = True
-        self.transport.write(refusal(503, "the server has no free connection"))
-        self.transport.close()
-
-    def _refuse(self, status: int, reason: str) -> None:
-        """Answer the current request with an error, unless its answer has begun, and close the connection."""
-        self._refused = True
-        self._buffer.clear()
-        now = self.loop.time()
-        self._state.rejected(status, reason, now)
-        request = self._request
-        if request is not None and not request.response_complete:
-            request.disconnected = True
-            request.message_event.set()
-        if request is not None and request.response_started:
-            self.transport.close()
-            return
-        self.transport.write(refusal(status, reason))
-        self.transport.write_eof()
-        self.flow.resume_reading()
-        self._due = now + _LINGER_S
-
-    def _discard(self, size: int) -> None:
-        self._discarded += size
-        if self._discarded > _LINGER_BYTES:
-            self.transport.abort()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RESERVED_DESCRIPTORS = 64
-"""File descriptors kept for the server's own use: connections to Redis and S3, files, DNS."""
+"""File descriptors kept for the server's own use: connections to Redis, files, DNS."""
 
 _MIN_CONNECTIONS = 8
 _MAX_DESCRIPTORS = 65_536
@@ -18,7 +18,10 @@ class HttpLimits:
 
     `head_bytes`: size of a request line with all headers. `head_s`, `body_s`: time for a client to send a head, or a
     body after its head. `keep_alive_s`: longer than clients keep an idle connection; otherwise a client may send a
-    request just as the server closes it. `stall_s`: time for which a client may read nothing of an answer.
+    request just as the server closes it. `stall_s`: time for which a client may read nothing of an answer. `linger_s`:
+    time for which the data of a client is discarded that was refused, or answered before its body was complete (a
+    socket closed with unread data is reset, and the client would not see the answer); also the time in which a client
+    that has closed its side of the connection is still answered (it may as well have left).
     """
 
     connections: int
@@ -27,6 +30,7 @@ class HttpLimits:
     body_s: float = 60.0
     keep_alive_s: int = 75
     stall_s: float = 60.0
+    linger_s: float = 1.0
 
 
 def raise_descriptor_limit() -> None:

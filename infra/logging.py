@@ -28,12 +28,12 @@ class JsonFormatter(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
-def configure(level: str = "INFO") -> None:
-    """Send log records of `level` and above to standard error as JSON; those of chatty libraries from WARNING."""
+def configure() -> None:
+    """Send log records from INFO to standard error as JSON; those of chatty libraries from WARNING."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "s3transfer", "uvicorn.access"):
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "s3transfer", "uvicorn.access", "mangum"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

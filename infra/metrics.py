@@ -85,7 +85,9 @@ ProcessCollector(registry=REGISTRY)
 # Queue
 SLOTS = _gauge("worker_slots", "Runs that this worker may work on at the same time.")
 ACTIVE_RUNS = _gauge("worker_runs", "Runs that this worker works on.")
-FIT = _gauge("worker_fit", "1 if the checks of this worker have passed, 0 if it claims nothing because one failed.")
+FIT = _gauge(
+    "worker_fit", "1 if this part of the worker has passed its check, 0 if it failed: nothing is claimed then.", "part"
+)
 REDIS_REPLY_AGE = _gauge("redis_reply_age_seconds", "Time since Redis replied to a claim or to a renewal of leases.")
 QUEUE_READY = _gauge("queue_ready_runs", "Ready runs that the last claim of this worker left in the queue.")
 QUEUE_AGE = _gauge("queue_observed_age_seconds", "Age of swissbrain_queue_ready_runs: time since that claim.")

@@ -14,9 +14,15 @@ def reset_inherited_state() -> None:
     """Open closed standard descriptors, unblock all signals, and handle ignored ones as by default.
 
     A server calls this first. Otherwise sockets and files get the numbers 0 to 2, and the exit codes of children are
-    lost, because a parent that ignores SIGCHLD passes this on.
+    lost, because a parent that ignores SIGCHLD passes this on. Of the umask only the owner's bits are reset, since the
+    others may be stricter on purpose. Under a locale that is not UTF-8 the process starts again in Python's UTF-8 mode:
+    it could not name all files.
     """
     _open_standard_descriptors()
+    # With `python -I` the variable has no effect, and the process would start again for ever.
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})  # noqa: S606
+    os.umask(os.umask(0) & 0o077)
     for number in signal.valid_signals() - _KEPT:
         if signal.getsignal(number) == signal.SIG_IGN:
             with suppress(OSError, ValueError):

@@ -11,6 +11,7 @@ import hmac
 from typing import TYPE_CHECKING, Any
 
 from infra.contract.errors import CallRejected, QStashUnavailable
+from infra.contract.webhooks import MAX_RETRIES
 from infra.settings import QStashAccess, QStashSettings
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ MAX_AGE_S = 300
 """Age up to which a signed call is accepted: the validity of QStash's signatures."""
 LEEWAY_S = 30
 """Difference of clocks that is tolerated."""
-RETRIES = 3
+PARALLEL = 8
+"""Messages of one user that are delivered at a time: receivers that do not answer delay no event of others."""
 _NOT_FOUND = "status: 404"
 
 
@@ -33,16 +35,22 @@ class QStashPublisher:
         self._access = access
         self._client: AsyncQStash | None = None
 
-    async def publish(self, path: str, body: str, deduplication_id: str) -> None:
-        """Let QStash POST the body to a path, once for the same id within 10 minutes. Raises QStashUnavailable."""
+    async def publish(self, path: str, body: str, deduplication_id: str, sharer: str) -> None:
+        """Let QStash POST the body to a path, once for the same id within 10 minutes. Raises QStashUnavailable.
+
+        `sharer`: of the messages of one sharer, PARALLEL are delivered at a time.
+        """
+        # A key of QStash has letters, digits and few other characters.
+        key = f"sharer-{hashlib.sha256(sharer.encode()).hexdigest()[:32]}"
         await self._call(
             lambda qstash: qstash.message.publish(
                 url=f"{self._access.public_url}{path}",
                 body=body,
                 content_type="application/json",
                 method="POST",
-                retries=RETRIES,
+                retries=MAX_RETRIES,
                 deduplication_id=deduplication_id,
+                flow_control={"key": key, "parallelism": PARALLEL},
             )
         )
 
@@ -92,7 +100,7 @@ class QStash(QStashPublisher):
                 body=body,
                 content_type="application/json",
                 method="POST",
-                retries=RETRIES,
+                retries=MAX_RETRIES,
                 schedule_id=schedule_id,
             )
         )

@@ -11,7 +11,7 @@ from redis import exceptions
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from infra.contract.errors import TRANSIENT_CODES, StoreRejected, StoreUnavailable
+from infra.contract.errors import TRANSIENT_CODES, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.settings import RedisTcpSettings
 
@@ -85,6 +85,10 @@ class RedisTcp:
             # Closes every blocking connection, because the others lead to the same silent server.
             await self._blocking.connection_pool.disconnect()
             raise StoreUnavailable(f"Redis did not end a blocking call within {timeout_s + BLOCK_MARGIN_S} s") from None
+        except StoreUnavailable as exc:
+            if isinstance(exc.__cause__, exceptions.ReadOnlyError):
+                await self._blocking.connection_pool.disconnect()
+            raise
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -142,7 +146,10 @@ class RedisTcp:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]
             try:
                 await connection.send_packed_command(connection.pack_commands(commands))
-                return [await _reply(connection) for _ in commands]
+                replies = [await _reply(connection) for _ in commands]
+                if any(isinstance(reply, exceptions.ReadOnlyError) for reply in replies):
+                    await connection.disconnect()  # after a failover, a new connection leads to the new master
+                return replies
             finally:
                 await pool.release(connection)
 
@@ -153,6 +160,8 @@ class RedisTcp:
             settings.url,
             protocol=2,
             decode_responses=True,
+            # A value that is not UTF-8 must not cost the replies beside it: whoever decodes it meets the surrogates.
+            encoding_errors="surrogateescape",
             socket_timeout=None,
             socket_connect_timeout=settings.timeout_s,
             **({} if settings.url.startswith("unix:") else over_tcp),
@@ -179,7 +188,7 @@ def _to_contract_error(exc: Exception) -> StoreUnavailable | StoreRejected:
     if isinstance(exc, _LOST_CONNECTION):
         error = StoreUnavailable(f"no reply from Redis: {type(exc).__name__}")
     elif code in TRANSIENT_CODES:
-        error = StoreUnavailable(f"Redis cannot execute the command now: {code}")
+        error = StoreRefuses(f"{TRANSIENT_CODES[code]} ({code})")
     else:
         error = StoreRejected(str(exc))
     error.__cause__ = exc

@@ -26,9 +26,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
-
 from infra.contract.errors import ContractError, FileMissing, FilesUnavailable, RecordUnreadable
+from infra.contract.redis_store.reader import UNDECODABLE
 from infra.contract.redis_store.retention import RetentionStore, SweepState, names_in
 from infra.logging import log
 
@@ -272,7 +271,7 @@ class Sweeper:
             for blob in named.lists:
                 await asyncio.sleep(self._pause_s)
                 names.update(names_in(await self._objects.read(run.prefix + blob)))
-        except (FileMissing, RecordUnreadable, msgspec.DecodeError):
+        except (FileMissing, RecordUnreadable, *UNDECODABLE):
             self._report.unreadable += 1
             return None
         return names

@@ -18,8 +18,8 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra.contract.errors import ExecutorUnavailable
@@ -48,18 +48,41 @@ class ScratchRoot:
         self.folder = folder
         self.process = secrets.token_hex(8)
         self.dead_processes: tuple[str, ...] = ()
-        try:
+        with self._usable():
             self.lock_fd = _acquire_lock(folder)
             try:
                 self._take_over()
             except OSError:
                 os.close(self.lock_fd)
                 raise
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as exc:
             raise ExecutorUnavailable(
-                f"the scratch folder '{folder}' cannot be created or emptied: {exc.strerror}; "
+                f"the scratch folder '{self.folder}' cannot be created or emptied: {exc.strerror}; "
                 "set WORKER_ROOT to a folder that this worker may write to"
             ) from exc
+
+    def restore(self) -> None:
+        """Create the folder and its lock again if somebody has removed them, as cleaners of temporary files do.
+
+        Raises ExecutorUnavailable if that fails, or if another worker has taken the folder over.
+        """
+        with self._usable():
+            if self._is_own():
+                return
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock_fd = try_lock(self.folder / LOCK, create=True)
+            if lock_fd is None:
+                raise _in_use(self.folder)
+            # The descriptor keeps its number, which programs are started with.
+            os.dup2(lock_fd, self.lock_fd, inheritable=False)
+            os.close(lock_fd)
+            _write_processes(self.lock_fd, [self.process, *self.dead_processes])
+        log("scratch.restored", level=logging.WARNING, folder=str(self.folder))
 
     def forget_dead(self) -> None:
         """Remove the dead processes from the lock file: their runs are recovered."""
@@ -101,11 +124,18 @@ class ScratchRoot:
     def remove(self) -> None:
         """Remove the folder and release the lock. No program may run in it any more. Logs a failure."""
         try:
-            _remove_locked(self.folder)
+            if self._is_own():
+                _remove_locked(self.folder)
         except OSError as exc:
             _log_remove_failed(self.folder, exc)
         finally:
             os.close(self.lock_fd)
+
+    def _is_own(self) -> bool:
+        """Return whether the lock of the folder is that of this process: somebody may have removed it, or both."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat((self.folder / LOCK).lstat(), os.fstat(self.lock_fd))
+        return False
 
 
 def _scratch_folders(parent: Path, keep: str) -> list[Path]:
@@ -141,11 +171,15 @@ def _acquire_lock(folder: Path) -> int:
             if (lock_fd := try_lock(folder / LOCK, create=True)) is not None:
                 return lock_fd
         if time.monotonic() >= deadline:
-            raise ExecutorUnavailable(
-                f"the scratch folder '{folder}' is in use by another worker; "
-                "give each worker on this host its own WORKER_NAME or WORKER_ROOT"
-            )
+            raise _in_use(folder)
         time.sleep(_PAUSE_S)
+
+
+def _in_use(folder: Path) -> ExecutorUnavailable:
+    return ExecutorUnavailable(
+        f"the scratch folder '{folder}' is in use by another worker; "
+        "give each worker on this host its own WORKER_NAME or WORKER_ROOT"
+    )
 
 
 def _remove_locked(folder: Path) -> None:

@@ -43,6 +43,13 @@ class Env:
             raise SettingsError(f"{name} must be a URL that begins with {' or '.join(f'{s}://' for s in schemes)}")
         return value.rstrip("/") if parts.scheme in {"http", "https"} else value
 
+    def base_url(self, name: str, *schemes: str, default: str | None = None) -> str:
+        """Return a URL to which paths are added."""
+        url = self.url(name, *schemes, default=default)
+        if set(url) & set("@?#"):
+            raise SettingsError(f"{name} must have no user, query or fragment")
+        return url
+
     def integer(self, name: str, default: int, *, low: int, high: int) -> int:
         """Return an integer within the bounds, which are inclusive."""
         return int(self._number(name, default, int, low, high))
@@ -107,10 +114,8 @@ class S3Settings:
         if upload_checksum not in UPLOAD_CHECKSUMS:
             allowed = " or ".join(UPLOAD_CHECKSUMS)
             raise SettingsError(f"S3_UPLOAD_CHECKSUM must be {allowed}, not '{upload_checksum}'")
-        endpoint_url = env.url("S3_ENDPOINT_URL", "http", "https", default="https://sos-ch-gva-2.exo.io")
         # Links to files begin with it, so a password in it would reach every user.
-        if set(endpoint_url) & set("@?#"):
-            raise SettingsError("S3_ENDPOINT_URL must have no user, query or fragment")
+        endpoint_url = env.base_url("S3_ENDPOINT_URL", "http", "https", default="https://sos-ch-gva-2.exo.io")
         return cls(
             bucket=env.text("S3_BUCKET", "swissbrain-workspaces"),
             region=env.text("S3_REGION", "ch-gva-2"),
@@ -171,9 +176,9 @@ class QStashAccess:
         if env.optional("EDGE_PUBLIC_URL") is None:
             raise SettingsError("EDGE_PUBLIC_URL is not set, but QSTASH_TOKEN is")
         return cls(
-            url=env.url("QSTASH_URL", "https", "http", default="https://qstash.upstash.io"),
-            public_url=env.url("EDGE_PUBLIC_URL", "https", "http"),
-            token=env.text("QSTASH_TOKEN"),
+            url=env.base_url("QSTASH_URL", "https", "http", default="https://qstash.upstash.io"),
+            public_url=env.base_url("EDGE_PUBLIC_URL", "https", "http"),
+            token=_token(env, "QSTASH_TOKEN"),
         )
 
 
@@ -196,9 +201,17 @@ class QStashSettings(QStashAccess):
         if missing := [name for name in needed if env.optional(name) is None]:
             raise SettingsError(f"{missing[0]} is not set, but QSTASH_TOKEN is")
         return cls(
-            url=env.url("QSTASH_URL", "https", "http", default="https://qstash.upstash.io"),
-            public_url=env.url("EDGE_PUBLIC_URL", "https", "http"),
-            token=env.text("QSTASH_TOKEN"),
+            url=env.base_url("QSTASH_URL", "https", "http", default="https://qstash.upstash.io"),
+            public_url=env.base_url("EDGE_PUBLIC_URL", "https", "http"),
+            token=_token(env, "QSTASH_TOKEN"),
             current_signing_key=env.text("QSTASH_CURRENT_SIGNING_KEY"),
             next_signing_key=env.text("QSTASH_NEXT_SIGNING_KEY"),
         )
+
+
+def _token(env: Env, name: str) -> str:
+    """Return a text that becomes part of a header."""
+    token = env.text(name)
+    if not (token.isascii() and token.isprintable()):
+        raise SettingsError(f"{name} must hold visible ASCII characters alone")
+    return token

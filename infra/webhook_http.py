@@ -8,32 +8,22 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import math
 import ssl
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from http import HTTPStatus
 from ipaddress import ip_address
 
 import httpx
 
-from infra.address_guard import (
-    Address,
-    AddressGuard,
-    AddressNotAllowed,
-    HostNotFound,
-    InvalidHost,
-    Resolve,
-    is_private,
-    is_public,
-    read_host,
-)
-from infra.connection_errors import described
+from infra.address_guard import AddressGuard, AddressNotAllowed, HostNotFound, Resolve, is_private, is_public
+from infra.checked_http import CheckedHttp, CheckedUrl, UrlNotAllowed, described
 from infra.contract.errors import HostExhausted
 from infra.contract.webhooks import MAX_URL_CHARS
-from infra.host_patterns import host_port
+from infra.retry_after import retry_after_s
 
 DEADLINE_S = 15.0
 """Deadline for the status of the answer, shorter than that of API gateways for the call of QStash."""
@@ -45,26 +35,13 @@ MAX_ANSWER_BYTES = 16 * 1024
 ANSWER_S = 2.0
 """Bytes of the answer's body that are read, and the time for it. The body is not used: it is read so that a receiver
 which says more than its status sees no reset connection."""
+MIN_PACKET_BYTES = 256
+"""Bytes as which a smaller chunk of the body counts, because it costs as much time."""
 MAX_RETRY_AFTER_S = 3600
 PRIVATE_HOSTS = "EDGE_WEBHOOK_PRIVATE_HOSTS"
 SECRET_PREFIX = "whsec_"  # noqa: S105
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
-_TIMEOUT = {"connect": CONNECT_S, "read": None, "write": None, "pool": None}
-
-
-class UrlNotAllowed(Exception):
-    """URL that may not be called. The message does not repeat the URL, which may hold a secret of its user."""
-
-
-@dataclass(frozen=True)
-class WebhookTarget:
-    """URL of a webhook with its host, as `read_host` returns it, and its port."""
-
-    url: httpx.URL
-    host: str
-    port: int
+_HEADERS = {"user-agent": "SwissBrain-Webhooks", "accept-encoding": "identity"}
 
 
 @dataclass(frozen=True)
@@ -97,17 +74,18 @@ class WebhookHttp:
         private_hosts: frozenset[tuple[str, int]] = frozenset(),
         *,
         resolve: Resolve | None = None,
-        tls: ssl.SSLContext | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         self._private_hosts = private_hosts
         self._guard = AddressGuard(private_hosts, resolve)
-        self._given_tls = tls
+        self._http = CheckedHttp(CONNECT_S)
         self._deadline_s = deadline_s
 
-    def target(self, text: str) -> WebhookTarget:
-        """Return the target of a URL, which is checked but for the addresses of a name. Raises UrlNotAllowed."""
-        target = _parsed(text)
+    def target(self, text: str) -> CheckedUrl:
+        """Check a URL, but for the addresses of a name. Raises UrlNotAllowed."""
+        target = CheckedUrl.of(text, max_chars=MAX_URL_CHARS)
+        if "#" in text:
+            raise UrlNotAllowed("it has a fragment ('#…'), which is never sent")
         listed = (target.host, target.port) in self._private_hosts
         if target.url.scheme != "https" and not listed:
             raise UrlNotAllowed(f"it does not begin with https://, and its host is not in {PRIVATE_HOSTS}")
@@ -132,7 +110,7 @@ class WebhookHttp:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(deadline_s):
                     addresses = await self._guard.addresses(target.host, target.port)
-                    response = await self._send(target, addresses, headers, body, stack)
+                    response = await self._http.send("POST", target, addresses, {**headers, **_HEADERS}, body, stack)
                 # Not within the deadline: a receiver that has accepted the event in time must not get it again.
                 await _discard(response)
         except UrlNotAllowed as exc:
@@ -153,43 +131,6 @@ class WebhookHttp:
         gone = status == HTTPStatus.GONE
         redirect = "; redirects are not followed" if response.is_redirect else ""
         return receipt(status, f"the answer has status {status}{redirect}", final=gone, after_s=_retry_after(response))
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return self._given_tls or httpx.create_ssl_context()
-
-    async def _send(
-        self,
-        target: WebhookTarget,
-        addresses: Sequence[Address],
-        headers: Mapping[str, str],
-        body: bytes,
-        stack: AsyncExitStack,
-    ) -> httpx.Response:
-        """Send the request to the first address that can be connected to."""
-        host = host_port(target.host, target.port)
-        if target.port == _DEFAULT_PORTS[target.url.scheme]:
-            host = host.removesuffix(f":{target.port}")
-        transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=_ONE_CONNECTION)
-        await stack.enter_async_context(transport)
-        for number, address in enumerate(addresses, 1):
-            request = httpx.Request(
-                "POST",
-                target.url.copy_with(host=str(address)),
-                headers={**headers, "host": host, "user-agent": "SwissBrain-Webhooks", "accept-encoding": "identity"},
-                content=body,
-                # The certificate must be valid for the name, although the connection is made to an address.
-                extensions={"timeout": _TIMEOUT, "sni_hostname": target.host},
-            )
-            try:
-                response = await transport.handle_async_request(request)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                if number == len(addresses):
-                    raise
-                continue
-            stack.push_async_callback(response.aclose)
-            return response
-        raise AssertionError("the guard returns at least one address")
 
 
 def user_secret(key: str, user: str) -> str:
@@ -219,40 +160,11 @@ async def _discard(response: httpx.Response) -> None:
     with suppress(httpx.HTTPError, ssl.SSLError, OSError, TimeoutError):
         async with asyncio.timeout(ANSWER_S):
             async for packet in response.aiter_raw():
-                received += len(packet)
+                received += max(len(packet), MIN_PACKET_BYTES)
                 if received >= MAX_ANSWER_BYTES:
                     return
 
 
-def _parsed(text: str) -> WebhookTarget:
-    """Return the target of a URL. Raises UrlNotAllowed."""
-    if len(text) > MAX_URL_CHARS:
-        raise UrlNotAllowed(f"it has more than {MAX_URL_CHARS} characters")
-    # Browsers and libraries read such a URL in different ways.
-    if any(char <= " " or char in "\\\x7f" for char in text):
-        raise UrlNotAllowed("it holds a space, a control character or a backslash")
-    try:
-        url = httpx.URL(text)
-    except (httpx.InvalidURL, UnicodeError):
-        raise UrlNotAllowed("it is not valid") from None
-    if url.scheme not in _DEFAULT_PORTS:
-        raise UrlNotAllowed("it does not begin with https://")
-    if url.userinfo:
-        raise UrlNotAllowed("it holds credentials before the host")
-    if url.fragment:
-        raise UrlNotAllowed("it has a fragment ('#…'), which is never sent")
-    try:
-        host = read_host(url.raw_host.decode("ascii"))
-    except InvalidHost as exc:
-        raise UrlNotAllowed(str(exc)) from None
-    port = _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
-    if not 0 < port < 65536:
-        raise UrlNotAllowed("its port is not between 1 and 65535")
-    return WebhookTarget(url, host, port)
-
-
 def _retry_after(response: httpx.Response) -> int | None:
-    text: str = response.headers.get("retry-after", "")
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
-        return None
-    return min(int(text), MAX_RETRY_AFTER_S)
+    wait_s = retry_after_s(response.headers)
+    return math.ceil(min(wait_s, MAX_RETRY_AFTER_S)) if wait_s else None

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Any, TypeAlias
 
 import yaml
@@ -27,6 +28,12 @@ FACTORS |= {f"{unit}i": Decimal(1024) ** (power + 1) for power, unit in enumerat
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?")
 PORT_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NUMBERS = {
+    **dict.fromkeys(("replicas", "minReplicaCount", "maxReplicaCount"), (0, 1000)),
+    **dict.fromkeys(("port", "targetPort", "containerPort"), (1, 65535)),
+}
+NAMED = frozenset({"port", "targetPort"})
+"""Numbers in whose place a name may stand, or an object of an Ingress."""
 WORDS: dict[str, set[str]] = {
     "accessModes": {"ReadWriteOnce", "ReadWriteOncePod", "ReadOnlyMany", "ReadWriteMany"},
     "concurrencyPolicy": {"Allow", "Forbid", "Replace"},
@@ -57,7 +64,10 @@ def load(text: str) -> list[Object]:
     objects = [each for each in yaml.load_all(text, Loader=LOADER) if each]
     for each in objects:
         metadata = each.get("metadata") if isinstance(each, dict) else None
-        if not isinstance(metadata, dict) or not {"apiVersion", "kind"} <= set(each) or "name" not in metadata:
+        texts = (
+            [each.get("apiVersion"), each.get("kind"), metadata.get("name")] if isinstance(metadata, dict) else [None]
+        )
+        if not all(isinstance(text, str) for text in texts) or not isinstance(each.get("spec", {}), dict):
             raise ValueError("a document is no object with apiVersion, kind and metadata.name")
     return objects
 
@@ -66,8 +76,11 @@ def problems(objects: Sequence[Object], *, placeholders: bool = False) -> list[s
     """Return a line for each problem. `placeholders` allows values that are still to be filled in."""
     found: list[str] = []
     for each in objects:
-        checks = (_names, _words, _quantities, _pods, unknown_fields)
-        lines = [line for check in checks for line in check(each)]
+        checks = (_names, _words, _numbers, _quantities, _pods, unknown_fields)
+        try:
+            lines = [line for check in checks for line in check(each)]
+        except (TypeError, AttributeError, LookupError):
+            lines = ["a field is missing, or has another type than objects of this kind have"]
         if not placeholders:
             lines += _placeholders(each)
         found += [f"{title(each)}: {line}" for line in lines]
@@ -136,6 +149,19 @@ def _words(each: Object) -> Iterator[str]:
             for word in value if isinstance(value, list) else [value]:
                 if word not in allowed:
                     yield f"{path} must be {' or '.join(sorted(allowed))}, not {word!r}"
+
+
+def _numbers(each: Object) -> Iterator[str]:
+    for name, (low, high) in NUMBERS.items():
+        for path, value in fields(each, name):
+            is_number = isinstance(value, int) and not isinstance(value, bool)
+            if not (low <= value <= high if is_number else isinstance(value, str | dict) and name in NAMED):
+                yield f"{path} must be a number from {low} to {high}, not {value!r}"
+    for path, value in fields(each, "cidr"):
+        try:
+            ip_network(value)
+        except ValueError:
+            yield f"{path} is no range of addresses such as 203.0.113.0/24: {value!r}"
 
 
 def _quantities(each: Object) -> Iterator[str]:

@@ -67,19 +67,29 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
-    missing = [name for name in (URL, TOKEN) if not variables.get(name)]
+    # A variable from a file with Windows line ends has a carriage return at its end.
+    url, token = (variables.get(name, "").strip() for name in (URL, TOKEN))
+    missing = [name for name, value in ((URL, url), (TOKEN, token)) if not value]
+    where = "" if source == "the environment" else f" in {source}"
     if missing:
-        where = "" if source == "the environment" else f" in {source}"
         raise ClientError(f"{missing[0]} is not set{where}")
-    return Access(variables[URL], variables[TOKEN], source, is_dev_stack, variables)
+    if not url.lower().startswith(("http://", "https://")):
+        raise ClientError(f"{URL} must begin with http:// or https://{where}")
+    return Access(url, token, source, is_dev_stack, variables)
 
 
 def _read(path: Path) -> dict[str, str]:
     try:
         with path.open("rb") as file:
-            lines = file.read(MAX_FILE_BYTES).decode("utf-8").splitlines()
+            lines = file.read(MAX_FILE_BYTES).decode("utf-8-sig").splitlines()
     except OSError as exc:
         raise ClientError(f"cannot read {path}: {exc.strerror}") from None
     except UnicodeDecodeError:
         raise ClientError(f"cannot read {path}: it is not UTF-8 text; {URL} and {TOKEN} are not set") from None
-    return {name.strip(): value for name, _, value in (each.partition("=") for each in lines)}
+    # As a shell reads such a file, which is another use of it.
+    pairs = (each.strip().removeprefix("export ").partition("=") for each in lines)
+    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value

@@ -51,6 +51,6 @@ def _code(
 ) -> PlanStep:
     if isinstance(source, Path):
         name = source.name if name is None else name
-        source = source.read_text(encoding="utf-8-sig")
+        source = source.read_bytes().decode("utf-8-sig")  # bytes, because reading text would change line ends
     hosts = [*network] if network else None
     return step("code", name, language=language, source=source, timeout_s=timeout_s, network=hosts)

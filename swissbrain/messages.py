@@ -42,19 +42,19 @@ class Busy(Unreachable):
 
 def check_access(base_url: str, token: str) -> httpx.URL:
     """Return the address of the API as a URL. Raises ClientError if the address or the token is malformed."""
+    if not _VISIBLE_ASCII.fullmatch(token):
+        raise ClientError("the token is malformed: it consists of visible ASCII characters, without spaces")
     try:
         # A user name or password in the address is rejected: error messages name the address and must not hold
         # secrets, and httpx would send the password instead of the token.
         url = httpx.URL(base_url)
         if url.userinfo:
-            raise ClientError("the API's address is malformed: it must have no user and no password")
+            raise ValueError
         url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
         if url.scheme in {"http", "https"} and not (url.host and (url.port is None or 0 < url.port < 65536)):
             raise ValueError
     except (httpx.InvalidURL, ValueError):
-        raise ClientError("the API's address is malformed") from None
-    if not _VISIBLE_ASCII.fullmatch(token):
-        raise ClientError("the token is malformed: it must consist of visible ASCII characters, without spaces")
+        raise ClientError("the API's address is malformed, or has a user name") from None
     return url
 
 
@@ -178,7 +178,7 @@ def check_stored(response: httpx.Response, path: str, expected: HTTPStatus) -> N
     code = _STORE_CODE.search(response.text)
     message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
     if code and code[1] in _CHANGED:
-        message += "; its content has changed while it was sent"
+        message += ", so it was changed while it was sent"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise Unreachable(message)
     raise ApiError(status, message)

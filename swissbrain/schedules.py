@@ -33,9 +33,9 @@ class ScheduleSummary(Response, frozen=True):
 
 
 class Schedule(ScheduleSummary, frozen=True):
-    """Schedule with the fields of the run that it creates."""
+    """Schedule with the fields of the run that it creates; None in answers to a token that may not read."""
 
-    run: dict[str, Any]
+    run: dict[str, Any] | None
 
 
 class ScheduleList(Response, frozen=True):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.support.fast import is_fast, listed_paths, no_stack
+from tests.support.fast import is_fast, no_stack
 
 settings.register_profile("patient", deadline=None, max_examples=20)
 settings.load_profile("patient")
@@ -30,13 +30,12 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 pytest_plugins = ("tests.support.crashes",)
 
 TESTS = Path(__file__).parent
-_FAST = listed_paths()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Hold tests/fast.txt true in every run, and not only in that of `make test-fast`."""
-    with no_stack() if is_fast(item.path, _FAST) else nullcontext():
+    with no_stack() if is_fast(item.path) else nullcontext():
         return (yield)
 
 

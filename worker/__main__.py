@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -176,7 +177,8 @@ def _watch(
     """Let the gauges read the state of this worker."""
     metrics.SLOTS.set(settings.slots)
     metrics.ACTIVE_RUNS.set_function(lambda: len(keeper))
-    metrics.FIT.set_function(lambda: float(fitness.is_fit))
+    for part in fitness.parts:
+        metrics.FIT.labels(part).set_function(partial(fitness.passed, part))
     metrics.REDIS_REPLY_AGE.set_function(keeper.heartbeat.age_s)
     if cluster:
         metrics.EXECUTOR_AGE.labels("kubernetes").set_function(lambda: cluster.observed_age_s)

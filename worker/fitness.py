@@ -7,7 +7,7 @@ store or the sandbox raises a doubt, and the worker is checked again before it c
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from infra.contract.errors import ContractError
@@ -32,6 +32,7 @@ class Fitness:
         self._doubted = asyncio.Event()
         self._fit = asyncio.Event()
         self._problem = ""
+        self._failing = frozenset(checks)
         if checks:
             self._doubted.set()
         else:
@@ -46,6 +47,15 @@ class Fitness:
     def problem(self) -> str:
         """Result of the last check: the part that failed, and why; empty if none failed. Any thread may read it."""
         return self._problem
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of the parts that are checked."""
+        return [*self._checks]
+
+    def passed(self, part: str) -> bool:
+        """Return whether a part passed its last check. Any thread may ask."""
+        return part not in self._failing
 
     async def until_fit(self) -> None:
         """Return once the checks have passed."""
@@ -77,12 +87,11 @@ class Fitness:
     async def _check(self, pause_s: float) -> str:
         """Execute the checks at the same time; return the problems, and log each."""
         reasons = await asyncio.gather(*map(_reason, self._checks.values()))
-        problems = []
-        for part, reason in zip(self._checks, reasons, strict=True):
-            if reason:
-                log("worker.unfit", level=logging.WARNING, part=part, reason=reason, retry_s=pause_s)
-                problems.append(f"{part}: {reason}")
-        return "; ".join(problems)
+        problems = {part: reason for part, reason in zip(self._checks, reasons, strict=True) if reason}
+        for part, reason in problems.items():
+            log("worker.unfit", level=logging.WARNING, part=part, reason=reason, retry_s=pause_s)
+        self._failing = frozenset(problems)
+        return "; ".join(f"{part}: {reason}" for part, reason in problems.items())
 
 
 async def _reason(check: Callable[[], Awaitable[None]]) -> str:

@@ -12,6 +12,7 @@ from infra.contract.errors import (
     ExecutorUnavailable,
     FilesUnavailable,
     HostExhausted,
+    StoreRejected,
     StoreUnavailable,
 )
 from infra.contract.execution import Executor
@@ -129,7 +130,8 @@ class Runner:
         message = "the stored record of the run cannot be decoded by this worker; this is a bug"
         verdict = Finish(Status.FAILED, error=RunError(code="unreadable_record", message=message))
         writes = Writes(events=[last_event(verdict)])
-        with suppress(StoreUnavailable):
+        # A record may be damaged in such a way that it cannot be ended either: the next claims set it aside.
+        with suppress(StoreUnavailable, StoreRejected):
             outcome = await self._store.finish(lease, verdict.status, writes, error=verdict.error)
             if outcome in {Outcome.OK, Outcome.SAME}:
                 metrics.run_ended(verdict.status.value, "unreadable_record")

@@ -71,7 +71,10 @@ def _executor(text: str) -> ExecutorKind:
 
 def _root(env: Env) -> Path:
     if root := env.optional("WORKER_ROOT"):
-        return Path(root)
+        try:
+            return Path(root).absolute()  # programs are started in another folder
+        except FileNotFoundError:
+            raise SettingsError(f"WORKER_ROOT is '{root}', and the current folder does not exist any more") from None
     try:
         return Path(tempfile.gettempdir()) / "swissbrain-worker"
     except FileNotFoundError:  # the root file system of a container may be read-only

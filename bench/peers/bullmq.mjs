@@ -1,15 +1,15 @@
 // Runs on BullMQ, for `python -m bench peers`: `node bullmq.mjs api PORT` or `node bullmq.mjs worker SLOTS`.
 //
-// REDIS_PORT: port of the Redis of both. FOLDER: folder for `done`, to which each run adds a byte when its step has
-// ended, and for one file per long run. Every setting of BullMQ is the default, except for the concurrency.
+// REDIS_PORT: port of the Redis of both; FOLDER as in step.mjs. Every setting of BullMQ is the default, except for the
+// concurrency.
 
-import { appendFileSync, existsSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 
 import { Queue, QueueEvents, Worker } from "bullmq";
 
-const { FOLDER, REDIS_PORT } = process.env;
+import { done, step } from "./step.mjs";
+
+const { REDIS_PORT } = process.env;
 const connection = { host: "127.0.0.1", port: Number(REDIS_PORT), maxRetriesPerRequest: null };
 const KEPT_RUNS = 1000; // runs whose events the API remembers for streams that begin later
 
@@ -61,22 +61,10 @@ async function api(port) {
   server.listen(port, "127.0.0.1", () => console.log("ready"));
 }
 
-async function step(id, seconds) {
-  const mark = `${FOLDER}/${id}`;
-  if (!seconds) return;
-  if (existsSync(mark)) {
-    console.log(`resumed ${id} ${Date.now()}`);
-    return;
-  }
-  writeFileSync(mark, "");
-  console.log(`started ${id} ${Date.now()}`);
-  await sleep(1000 * seconds);
-}
-
 async function work(slots) {
   const execute = async (job) => {
     await step(job.id, job.data.seconds);
-    appendFileSync(`${FOLDER}/done`, ".");
+    done();
   };
   await new Worker("runs", execute, { connection, concurrency: slots }).waitUntilReady();
   console.log("ready");

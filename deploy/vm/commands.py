@@ -14,7 +14,7 @@ from deploy.vm.backups import Bucket, Folder, Place
 from deploy.vm.layout import Layout
 from deploy.vm.machine import Machine, UsageError, VmError
 from deploy.vm.releases import Build, Releases
-from deploy.vm.services import PATIENCE_S, Services
+from deploy.vm.services import Services
 from deploy.vm.settings_files import Settings
 from infra.valkey_backup import data_dir
 
@@ -36,14 +36,13 @@ class Vm:
         layout: Layout,
         *,
         build: Build | None = None,
-        patience_s: float = PATIENCE_S,
     ) -> None:
         self._machine = machine
         self._layout = layout
         self._build = build
         self.settings = Settings(layout, machine)
         self._releases = Releases(layout, machine)
-        self._services = Services(layout, machine, patience_s)
+        self._services = Services(layout, machine)
 
     def install(self, values: Mapping[str, Mapping[str, str]], user: str, wheels: Path | None = None) -> None:
         """Install this checkout, or complete an installation. `values`: see `Settings.create`."""

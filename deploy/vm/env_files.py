@@ -35,18 +35,18 @@ def read(path: Path) -> dict[str, str]:
     return parse(path.read_text(), str(path)) if path.exists() else {}
 
 
-def quoted(value: str) -> str:
-    """Return a value as it is written into a file. Raises UsageError."""
+def assignment(name: str, value: str) -> str:
+    """Return a variable as it is written into a file. Raises UsageError."""
     if _PLAIN.fullmatch(value):
-        return value
+        return f"{name}={value}"
     if "'" in value or "\\" in value or not value.isprintable():
-        raise UsageError("a value contains a quote, a backslash or a control character")
-    return f"'{value}'"
+        raise UsageError(f"{name} contains a quote, a backslash or a control character")
+    return f"{name}='{value}'"
 
 
 def text_of(variables: Mapping[str, str], comment: str) -> str:
     """Return the text of a file."""
-    return "".join([f"# {comment}\n", *(f"{name}={quoted(value)}\n" for name, value in variables.items())])
+    return "".join([f"# {comment}\n", *(f"{assignment(*each)}\n" for each in variables.items())])
 
 
 def with_values(text: str, values: Mapping[str, str]) -> str:
@@ -56,7 +56,7 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     """
     lines = text.splitlines()
     for name, value in values.items():
-        line = f"{name}={quoted(value)}"
+        line = assignment(name, value)
         places = [number for number, each in enumerate(lines) if each.lstrip("# ").startswith(f"{name}=")]
         if places:
             lines[places[0]] = line

@@ -26,26 +26,25 @@ Build = Callable[[Path, Path, Path | None], None]
 class Releases:
     """Releases in a layout. Methods raise VmError and OSError."""
 
-    def __init__(self, layout: Layout, machine: Machine, source: Path = SOURCE) -> None:
+    def __init__(self, layout: Layout, machine: Machine) -> None:
         self._layout = layout
         self._machine = machine
-        self._source = source
 
     def check_source(self) -> None:
         """Raise UsageError unless this package is in a checkout."""
-        if not all((self._source / name).exists() for name in (*COPIED, *COPIED_FILES)):
+        if not all((SOURCE / name).exists() for name in (*COPIED, *COPIED_FILES)):
             raise UsageError("run this in the checkout of the release to install: python3 -m deploy.vm")
 
     def build(self, wheels: Path | None, make: Build | None = None) -> Path:
         """Make a new release from the checkout beside the others; return its folder. Nothing uses it yet."""
-        version = tomllib.loads((self._source / "pyproject.toml").read_text())["project"]["version"]
+        version = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]["version"]
         made = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3]
         folder = self._layout.releases / f"{version}-{made}"
         self._machine.say(f"Release {folder.name}")
         try:
             self._machine.folder(folder)
-            (make or self._environment)(folder / "venv", self._source, wheels)
-            self._machine.copy(self._source / "deploy" / "vm", folder / "deploy" / "vm")
+            (make or self._environment)(folder / "venv", SOURCE, wheels)
+            self._machine.copy(SOURCE / "deploy" / "vm", folder / "deploy" / "vm")
             self._machine.write(folder / "deploy" / "__init__.py", "")
             self._machine.folder(folder / "bin")
             for name, pattern in PROGRAMS.items():

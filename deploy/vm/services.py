@@ -19,10 +19,9 @@ _PAUSE_S = 0.2
 class Services:
     """Services of an installation. Methods raise VmError and OSError."""
 
-    def __init__(self, layout: Layout, machine: Machine, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, layout: Layout, machine: Machine) -> None:
         self._layout = layout
         self._machine = machine
-        self._patience_s = patience_s
 
     def install(self, release: Path) -> None:
         """Install units, users and command of a release. No process is started or stopped."""
@@ -70,10 +69,10 @@ class Services:
         self._machine.run([verify, "verify"], env={**kept, "PYTHONUTF8": "1", "HOME": "/", **variables}, show=True)
 
     def _wait(self, failure: str, ask: Callable[[], str]) -> None:
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + PATIENCE_S
         while problem := ask():
             if time.monotonic() > deadline:
-                raise VmError(f"{failure} after {self._patience_s:g} s: {problem}; see journalctl -u 'swissbrain-*'")
+                raise VmError(f"{failure} after {PATIENCE_S:g} s: {problem}; see journalctl -u 'swissbrain-*'")
             time.sleep(_PAUSE_S)
 
     def remove(self) -> None:

@@ -41,6 +41,12 @@ USERS = {
 }
 """Rules of each user of Valkey. There is no default user."""
 _DOMAIN = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_FORMS = {
+    "S3_ENDPOINT_URL": (re.compile(r"https?://[^\s/?#@]+(?:/[^\s?#@]*)?"), "a URL such as https://sos-ch-gva-2.exo.io"),
+    "S3_REGION": (re.compile(r"[A-Za-z0-9-]{1,64}"), "a name such as ch-gva-2"),
+    "S3_BUCKET": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]"), "the name of a bucket"),
+}
+"""What the values of variables look like: a wrong one would show only when a part does not start."""
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}")
 
 
@@ -145,6 +151,9 @@ class Settings:
         return f"redis://backup:{self.secrets()['valkey_backup']}@{HOST}:{self.ports().valkey}"
 
     def _check(self, path: Path, variables: Mapping[str, str]) -> None:
+        for name, (form, words) in _FORMS.items():
+            if (value := variables.get(name)) and not form.fullmatch(value):
+                raise UsageError(f"{name} must be {words}, not {value[:80]!r}")
         for name in REQUIRED.get(path.name, ()):
             if not variables.get(name):
                 raise UsageError(f"{name} is not set: give it to install, or write it into {path}")

@@ -1,0 +1,1 @@
+"""Requests and responses: their types, validation, errors as problem documents, OpenAPI."""

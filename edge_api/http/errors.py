@@ -15,6 +15,7 @@ EdgeError
 ├── WrongMediaType             the Content-Type is not JSON
 ├── CodedBody                  the body is compressed
 ├── KeyReused                  the idempotency key belongs to another request
+├── OutOfTime                  the time of the function ended before the response
 ├── RequestNotOpen             the answered request of the run is not open
 └── InputsMissing              announced input files are not uploaded
 """
@@ -24,10 +25,8 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from msgspec import UNSET, Struct, json
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ExceptionHandler, Scope
+from starlette.types import Scope
 
 from edge_api.http.response_models import Problem
 from infra.contract import errors as domain
@@ -118,6 +117,10 @@ class KeyReused(EdgeError):
     field = "Idempotency-Key"
 
 
+class OutOfTime(EdgeError):
+    """The time of the function ended before the response. The request may have been carried out."""
+
+
 class InputsMissing(EdgeError):
     """Announced input files are not in the object store, or are others. `missing` are their paths."""
 
@@ -180,6 +183,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "The body must not be compressed",
         headers={"Accept-Encoding": "identity"},
     ),
+    OutOfTime: _Kind(HTTPStatus.GATEWAY_TIMEOUT, "out-of-time", "The request took too long"),
     KeyReused: _Kind(HTTPStatus.CONFLICT, "idempotency-key-reused", "The idempotency key is taken"),
     RequestNotOpen: _Kind(HTTPStatus.CONFLICT, "request-not-open", "The request is not open"),
     InputsMissing: _Kind(HTTPStatus.CONFLICT, "inputs-missing", "Input files are missing"),
@@ -200,6 +204,9 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "the run store did not answer; the request may have been carried out, repeat it with its Idempotency-Key",
         _RETRY,
     ),
+    domain.StoreRefuses: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE, "store-refuses", "The run store refuses commands for now", headers=_RETRY
+    ),
     domain.StoreFull: _Kind(
         HTTPStatus.INSUFFICIENT_STORAGE,
         "store-full",
@@ -210,7 +217,7 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
         "qstash-unavailable",
         "QStash does not answer",
-        "QStash did not answer; the change is recorded and is carried out later, or when the request is repeated",
+        "QStash did not answer, or refused; the change is recorded, and is carried out later or at a repetition",
         _RETRY,
     ),
     domain.FilesUnavailable: _Kind(
@@ -218,6 +225,13 @@ _KINDS: Mapping[type[Exception], _Kind] = {
         "files-unavailable",
         "The object store does not answer",
         "the object store did not answer or failed",
+        _RETRY,
+    ),
+    domain.HostExhausted: _Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "host-exhausted",
+        "The API lacks a resource",
+        "the API's own host has no file descriptors, threads, memory or disk space left; its log names which",
         _RETRY,
     ),
     domain.StoreRejected: _Kind(
@@ -271,23 +285,3 @@ def report(exc: Exception, scope: Scope) -> tuple[Problem, Mapping[str, str]]:
         reason = f"{type(exc).__name__}: {exc}"
         log("request.failed", level=logging.WARNING, status=problem.status, path=path, reason=reason)
     return problem, headers
-
-
-async def _on_error(request: Request, exc: Exception) -> Response:
-    return respond(*report(exc, request.scope))
-
-
-async def _on_http_exception(_request: Request, exc: Exception) -> Response:
-    """Respond to an error of Starlette: no such path, no such method."""
-    if not isinstance(exc, HTTPException):
-        raise exc
-    title = HTTPStatus(exc.status_code).phrase
-    problem = Problem(type="about:blank", title=title, status=exc.status_code, detail=exc.detail)
-    return respond(problem, exc.headers)
-
-
-HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
-    domain.ContractError: _on_error,
-    EdgeError: _on_error,
-    HTTPException: _on_http_exception,
-}

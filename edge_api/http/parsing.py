@@ -1,6 +1,5 @@
 """Parse what a client sends: bodies, query strings, headers. An error names the offending field."""
 
-import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +13,7 @@ from edge_api.http.errors import BadRequest, BodyTooLarge, CodedBody, WrongMedia
 from edge_api.http.request_models import MAX_SEQ, Nothing
 from infra import asgi
 from infra.contract.errors import InvalidInput
-from infra.contract.validation import invalid_input
+from infra.contract.validation import invalid_input, json_number
 
 T = TypeVar("T")
 Query = TypeVar("Query", bound=msgspec.Struct)
@@ -26,7 +25,6 @@ _QUALITY = re.compile(r"[01](?:\.[0-9]{0,3})?")
 _COUNT = re.compile(r"[0-9]{1,16}")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF8_NAMES = frozenset({"", "utf-8", "utf8", "us-ascii"})
-_LARGEST_WRITTEN_OUT = 1e21  # JavaScript writes whole numbers below this size without an exponent
 
 
 async def read_json(request: Request, kind: type[T], limit_bytes: int) -> T:
@@ -72,16 +70,19 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return body.removeprefix(_UTF8_BOM)  # RFC 8259 lets a parser ignore the mark that some Windows programs write
 
 
-def read_query(request: Request, kind: type[Query]) -> Query:
+def read_query(request: Request, kind: type[Query], absent_if_empty: str = "") -> Query:
     """Return the query string as a `kind`. Raises InvalidInput, naming the parameter.
 
-    A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys.
+    A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys. The
+    parameter `absent_if_empty` may be given without a value.
     """
     items = request.query_params.multi_items()
     values = dict(items)
     if len(values) < len(items):
         repeated = next(name for name, _ in items if len(request.query_params.getlist(name)) > 1)
         raise InvalidInput("the parameter is given twice", repeated)
+    if not values.get(absent_if_empty):
+        values.pop(absent_if_empty, None)
     try:
         return msgspec.convert(_composed(values, kind), kind, strict=False)
     except msgspec.ValidationError as exc:
@@ -182,9 +183,19 @@ def _decode(kind: type[T], body: bytes, request: Request) -> T:
         # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.
         if charset not in _UTF8_NAMES:
             raise WrongMediaType(f"the body is not valid JSON in UTF-8; its charset is '{charset[:100]}'") from exc
-        raise BadRequest(f"the body is not valid JSON: {exc}") from exc
+        raise BadRequest(f"the body is not valid JSON: {_problem(exc, body)}") from exc
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
+
+
+def _problem(exc: Exception, body: bytes) -> str:
+    if isinstance(exc, UnicodeDecodeError):
+        # msgspec counts from the begin of the text within the body.
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            return f"it is not UTF-8 (byte {error.start})"
+    return str(exc)
 
 
 def _charset(parameters: str) -> str:
@@ -192,19 +203,9 @@ def _charset(parameters: str) -> str:
     return values.get("charset", "").strip('"')
 
 
-def _number(text: str) -> float:
-    """Return a JSON number with a point or an exponent, as an int if it is whole. Raises ValueError beyond a double.
-
-    JSON has one kind of number, and clients that know only doubles write 4 as `4.0`. Equal numbers must also be equal
-    content, because the digest of a request decides whether its idempotency key was used for the same request.
-    """
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("Number out of range")
-    return int(number) if number.is_integer() and abs(number) < _LARGEST_WRITTEN_OUT else number
-
-
-_decoder = msgspec.json.Decoder(float_hook=_number)
+# Equal numbers are equal content, because the digest of a request decides whether its idempotency key was used for the
+# same request.
+_decoder = msgspec.json.Decoder(float_hook=json_number)
 
 
 def _check_empty_object(body: bytes) -> None:

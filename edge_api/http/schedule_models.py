@@ -80,9 +80,9 @@ class ScheduleSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schedule(ScheduleSummary, frozen=True, kw_only=True):
-    """Schedule with the run that it creates."""
+    """Schedule with the run that it creates; null in answers to a token that may not read."""
 
-    run: RunSpec
+    run: RunSpec | None
 
     @classmethod
     def of_record(cls, record: ScheduleRecord) -> "Schedule":
@@ -91,9 +91,10 @@ class Schedule(ScheduleSummary, frozen=True, kw_only=True):
 
 
 class ScheduleList(msgspec.Struct, frozen=True, kw_only=True):
-    """All schedules of the user, oldest first."""
+    """All schedules of the user, oldest first. `unreadable`: ids of those whose records are damaged."""
 
     schedules: list[ScheduleSummary]
+    unreadable: list[str] | UnsetType = UNSET
 
 
 class TickResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from edge_api.http.request_models import RequestModel
 from infra.contract.keys import USAGE_DAYS
@@ -40,17 +41,23 @@ class DayUsage(ModelUsage, frozen=True, kw_only=True):
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Usage in all runs of the caller, also in deleted ones: of each day that has some, newest first, and in total."""
+    """Usage in all runs of the caller, also in deleted ones: of each day that has some, newest first, and in total.
+
+    `unreadable`: days whose sums are damaged; they are not in the total.
+    """
 
     days: list[DayUsage]
     total: ModelUsage
+    unreadable: list[str] | UnsetType = UNSET
 
     @classmethod
-    def of(cls, days: Mapping[date, RunUsage]) -> "UsageReport":
+    def of(cls, days: Mapping[date, RunUsage | None]) -> "UsageReport":
         """Return the report on these days."""
+        known = {day: usage for day, usage in days.items() if usage is not None}
         return cls(
-            days=[DayUsage(day=day.isoformat(), **_shown(usage)) for day, usage in days.items()],
-            total=ModelUsage.of(sum(days.values(), RunUsage())),
+            days=[DayUsage(day=day.isoformat(), **_shown(usage)) for day, usage in known.items()],
+            total=ModelUsage.of(sum(known.values(), RunUsage())),
+            unreadable=[day.isoformat() for day in days if day not in known] or UNSET,
         )
 
 

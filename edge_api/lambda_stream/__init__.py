@@ -1,0 +1,1 @@
+"""Entry point on AWS Lambda whose answers are streamed."""

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
-from edge_api.http.errors import describe, respond
+from edge_api.http.errors import OutOfTime, describe, respond
 from edge_api.lambda_stream.connection import ConnectionLost
 from edge_api.lambda_stream.runtime_api import Invocation, ResponseStream, RuntimeApi
 from infra.logging import log
@@ -57,11 +57,15 @@ class HttpExchange:
     async def _call(self, app: ASGIApp) -> Exception:
         """Run the application within the remaining time. Return its failure, used if the response is not complete."""
         remaining_s = self._invocation.get_remaining_time_in_millis() / 1000
+        limit = asyncio.timeout(remaining_s - CANCEL_S)
         disconnect_timer = asyncio.get_running_loop().call_later(remaining_s - DISCONNECT_S, self._disconnected.set)
         try:
-            async with asyncio.timeout(remaining_s - CANCEL_S):
+            async with limit:
                 await app(self._scope, self._receive, self._send)
         except Exception as exc:  # noqa: BLE001
+            if limit.expired():
+                log("request.late", level=logging.WARNING, path=self._scope["path"])
+                return OutOfTime("the function's time is over; the request may have been carried out")
             log("request.crashed", level=logging.ERROR, error=exc, path=self._scope["path"])
             return exc
         finally:

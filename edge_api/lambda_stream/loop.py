@@ -2,7 +2,6 @@
 
 import logging
 import os
-from typing import Any
 
 import msgspec
 from mangum import Mangum
@@ -10,7 +9,7 @@ from mangum.types import ASGI
 from starlette.types import Scope
 
 from edge_api.http.errors import describe, respond
-from edge_api.lambda_events import UNREADABLE, WARM, is_request, normalized
+from edge_api.lambda_events import UNREADABLE, WARM, converted, is_request
 from edge_api.lambda_stream.connection import ConnectionLost
 from edge_api.lambda_stream.exchange import HttpExchange
 from edge_api.lambda_stream.runtime_api import Invocation, RuntimeApi, RuntimeApiRejected
@@ -46,17 +45,11 @@ async def _respond(adapter: Mangum, api: RuntimeApi, invocation: Invocation) -> 
         await api.respond(invocation, WARM)
         return
     try:
-        scope, body = _request(adapter, event, invocation)
+        # Mangum converts each kind of event to an ASGI scope; the response does not go through it, as it does not
+        # stream.
+        _, scope, body = converted(adapter, event, invocation)
     except Exception as exc:  # noqa: BLE001
-        # Junk in a request must not become an error of the function: a 502 for clients, an alarm for operators.
         log("lambda.unreadable", level=logging.ERROR, error=exc, invocation=invocation.id)
         await HttpExchange(api, invocation, _NO_SCOPE, b"").run(respond(*describe(UNREADABLE)))
         return
     await HttpExchange(api, invocation, scope, body).run(adapter.app)
-
-
-def _request(adapter: Mangum, event: Any, context: Any) -> tuple[Any, bytes]:
-    """Return the scope and the body of the request."""
-    # Mangum converts each kind of event to an ASGI scope; the response does not go through it, as it does not stream.
-    converted = adapter.infer(normalized(event), context)
-    return converted.scope, converted.body

@@ -1,0 +1,1 @@
+"""Endpoints: one module for each noun, with one row for each endpoint."""

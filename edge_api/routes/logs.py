@@ -102,7 +102,7 @@ class LogRoutes:
 
         204 if the run has ended and the client has all events: it makes an EventSource stop reconnecting.
         """
-        query = read_query(request, StreamQuery)
+        query = read_query(request, StreamQuery, absent_if_empty="lastEventId")
         # A reconnecting EventSource repeats the URL with its old `after`; only the header, or the parameter that a
         # polyfill adds, has the last event.
         given = (last_event_id(request), query.last_event_id)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -19,6 +21,7 @@ from edge_api.http.schedule_models import (
 )
 from edge_api.schedules_service import ScheduleService
 from edge_api.settings import READ_RUNS, WRITE_RUNS
+from infra.contract.schedules import ScheduleRecord
 
 _OFF = (501,)
 
@@ -109,14 +112,15 @@ class ScheduleRoutes:
         wanted = await read_json(request, CreateSchedule, self._max_body_bytes)
         key = idempotency_key(request)
         record, is_new = await self._schedules.create(principal.user, wanted.spec, key=key)
-        response = ok(Schedule.of_record(record), 201 if is_new else 200)
+        response = ok(_visible(record, principal, knows_run=True), 201 if is_new else 200)
         response.headers["Location"] = f"/agent/schedules/{record.id}"
         return response
 
     async def list(self, _request: Request, principal: Principal) -> Response:
         """`GET /agent/schedules`."""
-        heads = await self._schedules.all(principal.user)
-        return ok(ScheduleList(schedules=[ScheduleSummary.of(head) for head in heads]))
+        heads, unreadable = await self._schedules.all(principal.user)
+        schedules = [ScheduleSummary.of(head) for head in heads]
+        return ok(ScheduleList(schedules=schedules, unreadable=unreadable or UNSET))
 
     async def show(self, request: Request, principal: Principal) -> Response:
         """`GET /agent/schedules/{schedule_id}`."""
@@ -125,7 +129,8 @@ class ScheduleRoutes:
     async def change(self, request: Request, principal: Principal) -> Response:
         """`PATCH /agent/schedules/{schedule_id}`."""
         wanted = await read_json(request, ChangeSchedule, self._max_body_bytes)
-        return ok(Schedule.of_record(await self._schedules.change(principal.user, _id(request), wanted)))
+        record = await self._schedules.change(principal.user, _id(request), wanted)
+        return ok(_visible(record, principal, knows_run=wanted.run is not UNSET))
 
     async def delete(self, request: Request, principal: Principal) -> Response:
         """`DELETE /agent/schedules/{schedule_id}`."""
@@ -141,3 +146,15 @@ class ScheduleRoutes:
 
 def _id(request: Request) -> str:
     return str(request.path_params["schedule_id"])
+
+
+def _visible(record: ScheduleRecord, principal: Principal, *, knows_run: bool) -> Schedule:
+    """Return the schedule that a request has created or changed.
+
+    A principal without the scope to read gets neither the last tick nor, unless the request gave it, the run.
+    """
+    schedule = Schedule.of_record(record)
+    if principal.allows(READ_RUNS):
+        return schedule
+    hidden = {} if knows_run else {"run": None, "title": ""}
+    return msgspec.structs.replace(schedule, last=None, **hidden)

@@ -30,6 +30,8 @@ SLOTS = 8
 """Runs at a time of a worker on Kubernetes."""
 COOLDOWN_S = 300
 """Time after which KEDA removes a worker that has nothing to do."""
+MAX_NUMBER, MIN_PER = 1e12, 1e-6
+"""Bounds of prices, quotas and units: a bill of any use stays a number."""
 PRICES = Path(__file__).with_name("prices.toml")
 
 
@@ -238,9 +240,9 @@ def replaced(prices: Mapping[str, ServicePrice], name: str, fields: Mapping[str,
         raise ValueError(f"'{name}': {exc}") from None
     numbers = {"price": made.price, "per": made.per, "free": made.free, "free_daily": made.free_daily}
     for field, value in numbers.items():
-        above = "above" if field == "per" else "of at least"
-        if not (math.isfinite(value) and value >= 0 and (value or field != "per")):
-            raise ValueError(f"'{field}' of '{name}' must be a number {above} 0")
+        low = MIN_PER if field == "per" else 0
+        if not low <= value <= MAX_NUMBER:  # no comparison holds for NaN
+            raise ValueError(f"'{field}' of '{name}' must be a number from {low:g} to {MAX_NUMBER:g}")
     return {**prices, name: made}
 
 

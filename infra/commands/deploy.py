@@ -64,22 +64,26 @@ def deploy(
         if status:
             _show_status(cluster)
             return
-        rollout_s = deploying.ROLLOUT_S if timeout is None else timeout
         with rendered(description, cluster) as source:
-            _Deployment(description, cluster, source, origin, rollout_s).run(rollback_on_failure=rollback_on_failure)
+            _Deployment(description, cluster, source, origin, timeout).run(rollback_on_failure=rollback_on_failure)
 
 
 class _Deployment:
     """One deployment, from its preflight to its verification."""
 
     def __init__(
-        self, description: Description, cluster: KubectlCluster, source: Source, origin: str | None, rollout_s: float
+        self,
+        description: Description,
+        cluster: KubectlCluster,
+        source: Source,
+        origin: str | None,
+        timeout_s: float | None,
     ) -> None:
         self._description = description
         self._cluster = cluster
         self._source = source
         self._origin = origin
-        self._rollout_s = rollout_s
+        self._timeout_s = timeout_s
         self._release = version("swissbrain")
         self._access: Access | None = own_access()
         self._failed: list[str] = []
@@ -89,7 +93,7 @@ class _Deployment:
         self._preflight()
         with held(self._cluster) as lock:
             deployer = Deployer(
-                self._description, self._cluster, lock, release=self._release, timeout_s=self._rollout_s
+                self._description, self._cluster, lock, release=self._release, timeout_s=self._timeout_s
             )
             try:
                 self._deploy(deployer)

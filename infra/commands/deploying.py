@@ -1,5 +1,6 @@
 """Options and steps that `swissbrain deploy` and `swissbrain rollback` share."""
 
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from infra.deploy.description import Description, read
 from infra.deploy.errors import DeployFailed, InvalidDescription
 from infra.deploy.programs import Programs
 from infra.settings import SettingsError
-from swissbrain.access import Access, find_access
+from swissbrain.access import URL, Access, find_access
 from swissbrain.cli.access import profile
 from swissbrain.cli.checks import CheckFailed, Checklist, release_of
 from swissbrain.cli.errors import CommandError
@@ -25,7 +26,6 @@ from swissbrain.cli.times import seconds
 from swissbrain.errors import ClientError
 
 FILE = Path("deploy.toml")
-ROLLOUT_S = 900.0
 VERIFY_S = 300.0
 """Time for a worker to come: KEDA asks once a minute, and a node may have to be started."""
 APPEAR_S = 60.0
@@ -96,8 +96,8 @@ def own_access() -> Access | None:
     try:
         access = find_access(profile.get())
     except ClientError:
-        if profile.get() is not None:
-            raise
+        if profile.get() is not None or os.environ.get(URL):
+            raise  # given, and wrong
         return None
     return None if access.is_dev_stack and profile.get() is None else access
 

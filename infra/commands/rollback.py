@@ -34,8 +34,7 @@ def rollback(
     with one_line():
         cluster = KubectlCluster(deploying.programs(dry_run=dry_run), description.context, description.namespace)
         with held(cluster) as lock:
-            rollout_s = deploying.ROLLOUT_S if timeout is None else timeout
-            deployer = Deployer(description, cluster, lock, release=version("swissbrain"), timeout_s=rollout_s)
+            deployer = Deployer(description, cluster, lock, release=version("swissbrain"), timeout_s=timeout)
             runs = go_back(deployer, own_access(), origin)
         say(f"# {runs} would run" if dry_run else f"{runs} runs")
 

@@ -1,5 +1,6 @@
 """Dev stack in the foreground of a command: started, stopped by a signal, with one line for each failure."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ import typer
 
 from infra.devstack.background import BackgroundStack
 from infra.devstack.errors import StackError
+from infra.devstack.processes import loopback_exclusions
 from infra.devstack.stack import DevStack
+from infra.process_state import reset_inherited_state
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -35,6 +38,8 @@ def running(data: Path, *, workers: int, port: int, unsafe_no_sandbox: bool) -> 
 
     Raises Interrupted on the first signal to stop; each further signal kills the stack.
     """
+    reset_inherited_state()
+    os.environ.update(loopback_exclusions(os.environ))  # this process is a client of the stack too
     stack = DevStack(
         data, workers=workers, port=port, unsafe_no_sandbox=unsafe_no_sandbox, report=lambda line: say(line, err=True)
     )
@@ -61,11 +66,13 @@ def _signal_handlers(kill: Callable[[], None]) -> Iterator[None]:
 
     def on_first(number: int, _frame: FrameType | None) -> None:
         # Replaced first: a second signal must not interrupt the orderly stop with another exception.
-        for each in SIGNALS:
+        for each in handled:
             signal.signal(each, on_further)
         raise Interrupted(number)
 
-    previous = {each: signal.signal(each, on_first) for each in SIGNALS}
+    # `nohup` ignores SIGHUP, so that the stack outlives its terminal.
+    handled = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    previous = {each: signal.signal(each, on_first) for each in handled}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ ContractError
 ├── RecordUnreadable    the run's record is damaged, or was written by a newer release
 ├── LeaseLost           the fence is stale: another worker owns the run
 ├── StoreUnavailable    Redis did not reply in time, or cannot execute the command at present; may be retried
+│   ├── StoreRefuses    Redis replied that it cannot execute the command at present
 │   └── StoreFull       Redis has no memory left, so it refused the command
 ├── StoreRejected       Redis replied with an error
 ├── QStashUnavailable   QStash did not answer or refused; may be retried
@@ -21,22 +22,20 @@ ContractError
 └── ExecutorUnavailable the sandbox cannot run on this host; the message says what to install
 """
 
-TRANSIENT_CODES = frozenset(
-    [
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "NOREPLICAS",
-        "OOM",
-        "READONLY",
-        "TRYAGAIN",
-        "UNBLOCKED",
-    ]
-)
-"""Codes of errors with which Redis refuses temporarily, as during a failover or while its memory is full. Adapters map
-them to StoreUnavailable."""
+TRANSIENT_CODES = {
+    "BUSY": "it is executing a slow script",
+    "CLUSTERDOWN": "its cluster is down",
+    "LOADING": "it is loading its data",
+    "MASTERDOWN": "it is a replica without its primary",
+    "MISCONF": "it cannot save its data",
+    "NOREPLICAS": "it has too few replicas",
+    "OOM": "it has no memory left",
+    "READONLY": "it is a replica, which accepts no changes",
+    "TRYAGAIN": "its cluster is moving keys",
+    "UNBLOCKED": "it has become a replica",
+}
+"""Codes of errors with which Redis refuses temporarily, as during a failover, and what they mean. Adapters map them to
+StoreRefuses."""
 
 
 class ContractError(Exception):
@@ -77,6 +76,13 @@ class LeaseLost(ContractError):
 
 class StoreUnavailable(ContractError):
     """Redis did not reply in time, or cannot execute the command at present. It may have been executed."""
+
+
+class StoreRefuses(StoreUnavailable):
+    """Redis replied that it cannot execute the command at present, so it has not. `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the run store refuses commands for now: {reason}; the refused command has changed nothing")
 
 
 class StoreFull(StoreUnavailable):

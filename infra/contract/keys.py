@@ -96,6 +96,11 @@ class Keys:
         return f"{self.prefix}sweep"
 
     @property
+    def probe(self) -> str:
+        """Key of readiness checks, which find out whether it could be written. No TTL: it never exists."""
+        return f"{self.prefix}probe"
+
+    @property
     def run_prefix(self) -> str:
         """Prefix of run keys: `claim` picks run ids itself and derives their keys."""
         return f"{self.prefix}run:"

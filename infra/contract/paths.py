@@ -26,9 +26,14 @@ def workspace_path(path: str, *, field: str = "path") -> str:
 
 def writable_path(path: str, *, field: str = "path") -> str:
     """Return `path` as `workspace_path` does; raise InvalidInput for the reserved folder `.run` as well."""
-    if workspace_path(path, field=field).split("/", 1)[0] == RESERVED:
+    if is_reserved(workspace_path(path, field=field)):
         raise InvalidInput(f"the folder '{RESERVED}' is reserved for the platform's own files", field)
     return path
+
+
+def is_reserved(path: str) -> bool:
+    """Return True for a path in the platform's own folder `.run/`."""
+    return path.split("/", 1)[0] == RESERVED
 
 
 def parents(path: str) -> Iterator[str]:

@@ -38,7 +38,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     `inputs` are its input files by path, as they were announced before its start; `messages` are unread.
     `read`: number of the last message that an earlier claim has read. `claimed_ms`: time of the claim by the clock of
-    Redis.
+    Redis. `owner`: name of the claim, see Lease.
     """
 
     run: RunRecord
@@ -50,18 +50,21 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     messages: Sequence[UserMessage] = ()
     read: int = 0
     claimed_ms: int = 0
+    owner: str = ""
 
 
 class Lease:
     """A worker's hold on a claimed run: the fence, and the number of the last batch stored under that fence.
 
-    `user`: owner of the run, for whom usage is counted; needed for writes with usage alone.
+    `user`: user of the run, for whom usage is counted; needed for writes with usage alone. `owner`: name of the claim.
+    It tells two claims with the same fence apart, of which Redis has lost the first; if empty, the fence alone counts.
     """
 
-    def __init__(self, run_id: str, fence: int, user: str = "") -> None:
+    def __init__(self, run_id: str, fence: int, user: str = "", owner: str = "") -> None:
         self.run_id = run_id
         self.fence = fence
         self.user = user
+        self.owner = owner
         self.batch = 0
 
 

@@ -35,7 +35,7 @@ class Redis(Protocol):
     """
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command. It must be safe to repeat: the adapter repeats it after a refused shared request."""
+        """Run one command. Equal commands of concurrent callers may be sent once."""
         ...
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:

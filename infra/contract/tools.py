@@ -3,6 +3,7 @@
 The worker's registry has one implementation for each entry of TOOLS; a test holds the two together.
 """
 
+import base64
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -52,6 +53,18 @@ class FileWriteArgs(ToolArgs, frozen=True):
 
     def check(self, at: str) -> None:
         writable_path(self.path, field=f"{at}.path")
+        if self.encoding == "base64":
+            self.data(at)
+
+    def data(self, at: str = "$") -> bytes:
+        """Return the bytes to write. Raises InvalidInput."""
+        if self.encoding == "utf-8":
+            return self.content.encode()
+        try:
+            # Many programs print base64 in lines.
+            return base64.b64decode("".join(self.content.split()), validate=True)
+        except ValueError as exc:
+            raise InvalidInput(f"is not base64, although encoding is 'base64': {exc}", f"{at}.content") from None
 
 
 class FileListArgs(ToolArgs, frozen=True):

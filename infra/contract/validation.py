@@ -1,5 +1,6 @@
-"""Error messages for values that msgspec rejects: the rejected value, its place, the allowed values."""
+"""Numbers of JSON, and error messages for values that msgspec rejects: the value, its place, the allowed values."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,18 @@ from infra.contract.errors import InvalidInput
 _MEMBER = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 _CHOICE = re.compile(r"Invalid (?:enum )?value .*|Object contains unknown field .*", re.DOTALL)
 _SEGMENT = re.compile(r"\.(?P<name>\w+)|\[[^\]]*\]")
+_LARGEST_WRITTEN_OUT = 1e21  # JavaScript writes whole numbers below this size without an exponent
+
+
+def json_number(text: str) -> float:
+    """Return a JSON number with a point or an exponent, as an int if it is whole. Raises ValueError beyond a double.
+
+    JSON has one kind of number, and clients and models that know only doubles write 4 as `4.0`.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("Number out of range")
+    return int(number) if number.is_integer() and abs(number) < _LARGEST_WRITTEN_OUT else number
 
 
 def invalid_input(exc: msgspec.ValidationError, kind: Any, *, at: str) -> InvalidInput:

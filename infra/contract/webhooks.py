@@ -17,6 +17,8 @@ for a person. `limit`: it has failed at one of its limits; without this reason t
 DEFAULT_EVENTS: Sequence[WebhookEvent] = ("finished", "failed", "waiting")
 DELIVER_PATH = "/webhooks/deliver"
 """Path of the API that QStash calls."""
+MAX_RETRIES = 3
+"""Retries that QStash is asked for, of every call. After the last one the message is a dead letter."""
 
 MAX_URL_CHARS = 2048
 MAX_EVENTS = 20

@@ -44,22 +44,25 @@ class KubectlCluster:
 
     def version(self) -> str:
         """Return the version of the API server. Raises ProgramFailed."""
-        found = json.loads(self.programs.read(*self.kubectl("version", "--output=json", REQUEST_TIMEOUT)))
-        return str(found.get("serverVersion", {}).get("gitVersion", ""))
+        found = _decoded(self.programs.read(*self.kubectl("version", "--output=json", REQUEST_TIMEOUT)))
+        server = found.get("serverVersion")
+        return str(server.get("gitVersion", "")) if isinstance(server, dict) else ""
 
     def find(self, kind: str, name: str) -> Object | None:
         """Return an object, None if it does not exist. Raises ProgramFailed."""
         text = self.programs.read(
             *self.within("get", kind, name, "--output=json", "--ignore-not-found", REQUEST_TIMEOUT)
         )
-        return json.loads(text) if text.strip() else None
+        return _object(_decoded(text)) if text.strip() else None
 
     def all(self, kinds: str, selector: str = "") -> list[Object]:
         """Return objects of kinds such as `deployments,pods`. Raises ProgramFailed."""
         chosen = [f"--selector={selector}"] if selector else []
         text = self.programs.read(*self.within("get", kinds, *chosen, "--output=json", REQUEST_TIMEOUT))
-        items: list[Object] = json.loads(text)["items"]
-        return items
+        items = _decoded(text).get("items")
+        if not isinstance(items, list):
+            raise _not_understood(text)
+        return [_object(each) for each in items]
 
     def names(self, kind: str) -> frozenset[str]:
         """Return the names of all objects of a kind, whose content is not read. Raises ProgramFailed."""
@@ -77,7 +80,7 @@ class KubectlCluster:
     def missing_rights(self, wanted: Sequence[Right]) -> list[Right]:
         """Return the rights that the user of the context does not have. Raises ProgramFailed.
 
-        The same question as `kubectl auth can-i`, for all rights with one program.
+        Asks what `kubectl auth can-i` asks, for all rights in one call of kubectl.
         """
         reviews = [
             {
@@ -93,24 +96,49 @@ class KubectlCluster:
         text = self.programs.read(*command, stdin=json.dumps(_list(reviews)))
         answers: list[Object] = []
         decoder, at = json.JSONDecoder(), 0
-        while at < len(text.rstrip()):
-            answer, at = decoder.raw_decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
-            answers += answer["items"] if answer["kind"] == "List" else [answer]
-        return [
-            right for right, answer in zip(wanted, answers, strict=True) if not answer.get("status", {}).get("allowed")
-        ]
+        try:
+            while at < len(text.rstrip()):
+                answer, at = decoder.raw_decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
+                answers += answer["items"] if answer["kind"] == "List" else [answer]
+            allowed = [answer["status"]["allowed"] for answer in answers]
+            return [right for right, is_allowed in zip(wanted, allowed, strict=True) if not is_allowed]
+        except (ValueError, LookupError, TypeError):
+            raise _not_understood(text) from None
 
     def write(self, obj: Object) -> Object:
         """Make an object, or replace the version of it that `obj` names; return it. Raises VersionConflict."""
         verb = "replace" if "resourceVersion" in obj["metadata"] else "create"
         command = self.within(verb, "--filename=-", "--validate=false", "--output=json", REQUEST_TIMEOUT)
         try:
-            written: Object = json.loads(self.programs.read(*command, stdin=json.dumps(obj)))
+            return _object(_decoded(self.programs.read(*command, stdin=json.dumps(obj))))
         except ProgramFailed as exc:
             if any(word in str(exc) for word in ("(Conflict)", "(AlreadyExists)", "(NotFound)")):
                 raise VersionConflict(str(exc)) from None
             raise
-        return written
+
+
+def _decoded(text: str) -> Object:
+    """Return the JSON object of an answer. Raises ProgramFailed for anything else, such as the page of a proxy."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _not_understood(text) from None
+    if not isinstance(found, dict):
+        raise _not_understood(text)
+    return found
+
+
+def _object(found: Any) -> Object:
+    """Return an object of Kubernetes. Raises ProgramFailed."""
+    if not isinstance(found, dict) or not isinstance(found.get("metadata"), dict) or "kind" not in found:
+        raise _not_understood(json.dumps(found))
+    return found
+
+
+def _not_understood(text: str) -> ProgramFailed:
+    return ProgramFailed(
+        f"kubectl gave an answer that is not one of Kubernetes: {' '.join(text.split())[:100] or 'none'}"
+    )
 
 
 def _list(items: Sequence[Object]) -> Object:

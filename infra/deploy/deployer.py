@@ -1,7 +1,7 @@
 """Deployment and rollback: the order of their steps, and the record of how far they came.
 
-Workers come before the API when the release goes up, and after it when it goes down: a worker leaves runs alone that a
-newer API has written, and nothing leaves alone what an older one has.
+Workers are upgraded before the API, and return to an older release after it: an older worker leaves runs alone that a
+newer API has written, so in the other order such runs would wait.
 """
 
 import time
@@ -23,21 +23,31 @@ from infra.deploy.sources import BASE, Chart, Source
 
 UNKNOWN = "unknown"
 """Release of what was deployed without a record."""
+ROLLOUT_S = 900.0
 PART_OF = "app.kubernetes.io/part-of=swissbrain-agent"
 
 
 class Deployer:
-    """Steps of a deployment and of a rollback. `lock` is None in a dry run. All methods may raise DeployFailed."""
+    """Steps of a deployment and of a rollback. `lock` is None in a dry run. All methods may raise DeployFailed.
+
+    `timeout_s`: for each rollout, ROLLOUT_S if it is None.
+    """
 
     def __init__(
-        self, description: Description, cluster: KubectlCluster, lock: Lock | None, *, release: str, timeout_s: float
+        self,
+        description: Description,
+        cluster: KubectlCluster,
+        lock: Lock | None,
+        *,
+        release: str,
+        timeout_s: float | None = None,
     ) -> None:
         self.record = Record(cluster)
         self._description = description
         self._cluster = cluster
         self._lock = lock
         self._release = release
-        self._timeout_s = timeout_s
+        self._timeout_s = ROLLOUT_S if timeout_s is None else timeout_s
         self.edge = EdgeDeployment(cluster.programs, description.edge) if description.edge else None
 
     @property

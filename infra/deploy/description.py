@@ -18,11 +18,12 @@ IMAGES = ("worker", "api", "tools", "valkey")
 IMAGE = re.compile(r"[a-z0-9.-]+(?::\d+)?/[a-z0-9._/-]+@sha256:[0-9a-f]{64}")
 """Image with its registry and its digest. A tag may name another image tomorrow."""
 
-Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@:/+][^\s]*$", max_length=253)]
+Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.@:/+][^\s\x00-\x1f\x7f]*\Z", max_length=253)]
 """Value that is one argument of a program, and none of its options."""
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?\Z", max_length=63)]
 
-Parameter = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]+$", max_length=63)]
+Parameter = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]+\Z", max_length=63)]
+Value = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 
 
 class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +32,7 @@ class Edge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     folder: str = "."
     stage: Name = "prod"
     region: Name = "eu-central-2"
-    params: dict[Parameter, str | int] = {}
+    params: dict[Parameter, Value | int] = {}
 
 
 class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,16 +55,14 @@ class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 def read(file: Path | None, options: Mapping[str, Any]) -> Description:
     """Return the description of a file, in which options replace values. Raises InvalidDescription, OSError."""
     given = {} if file is None else _of_file(file)
+    replaced = {"chart", "values"} if "overlay" in options else {"overlay"} if "chart" in options else set()
+    given = {name: value for name, value in given.items() if name not in replaced}
     edge = {**given.get("edge", {}), **options.get("edge", {})}
     if params := options.get("edge", {}).get("params"):
         edge["params"] = {**given.get("edge", {}).get("params", {}), **params}
     merged = {**given, **{name: value for name, value in options.items() if name != "edge"}}
     if images := options.get("images"):
         merged["images"] = {**given.get("images", {}), **images}
-    if "overlay" in options:
-        merged = {name: value for name, value in merged.items() if name not in {"chart", "values"}}
-    if "chart" in options:
-        merged.pop("overlay", None)
     if edge:
         merged["edge"] = edge
     where = "the options" if file is None else str(file)
@@ -82,6 +81,8 @@ def _of_file(file: Path) -> dict[str, Any]:
         if len(text) > MAX_FILE_BYTES:
             raise InvalidDescription(f"{file} has more than {MAX_FILE_BYTES} bytes")
         given = tomllib.loads(text.decode())
+    except RecursionError:
+        raise InvalidDescription(f"{file} is nested too deeply") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InvalidDescription(f"{file} is not TOML: {' '.join(str(exc).split())}") from None
     folder = file.parent

@@ -122,7 +122,7 @@ def _refusal(lease: Object) -> DeployFailed:
 
 
 def _holder(lease: Object) -> str:
-    return str(lease["spec"].get("holderIdentity") or "another process")
+    return str((lease.get("spec") or {}).get("holderIdentity") or "another process")
 
 
 def _renewed(lease: Object) -> Object:

@@ -2,18 +2,16 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 
-from infra.deploy.cluster import Right
+from infra.deploy.cluster import Object, Right
 from infra.deploy.description import IMAGE
 from infra.deploy.errors import DeployFailed
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The parser in C, where PyYAML has it, because it is ten times as fast."""
-
-Object: TypeAlias = dict[str, Any]
 
 PLACEHOLDERS = (
     re.compile(r"\.invalid/"),
@@ -37,6 +35,10 @@ def load(text: str) -> list[Object]:
     for each in objects:
         if not isinstance(each, dict) or not isinstance(each.get("metadata"), dict) or "kind" not in each:
             raise DeployFailed("the rendered manifests hold a document that is no object with a kind and metadata")
+        pods = list(pod_specs(each))
+        if (each["kind"] in WORKLOADS and not pods) or not all(map(_has_containers, pods)):
+            name = each["metadata"].get("name")
+            raise DeployFailed(f"the rendered manifests hold a {each['kind']} {name} without containers")
     return objects
 
 
@@ -62,7 +64,7 @@ class Manifests:
 
     @property
     def scales_to_zero(self) -> bool:
-        """An autoscaler may leave no worker."""
+        """True if an autoscaler may stop all workers."""
         return any(not each["spec"].get("minReplicaCount", 0) for each in self.of("ScaledObject"))
 
     def images(self) -> dict[str, str]:
@@ -154,6 +156,11 @@ def pod_specs(each: Object) -> Iterator[Object]:
     for template in (spec.get("template"), ((spec.get("jobTemplate") or {}).get("spec") or {}).get("template")):
         if isinstance(template, dict) and "spec" in template:
             yield template["spec"]
+
+
+def _has_containers(pod: Any) -> bool:
+    containers = pod.get("containers") if isinstance(pod, dict) else None
+    return bool(containers) and isinstance(containers, list) and all(isinstance(each, dict) for each in containers)
 
 
 def _group(each: Object) -> str:

@@ -5,8 +5,10 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from infra.deploy.errors import DeployFailed
 
@@ -32,23 +34,19 @@ class Programs:
 
     def read(self, *command: str, stdin: str | None = None, cwd: Path | None = None) -> str:
         """Return the output of a program that changes nothing. Raises ProgramFailed."""
-        try:
-            done = subprocess.run(
-                command,
-                input=stdin or "",
-                cwd=cwd,
-                capture_output=True,
-                text=True,
-                timeout=READ_TIMEOUT_S,
-                check=False,
-            )
-        except OSError as exc:
-            raise _not_started(command, exc) from None
-        except subprocess.TimeoutExpired:
-            raise ProgramFailed(f"{Path(command[0]).name} did not end within {READ_TIMEOUT_S:.0f} s") from None
-        if done.returncode:
-            raise _failed(command, done.returncode, f"{done.stderr}\n{done.stdout}")
-        return done.stdout
+        # Files and no pipes: a program of its own, such as one that fetches a token, may outlive it and hold a pipe.
+        with _file(stdin or "") as given, _file() as out, _file() as err:
+            try:
+                done = subprocess.run(
+                    command, stdin=given, stdout=out, stderr=err, cwd=cwd, timeout=READ_TIMEOUT_S, check=False
+                )
+            except OSError as exc:
+                raise _not_started(command, exc) from None
+            except subprocess.TimeoutExpired:
+                raise ProgramFailed(f"{Path(command[0]).name} did not end within {READ_TIMEOUT_S:.0f} s") from None
+            if done.returncode:
+                raise _failed(command, done.returncode, f"{_text(err)}\n{_text(out)}")
+            return _text(out)
 
     def change(
         self, *command: str, stdin: str | None = None, source: str = "", cwd: Path | None = None, tries: int = TRIES
@@ -76,12 +74,16 @@ class Programs:
     def _run(self, command: Sequence[str], stdin: str | None, cwd: Path | None) -> None:
         """Run a program once, with its output line by line."""
         lines: list[str] = []
-        with tempfile.TemporaryFile() as file:
-            file.write((stdin or "").encode())
-            file.seek(0)
+        with _file(stdin or "") as given:
             try:
                 child = subprocess.Popen(
-                    command, stdin=file, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                    command,
+                    stdin=given,
+                    cwd=cwd,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    encoding="utf-8",
+                    errors="replace",
                 )
             except OSError as exc:
                 raise _not_started(command, exc) from None
@@ -98,6 +100,20 @@ class Programs:
             raise _failed(command, child.returncode, "".join(lines))
 
 
+@contextmanager
+def _file(text: str = "") -> Iterator[IO[bytes]]:
+    """Yield an unnamed file with a text, at its beginning."""
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
 def _not_started(command: Sequence[str], error: OSError) -> ProgramFailed:
     name = Path(command[0]).name
     if isinstance(error, FileNotFoundError):
@@ -111,6 +127,7 @@ def _failed(command: Sequence[str], code: int, output: str) -> ProgramFailed:
         errors = lines[lines.index("Error:") + 1 :][:3]
     else:
         # kubectl has warnings on the same stream, and names the errors of several objects one after the other.
-        errors = [line for line in lines if line.startswith(("Error", "error"))] or lines[-3:]
+        # helm has a line "- at …" for each value that its chart does not take.
+        errors = [line for line in lines if line.startswith(("Error", "error", "- at "))] or lines[-3:]
     text = "; ".join(errors)[:MAX_ERROR_CHARS] or f"exit code {code}"
     return ProgramFailed(f"{Path(command[0]).name} failed: {text}")

@@ -1,8 +1,8 @@
 """Record of deployments in the cluster: ConfigMap `swissbrain-release`. It is how a rollback knows where to go.
 
 `running` is what was last verified, `before` what ran before that. A deployment that has not ended well changes
-neither, so a repeated one still knows where a rollback leads to. A rollback sets `running` to its destination when it
-begins: whatever comes after one that was interrupted, the way back leads there, and not to what it left.
+neither, so a repeated one still knows where a rollback leads to. A rollback sets `running` to its destination before
+its first step, so after an interrupted rollback the next one has the same destination.
 """
 
 import os
@@ -32,8 +32,8 @@ class EdgeState(msgspec.Struct, frozen=True, kw_only=True):
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """State of the programs at a time: images and ReplicaSets by Deployment.
 
-    `release` is the version of the command that deployed.
-    A ReplicaSet has the name of its pod template, so it is the same after the way back and forth; revisions are not.
+    `release` is the version of the command that deployed. A ReplicaSet is named after its pod template, so the same
+    template always has the same one; revisions are counted on.
     """
 
     release: str

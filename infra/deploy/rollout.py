@@ -2,13 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from typing import Any, TypeAlias
 
-from infra.deploy.cluster import KubectlCluster
+from infra.deploy.cluster import KubectlCluster, Object
 from infra.deploy.errors import DeployFailed
 from infra.deploy.programs import ProgramFailed
-
-Object: TypeAlias = dict[str, Any]
 
 REVISION = "deployment.kubernetes.io/revision"
 LOOK_S = 2.0

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import yaml
 
 from infra.deploy.cluster import KubectlCluster
@@ -97,7 +98,10 @@ def _with_images(under: Manifests, description: Description, folder: Path) -> di
 
 
 class Chart:
-    """Chart for helm, which knows no order: the part that comes later keeps its present image in a first upgrade."""
+    """Chart for helm, which upgrades all parts at once.
+
+    For an order there are two upgrades: in the first, the part that comes later keeps its present image.
+    """
 
     def __init__(self, description: Description, cluster: KubectlCluster) -> None:
         self._description = description
@@ -123,11 +127,13 @@ class Chart:
             if "release: not found" in str(exc) or self._cluster.programs.dry_run:
                 return []
             raise
-        found: list[dict[str, Any]] = json.loads(text)
-        return found
+        try:
+            return msgspec.json.decode(text, type=list[dict[str, Any]])
+        except msgspec.MsgspecError:
+            raise ProgramFailed(f"helm gave a history that is none: {' '.join(text.split())[:100]}") from None
 
     def apply(self, stage: str, *, last: bool) -> None:
-        """Upgrade with the present image of what comes later, in the first stage of both; with all images at last."""
+        """Upgrade; unless this is the last stage, the part that comes later keeps its present image."""
         if stage == BASE:
             self._unlock()
             return

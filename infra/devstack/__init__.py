@@ -1,0 +1,1 @@
+"""Development stack: all parts on this machine, as child processes of one command."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.devstack import s3_server
 from infra.devstack.config import SCOPES, USER, StackConfig
 from infra.devstack.port_numbers import HOST
-from infra.gateway.acl import ACL_RULES
+from infra.gateway.acl import ACL_RULES, CLIENT_LIMITS
 
 GRACE_S = 5
 """Time that a stopping worker gives its runs to reach a step boundary. Other runs continue at the next start."""
@@ -59,6 +59,7 @@ def redis_config(config: StackConfig) -> str:
             'save ""',
             f"maxmemory {REDIS_MEMORY}",
             "maxmemory-policy noeviction",
+            *CLIENT_LIMITS,
             "",
         ]
     )
@@ -180,9 +181,12 @@ def base_environment(inherited: Mapping[str, str]) -> dict[str, str]:
     variables = {
         name: value for name, value in inherited.items() if name not in FILES_OF_SECRETS and not name.startswith("AWS_")
     }
-    for name in ("NO_PROXY", "no_proxy"):
-        variables[name] = ",".join(filter(None, [variables.get(name), HOST]))
-    return variables
+    return {**variables, **loopback_exclusions(variables)}
+
+
+def loopback_exclusions(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that exclude the loopback interface from proxies, with what they exclude already."""
+    return {name: ",".join(filter(None, [inherited.get(name), HOST])) for name in ("NO_PROXY", "no_proxy")}
 
 
 def _python(

@@ -1,4 +1,4 @@
-"""Deadline of an exchange that is put off whenever bytes are passed on."""
+"""Deadline of an exchange that starts anew whenever bytes are passed on."""
 
 import asyncio
 from collections.abc import AsyncIterator

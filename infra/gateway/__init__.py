@@ -1,0 +1,1 @@
+"""Gateway: the Upstash Redis REST protocol over any Redis or Valkey."""

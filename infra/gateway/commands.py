@@ -25,6 +25,10 @@ _rows_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[msgspec.Raw
 
 _NO_JSON = "ERR the request body is not valid JSON"
 
+MAX_WORDS = 1024 * 1024
+"""Words of one command, its name included: the limit of Redis before version 7. Each takes far more memory here than in
+the body of the request."""
+
 _ARGUMENTS = 1000
 """Arguments that are converted without a pause."""
 
@@ -73,6 +77,8 @@ async def _elements(body: bytes, pacer: Pacer) -> Any:
     async for end, group in simple_elements(body, pacer):
         elements += await _decode(_decoder, group, pacer)
         position = end
+        if len(elements) > MAX_WORDS:
+            return elements  # enough to be rejected
     if not elements:
         return await _decode(_decoder, body, pacer)
     rest = await _decode(_decoder, b"[" + body[position:], pacer)
@@ -100,6 +106,8 @@ def _check_command(value: Any, where: str) -> None:
         raise MalformedRequest(f"ERR {where} must be a non-empty JSON array: a command name and its arguments")
     if not isinstance(value[0], str) or not value[0]:
         raise MalformedRequest(f"ERR {where} must begin with the name of a command")
+    if len(value) > MAX_WORDS:
+        raise MalformedRequest(f"ERR {where} has more than {MAX_WORDS} words; send them in several commands")
 
 
 async def _arguments(values: list[object], pacer: Pacer) -> Command:

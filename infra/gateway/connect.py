@@ -8,10 +8,14 @@ from collections.abc import Callable
 
 from infra.gateway.connection import UNLIMITED, RespConnection
 from infra.gateway.errors import NotSent, RedisUnavailable
-from infra.gateway.resp import ErrorReply, ReplyReader, RespReply, pack, value_reader
+from infra.gateway.resp import ReplyReader, RespReply, error_text, pack, value_reader
 from infra.gateway.settings import RedisTarget
 
 CLIENT_NAME = b"swissbrain-gateway"
+
+_REFUSALS = ("ERR max number of clients reached", "DENIED ")
+"""Errors that Redis sends before it has read anything: the second is its protected mode."""
+_REFUSAL_LENGTH = 80
 
 
 async def connect(
@@ -31,6 +35,8 @@ async def connect(
     except (OSError, TimeoutError, RedisUnavailable) as exc:
         if connection is not None:
             connection.abort()
+            if connection.refusal:
+                raise _refused(connection.refusal) from exc
         if isinstance(exc, NotSent):
             raise
         raise NotSent("ERR Redis is not reachable; the command was not sent") from exc
@@ -63,9 +69,15 @@ async def _log_in(connection: RespConnection, target: RedisTarget) -> None:
     # The name only helps operators who read CLIENT LIST, so its reply is not checked: an ACL may forbid the command.
     commands.append(("CLIENT", "SETNAME", CLIENT_NAME))
     payload = b"".join(pack(command) for command in commands)
-    for reply in (await connection.send(payload, len(commands)))[:required]:
-        text = str(reply).encode() if isinstance(reply, ErrorReply) else bytes(reply).removeprefix(b"-")
-        if isinstance(reply, ErrorReply) or reply.startswith(b"-"):  # the second is how a raw reader shows an error
-            # Only the code: the text of an error may quote the arguments, and one of them is the password.
-            code = text.split(b" ", 1)[0].decode("ascii", "replace")
+    for number, reply in enumerate(await connection.send(payload, len(commands))):
+        text = error_text(reply)
+        if text.startswith(_REFUSALS):
+            raise _refused(text)
+        # Only the code: the text of an error may quote the arguments, and one of them is the password.
+        code = text.split(" ", 1)[0]
+        if code and number < required:
             raise NotSent(f"ERR Redis did not accept the gateway's login ({code}); the command was not sent")
+
+
+def _refused(text: str) -> NotSent:
+    return NotSent(f"ERR Redis did not accept the connection ({text[:_REFUSAL_LENGTH]}); the command was not sent")

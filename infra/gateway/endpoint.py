@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -16,6 +17,7 @@ from infra.gateway import commands as parse
 from infra.gateway import encoding
 from infra.gateway.errors import (
     BatchTooLong,
+    CodedRequest,
     GatewayError,
     MalformedRequest,
     MethodNotAllowed,
@@ -25,9 +27,11 @@ from infra.gateway.errors import (
     Unauthorized,
 )
 from infra.gateway.execute import Caller, CommandExecutor
+from infra.gateway.memory import MemoryShare, ReplyMemory
 from infra.gateway.pacing import Pacer
 from infra.gateway.policy import no_permission
 from infra.gateway.resp import ErrorReply
+from infra.gateway.responses import HttpResponse
 from infra.gateway.results import batch_pieces, result_pieces
 from infra.gateway.settings import GatewaySettings
 from infra.gateway.stream_buffer import CloseReason
@@ -36,19 +40,12 @@ from infra.logging import log
 
 _METHODS = frozenset({"GET", "POST", "PUT", "HEAD"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT"})
-_SENT_BYTES = 256 * 1024  # of a larger body, parts of this size are given to the server one by one
+_HELD_RESPONSES = 4  # whole replies to all requests together may take the memory of so many of the largest ones
+_LARGE_BODY_BYTES = 1024 * 1024
 _DRAIN_FACTOR = 2  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 HEALTH_PATH = b"/_health"  # no Redis command begins with an underscore
 _STREAMS = frozenset({b"subscribe", b"psubscribe", b"monitor"})
 _BATCHES = frozenset({b"pipeline", b"multi-exec"})
-
-
-@dataclass(frozen=True)
-class _HttpResponse:
-    body: Sequence[bytes]
-    """Pieces; they are sent one by one."""
-    status: int = 200
-    media_type: bytes = b"application/json"
 
 
 class GatewayEndpoint:
@@ -62,25 +59,30 @@ class GatewayEndpoint:
         # the time of the comparison does not reveal whether a read-only token is set.
         self._readonly_token = (settings.readonly_token or "").encode()
         self._executor = executor
+        self._parsing = asyncio.Lock()
+        self.memory = ReplyMemory(_HELD_RESPONSES * settings.max_response_bytes)
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        pacer = Pacer(receive)
+        pacer, share = Pacer(receive), MemoryShare(self.memory)
         try:
-            response = await self._respond(scope, receive, send, pacer)
+            try:
+                response = await self._respond(scope, receive, send, Caller(False, pacer, share))
+                if response is not None:
+                    await response.send(send, pacer, share)
+            except GatewayError as exc:
+                await _error(exc).send(send, pacer, share)
+            except RecursionError:
+                text = "ERR the reply is nested too deeply; the command was executed"
+                await _error(ResponseTooLarge(text)).send(send, pacer, share)
         except ClientDisconnect:
             return  # there is no client to respond to
-        except GatewayError as exc:
-            response = _error(exc)
-        except RecursionError:
-            response = _error(ResponseTooLarge("ERR the reply is nested too deeply; the command was executed"))
         finally:
             pacer.close()
-        if response is not None:
-            await _send(response, send)
+            share.release()
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send, pacer: Pacer) -> _HttpResponse | None:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, caller: Caller) -> HttpResponse | None:
         """Return the response; None if it was an event stream, which has been sent."""
         method: str = scope["method"]
         if method not in _METHODS:
@@ -95,8 +97,8 @@ class GatewayEndpoint:
             await self._stream(segments, readonly, receive, send)
             return None
         body = await self._body(scope, receive)
-        pacer.restart()
-        caller = Caller(readonly, pacer)
+        caller.pacer.restart()
+        caller = replace(caller, readonly=readonly)
         if segments and segments[0] in _BATCHES:
             if method not in _METHODS_WITH_BODY:
                 raise MethodNotAllowed("ERR a batch of commands must be sent with POST")
@@ -104,17 +106,18 @@ class GatewayEndpoint:
         if segments:
             command = parse.from_path(segments, body if method in _METHODS_WITH_BODY else b"", query)
         elif method in _METHODS_WITH_BODY:
-            command = await parse.from_json(body, pacer)
+            async with self._turn_to_parse(body):
+                command = await parse.from_json(body, caller.pacer)
         else:
             raise MalformedRequest("ERR the path names no command")
         return await self._single(command, headers, caller)
 
-    async def _health(self) -> _HttpResponse:
+    async def _health(self) -> HttpResponse:
         """Respond 200 if Redis executes PING. Needs no token, so the response holds nothing else."""
         reply = await self._executor.ping()
         if isinstance(reply, ErrorReply):
             raise RedisUnavailable("ERR Redis does not serve commands")
-        return _HttpResponse([encoding.body({"result": "OK"})])
+        return HttpResponse([encoding.body({"result": "OK"})])
 
     def _authenticate(self, authorization: bytes | None, query_token: bytes | None) -> bool:
         """Return True for the read-only token, False for the standard one. Raises `Unauthorized`."""
@@ -129,25 +132,35 @@ class GatewayEndpoint:
         return not standard
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the request's body. Raises `RequestTooLarge`, or ClientDisconnect if it is incomplete."""
+        """Return the request's body.
+
+        Raises `RequestTooLarge`, `CodedRequest`, or ClientDisconnect if it is incomplete.
+        """
         drain_bytes = _DRAIN_FACTOR * self._max_bytes
         body = await read_body(scope, receive, limit_bytes=self._max_bytes, drain_bytes=drain_bytes)
         if body is None:
             raise RequestTooLarge(
                 f"ERR max request size exceeded. Limit: {self._max_bytes} bytes (GATEWAY_MAX_REQUEST_BYTES)"
             )
+        coding = dict(scope["headers"]).get(b"content-encoding", b"")
+        if body and coding.lower() not in (b"", b"identity"):
+            raise CodedRequest("ERR the request body has a Content-Encoding; send it without compression")
         return body
 
-    async def _single(self, command: parse.Command, headers: dict[bytes, bytes], caller: Caller) -> _HttpResponse:
+    def _turn_to_parse(self, body: bytes) -> contextlib.AbstractAsyncContextManager[None]:
+        """Let large bodies be parsed one after the other, because the objects of one may take 40 times its size."""
+        return self._parsing if len(body) > _LARGE_BODY_BYTES else contextlib.nullcontext()
+
+    async def _single(self, command: parse.Command, headers: dict[bytes, bytes], caller: Caller) -> HttpResponse:
         encoding_header = headers.get(b"upstash-encoding")
         if encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header):
             return await self._single_resp2(command, caller)
         text_encoding = encoding.encoding_for(encoding_header)
         replies = await self._executor.single(command, caller)
         status = 400 if isinstance(replies[0], ErrorReply) else 200
-        return _HttpResponse(await _collect(result_pieces(replies, text_encoding), caller.pacer), status)
+        return HttpResponse(result_pieces(replies, text_encoding), status)
 
-    async def _single_resp2(self, command: parse.Command, caller: Caller) -> _HttpResponse:
+    async def _single_resp2(self, command: parse.Command, caller: Caller) -> HttpResponse:
         try:
             raw = await self._executor.single_raw(command, caller)
         except GatewayError as exc:
@@ -155,16 +168,17 @@ class GatewayEndpoint:
             raw, status = encoding.resp2_error(exc.text), exc.status
         else:
             status = 400 if raw.startswith(b"-") else 200
-        return _HttpResponse([raw], status, b"application/octet-stream")
+        return HttpResponse([raw], status, b"application/octet-stream")
 
-    async def _batch(self, kind: bytes, body: bytes, headers: dict[bytes, bytes], caller: Caller) -> _HttpResponse:
+    async def _batch(self, kind: bytes, body: bytes, headers: dict[bytes, bytes], caller: Caller) -> HttpResponse:
         encoding_header = headers.get(b"upstash-encoding")
         resp2 = kind == b"pipeline" and encoding.wants_resp2(headers.get(b"upstash-response-format"), encoding_header)
         text_encoding = encoding.encoding_for(encoding_header)
-        batch = await parse.batch_from_json(body, self._max_commands, caller.pacer)
+        async with self._turn_to_parse(body):
+            batch = await parse.batch_from_json(body, self._max_commands, caller.pacer)
         if resp2:
             raw = await self._executor.pipeline_raw(batch, caller)
-            return _HttpResponse(raw, media_type=b"application/octet-stream")
+            return HttpResponse(raw, media_type=b"application/octet-stream")
         if kind == b"multi-exec":
             replies = await self._executor.transaction(batch, caller)
         else:
@@ -173,8 +187,8 @@ class GatewayEndpoint:
             except RedisUnavailable as exc:
                 # A list with one error for each command, because the SDK raises an error that it finds in a list, but
                 # fails with an AttributeError on a single object.
-                return _HttpResponse([encoding.body([{"error": exc.text}] * len(batch))], exc.status)
-        return _HttpResponse(await _collect(batch_pieces(replies, text_encoding), caller.pacer))
+                return HttpResponse([encoding.body([{"error": exc.text}] * len(batch))], exc.status)
+        return HttpResponse(batch_pieces(replies, text_encoding))
 
     async def _stream(self, segments: Sequence[bytes], readonly: bool, receive: Receive, send: Send) -> None:
         kind, *names = parse.from_path(segments, b"", ())
@@ -191,53 +205,7 @@ class GatewayEndpoint:
             log("gateway.slow_client_cut_off", level=logging.WARNING)
 
 
-def _error(exc: GatewayError) -> _HttpResponse:
+def _error(exc: GatewayError) -> HttpResponse:
     if isinstance(exc, BatchTooLong):
         log("gateway.limit_exceeded", level=logging.WARNING, reason=exc.text)
-    return _HttpResponse([encoding.error_body(exc.text)], exc.status)
-
-
-async def _collect(pieces: Iterator[bytes], pacer: Pacer) -> list[bytes]:
-    """Return the pieces of a body, which are made with pauses. Raises ClientDisconnect."""
-    collected: list[bytes] = []
-    for piece in pieces:
-        collected.append(piece)
-        if pacer.due:
-            await pacer.pause()
-    return collected
-
-
-async def _send(response: _HttpResponse, send: Send) -> None:
-    length = sum(map(len, response.body))
-    headers = [
-        (b"content-type", response.media_type),
-        (b"content-length", str(length).encode()),
-        (b"upstash-sync-token", encoding.sync_token()),
-    ]
-    if response.status == MethodNotAllowed.status:
-        headers.append((b"allow", b"HEAD, GET, POST, PUT"))
-    if response.status == RequestTooLarge.status:
-        # The rest of the body may be unread, so the connection cannot carry another request.
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    if length > _SENT_BYTES:
-        for part in _joined(response.body):
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-            await asyncio.sleep(0)
-        await send({"type": "http.response.body", "body": b""})
-    else:
-        await send({"type": "http.response.body", "body": b"".join(response.body)})
-
-
-def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield parts of a body, most of them of about `_SENT_BYTES`."""
-    waiting: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= _SENT_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)
+    return HttpResponse([encoding.error_body(exc.text)], exc.status)

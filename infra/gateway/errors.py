@@ -6,6 +6,7 @@
     ├── Unauthorized          401
     ├── MethodNotAllowed      405   the HTTP method
     ├── RequestTooLarge       413
+    ├── CodedRequest          415   the body is compressed
     ├── BatchTooLong          400   a batch has too many commands
     ├── ResponseTooLarge      400   the replies exceed the limit
     └── RedisUnavailable      503   Redis did not reply
@@ -56,6 +57,12 @@ class RequestTooLarge(GatewayError):
     """The request body exceeds the limit."""
 
     status = 413
+
+
+class CodedRequest(GatewayError):
+    """The body is compressed, or has another content coding."""
+
+    status = 415
 
 
 class BatchTooLong(GatewayError):

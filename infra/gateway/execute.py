@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infra.gateway.commands import Command
-from infra.gateway.connection import Replies, RepliesTooLarge, ReplyTooDeep
 from infra.gateway.encoding import resp2_error
 from infra.gateway.errors import (
     CommandRejected,
@@ -16,9 +15,11 @@ from infra.gateway.errors import (
     RedisUnavailable,
     ResponseTooLarge,
 )
+from infra.gateway.memory import MemoryShare
 from infra.gateway.pacing import PACED_COMMANDS, Pacer
 from infra.gateway.policy import ReadOnlyPolicy, check
 from infra.gateway.pool import Pool
+from infra.gateway.replies import Replies, RepliesTooLarge, ReplyTooDeep
 from infra.gateway.resp import ErrorReply, RespReply, pack
 from infra.gateway.scripts import ScriptTranslator
 from infra.logging import log
@@ -43,10 +44,11 @@ _FRAMING_BYTES_PER_COMMAND = 16
 
 @dataclass(frozen=True)
 class Caller:
-    """Token and pace of the request that a command belongs to."""
+    """Token, pace and memory of the request that a command belongs to."""
 
     readonly: bool
     pacer: Pacer
+    share: MemoryShare
 
 
 class CommandExecutor:
@@ -98,13 +100,15 @@ class CommandExecutor:
                 raise CommandRejected(f"{_DISCARDED} {rejection}")
         packed = [_MULTI, *await self._pack_all(commands, caller), _EXEC]
         try:
-            received = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)))
+            received = await self._pool.execute(b"".join(packed), len(packed), self._limit(len(packed)), caller.share)
         except RepliesTooLarge as exc:
             raise self._too_large(exc) from exc
         caller.pacer.restart()
         *queued, result = received
         if isinstance(result, ErrorReply):
             reasons = [str(reply) for reply in queued if isinstance(reply, ErrorReply)]
+            if isinstance(queued[0], ErrorReply):  # the reply to MULTI: an ACL may forbid it
+                reasons[0] += f"; {_MAY_HAVE_RUN}"
             raise CommandRejected(" ".join([str(result), *reasons[:1]]))
         replies = Replies(self._scripts.translate_reply(*pair) for pair in zip(commands, result, strict=True))
         replies.size = received.size
@@ -118,7 +122,7 @@ class CommandExecutor:
         large = len(translated) > _PACK_ARGUMENTS
         payload = await _pack_large(translated, caller.pacer) if large else pack(translated)
         try:
-            replies = await pool.execute(payload, 1, self._limit(1))
+            replies = await pool.execute(payload, 1, self._limit(1), caller.share)
         except RepliesTooLarge as exc:
             raise self._too_large(exc) from exc
         caller.pacer.restart()
@@ -138,18 +142,17 @@ class CommandExecutor:
             received: Replies | list[object]
             lost, unsent = "", _NOT_SENT
             try:
-                received = await pool.execute(b"".join(packed), len(packed), left)
+                received = await pool.execute(b"".join(packed), len(packed), left, caller.share)
                 left -= received.size
-                replies.size += received.size
             except RepliesTooLarge as exc:
                 received, lost = exc.replies, self._too_large(exc).text
-                replies.size += received.size
                 unsent = lost.replace(_MAY_HAVE_RUN, "the command was not sent")
             except RedisUnavailable as exc:
                 # Keep the replies received before the connection broke, so that only others have an unknown outcome.
                 received, lost = (exc.replies if isinstance(exc, OutcomeUnknown) else []), exc.text
                 if not received and not answered:
                     raise
+            replies.size += received.size if isinstance(received, Replies) else 0
             for index, reply in zip(window, received, strict=False):
                 replies[index] = self._scripts.translate_reply(commands[index], reply)
             answered += len(window)

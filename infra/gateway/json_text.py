@@ -13,13 +13,13 @@ LARGE_BYTES = 128 * 1024
 # A scalar without long strings: msgspec decodes those much faster than these expressions find their end.
 _SCALAR = rb'(?:"[^"\\]{0,4000}+(?:\\.[^"\\]{0,4000}+){0,50}+"|[-+.0-9a-zA-Z]++)'
 _SPACE = rb"[ \t\r\n]*+"
-_SCALARS = re.compile(rb"(?:%b%b%b,){1,1000}+" % (_SPACE, _SCALAR, _SPACE))
+# No group that can fail in its middle is possessive: up to Python 3.11.4, it keeps what it has matched there.
+_SCALARS = re.compile(rb"(?:%b%b%b,){1,1000}" % (_SPACE, _SCALAR, _SPACE))
 _LIST = rb"%b\[(?:%b%b%b,?+){0,20}+%b\]%b," % (_SPACE, _SPACE, _SCALAR, _SPACE, _SPACE, _SPACE)
 _ONE_LIST = re.compile(_LIST)
 _HUNDRED_LISTS = re.compile(rb"(?:%b){100}+" % _LIST)
 _OPENING = re.compile(rb"%b\[" % _SPACE)
 
-# Not possessive: up to Python 3.11.4, a possessive group that fails in its middle keeps what it has matched there.
 _OTHER_ESCAPES = re.compile(rb"(?:\\(?!u[dD][89a-fA-F][0-9a-fA-F]{2}).){0,1000}", re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD]([89a-fA-F])[0-9a-fA-F]{2}")
 _HIGH = b"89abAB"

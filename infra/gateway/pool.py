@@ -10,12 +10,17 @@ import asyncio
 from collections.abc import Callable
 
 from infra.gateway.connect import connect
-from infra.gateway.connection import UNLIMITED, Replies, RespConnection
+from infra.gateway.connection import UNLIMITED, RespConnection
 from infra.gateway.errors import NotSent, OutcomeUnknown, RedisUnavailable
+from infra.gateway.memory import MemoryShare
+from infra.gateway.replies import Replies
 from infra.gateway.resp import ReplyReader, pack, value_reader
 from infra.gateway.settings import GatewaySettings, RedisTarget
 
 REQUESTS_PER_CONNECTION = 64
+
+_MIN_AGE_S = 1.0
+"""Age from which a connection to a replica is replaced, because the address may still lead to the same one."""
 
 _PING = pack((b"PING",))
 
@@ -46,8 +51,10 @@ class Pool:
         """Number of connections made so far. It changes whenever Redis was restarted."""
         return sum(slot.generation for slot in self._slots)
 
-    async def execute(self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED) -> Replies:
-        """Send `payload` in one write and return its `reply_count` replies.
+    async def execute(
+        self, payload: bytes, reply_count: int, limit_bytes: int = UNLIMITED, share: MemoryShare | None = None
+    ) -> Replies:
+        """Send `payload` in one write and return its `reply_count` replies, which are counted in `share`.
 
         Raises `NotSent` (pool exhausted or Redis unreachable: it did not run), `OutcomeUnknown` (it may have run) or
         `RepliesTooLarge` (more than `limit_bytes` of replies).
@@ -63,27 +70,38 @@ class Pool:
         slot = min(self._slots, key=_load)
         slot.load += 1
         try:
-            return await self._execute_on(slot, payload, reply_count, limit_bytes)
+            return await self._execute_on(slot, payload, reply_count, limit_bytes, share)
         finally:
             slot.load -= 1
             self._capacity.release()
 
-    async def _execute_on(self, slot: _ConnectionSlot, payload: bytes, reply_count: int, limit_bytes: int) -> Replies:
+    async def _execute_on(
+        self, slot: _ConnectionSlot, payload: bytes, reply_count: int, limit_bytes: int, share: MemoryShare | None
+    ) -> Replies:
         connection = slot.ready_connection() or await slot.checked_connection()
         try:
-            replies = connection.send(payload, reply_count, limit_bytes)
+            replies = connection.send(payload, reply_count, limit_bytes, share)
         except NotSent:
             # The connection closed between the check and the write. Nothing was sent, so one more attempt is safe.
             connection = await slot.checked_connection()
-            replies = connection.send(payload, reply_count, limit_bytes)
+            replies = connection.send(payload, reply_count, limit_bytes, share)
         try:
             async with asyncio.timeout(self._command_timeout_s):
-                return await replies
+                received = await replies
         except TimeoutError as exc:
             # Later replies would come behind the missing one, so no other request can use the connection either.
+            before = connection.received(replies)
             connection.abort()
             text = f"ERR no answer from Redis within {self._command_timeout_s:g} s; the command may have been executed"
-            raise OutcomeUnknown(text, []) from exc
+            raise OutcomeUnknown(text, before) from exc
+        if connection.demoted:
+            self._leave_replica()
+        return received
+
+    def _leave_replica(self) -> None:
+        """Replace all connections: after a failover, the address leads to another Redis."""
+        for slot in self._slots:
+            slot.retire(_MIN_AGE_S)
 
     def abort(self) -> None:
         """Break the connections, so that every request under way ends now with an error; accept no more requests."""
@@ -160,6 +178,12 @@ class _ConnectionSlot:
         except (TimeoutError, RedisUnavailable):
             return False
         return True
+
+    def retire(self, min_age_s: float) -> None:
+        """Let the next request make a new connection, unless the present one is younger."""
+        connection = self._connection
+        if connection is not None and asyncio.get_running_loop().time() - connection.made_at > min_age_s:
+            connection.retire()
 
     def abort(self) -> None:
         self._closed = True

@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from infra.gateway.connect import connect
 from infra.gateway.connection import RespConnection
 from infra.gateway.encoding import as_text
-from infra.gateway.errors import NotSent, RedisUnavailable
-from infra.gateway.resp import RespReply, pack
+from infra.gateway.errors import CommandRejected, NotSent, RedisUnavailable
+from infra.gateway.resp import ErrorReply, RespReply, pack
 from infra.gateway.settings import GatewaySettings, RedisTarget
 from infra.gateway.sse import frame
 from infra.gateway.stream_buffer import StreamBuffer
 
 TopicKey = tuple[bool, bytes]
 """True for a pattern, False for a channel; and the pattern or the channel's name."""
-
-_PING = pack((b"PING",))
 
 
 class _RedisSubscription:
@@ -39,9 +37,9 @@ class Hub:
         self._watcher: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
         self._subscriptions: dict[TopicKey, _RedisSubscription] = {}
-        # One future for each SUBSCRIBE under way, oldest first. Redis confirms several for one channel in this order.
-        # There are several if the last client leaves and a new one joins before the first confirmation.
-        self._unconfirmed: dict[TopicKey, deque[asyncio.Future[None]]] = {}
+        # For each command without a reply, oldest first: a future if it subscribes. Redis replies in this order, and
+        # its errors do not name the channel.
+        self._unanswered: deque[asyncio.Future[None] | None] = deque()
         self._closed = False
 
     @property
@@ -57,7 +55,7 @@ class Hub:
     async def join(self, buffer: StreamBuffer, keys: Sequence[TopicKey]) -> None:
         """Add a client; return once Redis has confirmed all of `keys`. From then on the buffer gets every message.
 
-        The caller must call `leave` in every case. Raises `RedisUnavailable`.
+        The caller must call `leave` in every case. Raises `RedisUnavailable`, or `CommandRejected` with Redis's error.
         """
         connection = await self._connect()
         confirmations = [self._subscribe(connection, buffer, key) for key in keys]
@@ -79,7 +77,7 @@ class Hub:
             if not subscription.buffers:
                 del self._subscriptions[key]
                 if self._connection is not None and self._connection.usable:
-                    self._connection.write(pack((b"PUNSUBSCRIBE" if key[0] else b"UNSUBSCRIBE", key[1])))
+                    self._write(self._connection, (b"PUNSUBSCRIBE" if key[0] else b"UNSUBSCRIBE", key[1]))
 
     def end_all(self) -> None:
         """End every stream and reject new ones, for a shutdown."""
@@ -116,32 +114,29 @@ class Hub:
     def _subscribe(self, connection: RespConnection, buffer: StreamBuffer, key: TopicKey) -> asyncio.Future[None]:
         subscription = self._subscriptions.get(key)
         if subscription is None:
-            connection.write(pack((b"PSUBSCRIBE" if key[0] else b"SUBSCRIBE", key[1])))
             confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             confirmed.add_done_callback(_mark_retrieved)
-            self._unconfirmed.setdefault(key, deque()).append(confirmed)
+            self._write(connection, (b"PSUBSCRIBE" if key[0] else b"SUBSCRIBE", key[1]), confirmed)
             subscription = self._subscriptions[key] = _RedisSubscription(confirmed)
         subscription.buffers.add(buffer)
         return subscription.confirmed
 
-    def _received(self, reply: RespReply) -> None:
-        if not isinstance(reply, list) or len(reply) < 3:
-            return  # the reply to a PING of the watcher
-        kind, name = reply[0], reply[1]
-        if kind == b"message":
-            self._deliver((False, name), reply)
-        elif kind == b"pmessage":
-            self._deliver((True, name), reply)
-        elif kind in (b"subscribe", b"psubscribe"):
-            self._confirm((kind == b"psubscribe", name))
+    def _write(
+        self, connection: RespConnection, command: tuple[bytes, ...], confirmed: asyncio.Future[None] | None = None
+    ) -> None:
+        connection.write(pack(command))
+        self._unanswered.append(confirmed)
 
-    def _confirm(self, key: TopicKey) -> None:
-        waiting = self._unconfirmed.get(key)
-        if not waiting:
+    def _received(self, reply: RespReply) -> None:
+        kind = reply[0] if isinstance(reply, list) and reply else None
+        if kind in (b"message", b"pmessage"):
+            self._deliver((kind == b"pmessage", reply[1]), reply)
             return
-        waiting.popleft().set_result(None)
-        if not waiting:
-            del self._unconfirmed[key]
+        confirmed = self._unanswered.popleft() if self._unanswered else None
+        if confirmed is not None and isinstance(reply, ErrorReply):
+            confirmed.set_exception(CommandRejected(str(reply)))
+        elif confirmed is not None:
+            confirmed.set_result(None)
 
     def _deliver(self, key: TopicKey, event: list[bytes]) -> None:
         subscription = self._subscriptions.get(key)
@@ -155,15 +150,14 @@ class Hub:
 
     def _drop_subscriptions(self, reason: Exception) -> None:
         subscriptions, self._subscriptions = self._subscriptions, {}
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        unanswered, self._unanswered = self._unanswered, deque()
         for subscription in subscriptions.values():
             for buffer in subscription.buffers:
                 buffer.close()
-        for waiting in unconfirmed.values():
-            for confirmed in waiting:
-                if not confirmed.done():
-                    confirmed.set_exception(reason)
-                    _mark_retrieved(confirmed)
+        for confirmed in unanswered:
+            if confirmed is not None:
+                confirmed.set_exception(reason)
+                _mark_retrieved(confirmed)
 
     async def _watch(self, connection: RespConnection) -> None:
         """Send a PING every heartbeat; end all streams when the connection is lost or does not answer."""
@@ -176,7 +170,7 @@ class Hub:
                 connection.abort()
             elif connection.usable:
                 ping_sent_at = asyncio.get_running_loop().time()
-                connection.write(_PING)
+                self._write(connection, (b"PING",))
         self._drop_subscriptions(RedisUnavailable("ERR connection to Redis lost before the subscription was confirmed"))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hiredis
 
+from infra.gateway.resp import RawReply
+
 _LINE_TYPES = frozenset(b"+-:")
 
 
@@ -21,11 +23,12 @@ class RawReader:
     def has_data(self) -> bool:
         return bool(self._buffer)
 
-    def gets(self) -> bytes | bool:
+    def gets(self) -> RawReply | bool:
         while self._missing:
             if not self._skip_element():
                 return False
-        reply = bytes(self._buffer[: self._position])
+        with memoryview(self._buffer) as buffer, buffer[: self._position] as view:
+            reply = RawReply(view)
         del self._buffer[: self._position]
         self._position, self._missing = 0, 1
         return reply

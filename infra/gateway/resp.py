@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import hiredis
 
 RespReply = Any
-"""bytes, int, None, ErrorReply, or a list of these; from a raw reader always bytes."""
+"""bytes, int, None, ErrorReply, or a list of these; from a raw reader always `RawReply`."""
 
 
 class ErrorReply(Exception):
@@ -38,3 +38,14 @@ class ReplyReader(Protocol):
 def value_reader() -> ReplyReader:
     """Return a parser of replies as Python values."""
     return hiredis.Reader(replyError=ErrorReply)
+
+
+class RawReply(bytes):
+    """Reply as its bytes on the wire, from a raw reader."""
+
+
+def error_text(reply: RespReply) -> str:
+    """Return the text of an error reply, an empty text for any other reply."""
+    if isinstance(reply, RawReply) and reply.startswith(b"-"):
+        return reply[1:].decode("utf-8", "replace").rstrip()
+    return str(reply) if isinstance(reply, ErrorReply) else ""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from infra.gateway.connection import Replies
 from infra.gateway.encoding import Encoding, body
+from infra.gateway.replies import Replies
 from infra.gateway.resp import ErrorReply, RespReply
 
 _SMALL_BYTES = 32 * 1024

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 _LINE_TYPES = frozenset(b"+-:")
 _MAX_RETAINED_BYTES = 32 * 1024 * 1024
+_FORGOTTEN_BYTES = 1024 * 1024
+_FORGOTTEN_ELEMENTS = 1000
 
 
 class ReplySkipper:
@@ -79,7 +81,10 @@ class ReplySkipper:
 
 
 class Retained:
-    """Bytes since the last point that is known as the start of a reply, in order to begin to skip there."""
+    """Bytes since the last point that is known as the start of a reply, in order to begin to skip there.
+
+    The parser tells how many replies ended in a piece, but not where.
+    """
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -98,8 +103,22 @@ class Retained:
         if self.complete:
             self.pieces.append(data)
             self.replies += replies
+            if replies and self._size > _FORGOTTEN_BYTES:
+                self._forget_replies()
         else:
             self.pieces.clear()
+
+    def _forget_replies(self) -> None:
+        """Forget the replies that have ended, unless it takes long to find where: large strings are found at once."""
+        skipper = ReplySkipper(self.replies)
+        for number, piece in enumerate(self.pieces, 1):
+            rest = skipper.feed(piece)
+            if rest is not None:
+                self.pieces = [rest, *self.pieces[number:]]
+                self._size, self.replies = sum(map(len, self.pieces)), 0
+                return
+            if skipper.elements > _FORGOTTEN_ELEMENTS:
+                return
 
     def clear(self) -> None:
         """Forget all bytes, because a reply ended exactly here."""

@@ -11,6 +11,7 @@ from starlette.types import Receive, Send
 
 from infra.asgi import wait_for_disconnect
 from infra.gateway.encoding import sync_token
+from infra.gateway.responses import slices
 from infra.gateway.stream_buffer import CloseReason, StreamBuffer
 
 HEARTBEAT = b": ping\n\n"
@@ -66,6 +67,8 @@ async def _send_all(buffer: StreamBuffer, heartbeat_s: float, send: Send) -> Non
                 frames = await buffer.take()
         except TimeoutError:
             frames = HEARTBEAT
-        await send({"type": "http.response.body", "body": frames or b"", "more_body": frames is not None})
         if frames is None:
+            await send({"type": "http.response.body", "body": b""})
             return
+        for part in slices(frames):  # the server copies what it is given, until the client has read it
+            await send({"type": "http.response.body", "body": part, "more_body": True})

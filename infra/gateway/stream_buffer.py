@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from enum import Enum
 
+_JOINED_BYTES = 64 * 1024
+
 
 class CloseReason(Enum):
     """Reason why a buffer accepts no more frames."""
@@ -46,13 +48,17 @@ class StreamBuffer:
             self._changed.set()
 
     async def take(self) -> bytes | None:
-        """Wait for frames and return all of them, joined; None if the buffer is closed and empty."""
+        """Wait for frames and return the first ones, joined; None if the buffer is closed and empty."""
         while not self._frames:
             if self.closed.done():
                 return None
             self._changed.clear()
             await self._changed.wait()
-        frames = b"".join(self._frames)
-        self._frames.clear()
-        self._size = 0
-        return frames
+        # Clients share the frames of a channel. A copy of all of them for each slow client would take far more memory.
+        taken = [self._frames.popleft()]
+        size = len(taken[0])
+        while self._frames and size + len(self._frames[0]) <= _JOINED_BYTES:
+            taken.append(self._frames.popleft())
+            size += len(taken[-1])
+        self._size -= size
+        return b"".join(taken)

@@ -18,6 +18,9 @@ from infra.gateway.stream_buffer import CloseReason, StreamBuffer
 # A monitor is a debugging aid that slows Redis down, and each one holds its own connection.
 MAX_MONITORS = 4
 
+MAX_NAMES = 1000
+"""Channels or patterns of one stream. Each one costs the gateway and Redis work and memory."""
+
 _MONITOR = pack((b"MONITOR",))
 
 
@@ -41,8 +44,10 @@ class StreamEndpoints:
     ) -> CloseReason | None:
         """Stream messages; return why the stream was closed, None if the client left.
 
-        Raises `RedisUnavailable` before anything was sent to the client.
+        Raises `CommandRejected` or `RedisUnavailable` before anything was sent to the client.
         """
+        if len(names) > MAX_NAMES:
+            raise CommandRejected(f"ERR no more than {MAX_NAMES} channels or patterns in one stream")
         keys = [(pattern, name) for name in dict.fromkeys(names)]
         kind = "psubscribe" if pattern else "subscribe"
         buffer = StreamBuffer(self._settings.subscriber_buffer_bytes)

@@ -18,9 +18,8 @@ GRACE_S = 60
 
 @dataclass(frozen=True)
 class JobDeadlines:
-    """Nested deadlines of a call in seconds, each above the one before: program, pod, Job, worker."""
+    """Nested deadlines of a call in seconds, each above the one before: pod, Job, worker."""
 
-    program_s: float
     pod_s: int
     job_s: int
     worker_s: int
@@ -34,4 +33,4 @@ def deadlines(timeout_s: float) -> JobDeadlines:
     """
     pod_s = PULL_S + START_S + math.ceil(timeout_s + 2 * TRANSFER_S) + SLACK_S
     job_s = pod_s + PENDING_S + GRACE_S
-    return JobDeadlines(timeout_s, pod_s, job_s, job_s + GRACE_S + SLACK_S)
+    return JobDeadlines(pod_s, job_s, job_s + GRACE_S + SLACK_S)

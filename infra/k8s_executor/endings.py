@@ -1,4 +1,4 @@
-"""Endings of executions without further use, repeated in the background until the API server has confirmed them.
+"""Ends executions that nobody needs any more: tried in the background until the API server has confirmed it.
 
 A program is dead once its pod has confirmed the cancellation, or once its Job is deleted, because the kubelet then ends
 the pod. Both ways are tried, since either may fail to answer.
@@ -36,7 +36,7 @@ class Target:
 
 
 class ExecutionEnding:
-    """ExecutionEnding under way. `dead` is set once no program of the execution runs any more."""
+    """End of an execution, under way. `dead` is set once no program of the execution runs any more."""
 
     def __init__(self) -> None:
         self.dead = asyncio.Event()

@@ -22,7 +22,7 @@ from infra.host_limits import translate_exhaustion
 from infra.k8s_executor.api import KubeApi
 from infra.k8s_executor.deadlines import deadlines
 from infra.k8s_executor.endings import Endings, Target
-from infra.k8s_executor.job import JobProfile, job, job_name
+from infra.k8s_executor.job import JobProfile, job, job_name, session_job
 from infra.k8s_executor.job_call import JobCall
 from infra.k8s_executor.job_session import JobSession
 from infra.k8s_executor.observer import PodObserver
@@ -83,12 +83,15 @@ class KubernetesExecutor:
         self._begin()
         command = Command("check", "check", "sh", "true", timeout_s=10)
         name = f"check-{secrets.token_hex(8)}"
-        manifest = job(self._profile, command, 1, "0" * 64)
-        manifest["metadata"]["name"] = name
-        _, warnings = await self._api.create_job(manifest, dry_run=True)
-        # A namespace that enforces another profile accepts the Job, and refuses its pods.
-        if refused := [text for text in warnings if "PodSecurity" in text]:
-            raise ExecutorUnavailable(f"the namespace '{self._profile.namespace}' refuses the pods: {refused[0]}")
+        manifests = [job(self._profile, command, 1, "0" * 64)]
+        manifests[0]["metadata"]["name"] = name
+        if self.opens_sessions:
+            manifests.append(session_job(self._profile, command, 1, f"{name}-session", "0" * 64))
+        for manifest in manifests:
+            _, warnings = await self._api.create_job(manifest, dry_run=True)
+            # A namespace that enforces another profile accepts the Job, and refuses its pods.
+            if refused := [text for text in warnings if "PodSecurity" in text]:
+                raise ExecutorUnavailable(f"the namespace '{self._profile.namespace}' refuses the pods: {refused[0]}")
         await self._api.delete_job(name, dry_run=True)
         _, version = await self._api.pods(limit=1)
         await self._api.check_watch(version)
@@ -208,8 +211,11 @@ class KubernetesExecutor:
 
     def _output(self, command: Command) -> Path:
         folder = self._folder / command.run_id
-        with translate_exhaustion():
-            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with translate_exhaustion():
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise ExecutorUnavailable(f"the scratch folder '{folder}' cannot be created: {exc.strerror}") from exc
         return folder
 
     async def _guarded(self, call: JobCall, command: Command, caller: ExecutionCaller, work: Awaitable[T]) -> T:

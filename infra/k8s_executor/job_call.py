@@ -2,14 +2,13 @@
 
 import asyncio
 import hashlib
-import time
 from pathlib import Path
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, FilesUnavailable, LeaseLost, LimitExceeded
 from infra.contract.execution import Command, Execution, ExecutionCaller, OnLine
 from infra.contract.lending import ExecutorFiles, OpenExecution
-from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.deadlines import START_S, deadlines
+from infra.k8s_executor.control import PodControl
+from infra.k8s_executor.deadlines import deadlines
 from infra.k8s_executor.endings import Target
 from infra.k8s_executor.job import CALL, DIGEST_NAME, EXECUTION, RUN, job, job_name
 from infra.k8s_executor.observer import Observed
@@ -20,7 +19,7 @@ from infra.k8s_executor.running_pod import (
     hang_up_after_end,
     has_ended,
     reason_of_end,
-    unreachable,
+    started,
     until_runner,
 )
 from infra.k8s_executor.stored_call import NoResult, StoredCall
@@ -28,7 +27,6 @@ from infra.k8s_executor.views import JobView, PodView
 
 UNOBSERVED_S = 60.0
 """Age of the last news of the API server from which the object store is asked whether an execution has ended."""
-START_RETRY_S = 0.2
 _TRANSIENT = {"executor_unavailable", "files_unavailable", "host_exhausted"}
 """Codes of results that another execution may not meet."""
 
@@ -124,7 +122,7 @@ class JobCall:
         calls = PodCalls(control, self._files, lambda: self._is_over(observed))
         watching = asyncio.create_task(hang_up_after_end(control, observed))
         try:
-            if await self._start(calls, observed):
+            if await started(self._cluster, observed, lambda: self._start(calls)):
                 await calls.pass_lines(self._call.lines)
         finally:
             watching.cancel()
@@ -141,22 +139,11 @@ class JobCall:
             return False
         return True
 
-    async def _start(self, calls: PodCalls, observed: Observed) -> bool:
-        """Start the program; return False if the pod has ended before. Raises LeaseLost, NoResult."""
-        give_up_at = time.monotonic() + START_S
-        while not has_ended(observed):
-            self._check_lease()
-            try:
-                started = await calls.start(self._begun.loan)
-            except PodUnreachable as error:
-                if time.monotonic() >= give_up_at:
-                    raise unreachable(self._cluster, error) from error
-                await asyncio.sleep(START_RETRY_S)
-                continue
-            if started != self._begun.loan:
-                raise ExecutorUnavailable(f"the pod of the Job {self._name} was started by somebody else")
-            return True
-        return False
+    async def _start(self, calls: PodCalls) -> None:
+        """Start the program, unless it was started. Raises LeaseLost, PodUnreachable, ExecutorUnavailable."""
+        self._check_lease()
+        if await calls.start(self._begun.loan) != self._begun.loan:
+            raise ExecutorUnavailable(f"the pod of the Job {self._name} was started by somebody else")
 
     async def _take_over(self, observed: Observed, output: Path) -> Execution:
         try:

@@ -7,13 +7,12 @@ Job once the run has a new claim, or none.
 import asyncio
 import hashlib
 import secrets
-import time
 from contextlib import ExitStack
 
 from infra.contract.errors import ExecutorUnavailable, SessionLost
 from infra.contract.execution import Command
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.deadlines import START_S, deadlines
+from infra.k8s_executor.deadlines import deadlines
 from infra.k8s_executor.endings import Endings, Target
 from infra.k8s_executor.job import DIGEST_NAME, session_job, session_name
 from infra.k8s_executor.observer import Observed
@@ -24,12 +23,11 @@ from infra.k8s_executor.running_pod import (
     hang_up_after_end,
     has_ended,
     reason_of_end,
-    unreachable,
+    started,
     until_runner,
 )
 from infra.k8s_executor.stored_call import NoResult
 
-START_RETRY_S = 0.2
 CANCEL_S = 5.0
 """Time for ending a program before the end of its session completes without a confirmation."""
 
@@ -134,15 +132,7 @@ class JobSession:
         control = PodControl(self._address, self._cluster.port, self._token)
         self._tasks.append(asyncio.create_task(hang_up_after_end(control, self._observed)))
         client = PodSessionClient(control, self._max_reply_bytes, lambda: has_ended(self._observed))
-        give_up_at = time.monotonic() + START_S
-        while not has_ended(self._observed):
-            try:
-                await client.open(self._name, self._command, proxy_url)
-            except PodUnreachable as error:
-                if time.monotonic() >= give_up_at:
-                    raise unreachable(self._cluster, error) from error
-                await asyncio.sleep(START_RETRY_S)
-                continue
+        if await started(self._cluster, self._observed, lambda: client.open(self._name, self._command, proxy_url)):
             return client
         reason = await reason_of_end(self._cluster, self._observed, self._name)
         raise NoResult(str(reason or "the pod ended before its program was started"), reason)

@@ -1,4 +1,4 @@
-"""Call of a pod, from the worker's side: prepare and start it, follow its lines, take back what the pod stored.
+"""Call of a pod, from the worker's side: prepare and start it, follow its lines.
 
 A worker that takes over a run follows a call that a former one has started, with the loan that is in the journal.
 """
@@ -6,15 +6,14 @@ A worker that takes over a run follows a call that a former one has started, wit
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 
 from infra.contract.errors import ExecutorUnavailable
-from infra.contract.execution import Command, Execution, OnLine
+from infra.contract.execution import Command
 from infra.contract.lending import LendableFiles, Loan
 from infra.k8s_executor import protocol
 from infra.k8s_executor.control import PodControl, PodUnreachable
 from infra.k8s_executor.deadlines import TRANSFER_S, deadlines
-from infra.k8s_executor.stored_call import Lines, LinesSkipped, StoredCall
+from infra.k8s_executor.stored_call import Lines, LinesSkipped
 
 SLOTS = 32
 """Changed files that get a signed URL each. Signing one takes about a millisecond of the worker."""
@@ -51,16 +50,6 @@ class PodCalls:
         """
         started = await self._control.start(loan.number, await self._files.manifest_url(loan, MANIFEST_S))
         return loan if started == loan.number else Loan(number=started, slots=SLOTS)
-
-    async def follow(self, loan: Loan, command: Command, on_line: OnLine, output: Path) -> Execution:
-        """Pass on the lines, then take over the result; `output` is the folder for stdout and stderr.
-
-        Has no deadline of its own: the deadline of the caller covers a pod that neither answers nor ends. If the task
-        is cancelled, the program is left running. Raises NoResult, and the errors of the port `Executor`.
-        """
-        call = StoredCall(self._files, loan, command, on_line)
-        await self.pass_lines(call.lines)
-        return await call.take_over(await call.result(), output)
 
     async def pass_lines(self, lines: Lines) -> None:
         """Pass on lines until the end, over as many connections as it takes, or until the pod is gone.

@@ -55,7 +55,7 @@ class SessionManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Result of a call. `cancelled` tells that the program was ended from outside; `lines` counts the numbered lines.
+    """Result of a call. `cancelled`: the program was ended from outside; `lines` counts the numbered lines.
 
     `error` has code and message if the call could not be carried out. A program cannot write the result, but it can
     print and store what it likes.
@@ -68,7 +68,6 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
     stdout_bytes: Count
     stderr_bytes: Count
     lines: Count
-    lines_cut: bool
     error: tuple[str, str] | None
     changes: ReturnedChanges | None
 

@@ -3,12 +3,13 @@
 import asyncio
 import math
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from infra.contract.errors import ContractError, ExecutorUnavailable
 from infra.k8s_executor.api import ApiRefused, KubeApi
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.deadlines import GRACE_S, PENDING_S
+from infra.k8s_executor.deadlines import GRACE_S, PENDING_S, START_S
 from infra.k8s_executor.job import CONTROL_PORT, JobProfile, Manifest
 from infra.k8s_executor.observer import Observed, PodObserver
 from infra.k8s_executor.pod_states import delay, loss, problem_patience_s, refusal_in, start_problem
@@ -18,6 +19,7 @@ from infra.k8s_executor.views import JobView
 POLL_S = 5.0
 """Interval in which Job, pods and events are asked for while no pod runs, beside the watch."""
 FIRST_POLL_S = 1.5
+START_RETRY_S = 0.2
 LOST_S = 60.0
 """Time after the grace period of a pod that is being deleted. If it has not ended by then, nobody confirms its end any
 more, because its node is lost."""
@@ -103,13 +105,26 @@ async def reason_of_end(cluster: Cluster, observed: Observed, job_name: str) -> 
     return loss(observed.pod, found)
 
 
-def unreachable(cluster: Cluster, error: PodUnreachable) -> NoResult:
-    """Return the error of a pod that runs, and has not answered for a long time."""
-    failure = ExecutorUnavailable(
-        f"the worker cannot reach the pod: {error}; the NetworkPolicy must let workers reach TCP port "
-        f"{cluster.port} of pods"
-    )
-    return NoResult(str(failure), failure)
+async def started(cluster: Cluster, observed: Observed, start: Callable[[], Awaitable[None]]) -> bool:
+    """Call `start` until it reaches the pod; return False if the pod has ended before.
+
+    Raises NoResult if the pod runs, and has not answered for START_S.
+    """
+    give_up_at = time.monotonic() + START_S
+    while not has_ended(observed):
+        try:
+            await start()
+        except PodUnreachable as error:
+            if time.monotonic() >= give_up_at:
+                failure = ExecutorUnavailable(
+                    f"the worker cannot reach the pod: {error}; the NetworkPolicy must let workers reach TCP port "
+                    f"{cluster.port} of pods"
+                )
+                raise NoResult(str(failure), failure) from error
+            await asyncio.sleep(START_RETRY_S)
+        else:
+            return True
+    return False
 
 
 async def hang_up_after_end(control: PodControl, observed: Observed) -> None:

@@ -30,7 +30,6 @@ class MetaView(KubeView, frozen=True, kw_only=True):
     labels: Mapping[str, str] | None = None
     annotations: Mapping[str, str] | None = None
     owner_references: list[OwnerView] | None = None
-    creation_timestamp: str = ""
     deletion_timestamp: str | None = None
     resource_version: str = ""
     continue_: str | None = field(default=None, name="continue")

@@ -1,13 +1,12 @@
 """Failures of one try, and the pause that an endpoint asks for."""
 
-import math
 import re
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
 import msgspec
 
+from infra import retry_after
 from infra.contract.llm import Usage
 
 MAX_AFTER_S = 24 * 3600.0
@@ -105,26 +104,7 @@ def clean(text: str, secret: str) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the pause in seconds that `retry-after-ms` or `Retry-After` ask for; None if neither is valid.
-
-    A date counts from the `Date` of the answer, so that the clock of this host does not matter.
-    """
-    milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return min(milliseconds / 1000, MAX_AFTER_S)
-    text = headers.get("retry-after")
-    seconds = _seconds(text)
-    if seconds is None and text and headers.get("date"):
-        try:
-            seconds = (parsedate_to_datetime(text) - parsedate_to_datetime(headers["date"])).total_seconds()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return None if seconds is None else min(max(seconds, 0.0), MAX_AFTER_S)
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return max(value, 0.0) if math.isfinite(value) else None
+    """Return the pause in seconds that `retry-after-ms` or `Retry-After` ask for; None if neither is valid."""
+    milliseconds = retry_after.finite_number(headers.get("retry-after-ms", ""))
+    seconds = retry_after.retry_after_s(headers) if milliseconds is None else milliseconds / 1000
+    return None if seconds is None else min(seconds, MAX_AFTER_S)

@@ -31,4 +31,6 @@ def usage_of(reported: Any, model: ModelChoice, request: bytes, output_bytes: in
 
 def _count(value: Any, name: str) -> int | None:
     found = value.get(name) if isinstance(value, dict) else None
+    if isinstance(found, float) and found.is_integer():  # JSON has one kind of number
+        found = int(found)
     return found if isinstance(found, int) and not isinstance(found, bool) and 0 <= found < 2**40 else None

@@ -5,7 +5,8 @@ import logging
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,8 @@ class LocalExecutor:
         Raises ExecutorUnavailable, whose message names what to install or to allow, and HostExhausted.
         """
         dirs = RunDirs(self._root / f"check-{secrets.token_hex(8)}")
-        with translate_exhaustion():
+        with _on_scratch(dirs), translate_exhaustion():
+            self._scratch.restore()
             try:
                 dirs.make()
                 result = await self._run(Command("check", "check", "sh", "true", timeout_s=10), dirs, _ignore)
@@ -71,12 +73,14 @@ class LocalExecutor:
         """
         dirs = self._run_dirs(command.run_id)
         require_safe_name(command.call, "name of a call")
-        with translate_exhaustion():
+        with _on_scratch(dirs), translate_exhaustion():
             dirs.make()
             await files.materialise(dirs.workspace)
             started_s = asyncio.get_running_loop().time()
             result = await self._run_within_limits(command, dirs, files, on_line)
             duration_ms = int((asyncio.get_running_loop().time() - started_s) * 1000)
+            # Without its workspace, the run would seem to have deleted all of its files.
+            dirs.require_usable()
             changes: FileChanges = await files.store_changes(dirs.workspace)
         return Execution(
             exit_code=None if result.timed_out else result.exit_code,
@@ -207,9 +211,13 @@ class LocalExecutor:
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             launched = sandbox.launched(python, 0, ready_fd, command, script, count_processes=False)
             memory_bytes = command.limits.memory_bytes
-            return sandbox.guarded(python, lifeline_fd, self._scratch.lock_fd, memory_bytes, launched, tmp_files=0)
+            lock_fd, workspace = self._scratch.lock_fd, dirs.workspace
+            return sandbox.guarded(
+                python, lifeline_fd, lock_fd, memory_bytes, launched, tmp_files=0, workspace=workspace
+            )
 
-        return start(command_line, machine.environment(home, python), pass_fds=(self._scratch.lock_fd,), cwd=home)
+        variables = machine.environment(home, python, command.limits)
+        return start(command_line, variables, pass_fds=(self._scratch.lock_fd,), cwd=home)
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,19 @@ class ProgramResult:
     stdout: OutputCapture
     stderr: OutputCapture
     network: NetworkUse | None
+
+
+@contextmanager
+def _on_scratch(dirs: RunDirs) -> Iterator[None]:
+    """Raise ExecutorUnavailable for an error of a run whose directories somebody has removed, or made read-only.
+
+    Another worker can do the run; this one would fail it, and every further one.
+    """
+    try:
+        yield
+    except OSError:
+        dirs.require_usable()
+        raise
 
 
 def _start_error(stderr: str, exit_code: int | None) -> ContractError:

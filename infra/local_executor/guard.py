@@ -1,10 +1,11 @@
 """Guard process between the worker and one program: the program's processes never outlive the guard or the worker.
 
-Runs as a script with the standard library alone: `guard.py LIFELINE LOCK MEMORY_BYTES FILES COMMAND…`. Kills the
-program's process tree when the program ends, when the tree uses more memory or more files in memory than allowed, or
-when the worker closes the lifeline (its death closes it too), and exits once the last process of the tree has been
-reaped. LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open until it
-exits, the program does not inherit it. A limit of 0 is none.
+Runs as a script with the standard library alone:
+`guard.py LIFELINE LOCK MEMORY_BYTES FILES FOLDER NAME DISK_BYTES ENTRIES COMMAND...`. Kills the program's process tree
+when the program ends, when the tree uses more memory, more files in memory or more of the folder FOLDER, called NAME,
+than allowed, or when the worker closes the lifeline (its death closes it too), and exits once the last process of the
+tree has been reaped. LOCK is the descriptor of the scratch folder's lock (see scratch_root.py): the guard keeps it open
+until it exits, the program does not inherit it. A limit of 0, or an empty folder, is none.
 
 The guard is a subreaper: orphans of the tree become its children, in whatever session or process group they are. So
 killing children until no child remains kills the whole tree, and the death of the worker is noticed at any instant.
@@ -19,6 +20,10 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False  # the module `typing` takes milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
 PR_SET_CHILD_SUBREAPER = 36
 TICK_MS = 200
 LONGEST_PAUSE_S = 0.6
@@ -26,14 +31,47 @@ GROWTH_BYTES_S = 4 * 1024**3
 """Rate at which a program may take memory. A count reads a file for each process of the host, so the next one comes
 when the program could have reached its limit at this rate, but not before the next tick."""
 PAUSE_S = 0.005
+DISK_EVERY_S = 1.0
+"""Shortest time between two counts of files."""
 KILLED = 128 + signal.SIGKILL
 NOT_FOUND = 127
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 COUNTS = 5
-STAT_BYTES = 4096
 
 
-def main(lifeline: int, lock: int, memory_bytes: int, files: int, command: list[str]) -> int:
+def disk_excess(folder: str, max_bytes: int, max_entries: int, name: str = "") -> str:
+    """Return how a folder exceeds its limits of bytes on the disk and of entries, or an empty text.
+
+    Deleted files that are still open are not seen. `name`: of the folder in the text.
+    """
+    size_bytes = 0
+    for count, found in enumerate(entries_below(folder), 1):
+        size_bytes += found.st_blocks * 512
+        if size_bytes > max_bytes:
+            return f"stored more than its limit of {max_bytes // 1024**2} MB in {name or folder}"
+        if count > max_entries:
+            return f"created more than its limit of {max_entries} files in {name or folder}"
+    return ""
+
+
+class StorageLimits:
+    """Limits of what a program stores: functions like `disk_excess`, called for at most a tenth of the time."""
+
+    def __init__(self, limits: "Sequence[Callable[[], str]]") -> None:
+        self._limits = limits
+        self._next_s = time.monotonic() + DISK_EVERY_S
+
+    def exceeded(self) -> str:
+        """Return how the program exceeds one of the limits, if a count is due, or an empty text."""
+        began_s = time.monotonic()
+        if began_s < self._next_s:
+            return ""
+        exceeded = next(filter(None, (limit() for limit in self._limits)), "")
+        self._next_s = time.monotonic() + max(DISK_EVERY_S, 10 * (time.monotonic() - began_s))
+        return exceeded
+
+
+def main(lifeline: int, lock: int, memory_bytes: int, files: int, storage: StorageLimits, command: list[str]) -> int:
     """Run the command and return its exit code, or 128 + n if signal n ended it."""
     # Signals to the whole service must not end the guard before its program. Handlers instead of SIG_IGN, because a
     # program inherits ignored signals, but not handlers.
@@ -53,7 +91,7 @@ def main(lifeline: int, lock: int, memory_bytes: int, files: int, command: list[
             if fd > 2 and fd not in (lifeline, lock):
                 with contextlib.suppress(OSError):  # the descriptor of the listing itself is already closed
                     os.close(fd)
-        exceeded = watch(lifeline, program, memory_bytes, MemoryFiles(files))
+        exceeded = watch(lifeline, program, memory_bytes, MemoryFiles(files), storage)
     finally:
         code = kill_tree(program)
     if exceeded:
@@ -71,7 +109,7 @@ def execute(command: list[str]) -> None:
         os._exit(NOT_FOUND)
 
 
-def watch(lifeline: int, program: int, memory_bytes: int, files: "MemoryFiles") -> str:
+def watch(lifeline: int, program: int, memory_bytes: int, files: "MemoryFiles", storage: StorageLimits) -> str:
     """Wait until the tree must be killed; return which limit it exceeds, or an empty text."""
     poll = select.poll()
     poll.register(lifeline, 0)  # no events requested: POLLHUP is always reported
@@ -82,6 +120,8 @@ def watch(lifeline: int, program: int, memory_bytes: int, files: "MemoryFiles") 
             return f"used more memory than its limit of {memory_bytes // 1024**2} MB"
         if files.exceed_limit():
             return f"created more than its limit of {files.limit} files in one of {', '.join(files.folders)}"
+        if exceeded := storage.exceeded():
+            return exceeded
     return ""
 
 
@@ -136,6 +176,18 @@ class MemoryFiles:
             for fd in opened:
                 os.close(fd)
         return []
+
+
+def entries_below(folder: str) -> "Iterator[os.stat_result]":
+    """Yield the stat of every entry below a folder, without following links, while programs change it."""
+    folders = [folder]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    yield entry.stat(follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
 
 
 def kill_tree(program: int) -> int:
@@ -234,7 +286,7 @@ def processes() -> dict[int, tuple[int, int]]:
                 # Half the time of a file object, which matters for a thing done for each process of the host.
                 fd = os.open(f"/proc/{name}/stat", os.O_RDONLY)
                 try:
-                    fields = os.read(fd, STAT_BYTES).rpartition(b")")[2].split(None, 22)
+                    fields = os.read(fd, PAGE_BYTES).rpartition(b")")[2].split(None, 22)
                 finally:
                     os.close(fd)
                 found[int(name)] = (int(fields[1]), int(fields[21]) * PAGE_BYTES)
@@ -243,4 +295,6 @@ def processes() -> dict[int, tuple[int, int]]:
 
 if __name__ == "__main__":
     lifeline, lock, memory_bytes, files = map(int, sys.argv[1:5])
-    sys.exit(main(lifeline, lock, memory_bytes, files, sys.argv[5:]))
+    folder, name, size_bytes, entries = sys.argv[5], sys.argv[6], *map(int, sys.argv[7:9])
+    storage = StorageLimits([lambda: disk_excess(folder, size_bytes, entries, name)] if folder else [])
+    sys.exit(main(lifeline, lock, memory_bytes, files, storage, sys.argv[9:]))

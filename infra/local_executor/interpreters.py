@@ -14,21 +14,17 @@ from pathlib import Path
 
 from infra.contract.execution import Command, Interpreter
 
-TEXT = "__program__.py"
-"""Name of the file with the text, outside the workspace. Processes that Python's multiprocessing spawns import it as a
-module; other languages do not look at the name."""
+TEXT = "program"
+"""Name of the file with the text, outside the workspace."""
+MODULE = "__program__"
+"""Module beside the text, as which processes that Python's multiprocessing spawns import the script."""
 SESSION_SCRIPT = ".program.py"
 """Name of the script of a session, whose program is in Python and has no workspace."""
 _ENDINGS: dict[Interpreter, str] = {"sh": "", "bash": "", "python": ".py", "node": ".js"}
 
-_PYTHON = """
-def run():
+_PYTHON = f"""
+def run(text, path, is_first):
     import sys
-    text, path = sys.argv[1:3]
-    folder, name = text.rpartition('/')[0], text.rpartition('/')[2].removesuffix('.py')
-    sys.argv[:] = [path, *sys.argv[3:]]
-    sys.path[0] = path.rpartition('/')[0]
-    sys.path.append(folder)
     with open(text, 'rb') as file:
         source = file.read()
     class Loader:
@@ -40,15 +36,20 @@ def run():
         while trace and trace.tb_frame.f_code.co_filename == '<string>':
             trace = trace.tb_next
         traceback.print_exception(kind, error, trace)
-    sys.excepthook = show
-    main = sys.modules['__main__'].__dict__
+    if is_first:
+        sys.argv[:] = sys.argv[2:]
+        sys.path[0] = path.rpartition('/')[0]
+        sys.path.append(text.rpartition('/')[0])
+        sys.excepthook = show
+    sys.argv[0] = path
+    main = sys._getframe(1).f_globals
     del main['run']
     loader = Loader()
-    spec = type(sys.__spec__)(name, loader, origin=path)
+    spec = type(sys.__spec__)('{MODULE}', loader, origin=path)
     main.update(__file__=path, __loader__=loader, __spec__=spec, __cached__=None)
     exec(compile(source, path, 'exec', dont_inherit=True), main)
-run()
 """
+_PYTHON_FIRST = f"{_PYTHON}run(*__import__('sys').argv[1:3], True)\n"
 """Python shows lines of the source in tracebacks if it can read the file; otherwise only its module `traceback` can,
 with the help of the loader."""
 
@@ -119,7 +120,8 @@ def script(command: Command, interpreter: str, folder: str, path: str) -> Progra
     text, hook = f"{folder}/{TEXT}", f"{folder}/node.cjs"
     files = {text: command.source}
     if command.interpreter == "python":
-        return ProgramScript([interpreter, "-c", _PYTHON, text, path], files, text)
+        files[f"{folder}/{MODULE}.py"] = f"{_PYTHON}run({text!r}, {path!r}, False)\n"
+        return ProgramScript([interpreter, "-c", _PYTHON_FIRST, text, path], files, text)
     if command.interpreter == "node":
         files[hook] = _NODE % {"text": json.dumps(text), "path": json.dumps(path)}
         return ProgramScript([interpreter, "--require", hook, path], files, text)

@@ -1,7 +1,7 @@
 """First process inside the sandbox: sets limits, drops root if root built the sandbox, then becomes the program.
 
 The source text is passed to `python -c` and uses the standard library alone. Arguments:
-`READY NETWORK UID PROCESSES MEMORY_BYTES FILE_BYTES CPU_S FIFO TEXT COMMAND…`; 0 leaves a limit or the uid unchanged.
+`READY NETWORK UID PROCESSES DATA_BYTES FILE_BYTES CPU_S FIFO TEXT COMMAND...`; 0 leaves a limit or the uid unchanged.
 Writes a byte to the descriptor READY once the sandbox is set up. If NETWORK is not 0, it is the descriptor of a Unix
 socket through which the worker gets a socket that listens in this network namespace. If FIFO is not empty, the command
 reads the file TEXT from it (see interpreters.py). Limits data, not address space, because node and browsers reserve far
@@ -17,6 +17,9 @@ import resource
 import sys
 
 OPEN_FILES = 1024
+STACK_BYTES = 8 * 1024 * 1024
+"""Size of a stack, which is the usual one: of the first thread, and what the C library reserves for each other."""
+NICE = 5
 OOM_SCORE = "800"
 PROXY_PORT = 3128
 BACKLOG = 128
@@ -36,17 +39,20 @@ def main(ready: int, network: int, uid: int, numbers: list[int], fifo: str, text
     limits = [*zip(names, numbers, strict=True), (resource.RLIMIT_NOFILE, OPEN_FILES)]
     for name, limit in limits:
         if limit:
-            hard = resource.getrlimit(name)[1]
-            lowest = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            lowest, _ = allowed(name, limit)
             resource.setrlimit(name, (lowest, lowest))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_STACK, allowed(resource.RLIMIT_STACK, STACK_BYTES))
     # Drop the uid last: the limits above may need root to be set.
     if uid:
         os.setresuid(uid, uid, uid)
     if network:
         offer_proxy(network)
     os.chdir(os.environ["HOME"])
-    os.nice(5)
+    # Whatever priority the worker was given, a program must not take the processor from other services of the host.
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
     os.umask(0o022)  # permissions are stored with the files, and must not depend on who started the worker
     if fifo:
         offer(fifo, text)
@@ -57,6 +63,12 @@ def main(ready: int, network: int, uid: int, numbers: list[int], fifo: str, text
         os.execv(command[0], command)  # noqa: S606
     except OSError as error:
         sys.exit(f"{command[0]}: {error.strerror}")
+
+
+def allowed(name: int, wanted: int) -> tuple[int, int]:
+    """Return the limit that is wanted, or the highest one that the worker allows, and the hard limit."""
+    hard = resource.getrlimit(name)[1]
+    return (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)), hard
 
 
 def reset_signals() -> None:

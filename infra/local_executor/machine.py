@@ -5,42 +5,62 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from infra.contract.execution import ExecLimits
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOST_NAME = "sandbox"
 USER = "user"
 CACHE = "/tmp/.cache"  # noqa: S108
 """Folder for caches: a cache in the home directory would be stored as a result of the run."""
 
-_ETC = (
-    "alternatives",
-    "crypto-policies",
-    "fonts",
-    "ImageMagick-*",
-    "java*",
-    "ld.so.cache",
-    "libreoffice",
-    "locale.alias",
-    "localtime",
-    "mime.types",
-    "os-release",
-    "pki/ca-trust",
-    "pki/java",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "protocols",
-    "R",
-    "services",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "texmf",
-    "timezone",
+_OF_HOST = (
+    "etc/alternatives",
+    "etc/chromium.d",
+    "etc/crypto-policies",
+    "etc/dictionaries-common",
+    "etc/fonts",
+    "etc/groff",
+    "etc/ImageMagick-*",
+    "etc/java*",
+    "etc/ld.so.cache",
+    "etc/libreoffice",
+    "etc/locale.alias",
+    "etc/localtime",
+    "etc/manpath.config",
+    "etc/maven",
+    "etc/mime.types",
+    "etc/os-release",
+    "etc/perl",
+    "etc/php",
+    "etc/pki/ca-trust",
+    "etc/pki/java",
+    "etc/pki/tls/certs",
+    "etc/pki/tls/openssl.cnf",
+    "etc/protocols",
+    "etc/R",
+    "etc/services",
+    "etc/ssl/certs",
+    "etc/ssl/openssl.cnf",
+    "etc/texmf",
+    "etc/timezone",
+    "etc/xml",
+    "var/cache/fontconfig",
+    "var/lib/aspell",
+    "var/lib/gems",
+    "var/lib/ghc",
+    "var/lib/texmf",
 )
-"""Patterns of what is mounted from the host's `/etc`: configuration that packages install and that holds no secrets.
-Each mount makes the start of a program slower, so what few programs need is missing."""
+"""Patterns of what is mounted from the host's `/etc` and `/var`: configuration and data that packages install and that
+hold no secrets. Each mount makes the start of a program slower, so what few programs need is missing."""
+
+OFFLINE = {"npm_config_fetch_retries": "0", "PIP_RETRIES": "0"}
+"""Variables of a program without a network: what needs one fails immediately, and not after a minute of retries."""
 
 
-def environment(home: str, python: Path) -> dict[str, str]:
+def environment(home: str, python: Path, limits: ExecLimits) -> dict[str, str]:
     """Return the program's complete environment. It holds no variable of the worker, because these hold secrets."""
+    # Node takes the memory of the host for its own, and would exceed the limit before it collects any garbage.
+    heap_mb = limits.memory_bytes * 3 // 4 // 1024**2
     return {
         "PATH": f"{python / 'bin'}:{SYSTEM_PATH}",
         "HOME": home,
@@ -53,8 +73,14 @@ def environment(home: str, python: Path) -> dict[str, str]:
         "PYTHONPATH": home,
         "PYTHONUNBUFFERED": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "NODE_OPTIONS": f"--max-old-space-size={heap_mb}",
         "XDG_CACHE_HOME": CACHE,
+        "GOMODCACHE": f"{CACHE}/go",
+        "GRADLE_USER_HOME": f"{CACHE}/gradle",
+        "MAVEN_OPTS": f"-Dmaven.repo.local={CACHE}/maven",
         "MPLCONFIGDIR": f"{CACHE}/matplotlib",
+        "MYPY_CACHE_DIR": f"{CACHE}/mypy",
+        "RUFF_CACHE_DIR": f"{CACHE}/ruff",
         "YARN_CACHE_FOLDER": f"{CACHE}/yarn",
         "npm_config_cache": f"{CACHE}/npm",
         "npm_config_update_notifier": "false",
@@ -89,9 +115,9 @@ def etc_files(uid: int, gid: int, home: str) -> dict[str, str]:
 
 
 @cache
-def etc_of_host() -> tuple[str, ...]:
-    """Return the paths below `/etc` that are mounted from the host. Looked up once, because every program needs it."""
-    found = {path for pattern in _ETC for path in Path("/etc").glob(pattern)}
+def parts_of_host() -> tuple[str, ...]:
+    """Return the paths that are mounted from the host's `/etc` and `/var`. Looked up once: every program needs them."""
+    found = {path for pattern in _OF_HOST for path in Path("/").glob(pattern)}
     return tuple(str(path) for path in sorted(found) if path.exists() and os.access(path, os.R_OK))
 
 

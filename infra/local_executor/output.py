@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +14,13 @@ PART_CHARS = 4096
 """Maximum length of a part; a longer line is passed on in several parts. At most 16 KB of UTF-8."""
 SILENCE_S = 0.2
 """Time without output after which the begin of a line is passed on, such as a prompt that waits for an answer."""
+AGE_S = 0.5
+"""Time after which the begin of a line is passed on without such a silence, such as dots that tell of progress."""
 STATE_S = 0.2
 """Shortest time between two states of a line that the program overwrites, such as those of a progress bar."""
+STATES = 100
+"""Number of states after which the time between two of them grows with their number, up to ten times STATE_S.
+Otherwise a progress bar of ten minutes would use up what a log holds of one call."""
 FLOOD_BYTES_S = 16 * 1024 * 1024
 """Rate at which the output of one program is read in the long run. A faster program waits."""
 BURST_BYTES = 4 * FLOOD_BYTES_S
@@ -24,6 +30,8 @@ PART_BYTES = 2048
 _CHUNK_BYTES = 64 * 1024
 _PAUSE_S = 0.02
 _LOOK_S = 0.01
+_ESCAPE_CHARS = 64
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*)?")
 
 OnPart: TypeAlias = Callable[[LinePart], Awaitable[bool]]
 """Receiver of parts. Returns False if it needs no further parts."""
@@ -34,7 +42,8 @@ class LineSplitter:
 
     A carriage return, unless a line end follows, lets the program overwrite the line: the text between two of them is
     a state of the line. Of these states at most one in STATE_S is passed on, and always the last. Each one is a line
-    that replaces the previous one. Times are in seconds, by the same monotonic clock in all calls.
+    that replaces the previous one. The begin of any other line is passed on after SILENCE_S without output, or AGE_S
+    after its first character. Times are in seconds, by the same monotonic clock in all calls.
     """
 
     def __init__(self) -> None:
@@ -45,24 +54,28 @@ class LineSplitter:
         self._state = ""  # the last complete state, unless it was passed on
         self._shown: str | None = None  # the state that was passed on last
         self._has_return = False  # the output ends with a carriage return: a line feed may follow
-        self._text_s = self._shown_s = -SILENCE_S
+        self._states = 0  # passed on so far
+        self._text_s = self._begun_s = self._shown_s = -SILENCE_S
 
     @property
     def due_s(self) -> float | None:
         """Time at which `due` has a part to pass on; None if it has none until more output comes."""
         if self._has_return:
             return self._text_s + SILENCE_S
+        next_state_s = self._shown_s + STATE_S * min(10.0, max(1.0, self._states / STATES))
         if self._state:
-            return self._shown_s + STATE_S
+            return next_state_s
         if self._text and self._text != self._shown:
-            silent_s = self._text_s + SILENCE_S
-            return max(silent_s, self._shown_s + STATE_S) if self._is_overwritten else silent_s
+            due_s = min(self._text_s + SILENCE_S, self._begun_s + AGE_S)
+            return max(due_s, next_state_s) if self._is_overwritten else due_s
         return None
 
     def feed(self, data: bytes, now_s: float, *, final: bool = False) -> list[LinePart]:
         """Return the lines that are now complete, without line ends. `final` completes the last line too."""
-        held = "\r" if self._has_return else ""
-        *lines, text = (self._text + held + self._decoder.decode(data, final)).split("\n")
+        begun = self._text + ("\r" if self._has_return else "")
+        *lines, text = (begun + self._decoder.decode(data, final)).split("\n")
+        if lines or not begun or "\r" in text:
+            self._begun_s = now_s
         self._text_s = now_s
         parts = [part for line in lines for part in self._end_line(line, now_s)]
         self._has_return = text.endswith("\r") and not (final or self._is_overwritten)
@@ -71,8 +84,9 @@ class LineSplitter:
             return parts + self._end_line(self._text, now_s, "")
         # Pass on an unfinished long line early: a program may print megabytes without a line end.
         while len(self._text) > PART_CHARS:
-            parts.append(self._open_part(self._text[:PART_CHARS]))
-            self._text = self._text[PART_CHARS:]
+            end = _end_of_part(self._text, 0)
+            parts.append(self._open_part(self._text[:end]))
+            self._text, self._begun_s = self._text[end:], now_s
         return parts + self.due(now_s)
 
     def due(self, now_s: float) -> list[LinePart]:
@@ -130,7 +144,8 @@ class LineSplitter:
 
     def _show(self, state: str, now_s: float) -> list[LinePart]:
         replaces = self._shown is not None
-        self._state, self._shown, self._shown_s = "", state, now_s
+        self._state, self._shown, self._shown_s, self._begun_s = "", state, now_s, now_s
+        self._states += 1
         first, *others = [part._replace(end="\r") for part in _split(state)]
         return [first._replace(replaces=replaces), *others]
 
@@ -220,7 +235,16 @@ async def _read(source: asyncio.StreamReader, until_s: float | None) -> bytes | 
 
 
 def _split(line: str) -> list[LinePart]:
-    if len(line) <= PART_CHARS:
-        return [LinePart(line)]
-    starts = range(0, len(line), PART_CHARS)
-    return [LinePart(line[at : at + PART_CHARS], more=at != starts[-1]) for at in starts]
+    parts, start = list[LinePart](), 0
+    while len(line) - start > PART_CHARS:
+        end = _end_of_part(line, start)
+        parts.append(LinePart(line[start:end], more=True))
+        start = end
+    return [*parts, LinePart(line[start:])]
+
+
+def _end_of_part(text: str, start: int) -> int:
+    """Return where a part of a longer text ends: not within an escape sequence, which no client could recognise."""
+    end = start + PART_CHARS
+    escape = text.rfind("\x1b", end - _ESCAPE_CHARS, end)
+    return escape if escape > start and _UNFINISHED.fullmatch(text, escape, end) else end

@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,25 @@ from infra.contract.execution import Command
 from infra.local_executor import guard
 from infra.local_executor import launcher as launcher_source
 from infra.local_executor.interpreters import ProgramScript
-from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, etc_of_host
+from infra.local_executor.machine import HOST_NAME, SYSTEM_PATH, parts_of_host
 
 WORKSPACE = "/workspace"
 PROXY_URL = f"http://127.0.0.1:{launcher_source.PROXY_PORT}"
 PROGRAM = "/run/program"
 """Folder with the files that start the program (interpreters.py)."""
+NAMES = f"{PROGRAM}/bin"
+"""Last folder of the PATH: Debian has no program `python` unless a package is installed for it."""
 SESSION_HOME = "/tmp"  # noqa: S108
 """Home of a program without a workspace: in memory, of limited size, and gone with the program."""
 TMP_BYTES = 256 * 1024 * 1024
 TMP_FILES = 65_536
 """Limit for the number of files in `/tmp` and in `/dev/shm` each, since every file takes memory of the kernel."""
+DISK_FACTOR = 2
+"""A workspace may use this much more than what could be stored, since a program may delete its temporary files."""
+DISK_BYTES = DISK_FACTOR * 1024 * 1024 * 1024
+DISK_ENTRIES = DISK_FACTOR * 10_000
+"""Limits of the workspace while a program runs; `infra/workspace/limits.py` has those of what is stored."""
+_OWN_FOLDERS = {Path("/etc"), Path("/var")}
 FIRST_UID = 300_000
 UIDS = 60_000
 FEWEST_UIDS = 1_000
@@ -37,6 +45,8 @@ HINT = (
 )
 
 LAUNCHER = inspect.getsource(launcher_source)  # also if the module lies in an archive
+LAUNCHER_FILE = f"{PROGRAM}/launcher.py"
+"""The launcher in the sandbox. The first process there shows its command line to every list of processes."""
 
 
 @dataclass(frozen=True)
@@ -91,30 +101,41 @@ def launched(
     *,
     count_processes: bool,
     network_fd: int = 0,
+    launcher: Sequence[str] = ("-c", LAUNCHER),
 ) -> list[str]:
     """Return the command line of the launcher, which ends with the command line of the program."""
     limits = command.limits
+    # The addresses of stacks count as data, though few stacks ever use much of it.
+    data_bytes = limits.memory_bytes + limits.processes * launcher_source.STACK_BYTES
     arguments = [
         ready_fd,
         network_fd,
         uid,
         limits.processes if count_processes else 0,
-        limits.memory_bytes,
+        data_bytes,
         limits.file_bytes,
         math.ceil(command.timeout_s) + 1,
         script.fifo,
         script.text,
     ]
-    launcher = [str(python / "bin" / "python3"), "-I", "-S", "-c", LAUNCHER]
-    return [*launcher, *map(str, arguments), *script.argv]
+    return [str(python / "bin" / "python3"), "-I", "-S", *launcher, *map(str, arguments), *script.argv]
 
 
 def guarded(
-    python: Path, lifeline_fd: int, lock_fd: int, memory_bytes: int, argv: list[str], *, tmp_files: int
+    python: Path,
+    lifeline_fd: int,
+    lock_fd: int,
+    memory_bytes: int,
+    argv: list[str],
+    *,
+    tmp_files: int,
+    workspace: Path | None,
 ) -> list[str]:
     """Return the command line of the guard that runs `argv`."""
+    folder = str(workspace) if workspace else ""
     numbers = map(str, (lifeline_fd, lock_fd, memory_bytes, tmp_files))
-    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *argv]
+    disk = (folder, WORKSPACE, str(DISK_BYTES), str(DISK_ENTRIES))
+    return [str(python / "bin" / "python3"), "-I", "-S", guard.__file__, *numbers, *disk, *argv]
 
 
 def uid_of(run_id: str) -> int:
@@ -149,7 +170,16 @@ def sandboxed(
     to the worker, which gets the socket of the proxy through it; 0 if there is no proxy.
     """
     uid = uid_of(command.run_id) if host.root else 0
-    program = launched(host.python_home, uid, ready_fd, command, script, count_processes=True, network_fd=network_fd)
+    program = launched(
+        host.python_home,
+        uid,
+        ready_fd,
+        command,
+        script,
+        count_processes=True,
+        network_fd=network_fd,
+        launcher=[LAUNCHER_FILE],
+    )
     return [str(host.bwrap), "--args", str(args_fd), "--", *program]
 
 
@@ -179,7 +209,9 @@ def arguments(
         parts += ["--ro-bind", str(python), str(python)]
     if workspace is not None:
         parts += ["--bind", str(workspace), WORKSPACE]
-    parts += ["--perms", "0755", "--dir", "/run", "--perms", "0755", "--dir", PROGRAM]
+    for own in ("/run", PROGRAM, NAMES):
+        parts += ["--perms", "0755", "--dir", own]
+    parts += ["--symlink", str(python / "bin" / "python3"), f"{NAMES}/python"]
     for folder in sorted({parent for path in (*mounts, *files) for parent in Path(path).parents[:-1]}):
         parts += ["--perms", "0755", "--dir", str(folder)]
     for target, source in mounts.items():
@@ -198,14 +230,14 @@ def _tmpfs(path: str) -> list[str]:
 
 
 def _system() -> list[str]:
-    """Mount the host's programs and libraries read-only; of `/etc` only what installed programs need."""
+    """Mount the host's programs and libraries read-only; of `/etc` and `/var` only what installed programs need."""
     parts = ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         parts += _mounted(f"/{name}")
-    parts += ["--perms", "0755", "--dir", "/etc"]
-    for folder in sorted({parent for path in etc_of_host() for parent in Path(path).parents[:-2]}):
+    for folder in sorted({parent for path in parts_of_host() for parent in Path(path).parents[:-1]} | _OWN_FOLDERS):
         parts += ["--perms", "0755", "--dir", str(folder)]
-    return parts + [part for path in etc_of_host() for part in _mounted(path)]
+    parts += ["--symlink", "/tmp", "/var/tmp"]  # noqa: S108
+    return parts + [part for path in parts_of_host() for part in _mounted(path)]
 
 
 def _mounted(path: str) -> list[str]:

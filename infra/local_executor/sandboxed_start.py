@@ -36,11 +36,13 @@ async def start_sandboxed(
         script = interpreters.script(command, sandbox.interpreter(command), sandbox.PROGRAM, path)
         etc = {**machine.etc_files(uid, gid, home), **command.etc}
         made = {f"/etc/{name}": text for name, text in etc.items()}
-        files = {name: _memory_file(close_fds, text.encode()) for name, text in {**made, **script.files}.items()}
+        made |= {**script.files, sandbox.LAUNCHER_FILE: sandbox.LAUNCHER}
+        files = {name: _memory_file(close_fds, text.encode()) for name, text in made.items()}
         filter_fd = _memory_file(close_fds, seccomp.program())
         proxy = _proxy(command, network, on_error)
-        variables = machine.environment(home, host.python_home)
-        variables |= machine.proxy_environment(sandbox.PROXY_URL) if proxy else {}
+        variables = machine.environment(home, host.python_home, command.limits)
+        variables["PATH"] += f":{sandbox.NAMES}"
+        variables |= machine.proxy_environment(sandbox.PROXY_URL) if proxy else machine.OFFLINE
         network_fd = proxy.theirs.fileno() if proxy else 0
         arguments = sandbox.arguments(host, workspace, files, filter_fd, variables, command.mounts)
         args_fd = _memory_file(close_fds, b"".join(os.fsencode(part) + b"\0" for part in arguments))
@@ -48,7 +50,15 @@ async def start_sandboxed(
         def command_line(lifeline_fd: int, ready_fd: int) -> list[str]:
             sandboxed = sandbox.sandboxed(host, command, script, args_fd, ready_fd, network_fd)
             memory_bytes, tmp_files = command.limits.memory_bytes, sandbox.TMP_FILES
-            return sandbox.guarded(host.python_home, lifeline_fd, lock_fd, memory_bytes, sandboxed, tmp_files=tmp_files)
+            return sandbox.guarded(
+                host.python_home,
+                lifeline_fd,
+                lock_fd,
+                memory_bytes,
+                sandboxed,
+                tmp_files=tmp_files,
+                workspace=workspace,
+            )
 
         pass_fds = (lock_fd, *files.values(), filter_fd, args_fd, *([network_fd] if proxy else []))
         owner = uid if host.root else None

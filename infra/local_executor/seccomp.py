@@ -5,7 +5,8 @@ unprivileged program (EPERM). Four calls depend on their arguments:
 - `clone` makes processes and threads, but no namespaces. A user namespace would make a program root inside, which opens
   large parts of the kernel to it, and lets it mount file systems of any size.
 - `socket` and `socketpair` make sockets of the families below. Network namespaces do not isolate every family: AF_VSOCK
-  reaches the hypervisor and the host's listeners.
+  reaches the hypervisor and the host's listeners. Of AF_INET and AF_INET6 they make TCP, UDP and ICMP, as the kernel
+  would load its modules for SCTP, DCCP and others at the wish of any program.
 - `personality` selects one of the harmless ones.
 """
 
@@ -23,7 +24,12 @@ NAMESPACES = 0x7E020000
 """Flags of `clone` that make a namespace. clone3 takes its flags in memory, which a filter cannot read: it is not
 listed, and libc falls back to clone."""
 AF_NETLINK = 16
-FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
+AF_UNIX = 1
+INTERNET = {"AF_INET": 2, "AF_INET6": 10}
+SOCK_STREAM, SOCK_DGRAM = 1, 2
+SOCKET_TYPE = 0xF
+"""Bits of the type of a socket that are no flags."""
+PROTOCOLS = {"default": 0, "IPPROTO_ICMP": 1, "IPPROTO_TCP": 6, "IPPROTO_UDP": 17, "IPPROTO_ICMPV6": 58}
 NETLINK_ROUTE = 0
 """Protocol of AF_NETLINK that lists network interfaces; libc uses it to resolve names. Others reach further parts of
 the kernel."""
@@ -41,8 +47,8 @@ _SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
 _X32 = 0x40000000
 """Bit of x32 system call numbers. They would reach the same calls under numbers that are not listed."""
 
-_LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT, _THIRD_ARGUMENT_AT = 0, 4, 16, 32
+_LOAD, _AND, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+_NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT, _SECOND_ARGUMENT_AT, _THIRD_ARGUMENT_AT = 0, 4, 16, 24, 32
 _ALLOW, _KILL_PROCESS, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
@@ -92,11 +98,23 @@ def _one_of(values: Iterable[int]) -> list[Line]:
 
 def _sockets() -> list[Line]:
     netlink = [(_LOAD, 0, 0, _THIRD_ARGUMENT_AT), *_one_of((NETLINK_ROUTE,)), _fail(errno.EPROTONOSUPPORT)]
+    internet = [
+        (_LOAD, 0, 0, _SECOND_ARGUMENT_AT),
+        (_AND, 0, 0, SOCKET_TYPE),
+        (_JUMP_EQUAL, 2, 0, SOCK_STREAM),
+        (_JUMP_EQUAL, 1, 0, SOCK_DGRAM),
+        _fail(errno.ESOCKTNOSUPPORT),
+        (_LOAD, 0, 0, _THIRD_ARGUMENT_AT),
+        *_one_of(PROTOCOLS.values()),
+        _fail(errno.EPROTONOSUPPORT),
+    ]
     return [
-        *_one_of(FAMILIES.values()),
+        *_one_of((AF_UNIX,)),
         (_JUMP_EQUAL, 0, len(netlink), AF_NETLINK),
         *netlink,
+        *[(_JUMP_EQUAL, len(INTERNET) - at, 0, family) for at, family in enumerate(INTERNET.values())],
         _fail(errno.EAFNOSUPPORT),
+        *internet,
     ]
 
 

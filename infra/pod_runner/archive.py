@@ -26,6 +26,7 @@ MODULES = (
     "infra/local_executor/sandbox.py",
     "infra/pod_runner/__main__.py",
     "infra/pod_runner/call.py",
+    "infra/pod_runner/connections.py",
     "infra/pod_runner/control.py",
     "infra/pod_runner/line_log.py",
     "infra/pod_runner/private_files.py",
@@ -35,6 +36,7 @@ MODULES = (
     "infra/pod_runner/task.py",
     "infra/pod_runner/transfer.py",
     "infra/pod_runner/workspace.py",
+    "infra/workspace/limits.py",
     "infra/workspace/tree.py",
 )
 _UNCHECKED = 1

@@ -13,6 +13,7 @@ from typing import Any
 
 from infra.contract.errors import ContractError, ExecutorUnavailable, InputChanged, LimitExceeded
 from infra.contract.execution import OutputStream
+from infra.local_executor import guard, sandbox
 from infra.local_executor.output import OutputCapture, Pace
 from infra.local_executor.run_dirs import chown_tree
 from infra.pod_runner import program, task
@@ -23,8 +24,6 @@ from infra.pod_runner.workspace import PodChanges, PodWorkspace
 
 MANIFEST_S = 60.0
 """Time limit for fetching the manifest."""
-DISK_FACTOR = 2
-"""A workspace may use this much more than what could be stored, since a program may delete its temporary files."""
 _CODES: dict[type[Exception], str] = {
     ExecutorUnavailable: "executor_unavailable",
     InputChanged: "input_changed",
@@ -47,7 +46,6 @@ class PodOutcome:
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     lines: int = 0
-    lines_cut: bool = False
     error: tuple[str, str] | None = None
     changes: dict[str, Any] | None = None
 
@@ -102,9 +100,10 @@ class PodCall:
         if self._stopped.is_set():
             return
         command, limits = given.command, given.limits
+        total_bytes, entries = (sandbox.DISK_FACTOR * limit for limit in (limits.total_bytes, limits.entries))
         disks = [
-            program.DiskLimit(self._root, DISK_FACTOR * limits.total_bytes, DISK_FACTOR * limits.entries),
-            program.DiskLimit(program.TEMPORARY, program.TEMPORARY_BYTES, program.TEMPORARY_FILES),
+            partial(guard.disk_excess, str(self._root), total_bytes, entries),
+            partial(guard.disk_excess, str(program.TEMPORARY), program.TEMPORARY_BYTES, program.TEMPORARY_FILES),
         ]
         self._program = running = program.start(command, self._root, self._uid, given.proxy_url)
         if self._stopped.is_set():
@@ -140,7 +139,7 @@ class PodCall:
 
     def _store(self, given: task.PodTask, workspace: PodWorkspace, log: LineLog, transfers: Transfers) -> None:
         outcome, slots = self.outcome, given.slots
-        outcome.lines, outcome.lines_cut = log.count, log.is_cut
+        outcome.lines = log.count
         urls: dict[OutputStream, str] = {"stdout": slots.stdout, "stderr": slots.stderr}
         for stream, (fd, capture) in self._captures.items():
             setattr(outcome, f"{stream}_bytes", capture.total_bytes)

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from infra.contract.errors import ContractError, SessionLost
+from infra.pod_runner.connections import LimitedServer
 from infra.pod_runner.line_log import LineLog
 from infra.pod_runner.task import BadManifest, UnexpectedRequest
 
@@ -28,7 +29,6 @@ MAX_REQUEST_BYTES = 16 * 1024
 MAX_BODY_BYTES = 1024 * 1024
 """Size limit of what follows a request. A script of 20,000 characters takes 120 KB in JSON."""
 CHUNK_BYTES = 256 * 1024
-MAX_CONNECTIONS = 64
 REQUEST_S = 5.0
 """Time limit for a request to arrive."""
 ALIVE_S = 5.0
@@ -66,16 +66,16 @@ class Controlled(Protocol):
         ...
 
 
-class ControlPort:
+class ControlPort(LimitedServer):
     """Server of one pod. `token_sha256` (hex) verifies the token without revealing it."""
 
     def __init__(self, token_sha256: str, work: Controlled) -> None:
+        super().__init__()
         self.log: LineLog | None = None
         self._end: Request = {}
         self._token_sha256 = token_sha256
         self._work = work
         self._has_log, self._has_end = asyncio.Event(), asyncio.Event()
-        self._connections: set[asyncio.Task[None]] = set()
 
     async def listen(self, port: int) -> tuple[asyncio.Server, int]:
         """Listen on all addresses; return the server and its port, which the kernel chooses if `port` is 0."""
@@ -102,24 +102,15 @@ class ControlPort:
         if self._connections:
             await asyncio.wait(self._connections, timeout=timeout_s)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._connections.add(task)
-        try:
-            # A peer that sends nothing, something else, or goes away, is no concern of the pod.
-            with suppress(OSError, ValueError, TimeoutError, asyncio.LimitOverrunError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(REQUEST_S):
-                    request = self._parsed(await reader.readuntil())
-                    body = await self._body(request, reader) if request else b""
-                if request:
-                    await self._answer(request, body, writer)
-                    await writer.drain()
-        finally:
-            self._connections.discard(task)
-            writer.close()
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A peer that sends nothing, something else, or goes away, is no concern of the pod.
+        with suppress(OSError, ValueError, TimeoutError, asyncio.LimitOverrunError, asyncio.IncompleteReadError):
+            async with asyncio.timeout(REQUEST_S):
+                request = self._parsed(await reader.readuntil())
+                body = await self._body(request, reader) if request else b""
+            if request:
+                await self._answer(request, body, writer)
+                await writer.drain()
 
     def _parsed(self, line: bytes) -> Request | None:
         request = json.loads(line)

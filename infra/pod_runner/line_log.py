@@ -37,11 +37,6 @@ class LineLog:
         """Size of all records."""
         return self._ends[-1]
 
-    @property
-    def is_cut(self) -> bool:
-        """True if lines are missing because the limit was reached."""
-        return self._is_cut
-
     async def add(self, stream: OutputStream, part: LinePart) -> bool:
         """Add a record; return False if the log takes no more."""
         if self._is_cut:

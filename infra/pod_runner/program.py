@@ -11,12 +11,11 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
 
 from infra.contract.execution import Command
 from infra.local_executor import guard, interpreters, machine, sandbox
@@ -26,8 +25,6 @@ TEMPORARY_BYTES = 256 * 1024 * 1024
 TEMPORARY_FILES = 65_536
 """Limits of `/tmp`, as in the local sandbox."""
 WRITE_MS = 5000
-DISK_EVERY_S = 1.0
-"""Shortest time between two counts of files. A count takes at most a tenth of the time."""
 
 
 @dataclass(frozen=True)
@@ -40,34 +37,6 @@ class Ending:
     duration_ms: int
 
 
-class StorageLimit(Protocol):
-    """Limit of what a program may store."""
-
-    def exceeded(self) -> str:
-        """Return how the program exceeds the limit, or an empty text. May take long."""
-        ...
-
-
-@dataclass(frozen=True)
-class DiskLimit:
-    """Limit of a folder and everything in it: bytes on the disk, and number of entries."""
-
-    folder: Path
-    size_bytes: int
-    entries: int
-
-    def exceeded(self) -> str:
-        """See StorageLimit. Deleted files that are still open are not seen."""
-        size_bytes = 0
-        for entries, found in enumerate(_tree(self.folder), 1):
-            size_bytes += found.st_blocks * 512
-            if size_bytes > self.size_bytes:
-                return f"stored more than its limit of {self.size_bytes // 1024**2} MB in {self.folder}"
-            if entries > self.entries:
-                return f"created more than its limit of {self.entries} files in {self.folder}"
-        return ""
-
-
 @dataclass(frozen=True)
 class MemoryFolderLimit:
     """Limit of the number of files in a file system in memory, whose size the kernel limits."""
@@ -76,7 +45,7 @@ class MemoryFolderLimit:
     entries: int
 
     def exceeded(self) -> str:
-        """See StorageLimit. A folder that does not exist holds nothing."""
+        """Return how the program exceeds it, or an empty text. A folder that does not exist holds nothing."""
         with suppress(OSError):
             found = os.statvfs(self.folder)
             if found.f_files - found.f_ffree > self.entries:
@@ -124,10 +93,10 @@ class Program:
             if not self._has_ended:
                 os.write(self._stop_writer, b"x")
 
-    def wait(self, timeout_s: float, memory_bytes: int, disks: Sequence[StorageLimit]) -> Ending:
+    def wait(self, timeout_s: float, memory_bytes: int, disks: Sequence[Callable[[], str]]) -> Ending:
         """Wait for the end of the program, or kill it at a limit or when stopped. All its processes are dead then."""
         exceeded, timed_out, code = "", False, None
-        disk_s, memory = time.monotonic() + DISK_EVERY_S, guard.MemoryLimit(memory_bytes)
+        memory, storage = guard.MemoryLimit(memory_bytes), guard.StorageLimits(disks)
         poll = select.poll()
         poll.register(self._stop_reader, select.POLLIN)
         poll.register(self._pidfd, select.POLLIN)
@@ -139,10 +108,8 @@ class Program:
             timed_out = code is None and time.monotonic() - self._started_s >= timeout_s
             if memory.is_exceeded():
                 exceeded = f"used more memory than its limit of {memory_bytes // 1024**2} MB"
-            elif time.monotonic() >= disk_s:
-                counted_s = time.monotonic()
-                exceeded = next(filter(None, (disk.exceeded() for disk in disks)), "")
-                disk_s = time.monotonic() + max(DISK_EVERY_S, 10 * (time.monotonic() - counted_s))
+            else:
+                exceeded = storage.exceeded()
         code = self._kill_all(code)
         duration_ms = int((time.monotonic() - self._started_s) * 1000)
         if exceeded and _is_writable(self._error):
@@ -187,7 +154,7 @@ def start(command: Command, home: Path, uid: int, proxy_url: str, *, with_input:
     """
     python = sandbox.python_home()
     name = interpreters.script_name(command, home)
-    proxy = machine.proxy_environment(proxy_url) if proxy_url else {}
+    proxy = machine.proxy_environment(proxy_url) if proxy_url else machine.OFFLINE
     folder = TEMPORARY / ".program"
     folder.mkdir(mode=0o755, exist_ok=True)
     script = interpreters.script(command, sandbox.interpreter(command), str(folder), str(home / name))
@@ -208,7 +175,7 @@ def start(command: Command, home: Path, uid: int, proxy_url: str, *, with_input:
             stdin=input_theirs,
             stdout=pipes[1][1],
             stderr=pipes[2][1],
-            env={**machine.environment(str(home), python), **proxy},
+            env={**machine.environment(str(home), python, command.limits), **proxy},
             pass_fds=(pipes[0][1],),
             cwd="/",
             start_new_session=True,
@@ -223,18 +190,6 @@ async def reader_of(output: int) -> asyncio.StreamReader:
     pipe = os.fdopen(output, "rb", buffering=0)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     return reader
-
-
-def _tree(folder: Path) -> Iterator[os.stat_result]:
-    """Yield the stat of every entry below a folder, without following links, while programs change it."""
-    folders = [str(folder)]
-    while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    yield entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
 
 
 def _pipe(on_error: ExitStack, theirs: ExitStack, uid: int) -> tuple[int, int]:

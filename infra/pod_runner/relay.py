@@ -10,27 +10,27 @@ from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import unquote, urlsplit
 
+from infra.pod_runner.connections import LimitedServer
+
 HOST = "127.0.0.1"
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_S = 30.0
 """Time for the head of a request. Browsers open connections before they need them, and open another one then."""
 CONNECT_S = 10.0
-MAX_CONNECTIONS = 64
-"""As many as the proxy lets one call have."""
 CHUNK_BYTES = 64 * 1024
 _OWN = (b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization")
 _UNREACHABLE = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class ProxyRelay:
+class ProxyRelay(LimitedServer):
     """Relay to the proxy at `url`, which holds user and token."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
         credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
         self._authorization = b"Proxy-Authorization: Basic " + base64.b64encode(credentials)
-        self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def listen(self) -> str:
@@ -45,21 +45,10 @@ class ProxyRelay:
         for task in self._connections:
             task.cancel()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._connections) >= MAX_CONNECTIONS:
-            writer.close()
-            return
-        self._connections.add(task)
-        try:
-            # A program or a proxy that goes away, or sends something else than HTTP, ends the connection.
-            with suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, asyncio.CancelledError):
-                await self._pass_on(reader, writer)
-        finally:
-            self._connections.discard(task)
-            if task.cancelling():
-                writer.transport.abort()
-            writer.close()
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A program or a proxy that goes away, or sends something else than HTTP, ends the connection.
+        with suppress(OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            await self._pass_on(reader, writer)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(HEAD_S):

@@ -98,7 +98,8 @@ class PodSession:
         """Wait for the end of the program, and note its reason."""
         command = self._task.command
         files = [
-            program.MemoryFolderLimit(folder, program.TEMPORARY_FILES) for folder in (program.TEMPORARY, SHARED_MEMORY)
+            program.MemoryFolderLimit(folder, program.TEMPORARY_FILES).exceeded
+            for folder in (program.TEMPORARY, SHARED_MEMORY)
         ]
         reading = asyncio.ensure_future(self._errors.read(stderr))
         ended = await asyncio.to_thread(self._program.wait, command.timeout_s, command.limits.memory_bytes, files)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.contract.execution import Command, ExecLimits
+from infra.workspace.limits import WorkspaceLimits
 
 MAX_BYTES = 16 * 1024 * 1024
 """Size limit of a manifest: 2,000 files with URLs of 2 KB and paths of 512 bytes need a third of it."""
@@ -46,14 +47,10 @@ class TaskSlots:
     result: str
 
 
-@dataclass(frozen=True)
-class TaskLimits:
-    """Limits of the workspace. `entries` counts folders and links too; `folders` limits those that are reported."""
+@dataclass(frozen=True, kw_only=True)
+class TaskLimits(WorkspaceLimits):
+    """Limits of the workspace. `folders` limits the folders that are reported."""
 
-    file_bytes: int
-    total_bytes: int
-    files: int
-    entries: int
     folders: int
 
 

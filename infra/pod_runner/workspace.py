@@ -12,18 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infra.contract.errors import InputChanged, LimitExceeded
-from infra.contract.paths import RESERVED, parents
+from infra.contract.errors import InputChanged
+from infra.contract.paths import RESERVED, is_reserved
 from infra.pod_runner.private_files import chunks_of
-from infra.pod_runner.task import PodTask, TaskFile, TaskLimits
+from infra.pod_runner.task import PodTask, TaskFile
 from infra.pod_runner.transfer import Transfers
-from infra.workspace.tree import FOLDER_MODE, Stamp, Tree
+from infra.workspace.tree import FOLDER_MODE, Stamp, Tree, shortened
 
 PARALLEL = 8
 """Transfers at the same time."""
-MAX_SKIPPED = 100
-STAMP_GRAIN_NS = 50_000_000
-"""Age from which a stamp proves that a file is unchanged: the kernel's clock for file times has ticks."""
 _BLOCK_BYTES = 512
 
 Item = TypeVar("Item")
@@ -68,21 +65,16 @@ class PodWorkspace:
         found = PodChanges()
         with Tree(self._root) as tree:
             scan = tree.scan(RESERVED, self._task.limits.entries)
-            _check(self._task.limits, {path: stamp.size_bytes for path, stamp in scan.files.items()})
-            found.skipped = scan.skipped
+            self._task.limits.check({path: stamp.size_bytes for path, stamp in scan.files.items()})
+            skipped = scan.skipped
             for path, stamp in scan.files.items():
                 try:
                     self._compare(tree, path, stamp, found)
                 except PermissionError:
-                    found.skipped.append(path)
-        found.deleted = sorted(path for path in self._known if path not in scan.files and not _is_reserved(path))
-        # A folder with another folder in it is implied by that one.
-        implied = {parent for path in (*scan.files, *scan.folders) for parent in parents(path)}
-        special = sorted(path for path, mode in scan.folders.items() if path not in implied or mode != FOLDER_MODE)
-        found.folders = {path: scan.folders[path] for path in special[: self._task.limits.folders]}
-        found.unkept_folders = len(special) - len(found.folders)
-        more = len(found.skipped) - MAX_SKIPPED
-        found.skipped = sorted(found.skipped)[:MAX_SKIPPED] + ([f"… and {more} more"] if more > 0 else [])
+                    skipped.append(path)
+        found.deleted = sorted(path for path in self._known if path not in scan.files and not is_reserved(path))
+        found.folders, found.unkept_folders = scan.special_folders(self._task.limits.folders)
+        found.skipped = shortened(skipped)
         return found
 
     def store(self, changes: PodChanges, transfers: Transfers) -> dict[str, int | None]:
@@ -112,7 +104,7 @@ class PodWorkspace:
 
     def _compare(self, tree: Tree, path: str, stamp: Stamp, found: PodChanges) -> None:
         known = self._known.get(path)
-        if known and known[0] == stamp and stamp.ctime_ns + STAMP_GRAIN_NS < known[2]:
+        if known and stamp.proves_equal(known[0], known[2]):
             return
         stamp, digest = tree.digest(path)
         if known is None or known[1] != digest:
@@ -131,17 +123,6 @@ def _verified(file: TaskFile, chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk
     if size_bytes != file.size_bytes or file.sha256 not in {None, digest.hexdigest()}:
         raise InputChanged(f"the file '{file.path}' was overwritten in the object store")
-
-
-def _check(limits: TaskLimits, sizes: dict[str, int]) -> None:
-    """Raise LimitExceeded as WorkspaceLimits does."""
-    if len(sizes) > limits.files:
-        raise LimitExceeded(f"the workspace has {len(sizes)} files, at most {limits.files} are allowed")
-    for path, size_bytes in sizes.items():
-        if size_bytes > limits.file_bytes:
-            raise LimitExceeded(f"'{path}' has {size_bytes} bytes, a file may have at most {limits.file_bytes}")
-    if (total := sum(sizes.values())) > limits.total_bytes:
-        raise LimitExceeded(f"the workspace has {total} bytes, at most {limits.total_bytes} are allowed")
 
 
 def _content(tree: Tree, path: str, size_bytes: int) -> Iterator[bytes]:
@@ -184,7 +165,3 @@ def _each(function: Callable[[Item], Any], items: Sequence[Item]) -> None:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _is_reserved(path: str) -> bool:
-    return path.split("/", 1)[0] == RESERVED

@@ -12,6 +12,7 @@ import msgspec
 from infra.qstash_local.messages import MAX_RESPONSE_BYTES, DeliveryResponse, OutboundCall, TakenMessage
 from infra.qstash_local.settings import QStashLocalSettings
 from infra.qstash_local.signing import sign
+from infra.retry_after import retry_after_s
 
 NON_RETRYABLE = 489
 """Status with which a destination, if it also sends `Upstash-NonRetryable-Error: true`, refuses further attempts."""
@@ -62,9 +63,9 @@ class Deliverer:
         final = response.status == NON_RETRYABLE and _header(response, "upstash-nonretryable-error") == "true"
         if final or taken.retried >= taken.message.call.retries:
             return Verdict("failed")
-        wanted = _header(response, "retry-after")
-        delay_s = min(float(wanted), MAX_RETRY_DELAY_S) if wanted.isascii() and wanted.isdigit() else 0.0
-        return Verdict("retry", (delay_s or retry_delay_s(taken.retried)) * self._time_scale)
+        wanted_s = retry_after_s({name: _header(response, name) for name in ("retry-after", "date")}) or 0.0
+        delay_s = min(wanted_s, MAX_RETRY_DELAY_S) or retry_delay_s(taken.retried)
+        return Verdict("retry", delay_s * self._time_scale)
 
     async def _exchange(self, call: OutboundCall, headers: dict[str, str]) -> DeliveryResponse:
         request = self._client.build_request(call.method, call.url, headers=headers, content=call.body)

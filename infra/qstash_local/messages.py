@@ -10,7 +10,8 @@ class OutboundCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """HTTP call that a message delivers, and what follows it. Times are in seconds.
 
     `headers` go to the destination, the callbacks have their own. `callback` is called after each attempt,
-    `failure_callback` once when the message has failed.
+    `failure_callback` once when the message has failed. Of calls with the same `flow_key`, `parallelism` are made at a
+    time.
     """
 
     url: str
@@ -25,6 +26,8 @@ class OutboundCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     callback: str | None = None
     failure_callback: str | None = None
     label: str | None = None
+    flow_key: str | None = None
+    parallelism: int = 0
 
 
 class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -79,7 +82,7 @@ class MessageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 def event(
     message_id: str, message: QueuedMessage, state: str, response: DeliveryResponse | None = None
 ) -> MessageEvent:
-    """Return the event that a message is now in a state, perhaps because of an answer."""
+    """Return the event for the new state of a message. `response`: answer that has led to it, if there was one."""
     return MessageEvent(
         message_id=message_id,
         state=state,

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -36,6 +37,8 @@ _KNOWN = frozenset(
         "cron",
         "schedule-id",
         "label",
+        "flow-control-key",
+        "flow-control-value",
         "caller-ip",
         "telemetry-sdk",
         "telemetry-platform",
@@ -44,6 +47,7 @@ _KNOWN = frozenset(
 )
 # Set by the stand-in, or by the connection to the destination.
 _OWN_HEADERS = frozenset({"connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade"})
+_PARALLELISM = re.compile(r"parallelism=([0-9]{1,6})")
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _UNIT_S = (86400, 3600, 60, 1)
@@ -52,7 +56,7 @@ _VISIBLE = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True)
 class Publication:
-    """Request to publish. `duplicates`: publications with the same text are one message, if there is a text."""
+    """Request to publish. `duplicates`: publications with the same text are one message; None: each is one."""
 
     call: OutboundCall
     not_before_ms: int
@@ -93,11 +97,12 @@ def parse_call(request: Request, path: str, body: bytes) -> OutboundCall:
         callback=_optional_url(headers, "upstash-callback"),
         failure_callback=_optional_url(headers, "upstash-failure-callback"),
         label=headers.get("upstash-label"),
+        **_flow(headers),
     )
 
 
 def new_id(prefix: str, *parts: object) -> str:
-    """Return an id: of the parts, the same whenever they are the same; without parts, a new one."""
+    """Return an id: derived from the parts, or random without any."""
     if not parts:
         return f"{prefix}_{secrets.token_hex(16)}"
     return f"{prefix}_{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
@@ -134,6 +139,19 @@ def _forwarded(request: Request, prefix: str) -> dict[str, str]:
 
 def _is_reserved(name: str) -> bool:
     return name in _OWN_HEADERS or name.startswith(_PREFIX)
+
+
+def _flow(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the fields for the calls of a key that are made at a time, if there is a key."""
+    key, value = headers.get("upstash-flow-control-key"), headers.get("upstash-flow-control-value", "")
+    if key is None and not value:
+        return {}
+    if key is None or not _ID.fullmatch(key):
+        raise InvalidInput("must be 1 to 200 letters, digits and '._:-'", "Upstash-Flow-Control-Key")
+    found = _PARALLELISM.fullmatch(value)
+    if not found or not int(found[1]):
+        raise InvalidInput("must be parallelism=NUMBER; a rate is not supported", "Upstash-Flow-Control-Value")
+    return {"flow_key": key, "parallelism": int(found[1])}
 
 
 def _destination(request: Request, path: str) -> str:

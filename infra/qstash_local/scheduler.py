@@ -17,8 +17,9 @@ IDLE_S = 600.0
 """Longest sleep. Publications through this process wake it; this is for those through another one."""
 OUTAGE_S = 1.0
 POSTPONED_S = 1.0
-"""Delay of a message whose host has `concurrency_per_host` deliveries under way. Messages of schedules are counted
-apart from others: webhooks, whose receivers may not answer, cannot delay the ticks for the same API."""
+"""Delay of a message whose host has `concurrency_per_host` deliveries under way, or whose key has its own number of
+them. Messages of schedules are counted apart from others: webhooks, whose receivers may not answer, cannot delay the
+ticks for the same API."""
 
 
 class Scheduler:
@@ -30,7 +31,7 @@ class Scheduler:
         self._settings = settings
         self._changed = asyncio.Event()
         self._active: set[asyncio.Task[None]] = set()
-        self._hosts: Counter[tuple[str, bool]] = Counter()
+        self._under_way: Counter[tuple[str, object]] = Counter()
 
     def wake(self) -> None:
         """Look again now: something may be due earlier than at the last look."""
@@ -115,18 +116,16 @@ class Scheduler:
             log("qstash.delivery_crashed", level=logging.ERROR, error=error)
 
     async def _deliver(self, taken: TakenMessage) -> None:
-        host = urlsplit(taken.message.call.url).netloc, taken.message.schedule_id is not None
-        if self._hosts[host] >= self._settings.concurrency_per_host:
+        bounds = self._bounds(taken)
+        if any(self._under_way[each] >= most for each, most in bounds.items()):
             await self._settle(taken, "postponed", delay_s=POSTPONED_S)
             self.wake()  # the loop may sleep until something that is due later
             return
-        self._hosts[host] += 1
+        self._under_way.update([*bounds])
         try:
             response = await self._deliverer.deliver(taken)
         finally:
-            self._hosts[host] -= 1
-            if not self._hosts[host]:
-                del self._hosts[host]
+            self._under_way -= Counter([*bounds])  # which drops those without deliveries
         verdict = self._deliverer.verdict(taken, response)
         calls = callbacks(taken, response, verdict.outcome)
         settled = await self._settle(
@@ -138,6 +137,15 @@ class Scheduler:
             log("qstash.attempt_failed", message=taken.id, status=response.status, retried=taken.retried)
         if settled and (calls or verdict.outcome == "retry"):
             self.wake()
+
+    def _bounds(self, taken: TakenMessage) -> dict[tuple[str, object], int]:
+        """Return what the delivery counts for, with the number of deliveries at a time."""
+        call = taken.message.call
+        host = urlsplit(call.url).netloc, taken.message.schedule_id is not None
+        bounds: dict[tuple[str, object], int] = {host: self._settings.concurrency_per_host}
+        if call.flow_key:
+            bounds["flow", call.flow_key] = call.parallelism
+        return bounds
 
     async def _settle(self, taken: TakenMessage, outcome: str, **details: object) -> bool:
         """Store the end of an attempt; False if it is lost. Without the store the message is delivered again."""

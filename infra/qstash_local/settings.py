@@ -26,8 +26,8 @@ class QStashLocalSettings:
     max_messages: int = 100_000
     max_schedules: int = 10_000
     max_body_bytes: int = 1024 * 1024
-    concurrency: int = 32
-    concurrency_per_host: int = 16
+    concurrency: int = 64
+    concurrency_per_host: int = 32
     time_scale: float = 1.0
 
     @classmethod

@@ -196,11 +196,11 @@ class QStashState:
         return sorted(((each, times.get(each.id)) for each in decoded), key=lambda pair: pair[0].id)
 
     async def pause(self, schedule_id: str) -> None:
-        """Let a schedule be due no longer."""
+        """Pause a schedule: it has no next time."""
         await self._redis.command("ZREM", QStashKeys.ticks, schedule_id)
 
     async def resume(self, schedule_id: str, next_ms: int) -> None:
-        """Let a paused schedule be due again."""
+        """Resume a schedule, which is due next at `next_ms`."""
         await self._call(_RESUME, {}, {"id": schedule_id, "next_ms": next_ms})
 
     async def delete_schedule(self, schedule_id: str) -> bool:

@@ -2,12 +2,27 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import httpx
 
 from infra.proxies import proxy_for
 from infra.redis_rest.transport import MAX_IDLE_S, RestResponse, RestTransport
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connector that does not use a connection on which data came while no request was under way."""
+
+    # aiohttp keeps such data, and would take it for the answer to the next request. It may be the second copy of an
+    # answer, or the reason for which a proxy is about to close the connection.
+
+    async def _get(self, *args: Any, **kwargs: Any) -> Any:
+        while (idle := await super()._get(*args, **kwargs)) is not None:
+            if idle.protocol is not None and not idle.protocol.should_close:
+                break
+            idle.close()
+        return idle
 
 
 class AiohttpTransport(RestTransport):
@@ -44,6 +59,6 @@ class AiohttpTransport(RestTransport):
     def _open(self) -> aiohttp.ClientSession:
         """Return the session, which belongs to the running event loop."""
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=MAX_IDLE_S)
+            connector = _Connector(limit=0, keepalive_timeout=MAX_IDLE_S)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session

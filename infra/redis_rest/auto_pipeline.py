@@ -1,17 +1,19 @@
-"""Auto-pipelining: commands that have to wait for a free request share the next one."""
+"""Auto-pipelining: commands that are submitted at the same time, or that wait for a free request, share one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from infra.contract.errors import StoreRejected, StoreUnavailable
+from infra.contract.errors import ContractError, StoreUnavailable
 from infra.contract.redis import Argument, Reply
 
 Command: TypeAlias = tuple[Argument, ...]
 
 MAX_BATCH = 32
 """Commands in one request. A slow command delays at most this many others."""
+MAX_BATCH_CHARS = 256 * 1024
+"""Characters of the arguments in one request of several commands. Upstash accepts 1 MB on its smallest plan."""
 LARGE_REPLY_COMMANDS = frozenset({"XRANGE", "HSCAN"})
 """Commands whose reply may fill a response up to its size limit: at most one of them in a request."""
 ABORT_TIMEOUT_S = 0.5
@@ -31,34 +33,43 @@ class _PendingCommand:
 class AutoPipeline:
     """Sends commands that are safe to repeat, in as many concurrent requests as `request_slots` allows.
 
-    While a request is free, each command has its own. Commands that have to wait share a request, and equal ones are
-    sent once: many clients that open one log at the same moment cost little more than one client. A reply is never
-    older than its call, because a call that comes while an equal command is under way waits for the next request.
+    Commands that are submitted in one turn of the event loop share a request without waiting for each other. While no
+    request is free, more of them gather. A reply is never older than its call, because a call that comes while an equal
+    command is under way waits for the next request.
 
-    A request whose callers have all left is cancelled, and has ended when the last of them returns: on Lambda, the
-    process may be frozen next, and a frozen process would keep the connection open.
+    `send` returns for each command its reply, or the error with which Redis replied. A request whose callers have all
+    left is cancelled, and has ended when the last of them returns: on Lambda, the process may be frozen next, and a
+    frozen process would keep the connection open.
     """
 
     def __init__(
         self,
         request_slots: asyncio.Semaphore,
-        send: Callable[[Sequence[Command]], Awaitable[list[Reply]]],
-        timeout_s: float,
+        send: "Callable[[Sequence[Command]], Awaitable[Sequence[Reply | ContractError]]]",
     ) -> None:
         self._request_slots = request_slots
         self._send = send
-        self._timeout_s = timeout_s
-        self._queue: dict[Command, _PendingCommand] = {}
+        self._queue: dict[Hashable, _PendingCommand] = {}
         self._tasks: dict[asyncio.Task[None], Sequence[_PendingCommand]] = {}
 
-    async def submit(self, command: Command) -> Reply:
-        """Run one command. Raises StoreUnavailable, soon after the timeout at the latest, and StoreRejected."""
-        pending = self._queue.get(command) or self._enqueue(command)
+    async def read(self, command: Command) -> Reply:
+        """Execute a command; equal ones that wait together are sent once. Has no deadline, as `write`: see `deadline`.
+
+        Raises StoreUnavailable and StoreRejected.
+        """
+        # Many clients that open one log at the same moment cost little more than one client.
+        return await self._reply(command, command)
+
+    async def write(self, command: Command) -> Reply:
+        """Execute a command once for each call. Raises StoreUnavailable and StoreRejected."""
+        return await self._reply(object(), command)
+
+    async def _reply(self, key: Hashable, command: Command) -> Reply:
+        pending = self._queue.get(key) or self._enqueue(key, command)
         pending.callers += 1
         try:
-            async with deadline(self._timeout_s):
-                # Shielded, because other callers may wait for the same reply.
-                return await asyncio.shield(pending.reply)
+            # Shielded, because other callers may wait for the same reply.
+            return await asyncio.shield(pending.reply)
         finally:
             pending.callers -= 1
             await self._abort_if_unused(pending)
@@ -72,9 +83,9 @@ class AutoPipeline:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         _fail(queued, StoreUnavailable("the request to Redis was cancelled"))
 
-    def _enqueue(self, command: Command) -> _PendingCommand:
+    def _enqueue(self, key: Hashable, command: Command) -> _PendingCommand:
         loop = asyncio.get_running_loop()
-        pending = self._queue[command] = _PendingCommand(command, loop.create_future())
+        pending = self._queue[key] = _PendingCommand(command, loop.create_future())
         # One task for each command. A task takes several if it can, and the tasks that are left find the queue empty.
         # So no command stays in the queue without a task, even if other tasks are cancelled.
         task = loop.create_task(self._send_batch())
@@ -99,40 +110,29 @@ class AutoPipeline:
                 each.task = task
             try:
                 if batch:
-                    await self._execute(batch)
+                    replies = await self._send([each.command for each in batch])
+                    for each, reply in zip(batch, replies, strict=True):
+                        if isinstance(reply, ContractError):
+                            _fail([each], reply)
+                        else:
+                            each.reply.set_result(reply)
             except Exception as exc:  # noqa: BLE001 whatever it is: without a reply, the callers wait for their timeout
                 _fail(batch, exc)
             finally:
                 _fail(batch, StoreUnavailable("the request to Redis was cancelled"))
 
-    async def _execute(self, batch: Sequence[_PendingCommand]) -> None:
-        """Send commands together, and one by one if they are rejected as a whole."""
-        try:
-            replies = await self._send([each.command for each in batch])
-        except StoreRejected:
-            if len(batch) == 1:
-                raise
-            # The error does not show which command was rejected. All of them are safe to repeat.
-            for each in batch:
-                try:
-                    await self._execute([each])
-                except StoreRejected as exc:
-                    _fail([each], exc)
-        else:
-            for each, reply in zip(batch, replies, strict=True):
-                each.reply.set_result(reply)
-
     def _take_batch(self) -> list[_PendingCommand]:
         """Remove the oldest commands from the queue and return those that a caller still waits for."""
-        # While another request is free, one command at a time: each of them is then sent without delay.
-        size, large = MAX_BATCH if self._request_slots.locked() else 1, 0
+        large, chars = 0, 0
         batch: list[_PendingCommand] = []
-        while self._queue and len(batch) < size:
-            command = next(iter(self._queue))
-            large += command[0] in LARGE_REPLY_COMMANDS
-            if large > 1:
+        while self._queue and len(batch) < MAX_BATCH:
+            key = next(iter(self._queue))
+            pending = self._queue[key]
+            large += pending.command[0] in LARGE_REPLY_COMMANDS
+            chars += sum(len(str(argument)) for argument in pending.command)
+            if batch and (large > 1 or chars > MAX_BATCH_CHARS):
                 break
-            pending = self._queue.pop(command)
+            del self._queue[key]
             if pending.callers:
                 batch.append(pending)
         return batch

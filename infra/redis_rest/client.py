@@ -4,8 +4,9 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import cast
 
-from infra.contract.errors import StoreRejected, StoreUnavailable
+from infra.contract.errors import ContractError, StoreRejected, StoreUnavailable
 from infra.contract.redis import Argument, Reply, Script
 from infra.redis_rest.auto_pipeline import AutoPipeline, deadline
 from infra.redis_rest.sse import events
@@ -13,7 +14,7 @@ from infra.redis_rest.upstash import UpstashClient
 from infra.settings import RedisRestSettings, SettingsError
 
 MAX_REQUESTS = 16
-"""Concurrent requests. Commands that wait for one of them are sent together; subscriptions do not count."""
+"""Concurrent requests; subscriptions do not count."""
 
 
 class RedisRest:
@@ -33,29 +34,32 @@ class RedisRest:
         self._subscribe_url = f"{settings.url}/subscribe"
         self._subscribe_headers = {"Authorization": f"Bearer {settings.token}", "Accept": "text/event-stream"}
         self._request_slots = asyncio.Semaphore(MAX_REQUESTS)
-        self._commands = AutoPipeline(self._request_slots, self._pipeline, settings.timeout_s)
+        self._commands = AutoPipeline(self._request_slots, self._send)
 
     async def command(self, *args: Argument) -> Reply:
-        """Run one command. If all requests are in use, the next free one carries it together with others."""
-        return await self._commands.submit(args)
+        """Run one command, perhaps in one request with others."""
+        async with deadline(self._timeout_s):
+            return await self._commands.read(args)
 
     async def pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        """Run commands in one request."""
+        """Run commands in one request of their own."""
         async with deadline(self._timeout_s), self._request_slots:
-            return await self._send(commands)
+            replies = await self._send(commands)
+        for reply in replies:
+            if isinstance(reply, ContractError):
+                raise reply
+        return cast("list[Reply]", replies)
 
     async def script(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
         """Run a script by its digest, or by its text if the server does not know the digest."""
-        # A script has its own request, because the SDK does not show the replies of the others if one command of a
-        # request is rejected.
-        tail = [len(keys), *keys, *args]
-        async with deadline(self._timeout_s), self._request_slots:
+        tail = (len(keys), *keys, *args)
+        async with deadline(self._timeout_s):
             try:
-                return await self._upstash.execute(["EVALSHA", script.sha1, *tail])
+                return await self._commands.write(("EVALSHA", script.sha1, *tail))
             except StoreRejected as exc:
                 if "NOSCRIPT" not in str(exc):
                     raise
-                return await self._upstash.execute(["EVAL", script.text, *tail])
+                return await self._commands.write(("EVAL", script.text, *tail))
 
     @asynccontextmanager
     async def subscribe(self, channel: str) -> AsyncIterator[AsyncIterator[str]]:
@@ -75,14 +79,11 @@ class RedisRest:
         await self._commands.close()
         await self._upstash.transport.aclose()
 
-    async def _pipeline(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+    async def _send(self, commands: Sequence[Sequence[Argument]]) -> "Sequence[Reply | ContractError]":
         async with deadline(self._timeout_s):
-            return await self._send(commands)
-
-    async def _send(self, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
-        if len(commands) == 1:
-            return [await self._upstash.execute(commands[0])]
-        return await self._upstash.pipeline(commands)
+            if len(commands) == 1:
+                return [await self._upstash.execute(commands[0])]
+            return await self._upstash.pipeline(commands)
 
 
 async def _confirmation(subscription: AsyncIterator[str]) -> None:

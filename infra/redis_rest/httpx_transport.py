@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 
@@ -22,9 +23,28 @@ class HttpxTransport(RestTransport):
     ) -> AsyncIterator[RestResponse]:
         """Send a POST."""
         timeout = httpx.Timeout(None, read=silence_s)
-        async with self._client.stream("POST", url, headers=headers, content=body, timeout=timeout) as response:
-            yield RestResponse(response.status_code, response.headers, response.aiter_bytes())
+        try:
+            async with self._client.stream("POST", url, headers=headers, content=body, timeout=timeout) as response:
+                yield RestResponse(response.status_code, response.headers, response.aiter_bytes())
+        finally:
+            await self._close_spoiled(url)
+
+    async def _close_spoiled(self, url: str) -> None:
+        """Close idle connections on which more than the answer came: it would be the answer to the next request."""
+        # httpx itself only discards a connection on which data arrives later.
+        pool: Any = getattr(self._client._transport_for_url(httpx.URL(url)), "_pool", None)
+        for connection in list(pool.connections) if pool is not None else []:
+            if connection.is_idle() and _unread(connection):
+                await connection.aclose()
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+def _unread(connection: Any) -> bytes:
+    """Return what a connection of httpcore has received beyond its last answer."""
+    while (inner := getattr(connection, "_connection", None)) is not None:  # one layer for each kind of proxy
+        connection = inner
+    state = getattr(connection, "_h11_state", None)
+    return state.trailing_data[0] if state is not None else b""

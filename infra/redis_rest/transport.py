@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import msgspec
 from upstash_redis.errors import UpstashError
@@ -27,17 +27,32 @@ class RestResponse(msgspec.Struct, frozen=True):
     parts: AsyncIterator[bytes]
 
 
+class PipelinedError(int):
+    """Error reply to a command of a pipeline. A number, because the SDK hands numbers on unchanged."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the error with a text."""
+        error = cls()
+        error.text = text
+        return error
+
+
 class Answer:
     """Answer to a request of the SDK, which reads these two members."""
 
-    def __init__(self, headers: Mapping[str, str], body: bytes | bytearray, commands: Sequence[Any]) -> None:
-        self.headers = headers
+    def __init__(self, response: RestResponse, body: bytes | bytearray, commands: Sequence[Any]) -> None:
+        self.headers = response.headers
+        self._status = response.status
         self._body = body
         self._pipelined = len(commands) if commands and isinstance(commands[0], list) else None
 
     def json(self) -> Any:
         """Return the reply to a command, or a list with a reply to each command of a pipeline.
 
+        An error in a pipeline becomes the result of its command, a PipelinedError: the SDK would drop the others.
         Raises UpstashError for a pipeline that was rejected as a whole, ValueError for what is not JSON, and
         StoreUnavailable for another document, which comes from a proxy: the SDK would trip over all but the second.
         """
@@ -45,14 +60,22 @@ class Answer:
             document = msgspec.json.decode(self._body)
         except RecursionError:
             raise StoreUnavailable("no reply from Redis: the answer is nested too deeply") from None
-        if isinstance(document, dict) and document.get("error"):
-            raise UpstashError(document["error"])
+        except UnicodeDecodeError:
+            raise StoreUnavailable("no reply from Redis: the answer is not UTF-8") from None
+        if isinstance(document, dict) and isinstance(error := document.get("error"), str) and error:
+            raise UpstashError(error)
+        if self._status != HTTPStatus.OK:
+            raise StoreUnavailable(f"no reply from Redis: status {self._status}")
         replies = [document] if self._pipelined is None else document
         if not isinstance(replies, list) or len(replies) != (self._pipelined or 1):
             raise StoreUnavailable("no reply from Redis: the answer does not have one reply to each command")
         if not all(isinstance(reply, dict) for reply in replies):
             raise StoreUnavailable("no reply from Redis: a reply is not an object")
-        return document
+        if not all(isinstance(reply.get("error", ""), str | None) for reply in replies):
+            raise StoreUnavailable("no reply from Redis: an error is not a text")
+        if self._pipelined is None:
+            return document
+        return [{"result": PipelinedError.of(each["error"])} if each.get("error") else each for each in replies]
 
 
 class RestTransport(ABC):
@@ -77,7 +100,7 @@ class RestTransport(ABC):
         """Close all connections."""
 
     async def post(self, url: str, *, headers: Mapping[str, str], json: Any) -> Answer:
-        """Send a JSON document and return the answer, unless it has status 3xx or 5xx."""
+        """Send a JSON document and return the answer, unless it has status 3xx, 408, 429 or 5xx."""
         headers = {**headers, "Content-Type": "application/json"}
         with self._translated_errors():
             async with self.exchange(url, headers, msgspec.json.encode(json)) as response:
@@ -87,7 +110,7 @@ class RestTransport(ABC):
                     body += part
                     if len(body) > MAX_ANSWER_BYTES:
                         raise StoreUnavailable(f"the answer of Redis has more than {MAX_ANSWER_BYTES} bytes")
-        return Answer(response.headers, body, json)
+        return Answer(response, body, json)
 
     @asynccontextmanager
     async def stream(self, url: str, *, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -114,8 +137,11 @@ class RestTransport(ABC):
             raise StoreUnavailable(f"no reply from Redis: {type(exc).__name__}") from None
 
 
+_TEMPORARY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+
+
 def _raise_for_status(response: RestResponse) -> None:
-    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status in _TEMPORARY:
         raise StoreUnavailable(f"no reply from Redis: status {response.status}")
     if HTTPStatus.MULTIPLE_CHOICES <= response.status < HTTPStatus.BAD_REQUEST:
         raise StoreUnavailable(

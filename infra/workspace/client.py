@@ -35,12 +35,22 @@ def build_client(settings: S3Settings, observer: TrafficObserver | None = None) 
     """Return a client with limited timeouts and retries. Threads can share it."""
     from boto3.session import Session
     from botocore.config import Config
+    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+    from botocore.session import Session as CoreSession
 
     from infra.workspace.connections import make_cancellable
 
     # A new session, because boto3's default session is shared and not thread-safe. Checksums only if the call requires
     # them: Exoscale and other stores refuse the trailing checksums that boto3 sends by default since 1.36.
+    # Of the variables `AWS_…` and the files below `~/.aws`, which may be for another store, AWS_CA_BUNDLE alone counts:
+    # a profile that does not exist, for example, would be an error.
+    preset = {
+        name: (None, None, default, cast)
+        for name, (_, _, default, cast) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
+        if name != "ca_bundle"
+    }
     client = Session(
+        botocore_session=CoreSession(session_vars=preset),
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,
         region_name=settings.region,
@@ -49,7 +59,7 @@ def build_client(settings: S3Settings, observer: TrafficObserver | None = None) 
         endpoint_url=settings.endpoint_url,
         config=Config(
             signature_version="s3v4",
-            s3={"addressing_style": "path"},
+            s3={"addressing_style": "path", "us_east_1_regional_endpoint": "regional"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             connect_timeout=CONNECT_TIMEOUT_S,

@@ -11,10 +11,14 @@ from botocore.awsrequest import (
 )
 from urllib3.connection import HTTPConnection
 
+from infra.contract.errors import FilesUnavailable
 from infra.workspace.cancellation import raise_if_cancelled, register_socket
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 class _Cancellable(HTTPConnection):
@@ -51,6 +55,22 @@ def make_cancellable(client: "S3Client") -> None:
     private: Any = client
     private._endpoint.http_session._pool_classes_by_scheme.update(http=_Pool, https=_TlsPool)
     client.meta.events.register_first("needs-retry.s3", _stop_retries)
+    client.meta.events.register_first("needs-retry.s3", _stop_redirects)
+
+
+def _stop_redirects(response: tuple[Any, object] | None, **_: object) -> None:
+    """Raise FilesUnavailable for a redirect, unless it names a region.
+
+    botocore asks for the region of the bucket, is redirected again, and so on until the stack overflows.
+    """
+    if response is None:
+        return
+    status = response[0].status_code
+    if status in _REDIRECTS and "x-amz-bucket-region" not in response[0].headers:
+        raise FilesUnavailable(
+            f"the object store answered with the redirect {status}, which is not followed; S3_ENDPOINT_URL must be the "
+            "final address"
+        )
 
 
 def _stop_retries(response: tuple[Any, object] | None, caught_exception: Exception | None, **_: object) -> None:

@@ -7,13 +7,13 @@ file's time and permissions are noted in its entry, which keeps its object.
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.contract.files import MAX_FOLDERS, FileChanges, FileEntry, FolderEntry
-from infra.contract.paths import RESERVED, parents
+from infra.contract.paths import RESERVED, is_reserved, parents
 from infra.logging import log
 from infra.workspace.bucket import Bucket
 from infra.workspace.cancellation import Cancellation
@@ -21,7 +21,6 @@ from infra.workspace.file_index import (
     FileIndex,
     entry_of,
     info_of,
-    is_reserved,
     mode_of,
     mtime_ns_of,
     with_metadata,
@@ -29,13 +28,7 @@ from infra.workspace.file_index import (
 from infra.workspace.inputs import verified
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import each
-from infra.workspace.tree import FOLDER_MODE, Scan, Stamp, Tree
-
-MAX_SKIPPED = 100
-"""Maximum number of skipped names that are listed."""
-STAMP_GRAIN_NS = 50_000_000
-"""Upper bound for a tick of the kernel's clock for file times. A file may change twice within one tick and keep its
-times, so a stamp that was younger than this when it was noted does not prove that the file is unchanged."""
+from infra.workspace.tree import FOLDER_MODE, Scan, Stamp, Tree, shortened
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class _SyncedFile:
 
     def is_unchanged(self, stamp: Stamp) -> bool:
         """Return True if the stamp alone proves that the file is unchanged."""
-        return stamp == self.content.stamp and stamp.ctime_ns + STAMP_GRAIN_NS < self.content.noted_ns
+        return stamp.proves_equal(self.content.stamp, self.content.noted_ns)
 
 
 class DirectorySync:
@@ -114,7 +107,8 @@ class DirectorySync:
         """
         self._use(directory)
         with Tree(directory) as tree:
-            files, modes, skipped = self._scan(tree)
+            scan = self._scan(tree)
+            files = scan.files
             changed: dict[str, _Content] = {}
             unreadable: list[str] = []
 
@@ -142,8 +136,8 @@ class DirectorySync:
         return FileChanges(
             written=[info_of(path, self._index.files[path]) for path in rewritten],
             deleted=deleted,
-            skipped=_shortened(sorted([*skipped, *unreadable])),
-            unkept_folders=self._note_folders(files, modes),
+            skipped=shortened([*scan.skipped, *unreadable]),
+            unkept_folders=self._note_folders(scan),
         )
 
     def check(self, directory: Path) -> None:
@@ -161,19 +155,16 @@ class DirectorySync:
         self._limits.check({path: stamp.size_bytes for path, stamp in scan.files.items()})
         return scan
 
-    def _note_folders(self, files: Collection[str], modes: Mapping[str, int]) -> int:
-        """Update the index with the folders of a scan that no file implies; return the number beyond MAX_FOLDERS."""
-        # A folder with another folder in it is implied by that one.
-        implied = {parent for path in (*files, *modes) for parent in parents(path)}
-        special = [path for path, mode in modes.items() if path not in implied or mode != FOLDER_MODE]
-        kept = sorted(special)[:MAX_FOLDERS]
-        found = {path: FolderEntry(mode=None if modes[path] == FOLDER_MODE else modes[path]) for path in kept}
+    def _note_folders(self, scan: Scan) -> int:
+        """Update the index with the special folders of a scan; return the number beyond MAX_FOLDERS."""
+        modes, unkept = scan.special_folders(MAX_FOLDERS)
+        found = {path: FolderEntry(mode=None if mode == FOLDER_MODE else mode) for path, mode in modes.items()}
         for path in self._index.folders.keys() - found.keys():
             self._index.set_folder(path, None)
         for path, entry in found.items():
             if self._index.folders.get(path) != entry:
                 self._index.set_folder(path, entry)
-        return len(special) - len(kept)
+        return unkept
 
     def _differs(self, path: str, content: _Content) -> bool:
         """Return True if the store does not have the content, whatever its metadata."""
@@ -222,9 +213,3 @@ def folder_modes(files: Mapping[str, FileEntry], folders: Mapping[str, FolderEnt
     held = {path: entry for path, entry in folders.items() if files.keys().isdisjoint((path, *parents(path)))}
     modes = {folder: FOLDER_MODE for path in (*files, *held) for folder in parents(path)}
     return modes | {path: FOLDER_MODE if entry.mode is None else entry.mode for path, entry in held.items()}
-
-
-def _shortened(skipped: list[str]) -> list[str]:
-    if len(skipped) <= MAX_SKIPPED:
-        return skipped
-    return [*skipped[:MAX_SKIPPED], f"… and {len(skipped) - MAX_SKIPPED} more"]

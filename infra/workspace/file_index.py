@@ -1,5 +1,6 @@
 """Index of the files and folders of one claimed run: its record's entries, and the changes not in the record yet."""
 
+import secrets
 import stat
 from collections.abc import Mapping
 from itertools import count
@@ -8,7 +9,7 @@ from msgspec import structs
 
 from infra.contract.errors import FileMissing
 from infra.contract.files import FileEntry, FileInfo, FolderEntry
-from infra.contract.paths import RESERVED, workspace_path
+from infra.contract.paths import is_reserved, workspace_path
 from infra.workspace.bucket import StoredObject
 
 _PLAIN, _EXECUTABLE = 0o644, 0o755
@@ -17,13 +18,15 @@ _PLAIN, _EXECUTABLE = 0o644, 0o755
 class FileIndex:
     """Files and folders of a claimed run by path, and the source of keys for new objects.
 
-    A new object never replaces another one: its key contains the claim's fence and a number. So an object that a worker
-    stores after the loss of its lease does no harm, because no record names it.
+    A new object never replaces another one: its key contains the claim's fence, a number, and a random part, because a
+    Redis that has lost its last changes gives a fence again. So an object that a worker stores after the loss of its
+    lease does no harm, because no record names it.
     """
 
     def __init__(self, fence: int, files: Mapping[str, FileEntry], folders: Mapping[str, FolderEntry]) -> None:
         self._fence = fence
         self._numbers = count(1)
+        self._random = secrets.token_hex(3)
         self._files = dict(files)
         self._folders = dict(folders)
         self._uncommitted: dict[str, FileEntry | None] = {}
@@ -78,14 +81,14 @@ class FileIndex:
 
     def new_file_key(self, path: str) -> str:
         """Return an unused object key for a version of the file, without the run's prefix."""
-        return f"files/{self.new_number()}/{path}"
+        return f"files/{self.new_number()}-{self._random}/{path}"
 
     def new_blob_name(self) -> str:
         """Return an unused object key for bytes that are no file, without the run's prefix."""
-        return f"kept/{self.new_number()}"
+        return f"kept/{self.new_number()}-{self._random}"
 
     def new_number(self) -> str:
-        """Return a number that no other object of the run has: `{fence}-{number}`."""
+        """Return a number that no other object of this claim has: `{fence}-{number}`."""
         return f"{self._fence}-{next(self._numbers)}"
 
 
@@ -116,8 +119,3 @@ def mtime_ns_of(entry: FileEntry) -> int:
 def info_of(path: str, entry: FileEntry) -> FileInfo:
     """Return the description of a file for tools."""
     return FileInfo(path=path, size_bytes=entry.size_bytes, modified_ms=entry.modified_ms)
-
-
-def is_reserved(path: str) -> bool:
-    """Return True for a path in the platform's own folder `.run/`."""
-    return path.split("/", 1)[0] == RESERVED

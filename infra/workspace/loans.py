@@ -28,14 +28,14 @@ from infra.contract.lending import (
     ReturnedChanges,
     ReturnedFile,
 )
-from infra.contract.paths import writable_path
+from infra.contract.paths import is_reserved, writable_path
 from infra.workspace.bucket import Bucket
 from infra.workspace.cancellation import Cancellation
-from infra.workspace.directory_sync import MAX_SKIPPED, folder_modes, without_hidden
-from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved, mode_of, mtime_ns_of, with_metadata
+from infra.workspace.directory_sync import folder_modes, without_hidden
+from infra.workspace.file_index import FileIndex, entry_of, info_of, mode_of, mtime_ns_of, with_metadata
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.threads import each
-from infra.workspace.tree import FOLDER_MODE, PERMISSIONS
+from infra.workspace.tree import FOLDER_MODE, MAX_SKIPPED, PERMISSIONS
 
 MEMORY_BYTES = 1024 * 1024
 """Size up to which a file of the tar file is kept in memory on its way."""

@@ -15,10 +15,10 @@ from msgspec import structs
 
 from infra.contract.files import MAX_FOLDERS, Changes, FileChanges, FileEntry, FileInfo, FolderChanges, FolderEntry
 from infra.contract.lending import LentWorkspace, Loan, ObjectName, ReturnedChanges
-from infra.contract.paths import workspace_path
+from infra.contract.paths import is_reserved, workspace_path
 from infra.workspace.bucket import Bucket
 from infra.workspace.directory_sync import DirectorySync
-from infra.workspace.file_index import FileIndex, entry_of, info_of, is_reserved, mode_of
+from infra.workspace.file_index import FileIndex, entry_of, info_of, mode_of
 from infra.workspace.inputs import read_file
 from infra.workspace.limits import WorkspaceLimits
 from infra.workspace.loans import Loans

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from infra.contract.errors import InvalidInput, LimitExceeded
-from infra.contract.paths import workspace_path
+from infra.contract.paths import parents, workspace_path
 from infra.folders import list_entries, open_folder, remove_folder, unlock
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,6 +28,11 @@ PERMISSIONS = 0o777
 """Bits of a mode that are kept; the set-uid, set-gid and sticky bits are not."""
 FOLDER_MODE = 0o755
 """Mode of a folder of which nothing else is known."""
+MAX_SKIPPED = 100
+"""Skipped names that are listed."""
+STAMP_GRAIN_NS = 50_000_000
+"""Upper bound for a tick of the kernel's clock for file times. A file may change twice within one tick and keep its
+times, so a stamp that was younger than this when it was noted does not prove that the file is unchanged."""
 _MAX_NS = 2**63 - 1
 
 
@@ -40,6 +45,10 @@ class Stamp(NamedTuple):
     inode: int
     mode: int
 
+    def proves_equal(self, noted: "Stamp", noted_ns: int) -> bool:
+        """Return True if the file must be unchanged since `noted_ns`, when it had the stamp `noted`."""
+        return self == noted and self.ctime_ns + STAMP_GRAIN_NS < noted_ns
+
 
 class Scan(NamedTuple):
     """Content of a directory: regular files by path, the modes of folders by path, and the printable names of all else.
@@ -50,6 +59,21 @@ class Scan(NamedTuple):
     files: dict[str, Stamp]
     folders: dict[str, int]
     skipped: list[str]
+
+    def special_folders(self, limit: int) -> tuple[dict[str, int], int]:
+        """Return the modes of folders that are empty or not FOLDER_MODE, `limit` at most, and the number of the others.
+
+        All further folders are implied by what is in them.
+        """
+        implied = {parent for path in (*self.files, *self.folders) for parent in parents(path)}
+        special = sorted(path for path, mode in self.folders.items() if path not in implied or mode != FOLDER_MODE)
+        return {path: self.folders[path] for path in special[:limit]}, max(0, len(special) - limit)
+
+
+def shortened(skipped: Collection[str]) -> list[str]:
+    """Return the first MAX_SKIPPED names in their order, and how many more there are."""
+    more = len(skipped) - MAX_SKIPPED
+    return sorted(skipped)[:MAX_SKIPPED] + ([f"… and {more} more"] if more > 0 else [])
 
 
 class Tree:
@@ -96,7 +120,8 @@ class Tree:
         """Remove everything except the wanted files and folders; return the ones that exist.
 
         `wanted_folders` includes the folders above each file and each folder. Folders are unlocked, and have the modes
-        returned.
+        returned, with the special bits that programs set. A file with such bits or with a second name is removed as
+        well: a new copy has neither, here as on any other worker.
         """
         existing: dict[str, Stamp] = {}
         modes: dict[str, int] = {}
@@ -107,10 +132,10 @@ class Tree:
                 for name, mode in list_entries(fd):
                     path = f"{above}/{name}" if above else name
                     if stat.S_ISDIR(mode) and path in wanted_folders:
-                        modes[path] = (mode | stat.S_IRWXU) & PERMISSIONS
+                        modes[path] = stat.S_IMODE(mode | stat.S_IRWXU)
                         folders.append(path)
-                    elif stat.S_ISREG(mode) and path in wanted:
-                        existing[path] = _stamp(os.stat(name, dir_fd=fd, follow_symlinks=False))
+                    elif stat.S_ISREG(mode) and path in wanted and (stamp := _plain_stamp(name, fd)):
+                        existing[path] = stamp
                     elif stat.S_ISDIR(mode):
                         remove_folder(name, fd, self._fd)
                     else:
@@ -196,6 +221,12 @@ class Tree:
 def _stamp(found: os.stat_result) -> Stamp:
     mtime_ns = max(-_MAX_NS, min(found.st_mtime_ns, _MAX_NS))
     return Stamp(found.st_size, mtime_ns, found.st_ctime_ns, found.st_ino, found.st_mode & PERMISSIONS)
+
+
+def _plain_stamp(name: str, fd: int) -> Stamp | None:
+    """Return the stamp of a file, None if it has special bits or a second name (a hard link)."""
+    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    return _stamp(found) if found.st_nlink == 1 and not stat.S_IMODE(found.st_mode) & ~PERMISSIONS else None
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -13,9 +13,12 @@ from swissbrain.agent import AgentOptions, CallOutcome, Limits, UsageReport
 from swissbrain.callbacks import Notify, ignore
 from swissbrain.errors import ApiError, ClientError, RunFailed
 from swissbrain.models import Attempt, Identity, QueueDepths, Run, RunState, RunSummary, Step
+from swissbrain.output_lines import lines_of
 from swissbrain.plan import NewRun, Plan
 
 STDERR_LINES = 20
+STDERR_EVENTS = 100
+"""Events that are read for these lines: a line can be logged in parts, and a progress bar in many states."""
 
 
 class AsyncRunMethods:
@@ -138,10 +141,10 @@ class AsyncRunMethods:
             return []
         filters = endpoints.log_filters(step, "stderr", "tool.output")
         try:
-            page = await self._api.ask(endpoints.read_log_backwards(run.run_id, STDERR_LINES, None, filters))
+            page = await self._api.ask(endpoints.read_log_backwards(run.run_id, STDERR_EVENTS, None, filters))
         except ClientError:
             return []
-        return [str(event.data.get("text", "")) for event in page.events]
+        return lines_of(page.events)[-STDERR_LINES:]
 
     async def get_run(self, run_id: str) -> Run:
         """Return one run."""

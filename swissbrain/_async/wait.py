@@ -22,7 +22,7 @@ async def wait(
     away_since: float | None = None
     while True:
         asked = time.monotonic()
-        left_s = HELD_S if deadline is None else min(HELD_S, int(deadline - asked))
+        left_s = HELD_S if deadline is None else int(min(HELD_S, deadline - asked))
         # The API accepts whole seconds only.
         request = endpoints.wait_for_run(run_id, left_s) if left_s >= 1 else endpoints.get_run(run_id)
         try:

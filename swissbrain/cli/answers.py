@@ -1,7 +1,7 @@
 """Answers of the person at the terminal to the requests of a waiting run."""
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from swissbrain.agent import OpenRequest
+from swissbrain.callbacks import Notify
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.open_requests import how_to_answer, request_text
 from swissbrain.cli.screen import console
@@ -17,8 +18,6 @@ from swissbrain.models import Event, Gap
 
 if TYPE_CHECKING:
     from swissbrain import Client
-
-Notify = Callable[[str], None]
 
 
 def can_ask() -> bool:

@@ -13,6 +13,7 @@ from swissbrain.cli.event_text import TEXT_STYLES, describe, style
 from swissbrain.cli.terminal import clock, plain, timestamp
 from swissbrain.models import Event, Gap
 
+_TAB_CELLS = 8
 _ENDS_OF_REPLIES = {"model.started", "model.retry", "run.requeued", "run.resumed", "run.retried"}
 """Types after which the deltas before are void, if no message has repeated them."""
 
@@ -36,6 +37,8 @@ class EventLines:
         self._open_text: tuple[object, ...] | None = None
         self._last_text: tuple[object, ...] | None = None
         self._last_line = ""
+        self._column = 0
+        """Cells of the last line without its time and mark."""
         self._reply: tuple[object, ...] | None = None
         """Exchange of the deltas in `_deltas`, which its message is still to repeat."""
         self._deltas = ""
@@ -92,9 +95,13 @@ class EventLines:
         shown = self._open_text
         if item.type == "model.message" and shown and shown[2] == "model.delta" and shown[-1] != "reasoning":
             text_id = shown
-        line = Text(plain(text), style(item))
         replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
-        if replaces or self._open_text != text_id:
+        begins = replaces or self._open_text != text_id
+        if item.type == "tool.output" and self._redraws:
+            self._column = 0 if begins else self._column
+            text = self._without_tabs(plain(text))
+        line = Text(plain(text), style(item))
+        if begins:
             self._end_line()
             line = self._format(msgspec.structs.replace(item, data={**item.data, "text": text}))
             if replaces and self._last_text == text_id:
@@ -124,10 +131,23 @@ class EventLines:
     def _erase_line(self) -> None:
         """Erase the last line, which has ended, on a terminal. It may fill several rows."""
         if self._redraws and "\n" not in self._last_line:
-            rows = -(-cell_len(self._last_line.expandtabs()) // self._console.width)
+            rows = _rows(self._last_line, self._console.width)
             # A row that has left the terminal at its top cannot be erased.
             erase = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
             self._console.control(Control(*erase * min(rows, self._console.height - 1)))
+
+    def _without_tabs(self, text: str) -> str:
+        """Return the text that follows in the last line, with spaces up to the columns of its tabs.
+
+        A terminal does not go to the next row for a tab, so that the rows of a line with tabs could not be counted.
+        """
+        first, *others = text.split("\t")
+        self._column += cell_len(first)
+        for piece in others:
+            spaces = _TAB_CELLS - self._column % _TAB_CELLS
+            first += " " * spaces + piece
+            self._column += spaces + cell_len(piece)
+        return first
 
     def _end_line(self) -> None:
         if self._open_text is not None:
@@ -146,6 +166,19 @@ class EventLines:
             self._console.file.flush()
         else:
             self._console.print(line, soft_wrap=True, end=end)
+
+
+def _rows(line: str, width: int) -> int:
+    """Return the number of rows that a terminal needs for a line. A wide character is never at the end of two rows."""
+    if line.isascii():
+        return max(1, -(-len(line) // width))
+    rows, column = 1, 0
+    for char in line:
+        cells = cell_len(char)
+        if column + cells > width:
+            rows, column = rows + 1, 0
+        column += cells
+    return rows
 
 
 def _exchange(event: Event) -> tuple[object, object]:

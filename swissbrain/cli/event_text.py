@@ -29,13 +29,13 @@ def _run_started(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _run_resumed(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run goes on on {data['worker']}, attempt {data['attempt']}"), "bold")
+    return Text(plain(f"run continues on {data['worker']}, attempt {data['attempt']}"), "bold")
 
 
 def _run_requeued(_: Event, data: Mapping[str, Any]) -> Text:
-    after = f", goes on in {duration(data['delay_ms'])}" if data.get("delay_ms") else ""
+    after = f", continues in {duration(data['delay_ms'])}" if data.get("delay_ms") else ""
     why = f" ({data['message']})" if data.get("message") else ""
-    return Text(plain(f"run given back: {data['reason']}{why}{after}"), "yellow")
+    return Text(plain(f"run requeued: {data['reason']}{why}{after}"), "yellow")
 
 
 def _run_retried(_: Event, data: Mapping[str, Any]) -> Text:
@@ -43,11 +43,11 @@ def _run_retried(_: Event, data: Mapping[str, Any]) -> Text:
 
 
 def _run_forked(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run goes on from step {data['from_step'] + 1} of {data['run_id']}"), "bold")
+    return Text(plain(f"run continues from step {data['from_step'] + 1} of {data['run_id']}"), "bold")
 
 
 def _run_continued(_: Event, data: Mapping[str, Any]) -> Text:
-    return Text(plain(f"run goes on from the end of {data['run_id']}"), "bold")
+    return Text(plain(f"run continues from the end of {data['run_id']}"), "bold")
 
 
 def _run_waiting(_: Event, data: Mapping[str, Any]) -> Text:

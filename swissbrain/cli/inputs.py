@@ -46,6 +46,8 @@ def _files_of(text: str) -> Iterator[tuple[str, Path]]:
     # A file may have a '=' in its name.
     if not equals or os.path.lexists(text):
         name, target = text, ""
+    if not name:
+        raise InputError(f"--file: '{text}' names no file")
     source = Path(name)
     try:
         if source.is_dir():

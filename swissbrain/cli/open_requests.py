@@ -15,7 +15,7 @@ _ARGUMENT, _FOLDED, _JSON = "      │ ", "      ┊ ", " json │ "
 _MIN_WIDTH = 10
 _BLANK = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 """Printable characters that look like nothing or like a space."""
-_ENDS = {"deny": "then the run goes on without an answer", "fail": "then the run fails"}
+_ENDS = {"deny": "then the run continues without an answer", "fail": "then the run fails"}
 _DENIED = "then the call is denied"
 
 

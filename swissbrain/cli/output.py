@@ -49,7 +49,7 @@ def follow_run(
     try:
         last = show_log(events, as_json=as_json, timestamps=timestamps, reason=Reason(client, run_id), shown=shown)
     except KeyboardInterrupt:
-        note(f"the run goes on; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
+        note(f"the run continues; 'swissbrain logs -f {run_id}' shows it, 'swissbrain cancel {run_id}' stops it")
         raise
     # The outcome comes from the log where possible: the run may have been retried or deleted since.
     outcome = last.data.get("status") if isinstance(last, Event) and last.type == "run.finished" else None

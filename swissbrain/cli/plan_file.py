@@ -100,6 +100,8 @@ def _parse(text: str, path: Path, name: str) -> Any:
         return _plain(yaml.load(text, _PlanLoader), "$")  # noqa: S506 - derived from SafeLoader
     except (yaml.YAMLError, ValueError) as exc:
         raise PlanError(f"{name} is not YAML: {' '.join(str(exc).split())}") from exc
+    except (LookupError, AttributeError) as exc:  # of the library, such as for `!!bool maybe` and `!!timestamp now`
+        raise PlanError(f"{name} is not YAML: a value does not have the form that its tag (!!…) says") from exc
 
 
 def _plain(value: Any, at: str) -> Any:
@@ -126,26 +128,41 @@ def _resolve(value: Any, folder: Path) -> Any:
         return value
     # Exactly one key: an argument that has a key of this name among others is data.
     if value.keys() == {REFERENCE}:
-        return read_text(folder / str(value[REFERENCE]))
+        if not isinstance(value[REFERENCE], str):
+            raise PlanError(f"{REFERENCE} is {json.dumps(value[REFERENCE])[:40]}, and not the path of a file")
+        return _file_text(folder / value[REFERENCE])
     return {name: _resolve(item, folder) for name, item in value.items()}
 
 
 def read_text(path: Path) -> str:
     """Return the text of a file, or of standard input, with its line ends. Raises PlanError."""
+    if path != STDIN:
+        return _file_text(path)
+    try:
+        return _text(sys.stdin.buffer.read(MAX_BYTES + 1))
+    except (OSError, ValueError) as exc:
+        raise PlanError(f"cannot read standard input: {_reason(exc)}") from exc
+
+
+def _file_text(path: Path) -> str:
     try:
         # Bytes, because reading text would turn each line end into a line feed.
-        if path == STDIN:
-            content = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with path.open("rb") as file:
-                content = file.read(MAX_BYTES + 1)
-        if len(content) <= MAX_BYTES:
-            return content.decode("utf-8")
-        reason = f"it has more than {MAX_BYTES:,} bytes; --file sends large files"
+        with path.open("rb") as file:
+            return _text(file.read(MAX_BYTES + 1))
     except (OSError, ValueError) as exc:
-        # ValueError: not UTF-8, or a path with a null character.
-        reason = str(exc.strerror) if isinstance(exc, OSError) else "it is not UTF-8 text"
-    raise PlanError(f"cannot read {path}: {reason}")
+        raise PlanError(f"cannot read {path}: {_reason(exc)}") from exc
+
+
+def _text(content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes; --file sends large files")
+    return content.decode("utf-8")
+
+
+def _reason(exc: OSError | ValueError) -> str:
+    if isinstance(exc, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return str(exc.strerror) if isinstance(exc, OSError) else str(exc)
 
 
 def _refuse(constant: str) -> float:

@@ -46,7 +46,7 @@ def attempts_table(attempts: Iterable[Attempt]) -> Rows:
 
 def _attempt_row(attempt: Attempt) -> list[Text]:
     took = "" if attempt.ended_ms is None else duration(attempt.ended_ms - attempt.started_ms)
-    ended = line(attempt.outcome or "goes on")
+    ended = line(attempt.outcome or "running")
     return [Text(str(attempt.attempt)), line(attempt.worker), Text(date_time(attempt.started_ms)), Text(took), ended]
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from contextlib import suppress
 from datetime import datetime
 
 import typer
@@ -14,13 +15,12 @@ _DURATION = re.compile(rf"{_PART}(?: ?{_PART})*")
 
 def seconds(text: str) -> float:
     """Return a duration such as `90`, `5m`, `1h30m` or `2d` in seconds. Raises BadParameter."""
-    shown = text.strip().lower()
+    shown, value = text.strip().lower(), math.nan
     if _DURATION.fullmatch(shown):
-        return math.fsum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_PART, shown))
-    try:
-        value = float(shown)
-    except ValueError:
-        value = math.nan
+        value = sum(float(number) * _UNITS_S[unit] for number, unit in re.findall(_PART, shown))
+    else:
+        with suppress(ValueError):
+            value = float(shown)
     if not (math.isfinite(value) and value >= 0):
         raise typer.BadParameter(f"'{text}' is not a duration such as 90 (seconds), 5m, 1h30m or 2d")
     return value
@@ -29,7 +29,7 @@ def seconds(text: str) -> float:
 def time_ms(text: str) -> int:
     """Return a time, or a duration before now such as `2h`, as ms since the epoch. Raises BadParameter."""
     if _DURATION.fullmatch(text.strip().lower()):
-        return max(0, int((time.time() - seconds(text)) * 1000))
+        return int(max(0.0, time.time() - seconds(text)) * 1000)
     return max(0, _instant_ms(text, ", nor a duration before now such as 2h"))
 
 

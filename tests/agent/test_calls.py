@@ -51,6 +51,7 @@ def test_a_good_call_may_be_executed() -> None:
         (("code", {"language": "ruby", "source": "1"}), "invalid_call", ["language", "bash, node, python"]),
         (("file_read", {"path": "../x"}), "invalid_call", ["path: ", "'..'", "'data/table.csv'"]),
         (("file_write", {"path": ".run/a", "content": ""}), "invalid_call", ["path: ", "reserved"]),
+        (("file_read", '{"path": "a", "max_bytes": 4.5}'), "invalid_call", ["Expected `int`, got `float`"]),
         (("file_read", {"path": "a", "max_bytes": 10**7}), "invalid_call", ["max_bytes: ", "1000000"]),
         (("finish", {"summary": "x", "files": ["/a"]}), "invalid_call", ["files[0]: ", "absolute"]),
         (("sh", {}), "unknown_tool", ["no tool 'sh'", "ask_user, browser, code, ", "shell, step_done"]),
@@ -190,7 +191,8 @@ def test_each_change_of_a_call_changes_its_id() -> None:
         ids(("file_delete", {"path": "a"})),
     ]
     assert len(set(calls)) == len(calls)
-    assert ids(("file_read", '{"max_bytes":5,\n "path":"a"}')) == calls[0]
+    for same in ('{"max_bytes":5,\n "path":"a"}', '{"path":"a","max_bytes":5.0}', '{"path":"a","max_bytes":50e-1}'):
+        assert ids(("file_read", same)) == calls[0]
 
 
 def test_hidden_characters_of_a_call_are_told() -> None:

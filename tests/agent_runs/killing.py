@@ -60,7 +60,7 @@ class Deadly:
 
 
 class Mortal:
-    """Worker that dies at the first write of `key`, or when `dies_now` is called; `heir` goes on with its runs.
+    """Worker that dies at the first write of `key`, or when `dies_now` is called; `heir` continues its runs.
 
     The death of a worker of this process stops all of them, so that only one may live at a time.
     """
@@ -97,6 +97,6 @@ class Mortal:
             each.buried.set()
         await self.worker.killed()
 
-    def heir(self, key: str = "", when: When = "before") -> "Mortal":
+    def heir(self) -> "Mortal":
         """Start the next worker of this host, which knows that this one is dead."""
-        return Mortal(self._site, key, when, dead=self._identity.process, **self._options)
+        return Mortal(self._site, dead=self._identity.process, **self._options)

@@ -227,6 +227,7 @@ async def test_runs_of_one_worker_do_not_meet(site: AgentSite) -> None:
         assert run.result["summary"] == f"Run {number}"
         assert await site.files(run_id) == {"a.txt": f"Run {number}".encode()}
     (day,) = (await RunIndex(site.rig.redis, Keys("")).usage("ada", 2)).values()
+    assert day
     assert (day.exchanges, day.input, day.output, day.cached, day.costs) == (12, 1200, 240, 480, {"CHF": 12 * 140})
 
 

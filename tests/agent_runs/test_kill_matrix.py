@@ -148,6 +148,9 @@ async def run_job(site: AgentSite, rig: Rig, name: str, scripts: dict[str, Scrip
             assert deadly[-1].dead.is_set(), f"no worker wrote {key}: the run is {run.status}, {run.error}"
             deadly[-1].buried.set()
             await worker.killed()
+            # The heir recovers the first loss by the name of the dead process; after two in a row the lease decides.
+            if when == "after":
+                await rig.expire_lease(job.run_id)
             identity = Identity(identity.process)
         job.worker(identity, deadly)
         assert await job.ends(asyncio.Event())

@@ -200,7 +200,7 @@ class Elsewhere(threading.Thread):
         self._ended = asyncio.Event()
         workspaces = Workspaces(self._s3)
         site = AgentSite(Rig(self._tcp), workspaces, self._site.executor, self._site.server)
-        self._worker = site.worker(lease_s=1.0)
+        self._worker = site.worker()
         self.ready.set()
         await self._ended.wait()
         await site.rig.close()
@@ -238,6 +238,7 @@ async def test_a_worker_frozen_in_a_model_call_writes_nothing_once_its_lease_is_
         run_id = await site.submit(stream=False)
         await until(old.reached, "the first worker asks the model")
         frozen.freeze()
+        await site.rig.expire_lease(run_id)
         site.worker()
         await until(end.reached, "the second worker has gone on", timeout_s=60)
 

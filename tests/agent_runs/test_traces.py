@@ -119,10 +119,11 @@ async def test_each_attempt_is_a_span_of_the_same_trace(site: AgentSite) -> None
         if calls == 1:
             await asyncio.Event().wait()
 
-    first = site.rig.worker(body, lease_s=0.5)
+    first = site.rig.worker(body)
     run_id = await submit(site, TRACEPARENT, plan=[PlanStep(tool="shell", args={"command": "x"})])
     await begun.wait()
     await first.killed()
+    await site.rig.expire_lease(run_id)
     site.rig.worker(body)
     found = await ended_spans(site, run_id)
     assert {f"{span.context.trace_id:032x}" for span in found} == {TRACE}

@@ -12,8 +12,8 @@ from tests.support.fast import is_fast, listed_paths
 def test_listed_paths_exist() -> None:
     named, left_out = listed_paths()
     assert [str(path) for path in (*named, *left_out) if not path.exists()] == []
-    assert is_fast(Path(__file__), (named, left_out))
-    assert not any(is_fast(path, (named, left_out)) for path in left_out)
+    assert is_fast(Path(__file__))
+    assert not any(is_fast(path) for path in left_out)
 
 
 @pytest.mark.parametrize(

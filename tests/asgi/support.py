@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
+from infra.asgi import wait_for_disconnect
 from infra.asgi_server import StreamServer, listen, server_config
 from infra.http_limits import HttpLimits
 from tests.support.waiting import wait_until
@@ -38,7 +39,7 @@ class Recorder:
     """ASGI application that records each request whose body is complete, and answers with the body.
 
     `/early` is answered before its body, `/wait` when `release` is set, `/stream` with two parts of unknown length,
-    `/huge` with more than the buffers of a connection hold.
+    `/huge` with more than the buffers of a connection hold, `/listen` never.
     """
 
     requests: list[Seen] = field(default_factory=list)
@@ -69,6 +70,10 @@ class Recorder:
             body += message["body"]
             more = message["more_body"]
         self.requests.append(Seen(scope["method"], path, list(scope["headers"]), body))
+        if path == "/listen":
+            await wait_for_disconnect(receive)
+            self.disconnects.append(path)
+            return
         if path == "/wait":
             while not self.release.is_set():
                 await asyncio.sleep(0.01)

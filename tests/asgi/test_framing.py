@@ -141,6 +141,30 @@ def test_expect_is_answered_with_100(running: Running) -> None:
         assert statuses(client.read_to_end()) == [200]
 
 
+def test_http_1_0_gets_no_100(running: Running) -> None:
+    request = post("/", b"abc", b"Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert statuses(running.exchange(request)) == [200]
+
+
+def test_after_an_early_answer_to_expect_no_request_is_taken_for_the_body(running: Running) -> None:
+    head = post("/early", INNER, b"Expect: 100-continue", close=False)[: -len(INNER)]
+    answer = running.exchange(head)
+    assert statuses(answer) == [200]
+    assert b"connection: close" in answer
+
+
+def test_a_transfer_coding_other_than_chunked_is_named(running: Running) -> None:
+    answer = running.exchange(chunked("/", b"abc").replace(b": chunked", b": gzip, chunked"))
+    assert statuses(answer) == [400]
+    assert answer.endswith(b"the Transfer-Encoding must be 'chunked'; no other coding is served\n")
+
+
+def test_characters_outside_of_ascii_in_a_target_are_as_if_encoded(running: Running) -> None:
+    request = get("/x/?").replace(b"/x/?", "/中/?ä".encode() + b"\xff")
+    assert statuses(running.exchange(request)) == [200]
+    assert paths(running) == ["/%E4%B8%AD/"]
+
+
 def test_a_large_body_arrives_whole(running: Running) -> None:
     body = bytes(range(256)) * 20_000
     assert statuses(running.exchange(post("/", body), b"")) == [200]

@@ -70,6 +70,14 @@ def test_data_that_cannot_be_http_is_refused_before_a_head_is_complete(running: 
     assert statuses(running.exchange(data)) == [400]
 
 
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.0\n\n", b"GET / HTTP/1.1\nHost: x\n\n", START[:-2] + b"\n\n"])
+def test_lines_that_end_in_lf_are_refused_before_the_deadline(running: Running, data: bytes) -> None:
+    for packets in ([data], [data[:-1], data[-1:]]):
+        answer = running.exchange(*packets)
+        assert statuses(answer) == [400]
+        assert answer.endswith(b"must end in CRLF, not in LF\n")
+
+
 @pytest.mark.parametrize(
     "data", [b"1;" + b"a" * 300_000, b"0\r\nX: " + b"a" * 300_000, b"0\r\n" + b"a: b\r\n" * 50_000]
 )

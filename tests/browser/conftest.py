@@ -10,16 +10,15 @@ from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.browser.browser import Browser, program
 from tests.edge.stack import SimulatedWorker
-from tests.support.servers import gateway_fixture, on_the_session_loop, valkey_fixture
+from tests.support import own_gateway as gateways
+from tests.support.servers import gateway_fixture, items_below, on_the_session_loop, valkey_fixture
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = pytest.mark.skip(reason="the program `chromium` is missing; install the Debian package `chromium`")
-    for item in items:
-        if not item.path.is_relative_to(HERE):
-            continue
+    for item in items_below(HERE, items):
         if on_the_session_loop(item) and program() is None:
             item.add_marker(missing)
 
@@ -32,6 +31,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 tcp_settings = valkey_fixture()
 rest_settings = gateway_fixture()
+own_gateway = gateways.own_gateway
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -1,30 +1,21 @@
 """EventSource of a real browser while the API, a response or the gateway fails."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import httpx
 import pytest
 
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings
 from tests.browser.browser import CLOSED, Browser
 from tests.browser.helpers import ADA, api, assert_complete, new_run
 from tests.chaos import proxy
+from tests.edge.api_process import TOKEN as TOKEN_OF_PROCESS
+from tests.edge.api_process import running
 from tests.edge.stack import STREAM_KEY, SimulatedWorker, create, note
-from tests.edge.test_outages import Gateway
-from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS
-from tests.edge.test_process import running
+from tests.support.own_gateway import Gateway
 from tests.support.redis import free_port
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture
-def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
-    """Gateway of one test alone, which may stop it."""
-    own = Gateway(tcp_settings)
-    yield own
-    own.stop()
 
 
 async def test_a_page_continues_after_the_api_was_killed_and_restarted(

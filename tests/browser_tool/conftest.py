@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.browser_tool.rig import BrowserBench
 from tests.browser_tool.site import BrowserSite, browser_site
 from tests.support.processes import children_of
-from tests.support.servers import on_the_session_loop
+from tests.support.servers import items_below, on_the_session_loop
 from worker.browser.settings import BrowserSettings, installation
 
 HERE = Path(__file__).parent
@@ -19,8 +19,8 @@ HERE = Path(__file__).parent
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = pytest.mark.skip(reason="the program `chromium` is missing; install the Debian package `chromium`")
-    for item in items:
-        if HERE in item.path.parents and on_the_session_loop(item) and installation() is None:
+    for item in items_below(HERE, items):
+        if on_the_session_loop(item) and installation() is None:
             item.add_marker(missing)
 
 

@@ -71,7 +71,7 @@ async def test_a_session_lasts_for_the_run(rig: Rig, fresh: BrowserBench) -> Non
 
 async def test_a_lost_worker_loses_the_session_and_a_click_is_not_repeated(rig: Rig, fresh: BrowserBench) -> None:
     gate = Gate()
-    first = worker(rig, fresh, gate, lease_s=1.0)
+    first = worker(rig, fresh, gate)
     echoes = fresh.site.requests["/echo"]
     steps = [
         step(fresh, "open", url="/"),
@@ -81,6 +81,7 @@ async def test_a_lost_worker_loses_the_session_and_a_click_is_not_repeated(rig: 
     run_id = await rig.submit(plan=steps)
     await until(lambda: _is_reached(gate), "the page is open", timeout_s=110)
     await first.killed()
+    await rig.expire_lease(run_id)
     gate.go.set()
     worker(rig, fresh, gate)
     run = await ended(rig, run_id)

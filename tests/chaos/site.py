@@ -82,10 +82,10 @@ class ChaosSite:
         """Folder with the sandboxes of all workers."""
         return self.folder / "work"
 
-    def client(self, *, second: bool = False, timeout_s: float = 20.0) -> Client:
+    def client(self, *, second: bool = False) -> Client:
         """Return a client of the stack's API, or of the second API."""
         url = self.second_api_url if second else self.config.api_url
-        return Client(url, self.config.credentials.api_token, timeout_s=timeout_s)
+        return Client(url, self.config.credentials.api_token, timeout_s=20.0)
 
     def redis(self, timeout_s: float = 10.0) -> RedisTcp:
         """Return a connection to Redis that bypasses the proxies."""

@@ -120,14 +120,14 @@ def end(last_seq: int, status: str = "succeeded") -> bytes:
     return f'event: end\ndata: {{"status": "{status}", "last_seq": {last_seq}}}\n\n'.encode()
 
 
-def sse(*pieces: Piece, ends: Answer | None = None, kind: str = "text/event-stream; charset=utf-8") -> Answer:
+def sse(*pieces: Piece, ends: Answer | None = None) -> Answer:
     """Return an answer that streams the pieces as separate chunks; then ends regularly, or with `ends`.
 
     A piece may be a call instead, such as `Wire.silence`.
     """
 
     def answer(wire: Wire) -> None:
-        wire.send(_head(200, {"Content-Type": kind, "Transfer-Encoding": "chunked"}))
+        wire.send(_head(200, {"Content-Type": "text/event-stream; charset=utf-8", "Transfer-Encoding": "chunked"}))
         for piece in pieces:
             if isinstance(piece, bytes):
                 wire.send(b"%x\r\n%b\r\n" % (len(piece), piece))

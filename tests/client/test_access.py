@@ -40,6 +40,9 @@ def test_the_environment_comes_before_the_dev_stack(folder: Path, monkeypatch: p
     monkeypatch.setenv("SWISSBRAIN_TOKEN", "secret")
     access = find_access()
     assert (access.url, access.token, access.source) == ("http://env", "secret", "the environment")
+    monkeypatch.setenv("SWISSBRAIN_API_URL", " http://env\r")
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "secret\r\n")
+    assert (find_access().url, find_access().token) == ("http://env", "secret")
     assert "secret" not in repr(access)
 
 
@@ -48,6 +51,16 @@ def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         find_access()
     monkeypatch.setenv("SWISSBRAIN_TOKEN", "x")
     with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL is not set, and"):
+        find_access()
+
+
+@pytest.mark.parametrize("url", ["example.org", "ada:secret@example.org", "ftp://example.org"])
+def test_an_address_of_another_kind_is_refused_by_the_name_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SWISSBRAIN_API_URL", url)
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "token")
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL must begin with http:// or https://$"):
         find_access()
 
 
@@ -87,6 +100,20 @@ def test_an_incomplete_file_is_named(folder: Path, content: bytes) -> None:
     with pytest.raises(ClientError, match="SWISSBRAIN_") as caught:
         find_access()
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffSWISSBRAIN_API_URL=http://a\r\nSWISSBRAIN_TOKEN=t\r\n",
+        "export SWISSBRAIN_API_URL='http://a'\nexport SWISSBRAIN_TOKEN=\"t\"\n",
+        "# a comment\n\n  SWISSBRAIN_API_URL=http://a  \nSWISSBRAIN_TOKEN=t \n",
+    ],
+)
+def test_a_file_is_read_as_a_shell_reads_it(folder: Path, text: str) -> None:
+    write(folder / ".swissbrain", "dev", text)
+    access = find_access()
+    assert (access.url, access.token) == ("http://a", "t")
 
 
 async def test_both_clients_are_made_from_the_environment(folder: Path) -> None:

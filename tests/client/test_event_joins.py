@@ -178,6 +178,12 @@ def test_only_the_last_row_is_drawn_again(other: Event | Gap) -> None:
     assert (found[0], found[2]) == ("50%", "100%")
 
 
+def test_a_wide_character_that_begins_a_row_leaves_a_column_of_the_row_before_it_empty() -> None:
+    first, second = "x" + "表" * 47, "表x" + "表" * 58  # with the 24 columns in front of it, 119 of 120 columns each
+    found = shown(output(first + second + "表", stream="stderr"), state("end"), colours=True)
+    assert found.count("\x1b[1A\x1b[2K") == 3
+
+
 def test_only_output_of_tools_replaces_lines() -> None:
     assert len(rows(event("message", text="a"), event("message", text="b", replaces_line=True))) == 2
     assert rows(output("a", stream="stderr"), event("tool.output", stream="stderr", text="b", replaces_line="x")) == [

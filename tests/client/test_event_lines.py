@@ -78,11 +78,11 @@ def text(kind: str, /, step: int | None = 0, **data: Any) -> str:
 
 def test_each_event_is_one_line() -> None:
     assert text("run.started", worker="w-1", attempt=1) == "run started on w-1, attempt 1"
-    assert text("run.resumed", worker="w-1", attempt=2) == "run goes on on w-1, attempt 2"
-    assert text("run.requeued", reason="lost", delay_ms=1500) == "run given back: lost, goes on in 1.5 s"
-    assert text("run.requeued", reason="lease_expired", worker="w", attempt=1) == "run given back: lease_expired"
+    assert text("run.resumed", worker="w-1", attempt=2) == "run continues on w-1, attempt 2"
+    assert text("run.requeued", reason="lost", delay_ms=1500) == "run requeued: lost, continues in 1.5 s"
+    assert text("run.requeued", reason="lease_expired", worker="w", attempt=1) == "run requeued: lease_expired"
     unable = text("run.requeued", reason="unable", message="no node", delay_ms=500)
-    assert unable == "run given back: unable (no node), goes on in 500 ms"
+    assert unable == "run requeued: unable (no node), continues in 500 ms"
     assert text("run.finished", status="succeeded") == "run succeeded"
     assert text("run.finished", status="failed", error={"code": "c", "message": "m"}) == "run failed: m"
     assert text("step.started", name="chart", tool="code") == "step 1  chart"
@@ -107,8 +107,8 @@ def test_each_event_is_one_line() -> None:
     assert text("message.received", None, text="hurry", by="ada") == "message by ada  hurry"
     assert text("run.retried", None, after="failed") == "run queued again after it failed"
     assert text("run.retried", None, after="cancelled") == "run queued again after it was cancelled"
-    assert text("run.forked", None, run_id="run_2", from_step=2) == "run goes on from step 3 of run_2"
-    assert text("run.continued", None, run_id="run_2") == "run goes on from the end of run_2"
+    assert text("run.forked", None, run_id="run_2", from_step=2) == "run continues from step 3 of run_2"
+    assert text("run.continued", None, run_id="run_2") == "run continues from the end of run_2"
     steps = [{"name": "read", "tool": "file_read"}, {"name": "draw"}]
     assert text("plan.created", None, steps=steps).splitlines() == ["plan", f"{'':22}1  read", f"{'':22}2  draw"]
     forged = [{"name": "read\n  2  forged"}]

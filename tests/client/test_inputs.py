@@ -52,6 +52,8 @@ def test_files_and_folders_get_their_paths(texts: list[str], paths: dict[str, st
         (["odd"], "is no regular file"),
         (["pipe"], "it is no regular file and no folder"),
         (["a\0b"], "cannot read"),
+        ([""], "'' names no file"),
+        (["=x"], "'=x' names no file"),
     ],
 )
 def test_what_cannot_be_sent_is_named(folder: Path, texts: list[str], message: str) -> None:

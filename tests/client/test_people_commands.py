@@ -142,12 +142,14 @@ def test_an_approval_that_comes_second_says_who_was_first(
 def test_messages_and_interrupts(api: ScriptedServer, swissbrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     api.then(ok(state("running")), ok(state("running")), ok(state("running")), ok(state("waiting")))
     assert swissbrain("say", "run_1", "hurry") == (0, "running\n", "")
-    monkeypatch.setattr(sys, "stdin", io.StringIO("from a file"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from\r\na file")))
     assert swissbrain("say", "run_1", "-").code == 0
     assert swissbrain("interrupt", "run_1") == (0, "interrupt requested\n", "")
     assert swissbrain("interrupt", "run_1") == (0, "waiting\n", "")
     assert [request.target.rpartition("/")[2] for request in api.requests] == ["messages"] * 2 + ["interrupt"] * 2
-    assert api.requests[1].json == {"text": "from a file"}
+    assert api.requests[1].json == {"text": "from\r\na file"}
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    assert swissbrain("say", "run_1", "-") == (2, "", "swissbrain: cannot read standard input: it is not UTF-8 text\n")
 
 
 def test_only_a_terminal_asks_for_answers(api: ScriptedServer, swissbrain: Command) -> None:
@@ -226,7 +228,7 @@ def test_an_approval_that_expires_is_said_to_be_denied() -> None:
     given: dict[str, Any] = {"id": "a", "question": "?", "expires_ms": 1}
     ends = {
         ("approval", "deny"): "then the call is denied",
-        ("question", "deny"): "then the run goes on without an answer",
+        ("question", "deny"): "then the run continues without an answer",
         ("approval", "fail"): "then the run fails",
     }
     for (kind, on_expiry), shown in ends.items():

@@ -75,6 +75,8 @@ def test_a_program_is_read_from_a_file(tmp_path: Path) -> None:
     assert made.args == {"language": "python", "source": "print('é')\n"}
     assert made.name == "report.py"
     assert code.python(path, name="report").name == "report"
+    path.write_bytes(b"a\r\nb\rc\n")
+    assert code.bash(path).args["source"] == "a\r\nb\rc\n"
     with pytest.raises(FileNotFoundError):
         code.node(tmp_path / "none")
 

@@ -93,7 +93,7 @@ def test_ctrl_c_exits_with_130_and_a_hint(api: ScriptedServer, words: tuple[str,
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (code, "")
-    hint = "swissbrain: the run goes on; 'swissbrain logs -f run_7' shows it, 'swissbrain cancel run_7' stops it\n"
+    hint = "swissbrain: the run continues; 'swissbrain logs -f run_7' shows it, 'swissbrain cancel run_7' stops it\n"
     assert err == (hint if follows else "")
 
 

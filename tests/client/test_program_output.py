@@ -13,7 +13,7 @@ from swissbrain.cli.program_output import TRUNCATED, StreamCopy
 from worker.run.call_context import LINE_ENDS
 
 
-def copied(output: bytes, cuts: Sequence[int] = (), *, is_terminal: bool = False, keeps: bool = True) -> bytes:
+def copied(output: bytes, cuts: Sequence[int] = (), *, is_terminal: bool = False) -> bytes:
     """Return what is copied of an output that the worker received in pieces, cut at these places."""
     lines, to = LineSplitter(), io.BytesIO()
     copy = StreamCopy(to, is_terminal)
@@ -28,7 +28,7 @@ def copied(output: bytes, cuts: Sequence[int] = (), *, is_terminal: bool = False
             end = {"line_end": LINE_ENDS[part.end]} if part.end in LINE_ENDS else {}
             copy.line({"text": part.text, "more": part.more, "replaces_line": part.replaces, **end})
     exact = logged == output and not is_overwritten
-    copy.finish(None if exact or not keeps else lambda file: _write(file, output))
+    copy.finish(None if exact else lambda file: _write(file, output))
     assert not copy.differs
     return to.getvalue()
 

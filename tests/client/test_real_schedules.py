@@ -34,6 +34,7 @@ def test_a_client_manages_schedules(ada: Client) -> None:
         False,
         False,
     )
+    assert made.run
     assert made.run["metadata"] == {"team": "a"}
     assert made.run["plan"][0]["tool"] == "shell"
     assert made.schedule_id in [each.schedule_id for each in ada.schedules()]

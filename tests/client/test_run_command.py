@@ -134,7 +134,7 @@ def test_an_empty_program_is_named_before_a_run_is_created(
 def test_a_waiting_run_gets_its_input(
     api: ScriptedServer, swissbrain: Command, monkeypatch: pytest.MonkeyPatch, text: str, typed: str
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed.encode())))
     api.always = ok(state())
     assert swissbrain("resume", "run_1", text) == (0, "queued\n", "")
     assert api.requests[0].json == {"user_input": "the second"}

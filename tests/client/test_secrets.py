@@ -64,7 +64,7 @@ def test_no_error_and_no_log_holds_the_token(
     "token", [f"{TOKEN}\n", f" {TOKEN}", f"{TOKEN}é", f"{TOKEN}\r\nX: y", f"{TOKEN}\0", "", "\udcff"]
 )
 def test_a_malformed_token_is_rejected_without_printing_it(token: str) -> None:
-    with pytest.raises(ClientError, match=r"^the token is malformed: .* visible ASCII") as caught:
+    with pytest.raises(ClientError, match=r"^the token is malformed: ") as caught:
         Client("http://127.0.0.1:1", token)
     assert TOKEN not in repr(caught.value)
 
@@ -85,7 +85,7 @@ def test_a_malformed_token_is_rejected_without_printing_it(token: str) -> None:
     ],
 )
 def test_a_malformed_address_or_one_with_a_password_is_rejected(url: str) -> None:
-    with pytest.raises(ClientError, match=r"^the API's address is malformed") as caught:
+    with pytest.raises(ClientError, match=r"^the API's address is malformed, or has a user name$") as caught:
         Client(url, TOKEN)
     assert "secret" not in repr(caught.value)
 

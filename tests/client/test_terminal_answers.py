@@ -110,7 +110,7 @@ def test_ctrl_c_at_a_prompt_ends_following_and_ctrl_d_leaves_the_request_open(
         replies = [(APPROVES, says("\x04")), ("--request q1' answers", says("\x03"))]
         left = following(pool, real, run_id, tmp_path, replies)
         assert (stopped.result().code, left.result().code) == (130, 130)
-    assert "the run goes on" in stopped.result().text
+    assert "the run continues" in stopped.result().text
     assert f"not answered; 'swissbrain approve {run_id} a1'" in left.result().text.replace("\n", "")
     waiting = ada.get_run(run_id).waiting
     assert waiting

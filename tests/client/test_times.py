@@ -29,7 +29,10 @@ def test_a_duration_is_in_seconds(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "x", "5 minutes", "-1", "-5m", "nan", "inf", "1e400", "m", "1h-2m", "5mm"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "5 minutes", "-1", "-5m", "nan", "inf", "1e400", "m", "1h-2m", "5mm", f"{10**400}s", f"1h{10**400}m"],
+)
 def test_what_is_no_duration_is_rejected(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not a duration such as"):
         seconds(text)
@@ -43,6 +46,6 @@ def test_a_duration_that_was_shown_can_be_given(ms: int) -> None:
 def test_a_time_is_a_date_or_a_duration_before_now() -> None:
     assert time_ms("2026-11-30T02:00Z") == 1_796_004_000_000
     assert time_ms("2h") == pytest.approx(time.time() * 1000 - 7_200_000, abs=5000)
-    assert time_ms("9999d") == 0 or time_ms("9999d") > 0
+    assert time_ms(f"{10**300}d") == time_ms("1" + "0" * 308 + "s") == 0
     with pytest.raises(typer.BadParameter, match="nor a duration before now"):
         time_ms("yesterday")

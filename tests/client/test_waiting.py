@@ -1,5 +1,6 @@
 """Waiting for runs: long requests, the end of the time or of the patience, and `run` as a whole."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ def ended(status: str = "succeeded", **changes: Any) -> Answer:
     return ok(run(status=status, **changes))
 
 
-@pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled", "waiting"])
+@pytest.mark.parametrize(
+    ("status", "timeout_s"), [("succeeded", None), ("failed", math.inf), ("cancelled", 1e300), ("waiting", None)]
+)
 def test_wait_returns_when_the_run_has_ended_or_waits(
-    api: ScriptedServer, client: Client, pauses: list[float], status: str
+    api: ScriptedServer, client: Client, pauses: list[float], status: str, timeout_s: float | None
 ) -> None:
     api.then(ok(run()), ok(run(status="running")), ended(status))
-    assert client.wait("run_1").status == status
+    assert client.wait("run_1", timeout_s=timeout_s).status == status
     assert api.targets == ["/agent/runs/run_1?wait=20"] * 3
 
 
@@ -94,19 +97,29 @@ def test_run_returns_the_run_that_succeeded(api: ScriptedServer, client: Client)
 
 
 def test_run_raises_with_the_error_and_the_last_lines_of_the_failed_step(api: ScriptedServer, client: Client) -> None:
-    lines = [{"seq": n, "ts": 1, "type": "tool.output", "data": {"text": f"line {n}"}} for n in (4, 7)]
+    printed = [
+        *[{"text": f"line {n}"} for n in range(5)],
+        {"text": "10%"},
+        *[{"text": f"{n}%", "replaces_line": True} for n in range(20, 101)],
+        {"text": "line", "more": True},
+        {"text": " 6"},
+    ]
+    lines = [{"seq": n, "ts": 1, "type": "tool.output", "data": data} for n, data in enumerate(printed, 1)]
     failure = {"code": "exit_code", "message": "no such file", "step": 2}
     api.then(
         ok(run(), 201),
         ended("failed", error=failure),
-        ok({"events": lines, "next_after": 7, "done": True, "first_seq": 1, "last_seq": 9}),
+        ok({"events": lines, "next_after": 90, "done": True, "first_seq": 1, "last_seq": 99}),
     )
     with pytest.raises(RunFailed, match=r"^the run run_1 has failed: no such file \(exit_code\)$") as caught:
         client.run(shell("cat none"))
     assert caught.value.run.status == "failed"
     assert caught.value.error
-    assert (caught.value.error.code, caught.value.stderr) == ("exit_code", ["line 4", "line 7"])
-    assert api.targets[-1] == "/agent/logs/run_1?tail=20&step=2&stream=stderr&type=tool.output"
+    assert (caught.value.error.code, caught.value.stderr) == (
+        "exit_code",
+        [*(f"line {n}" for n in range(5)), "100%", "line 6"],
+    )
+    assert api.targets[-1] == "/agent/logs/run_1?tail=100&step=2&stream=stderr&type=tool.output"
 
 
 def test_run_raises_the_failure_even_if_the_log_cannot_be_read(

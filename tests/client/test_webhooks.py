@@ -43,9 +43,6 @@ def test_a_signed_event_is_returned_whatever_made_the_signature() -> None:
         assert Webhook(SECRET).verify(BODY, good)["type"] == "run.failed"
 
 
-GOOD = headers()["webhook-signature"]
-
-
 @pytest.mark.parametrize(
     ("changes", "body", "secret"),
     [

@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from infra.contract.errors import RecordUnreadable
-from infra.contract.queue import ClaimSeq
+from infra.contract.errors import RecordUnreadable, StoreRejected
+from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.redis import Redis
 from infra.contract.runs import RunSpec
-from infra.contract.states import Status
-from tests.contract.driver import LEASE_MS, USER, Driver, strings
+from infra.contract.states import Outcome, Status
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, strings
+from tests.support.requests import answers
 
 Damage = Callable[[Redis, str], Awaitable[object]]
 
@@ -37,6 +38,8 @@ async def log_ahead_of_the_record(redis: Redis, run_id: str) -> None:
 
 
 READY: dict[str, Damage] = {
+    "no id": without("id"),
+    "id of another run": with_value("id", "run_other"),
     "no version": without("v"),
     "version is text": with_value("v", "new"),
     "no status": without("status"),
@@ -117,10 +120,11 @@ async def test_a_damaged_run_does_not_keep_a_lost_reply_from_being_undone(driver
         await is_set_aside(driver, ids[1])
 
 
-async def test_a_damaged_delayed_run_does_not_stop_the_others(driver: Driver) -> None:
+@pytest.mark.parametrize("damage", [not_a_hash, without("priority")], ids=["type", "priority"])
+async def test_a_damaged_delayed_run_does_not_stop_the_others(driver: Driver, damage: Damage) -> None:
     spec = RunSpec(prompt="x", delay_s=0.05)
     ids = [await driver.create(spec=spec) for _ in range(3)]
-    await not_a_hash(driver.redis, ids[1])
+    await damage(driver.redis, ids[1])
     for run_id in ids:
         await driver.redis.command("ZADD", "jobs:delayed", 1, run_id)
 
@@ -142,21 +146,80 @@ async def test_the_list_of_unreadable_runs_is_bounded(driver: Driver) -> None:
     assert await driver.redis.command("ZCARD", "jobs:unreadable") == 10_000
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [without("status"), with_value("status", "paused"), without("brief"), with_value("brief", "{nope"), not_a_hash],
-    ids=["no status", "status of a newer release", "no brief", "brief is no JSON", "not a hash"],
-)
-async def test_a_damaged_record_is_named_in_the_list_and_hides_no_other_run(driver: Driver, damage: Damage) -> None:
+async def test_a_key_that_is_no_record_costs_no_other_run_its_lease(driver: Driver) -> None:
+    ids = [await driver.create() for _ in range(3)]
+    claimed = await driver.store.claim("w", 3, lease_ms=LEASE_MS)
+    leases = [Lease(claim.run.id, claim.run.fence) for claim in claimed.claims]
+    await not_a_hash(driver.redis, ids[1])
+
+    replies = await driver.store.renew(leases, lease_ms=2 * LEASE_MS)
+
+    assert [reply.outcome for reply in replies] == [Outcome.OK, Outcome.GONE, Outcome.OK]
+    await driver.redis.command("DEL", f"run:{ids[1]}", f"run:{ids[1]}:log")
+
+
+async def test_an_infinite_time_wakes_no_worker_again_and_again(driver: Driver) -> None:
+    run_id, _ = await driver.in_status(Status.RUNNING)
+    await driver.redis.command("ZADD", "jobs:leases", "inf", run_id)
+
+    reply = await driver.store.claim("w", 1, lease_ms=LEASE_MS)
+
+    assert reply.next_ms is not None
+    assert reply.next_ms > LEASE_MS
+
+
+@pytest.mark.parametrize("priority", ["nan", "inf", "high"])
+async def test_a_run_that_cannot_be_queued_is_left_as_it_is(driver: Driver, priority: str) -> None:
+    """Else it would count as queued, in no part of the queue."""
+    store, (failed, _) = driver.store, await driver.in_status(Status.FAILED)
+    (waiting, _), (running, lease) = await driver.in_status(Status.WAITING), await driver.in_status(Status.RUNNING)
+    for run_id in (failed, waiting, running):
+        await with_value("priority", priority)(driver.redis, run_id)
+    before = await driver.dump()
+
+    calls = [
+        store.retry(failed, token="t"),
+        store.resume(waiting, answers("q"), by=USER, token="t"),
+        store.release(lease, Writes(), delay_ms=0, burn=False),
+    ]
+    for call in calls:
+        with pytest.raises((RecordUnreadable, StoreRejected)):
+            await call
+
+    assert await driver.dump() == before
+
+
+async def test_a_run_that_was_not_queued_was_not_created_either(driver: Driver) -> None:
+    """Else a repeated request would find it, and nobody would execute it."""
+    await driver.redis.command("SET", "jobs:pending", "garbage", "EX", 60)
+    with pytest.raises(StoreRejected):
+        await driver.store.create("run_again", USER, SPEC, start=True, digest="d")
+
+    assert await driver.redis.command("EXISTS", "run:run_again") == 0
+    (await driver.store.claim("w", 1, lease_ms=LEASE_MS))
+    assert (await driver.store.create("run_again", USER, SPEC, start=True, digest="d"))[0] is Outcome.OK
+
+
+async def test_tokens_that_are_damaged_are_issued_again(driver: Driver) -> None:
+    ids = [await driver.create() for _ in range(3)]
+    await driver.redis.command("DEL", "jobs:pending")
+    await driver.redis.command("SET", "jobs:pending", "garbage")
+
+    reply = await driver.store.claim("w", 1, lease_ms=LEASE_MS)
+
+    assert [claim.run.id for claim in reply.claims] == ids[:1]
+    assert strings(await driver.redis.command("LRANGE", "jobs:pending", 0, -1)) == ids[1:]
+
+
+@pytest.mark.parametrize("key", ["jobs:waiting", "jobs:unreadable", "jobs:dead"])
+async def test_a_damaged_index_takes_no_run_along(driver: Driver, key: str) -> None:
     first, broken, last = [await driver.create() for _ in range(3)]
-    await damage(driver.redis, broken)
+    await driver.redis.command("SET", key, "garbage", "EX", 60)
+    await without("seq")(driver.redis, broken)
 
-    page = await driver.store.page(USER, limit=10)
+    reply = await driver.store.claim("w", 3, lease_ms=LEASE_MS)
 
-    assert {run.id for run in page.runs} == {first, last}
-    assert page.unreadable == [broken]
-    for read in (driver.store.get, driver.store.head, driver.store.log):
-        with pytest.raises(RecordUnreadable, match=broken):
-            await read(broken)
-    assert (await driver.store.head(first)).status is Status.QUEUED
-    await driver.redis.command("DEL", f"run:{broken}")  # no claim has set it aside, so it would stay for ever
+    assert [claim.run.id for claim in reply.claims] == [first, last]
+    lease = Lease(first, reply.claims[0].run.fence)
+    assert await driver.store.finish(lease, Status.FAILED, Writes(events=[END])) is Outcome.OK
+    assert (await driver.store.head(first)).status is Status.FAILED

@@ -31,7 +31,7 @@ async def claimed(driver: Driver) -> Lease:
 
 async def of_user(store: RunStore) -> RunUsage:
     """Return the usage of the last two days: midnight may pass during a test."""
-    return sum((await store.usage(USER, 2)).values(), RunUsage())
+    return sum(filter(None, (await store.usage(USER, 2)).values()), RunUsage())
 
 
 async def test_every_write_with_usage_adds_it_to_the_run_and_to_the_day_of_its_user(driver: Driver) -> None:
@@ -103,7 +103,7 @@ async def test_redis_clock_picks_the_day_among_those_around_the_clock_of_the_wor
     reply = await redis.script(
         scripts.load("emit"),
         [keys.run(lease.run_id), keys.log(lease.run_id), *(keys.usage(USER, EPOCH + timedelta(days=d)) for d in days)],
-        [lease.fence, 1, 0, "[]", keys.channel(lease.run_id), usage_sums.encode(USED, days[0])],
+        [lease.fence, "", 1, 0, "[]", keys.channel(lease.run_id), usage_sums.encode(USED, days[0])],
     )
     assert codec.outcome(reply) is Outcome.OK
     nearest = {min(max(day, days[0]), days[-1]) for day in (today, int(time.time()) // DAY_S)}

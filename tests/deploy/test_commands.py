@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from infra.commands.deploy import deploy
 from infra.commands.rollback import rollback
 from swissbrain.cli.errors import CommandError
+from swissbrain.errors import ClientError
 from tests.docs.pages import ROOT
 from tests.support.deploy_site import REGISTRY, SECRET, Site, marks, needs_kubectl
 from tests.support.kube import PodFault
@@ -131,6 +132,14 @@ def test_bad_input_is_one_line(options: list[str], message: str) -> None:
     result = CliRunner().invoke(app, options)
     assert isinstance(result.exception, CommandError)
     assert message in str(result.exception)
+
+
+def test_a_given_access_that_is_wrong_is_not_taken_for_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWISSBRAIN_API_URL", "example.org")
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "token")
+    result = called(site, "1")
+    assert isinstance(result.exception, ClientError)
+    assert "SWISSBRAIN_API_URL must begin with" in str(result.exception)
 
 
 @pytest.mark.parametrize("script", ["deploy.sh", "verify.sh"])

@@ -36,6 +36,11 @@ def test_a_chart_given_as_an_option_replaces_the_overlay_of_the_file(file: Path)
     assert (found.overlay, found.chart) == (None, str(file.parent))
 
 
+def test_values_given_beside_an_overlay_are_refused_and_not_ignored(file: Path) -> None:
+    with pytest.raises(InvalidDescription, match="'values' are for a 'chart'"):
+        read(file, {"overlay": str(file.parent), "values": ["mine.yaml"]})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -52,6 +57,11 @@ def test_a_chart_given_as_an_option_replaces_the_overlay_of_the_file(file: Path)
         ("context = 'a'\noverlay = 'overlay'\nedge = 'yes'", "'edge' must be a table"),
         ("context = 'a'\noverlay = 'overlay'\n[edge]\nparams = 'x'", "'params' must be a table"),
         ("context = 'a'\noverlay = 'overlay'\n[edge]\nstage = 'a b'", r"at `\$.edge.stage`"),
+        ("context = 'a'\noverlay = 'overlay'\n[edge]\nparams = {secret = \"a\\u0000\"}", r"at `\$.edge.params"),
+        ('context = "a\\u0000b"\noverlay = "overlay"', r"at `\$.context`"),
+        ('context = "a\\n"\noverlay = "overlay"', r"at `\$.context`"),
+        ('context = "a"\nnamespace = "agents\\n"\noverlay = "overlay"', r"at `\$.namespace`"),
+        (f"context = {'[' * 20_000}", "nested too deeply"),
         ("context = ", "is not TOML"),
         ("#" * 70_000, "more than 65536 bytes"),
     ],

@@ -45,10 +45,13 @@ def test_what_is_no_list_of_objects_is_refused(text: str) -> None:
         Manifests(text)
 
 
+POD = "{template: {spec: {containers: [{name: worker}]}}}"
+
+
 def test_another_namespace_than_that_of_the_description_is_a_problem() -> None:
     meta = "{name: agent-worker, namespace: other}"
-    found = Manifests(f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {meta}\nspec: {{}}\n").problems("agents")
-    assert found == ["agent-worker is in the namespace other, not in agents"]
+    found = Manifests(f"apiVersion: apps/v1\nkind: Deployment\nmetadata: {meta}\nspec: {POD}\n").problems("agents")
+    assert "agent-worker is in the namespace other, not in agents" in found
 
 
 @pytest.mark.parametrize("variable", ["KUBERNETES_IMAGE", "KUBERNETES_BROWSER_IMAGE"])

@@ -57,6 +57,8 @@ def test_the_specification_of_redis() -> None:
         'save ""',
         "maxmemory 1gb",
         "maxmemory-policy noeviction",
+        "client-output-buffer-limit normal 128mb 0 0",
+        "maxmemory-clients 256mb",
     ]
 
 

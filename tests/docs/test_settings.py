@@ -15,6 +15,7 @@ from infra.llm_http.settings import LlmSettings
 from infra.qstash_local.settings import QStashLocalSettings
 from infra.settings import Env, RedisTcpSettings, S3Settings, StoreSettings
 from tests.docs.pages import DOCS, PAGES, ROOT, code, codes_in, files, name_of, rows
+from tests.support.recorded_env import RecordedEnv
 from worker.agent.settings import AgentSettings
 from worker.browser.settings import BrowserSettings
 from worker.fetch.settings import FetchSettings
@@ -87,20 +88,8 @@ READERS: tuple[Callable[[Env], object], ...] = (
 )
 
 
-class RecordingEnv(Env):
-    """Environment that records the names of the variables which are read."""
-
-    def __init__(self) -> None:
-        super().__init__(VALID)
-        self.names: set[str] = set()
-
-    def optional(self, name: str) -> str | None:
-        self.names.add(name)
-        return super().optional(name)
-
-
 def read_by_the_code() -> set[str]:
-    env = RecordingEnv()
+    env = RecordedEnv(VALID)
     for reader in READERS:
         reader(env)
     return env.names | DIRECT

@@ -19,10 +19,12 @@ from infra.settings import RedisRestSettings, S3Settings
 from infra.workspace import Workspaces
 from tests.edge.logs.reading import RUN, ScriptedFeed
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, serve
+from tests.support import own_gateway as gateways
 from tests.support.servers import (
     connection_fixture,
     emptied_fixture,
     gateway_fixture,
+    items_below,
     on_the_session_loop,
     s3_fixture,
     valkey_fixture,
@@ -33,14 +35,14 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            on_the_session_loop(item)
+    for item in items_below(HERE, items):
+        on_the_session_loop(item)
 
 
 tcp_settings = valkey_fixture()
 rest_settings = gateway_fixture()
 s3_settings = s3_fixture("session")
+own_gateway = gateways.own_gateway
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -12,16 +12,17 @@ import pytest
 from starlette.applications import Starlette
 
 from edge_api import handler as root
+from infra.contract.errors import ContractError
 from infra.contract.redis import Argument, Reply
 from infra.redis_rest import RedisRest
 from infra.settings import RedisRestSettings
+from tests.edge.api_process import ENV, TOKEN
 from tests.edge.stack import PLAN
-from tests.edge.test_process import ENV, TOKEN
 from tests.lambdas.events import function_url_event
 from tests.support.waiting import wait_until
 
 subscribe = RedisRest.subscribe
-pipelined = RedisRest._pipeline
+send = RedisRest._send
 QUIET = "retry: 1000\n: ping\n"
 Invoke = Callable[[Mapping[str, Any]], dict[str, Any]]
 
@@ -88,6 +89,12 @@ def test_problem_responses_are_sent_as_text(invoke: Invoke) -> None:
     assert json.loads(answer["body"])["field"] == "$.prompt"
 
 
+def test_the_response_to_head_has_no_body(invoke: Invoke) -> None:
+    shown, head = (call(invoke, method, "/health") for method in ("GET", "HEAD"))
+    assert (head["statusCode"], head["body"], head["isBase64Encoded"]) == (200, "", False)
+    assert head["headers"]["content-length"] == str(len(shown["body"]))
+
+
 def test_a_stream_is_held_no_longer_than_its_bound(invoke: Invoke) -> None:
     run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])
     answer = call(invoke, "GET", f"/agent/logs/{run['run_id']}/stream?after=0")
@@ -145,13 +152,13 @@ def test_a_poll_that_ends_before_redis_replies_leaves_no_request_open(
 ) -> None:
     sent: list[str] = []
 
-    async def slowly(self: RedisRest, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+    async def slowly(self: RedisRest, commands: Sequence[Sequence[Argument]]) -> "Sequence[Reply | ContractError]":
         sent.extend(str(name) for name, *_ in commands)
         if sent[-1] == "XRANGE":
             await asyncio.sleep(60)
-        return await pipelined(self, commands)
+        return await send(self, commands)
 
-    monkeypatch.setattr(RedisRest, "_pipeline", slowly)
+    monkeypatch.setattr(RedisRest, "_send", slowly)
     monkeypatch.setenv("EDGE_LOG_MODE", "longpoll")
     monkeypatch.setenv("EDGE_LONGPOLL_WAIT_S", "0.2")
     run = json.loads(call(invoke, "POST", "/agent/runs", PLAN)["body"])

@@ -126,6 +126,10 @@ def test_a_repeated_host_does_not_matter() -> None:
         {"headers": {"x": None}},
         {"headers": {"x": "\ud800"}},
         {"headers": "x"},
+        {"body": "abc", "isBase64Encoded": True},
+        {"body": "\ud800"},
+        {"body": {"prompt": "x"}},
+        {"requestContext": {"http": {"method": ["GET"], "path": "/", "sourceIp": ""}}},
     ],
 )
 def test_an_unreadable_request_is_no_error_of_the_function(

@@ -15,8 +15,8 @@ from edge_api.settings import ApiSettings
 from infra.qstash_local.signing import sign
 from infra.redis_tcp import RedisTcp
 from infra.settings import Env, RedisRestSettings, SettingsError
+from tests.edge.api_process import TOKEN, running
 from tests.edge.stack import PLAN, SimulatedWorker
-from tests.edge.test_process import TOKEN, running
 from tests.support.qstash import CURRENT_KEY, NEXT_KEY
 from tests.support.redis import free_port
 

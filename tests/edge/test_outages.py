@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,39 +13,16 @@ import httpx
 import pytest
 
 from edge_api.http.service_models import VERSION
+from edge_api.routes import system
 from edge_api.routes.system import READY_S, Readiness
 from edge_api.settings import ApiSettings
-from infra.contract.errors import StoreUnavailable
+from infra.contract.errors import HostExhausted, StoreUnavailable
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings
 from tests.edge.stack import PLAN, TOKENS, Edge, Files, SimulatedWorker, client, create, note, numbers, serve, stream
+from tests.support.own_gateway import Gateway
 from tests.support.redis import LOADS_SLOWLY, gateway, hurry, save_ballast, valkey_server
 from tests.support.waiting import until
-
-
-class Gateway:
-    """Gateway that can be stopped and started again on the same port."""
-
-    def __init__(self, tcp: RedisTcpSettings) -> None:
-        self._tcp = tcp
-        self._port: int | None = None
-        self._running = ExitStack()
-        self.settings = replace(self.start(), timeout_s=5)
-
-    def start(self) -> RedisRestSettings:
-        settings = self._running.enter_context(gateway(self._tcp, self._port))
-        self._port = urlsplit(settings.url).port
-        return settings
-
-    def stop(self) -> None:
-        self._running.close()
-
-
-@pytest.fixture
-def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
-    own = Gateway(tcp_settings)
-    yield own
-    own.stop()
 
 
 async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:
@@ -73,7 +49,8 @@ async def answers_with(http: httpx.AsyncClient, path: str, status: int) -> bool:
     return (await http.get(path)).status_code == status
 
 
-async def test_a_redis_without_memory_is_named(tmp_path: Path) -> None:
+async def test_a_redis_without_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "READY_S", 0.1)
     with valkey_server(tmp_path) as tcp, gateway(tcp) as rest:
         redis = RedisTcp(tcp)
         async with serve(rest, Files()) as edge, client(edge, "ada") as http:
@@ -84,13 +61,35 @@ async def test_a_redis_without_memory_is_named(tmp_path: Path) -> None:
             assert (answer.status_code, answer.json()["type"]) == (507, "urn:swissbrain:problem:store-full")
             assert "memory" in answer.json()["detail"]
             assert "retry-after" not in answer.headers
-            await until(lambda: answers_with(http, "/ready", 507), "/ready tells it", timeout_s=READY_S + 3)
+            await until(lambda: answers_with(http, "/ready", 507), "/ready tells it")
             assert (await http.get(f"/agent/runs/{run_id}")).json()["status"] == "queued"
-            # A Redis that evicts does not refuse writes for a lack of memory.
-            await redis.command("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
-            await until(lambda: answers_with(http, "/ready", 200), "/ready is right again", timeout_s=READY_S + 3)
             await redis.command("CONFIG", "SET", "maxmemory", "0")
+            await until(lambda: answers_with(http, "/ready", 200), "/ready is right again")
             assert (await http.post("/agent/runs", json=PLAN)).status_code == 201
+        await redis.close()
+
+
+async def test_a_redis_that_refuses_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "READY_S", 0.1)
+    with valkey_server(tmp_path) as tcp, gateway(tcp) as rest:
+        redis = RedisTcp(tcp)
+        async with serve(rest, Files()) as edge, client(edge, "ada") as http:
+            run_id = await create(http)
+            assert await answers_with(http, "/ready", 200)
+            await redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
+            answer = await http.post("/agent/runs", json=PLAN)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert answer.json()["type"] == "urn:swissbrain:problem:store-refuses"
+            assert "it has too few replicas (NOREPLICAS); the refused command has changed nothing" in answer.text
+            await until(lambda: answers_with(http, "/ready", 503), "/ready tells it")
+            assert await answers_with(http, f"/agent/runs/{run_id}", 200)
+            await redis.command("CONFIG", "SET", "min-replicas-to-write", "0")
+            await until(lambda: answers_with(http, "/ready", 200), "/ready is right again")
+            # The loss of a right says nothing about the records.
+            await redis.command("ACL", "SETUSER", "default", "-hmget")
+            for path in (f"/agent/runs/{run_id}", "/agent/runs", f"/agent/logs/{run_id}"):
+                answer = await http.get(path)
+                assert (answer.status_code, answer.json()["type"]) == (502, "urn:swissbrain:problem:store-rejected")
         await redis.close()
 
 
@@ -250,3 +249,15 @@ async def test_an_unexpected_error_shows_no_internal_details(
     assert answer.json()["type"] == "urn:swissbrain:problem:internal"
     assert "secret inside" not in answer.text
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+async def test_an_exhausted_host_of_the_api_is_an_outage(rest_settings: RedisRestSettings) -> None:
+    class Short(Files):
+        async def delete_run(self, user_id: str, run_id: str) -> int:
+            raise HostExhausted("the worker's host is short of open files")
+
+    async with serve(rest_settings, Short()) as edge, client(edge, "ada") as http:
+        answer = await http.delete(f"/agent/runs/{await create(http, start=False)}")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["type"] == "urn:swissbrain:problem:host-exhausted"
+    assert "the API's own host" in answer.json()["detail"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from edge_api.settings import EdgeSettings
-from infra.settings import Env, SettingsError
-from tests.edge.test_process import ENV
+from infra.settings import Env, QStashAccess, SettingsError
+from tests.edge.api_process import ENV
 
 ADA = '{"user": "ada", "scopes": ["runs:read"], "sha256": "%s"}' % ("0" * 64)
 
@@ -159,4 +159,23 @@ def test_a_bad_address_of_the_object_store_is_named_without_its_content(url: str
     with pytest.raises(SettingsError, match=reason) as caught:
         read(S3_ENDPOINT_URL=url)
     assert str(caught.value).startswith("S3_ENDPOINT_URL ")
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EDGE_PUBLIC_URL", "https://ada:password@api.example"),
+        ("EDGE_PUBLIC_URL", "https://api.example/?x=1"),
+        ("EDGE_PUBLIC_URL", "https://api.example/#password"),
+        ("QSTASH_URL", "https://ada:password@qstash.example"),
+        ("QSTASH_TOKEN", "tøken"),
+        ("QSTASH_TOKEN", "a\npassword"),
+    ],
+)
+def test_an_access_to_qstash_with_which_no_call_works_is_named(name: str, value: str) -> None:
+    good = {"QSTASH_TOKEN": "token", "EDGE_PUBLIC_URL": "https://api.example"}
+    with pytest.raises(SettingsError) as caught:
+        QStashAccess.for_publishing(Env({**good, name: value}))
+    assert str(caught.value).startswith(f"{name} must ")
     assert "password" not in str(caught.value)

@@ -19,9 +19,11 @@ from pathlib import Path
 from infra.contract.errors import SessionLost
 from infra.contract.execution import Command, Execution, OnLine, Session
 from infra.contract.files import DirectoryFiles
+from infra.contract.lending import Loan
 from infra.k8s_executor.control import PodControl
 from infra.k8s_executor.pod_call import PodCalls, prepare
 from infra.k8s_executor.pod_session import PodSessionClient
+from infra.k8s_executor.stored_call import StoredCall
 from infra.local_executor import sandbox
 from infra.pod_runner.__main__ import CAPABILITIES
 from infra.workspace import S3RunFiles
@@ -31,6 +33,19 @@ from tests.support.waiting import wait_until
 UID = 400_000 + os.getpid() % 100_000
 """Uid of the runner and the program for tests that run as root. Each test process has its own, because the kernel
 counts the processes of a uid, and pods of other tests run at the same time."""
+
+
+class FollowedCalls(PodCalls):
+    """Calls of one pod, followed from the first line to the result."""
+
+    async def follow(self, loan: Loan, command: Command, on_line: OnLine, output: Path) -> Execution:
+        """Pass on the lines, then take over the result; `output` is the folder for stdout and stderr.
+
+        Raises NoResult, and the errors of the port `Executor`.
+        """
+        call = StoredCall(self._files, loan, command, on_line)
+        await self.pass_lines(call.lines)
+        return await call.take_over(await call.result(), output)
 
 
 @dataclass
@@ -207,7 +222,7 @@ class PodExecutor:
         stored = self.runs.setdefault(command.run_id, self.files_of(command.run_id))
         async with self.pods.pod() as pod:
             await files.materialise(pod.workspace)
-            calls = PodCalls(pod.control(), stored, pod.gone)
+            calls = FollowedCalls(pod.control(), stored, pod.gone)
             ended = await calls.follow(await calls.start(await prepare(command, stored)), command, on_line, self.output)
         await files.store_changes(pod.workspace)
         return ended

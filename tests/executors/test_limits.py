@@ -1,5 +1,7 @@
 """Limits of a program, and its end when it exceeds them."""
 
+import resource
+
 import pytest
 
 from infra.contract.execution import ExecLimits
@@ -24,7 +26,7 @@ time.sleep(600)
 
 
 async def test_one_process_cannot_allocate_more_than_the_limit(bench: Bench) -> None:
-    ran = await bench.run("x = bytearray(300 * 1024 * 1024)", "python", limits=SMALL)
+    ran = await bench.run("x = bytearray(400 * 1024 * 1024)", "python", limits=SMALL)
     assert ran.code == 1
     assert "MemoryError" in ran.err
 
@@ -61,15 +63,17 @@ async def test_a_fork_bomb_is_limited_and_killed(bench: Bench) -> None:
     assert 10 < int(ran.out) < 24
 
 
-async def test_the_number_of_threads_is_limited(bench: Bench) -> None:
+@pytest.mark.parametrize("limits", [SMALL, ExecLimits()], ids=["small", "default"])
+async def test_the_number_of_threads_alone_is_limited(bench: Bench, limits: ExecLimits) -> None:
+    """Their stacks, of 8 MiB each, do not exceed the limit of memory before."""
     source = (
         "import threading, time\n"
         "try:\n"
         "    for made in range(1000): threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         "except RuntimeError: print(made)"
     )
-    ran = await bench.run(source, "python", limits=SMALL)
-    assert 10 < int(ran.out) < 24
+    ran = await bench.run(source, "python", limits=limits)
+    assert limits.processes - 14 < int(ran.out) < limits.processes
 
 
 async def test_processor_time_is_limited(bench: Bench) -> None:
@@ -83,6 +87,16 @@ async def test_processor_time_is_limited(bench: Bench) -> None:
 async def test_open_files_are_limited(bench: Bench) -> None:
     ran = await bench.run("ulimit -n; ulimit -Hn; ulimit -c; ulimit -Hc")
     assert ran.out == "1024\n1024\n0\n0\n"
+
+
+async def test_stack_and_priority_do_not_depend_on_the_worker(bench: Bench) -> None:
+    shown = "ulimit -s; nice"
+    before = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (1024 * 1024, before[1]))
+    try:
+        assert (await bench.run(shown)).out == "8192\n5\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, before)
 
 
 async def test_limits_cannot_be_raised(bench: Bench) -> None:

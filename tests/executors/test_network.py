@@ -10,9 +10,9 @@ import pytest
 
 from infra.contract.execution import Command, LinePart
 from infra.egress.tokens import EgressTokens
-from infra.k8s_executor.pod_call import PodCalls, prepare
+from infra.k8s_executor.pod_call import prepare
 from infra.workspace import S3RunFiles
-from tests.executors.pods import LonePodSession, Pods
+from tests.executors.pods import FollowedCalls, LonePodSession, Pods
 from tests.support.egress import EGRESS_KEY, egress_proxy
 from tests.support.files_server import files_server
 from tests.support.web_site import NAME
@@ -46,7 +46,7 @@ async def test_clients_in_a_pod_reach_the_hosts_of_their_call(pods: Pods, files:
             network = (f"{NAME}:{port}",)
             given = Command("run-1", "step-0", "sh", SOURCE.replace("HOST", network[0]), 60, network=network)
             url = EgressTokens(EGRESS_KEY).proxy_url(f"127.0.0.1:{proxy_port}", given, int(time.time()) + 600)
-            calls = PodCalls(pod.control(), files, pod.gone)
+            calls = FollowedCalls(pod.control(), files, pod.gone)
             loan = await calls.start(await prepare(given, files, url))
             ended = await calls.follow(loan, given, add, tmp_path)
             assert url not in pod.log.read_text()
@@ -63,7 +63,7 @@ async def test_a_program_without_a_network_has_no_proxy(pods: Pods, files: S3Run
         return True
 
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         ended = await calls.follow(await calls.start(await prepare(given, files)), given, add, tmp_path)
     assert ended.stdout.read_text() == "0\n"
 

@@ -13,12 +13,12 @@ from infra.contract.execution import Command, LinePart
 from infra.contract.files import FileEntry
 from infra.contract.lending import Loan
 from infra.k8s_executor.control import PodControl, PodUnreachable
-from infra.k8s_executor.pod_call import PodCalls, prepare
+from infra.k8s_executor.pod_call import prepare
 from infra.pod_runner import __main__ as runner_main
 from infra.pod_runner import archive
 from infra.pod_runner.line_log import LineLog
 from infra.workspace import S3RunFiles, Workspaces
-from tests.executors.pods import Pods
+from tests.executors.pods import FollowedCalls, Pods
 from tests.support.waiting import until
 
 WAITING = "echo $$; i=0; while [ ! -e go ]; do sleep 0.05; done; echo made > file; for i in 1 2 3; do echo $i; done"
@@ -48,13 +48,13 @@ class Log:
 async def test_the_next_worker_follows_the_program_of_a_dead_one(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     log, given = Log(), command(WAITING)
     async with pods.pod() as pod:
-        first = PodCalls(pod.control(), files, pod.gone)
+        first = FollowedCalls(pod.control(), files, pod.gone)
         loan = await first.start(await prepare(given, files))
         # The follower of a dead worker ends without a word: here its connection is cut.
         records = pod.control().records(0)
         assert (await anext(records)).n == 1
         await records.aclose()
-        next_calls = PodCalls(pod.control(), files, pod.gone)
+        next_calls = FollowedCalls(pod.control(), files, pod.gone)
         assert await next_calls.start(await prepare(given, files)) == loan
         following = asyncio.ensure_future(next_calls.follow(loan, given, log.add, tmp_path))
         (pod.workspace / "go").touch()
@@ -70,7 +70,7 @@ async def test_a_worker_that_comes_after_the_end_finds_lines_and_result_in_the_s
 ) -> None:
     given, log = command("echo one; printf 'a\\rb\\r\\n'; echo two; exit 3"), Log()
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         loan = await calls.start(await prepare(given, files))
         assert await asyncio.to_thread(pod.wait) == 0
         ended = await calls.follow(loan, given, log.add, tmp_path)
@@ -86,7 +86,7 @@ async def test_a_pod_that_is_told_to_end_kills_the_program_and_stores_what_it_le
 ) -> None:
     given, log = command("echo kept > file; trap '' TERM; echo up; sleep 1000; echo never"), Log()
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         loan = await calls.start(await prepare(given, files))
         following = asyncio.ensure_future(calls.follow(loan, given, log.add, tmp_path))
         await log.has(1)
@@ -131,7 +131,7 @@ print('nothing')
 async def test_a_program_learns_no_url_and_cannot_end_its_runner(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     async with pods.pod() as pod:
         await files.write("port", str(pod.port).encode())
-        calls, given = PodCalls(pod.control(), files, pod.gone), command(HOSTILE, "python")
+        calls, given = FollowedCalls(pod.control(), files, pod.gone), command(HOSTILE, "python")
         ended = await calls.follow(await calls.start(await prepare(given, files)), given, Log().add, tmp_path)
     assert ended.stdout.read_text() == "nothing\n", ended.stderr.read_text()
     assert ended.exit_code == 0
@@ -153,7 +153,7 @@ async def test_a_call_whose_manifest_is_gone_is_reported(pods: Pods, files: S3Ru
     async with pods.pod() as pod:
         loan, lent = await files.lend(1, 60)
         await pod.control().start(loan.number, lent.slots.result)  # a signature for PUT
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         with pytest.raises(HostExhausted, match="without a result"):
             await calls.follow(loan, command("true"), Log().add, tmp_path)
         assert await asyncio.to_thread(pod.wait) == runner_main.NOT_STORED
@@ -169,7 +169,7 @@ async def test_a_program_that_fills_its_disk_is_killed(pods: Pods, files: S3RunF
     log = Log()
     given = command("while :; do head -c 20M /dev/zero > /tmp/$((i=i+1)); sleep 0.01; done")
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         ended = await calls.follow(await calls.start(await prepare(given, files)), given, log.add, tmp_path)
     assert ended.exit_code == 137
     assert log.lines[-1] == "killed: the program stored more than its limit of 256 MB in /tmp"
@@ -183,7 +183,7 @@ async def test_a_runner_that_is_root_runs_the_program_under_another_uid(
     await files.write("given", b"x")
     given = command("id -u; id -G; echo y >> given; mkdir -m 700 own; echo z > own/file; chmod 0 own/file; kill -9 1")
     async with pods.pod(program_uid=311_000) as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         ended = await calls.follow(await calls.start(await prepare(given, files)), given, Log().add, tmp_path)
     assert ended.stdout.read_text() == "311000\n311000\n"
     assert "not permitted" in ended.stderr.read_text()
@@ -193,7 +193,7 @@ async def test_a_runner_that_is_root_runs_the_program_under_another_uid(
 async def test_output_that_finds_no_space_ends_the_program(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     given = command("yes")
     async with pods.pod(tmp_bytes=1024 * 1024) as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         with pytest.raises(HostExhausted, match="No space left"):
             await calls.follow(await calls.start(await prepare(given, files)), given, Log().add, tmp_path)
         assert await asyncio.to_thread(pod.wait) == 0
@@ -205,7 +205,7 @@ async def test_a_file_that_the_store_has_lost_is_named(
     lost = FileEntry(key="files/1-1/lost", size_bytes=1, modified_ms=0)
     made, given = workspaces.run("user-lost", "run-1", 3, {"lost": lost}), command("echo started")
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), made, pod.gone)
+        calls = FollowedCalls(pod.control(), made, pod.gone)
         with pytest.raises(FilesUnavailable, match="the object store answered 404 for the file 'lost'"):
             await calls.follow(await calls.start(await prepare(given, made)), given, Log().add, tmp_path)
 
@@ -213,7 +213,7 @@ async def test_a_file_that_the_store_has_lost_is_named(
 async def test_a_pod_that_dies_is_no_result(pods: Pods, files: S3RunFiles, tmp_path: Path) -> None:
     log, given = Log(), command("echo up; sleep 1000")
     async with pods.pod() as pod:
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         following = asyncio.ensure_future(
             calls.follow(await calls.start(await prepare(given, files)), given, log.add, tmp_path)
         )
@@ -233,7 +233,7 @@ async def test_lines_beyond_the_limit_are_cut_with_a_note() -> None:
     log = LineLog(1000)
     added = [await log.add("stdout", LinePart("x" * 100)) for _ in range(20)]
     assert added == [True] * added.count(True) + [False] * added.count(False)
-    assert log.is_cut
+    assert not added[-1]
     records = [json.loads(line) for line in log.read(0)[0].splitlines()]
     assert [record["n"] for record in records] == [*range(1, log.count + 1)]
     assert records[-1] == {"n": log.count, "cut": True}

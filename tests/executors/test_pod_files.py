@@ -135,6 +135,10 @@ async def test_a_workspace_beyond_its_limits_is_not_stored(s3: S3Settings, pod_e
     for source, message in (
         ("head -c 1001 /dev/zero > big", "'big' has 1001 bytes, a file may have at most 1000"),
         ("touch 1 2 3 4", "the workspace has 4 files, at most 3"),
+        (
+            "for n in 1 2 3; do head -c 70$n /dev/zero > $n; done",
+            "at most 2000 are allowed; its largest file is '3' with",
+        ),
         ("mkdir 1 2 3 4 5 6", "more than 5 entries"),
     ):
         with pytest.raises(LimitExceeded, match=message):

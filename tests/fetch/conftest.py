@@ -2,12 +2,10 @@
 
 import shutil
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from socketserver import StreamRequestHandler
 from typing import Any
 
@@ -15,6 +13,7 @@ import pytest
 
 from infra.address_guard import AddressGuard
 from infra.settings import Env
+from tests.support.certificates import new_authority, server_context
 from tests.support.scripted_http import scripted_connections
 from tests.support.servers import web_site_fixture
 from tests.support.web_site import NAME, Names, Site
@@ -71,9 +70,8 @@ def tls_web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsSite]:
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificates")
     folder = tmp_path_factory.mktemp("tls")
-    _certificates(folder)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "site.pem", folder / "site.key")
+    new_authority(folder)
+    server = server_context(folder, NAME)
     made = TlsSite(trust=ssl.create_default_context(cafile=str(folder / "ca.pem")))
 
     def handle(handler: StreamRequestHandler, ending: threading.Event) -> None:
@@ -92,14 +90,3 @@ def tls_site(tls_web: TlsSite) -> TlsSite:
     tls_web.pages.clear()
     tls_web.requests.clear()
     return tls_web
-
-
-def _certificates(folder: Path) -> None:
-    key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-    (folder / "names").write_text(f"subjectAltName=DNS:{NAME}\n")
-    for command in (
-        f"req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=authority -days 2",
-        f"req {key} -keyout site.key -out site.csr -subj /CN={NAME}",
-        "x509 -req -in site.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out site.pem -days 2 -extfile names",
-    ):
-        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True, timeout=60)

@@ -12,14 +12,20 @@ import pytest
 import redis
 
 from infra.contract import redis_store
-from infra.gateway.acl import ACL_RULES
+from infra.gateway.acl import ACL_RULES, CLIENT_LIMITS
 from infra.gateway.errors import CommandRejected
 from infra.gateway.policy import check
 from tests.gateway.support import Served, Subscriber, Valkey, serve
 from tests.support.waiting import wait_until
 
 SCRIPTS = Path(redis_store.__file__).parent / "scripts"
-DOCS = Path(__file__).parents[2] / "docs" / "gateway.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "gateway.md"
+CONFIGURATIONS = [
+    DOCS,
+    *(ROOT / name for name in ("k8s/components/valkey/valkey.yaml", "k8s/helm/swissbrain/templates/valkey.yaml")),
+    ROOT / "deploy" / "vm" / "valkey.conf",
+]
 USER = f"user gateway on >secret {ACL_RULES}"
 
 
@@ -46,6 +52,30 @@ def guarded_http(guarded: Served) -> Iterator[httpx.Client]:
 
 def test_the_documentation_recommends_these_rules() -> None:
     assert ACL_RULES in " ".join(DOCS.read_text().split())
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_every_valkey_of_this_repository_bounds_what_it_holds_for_clients(path: Path) -> None:
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    assert set(CLIENT_LIMITS) <= set(lines)
+
+
+def test_one_request_cannot_ask_redis_for_more_memory_than_the_limits(tmp_path: Path) -> None:
+    options = [f"--{line}".split() for line in CLIENT_LIMITS]
+    valkey = Valkey(tmp_path, *(word for option in options for word in option)).start()
+    try:
+        with serve(valkey.url) as served, served.client() as http, valkey.client() as client:
+            value = "x" * 9_000_000
+            http.post("/set/big", content=value)
+            transaction = http.post("/multi-exec", json=[["GETRANGE", "big", "0", "-1"]] * 100)
+            script = http.post("/", json=["EVAL", f"return {{{'ARGV[1],' * 100}}}", 0, value])
+            for response in (transaction, script):
+                assert response.status_code == 503
+                assert "connection to Redis lost before the answer" in response.text
+            assert http.get("/strlen/big").json() == {"result": 9_000_000}
+            assert client.info("memory")["used_memory_peak"] < 300_000_000
+    finally:
+        valkey.kill()
 
 
 def script(http: httpx.Client, *command: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.gateway.connect import connect
-from infra.gateway.connection import RepliesTooLarge, ReplyTooDeep, RespConnection
+from infra.gateway.connection import RespConnection
+from infra.gateway.replies import RepliesTooLarge, ReplyTooDeep
 from infra.gateway.resp import pack
 from infra.gateway.settings import parse_target
 from infra.gateway.skip import ReplySkipper

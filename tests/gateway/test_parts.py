@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import ssl
-import subprocess
 from pathlib import Path
 
 import hiredis
@@ -20,6 +17,7 @@ from infra.gateway.resp import pack
 from infra.gateway.settings import parse_target
 from infra.gateway.sse import frame
 from infra.gateway.stream_buffer import CloseReason, StreamBuffer
+from tests.support.certificates import needs_openssl, new_authority, server_context
 
 lines = st.text(alphabet="abc -+:$*1", max_size=8).map(str.encode)
 scalars = st.one_of(
@@ -87,19 +85,10 @@ async def test_a_closed_buffer_still_delivers_its_frames() -> None:
     assert await buffer.take() is None
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    san = ["-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*request, *san, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
-    return key, cert
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is needed to create a certificate")
+@needs_openssl
 async def test_rediss_accepts_only_a_trusted_certificate_of_the_right_host(tmp_path: Path) -> None:
-    key, cert = await asyncio.to_thread(make_certificate, tmp_path)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
+    new_authority(tmp_path)
+    context, authority = server_context(tmp_path, "localhost"), str(tmp_path / "ca.pem")
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1000):
@@ -109,9 +98,9 @@ async def test_rediss_accepts_only_a_trusted_certificate_of_the_right_host(tmp_p
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        connection = await connect(parse_target(f"rediss://localhost:{port}", str(cert)), 5)
+        connection = await connect(parse_target(f"rediss://localhost:{port}", authority), 5)
         assert await connection.send(pack(["PING"]), 1) == [b"PONG"]
         await connection.close()
-        for url, ca_file in ((f"rediss://localhost:{port}", None), (f"rediss://127.0.0.1:{port}", str(cert))):
+        for url, ca_file in ((f"rediss://localhost:{port}", None), (f"rediss://127.0.0.1:{port}", authority)):
             with pytest.raises(NotSent):
                 await connect(parse_target(url, ca_file), 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 
@@ -188,6 +189,14 @@ def test_the_token_may_be_a_query_parameter(served: Served, valkey: Valkey) -> N
         wrong = {"Authorization": "Bearer wrong"}
         assert error(client.get(f"/get/k?_token={TOKEN}", headers=wrong), 401).startswith("WRONGPASS")
         assert result(client.get(f"/get/k?_token={TOKEN}")) == "v"
+
+
+def test_a_compressed_body_is_named_as_such(http: httpx.Client) -> None:
+    for path in ("/", "/set/k", "/pipeline"):
+        answer = http.post(path, content=gzip.compress(b'["SET", "k", "v"]'), headers={"Content-Encoding": "gzip"})
+        assert "Content-Encoding" in error(answer, 415)
+    assert result(http.post("/", content=b'["PING"]', headers={"Content-Encoding": "identity"})) == "PONG"
+    assert result(http.get("/get/k")) is None
 
 
 def test_a_body_over_the_limit_is_rejected(valkey: Valkey) -> None:

@@ -243,3 +243,22 @@ def test_the_number_of_monitors_is_limited(served: Served, http: httpx.Client) -
         response = http.post("/monitor")
         assert response.status_code == 400
         assert "no more than 4 monitors" in response.json()["error"]
+
+
+def test_a_subscription_that_redis_refuses_is_an_error_and_ends_no_other_stream(own_valkey: Valkey) -> None:
+    with own_valkey.client() as client:
+        client.execute_command("ACL SETUSER", "some", "on", ">s", "~*", "+@all", "resetchannels", "&open*")
+        with serve(f"redis://some:s@127.0.0.1:{own_valkey.port}") as served, served.client() as http:
+            with Subscriber(served, "/subscribe/open1") as subscriber:
+                subscriber.expect(["subscribe,open1,1"])
+                for path in ("/subscribe/closed", "/subscribe/open1/closed/open2", "/psubscribe/*"):
+                    response = http.post(path)
+                    assert response.status_code == 400
+                    assert response.json()["error"].startswith("NOPERM ")
+                with Subscriber(served, "/subscribe/open2/open3") as second:
+                    second.expect(["subscribe,open2,1", "subscribe,open3,2"])
+                    client.publish("open1", "a")
+                    client.publish("open3", "b")
+                    subscriber.expect(["subscribe,open1,1", "message,open1,a"])
+                    second.expect(["subscribe,open2,1", "subscribe,open3,2", "message,open3,b"])
+            wait_until(lambda: served.gateway.streams.hub.topics == 0, "all have left")

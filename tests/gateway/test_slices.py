@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.gateway import commands
-from infra.gateway.connection import Replies
 from infra.gateway.encoding import BASE64, TEXT
-from infra.gateway.endpoint import _collect
 from infra.gateway.errors import BatchTooLong, MalformedRequest
+from infra.gateway.memory import MemoryShare, ReplyMemory
 from infra.gateway.pacing import Pacer
+from infra.gateway.replies import Replies
+from infra.gateway.responses import HttpResponse
 from infra.gateway.results import batch_pieces, result_pieces
 from tests.gateway.support import TOKEN, Served
 from tests.support.waiting import wait_until
@@ -34,6 +35,10 @@ def connected() -> Pacer:
         await asyncio.Event().wait()
 
     return Pacer(receive)
+
+
+async def discard(_message: Any) -> None:
+    """Take a message of a response from the application."""
 
 
 async def longest_turn(work: Callable[[Pacer], Awaitable[object]]) -> float:
@@ -85,12 +90,12 @@ async def test_a_large_batch_is_parsed_in_slices(body: bytes) -> None:
     assert time.process_time() - started < 1
 
 
-async def test_a_command_of_millions_of_arguments_is_parsed_in_slices() -> None:
-    body = b'["DEL",' + b",".join([b'"a" '] * 1_500_000) + b"]"
+async def test_a_command_of_a_million_arguments_is_parsed_in_slices() -> None:
+    body = b'["DEL",' + b",".join([b'"a" '] * 1_000_000) + b"]"
 
     async def parse(pacer: Pacer) -> None:
         command = await commands.from_json(body, pacer)
-        assert len(command) == 1_500_001
+        assert len(command) == 1_000_001
         assert command[-1] == b"a"
 
     assert await longest_turn(parse) < 0.2
@@ -103,7 +108,8 @@ async def test_large_results_are_encoded_in_slices(encoding: Any) -> None:
     for reply in (b"\0" * 9_000_000, flat, nested, [[flat.copy()]], [nested.copy(), b"x" * 5_000_000]):
 
         async def encode(pacer: Pacer, reply: Any = reply) -> None:
-            await _collect(result_pieces(sized([reply], 1 << 20), encoding), pacer)
+            response = HttpResponse(result_pieces(sized([reply], 1 << 20), encoding))
+            await response.send(discard, pacer, MemoryShare(ReplyMemory(0)))
 
         assert await longest_turn(encode) < 0.2
 
@@ -159,6 +165,64 @@ async def test_a_large_command_is_parsed_like_a_small_one() -> None:
     assert found == [b"X", *[b"x"] * 50_000, *expected]
     rows = await commands.batch_from_json(f'[["X",{arguments}],["X",{many}]]'.encode(), 2, connected())
     assert rows == [[b"X", *expected], [b"X", *[b"x"] * 50_000]]
+
+
+@pytest.mark.parametrize("argument", [b"1", b"[]"], ids=bytes.decode)
+async def test_a_command_of_more_words_than_are_allowed_is_rejected(argument: bytes) -> None:
+    body = b'["DEL",' + b",".join([argument] * commands.MAX_WORDS) + b"]"
+    with pytest.raises(MalformedRequest, match="has more than 1048576 words"):
+        await commands.from_json(body, connected())
+
+
+def test_large_bodies_are_parsed_one_after_the_other(
+    served: Served, http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The objects of one may take 40 times its size. Small requests do not wait."""
+    running, most = 0, 0
+    parse = commands.from_json
+
+    async def count(body: bytes, pacer: Pacer) -> Any:
+        nonlocal running, most
+        if len(body) < 1000:
+            return await parse(body, pacer)
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        try:
+            return await parse(body, pacer)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(commands, "from_json", count)
+    body = json.dumps(["ECHO", "x" * 2_000_000]).encode()
+
+    def send() -> None:
+        with served.client() as client:
+            assert client.post("/", content=body).status_code == 200
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert http.post("/", json=["PING"]).status_code == 200
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
+LONG = ["x" * 200_000, "\\" * 100_000, "é😀" * 50_000, ["x" * 200_000], {"k": ["x" * 200_000, None]}]
+FORMS: list[dict[str, Any]] = [{}, {"indent": 1}, {"separators": (" , ", " : ")}]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+async def test_white_space_between_arguments_does_not_matter(form: dict[str, Any]) -> None:
+    """Many clients put a space after each comma. A large command was rejected for it if a long string followed."""
+    for long in LONG:
+        for command in (["SET", "k", long], ["SET", long, "v", long], ["MSET", *["a", 1, None, long] * 3]):
+            parsed = await commands.from_json(json.dumps(command, **form).encode(), connected())
+            expected = [
+                value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in command
+            ]
+            assert parsed == [text.encode() for text in expected]
 
 
 def test_a_pipeline_ends_when_its_client_has_left(served: Served, http: httpx.Client) -> None:

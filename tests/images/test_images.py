@@ -21,10 +21,9 @@ import pytest
 from infra.contract.execution import Command, Interpreter, LinePart
 from infra.k8s_executor import pod_call
 from infra.k8s_executor.job import FIRST_UID, UIDS
-from infra.k8s_executor.pod_call import PodCalls
 from infra.workspace import Workspaces
 from scripts.images import Source, build_command, prepare
-from tests.executors.pods import LonePodSession, Pods
+from tests.executors.pods import FollowedCalls, LonePodSession, Pods
 from tests.images import base
 from tests.images.store import BASE, ImageStore, contained
 from tests.images.wheelhouse import write_wheel, write_wheels
@@ -67,7 +66,8 @@ def needs(image: str) -> pytest.MarkDecorator:
 
 
 PROGRAMS: dict[Interpreter, str] = {
-    "sh": 'whoami; echo "$HOME"; echo made >"$HOME/file"; echo made >/tmp/file; touch /usr/file || git --version',
+    "sh": 'whoami; echo "$HOME"; echo made >"$HOME/file"; echo made >/tmp/file; '
+    "cp /tmp/file /var/tmp/copy && python -V || exit; touch /usr/file || git --version",
     "python": "import getpass, pathlib, sqlite3, ssl\nprint(getpass.getuser(), pathlib.Path.home(), sep='\\n')\n"
     "pathlib.Path('file').write_text('made')",
     "node": "const os = require('os');\nconsole.log(os.userInfo().username);\nconsole.log(os.homedir());\n"
@@ -183,7 +183,7 @@ async def output_of(pods: Pods, workspaces: Workspaces, command: Command, output
 
     async with pods.pod() as pod:
         files = workspaces.run("ada", command.run_id, 1, {})
-        calls = PodCalls(pod.control(), files, pod.gone)
+        calls = FollowedCalls(pod.control(), files, pod.gone)
         ended = await calls.follow(await calls.start(await pod_call.prepare(command, files)), command, add, output)
     assert ended.exit_code == 0, (lines, ended.stderr.read_text())
     assert written in {file.path for file in ended.changes.written}

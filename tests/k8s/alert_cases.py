@@ -90,10 +90,13 @@ CASES = (
     ),
     AlertCase(
         "SwissBrainWorkerUnfit",
-        {'swissbrain_worker_fit{pod="w1"}': "0x60", 'swissbrain_worker_fit{pod="w2"}': "1x60"},
-        ({'swissbrain_worker_fit{pod="w1"}': "1x47 0x2 1x20"},),
-        "The worker w1 claims nothing, because one of its checks fails.",
-        {"pod": "w1"},
+        {
+            'swissbrain_worker_fit{pod="w1",part="object store"}': "0x60",
+            'swissbrain_worker_fit{pod="w1",part="sandbox"}': "1x60",
+        },
+        ({'swissbrain_worker_fit{pod="w1",part="object store"}': "1x47 0x2 1x20"},),
+        "The worker w1 claims nothing, because the check of its object store fails.",
+        {"pod": "w1", "part": "object store"},
     ),
     AlertCase(
         "SwissBrainRedisSilent",

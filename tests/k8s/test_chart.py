@@ -1,6 +1,7 @@
 """The chart renders the same objects as the overlays."""
 
 import copy
+import json
 import re
 import shutil
 from pathlib import Path
@@ -111,3 +112,37 @@ def test_the_guide_explains_each_value() -> None:
         ".worker.llm.model",
     }
     assert {re.sub(r"(quota)\.\w+", r"\1.*", path) for path in leaves} == explained
+
+
+def _properties(schema: Object) -> dict[str, Any]:
+    """Return the names of values of a schema, as the values file has them."""
+    return {name: _properties(each) if "properties" in each else None for name, each in schema["properties"].items()}
+
+
+def _names(values: Object) -> dict[str, Any]:
+    return {name: _names(each) if isinstance(each, dict) and each else None for name, each in values.items()}
+
+
+def test_the_schema_has_each_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    found = _properties(schema)
+    assert found["worker"].pop("llm") == {"baseUrl": None, "model": None}
+    expected = _names(yaml.safe_load((CHART / "values.yaml").read_text()))
+    expected["worker"].pop("llm")
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("worker.slot=3", "additional properties 'slot' not allowed"),
+        ("worker.replicas=three", "at '/worker/replicas'"),
+        ("s3.port=99999", "at '/s3/port'"),
+        ("s3.cidrs={everywhere}", "at '/s3/cidrs/0'"),
+        ("redis.inCluster=maybe", "at '/redis/inCluster'"),
+        ("toolRepositories={a'b}", "at '/toolRepositories/0'"),
+    ],
+)
+def test_a_value_that_the_chart_does_not_know_is_refused_and_not_ignored(value: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        chart("kind", "--set", value)

@@ -85,6 +85,10 @@ FAULTS: dict[str, tuple[str, Callable[[Object], object]]] = {
         "more than 15 characters",
         lambda d: container(d)["ports"][0].update(name="health-of-the-worker"),
     ),
+    "number in words": ("replicas must be a number", lambda d: d["spec"].update(replicas="three")),
+    "negative number": ("replicas must be a number", lambda d: d["spec"].update(replicas=-1)),
+    "number of a port": ("must be a number from 1", lambda d: container(d)["ports"][0].update(containerPort=99999)),
+    "range of addresses": ("no range of addresses", lambda d: d["spec"].update(cidr="10.0.0.1/24")),
     "root": ("without root", lambda d: pod(d)["securityContext"].update(runAsUser=0)),
     "root allowed": ("without root", lambda d: pod(d)["securityContext"].pop("runAsNonRoot")),
     "seccomp": ("seccomp", lambda d: pod(d)["securityContext"].pop("seccompProfile")),
@@ -160,3 +164,18 @@ def test_the_jobs_of_the_worker_come_from_a_repository_of_the_policy(name: str) 
     policy = only(overlay(name), "ValidatingAdmissionPolicy", "swissbrain-agent-tools")
     repositories = policy["spec"]["variables"][0]["expression"].strip("[]").replace("'", "").split(", ")
     assert worker["KUBERNETES_IMAGE"]["value"].partition("@")[0] in repositories
+
+
+@pytest.mark.parametrize(
+    ("spec", "labels"), [({}, 5), ({"template": {"spec": {"containers": [5]}}}, {}), ({"template": 5}, 5)]
+)
+def test_a_field_of_a_wrong_type_is_a_problem_of_its_object(spec: Object, labels: object) -> None:
+    each = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a", "labels": labels}, "spec": spec}
+    (line,) = problems([each])
+    assert line == "Deployment/a: a field is missing, or has another type than objects of this kind have"
+
+
+@pytest.mark.parametrize("text", ["{kind: Pod, apiVersion: v1, metadata: {name: 5}}", "{kind: 5, metadata: {}}", "[5]"])
+def test_a_document_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="no object with apiVersion"):
+        check_manifests.load(text)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from infra.pod_runner import archive
+from infra.settings import RedisTcpSettings
 from infra.workspace import Workspaces
 from tests.k8s_executor.rig import NAMESPACE, ClusterRig
+from tests.k8s_executor.workers import WorkerRig
 from tests.support.kube import KubeServer, kube_server
 from tests.support.kube.deletion import DeleteOptions, delete
 from tests.support.kube.job_controller import Delays
@@ -40,3 +42,10 @@ async def cluster(server: KubeServer, workspaces: Workspaces, tmp_path: Path) ->
     for job in made.jobs():
         server.call(partial(delete, server.store, "jobs", (NAMESPACE, job), DeleteOptions("Background")))
     await until(made.is_empty, "no pod is left")
+
+
+@pytest.fixture
+async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
+    made = WorkerRig(cluster, tcp)
+    yield made
+    await made.close()

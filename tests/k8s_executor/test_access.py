@@ -1,5 +1,8 @@
 """Access of a worker in a pod: its service account, whose token is replaced about every hour."""
 
+import asyncio
+import json
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from kubernetes.aio.config import incluster_config
 from infra.contract.errors import ExecutorUnavailable
 from infra.k8s_executor.api import KubeApi
 from tests.k8s_executor.rig import NAMESPACE, ClusterRig
+from tests.support.certificates import needs_openssl, new_authority, server_context
 from tests.support.kube.access import Rule
 
 ALL = Rule(["*"], ["*"])
@@ -52,3 +56,50 @@ async def test_a_token_that_was_replaced_is_read_again(
     finally:
         access.users.clear()
         await api.close()
+
+
+@needs_openssl
+async def test_the_authority_of_a_cluster_may_lack_what_python_demands_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_authority(tmp_path, is_strict=False)
+    context = server_context(tmp_path, "localhost")
+    make = ssl.create_default_context
+
+    def strict_as_from_python_3_13_on(*args: Any, **more: Any) -> ssl.SSLContext:
+        made = make(*args, **more)
+        made.verify_flags |= ssl.VERIFY_X509_STRICT
+        return made
+
+    monkeypatch.setattr(ssl, "create_default_context", strict_as_from_python_3_13_on)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"items": [], "metadata": {}}'
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        for host, reason in (("localhost", ""), ("127.0.0.1", "does not answer")):
+            kubeconfig = tmp_path / "kubeconfig"
+            kubeconfig.write_text(json.dumps(access_to(f"https://{host}:{port}", tmp_path / "ca.pem")))
+            api = await KubeApi.connect(kubeconfig, NAMESPACE)
+            try:
+                if reason:
+                    with pytest.raises(ExecutorUnavailable, match=reason):
+                        await api.jobs({}, patience_s=0)
+                else:
+                    assert await api.jobs({}, patience_s=0) == []
+            finally:
+                await api.close()
+
+
+def access_to(url: str, authority: Path) -> dict[str, Any]:
+    """Return a kubeconfig."""
+    return {
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": url, "certificate-authority": str(authority)}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }

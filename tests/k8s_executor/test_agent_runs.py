@@ -6,10 +6,8 @@ from typing import Any, cast
 import pytest
 
 from infra.contract.states import Status
-from infra.settings import RedisTcpSettings
 from tests.agent_runs.script import finish, plan
 from tests.agent_runs.site import AgentSite
-from tests.k8s_executor.rig import ClusterRig
 from tests.k8s_executor.test_runs import goes_on, has_no_pods, has_printed
 from tests.k8s_executor.workers import Counter, WorkerRig
 from tests.support.model_server import ModelServer, model_server
@@ -19,13 +17,6 @@ from tests.support.model_server import ModelServer, model_server
 def server_of_model() -> Iterator[ModelServer]:
     with model_server() as made:
         yield made
-
-
-@pytest.fixture
-async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
-    made = WorkerRig(cluster, tcp)
-    yield made
-    await made.close()
 
 
 @pytest.fixture

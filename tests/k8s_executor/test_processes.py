@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -30,13 +29,6 @@ def environment(cluster: ClusterRig, tcp: RedisTcpSettings, s3: S3Settings, tmp_
     write_kubeconfig(kubeconfig, cluster.server.url)
     more = {"REDIS_URL": tcp.url, "WORKER_LEASE_S": "3", "WORKER_ROOT": str(tmp_path / "work")}
     return {**os.environ, **variables_of(s3), **worker_environment(kubeconfig), **more}
-
-
-@pytest.fixture
-async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
-    made = WorkerRig(cluster, tcp)
-    yield made
-    await made.close()
 
 
 async def test_killed_and_suspended_workers_start_a_program_once(

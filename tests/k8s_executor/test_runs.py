@@ -1,7 +1,6 @@
 """Runs whose workers die, drain, lose their leases, or are cancelled, while a program runs on the cluster."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,20 +9,12 @@ from infra.contract.states import Status
 from infra.k8s_executor import job_call
 from infra.k8s_executor.control import PodControl
 from infra.metrics import REGISTRY
-from infra.settings import RedisTcpSettings
-from tests.k8s_executor.rig import NAMESPACE, ClusterRig
+from tests.k8s_executor.rig import NAMESPACE
 from tests.k8s_executor.workers import ClusterWorker, Counter, Death, WorkerRig
 from tests.support.waiting import until
 
 LINES = ["one", "two", "three"]
 PROGRAM = "echo one; sleep 0.4; echo two; sleep 0.4; echo three"
-
-
-@pytest.fixture
-async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
-    made = WorkerRig(cluster, tcp)
-    yield made
-    await made.close()
 
 
 async def has_printed(runs: WorkerRig, run_id: str, count: int) -> None:

@@ -1,7 +1,7 @@
 """Time of a step whose worker is lost: it counts from the first start, and a program that has ended in time counts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -12,8 +12,7 @@ from infra.contract.journal import StepRecord
 from infra.contract.lending import OpenExecution
 from infra.contract.runs import PlanStep, RunRecord
 from infra.contract.states import Status
-from infra.settings import RedisTcpSettings
-from tests.k8s_executor.rig import NAMESPACE, ClusterRig
+from tests.k8s_executor.rig import NAMESPACE
 from tests.k8s_executor.test_runs import goes_on, has_no_pods, has_printed
 from tests.k8s_executor.workers import ClusterWorker, WorkerRig
 from tests.support.waiting import until
@@ -22,13 +21,6 @@ from worker.run import call_context
 TIMEOUT_S = 1000.0
 FULL = MappingProxyType({"timeout_s": 3600})
 WAITS = "echo one; while [ ! -e go ]; do sleep 0.05; done; echo two"
-
-
-@pytest.fixture
-async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
-    made = WorkerRig(cluster, tcp)
-    yield made
-    await made.close()
 
 
 async def left_alone(runs: WorkerRig, own: Mapping[str, int] = FULL) -> tuple[str, ClusterWorker]:

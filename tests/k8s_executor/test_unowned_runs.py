@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,8 +10,6 @@ from infra.contract.browser import BrowserArgs
 from infra.contract.execution import ExecLimits
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
-from infra.settings import RedisTcpSettings
-from tests.k8s_executor.rig import ClusterRig
 from tests.k8s_executor.test_runs import goes_on, has_no_pods, has_printed
 from tests.k8s_executor.test_sessions import MB, PROGRAM
 from tests.k8s_executor.workers import ClusterWorker, WorkerRig
@@ -24,13 +21,6 @@ from worker.toolkit.base import SessionProgram, Tool, ToolContext, ToolResult
 SLEEPS = "echo one; sleep 1000"
 LONG_LEASE_S = 600.0
 """Lease that does not expire during a test."""
-
-
-@pytest.fixture
-async def runs(cluster: ClusterRig, tcp: RedisTcpSettings) -> AsyncIterator[WorkerRig]:
-    made = WorkerRig(cluster, tcp)
-    yield made
-    await made.close()
 
 
 async def running(runs: WorkerRig, worker: ClusterWorker, program: str = SLEEPS, **spec: int) -> str:

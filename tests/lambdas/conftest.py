@@ -21,6 +21,7 @@ from tests.support.servers import (
     connection_fixture,
     emptied_fixture,
     gateway_fixture,
+    items_below,
     on_the_session_loop,
     valkey_fixture,
 )
@@ -40,9 +41,8 @@ class Start(Protocol):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            on_the_session_loop(item)
+    for item in items_below(HERE, items):
+        on_the_session_loop(item)
 
 
 tcp_settings = valkey_fixture()

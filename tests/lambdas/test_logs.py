@@ -12,6 +12,7 @@ from swissbrain import Client
 from swissbrain.models import Event
 from tests.edge.stack import PLAN, TOKENS, SimulatedWorker, create, follow, follow_to_the_end, note, numbers, stream
 from tests.lambdas.function_url import FunctionUrl
+from tests.support.waiting import until
 
 
 @asynccontextmanager
@@ -99,12 +100,19 @@ async def test_the_log_of_an_ended_run_is_returned_immediately_from_any_event_on
 
 
 async def test_requests_share_the_clients_of_their_process(front: FunctionUrl, worker: SimulatedWorker) -> None:
+    async def is_idle() -> bool:
+        return bool(front.idle)
+
     async with ada(front) as http:
         await create(http)
+        # The answer may arrive before the environment is free: another one would be started for the next request.
+        await until(is_idle, "the environment is free")
         process = front.idle[-1].process
         for _ in range(5):
             run_id = await create(http)
+            await until(is_idle, "the environment is free")
             assert (await http.get(f"/agent/runs/{run_id}")).json()["run_id"] == run_id
+            await until(is_idle, "the environment is free")
         assert front.idle[-1].process is process
         assert front.idle[-1].starts == 1
 

@@ -95,8 +95,9 @@ async def test_the_application_gets_a_disconnect_before_the_deadline(function: E
 
 async def test_an_application_that_does_not_end_is_cancelled_before_the_deadline(function: Environment) -> None:
     call = await function.invoke(get("/deaf"), timeout_s=3)
-    head, _ = await call.complete()
-    assert (head["statusCode"], call.outcome) == (500, "answered")
+    head, body = await call.complete()
+    assert (head["statusCode"], call.outcome) == (504, "answered")
+    assert json.loads(body)["type"] == "urn:swissbrain:problem:out-of-time"
 
 
 async def test_events_that_are_not_requests_get_an_immediate_response(function: Environment) -> None:

@@ -171,6 +171,7 @@ async def test_missing_usage_is_estimated(server: ModelServer, model: LlmHttp, u
     ("usage", "output", "cached"),
     [
         ({"prompt_tokens": 10, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}, 2, 4),
+        ({"prompt_tokens": 10.0, "completion_tokens": 2e0, "prompt_cache_hit_tokens": 4.0}, 2, 4),
         ({"prompt_tokens": 10, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 99}}, 2, 10),
         (
             {

@@ -53,7 +53,7 @@ async def report(root: Path) -> dict[str, Any]:
     results["many files"] = (await bench.run(MANY_FILES, "python", timeout_s=100)).code
     results["namespaces"] = (await bench.run("unshare -Ur id -u")).out
     results["capabilities"] = (await bench.run("grep CapEff /proc/self/status")).out.split()[-1]
-    hog = await bench.run("x = bytearray(2 * 1024 ** 3)", "python", limits=ExecLimits(memory_bytes=128 * MB))
+    hog = await bench.run("x = bytearray(3 * 1024 ** 3)", "python", limits=ExecLimits(memory_bytes=128 * MB))
     results["hog"] = hog.err.strip().splitlines()[-1]
     results["bomb"] = int((await bench.run(BOMB, "python", limits=ExecLimits(processes=32))).out)
     results["network"] = (await bench.run(FETCH, "python", network=["a.test:80"])).out

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from infra.contract.execution import ExecLimits
 from infra.local_executor import LocalExecutor, machine
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
+from tests.local_executor.rig import REPOSITORY, RUN_ID, Bench, scratch_content
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,8 @@ from tests.local_executor.rig import REPOSITORY, Bench, scratch_content
         "/root/.bashrc",
         "/root/.ssh",
         "/home",
-        "/var",
+        "/var/log",
+        "/var/lib/dpkg",
         "/sys",
         "/work",
         "/run/secrets",
@@ -56,7 +58,22 @@ async def test_folders_above_the_interpreter_contain_nothing_else(bench: Bench) 
         "python",
     )
     assert ran.code == 0, ran.err
-    allowed = {"bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "run", "sbin", "tmp", "usr", "workspace", "root"}
+    allowed = {
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "proc",
+        "run",
+        "sbin",
+        "tmp",
+        "usr",
+        "var",
+        "workspace",
+        "root",
+    }
     assert set(ast.literal_eval(ran.out)) - allowed <= {Path(sys.base_prefix).resolve().parts[1]}
 
 
@@ -76,13 +93,24 @@ async def test_runs_have_different_uids(bench: Bench) -> None:
     assert "0\n" not in uids
 
 
+async def test_the_next_program_of_a_run_finds_its_files_unchanged(bench: Bench) -> None:
+    await bench.run("mkdir folder; touch file folder/file; ln -s nowhere link")
+    workspace = bench.root / RUN_ID / "workspace"
+    before = {path: path.lstat().st_ctime_ns for path in workspace.rglob("*")}
+    await bench.run("true")
+    # An unchanged file is not read again, however large it is.
+    assert {path: path.lstat().st_ctime_ns for path in workspace.rglob("*")} == before
+    assert len(before) == 4
+
+
 async def test_the_environment_of_the_worker_is_not_visible(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3_SECRET_KEY", "very-secret")
     ran = await bench.run("env; cat /proc/*/environ | tr '\\0' '\\n'")
     assert "very-secret" not in ran.out + ran.err
     assert "S3_" not in ran.out
     names = {line.partition("=")[0] for line in ran.out.splitlines()}
-    assert names <= {*machine.environment("/workspace", Path("/usr"))} | {"PWD", "OLDPWD", "SHLVL", "_"}
+    known = {*machine.environment("/workspace", Path("/usr"), ExecLimits()), *machine.OFFLINE}
+    assert names <= known | {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
 async def test_processes_of_the_host_are_not_visible(bench: Bench) -> None:

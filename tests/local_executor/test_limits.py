@@ -4,6 +4,7 @@ import pytest
 
 from infra.contract.execution import ExecLimits
 from infra.local_executor import guard, sandbox
+from infra.workspace.limits import WorkspaceLimits
 from tests.local_executor.rig import MB, Bench
 
 SMALL = ExecLimits(memory_bytes=128 * MB, file_bytes=4 * MB, processes=24)
@@ -95,6 +96,30 @@ async def test_the_number_of_temporary_files_is_limited(
     ran = await bench.run(source.format(2100, folder), "python", timeout_s=100)
     assert ran.code == 137
     assert ran.lines[-1][1] == "killed: the program created more than its limit of 2000 files in one of /tmp, /dev/shm"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("for n in 1 2 3; do head -c 3M /dev/zero > $n; done", "stored more than its limit of 8 MB"),
+        ("mkdir d; seq -f d/%g 200 | xargs touch", "created more than its limit of 100 files"),
+    ],
+)
+async def test_a_program_that_fills_the_disk_is_killed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, command: str, reason: str
+) -> None:
+    monkeypatch.setattr(sandbox, "DISK_BYTES", 8 * MB)
+    monkeypatch.setattr(sandbox, "DISK_ENTRIES", 100)
+    ran = await bench.run(f"{command}; sleep 600", timeout_s=100)
+    assert ran.code == 137
+    assert not ran.execution.timed_out
+    assert ran.lines[-1] == ("stderr", f"killed: the program {reason} in /workspace")
+
+
+def test_a_program_may_store_more_on_the_disk_than_is_kept() -> None:
+    kept = WorkspaceLimits()
+    assert sandbox.DISK_FACTOR * kept.total_bytes == sandbox.DISK_BYTES
+    assert sandbox.DISK_FACTOR * kept.entries == sandbox.DISK_ENTRIES
 
 
 async def test_the_limits_of_one_run_do_not_affect_another(bench: Bench) -> None:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from infra.contract.execution import ExecLimits, LinePart
 from infra.local_executor import output
-from infra.local_executor.output import PART_CHARS, SILENCE_S, STATE_S, LineSplitter
+from infra.local_executor.output import AGE_S, PART_CHARS, SILENCE_S, STATE_S, LineSplitter
 from tests.local_executor.rig import MB, Bench
+from worker.toolkit.execution import LOGGED_BYTES
 
 PIECES = ["\r", "\n", "\r\n", "a", "10%", "ü😀", "\xff", "\0", "x" * PART_CHARS, "y" * (PART_CHARS + 1)]
 
@@ -78,6 +79,43 @@ def test_states_are_passed_on_five_times_a_second_and_the_last_one_always() -> N
     parts += lines.feed(b"\n", 10.0)
     assert parts[-1] == LinePart("1000", replaces=True, end="\r")
     assert shown(parts) == ["1000"]
+
+
+@pytest.mark.parametrize("begin", ["", "first line\n", "50%\r"])
+def test_a_line_that_grows_without_a_pause_is_passed_on_meanwhile(begin: str) -> None:
+    lines, times, parts = LineSplitter(), list[float](), list[LinePart]()
+    parts += lines.feed(begin.encode(), 0)
+    for number in range(1, 61):
+        now_s = number / 10
+        if new := [*lines.due(now_s), *lines.feed(b".", now_s)]:
+            times.append(now_s)
+            parts += new
+    assert times[0] <= 0.1 + AGE_S
+    assert all(AGE_S - 1e-6 <= later - earlier <= AGE_S + 0.1 + 1e-6 for earlier, later in pairwise(times[1:]))
+    parts += lines.feed(b"\n", 6.1)
+    assert shown(parts)[-1] == "." * 60
+
+
+def test_the_states_of_a_long_wait_leave_space_in_the_log() -> None:
+    lines, parts, times = LineSplitter(), list[LinePart](), list[float]()
+    for number in range(36_000):
+        if new := lines.feed(f"\r{number:80}".encode(), number / 10):
+            parts += new
+            times.append(number / 10)
+    assert sum(len(part.text) + 1 for part in parts) < LOGGED_BYTES * 0.8
+    assert max(later - earlier for earlier, later in pairwise(times)) < 2.2
+    assert lines.feed(b"\r99%\n", 3600.0)[-1] == LinePart("99%", replaces=True, end="\r")
+
+
+@pytest.mark.parametrize("sequence", ["\x1b[38;5;196m", "\x1b[0m", "\x1b]8;;https://example.org\x07", "\x1b"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_an_escape_sequence_is_in_one_part(sequence: str, end: str) -> None:
+    for chars in range(PART_CHARS - len(sequence) - 1, PART_CHARS + 2):
+        lines = LineSplitter()
+        text = "x" * chars + sequence + "y" * PART_CHARS + sequence
+        parts = lines.feed((text + end).encode(), 0) + lines.feed(b"", 0, final=True)
+        assert shown(parts) == [text]
+        assert sum(part.text.count(sequence) for part in parts) == 2
 
 
 def test_a_state_that_is_printed_again_is_passed_on_once() -> None:

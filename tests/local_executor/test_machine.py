@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from infra.contract.files import FileChanges
 from infra.local_executor import LocalExecutor, interpreters, machine
 from infra.scratch_root import ScratchRoot
-from tests.local_executor.rig import Bench, Interpreter, PlainFiles
+from tests.local_executor.rig import MB, Bench, Interpreter, PlainFiles
 
 LANGUAGES: tuple[Interpreter, ...] = ("sh", "bash", "python", "node")
 LONGEST = 200_000
@@ -87,6 +88,7 @@ def test_users_of_the_host_with_the_same_number_do_not_collide() -> None:
     [
         ("java", "java A.java", "hi\n"),
         ("fc-match", "fc-match sans > /dev/null && echo fonts", "fonts\n"),
+        ("mvn", "mvn -o help:help 2>&1 | grep -o -m1 'offline mode'; ls -A", "offline mode\nA.java\n"),
         ("date", "test -e /usr/share/zoneinfo/Europe/Zurich && TZ=Europe/Zurich date -d @0 +%H || echo 01", "01\n"),
     ],
 )
@@ -95,6 +97,34 @@ async def test_installed_programs_find_their_configuration(bench: Bench, program
     text = 'public class A { public static void main(String[] a) { System.out.println(\\"hi\\"); } }'
     ran = await bench.run(f'echo "{text}" > A.java; {command}')
     assert (ran.code, ran.out, ran.err) == (0, out, "")
+
+
+async def test_node_knows_the_limit_of_memory(bench: Bench) -> None:
+    needs("node")
+    ran = await bench.run("console.log(require('v8').getHeapStatistics().heap_size_limit)", "node")
+    assert 500 * MB < int(ran.out) < 1024 * MB
+
+
+async def test_python_has_its_short_name(bench: Bench) -> None:
+    ran = await bench.run("python -c 'import sys, sqlite3; print(sys.prefix)'")
+    assert (ran.out, ran.err) == (f"{Path(sys.base_prefix).resolve()}\n", "")
+
+
+async def test_usual_folders_for_temporary_files_can_be_written(bench: Bench) -> None:
+    ran = await bench.run('for folder in /tmp /var/tmp /dev/shm "$TMPDIR"; do echo x > "$folder/x" && echo ok; done')
+    assert (ran.out, ran.err) == ("ok\n" * 4, "")
+
+
+async def test_lists_of_processes_show_commands_and_no_source(bench: Bench) -> None:
+    ran = await bench.run("cat /proc/1/cmdline /proc/self/cmdline | tr '\\0' ' '")
+    assert "/bwrap" in ran.out
+    assert len(ran.out) < 600
+
+
+async def test_installers_do_not_retry_without_a_network(bench: Bench) -> None:
+    needs("npm")
+    ran = await bench.run("npm install left-pad", timeout_s=30)
+    assert "ENOTFOUND" in ran.err, ran
 
 
 async def test_caches_are_not_left_in_the_workspace(bench: Bench) -> None:
@@ -201,7 +231,7 @@ async def test_a_script_whose_interpreter_does_not_start_leaves_nothing(
 async def test_errors_of_python_name_the_line(bench: Bench) -> None:
     ran = await bench.run("def f():\n    return 1 / 0\n\nf()", "python")
     assert "in f\n    return 1 / 0\n" in ran.err
-    assert interpreters.TEXT not in ran.err
+    assert interpreters.MODULE not in ran.err
     assert "<string>" not in ran.err
     ran = await bench.run('"""About."""\nfrom __future__ import annotations\nimport inspect\ndef f(): return 7\n'
                           "print(__doc__, inspect.getsource(f), end='')", "python")  # fmt: skip
@@ -210,13 +240,16 @@ async def test_errors_of_python_name_the_line(bench: Bench) -> None:
 
 async def test_python_processes_and_node_threads_find_their_script(any_bench: Bench) -> None:
     source = """
-import multiprocessing
-def double(x): return 2 * x
+import inspect, multiprocessing, pathlib, sys
+here = pathlib.Path(__file__).with_name('data.txt').read_text().strip()
+def double(x): return 2 * x, inspect.getsource(double)[:10], sys.argv[0] == __file__
 if __name__ == '__main__':
-    with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.map(double, [4]))
+    for method in ('spawn', 'forkserver'):
+        with multiprocessing.get_context(method).Pool(1) as pool: print(here, pool.map(double, [4]))
 """
+    await any_bench.run("echo beside > data.txt")
     ran = await any_bench.run(source, "python")
-    assert (ran.code, ran.out) == (0, "[8]\n"), ran.err
+    assert (ran.code, ran.out) == (0, "beside [(8, 'def double', True)]\n" * 2), ran.err
     needs("node")
     source = """
 const { Worker, isMainThread } = require('worker_threads'), { fork } = require('child_process');

@@ -80,7 +80,8 @@ async def test_a_guard_ignores_signals_for_the_worker(bench: Bench) -> None:
 
 def test_a_guard_without_free_descriptors_kills_its_program(bench: Bench) -> None:
     """One descriptor is free to watch the program, none to read /proc."""
-    limited = ["prlimit", "--nofile=4", sys.executable, "-I", "-S", guard_source.__file__, "0", "0", "0", "0"]
+    no_limits = ["0", "0", "0", "0", "", "", "0", "0"]
+    limited = ["prlimit", "--nofile=4", sys.executable, "-I", "-S", guard_source.__file__, *no_limits]
     program = [sys.executable, "-S", "-c", "import time; time.sleep(600)", bench.marker]
     process = subprocess.Popen([*limited, *program], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     process.communicate()

@@ -18,16 +18,19 @@ print([os.path.realpath(f'/proc/self/fd/{fd}') for fd in range(3)].count('/dev/n
 ignored = {number.name for number in signal.Signals if signal.getsignal(number) == signal.SIG_IGN}
 with open(sys.argv[1], 'w') as file:
     print(sorted(ignored), signal.pthread_sigmask(signal.SIG_BLOCK, []), subprocess.call('exit 3', shell=True),
-          os.open('/', os.O_RDONLY) > 2, None in (sys.stdin, sys.stdout, sys.stderr), file=file)
+          os.open('/', os.O_RDONLY) > 2, None in (sys.stdin, sys.stdout, sys.stderr), oct(os.umask(0)),
+          sys.getfilesystemencoding(), file=file)
 """
 
 
 def close_all() -> None:
+    os.umask(0o022)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves run under nohup
     os.closerange(0, 3)
 
 
 def ignore_and_block() -> None:
+    os.umask(0o022)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -36,6 +39,7 @@ def ignore_and_block() -> None:
 
 def run_under_nohup() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o777)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +54,10 @@ def test_a_server_starts_from_a_known_state(
     parent: Callable[[], None], ignored: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     shown = tmp_path_factory.mktemp("state") / "shown"
-    subprocess.run([sys.executable, "-c", SHOW, str(shown)], preexec_fn=parent, cwd=REPOSITORY, check=True)
-    assert shown.read_text() == f"{ignored} set() 3 True False\n"
+    latin = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", SHOW, str(shown)], preexec_fn=parent, cwd=REPOSITORY, env=latin, check=True)
+    umask = "0o77" if parent is run_under_nohup else "0o22"
+    assert shown.read_text() == f"{ignored} set() 3 True False {umask} utf-8\n"
 
 
 async def test_programs_below_a_guard_that_ignores_the_end_of_children(bench: Bench) -> None:

@@ -35,6 +35,8 @@ def action(machine: str, number: int, *arguments: int, architecture: int | None 
             return int(operand)
         if operation == 0x20:
             loaded = struct.unpack_from("=I", data, operand)[0]
+        elif operation == 0x54:
+            loaded &= operand
         else:
             holds = {0x15: loaded == operand, 0x35: loaded >= operand, 0x45: bool(loaded & operand)}[operation]
             at += if_true if holds else if_false
@@ -77,6 +79,11 @@ def test_sockets_of_few_families_are_allowed(machine: str, socket: int, pair: in
         assert allowed == {1, 2, 10, 16}
         assert action(machine, number, 40, 1, 0) == refused(errno.EAFNOSUPPORT)
         assert {protocol for protocol in range(40) if action(machine, number, 16, 3, protocol) == ALLOW} == {0}
+        for family in (2, 10):
+            types = {kind for kind in range(16) if action(machine, number, family, kind | 0x80800, 0) == ALLOW}
+            assert types == {1, 2}
+            protocols = {each for each in range(512) if action(machine, number, family, 2, each) == ALLOW}
+            assert protocols == {0, 1, 6, 17, 58}
 
 
 @pytest.mark.parametrize(("machine", "personality"), [("x86_64", 135), ("aarch64", 92)])
@@ -97,6 +104,10 @@ for family in range(1, 64):
         made.append(family)
     except OSError as error:
         assert error.errno in (errno.EAFNOSUPPORT, errno.EPERM), (family, error)
+for kind, protocol in ((1, 132), (5, 0), (5, 132), (6, 33), (1, 262), (1, 256), (2, 136), (3, 255), (10, 0)):
+    try: socket.socket(socket.AF_INET, kind, protocol)
+    except OSError as error: assert error.errno in (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT), (kind, error)
+    else: raise SystemExit((kind, protocol))
 print(made, [family.name for family in socket.AddressFamily if family in made])
 """
     ran = await bench.run(source, "python")

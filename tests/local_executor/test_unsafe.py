@@ -65,7 +65,7 @@ async def test_cancellations_during_the_start_leave_no_process(unsafe: Bench) ->
 
 async def test_memory_and_file_limits_hold(unsafe: Bench) -> None:
     limits = ExecLimits(memory_bytes=128 * MB, file_bytes=MB)
-    ran = await unsafe.run("x = bytearray(300 * 1024 * 1024)", "python", limits=limits)
+    ran = await unsafe.run("x = bytearray(3 * 1024 ** 3)", "python", limits=limits)
     assert "MemoryError" in ran.err
     assert (
         await unsafe.run("trap '' XFSZ; head -c 9M /dev/zero > big; stat -c %s big", limits=limits)

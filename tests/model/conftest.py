@@ -17,7 +17,7 @@ import pytest
 from infra.llm_http.model import LlmHttp
 from infra.llm_http.settings import LlmSettings
 from tests.agent_runs import conftest as agent_runs
-from tests.support.servers import s3_fixture, valkey_fixture
+from tests.support.servers import items_below, s3_fixture, valkey_fixture
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent.parent / ".model"
@@ -33,12 +33,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = [str(path) for path in NEEDED if not path.exists()]
     if shutil.which("node") is None:
         missing.insert(0, "the program `node`")
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            # A reply takes seconds on a busy machine.
-            item.add_marker(pytest.mark.timeout(600))
-            if missing:
-                item.add_marker(pytest.mark.skip(reason=f"{missing[0]} is missing; run `make model-setup`"))
+    for item in items_below(HERE, items):
+        # A reply takes seconds on a busy machine.
+        item.add_marker(pytest.mark.timeout(600))
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=f"{missing[0]} is missing; run `make model-setup`"))
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,14 @@ from qstash import AsyncQStash
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.support.qstash import Destination, NastyTransport, destination, sdk, stand_in, stand_in_settings
-from tests.support.servers import connection_fixture, emptied_fixture, on_the_session_loop, valkey_fixture
+from tests.support.servers import connection_fixture, emptied_fixture, items_below, on_the_session_loop, valkey_fixture
 
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if HERE in item.path.parents:
-            on_the_session_loop(item)
+    for item in items_below(HERE, items):
+        on_the_session_loop(item)
 
 
 tcp_settings = valkey_fixture()

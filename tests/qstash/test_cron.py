@@ -55,9 +55,15 @@ def test_following_times(text: str, after: str, expected: list[str]) -> None:
         "CRON_TZ=../../etc/passwd * * * * *",
         "CRON_TZ=Europe * * * * *",
         "CRON_TZ=Mars/Olympus * * * * *",
+        "CRON_TZ=localtime * * * * *",
+        "CRON_TZ=right/Europe/Zurich * * * * *",
         f"{'0,' * 200}0 * * * *",
     ],
 )
 def test_an_expression_that_is_not_plain_cron_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"."):
         Cron.parse(text)
+
+
+def test_the_text_for_qstash_has_single_spaces() -> None:
+    assert str(Cron("  0 \t 8  * * MON\n", "Europe/Zurich")) == f"{ZURICH} 0 8 * * MON"

@@ -14,25 +14,11 @@ import pytest
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
 from tests.support.qstash import CURRENT_KEY, FAST, NEXT_KEY, QSTASH_TOKEN, Destination, stand_in, stand_in_settings
-from tests.support.redis import OwnValkey, free_port
+from tests.support.redis import DurableValkey, free_port
 from tests.support.waiting import until
 
 MESSAGES = 60
 KILLS = 4
-
-
-class DurableValkey(OwnValkey):
-    """Valkey that has each write on the disk before it answers."""
-
-    def start(self, *options: str) -> RedisTcpSettings:
-        return super().start("--appendonly", "yes", "--appendfsync", "always", *options)
-
-    async def kill(self) -> None:
-        redis = RedisTcp(self.settings)
-        info = str(await redis.command("INFO", "server"))
-        os.kill(int(info.partition("process_id:")[2].split()[0]), signal.SIGKILL)
-        await redis.close()
-        self.stop()
 
 
 class Process:

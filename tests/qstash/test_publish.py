@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import time
+from email.utils import formatdate
 from typing import Any
 
 import httpx
@@ -142,8 +144,10 @@ async def test_a_destination_that_hangs_or_refuses_is_an_error(qstash: AsyncQSta
     assert {letter.response_status for letter in await dead(qstash, 2)} == {0}
 
 
-async def test_retry_after_is_honoured(qstash: AsyncQStash, target: Destination, redis: RedisTcp) -> None:
-    target.answer = lambda _call: Response(status_code=429, headers={"Retry-After": "86400"})
+@pytest.mark.parametrize("wait", ["86400", "date"])
+async def test_retry_after_is_honoured(qstash: AsyncQStash, target: Destination, redis: RedisTcp, wait: str) -> None:
+    wait = formatdate(time.time() + 86_400, usegmt=True) if wait == "date" else wait
+    target.answer = lambda _call: Response(status_code=429, headers={"Retry-After": wait})
     message_id = await publish(qstash, target.url)
     await target.wait_for(1)
 
@@ -224,6 +228,9 @@ async def test_each_fault_of_the_network_leads_to_at_least_one_delivery(
     assert (await qstash.dlq.list()).messages == []
 
 
+RATE = {"Upstash-Flow-Control-Value": "parallelism=1, rate=5, period=1s"}
+
+
 async def test_a_full_queue_and_bad_requests_are_refused_by_name(
     qstash: AsyncQStash, stand_in_url: str, target: Destination
 ) -> None:
@@ -237,6 +244,9 @@ async def test_a_full_queue_and_bad_requests_are_refused_by_name(
             ("publish/http://x/", {"Upstash-Delay": "soon"}, "upstash-delay"),
             ("publish/http://x/", {"Upstash-Retries": "1000"}, "upstash-retries"),
             ("publish/http://x/", {"Upstash-Method": "TRACE"}, "Upstash-Method"),
+            ("publish/http://x/", {"Upstash-Flow-Control-Key": "k"}, "Upstash-Flow-Control-Value"),
+            ("publish/http://x/", {"Upstash-Flow-Control-Value": "parallelism=1"}, "Upstash-Flow-Control-Key"),
+            ("publish/http://x/", {"Upstash-Flow-Control-Key": "k", **RATE}, "a rate is not supported"),
             ("schedules/http://x/", {"Upstash-Cron": "every day"}, "five fields"),
             ("schedules/http://x/", {}, "five fields"),
         ]:
@@ -287,3 +297,33 @@ async def test_deliveries_are_bounded_and_a_slow_host_stops_no_other(
         await nothing_due(redis)
         await qstash.http._client.aclose()
     assert most == 2
+
+
+async def test_messages_of_one_key_stop_no_other_of_the_same_host(
+    redis: RedisTcp, tcp_settings: RedisTcpSettings, target: Destination
+) -> None:
+    under_way: list[str] = []
+    released = asyncio.Event()
+
+    async def slow(call: Received) -> Response:
+        under_way.append(call.url.rpartition("/")[2])
+        await released.wait()
+        return Response()
+
+    target.answer = slow
+    async with stand_in(stand_in_settings(tcp_settings, concurrency=8, concurrency_per_host=4)) as url:
+        qstash = AsyncQStash(QSTASH_TOKEN, retry=False, base_url=url)
+        for _ in range(6):
+            await qstash.message.publish(url=f"{target.url}/many", flow_control={"key": "a", "parallelism": 2})
+        for _ in range(2):
+            await qstash.message.publish(url=f"{target.url}/few", flow_control={"key": "b", "parallelism": 2})
+
+        async def both() -> bool:
+            return under_way.count("few") == 2
+
+        await until(both, "the other key has its share")
+        assert under_way.count("many") == 2
+        released.set()
+        await nothing_due(redis)
+        await qstash.http._client.aclose()
+    assert (under_way.count("many"), under_way.count("few")) == (6, 2)

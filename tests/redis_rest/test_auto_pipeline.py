@@ -1,4 +1,4 @@
-"""Commands over REST that have to wait share a request, and an error of one does not affect the others."""
+"""Commands over REST that come together or have to wait share a request; an error of one does not affect the others."""
 
 import asyncio
 import socket
@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from infra.contract.errors import StoreRejected, StoreUnavailable
+from infra.contract.errors import ContractError, StoreRejected, StoreUnavailable
 from infra.contract.redis import Reply
-from infra.redis_rest.auto_pipeline import MAX_BATCH, AutoPipeline, Command
+from infra.redis_rest.auto_pipeline import MAX_BATCH, MAX_BATCH_CHARS, AutoPipeline, Command, deadline
 from infra.redis_rest.client import MAX_REQUESTS, RedisRest
 from infra.redis_rest.transport import MAX_SILENCE_S
 from infra.settings import RedisRestSettings
@@ -28,17 +28,16 @@ class FakeServer:
         self.requests: list[Sequence[Command]] = []
         self.open = asyncio.Event()
 
-    async def reply(self, commands: Sequence[Command]) -> list[Reply]:
+    async def reply(self, commands: Sequence[Command]) -> "list[Reply | ContractError]":
         number = len(self.requests)
         self.requests.append(commands)
         await self.open.wait()
-        if any(command[0] == "BAD" for command in commands):
-            raise StoreRejected("ERR unknown command")
         if any(command[0] == "AWAY" for command in commands):
             raise StoreUnavailable("no answer")
         if any(command[0] == "ODD" for command in commands):
             raise RuntimeError("odd")
-        return [f"{command[-1]} {number}" for command in commands]
+        unknown = StoreRejected("ERR unknown command")
+        return [unknown if command[0] == "BAD" else f"{command[-1]} {number}" for command in commands]
 
 
 @pytest.fixture
@@ -53,12 +52,17 @@ def run() -> Iterator[Run]:
         yield runner.run
 
 
-def one_at_a_time(server: FakeServer, timeout_s: float = 10) -> AutoPipeline:
-    return AutoPipeline(asyncio.Semaphore(1), server.reply, timeout_s)
+def one_at_a_time(server: FakeServer) -> AutoPipeline:
+    return AutoPipeline(asyncio.Semaphore(1), server.reply)
 
 
-def submitted(pipeline: AutoPipeline, *commands: Command) -> list["asyncio.Task[Reply]"]:
-    return [asyncio.create_task(pipeline.submit(command)) for command in commands]
+async def read(pipeline: AutoPipeline, command: Command, timeout_s: float = 10) -> Reply:
+    async with deadline(timeout_s):
+        return await pipeline.read(command)
+
+
+def submitted(pipeline: AutoPipeline, *commands: Command, timeout_s: float = 10) -> list["asyncio.Task[Reply]"]:
+    return [asyncio.create_task(read(pipeline, command, timeout_s)) for command in commands]
 
 
 async def turns() -> None:
@@ -92,14 +96,14 @@ async def test_a_rejected_command_does_not_affect_others_in_its_request(server: 
     pipeline = one_at_a_time(server)
     first = submitted(pipeline, ("GET", "a"))
     await turns()
-    later = submitted(pipeline, ("GET", "b"), ("BAD", "c"), ("GET", "d"), ("AWAY", "e"))
+    later = submitted(pipeline, ("GET", "b"), ("BAD", "c"), ("GET", "d"))
     await turns()
     server.open.set()
     await asyncio.gather(*first)
-    good, bad, other, unavailable = await asyncio.gather(*later, return_exceptions=True)
-    assert (good, other) == ("b 2", "d 4")
+    good, bad, other = await asyncio.gather(*later, return_exceptions=True)
+    assert (good, other) == ("b 1", "d 1")
     assert isinstance(bad, StoreRejected)
-    assert isinstance(unavailable, StoreUnavailable)
+    assert len(server.requests) == 2, "nothing is sent again"
 
 
 async def test_an_outage_fails_all_commands_of_the_request(server: FakeServer) -> None:
@@ -112,7 +116,7 @@ async def test_an_outage_fails_all_commands_of_the_request(server: FakeServer) -
     await asyncio.gather(*first)
     found = await asyncio.gather(*later, return_exceptions=True)
     assert [type(each) for each in found] == [StoreUnavailable] * 2
-    assert await pipeline.submit(("GET", "c")) == "c 2"
+    assert await pipeline.read(("GET", "c")) == "c 2"
 
 
 async def test_a_cancelled_caller_does_not_affect_another_of_the_same_command(server: FakeServer) -> None:
@@ -130,7 +134,7 @@ def test_the_request_has_ended_when_its_last_caller_leaves(run: Run, timeout_s: 
     """After a deadline (0.1 s) and after a cancellation: a process that is frozen next would keep the request open."""
     ended: list[Command] = []
 
-    async def hang(commands: Sequence[Command]) -> list[Reply]:
+    async def hang(commands: Sequence[Command]) -> "list[Reply | ContractError]":
         try:
             await asyncio.Event().wait()
         finally:
@@ -139,10 +143,10 @@ def test_the_request_has_ended_when_its_last_caller_leaves(run: Run, timeout_s: 
         return []
 
     async def test() -> None:
-        pipeline = AutoPipeline(asyncio.Semaphore(1), hang, timeout_s)
-        leaving = submitted(pipeline, ("GET", "a"), ("GET", "a"))
+        pipeline = AutoPipeline(asyncio.Semaphore(1), hang)
+        leaving = submitted(pipeline, ("GET", "a"), ("GET", "a"), timeout_s=timeout_s)
         await turns()
-        leaving += submitted(pipeline, ("GET", "b"))
+        leaving += submitted(pipeline, ("GET", "b"), timeout_s=timeout_s)
         await asyncio.sleep(1)
         for task in leaving:
             task.cancel()
@@ -173,14 +177,15 @@ async def test_a_cancelled_caller_does_not_cancel_the_shared_request(server: Fak
 
 def test_the_deadline_includes_the_wait_for_a_request(server: FakeServer, run: Run) -> None:
     async def test() -> None:
-        pipeline = one_at_a_time(server, timeout_s=0.05)
-        first = submitted(pipeline, ("GET", "a"))
+        pipeline = one_at_a_time(server)
+        first = submitted(pipeline, ("GET", "a"), timeout_s=0.05)
         await turns()
-        found = await asyncio.gather(*first, *submitted(pipeline, ("GET", "b")), return_exceptions=True)
+        later = submitted(pipeline, ("GET", "b"), timeout_s=0.05)
+        found = await asyncio.gather(*first, *later, return_exceptions=True)
         assert [type(each) for each in found] == [StoreUnavailable] * 2
         await asyncio.sleep(0.05)
         server.open.set()
-        assert str(await pipeline.submit(("GET", "c"))).startswith("c ")
+        assert str(await pipeline.read(("GET", "c"))).startswith("c ")
         sent = [command for request in server.requests for command in request]
         assert ("GET", "c") in sent
         assert ("GET", "b") not in sent, "the command has no caller any more"
@@ -217,7 +222,7 @@ async def test_an_unanswered_subscription_fails_within_the_deadline() -> None:
 async def test_an_unexpected_error_reaches_the_caller(server: FakeServer) -> None:
     server.open.set()
     with pytest.raises(RuntimeError, match="odd"):
-        await one_at_a_time(server).submit(("ODD", "a"))
+        await one_at_a_time(server).read(("ODD", "a"))
 
 
 async def test_a_request_carries_at_most_one_command_with_a_large_reply(server: FakeServer) -> None:
@@ -231,21 +236,42 @@ async def test_a_request_carries_at_most_one_command_with_a_large_reply(server: 
     assert server.requests[1:] == [[("XRANGE", "0")], [("XRANGE", "1")], [("XRANGE", "2"), ("GET", "b")]]
 
 
-async def test_each_command_has_its_own_request_while_one_is_free(server: FakeServer) -> None:
-    pipeline = AutoPipeline(asyncio.Semaphore(3), server.reply, 10)
+async def test_commands_of_one_turn_share_a_request_and_later_ones_do_not_wait_for_it(server: FakeServer) -> None:
+    pipeline = AutoPipeline(asyncio.Semaphore(3), server.reply)
+    tasks = submitted(pipeline, ("GET", "a"), ("GET", "b"))
+    await turns()
+    tasks += submitted(pipeline, ("GET", "c"))
+    await turns()
+    assert server.requests == [[("GET", "a"), ("GET", "b")], [("GET", "c")]]
     server.open.set()
-    await asyncio.gather(*submitted(pipeline, ("GET", "a"), ("GET", "b")))
-    assert server.requests == [[("GET", "a")], [("GET", "b")]]
+    await asyncio.gather(*tasks)
+
+
+async def test_a_write_is_sent_once_for_each_call(server: FakeServer) -> None:
+    pipeline = one_at_a_time(server)
+    server.open.set()
+    await asyncio.gather(*(pipeline.write(("EVALSHA", "a")) for _ in range(3)))
+    assert server.requests == [[("EVALSHA", "a")] * 3]
+
+
+async def test_a_request_of_several_commands_has_a_bounded_size(server: FakeServer) -> None:
+    pipeline = one_at_a_time(server)
+    server.open.set()
+    large = "x" * (MAX_BATCH_CHARS // 2)
+    commands: list[Command] = [("SET", "k", large, number) for number in range(4)]
+    commands.append(("SET", "k", 4 * large, 4))
+    await asyncio.gather(*submitted(pipeline, *commands))
+    assert [[command[-1] for command in request] for request in server.requests] == [[0], [1], [2], [3], [4]]
 
 
 def test_a_caller_that_joins_a_waiting_command_has_its_own_deadline(server: FakeServer, run: Run) -> None:
     async def test() -> None:
-        pipeline = one_at_a_time(server, timeout_s=0.4)
-        first = submitted(pipeline, ("GET", "a"))
+        pipeline = one_at_a_time(server)
+        first = submitted(pipeline, ("GET", "a"), timeout_s=0.4)
         await turns()
-        old = submitted(pipeline, ("GET", "b"))
+        old = submitted(pipeline, ("GET", "b"), timeout_s=0.4)
         await asyncio.sleep(0.3)
-        young = submitted(pipeline, ("GET", "b"))
+        young = submitted(pipeline, ("GET", "b"), timeout_s=0.4)
         late = await asyncio.gather(*first, *old, return_exceptions=True)
         assert [type(each) for each in late] == [StoreUnavailable] * 2
         server.open.set()

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from infra.contract.errors import StoreFull, StoreRejected, StoreUnavailable
+from infra.contract.errors import StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.redis_rest import RedisRest, transport
 from infra.settings import RedisRestSettings
 from tests.redis_rest.conftest import Connect
@@ -37,6 +37,11 @@ GARBAGE = {
     "a list": answer(b"[]"),
     "a text": answer(b'"result"'),
     "neither result nor error": answer(b"{}"),
+    "an error that is an object": answer(b'{"error":{"code":"bad_gateway"}}'),
+    "a result with an error that is a list": answer(b'{"result":"YQ==","error":["bad gateway"]}'),
+    "a result with another status": answer(status=b"404 Not Found"),
+    "an error of a proxy's rate limit": answer(b'{"error":"Too many requests"}', status=b"429 Too Many Requests"),
+    "a timeout of a proxy": answer(b'{"error":"Request Timeout"}', status=b"408 Request Timeout"),
     "not base64": answer(b'{"result":"YQ"}'),
     "deep": answer(b"[" * 200_000),
 }
@@ -99,6 +104,29 @@ async def test_garbage_is_an_error_and_the_next_request_is_answered(connect: Con
         assert await redis.command("GET", "k") == "a"
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "later"])
+async def test_a_second_answer_to_a_request_is_not_the_answer_to_the_next_one(connect: Connect, late: bool) -> None:
+    sent = asyncio.Event()
+
+    async def reply(connection: Connection) -> bool:
+        number = len(connection.server.requests)
+        data = answer(b'{"result":%d}' % number)
+        await connection.send(data if late else data * 2)
+        if late:
+            await asyncio.sleep(0.05)  # the connection is idle by then
+            await connection.send(answer(b'{"result":"c3RhbGU="}'))
+        sent.set()
+        return True
+
+    async with connected(connect, reply) as (redis, server):
+        for number in range(1, 4):
+            sent.clear()
+            assert await redis.command("INCR", "k") == number
+            await sent.wait()
+            await asyncio.sleep(0.05)  # the second answer arrives
+        assert server.connections == 3
+
+
 @pytest.mark.parametrize("body", [b"[]", b'[{"result":1}]', b'[{"result":1},{"result":2},{"result":3}]', b'["a","b"]'])
 async def test_a_pipeline_without_one_reply_to_each_command_is_an_error(connect: Connect, body: bytes) -> None:
     async with connected(connect, always(answer(body))) as (redis, _):
@@ -112,7 +140,7 @@ async def test_a_pipeline_without_one_reply_to_each_command_is_an_error(connect:
         (b"400 Bad Request", b"ERR unknown command 'X'", StoreRejected),
         (b"401 Unauthorized", b"Unauthorized", StoreRejected),
         (b"400 Bad Request", b"OOM command not allowed", StoreFull),
-        (b"400 Bad Request", b"READONLY replica", StoreUnavailable),
+        (b"400 Bad Request", b"READONLY replica", StoreRefuses),
         (b"500 Oops", b"ERR unknown command 'X'", StoreUnavailable),
         (b"503 Busy", b"ERR", StoreUnavailable),
     ],

@@ -3,7 +3,7 @@
 import pytest
 from upstash_redis.errors import UpstashError
 
-from infra.contract.errors import StoreFull, StoreRejected, StoreUnavailable
+from infra.contract.errors import StoreFull, StoreRefuses, StoreRejected, StoreUnavailable
 from infra.redis_rest.upstash import _translate_errors
 
 
@@ -12,8 +12,13 @@ from infra.redis_rest.upstash import _translate_errors
     [
         ("OOM command not allowed when used memory > 'maxmemory'.", StoreFull),
         ("ERR DB capacity quota exceeded", StoreFull),
-        ("READONLY You can't write against a read only replica.", StoreUnavailable),
-        ("LOADING Redis is loading the dataset in memory", StoreUnavailable),
+        ("READONLY You can't write against a read only replica.", StoreRefuses),
+        ("LOADING Redis is loading the dataset in memory", StoreRefuses),
+        ("ERR max daily request limit exceeded. Limit: 10000, Usage: 10000.", StoreRefuses),
+        ("ERR max request size exceeded. Limit: 10485760 bytes", StoreRejected),
+        ("ERR connection to Redis lost before the answer; the command may have been executed", StoreUnavailable),
+        ("ERR an earlier command of the pipeline got no reply; the command was not sent", StoreUnavailable),
+        ("ERR max request size exceeded. Limit: 10; the command may have been executed", StoreRejected),
         ("ERR unknown command 'X'", StoreRejected),
         ("WRONGTYPE Operation against a key holding the wrong kind of value", StoreRejected),
     ],

@@ -18,10 +18,10 @@ MESSAGES = (
 )
 
 
-async def received(connect: Connect, reply: Reply, timeout_s: float = 10) -> list[str]:
+async def received(connect: Connect, reply: Reply) -> list[str]:
     """Subscribe, and return the messages until the stream ends."""
     async with raw_server(reply) as server:
-        redis = connect(RedisRestSettings(server.url, TOKEN, timeout_s))
+        redis = connect(RedisRestSettings(server.url, TOKEN, 10))
         try:
             async with redis.subscribe("c") as messages:
                 return [message async for message in messages]

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
 import traceback
@@ -18,6 +17,7 @@ from infra.contract.errors import StoreUnavailable
 from infra.settings import RedisRestSettings, SettingsError
 from tests.redis_rest.conftest import Connect
 from tests.redis_rest.raw_server import TOKEN, Connection, always, answer, raw_server
+from tests.support.certificates import needs_openssl, new_authority, openssl, server_context
 
 FROZEN_CLIENT = """
 import asyncio, sys
@@ -33,7 +33,6 @@ async def main():
 
 asyncio.run(main())
 """
-needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is needed to create certificates")
 
 
 @pytest.fixture(autouse=True)
@@ -57,28 +56,6 @@ async def refused(connect: Connect, url: str) -> str:
         await get(connect, url)
     assert TOKEN not in "".join(traceback.format_exception(caught.value))
     return str(caught.value)
-
-
-def openssl(*args: str | Path) -> None:
-    subprocess.run(["openssl", *args], check=True, capture_output=True)
-
-
-def new_authority(folder: Path) -> None:
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=authority",
-            "-keyout", folder / "ca.key", "-out", folder / "ca.pem", "-days", "30")  # fmt: skip
-
-
-def server_context(folder: Path, name: str, *validity: str) -> ssl.SSLContext:
-    """Return the context of a server whose certificate is for `name`."""
-    key, request, certificate = (folder / f"{name}.{suffix}" for suffix in ("key", "csr", "pem"))
-    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-            "-keyout", key, "-out", request)  # fmt: skip
-    (folder / "extensions").write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=CA:FALSE")
-    openssl("x509", "-req", "-in", request, "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial",
-            "-extfile", folder / "extensions", "-out", certificate, *(validity or ("-days", "20")))  # fmt: skip
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 @needs_openssl

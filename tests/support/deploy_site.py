@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -281,11 +281,10 @@ def patch(deployment: str, container: str, variable: dict[str, str]) -> str:
     return str(yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}))
 
 
-def add_secrets(server: KubeServer, change: Callable[[str, dict[str, str]], None] = lambda *_: None) -> None:
-    """Make the Secrets of the example with values; `change` may change the data of each."""
+def add_secrets(server: KubeServer) -> None:
+    """Make the Secrets of the example with values."""
     for each in yaml.safe_load_all((ROOT / "k8s/examples/secrets.yaml").read_text()):
         name, data = each["metadata"]["name"], dict.fromkeys(each["stringData"], SECRET)
-        change(name, data)
         encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
         made = {"metadata": {"name": name, "namespace": "agents"}, "type": "Opaque", "data": encoded}
         server.call(lambda made=made: server.store.create("secrets", made))  # type: ignore[misc]

@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ class _Guard:
     installed = False
 
 
+@cache
 def listed_paths() -> tuple[list[Path], list[Path]]:
     """Return the paths that tests/fast.txt names, and the paths that it leaves out."""
     lines = LIST.read_text().split()
@@ -28,9 +30,10 @@ def listed_paths() -> tuple[list[Path], list[Path]]:
     return [ROOT / line for line in lines if not line.startswith(IGNORE)], left_out
 
 
-def is_fast(path: Path, listed: tuple[list[Path], list[Path]]) -> bool:
+@cache
+def is_fast(path: Path) -> bool:
     """Return True if the file belongs to the tests of `make test-fast`."""
-    named, left_out = listed
+    named, left_out = listed_paths()
     return any(path.is_relative_to(each) for each in named) and path not in left_out
 
 

@@ -1,6 +1,7 @@
 """Real Valkey, and the real gateway in front of it, as child processes."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from infra.contract.redis import Redis
+from infra.redis_tcp import RedisTcp
 from infra.settings import RedisRestSettings, RedisTcpSettings
 from tests.support.waiting import wait_until
 
@@ -129,6 +131,20 @@ class OwnValkey:
 
     def stop(self) -> None:
         self._running.close()
+
+
+class DurableValkey(OwnValkey):
+    """Valkey that has each write on the disk before it answers."""
+
+    def start(self, *options: str) -> RedisTcpSettings:
+        return super().start("--appendonly", "yes", "--appendfsync", "always", *options)
+
+    async def kill(self) -> None:
+        redis = RedisTcp(self.settings)
+        info = str(await redis.command("INFO", "server"))
+        os.kill(int(info.partition("process_id:")[2].split()[0]), signal.SIGKILL)
+        await redis.close()
+        self.stop()
 
 
 @contextmanager

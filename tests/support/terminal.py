@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+TIMEOUT_S = 100
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -34,7 +35,6 @@ def on_terminal(
     typed: str = "",
     typed_after: str = "",
     replies: Sequence[tuple[str, Callable[[], str]]] = (),
-    timeout_s: float = 100,
 ) -> TerminalResult:
     """Run a command on a terminal to its end; `typed` is what the person types, once `typed_after` was shown.
 
@@ -54,7 +54,7 @@ def on_terminal(
         preexec_fn=_own_terminal,
     ) as process:
         os.close(theirs)
-        raw = _read_all(ours, process, time.monotonic() + timeout_s, typed, typed_after, list(replies))
+        raw = _read_all(ours, process, time.monotonic() + TIMEOUT_S, typed, typed_after, list(replies))
         os.close(ours)
         code = process.wait(timeout=10)
     return TerminalResult(code, ESCAPES.sub("", raw).replace("\r\n", "\n"), raw)

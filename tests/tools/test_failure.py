@@ -63,9 +63,101 @@ OUTPUTS = {
         "a.c:1:10: fatal error: x.h: No such file or directory",
     ),
     "make alone": ("make: *** [Makefile:2: all] Error 1\n", "make: *** [Makefile:2: all] Error 1"),
+    "compiler with notes": (
+        (
+            "a.c: In function 'main':\na.c:1:38: error: 'y' undeclared\n    1 | return y;\n      |        ^\n"
+            "a.c:1:38: note: each undeclared identifier is reported only once\n"
+        ),
+        "a.c:1:38: error: 'y' undeclared",
+    ),
+    "linker": (
+        "b.c:(.text+0xa): undefined reference to `f'\ncollect2: error: ld returned 1 exit status\n",
+        "b.c:(.text+0xa): undefined reference to `f'",
+    ),
+    "java's compiler": (
+        (
+            "B.java:1: error: incompatible types\nclass B { int x = a; }\n                  ^\n"
+            "1 error\nerror: compilation failed\n"
+        ),
+        "B.java:1: error: incompatible types",
+    ),
+    "rust's compiler": (
+        (
+            "error[E0425]: cannot find value `x`\n --> src/main.rs:2:5\n  |\n2 |     x\n  |     ^ not found\n\n"
+            "For more information about this error, try `rustc --explain E0425`.\n"
+            'error: could not compile `a` (bin "a") due to 1 previous error\n'
+        ),
+        "error[E0425]: cannot find value `x`",
+    ),
+    "c++, exception": (
+        "terminate called after throwing an instance of 'E'\n  what():  boom\nAborted\n",
+        "terminate called after throwing an instance of 'E' what():  boom",
+    ),
+    "signal alone": (
+        "sh: line 1:    55 Segmentation fault      ./a\n",
+        "sh: line 1:    55 Segmentation fault      ./a",
+    ),
+    "sanitizer": (
+        "==1==ERROR: x\nSUMMARY: AddressSanitizer: SEGV a.c:1\nShadow bytes:\n=>0x0:[f1]\n==1==ABORTING\n",
+        "SUMMARY: AddressSanitizer: SEGV a.c:1",
+    ),
+    "cmake": (
+        "CMake Error at CMakeLists.txt:3 (find_package):\n  By not providing X\n  more\n\n",
+        "CMake Error at CMakeLists.txt:3 (find_package): By not providing X",
+    ),
+    "git over ssh": (
+        (
+            "fatal: Could not read from remote repository.\n\nPlease make sure you have the correct access rights\n"
+            "and the repository exists.\n"
+        ),
+        "fatal: Could not read from remote repository.",
+    ),
+    "tar": ("tar: a: Cannot open\ntar: Exiting with failure status due to previous errors\n", "tar: a: Cannot open"),
+    "perl's compiler": (
+        'Global symbol "$y" requires x at -e line 1.\nExecution of -e aborted due to compilation errors.\n',
+        'Global symbol "$y" requires x at -e line 1.',
+    ),
+    "bash, syntax": (
+        "bash: line 1: syntax error near `then'\nbash: line 1: `if then'\n",
+        "bash: line 1: syntax error near `then'",
+    ),
+    "python, group": (
+        (
+            "  + Exception Group Traceback (most recent call last):\n  |   File 'x'\n  | ExceptionGroup: eg (2)\n"
+            "  +-+---------------- 1 ----------------\n    | ValueError: 1\n    +------------------------------------\n"
+        ),
+        "ExceptionGroup: eg (2)",
+    ),
+    "node, out of memory": (
+        "FATAL ERROR: out of memory\n----- Native stack trace -----\n\n 1: 0xb7 node::Abort()\n",
+        "FATAL ERROR: out of memory",
+    ),
+    "node, assertion": (
+        "AssertionError [ERR_ASSERTION]: not equal:\n+ actual - expected\n\n  {\n+   a: 1\n-   a: 2\n  }\n    at x:1\n",
+        "AssertionError [ERR_ASSERTION]: not equal:",
+    ),
+    "npm": (
+        (
+            "npm error code ENOENT\nnpm error errno -2\nnpm error enoent Could not read package.json\n"
+            "npm error enoent This is related to npm not being able to find a file.\nnpm error enoent\n"
+            "npm error A complete log of this run can be found in: /tmp/x\n"
+        ),
+        "npm error enoent Could not read package.json",
+    ),
+    "npm, script": (
+        'npm error Missing script: "x"\nnpm error\nnpm error To see a list of scripts, run:\nnpm error   npm run\n',
+        'npm error Missing script: "x"',
+    ),
+    "R": ("Error in f() : boom\nCalls: f\nExecution halted\n", "Error in f() : boom"),
+    "warning after the error": ("E: boom\n/x.py:3: ResourceWarning: unclosed\n  f()\n", "E: boom"),
+    "colours": ("\x1b[31mboom\x1b[0m\n\x1b[0m", "boom"),
     "errors that were logged before": (
         "Error: attempt 1\nError: attempt 2\ngiving up: disk full\n",
         "giving up: disk full",
+    ),
+    "colours and links": (
+        "\x1b[31mValueError: bad\x1b[39m\n    \x1b[90mat f (\x1b]8;;file:///x\x07x.js\x1b]8;;\x1b\\:1)\n\x1b[0m\n",
+        "ValueError: bad",
     ),
     "killed": ("Error: x\n    at y\n\nkilled: the program used more memory\n", "killed: the program used more memory"),
 }

@@ -5,7 +5,8 @@ import base64
 
 import pytest
 
-from infra.contract.errors import FileMissing, LimitExceeded
+from infra.contract.errors import FileMissing, InvalidInput, LimitExceeded
+from infra.contract.tools import parse_args
 from tests.tools.conftest import FILE_BYTES
 from tests.tools.kit import Kit
 from worker.toolkit.base import ToolResult
@@ -61,12 +62,18 @@ async def test_bytes_are_written_and_read_as_base64(kit: Kit) -> None:
     assert (base64.b64decode(cut.content), cut.size_bytes, cut.truncated) == (data[:200], 200, True)
 
 
-@pytest.mark.parametrize("content", ["no base64!", "YQ", "YQ==YQ==", "ü", "YQ==\n"])
-async def test_invalid_base64_is_rejected(kit: Kit, content: str) -> None:
-    code, message, _ = await kit.failed("file_write", path="b", content=content, encoding="base64")
-    assert code == "invalid_input"
-    assert "not base64" in message
-    assert (await kit.call("file_list", FileListResult)).count == 0
+async def test_base64_may_have_line_ends(kit: Kit) -> None:
+    data = bytes(range(256))
+    text = base64.encodebytes(data).decode().replace("\n", "\r\n")
+    assert (await kit.call("file_write", FileWriteResult, path="b", content=text, encoding="base64")).size_bytes == 256
+    assert await kit.files.read("b") == data
+
+
+@pytest.mark.parametrize("content", ["no base64!", "YQ", "YQ==YQ==", "ü", "YQ\0=="])
+def test_invalid_base64_is_refused_before_the_run(content: str) -> None:
+    with pytest.raises(InvalidInput, match="is not base64") as caught:
+        parse_args("file_write", {"path": "b", "content": content, "encoding": "base64"}, at="$.plan[0]")
+    assert caught.value.field == "$.plan[0].args.content"
 
 
 @pytest.mark.parametrize("character", ["é", "日", "😀"])

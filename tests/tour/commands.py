@@ -14,7 +14,7 @@ ALONE = {
 
 
 def swissbrain(
-    folder: Path, *words: str, timeout_s: float = 100, variables: Mapping[str, str] | None = None
+    folder: Path, *words: str, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run the command to its end, with more environment variables."""
     return subprocess.run(
@@ -23,7 +23,7 @@ def swissbrain(
         env={**ALONE, **(variables or {})},
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=100,
         check=False,
     )
 

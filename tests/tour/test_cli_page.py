@@ -64,11 +64,11 @@ def schedule(folder: Path) -> str:
     return str(SCHEDULE_ID.findall(made.stdout)[0])
 
 
-def on_a_terminal(folder: Path, line: str, columns: int = 80, typed: str = "") -> TerminalResult:
+def on_a_terminal(folder: Path, line: str, columns: int = 80) -> TerminalResult:
     """Run a command line with bash."""
     keys = '[{"user": "ada", "scopes": ["runs:read"], "sha256": "' + "0" * 64 + '"}]'
     env = {**ALONE, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "SWISSBRAIN_API_KEYS": keys}
-    return on_terminal(["bash", "-c", line], cwd=folder, env=env, columns=columns, typed=typed)
+    return on_terminal(["bash", "-c", line], cwd=folder, env=env, columns=columns)
 
 
 @pytest.mark.parametrize("line", EXAMPLES)
@@ -129,7 +129,7 @@ def test_the_other_commands_of_the_table_work(folder: Path, failed_run: str) -> 
         assert "succeeded" in refused.text or "explicit plan" in refused.text
     forked = on_a_terminal(folder, f"swissbrain fork {failed_run} --from-step 2 --plan plan.yaml -f")
     assert forked.code == 0
-    assert "run goes on from step 2" in forked.text
+    assert "run continues from step 2" in forked.text
     assert "│ counted" in forked.text
 
 

@@ -59,7 +59,7 @@ def plan(folder: Path, *steps: dict[str, object]) -> Path:
 
 def test_runs_logs_and_files_survive_a_kill_of_the_dev_stack(tmp_path: Path) -> None:
     port = free_port()
-    with dev(tmp_path, port) as process:
+    with dev(tmp_path, port, {"http_proxy": "http://127.0.0.1:1", "AWS_PROFILE": "missing"}) as process:
         made = swissbrain(tmp_path, "run", "--plan", str(EXAMPLE), "--follow")
         assert made.returncode == 0, made.stderr
         run_id = str(re.findall(r"run_[0-9a-f]{32}", made.stderr)[0])
@@ -123,12 +123,32 @@ def test_outcomes_are_exit_codes_and_bad_input_is_one_line(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_start_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
-    with start(tmp_path, "dev", "--port", str(free_port())) as process:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])  # inherited by the command
+    try:
+        starting = start(tmp_path, "dev", "--port", str(free_port()))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with starting as process:
         wait_until(lambda: len(children_of(process.pid)) >= 2, "the first parts have started", timeout_s=30)
         parts = children_of(process.pid)
         process.send_signal(number)
         assert process.wait(timeout=60) == 0
     assert not any(map(is_alive, parts))
+
+
+def test_nohup_keeps_the_stack_alive_without_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        starting = start(tmp_path, "dev", "--port", str(free_port()))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with starting as process:
+        wait_until(lambda: children_of(process.pid), "the first part has started", timeout_s=30)
+        ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    assert ignored
+    assert int(ignored[1], 16) & 1
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:

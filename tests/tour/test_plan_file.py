@@ -123,7 +123,13 @@ def test_yaml_has_the_values_of_json(tmp_path: Path, text: str, value: object) -
         ("- ? [a]\n  : 1\n  ? [a]\n  : 2", "is not YAML"),
         ("- !!map [a]", "is not YAML"),
         ("- x: !!python/object/apply:os.system [exit]", "is not YAML"),
+        ("- x: !!bool maybe", "is not YAML: a value does not have the form that its tag"),
+        ("- x: !!timestamp now", "is not YAML: a value does not have the form that its tag"),
+        ('- x: !!int ""', "is not YAML: a value does not have the form that its tag"),
         ("--- 1\n--- 2", "is not YAML"),
+        ("- x: {$file: null}", "$file is null, and not the path of a file"),
+        ("- x: {$file: [a]}", '$file is ["a"], and not the path of a file'),
+        ('- x: {$file: "a\\0b"}', "null byte"),
         ("just text", "holds no list of steps"),
         ("[" * 20_000, "is nested too deeply"),
         ("- x: " + "y" * 1_100_000, "has more than 1,048,576 bytes"),
@@ -143,6 +149,15 @@ def test_malformed_yaml_is_one_line(tmp_path: Path, text: str, message: str) -> 
 def test_a_plan_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     assert read_plan(Path("-")) == [{"tool": "x"}]
+
+
+def test_a_file_may_have_the_name_that_means_standard_input_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-").write_text("text\n")
+    Path("plan.json").write_text('[{"args": {"text": {"$file": "-"}}}]')
+    assert read_plan(Path("plan.json")) == [{"args": {"text": "text\n"}}]
 
 
 def test_a_file_without_an_end_is_not_read_to_the_end(tmp_path: Path) -> None:

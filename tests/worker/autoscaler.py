@@ -25,11 +25,10 @@ return redis.call(commands[kind], KEYS[1])
 class Autoscaler:
     """Decisions for the Deployment of the workers."""
 
-    def __init__(self, redis: Redis, prefix: str = "") -> None:
+    def __init__(self, redis: Redis) -> None:
         (scaled,) = (each for each in yaml.safe_load_all(MANIFEST.read_text()) if each["kind"] == "ScaledObject")
         self._spec: dict[str, Any] = scaled["spec"]
         self._redis = redis
-        self._prefix = prefix
 
     async def replicas(self) -> int:
         """Return the number of workers that there should be now."""
@@ -42,7 +41,7 @@ class Autoscaler:
 
     async def _count(self, trigger: dict[str, Any]) -> float:
         assert (trigger["type"], trigger["useCachedMetrics"]) == ("redis", True)
-        return float(await self._redis.command("EVAL", COUNT, 1, self._prefix + trigger["metadata"]["listName"]))  # type: ignore[arg-type]
+        return float(await self._redis.command("EVAL", COUNT, 1, trigger["metadata"]["listName"]))  # type: ignore[arg-type]
 
 
 def _evaluated(formula: str, values: dict[str, float]) -> float:

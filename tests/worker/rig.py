@@ -33,6 +33,9 @@ from worker.settings import WorkerSettings
 from worker.toolkit.base import Tool, ToolContext, ToolResult
 from worker.workspaces import RunFiles, RunWorkspaces
 
+LEASE_S = 600.0
+"""Longer than any machine stands still: a lease that ends by itself would cost an attempt, and repeat a step."""
+
 T = TypeVar("T")
 ToolBody = Callable[[ToolContext, str], Awaitable[ToolResult | None]]
 
@@ -193,7 +196,7 @@ class Rig:
         body: ToolBody | None = None,
         *,
         slots: int = 4,
-        lease_s: float = 5.0,
+        lease_s: float = LEASE_S,
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
         late_s: Callable[[str], float] | None = None,
@@ -228,6 +231,11 @@ class Rig:
         run_id = f"run_{uuid.uuid4().hex}"
         await self.store.create(run_id, "ada", RunSpec(**spec), start=True, digest="d")
         return run_id
+
+    async def expire_lease(self, run_id: str) -> None:
+        """Let the lease of a run end now, if it has one; the next claim of any worker recovers the run."""
+        await self.redis.command("ZADD", self.store.keys.leases, "XX", 1, run_id)
+        await self.redis.command("PUBLISH", self.store.keys.control, "next 0")
 
     async def ended(self, run_id: str) -> RunRecord:
         """Return the record once the run has ended."""

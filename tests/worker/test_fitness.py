@@ -103,6 +103,7 @@ async def test_a_check_that_fails_or_hangs_is_a_problem_and_no_crash(
     await until(has_problem, "the problem is named")
     assert not fitness.is_fit
     assert fitness.problem.startswith("sandbox: ")
+    assert [fitness.passed(part) for part in fitness.parts] == [False, True]
     assert not checking.done()
     checking.cancel()
 

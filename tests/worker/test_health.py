@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -32,6 +33,31 @@ def test_the_endpoint_says_unresponsive_until_redis_replies_again() -> None:
             wait_until(lambda: answers(200, "ok", replies=True), "the status is ok")
             wait_until(lambda: answers(503, "unresponsive", replies=False), "the status is unresponsive")
         assert http.get(f"http://127.0.0.1:{port}/").status_code == 404
+        assert http.get(f"http://127.0.0.1:{port}/metrics?name=x").status_code == 200
+        wait_until(lambda: http.head(url).status_code == 503, "a HEAD is answered as a GET")
+        assert http.head(url).content == b""
+
+
+def test_an_unfit_worker_is_alive_and_not_ready() -> None:
+    async def check() -> None:
+        return
+
+    with serve_health(Heartbeat(), Fitness({"sandbox": check}), "127.0.0.1", 0, max_age_s=60) as port:
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 503
+    with serve_health(Heartbeat(), Fitness(), "127.0.0.1", 0, max_age_s=60) as port:
+        assert httpx.get(f"http://127.0.0.1:{port}/ready").status_code == 200
+
+
+def test_a_client_that_leaves_is_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    reset = struct.pack("ii", 1, 0)
+    with serve_health(Heartbeat(), Fitness(), "127.0.0.1", 0, max_age_s=60) as port:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+                client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    assert capfd.readouterr().err == ""
 
 
 async def test_claims_and_renewals_record_a_heartbeat(rig: Rig) -> None:

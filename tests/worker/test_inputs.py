@@ -144,7 +144,7 @@ async def test_a_copy_that_was_interrupted_is_made_by_the_next_attempt(
 ) -> None:
     source = await site.create("+a", "+b")
     await site.start(source)
-    first = site.rig.worker(work, workspaces=site.workspaces, lease_s=1.0)
+    first = site.rig.worker(work, workspaces=site.workspaces)
     await site.result(source)
     run_id = await site.create("?a", "?b")
     for path in ("a", "b"):
@@ -169,7 +169,8 @@ async def test_a_copy_that_was_interrupted_is_made_by_the_next_attempt(
     await until(has_begun, "the copy has begun")
     if fault == "killed":
         await first.killed()
-        site.rig.worker(work, workspaces=site.workspaces, lease_s=1.0)
+        await site.rig.expire_lease(run_id)
+        site.rig.worker(work, workspaces=site.workspaces)
     assert await site.result(run_id) == "succeeded"
     assert (await site.store.get(run_id)).attempt == 2
     assert await site.files(run_id) == {"a": b"written", "b": b"written"}

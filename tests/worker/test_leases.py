@@ -8,7 +8,7 @@ import pytest
 from infra.contract.queue import Lease, LeaseReply
 from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
-from tests.worker.rig import Rig
+from tests.worker.rig import Rig, ToolBody, Worker
 from worker import lease
 from worker.toolkit.base import ToolContext
 
@@ -254,3 +254,48 @@ async def test_a_cancel_during_a_renewal_is_followed_by_another_renewal(monkeypa
 
     await until(renewed_twice, "the lease is renewed again")
     renewing.cancel()
+
+
+async def test_a_worker_whose_claim_redis_has_lost_leaves_the_run_to_its_new_owner(rig: Rig) -> None:
+    """As after a failover to a replica that was behind: both claims have the same fence."""
+    seen: list[str] = []
+    go = asyncio.Event()
+
+    def body_of(name: str) -> ToolBody:
+        async def body(context: ToolContext, command: str) -> None:
+            seen.append(f"{name} {command}")
+            await context.output("stdout", f"{name} {command}")
+            if command == "wait":
+                await go.wait()
+
+        return body
+
+    run_id = await rig.submit("one", "wait", "two")
+    key = rig.store.keys.run(run_id)
+    before = await rig.redis.command("HGETALL", key)
+    assert isinstance(before, list)
+    first = rig.worker(body_of("first"), slots=1)
+
+    async def waits() -> bool:
+        return seen[-1:] == ["first wait"]
+
+    await until(waits, "the first worker is at its second step")
+    await rig.redis.command("DEL", key, rig.store.keys.log(run_id), rig.store.keys.leases)
+    await rig.redis.command("HSET", key, *map(str, before))
+    await rig.redis.command("ZADD", rig.store.keys.ready, 1, run_id)
+    rig.worker(body_of("second"), slots=1)
+
+    async def waits_again() -> bool:
+        return seen[-1:] == ["second wait"]
+
+    await until(waits_again, "the second worker is at its second step")
+    go.set()
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+    await until(lambda: _given_up(first), "the first worker has given up")
+    assert seen == ["first one", "first wait", "second one", "second wait", "second two"]
+    texts = [event.data["text"] for event in await rig.log(run_id) if event.type == "tool.output"]
+    assert texts == ["second one", "second wait", "second two"]
+
+
+async def _given_up(worker: Worker) -> bool:
+    return len(worker.keeper) == 0

@@ -139,7 +139,7 @@ async def test_an_answer_is_not_asked_for_again_after_a_kill(rig: Rig) -> None:
             raise AssertionError
 
     slow = Slow()
-    worker = rig.worker(strategy=slow, lease_s=0.5)
+    worker = rig.worker(strategy=slow)
     run_id = await rig.submit(prompt="x")
     request = await waits(rig, run_id)
     await rig.store.resume(run_id, {request: YES}, by="ada", token="t")
@@ -149,6 +149,7 @@ async def test_an_answer_is_not_asked_for_again_after_a_kill(rig: Rig) -> None:
 
     await until(is_answered, "the answer is in the journal, though the call has not returned")
     await worker.killed()
+    await rig.expire_lease(run_id)
     asks = Asks()
     rig.worker(strategy=asks)
     assert (await rig.ended(run_id)).result == {"results": ["made"]}
@@ -232,12 +233,12 @@ class Listens:
     async def work(self, context: RunContext, draining: Callable[[], bool]) -> dict[str, object]:
         heard: list[str] = []
         number = 0
-        fence = 0
+        answered = 0
 
         async def listen() -> None:
-            nonlocal fence
-            inbox = await read_inbox(context, f"inbox:{number}", f"model:{number}", fence)
-            fence = inbox.interrupt or fence
+            nonlocal answered
+            inbox = await read_inbox(context, f"inbox:{number}", f"model:{number}", answered)
+            answered = inbox.interrupt or answered
             heard.extend(message.text for message in inbox.messages)
 
         while number < self.turns or context.knows(f"inbox:{number}") or number == 0:
@@ -258,12 +259,13 @@ class Listens:
 
 async def test_messages_at_any_moment_are_heard_once(rig: Rig) -> None:
     first = Listens(2)
-    worker = rig.worker(strategy=first, lease_s=0.5)
+    worker = rig.worker(strategy=first)
     run_id = await rig.submit(prompt="x")
     await rig.store.message(run_id, "one", by="ada", token="1")
     await first.reached.wait()
     await rig.store.message(run_id, "two", by="ada", token="2")
     await worker.killed()
+    await rig.expire_lease(run_id)
     await rig.store.message(run_id, "three", by="ada", token="3")
     second = Listens(2)
     second.go.set()

@@ -11,7 +11,7 @@ from infra.contract.errors import FilesUnavailable
 from infra.contract.runs import PlanStep, RunSpec
 from infra.contract.states import Outcome, Status
 from tests.support.waiting import until
-from tests.worker.rig import Gate, Rig
+from tests.worker.rig import LEASE_S, Gate, Rig
 from worker.plan import PlanWalker
 from worker.plan_or_prompt import PlanOrPrompt
 from worker.toolkit.base import ToolContext, ToolFailed
@@ -98,7 +98,7 @@ async def test_a_run_is_retried_after_a_failure_of_the_object_store(rig: Rig) ->
 
 async def test_cancel_reaches_a_running_tool(rig: Rig) -> None:
     gate = Gate()
-    rig.worker(gate, lease_s=600)
+    rig.worker(gate)
     run_id = await rig.submit("wait")
     await gate.reached("wait")
     await rig.store.cancel(run_id)
@@ -129,10 +129,11 @@ async def test_a_cancel_between_attempts_ends_the_run_before_any_work(rig: Rig) 
 
 async def test_another_worker_continues_at_the_first_step_without_a_result(rig: Rig) -> None:
     gate = Gate()
-    first = rig.worker(gate, lease_s=2.0)
+    first = rig.worker(gate)
     run_id = await rig.submit("one", "two", "wait", "three")
     await gate.reached("wait")
     await first.killed()
+    await rig.expire_lease(run_id)
     second = Gate()
     second.go.set()
     rig.worker(second)
@@ -224,7 +225,7 @@ async def test_lost_replies_neither_lose_nor_repeat_an_event(rig: Rig, script: s
         if script == "renew":
             await until(sent_again, "the lease is renewed again")
 
-    rig.worker(body, loses=loses, lease_s=6)
+    rig.worker(body, loses=loses, lease_s=6 if script == "renew" else LEASE_S)
     run_id = await rig.submit("a", "b")
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     texts = [event.data["text"] for event in await rig.log(run_id) if event.type == "tool.output"]
@@ -261,10 +262,11 @@ async def test_an_interrupted_non_idempotent_call_is_repeated_only_by_a_retry(ri
         return args == {"command": "once"}
 
     gate = Gate()
-    first = rig.worker(gate, lease_s=2.0, idempotent=only_once)
+    first = rig.worker(gate, idempotent=only_once)
     run_id = await rig.submit("once", "wait", "after")
     await gate.reached("wait")
     await first.killed()
+    await rig.expire_lease(run_id)
     rig.worker(gate, idempotent=only_once)
     record = await rig.ended(run_id)
     assert record.status is Status.FAILED

@@ -1,5 +1,6 @@
 """Export of traces by a worker process: to a real receiver of OTLP, and while none replies."""
 
+import logging
 import os
 import queue
 import signal
@@ -16,9 +17,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
+from infra.settings import Env, SettingsError
 from tests.support.redis import OwnValkey
+from tests.support.waiting import until
 from tests.worker.rig import Rig
 from tests.worker.test_health_process import watched
+from worker.trace_export import exported_traces
 
 pytestmark = pytest.mark.usefixtures("object_store")
 SAY = PlanStep(tool="message", args={"text": "hi"})
@@ -79,6 +83,69 @@ async def test_runs_and_the_end_of_the_worker_do_not_wait_for_a_collector_that_h
             assert (await own.ended(run_id)).status is Status.SUCCEEDED
             worker.process.end(signal.SIGTERM, timeout_s=60)
             assert worker.process.exit_code() == 0
+
+
+async def test_no_secret_of_the_collector_is_logged(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    options = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://ada:the-password@127.0.0.1:{port}/v1/traces?key=the-key",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20the-token",
+        "OTEL_BSP_SCHEDULE_DELAY": "10",
+    }
+    async with watched("worker", server.settings, tmp_path, **options):
+        run_id = await own.submit(plan=[SAY])
+        assert (await own.ended(run_id)).status is Status.SUCCEEDED
+        log = tmp_path / "worker.log"
+
+        async def is_logged() -> bool:
+            return "traces.problem" in log.read_text()
+
+        await until(is_logged, "the failure is logged")
+    output = log.read_text()
+    assert not [word for word in ("the-password", "the-key", "the-token") if word in output]
+
+
+COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1/?key=hidden"},
+            "OTEL_EXPORTER_OTLP_ENDPOINT must be a URL without '?', because /v1/traces is added at its end",
+        ),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER must be otlp or none, not 'zipkin'"),
+        ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/file"}, "OTEL_EXPORTER_OTLP_CERTIFICATE leads to '/no/file'"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "Authorization hidden"}, "OTEL_EXPORTER_OTLP_HEADERS is wrong: Header format"),
+        ({"OTEL_TRACES_SAMPLER": "most"}, "OTEL_TRACES_SAMPLER is wrong: Couldn't recognize sampler most"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "0"}, "OTEL_BSP_MAX_QUEUE_SIZE is wrong: max_queue_size must be"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"}, "OTEL_EXPORTER_OTLP_TIMEOUT is wrong: Invalid timeout value 'soon'"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "x"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT is wrong: "),
+    ],
+)
+def test_a_variable_that_the_library_would_ignore_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
+) -> None:
+    for name, value in {**COLLECTOR, **variables}.items():
+        monkeypatch.setenv(name, value)
+    logger = logging.getLogger("opentelemetry")
+    monkeypatch.setattr(logger, "handlers", logger.handlers)
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    with pytest.raises(SettingsError) as caught, exported_traces(Env(os.environ), "w-1"):
+        pass
+    assert str(caught.value).startswith(expected)
+    assert "hidden" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_exporter_is_one_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = Env({**COLLECTOR, "OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with exported_traces(env, "w-1"):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,8 @@ async def test_special_bits_are_not_kept(files: S3RunFiles, elsewhere: Elsewhere
     await elsewhere(files).materialise(there)
     assert (there / "folder").stat().st_mode & 0o7777 == 0o777
     assert (there / "program").stat().st_mode & 0o7777 == 0o755
+    await files.materialise(work)  # the next program of the same worker finds the same
+    assert [(work / name).stat().st_mode & 0o7777 for name in ("folder", "program")] == [0o777, 0o755]
 
 
 async def test_another_run_adopts_metadata_and_folders_and_copies_each_object_once(

@@ -181,14 +181,19 @@ async def test_a_sweep_that_ended_between_the_two_ids_is_completed(world: World)
 
 
 async def test_a_run_with_an_unreadable_record_is_left_alone(world: World) -> None:
-    damaged, without_blob = await ended_run(world), await ended_run(world)
+    damaged, without_blob, deep, overwritten = [await ended_run(world) for _ in range(4)]
     redis = world.store._redis
     await redis.command("HSET", f"run:{damaged}", "file:x", '{"key":"files/1-')
     await redis.command("HSET", f"run:{without_blob}", "journal:step:9:files", '{"$kept":"kept/7-7"}')
+    # A text of a user: it is no JSON of ours, but may look like it.
+    prompt = json.dumps({"prompt": "[" * 5000 + '"files/x"' + "]" * 5000})
+    await redis.command("HSET", f"run:{deep}", "spec", prompt)
+    await redis.command("DEL", f"run:{overwritten}")
+    await redis.command("SET", f"run:{overwritten}", "garbage")
     before = await world.objects()
     world.now_ms += 2 * MIN_AGE_MS
     report = await world.sweeper().sweep()
-    assert (report.unreadable, report.unnamed_objects) == (2, 0)
+    assert (report.unreadable, report.unnamed_objects) == (4, 0)
     assert await world.objects() == before
 
 

@@ -256,6 +256,10 @@ async def test_two_hard_links_are_two_files(files: S3RunFiles, work: Path) -> No
     (work / "a").write_bytes(b"1")
     os.link(work / "a", work / "b")
     assert names(await files.store_changes(work)) == (["a", "b"], [], [])
+    await files.materialise(work)
+    (work / "a").write_bytes(b"2")
+    assert (work / "b").read_bytes() == b"1"  # on the same worker too
+    assert names(await files.store_changes(work)) == (["a"], [], [])
 
 
 async def test_a_file_without_permissions_is_stored(files: S3RunFiles, work: Path) -> None:

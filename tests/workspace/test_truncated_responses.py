@@ -70,6 +70,17 @@ async def test_the_first_bytes_of_a_file_can_be_read(proxy: FaultyS3, stored: S3
         await stored.read("a", 40_001)
 
 
+async def test_a_redirect_is_not_followed_and_names_the_setting(proxy: FaultyS3, stored: S3RunFiles) -> None:
+    head = b"HTTP/1.1 301 Moved\r\nLocation: https://s3.example/\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    # To every request, as a proxy does that redirects to https.
+    for method in ("GET", "HEAD"):
+        proxy.then(method, *[lambda exchange: exchange.client.sendall(head)] * 99)
+    with pytest.raises(FilesUnavailable, match=r"redirect 301, .*S3_ENDPOINT_URL"):
+        await stored.read("a")
+    proxy.heal()
+    assert await stored.read("a") == DATA
+
+
 @pytest.mark.parametrize("where", TRUNCATED)
 async def test_a_truncated_file_is_not_materialised(
     proxy: FaultyS3, stored: S3RunFiles, work: Path, on_disk: Callable[[], dict[str, bytes]], where: str

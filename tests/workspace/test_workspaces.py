@@ -85,6 +85,24 @@ async def test_the_check_notices_each_missing_permission_and_leaves_at_most_one_
     assert left() == 0
 
 
+async def test_variables_for_another_store_have_no_effect(
+    s3: S3Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text("[default]\nretry_mode = nonsense\nendpoint_url = http://127.0.0.1:1\n")
+    variables = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_RETRY_MODE", "AWS_S3_US_EAST_1_REGIONAL_ENDPOINT")
+    for name in variables:
+        monkeypatch.setenv(name, "nonsense")
+    async with workspaces_over(s3) as workspaces:
+        await workspaces.check()
+    for name in variables:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "nonsense")
+    async with workspaces_over(s3) as workspaces:
+        await workspaces.check()
+
+
 async def test_errors_for_wrong_credentials_do_not_contain_them(s3: S3Settings, work: Path) -> None:
     async with workspaces_over(replace(s3, secret_key="wrong-secret")) as workspaces:
         files = workspaces.run("u", "r", 1, {"a": ENTRY})
@@ -159,7 +177,10 @@ async def test_a_link_expires(workspaces: Workspaces, user: str) -> None:
 async def test_a_run_with_more_objects_than_one_page_is_deleted(
     workspaces: Workspaces, raw: "S3Client", s3: S3Settings, user: str
 ) -> None:
-    await workspaces.run(user, "run-10", 1, {}).write("stays", b"x")
+    other = workspaces.run(user, "run-10", 1, {})
+    await other.write("stays", b"x")
+    stays = other.take_uncommitted()["stays"]
+    assert stays
     files = workspaces.run(user, "run-1", 1, {})
     for start in range(0, 1_010, 101):
         await asyncio.gather(*(files.write(f"d/{n - start}", b"") for n in range(start, start + 101)))
@@ -167,7 +188,7 @@ async def test_a_run_with_more_objects_than_one_page_is_deleted(
         raw.put_object(Bucket=s3.bucket, Key=f"users/{user}/runs/run-1/{tail}", Body=b"x")
     assert await workspaces.delete_run(user, "run-1") == 1_013
     left = raw.list_objects_v2(Bucket=s3.bucket, Prefix=f"users/{user}/")["Contents"]
-    assert [item["Key"] for item in left] == [f"users/{user}/runs/run-10/files/1-1/stays"]
+    assert [item["Key"] for item in left] == [f"users/{user}/runs/run-10/{stays.key}"]
     assert await workspaces.delete_run(user, "run-1") == 0
 
 

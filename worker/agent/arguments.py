@@ -1,7 +1,6 @@
 """Arguments of a call: from the JSON text of a model to typed arguments, or to a text that says what is wrong."""
 
 import json
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import msgspec
 from infra.contract.errors import InvalidInput
 from infra.contract.llm import MAX_TEXT_BYTES
 from infra.contract.tool_args import ToolArgs
-from infra.contract.validation import invalid_input
+from infra.contract.validation import invalid_input, json_number
 from worker.agent.schemas import usage_of
 from worker.agent.tool_text import named
 
@@ -91,10 +90,10 @@ def _integer(text: str) -> int:
 
 
 def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise BadArguments(f"the number {named(text, 30)} is too large")
-    return number
+    try:
+        return json_number(text)
+    except ValueError:
+        raise BadArguments(f"the number {named(text, 30)} is too large") from None
 
 
 def _constant(text: str) -> float:

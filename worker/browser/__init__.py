@@ -1,0 +1,1 @@
+"""Tool `browser`: the program that drives Chromium in the sandbox, and the check of its replies."""

@@ -1,0 +1,1 @@
+"""HTTP for the tool `http_fetch`."""

@@ -8,13 +8,12 @@ address, whose certificate would then not be checked.
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import httpx
 
-from infra.address_guard import Address, AddressGuard, AddressNotAllowed, HostNotFound, InvalidHost, read_host
-from infra.connection_errors import described
+from infra.address_guard import Address, AddressGuard, AddressNotAllowed, HostNotFound
+from infra.checked_http import CheckedHttp, CheckedUrl, UrlNotAllowed, described
 from infra.host_limits import raise_if_exhausted
 from infra.host_patterns import host_port
 from worker.fetch.gzip_body import DamagedGzip, GzipBody
@@ -34,11 +33,8 @@ _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _OTHER_ORIGIN = frozenset(("accept", "accept-language", "content-type", "user-agent"))
 """Headers that another origin gets too; all others may be secrets."""
 _DEFAULT_HEADERS = {"accept": "*/*", "user-agent": "SwissBrain"}
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _ENCODINGS = {"": False, "identity": False, "gzip": True, "x-gzip": True}
 """Content-Encoding: whether it is gzip."""
-_ONE_CONNECTION = httpx.Limits(max_connections=1, max_keepalive_connections=0)
-_TIMEOUT = {"connect": CONNECT_S, "read": None, "write": None, "pool": None}
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Outgoing:
     """Request to be sent. Names of headers are in lower case."""
 
     method: str
-    url: httpx.URL
+    target: CheckedUrl
     headers: Mapping[str, str]
     body: bytes | None = None
 
@@ -68,15 +64,15 @@ class Fetcher:
     def __init__(self, settings: FetchSettings, guard: AddressGuard, tls: ssl.SSLContext | None = None) -> None:
         self._settings = settings
         self._guard = guard
-        self._given_tls = tls
+        self._http = CheckedHttp(CONNECT_S, tls)
 
     async def fetch(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Fetched:
         """Send the request, follow redirects, and return the answer of any status. Raises ToolFailed, HostExhausted."""
         try:
-            parsed = _parsed(url)
-        except ValueError as exc:
+            target = _checked(url)
+        except UrlNotAllowed as exc:
             raise ToolFailed("invalid_input", f"the URL cannot be fetched: {exc}") from None
-        outgoing = Outgoing(method, parsed, {name.lower(): value for name, value in headers.items()}, body)
+        outgoing = Outgoing(method, target, {name.lower(): value for name, value in headers.items()}, body)
         for _ in range(MAX_REDIRECTS + 1):
             async with self._answer(outgoing) as response:
                 following = _redirected(outgoing, response)
@@ -85,24 +81,20 @@ class Fetcher:
             outgoing = following
         raise ToolFailed("fetch_failed", f"the answer is a chain of more than {MAX_REDIRECTS} redirects")
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return self._given_tls or httpx.create_ssl_context()
-
     @asynccontextmanager
     async def _answer(self, outgoing: Outgoing) -> AsyncIterator[httpx.Response]:
         """Yield the answer before its body is read; errors of the connection become ToolFailed, also later ones."""
-        host, port = _endpoint(outgoing.url)
-        addresses = await self._addresses(host, port)
+        target = outgoing.target
+        addresses = await self._addresses(target.host, target.port)
+        headers = {**_DEFAULT_HEADERS, **outgoing.headers, "accept-encoding": "gzip"}
         async with AsyncExitStack() as stack:
             try:
-                response = await self._send(outgoing, addresses, stack)
-                stack.push_async_callback(response.aclose)
-                yield response
+                yield await self._http.send(outgoing.method, target, addresses, headers, outgoing.body, stack)
             except (httpx.HTTPError, ssl.SSLError, OSError) as exc:
                 raise_if_exhausted(exc)
+                shown = host_port(target.host, target.port)
                 raise ToolFailed(
-                    "fetch_failed", f"fetching from '{host_port(host, port)}' failed: {described(exc, CONNECT_S)}"
+                    "fetch_failed", f"fetching from '{shown}' failed: {described(exc, CONNECT_S)}"
                 ) from exc
 
     async def _addresses(self, host: str, port: int) -> Sequence[Address]:
@@ -117,35 +109,13 @@ class Fetcher:
         except HostNotFound as exc:
             raise ToolFailed("fetch_failed", str(exc)) from None
 
-    async def _send(self, outgoing: Outgoing, addresses: Sequence[Address], stack: AsyncExitStack) -> httpx.Response:
-        """Send the request to the first address that can be connected to."""
-        host, port = _endpoint(outgoing.url)
-        fixed = {"host": _host_header(outgoing.url, host, port), "accept-encoding": "gzip"}
-        transport = httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=_ONE_CONNECTION)
-        await stack.enter_async_context(transport)
-        for number, address in enumerate(addresses, 1):
-            request = httpx.Request(
-                outgoing.method,
-                outgoing.url.copy_with(host=str(address)),
-                headers={**_DEFAULT_HEADERS, **outgoing.headers, **fixed},
-                content=outgoing.body,
-                # The certificate must be valid for the name, although the connection is made to an address.
-                extensions={"timeout": _TIMEOUT, "sni_hostname": host},
-            )
-            try:
-                return await transport.handle_async_request(request)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                if number == len(addresses):
-                    raise
-        raise AssertionError("the guard returns at least one address")
-
     async def _received(self, outgoing: Outgoing, response: httpx.Response) -> Fetched:
         """Read the body within the limit."""
         announced = _announced(response)
         body = b"" if outgoing.method == "HEAD" else await self._body(response, announced)
         return Fetched(
             status=response.status_code,
-            url=str(outgoing.url),
+            url=str(outgoing.target.url),
             content_type=response.headers.get("content-type", "")[:MAX_TYPE_CHARS],
             announced=announced,
             body=body,
@@ -182,55 +152,24 @@ def _redirected(outgoing: Outgoing, response: httpx.Response) -> Outgoing | None
     if status not in _REDIRECTS or location is None:
         return None
     try:
-        url = _parsed(location.replace(" ", "%20"), outgoing.url)
-    except ValueError as exc:
+        target = _checked(location.replace(" ", "%20"), outgoing.target.url)
+    except UrlNotAllowed as exc:
         raise ToolFailed("fetch_failed", f"the answer redirects to a URL that cannot be fetched: {exc}") from None
-    if outgoing.url.scheme == "https" and url.scheme == "http":
+    if outgoing.target.url.scheme == "https" and target.url.scheme == "http":
         raise ToolFailed("fetch_not_allowed", "the answer redirects from https to http, which is not followed")
     method, body, headers = outgoing.method, outgoing.body, outgoing.headers
     if method == "POST" and status not in {307, 308}:
         method, body = "GET", None
         headers = {name: value for name, value in headers.items() if name != "content-type"}
-    if (url.scheme, _endpoint(url)) != (outgoing.url.scheme, _endpoint(outgoing.url)):
+    if target.origin != outgoing.target.origin:
         headers = {name: value for name, value in headers.items() if name in _OTHER_ORIGIN}
-    return Outgoing(method, url, headers, body)
+    return Outgoing(method, target, headers, body)
 
 
-def _parsed(text: str, base: httpx.URL | None = None) -> httpx.URL:
-    """Return the URL without its fragment, relative to `base`. Raises ValueError for a URL that is not allowed.
-
-    The message does not repeat the URL, which may hold credentials.
-    """
-    if len(text) > MAX_URL_CHARS:
-        raise ValueError(f"it has more than {MAX_URL_CHARS} characters")
-    # Browsers and libraries read such a URL in different ways.
-    if any(char <= " " or char in "\\\x7f" for char in text):
-        raise ValueError("it holds a space, a control character or a backslash")
-    try:
-        url = (base.join(text) if base else httpx.URL(text)).copy_with(fragment=None)
-    except (httpx.InvalidURL, UnicodeError):
-        raise ValueError("it is not valid") from None
-    if url.scheme not in _DEFAULT_PORTS:
-        raise ValueError("it does not begin with http:// or https://")
-    if url.userinfo:
-        raise ValueError("it holds credentials")
-    try:
-        _, port = _endpoint(url)
-    except InvalidHost as exc:
-        raise ValueError(str(exc)) from None
-    if not 0 < port < 65536:
-        raise ValueError("its port is not between 1 and 65535")
-    return url
-
-
-def _endpoint(url: httpx.URL) -> tuple[str, int]:
-    """Return host and port. Raises InvalidHost."""
-    return read_host(url.raw_host.decode("ascii")), _DEFAULT_PORTS[url.scheme] if url.port is None else url.port
-
-
-def _host_header(url: httpx.URL, host: str, port: int) -> str:
-    shown = host_port(host, port)
-    return shown.removesuffix(f":{port}") if port == _DEFAULT_PORTS[url.scheme] else shown
+def _checked(text: str, base: httpx.URL | None = None) -> CheckedUrl:
+    """Return the URL without its fragment, relative to `base`. Raises UrlNotAllowed."""
+    target = CheckedUrl.of(text, max_chars=MAX_URL_CHARS, base=base)
+    return replace(target, url=target.url.copy_with(fragment=None))
 
 
 def _announced(response: httpx.Response) -> int | None:

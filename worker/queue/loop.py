@@ -234,7 +234,7 @@ class WorkerLoop:
     def _start(self, claim: Claim, sent_at: float) -> None:
         run = claim.run
         log("run.claimed", run_id=run.id, fence=run.fence, attempt=run.attempt)
-        active = ActiveRun(Lease(run.id, run.fence, run.user), self._settings.lease_s)
+        active = ActiveRun(Lease(run.id, run.fence, run.user, claim.owner), self._settings.lease_s)
         # If the reply was late, part of the lease, or all of it, is over already.
         active.extend(sent_at)
         # Draining may have begun while the claim was under way.

@@ -36,7 +36,7 @@ class Archiver:
     def __init__(self, store: WorkQueue, archive: LogArchive, claim: Claim) -> None:
         self._store = store
         self._archive = archive
-        self._run = claim.run
+        self._run, self._owner = claim.run, claim.owner
         self._segments = list(claim.segments)
         self._events = claim.run.seq - self._last_archived
         self._bytes = self._events * EVENT_BYTES
@@ -120,7 +120,8 @@ class Archiver:
             return False
         segment = Segment(events[0].seq, events[-1].seq, self._run.fence)
         await self._archive.store(self._run, segment, events)
-        outcome = await until_answered(lambda: self._store.trim(self._run, [*self._segments, segment]))
+        segments = [*self._segments, segment]
+        outcome = await until_answered(lambda: self._store.trim(self._run, segments, owner=self._owner))
         # The caller that deletes the run may have listed its objects before this one was stored. After LOST the object
         # must stay: the record may name it, if `trim` was executed before and its reply was lost.
         if outcome is Outcome.GONE:

@@ -1,0 +1,1 @@
+"""Tools, one module each; `worker/registry.py` lists them."""

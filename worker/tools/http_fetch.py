@@ -3,7 +3,6 @@
 import asyncio
 import mimetypes
 import re
-import ssl
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -55,9 +54,9 @@ class HttpFetchResult(ToolResult, frozen=True, kw_only=True):
     text_truncated: bool = False
 
 
-def tool(settings: FetchSettings, guard: AddressGuard | None = None, tls: ssl.SSLContext | None = None) -> Tool:
-    """Return the tool for the hosts of the settings. `guard` and `tls` replace the resolver and the certificates."""
-    function = HttpFetch(settings, guard or AddressGuard(settings.private_hosts), tls).run
+def tool(settings: FetchSettings) -> Tool:
+    """Return the tool for the hosts of the settings."""
+    function = HttpFetch(settings).run
     return Tool("http_fetch", HttpFetchArgs, function, idempotent=_only_reads, ready=settings.allows_any)
 
 
@@ -67,10 +66,8 @@ TIMEOUT = "the answer was not complete after {:g} s (`timeout_s`)"
 class HttpFetch:
     """Function of the tool, with its settings."""
 
-    def __init__(self, settings: FetchSettings, guard: AddressGuard, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
-        self._guard = guard
-        self._tls = tls
 
     async def run(self, args: HttpFetchArgs, context: ToolContext) -> HttpFetchResult:
         """Fetch a URL.
@@ -102,7 +99,7 @@ class HttpFetch:
         # A worker that fetches nothing does not pay for the import.
         from worker.fetch.fetcher import Fetcher
 
-        return Fetcher(self._settings, self._guard, self._tls)
+        return Fetcher(self._settings, AddressGuard(self._settings.private_hosts))
 
     async def _fetch(self, args: HttpFetchArgs) -> "Fetched":
         body = None if args.body is UNSET else args.body.encode()

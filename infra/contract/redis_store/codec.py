@@ -1,6 +1,6 @@
 """Encoding of records, batches and journal entries as the text that Redis holds: the only place that knows it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -247,6 +247,7 @@ def decode_claim(fields: Mapping[str, str]) -> Claim:
         messages=decode_messages(fields),
         read=_number(fields, "read") or 0,
         claimed_ms=_number(fields, "claimed_ms") or 0,
+        owner=fields.get("claim", ""),
     )
 
 
@@ -259,12 +260,6 @@ def outcome_and_status(reply: Reply) -> tuple[Outcome, Status | None]:
     """Return the outcome and the run's status of a script's reply; no status if there is no such run."""
     name, *rest = items(reply)
     return Outcome(str(name)), Status(str(rest[0])) if rest and rest[0] else None
-
-
-def named(values: Reply, names: Iterable[str]) -> dict[str, str | None] | None:
-    """Return the fields of an HMGET reply that asked for `names`; None if there is no such run."""
-    fields = {name: None if value is None else str(value) for name, value in zip(names, items(values), strict=True)}
-    return fields if fields["id"] else None
 
 
 def _head(fields: Mapping[str, str | None]) -> dict[str, Any]:

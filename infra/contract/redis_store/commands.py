@@ -1,7 +1,9 @@
 """State changes that the API requests, one method per script."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -11,15 +13,16 @@ from infra.contract.errors import InvalidInput, LimitExceeded
 from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
-from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
-from infra.contract.redis import Argument, Redis
+from infra.contract.redis import Argument, Reply, Script
 from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.reader import readable
 from infra.contract.redis_store.run_index import RunIndex
+from infra.contract.redis_store.scripts import ScriptCaller
 from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
 from infra.contract.runs import RECORD_VERSION, Brief, RunRecord, RunSpec
 from infra.contract.states import Outcome, Status
-from infra.contract.webhooks import EventSink, subscribed
+from infra.contract.webhooks import subscribed
 
 _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = map(
     scripts.load, ("create", "announce", "start", "cancel", "retry", "mark_deleting", "delete", "place")
@@ -27,25 +30,18 @@ _CREATE, _ANNOUNCE, _START, _CANCEL, _RETRY, _MARK_DELETING, _DELETE, _PLACE = m
 _RESUME, _MESSAGE, _INTERRUPT, _CLAIM = map(scripts.load, ("resume", "message", "interrupt", "claim"))
 
 
+class _RunScripts(ScriptCaller):
+    """Caller of scripts that raises RecordUnreadable if the record of the run is the reason for an error."""
+
+    async def call(self, script: Script, args: Mapping[str, Argument] = MappingProxyType({}), **more: Any) -> Reply:
+        with readable(more["run_id"]) if "run_id" in more and script is not _CREATE else nullcontext():
+            return await super().call(script, args, **more)
+
+
 class RunCommands(RunIndex):
-    """Commands on runs, and all reads.
+    """Commands on runs, lists of runs, and all reads."""
 
-    Every method raises StoreUnavailable if Redis did not reply in time; the command may then have been executed, and
-    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept. `events`
-    learns of entries in the outbox of webhooks.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        keys: Keys | None = None,
-        *,
-        retention_s: int = DEFAULT_RETENTION_S,
-        events: EventSink | None = None,
-    ) -> None:
-        super().__init__(redis, keys or Keys())
-        self._retention_s = retention_s
-        self._events = events
+    caller = _RunScripts
 
     async def create(
         self,
@@ -144,16 +140,8 @@ class RunCommands(RunIndex):
 
         SAME: cancel was requested before. REFUSED: the run has succeeded or failed.
         """
-        reply = await self._scripts.call(
-            _CANCEL,
-            {
-                "retention_s": self._retention_s,
-            },
-            run_id=run_id,
-        )
-        entry = codec.items(reply)[2:]
-        if entry and entry[0] and self._events:
-            self._events.noted(str(entry[0]))
+        reply = await self._scripts.call(_CANCEL, {"retention_s": self._retention_s}, run_id=run_id)
+        self._note_event(reply)
         return codec.outcome_and_status(reply)
 
     async def retry(

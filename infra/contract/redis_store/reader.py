@@ -1,18 +1,19 @@
 """Reads of runs, their logs and the queue, over REST and TCP alike."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
 
 from infra.contract import journal
-from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreFull, StoreRejected
+from infra.contract.errors import FileMissing, RecordUnreadable, RunGone, StoreRejected
 from infra.contract.files import FILE_PREFIX, FileEntry, FolderEntry, Inputs
 from infra.contract.keys import EXPIRIES, OVERDUE_EVENTS, Keys
 from infra.contract.lending import OpenExecution
 from infra.contract.log import Event, RunLog
 from infra.contract.queue import QueueDepths
-from infra.contract.redis import Redis
+from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec
 from infra.contract.requests import UserMessage
 from infra.contract.runs import Attempt, RunHead, RunRecord
@@ -26,7 +27,7 @@ _STEP_ENTRIES = 64
 
 Decoded = TypeVar("Decoded")
 
-UNDECODABLE = (msgspec.DecodeError, LookupError, ValueError)
+UNDECODABLE = (msgspec.DecodeError, LookupError, ValueError, TypeError, OverflowError, RecursionError)
 """Errors of the codec for a record that is damaged, or that a newer release has written."""
 
 
@@ -59,18 +60,21 @@ class RunReader:
 
     async def files(self, run_id: str) -> dict[str, FileEntry]:
         """Return the files of a run by path; none if there is no such run."""
-        return codec.decode_files(await self._matching(run_id, FILE_PREFIX))
+        with readable(run_id):
+            return codec.decode_files(await self._matching(run_id, FILE_PREFIX))
 
     async def folders(self, run_id: str) -> dict[str, FolderEntry]:
         """Return the folders of a run that no file implies, by path; none if there is no such run."""
-        return codec.decode_folders(await self._matching(run_id, codec.FOLDER_PREFIX))
+        with readable(run_id):
+            return codec.decode_folders(await self._matching(run_id, codec.FOLDER_PREFIX))
 
     async def file(self, run_id: str, path: str) -> FileEntry:
         """Return one file of a run. Raises FileMissing."""
-        text = await self._redis.command("HGET", self.keys.run(run_id), f"{FILE_PREFIX}{path}")
-        if text is None:
-            raise FileMissing(f"there is no file '{path}'")
-        return codec.decode_file(str(text))
+        with readable(run_id):
+            text = await self._redis.command("HGET", self.keys.run(run_id), f"{FILE_PREFIX}{path}")
+            if text is None:
+                raise FileMissing(f"there is no file '{path}'")
+            return codec.decode_file(str(text))
 
     async def inputs(self, run_id: str) -> Inputs:
         """Return the input files of a run. Raises RunGone."""
@@ -78,7 +82,8 @@ class RunReader:
 
     async def journal(self, run_id: str) -> dict[str, bytes]:
         """Return the journal of a run, key → JSON; empty if there is no such run."""
-        return codec.decode_journal(await self._matching(run_id, journal.FIELD_PREFIX))
+        with readable(run_id):
+            return codec.decode_journal(await self._matching(run_id, journal.FIELD_PREFIX))
 
     async def open_execution(self, run_id: str) -> int | None:
         """Return the number of the open execution of a run; None if it has none, has ended, or is being deleted."""
@@ -86,10 +91,8 @@ class RunReader:
         status, condemned, text = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
         if text is None or condemned is not None or status is None or Status(str(status)) in TERMINAL:
             return None
-        try:
+        with readable(run_id):
             return msgspec.json.decode(str(text), type=OpenExecution).number
-        except msgspec.MsgspecError as exc:
-            raise unreadable_record(run_id, exc) from exc
 
     async def running_fence(self, run_id: str) -> int | None:
         """Return the fence of the claim under which a run is being worked on; None if no worker has the run."""
@@ -102,26 +105,28 @@ class RunReader:
     async def step_entries(self, run_id: str, steps: Sequence[int]) -> list[bytes | None]:
         """Return the journal's entries of these steps as JSON; None for a step that is not completed."""
         found: list[bytes | None] = []
-        for first in range(0, len(steps), _STEP_ENTRIES):
-            keys = map(journal.step_key, steps[first : first + _STEP_ENTRIES])
-            names = [f"{journal.FIELD_PREFIX}{key}" for key in keys]
-            reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
-            found += [None if value is None else str(value).encode() for value in codec.items(reply)]
+        with readable(run_id):
+            for first in range(0, len(steps), _STEP_ENTRIES):
+                keys = map(journal.step_key, steps[first : first + _STEP_ENTRIES])
+                names = [f"{journal.FIELD_PREFIX}{key}" for key in keys]
+                reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
+                found += [None if value is None else str(value).encode() for value in codec.items(reply)]
         return found
 
     async def call_entries(self, run_id: str, *, most: int) -> dict[tuple[int, int], bytes]:
         """Return the journal's entries of an agent's calls as JSON, by position, in order; the first `most` ones."""
         # Names alone: a reply with the values of several hundred calls could be too large.
-        fields = codec.items(await self._redis.command("HKEYS", self.keys.run(run_id)))
-        names = [str(field) for field in fields if str(field).startswith(f"{journal.FIELD_PREFIX}tool:")]
-        places = [(journal.call_position(name.removeprefix(journal.FIELD_PREFIX)), name) for name in names]
-        wanted = sorted((place, name) for place, name in places if place)[:most]
         found: dict[tuple[int, int], bytes] = {}
-        for first in range(0, len(wanted), _STEP_ENTRIES):
-            chunk = wanted[first : first + _STEP_ENTRIES]
-            reply = await self._redis.command("HMGET", self.keys.run(run_id), *(name for _, name in chunk))
-            values = zip(chunk, codec.items(reply), strict=True)
-            found |= {place: str(value).encode() for (place, _), value in values if value is not None}
+        with readable(run_id):
+            fields = codec.items(await self._redis.command("HKEYS", self.keys.run(run_id)))
+            names = [str(field) for field in fields if str(field).startswith(f"{journal.FIELD_PREFIX}tool:")]
+            places = [(journal.call_position(name.removeprefix(journal.FIELD_PREFIX)), name) for name in names]
+            wanted = sorted((place, name) for place, name in places if place)[:most]
+            for first in range(0, len(wanted), _STEP_ENTRIES):
+                chunk = wanted[first : first + _STEP_ENTRIES]
+                reply = await self._redis.command("HMGET", self.keys.run(run_id), *(name for _, name in chunk))
+                values = zip(chunk, codec.items(reply), strict=True)
+                found |= {place: str(value).encode() for (place, _), value in values if value is not None}
         return found
 
     async def messages(self, run_id: str, *, after: int, last: int) -> list[UserMessage]:
@@ -134,21 +139,29 @@ class RunReader:
 
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the claims of a run, oldest first; none if there is no such run."""
-        return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))
+        with readable(run_id):
+            return codec.decode_attempts(await self._matching(run_id, codec.ATTEMPT_PREFIX))
 
     async def read(self, run_id: str, *, after: int) -> tuple[list[Event], bool]:
         """Return events from seq `after + 1` on, as many as one round trip fetches, and whether there may be more."""
         start = f"{after + 1}-0"
-        reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
-        found = [event for event in codec.decode_entries(reply) if event.seq > after]
-        return found, len(codec.items(reply)) == _LOG_ENTRIES
+        with readable(run_id):
+            reply = await self._redis.command("XRANGE", self.keys.log(run_id), start, "+", "COUNT", _LOG_ENTRIES)
+            found = [event for event in codec.decode_entries(reply) if event.seq > after]
+            return found, len(codec.items(reply)) == _LOG_ENTRIES
 
     async def read_back(self, run_id: str, *, before: int | None, entries: int) -> list[Event]:
         """Return the last events that Redis holds, or the last before seq `before`, in order.
 
         They are the events of up to `entries` stream entries, as many of them as one round trip fetches.
         """
-        key, entries = self.keys.log(run_id), min(entries, _LOG_ENTRIES)
+        with readable(run_id):
+            events = codec.decode_entries(await self._last_entries(run_id, before, min(entries, _LOG_ENTRIES)))
+        return [event for event in events if before is None or event.seq < before]
+
+    async def _last_entries(self, run_id: str, before: int | None, entries: int) -> list[Reply]:
+        """Return stream entries, oldest first, for `read_back`."""
+        key = self.keys.log(run_id)
         if before is None:
             found = codec.items(await self._redis.command("XREVRANGE", key, "+", "-", "COUNT", entries))
         else:
@@ -161,8 +174,7 @@ class RunReader:
                 ]
             )
             found = [*codec.items(around), *codec.items(older)]
-        events = codec.decode_entries(found[::-1])
-        return [event for event in events if before is None or event.seq < before]
+        return found[::-1]
 
     async def depths(self) -> QueueDepths:
         """Return the number of runs in each part of the queue."""
@@ -189,35 +201,20 @@ class RunReader:
         )
 
     async def ping(self) -> None:
-        """Raise StoreUnavailable if Redis cannot be reached, StoreFull if it has no memory left for writes."""
-        # Unlike INFO, PING is refused while Redis loads its data.
-        await self._redis.command("PING")
-        try:
-            info = str(await self._redis.command("INFO", "memory"))
-        except StoreRejected:
-            # A user without the right to INFO, or a service without the command.
-            return
-        numbers = dict(line.partition(":")[::2] for line in info.splitlines())
-        used, limit = (int(numbers.get(name, "0")) for name in ("used_memory", "maxmemory"))
-        # With another policy, Redis evicts keys instead of refusing writes.
-        if numbers.get("maxmemory_policy") == "noeviction" and 0 < limit <= used:
-            raise StoreFull(f"Redis uses {used} bytes of memory; its limit is {limit}")
+        """Raise what a request that changes something would raise: StoreUnavailable, StoreRefuses, StoreFull."""
+        # A command that may write, because a replica, a full memory or a disk that cannot be written to refuse nothing
+        # else. The key never exists, and XX sets only a key that does.
+        await self._redis.command("SET", self.keys.probe, "", "XX")
 
     async def _decoded(
         self, run_id: str, names: Sequence[str], decode: Callable[[Mapping[str, str | None]], Decoded]
     ) -> Decoded:
         """Fetch and decode a record. Raises RunGone, RecordUnreadable."""
-        try:
-            reply = await self._redis.command("HMGET", self.keys.run(run_id), *names)
-        except StoreRejected as exc:
-            raise unreadable_record(run_id, exc) from exc
-        fields = codec.named(reply, names)
-        if fields is None:
-            raise RunGone(f"there is no run '{run_id}'")
-        try:
+        with readable(run_id):
+            fields = named(await self._redis.command("HMGET", self.keys.run(run_id), *names), names, run_id)
+            if fields is None:
+                raise RunGone(f"there is no run '{run_id}'")
             return decode(fields)
-        except UNDECODABLE as exc:
-            raise unreadable_record(run_id, exc) from exc
 
     async def _matching(self, run_id: str, prefix: str) -> dict[str, str]:
         """Return the fields of a run's hash whose names begin with `prefix`."""
@@ -229,6 +226,54 @@ class RunReader:
             found |= codec.pairs(fields)
             if cursor == "0":
                 return found
+
+
+def named(values: Reply, names: Iterable[str], run_id: str) -> dict[str, str | None] | None:
+    """Return the fields of an HMGET reply that asked for `names`; None if none is set but the mark of a deletion.
+
+    Raises LookupError if they are not those of the run.
+    """
+    fields = {
+        name: None if value is None else str(value) for name, value in zip(names, codec.items(values), strict=True)
+    }
+    if not any(value for name, value in fields.items() if name != "condemned"):
+        return None
+    if fields["id"] != run_id:
+        raise LookupError("the record has no id, or that of another run")
+    return fields
+
+
+async def replies_or_none(redis: Redis, commands: Sequence[Sequence[Argument]]) -> list[Reply]:
+    """Return the replies to reads, None for one that is rejected: a key of another type must not hide the others."""
+    try:
+        return await redis.pipeline(commands) if commands else []
+    except StoreRejected:  # the first error, and no reply
+        return [await _reply_or_none(redis, command) for command in commands]
+
+
+async def _reply_or_none(redis: Redis, command: Sequence[Argument]) -> Reply:
+    try:
+        return await redis.command(*command)
+    except StoreRejected as exc:
+        if not is_damage(exc):
+            raise
+        return None
+
+
+@contextmanager
+def readable(run_id: str) -> Iterator[None]:
+    """Raise RecordUnreadable if what Redis holds of a run is of another type, or cannot be decoded."""
+    try:
+        yield
+    except (StoreRejected, *UNDECODABLE) as exc:
+        if isinstance(exc, StoreRejected) and not is_damage(exc):
+            raise
+        raise unreadable_record(run_id, exc) from exc
+
+
+def is_damage(rejected: StoreRejected) -> bool:
+    """Return whether a command was rejected because of what a key holds, and not for a lack of rights, or a quota."""
+    return any(part in str(rejected) for part in ("WRONGTYPE", "not UTF-8", "user_script:"))
 
 
 def unreadable_record(run_id: str, cause: Exception) -> RecordUnreadable:

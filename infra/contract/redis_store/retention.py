@@ -12,7 +12,7 @@ from infra.contract.keys import Keys
 from infra.contract.log import Segment
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
+from infra.contract.redis_store.reader import RunReader, readable
 from infra.contract.states import TERMINAL, Outcome
 
 TOMBSTONE_S = 3600
@@ -66,17 +66,16 @@ class RetentionStore(RunReader):
 
         None if the run has not ended, is gone or being deleted. Raises RecordUnreadable.
         """
-        status, deleting = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), "status", "condemned"))
-        if deleting is not None or status not in {each.value for each in TERMINAL}:
-            return None
-        fields = codec.pairs(await self._redis.command("HGETALL", self.keys.run(run_id)))
-        # A retry may have come in between.
-        if fields.get("status") != status or "condemned" in fields:
-            return None
-        try:
+        key = self.keys.run(run_id)
+        with readable(run_id):
+            status, deleting = codec.items(await self._redis.command("HMGET", key, "status", "condemned"))
+            if deleting is not None or status not in {each.value for each in TERMINAL}:
+                return None
+            fields = codec.pairs(await self._redis.command("HGETALL", key))
+            # A retry may have come in between.
+            if fields.get("status") != status or "condemned" in fields:
+                return None
             return _named_by(fields)
-        except UNDECODABLE as exc:
-            raise unreadable_record(run_id, exc) from exc
 
     async def bury(self, user: str, run_id: str) -> bool:
         """Keep the id of an expired run from being used. Returns False if there is a run with this id."""
@@ -109,7 +108,7 @@ class RetentionStore(RunReader):
 
 
 def names_in(text: str | bytes) -> Iterator[str]:
-    """Yield all strings in a JSON text that may be object keys. Raises DecodeError if the text is no JSON."""
+    """Yield all strings in a JSON text that may be object keys. Raises UNDECODABLE if it is no JSON, or too deep."""
     yield from _strings(msgspec.json.decode(text))
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
-from infra.contract.keys import Keys
-from infra.contract.redis import Argument, Redis
+from infra.contract.redis import Argument
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
+from infra.contract.redis_store.reader import UNDECODABLE, named, replies_or_none, unreadable_record
+from infra.contract.redis_store.run_writer import RunWriter
 from infra.contract.runs import Page, RunFilter, RunHead
 from infra.contract.usage import DAY_S, EPOCH, RunUsage
 
@@ -16,16 +16,13 @@ MAX_SCAN = 1000
 _CHUNK = 100
 """Runs fetched at a time while a filter is applied to their records: few round trips for a small page."""
 
+_LARGEST_MS = 2.0**53
 _EVERY_RUN = RunFilter()
 _FORGET = scripts.load("forget")
 
 
-class RunIndex(RunReader):
+class RunIndex(RunWriter):
     """Lists of a user's runs, and all reads of single runs; errors as there."""
-
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        super().__init__(redis, keys)
-        self._scripts = scripts.ScriptCaller(redis, keys)
 
     async def is_listed(self, user: str, run_id: str) -> bool:
         """Return whether the user's index of runs has the run."""
@@ -63,20 +60,24 @@ class RunIndex(RunReader):
                 return Page(runs=runs, cursor=None, unreadable=unreadable)
         return Page(runs=runs, cursor=cursor, unreadable=unreadable, complete=False)
 
-    async def usage(self, user: str, days: int) -> dict[date, RunUsage]:
+    async def usage(self, user: str, days: int) -> dict[date, RunUsage | None]:
         """Return the usage of models in a user's runs on each of the last UTC days that has some, newest first.
 
-        The present day is the first of `days`, by Redis's clock. Runs that have been deleted are included.
+        The present day is the first of `days`, by Redis's clock. Runs that have been deleted are included. None for a
+        day whose sums are damaged.
         """
         seconds = int(str(codec.items(await self._redis.command("TIME"))[0]))
         today = EPOCH + timedelta(days=seconds // DAY_S)
-        found: dict[date, RunUsage] = {}
+        found: dict[date, RunUsage | None] = {}
         for first in range(0, days, _CHUNK):
             chunk = [today - timedelta(days=index) for index in range(first, min(first + _CHUNK, days))]
-            replies = await self._redis.pipeline([["HGETALL", self.keys.usage(user, day)] for day in chunk])
+            replies = await replies_or_none(self._redis, [["HGETALL", self.keys.usage(user, day)] for day in chunk])
             for day, reply in zip(chunk, replies, strict=True):
-                if sums := codec.pairs(reply):
-                    found[day] = usage_sums.decode({name: int(value) for name, value in sums.items()})
+                try:
+                    if sums := codec.pairs(reply):
+                        found[day] = usage_sums.decode({name: int(value) for name, value in sums.items()})
+                except UNDECODABLE:
+                    found[day] = None
         return found
 
     async def _positions(
@@ -96,7 +97,7 @@ class RunIndex(RunReader):
             newest = f"({before[0]}"
         commands.append([*command, newest, oldest, "WITHSCORES", "LIMIT", 0, limit])
         flat = [str(item) for reply in await self._redis.pipeline(commands) for item in codec.items(reply)]
-        positions = [(int(float(score)), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
+        positions = [(_ms(score), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
         return [position for position in positions if before is None or position < before][:limit]
 
     async def _heads(self, run_ids: Sequence[str]) -> dict[str, RunHead | RecordUnreadable | None]:
@@ -111,8 +112,8 @@ class RunIndex(RunReader):
             return {run_id: await self._head_or_error(run_id) for run_id in run_ids}
         heads: dict[str, RunHead | RecordUnreadable | None] = {}
         for run_id, reply in zip(run_ids, replies, strict=True):
-            fields = codec.named(reply, codec.HEAD_FIELDS)
             try:
+                fields = named(reply, codec.HEAD_FIELDS, run_id)
                 heads[run_id] = codec.decode_head(fields) if fields else None
             except UNDECODABLE as exc:
                 heads[run_id] = unreadable_record(run_id, exc)
@@ -125,3 +126,8 @@ class RunIndex(RunReader):
             return None
         except RecordUnreadable as exc:
             return exc
+
+
+def _ms(score: str) -> int:
+    """Return a score of the index. A damaged one may be infinite, which no cursor can hold."""
+    return int(max(-_LARGEST_MS, min(float(score), _LARGEST_MS)))

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 
-from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone
+from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone, StoreRejected
 from infra.contract.keys import TICK_DAYS, Keys
-from infra.contract.redis import Redis, Reply
+from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.reader import UNDECODABLE, is_damage, replies_or_none
 from infra.contract.runs import Brief, RunSpec
 from infra.contract.schedules import (
     MAX_SCHEDULES,
@@ -113,7 +114,7 @@ class ScheduleStore:
             "ZRANGEBYSCORE", self._keys.unconfirmed_schedules, "-inf", before_ms, "LIMIT", 0, count
         )
         pairs = [str(member).rpartition(":") for member in codec.items(found)]
-        return [(schedule_id, int(revision)) for schedule_id, _, revision in pairs]
+        return [(schedule_id, int(revision)) for schedule_id, _, revision in pairs if revision.isdecimal()]
 
     async def tick(self, schedule_id: str, tick: str, run_id: str, *, by_hand: bool) -> tuple[Tick, RunSpec | None]:
         """Decide about a tick, once: return the decision, and the run to create if there is one.
@@ -133,25 +134,26 @@ class ScheduleStore:
 
     async def get(self, schedule_id: str) -> ScheduleRecord:
         """Return a schedule. Raises ScheduleGone and RecordUnreadable."""
-        found = codec.items(await self._redis.command("HMGET", self._keys.schedule(schedule_id), *_HEAD, "run"))
-        if found[0] is None:
-            raise gone(schedule_id)
         with _readable(schedule_id):
+            found = codec.items(await self._redis.command("HMGET", self._keys.schedule(schedule_id), *_HEAD, "run"))
+            if found[0] is None:
+                raise gone(schedule_id)
             return ScheduleRecord(**_head(found), run=msgspec.json.decode(str(found[-1]), type=RunSpec))
 
-    async def of_user(self, user: str) -> list[ScheduleHead]:
-        """Return the schedules of a user, oldest first."""
-        ids = codec.items(await self._redis.command("ZRANGE", self._keys.user_schedules(user), 0, -1))
-        if not ids:
-            return []
-        found = await self._redis.pipeline([["HMGET", self._keys.schedule(str(each)), *_HEAD] for each in ids])
-        heads = []
-        for schedule_id, reply in zip(ids, found, strict=True):
-            fields = codec.items(reply)
-            if fields[0] is not None:
-                with _readable(str(schedule_id)):
-                    heads.append(ScheduleHead(**_head(fields)))
-        return heads
+    async def of_user(self, user: str) -> tuple[list[ScheduleHead], list[str]]:
+        """Return the schedules of a user, oldest first, and the ids of those whose records cannot be read."""
+        ids = [*map(str, codec.items(await self._redis.command("ZRANGE", self._keys.user_schedules(user), 0, -1)))]
+        commands: list[list[Argument]] = [["HMGET", self._keys.schedule(each), *_HEAD] for each in ids]
+        heads, unreadable = [], []
+        for schedule_id, reply in zip(ids, await replies_or_none(self._redis, commands), strict=True):
+            try:
+                with _readable(schedule_id):
+                    fields = codec.items(reply)
+                    if any(field is not None for field in fields):
+                        heads.append(ScheduleHead(**_head(fields)))
+            except RecordUnreadable:
+                unreadable.append(schedule_id)
+        return heads, unreadable
 
     def _named(self, schedule_id: str, user: str) -> Mapping[str, str]:
         return {"schedule": self._keys.schedule(schedule_id), "user_schedules": self._keys.user_schedules(user)}
@@ -167,7 +169,9 @@ def _readable(schedule_id: str) -> Iterator[None]:
     """Raise RecordUnreadable if the fields of a schedule cannot be decoded."""
     try:
         yield
-    except (msgspec.MsgspecError, LookupError, ValueError) as exc:
+    except (StoreRejected, *UNDECODABLE) as exc:
+        if isinstance(exc, StoreRejected) and not is_damage(exc):
+            raise
         raise RecordUnreadable(f"the record of the schedule {schedule_id} cannot be read") from exc
 
 
@@ -186,6 +190,8 @@ def _head(fields: Sequence[Reply]) -> dict[str, Any]:
     """Return the fields of ScheduleHead from the fields of the hash."""
     held = dict(zip(_HEAD, (None if each is None else str(each) for each in fields), strict=False))
     last, revision = held["last"], int(held["revision"] or 0)
+    if not (held["id"] and held["user"]):
+        raise LookupError("the record has no id or no user")
     return {
         "id": held["id"],
         "user": held["user"],

@@ -5,48 +5,28 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 
-import msgspec
 from msgspec import structs
 
 from infra.contract.event_sizing import fit_requests, truncate, truncate_text
 from infra.contract.events import RunWaiting
-from infra.contract.keys import DEFAULT_RETENTION_S, Keys
 from infra.contract.log import NewEvent, Segment
 from infra.contract.queue import ALIVE_MS, UNNUMBERED, ClaimReply, ClaimSeq, Lease, LeaseReply, QueueTally, Writes
-from infra.contract.redis import Argument, Redis, Script
+from infra.contract.redis import Argument, Reply, Script
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import RunReader
+from infra.contract.redis_store.reader import UNDECODABLE
+from infra.contract.redis_store.run_writer import RunWriter
 from infra.contract.requests import OpenRequest, check_requests
 from infra.contract.runs import MAX_ERROR_CHARS, RECORD_VERSION, RunError, RunRecord
 from infra.contract.states import Outcome, Status
 from infra.contract.usage import DAY_S, EPOCH
-from infra.contract.webhooks import EventSink
 
 _CLAIM, _RENEW, _EMIT, _FINISH, _RELEASE, _WAIT, _TRIM = map(
     scripts.load, ("claim", "renew", "emit", "finish", "release", "wait", "trim")
 )
 
 
-class WorkQueue(RunReader):
-    """Queue as a worker sees it, and all reads.
-
-    Every method raises StoreUnavailable if Redis did not reply in time; the write may then have been executed, and
-    calling the method again with the same arguments is safe. `retention_s` is how long a finished run is kept. `events`
-    learns of entries in the outbox of webhooks.
-    """
-
-    def __init__(
-        self,
-        redis: Redis,
-        keys: Keys | None = None,
-        *,
-        retention_s: int = DEFAULT_RETENTION_S,
-        events: EventSink | None = None,
-    ) -> None:
-        super().__init__(redis, keys or Keys())
-        self._retention_s = retention_s
-        self._events = events
-        self._scripts = scripts.ScriptCaller(redis, self.keys)
+class WorkQueue(RunWriter):
+    """Queue as a worker sees it, and all reads."""
 
     async def claim(
         self,
@@ -86,8 +66,8 @@ class WorkQueue(RunReader):
         for fields in map(codec.pairs, records):
             try:
                 claims.append(codec.decode_claim(fields))
-            except (msgspec.DecodeError, LookupError, ValueError):
-                unreadable.append(Lease(fields["id"], int(fields["fence"])))
+            except UNDECODABLE:
+                unreadable.append(Lease(fields["id"], int(fields["fence"]), owner=fields["claim"]))
         due_ms, tally = None if next_ms == -1 else int(str(next_ms)), QueueTally.of(codec.pairs(counts))
         return ClaimReply(claims, unreadable, due_ms, codec.pairs(set_aside), tally)
 
@@ -98,14 +78,14 @@ class WorkQueue(RunReader):
     async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> list[LeaseReply]:
         """Prolong the leases of all of a worker's runs in one call; return the replies in the order of `leases`."""
         keys = [self.keys.run(lease.run_id) for lease in leases]
-        pairs = [value for lease in leases for value in (lease.run_id, lease.fence)]
+        more = [value for lease in leases for value in (lease.run_id, lease.fence, lease.owner)]
         reply = await self._scripts.call(
             _RENEW,
             {
                 "lease_ms": lease_ms,
             },
             more_keys=keys,
-            more_args=pairs,
+            more_args=more,
         )
         flat = codec.items(reply)
         return [
@@ -119,20 +99,7 @@ class WorkQueue(RunReader):
         The batch's number is `lease.batch + 1`. The caller advances `lease.batch` on OK or SAME, so an emit whose reply
         was lost is repeated under its own number.
         """
-        usage, days = self._counted(lease, writes)
-        reply = await self._scripts.call(
-            _EMIT,
-            {
-                "fence": lease.fence,
-                "batch": lease.batch + 1,
-                "count": len(writes.events),
-                "events": codec.encode_events(writes.events),
-                "usage": usage,
-            },
-            run_id=lease.run_id,
-            more_keys=days,
-            more_args=codec.encode_fields(writes),
-        )
+        reply = await self._fenced(_EMIT, lease, writes)
         name, stop, _, messages = codec.items(reply)
         return LeaseReply(
             outcome=Outcome(str(name)), cancel=stop == "1", interrupt=stop == "2", messages=int(str(messages))
@@ -196,7 +163,7 @@ class WorkQueue(RunReader):
         }
         return await self._write(_WAIT, lease, structs.replace(writes, events=[*writes.events, event]), args)
 
-    async def trim(self, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+    async def trim(self, run: RunRecord, segments: Sequence[Segment], *, owner: str = "") -> Outcome:
         """Store the list of all archived segments of a claimed run, then delete their events from Redis, except for
         the stream entry that holds the last one.
 
@@ -207,6 +174,7 @@ class WorkQueue(RunReader):
             _TRIM,
             {
                 "fence": run.fence,
+                "owner": owner,
                 "created_ms": run.created_ms,
                 "segments": codec.encode(segments),
                 "last": segments[-1].last,
@@ -219,11 +187,20 @@ class WorkQueue(RunReader):
         self, script: Script, lease: Lease, writes: Writes, args: Mapping[str, Argument] = MappingProxyType({})
     ) -> Outcome:
         """Call a script that takes a run out of `running` together with its last writes."""
+        reply = await self._fenced(script, lease, writes, args)
+        self._note_event(reply)
+        return codec.outcome(reply)
+
+    async def _fenced(
+        self, script: Script, lease: Lease, writes: Writes, args: Mapping[str, Argument] = MappingProxyType({})
+    ) -> Reply:
+        """Call a script with the writes of a run's owner; return its reply."""
         usage, days = self._counted(lease, writes)
-        reply = await self._scripts.call(
+        return await self._scripts.call(
             script,
             {
                 "fence": lease.fence,
+                "owner": lease.owner,
                 "batch": lease.batch + 1,
                 "count": len(writes.events),
                 "events": codec.encode_events(writes.events),
@@ -234,11 +211,6 @@ class WorkQueue(RunReader):
             more_keys=days,
             more_args=codec.encode_fields(writes),
         )
-        entry = codec.items(reply)[2:]
-        # If the reply was lost, the repeated call returns no entry: it is published when it is overdue.
-        if entry and entry[0] and self._events:
-            self._events.noted(str(entry[0]))
-        return codec.outcome(reply)
 
     def _counted(self, lease: Lease, writes: Writes) -> tuple[str, list[str]]:
         """Return the usage of a write as an argument, and the keys of the days in one of which it is counted.

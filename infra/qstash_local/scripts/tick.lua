@@ -1,4 +1,4 @@
--- KEYS: schedules, ticks, message, due, events
+-- KEYS: ticks, message, due, events
 -- ARGV: schedule_id, tick_ms (number), next_ms (digits), id, spec, timeout_ms (digits), delay_ms (number),
 --   max_messages (number), max_events (digits), event
 -- Reply: OK; LOST if the schedule was changed, paused or deleted since it was read; FULL if no more messages are taken, and

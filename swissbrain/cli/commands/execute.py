@@ -92,7 +92,7 @@ def _execute(client: "Client", run_id: str) -> int:
         _cancel(client, run_id)
         raise
     except ClientError as exc:
-        note(f"run {run_id} may go on: {explain(exc)}")
+        note(f"run {run_id} may continue: {explain(exc)}")
         return NO_EXIT_CODE
 
 
@@ -167,7 +167,7 @@ def _cancel(client: "Client", run_id: str) -> None:
         with suppress(ClientError):
             client.wait(run_id, timeout_s=CANCEL_S)
     except ClientError as exc:
-        note(f"run {run_id} may go on: {exc}; 'swissbrain cancel {run_id}' stops it")
+        note(f"run {run_id} may continue: {exc}; 'swissbrain cancel {run_id}' stops it")
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Commands by which people take part in a run: `resume`, `approve`, `deny`, `say`, `interrupt`."""
 
-import sys
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,8 +22,6 @@ from swissbrain.models import Event, RunState
 
 if TYPE_CHECKING:
     from swissbrain import Client
-
-MAX_INPUT_CHARS = 1_000_000
 
 Request = Annotated[
     str | None, typer.Argument(metavar="[REQUEST]", help="Id of the request; may be left out if only one is open.")
@@ -50,7 +48,7 @@ def resume(
     if text is None and (no_input or not can_ask()):
         raise CommandError("give TEXT; without it, only a terminal can ask for the answer")
     if text == STDIN:
-        text = sys.stdin.read(MAX_INPUT_CHARS)
+        text = _standard_input()
     with connect(note) as client:
         # Read before: the events that follow the input come after this one.
         after = client.get_run(run_id).last_seq if follow else 0
@@ -78,7 +76,7 @@ def say(
 ) -> None:
     """Send a message to a run, which reads it before its next step."""
     if text == STDIN:
-        text = sys.stdin.read(MAX_INPUT_CHARS)
+        text = _standard_input()
     with connect(note) as client:
         _show(client.say(run_id, text), as_json=as_json)
 
@@ -89,6 +87,12 @@ def interrupt(run_id: RunId, as_json: Json = False) -> None:
         state = client.interrupt(run_id)
     # A running run waits as soon as its worker has stopped it.
     _show(state, as_json=as_json, shown="interrupt requested" if state.status == "running" else "")
+
+
+def _standard_input() -> str:
+    from swissbrain.cli.plan_file import read_text  # with its library for YAML, which is slow to import
+
+    return read_text(Path(STDIN))
 
 
 def _show(state: RunState, *, as_json: bool, shown: str = "") -> None:

@@ -20,9 +20,9 @@ from edge_api.http.principal import Principal
 from edge_api.settings import ApiSettings
 from infra.contract.runs import PlanStep, RunSpec
 from infra.settings import RedisRestSettings
+from tests.edge.api_process import TOKEN as TOKEN_OF_PROCESS
+from tests.edge.api_process import running
 from tests.edge.stack import STREAM_KEY, Edge, Files, SimulatedWorker, client, create, note, numbers, serve
-from tests.edge.test_process import TOKEN as TOKEN_OF_PROCESS
-from tests.edge.test_process import running
 
 PROBLEM = "urn:swissbrain:problem:"
 OTHER_KEY = "another-key-of-the-tests-" + "x" * 16

@@ -118,7 +118,7 @@ async def test_every_page_may_call_with_a_wildcard_origin(
 
 
 async def test_a_preflight_allows_the_methods_and_headers_of_the_api(rest_settings: RedisRestSettings) -> None:
-    sent = ("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id")
+    sent = ("authorization", "cache-control", "content-type", "idempotency-key", "last-event-id", "x-requested-with")
     async with browser(rest_settings, PAGE) as http:
         del http.headers["Authorization"]
         for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):

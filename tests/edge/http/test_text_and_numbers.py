@@ -119,4 +119,5 @@ async def test_a_charset_is_named_if_the_body_cannot_be_read(ada: httpx.AsyncCli
     assert (answer.status_code, answer.json()["type"]) == (415, "urn:swissbrain:problem:wrong-media-type")
     assert "iso-8859-1" in answer.json()["detail"]
     assert (await post(ada, BODY, Content_Type=latin)).status_code == 201
-    assert (await post(ada, b'{"prompt":"\xe9"}', Content_Type='application/json; charset="UTF-8"')).status_code == 400
+    answer = await post(ada, b'{"prompt":"\xe9"}', Content_Type='application/json; charset="UTF-8"')
+    assert answer.json()["detail"] == "the body is not valid JSON: it is not UTF-8 (byte 11)"

@@ -28,6 +28,7 @@ async def test_a_polyfill_continues_after_the_event_in_its_parameter(
         ("?after=1&lastEventId=3", "", [4, 5]),
         ("?lastEventId=3&after=4", "", [4, 5]),
         ("?lastEventId=2", "3", [4, 5]),
+        ("?after=3&lastEventId=", "", [4, 5]),
     ):
         async with aconnect_sse(ada, "GET", url + query, headers={"Last-Event-ID": header}) as source:
             assert numbers([event async for event in source.aiter_sse()]) == expected, query

@@ -1,7 +1,6 @@
 """`POST /agent/runs/batch`: each run has its own key and its own result."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -10,20 +9,12 @@ import pytest
 from edge_api.routes import batches
 from infra.contract.redis_store.commands import RunCommands
 from infra.contract.states import Status
-from infra.settings import RedisTcpSettings
 from tests.edge.stack import PLAN, Files, SimulatedWorker, client, create, serve
-from tests.edge.test_outages import Gateway
+from tests.support.own_gateway import Gateway
 
 URL = "/agent/runs/batch"
 KEY_REUSED = "urn:swissbrain:problem:idempotency-key-reused"
 UNAVAILABLE = "urn:swissbrain:problem:store-unavailable"
-
-
-@pytest.fixture
-def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
-    own = Gateway(tcp_settings)
-    yield own
-    own.stop()
 
 
 def numbered(count: int) -> list[dict[str, Any]]:

@@ -80,6 +80,18 @@ async def test_days_are_listed_newest_first(ada: httpx.AsyncClient, worker: Simu
     assert [day["day"] for day in all_days["days"]] == [str(today - timedelta(days=ago)) for ago in (1, 20, 300)]
 
 
+async def test_a_damaged_day_is_named_beside_the_others(ada: httpx.AsyncClient, worker: SimulatedWorker) -> None:
+    days = [datetime.now(UTC).date() - timedelta(days=ago) for ago in (1, 2, 3)]
+    whole, overwritten, damaged = (worker.store.keys.usage("ada", day) for day in days)
+    await worker.redis.command("HSET", whole, "exchanges", 1)
+    await worker.redis.command("SET", overwritten, "garbage")
+    await worker.redis.command("HSET", damaged, "exchanges", "many")
+    report = (await ada.get("/agent/usage")).json()
+    assert [day["day"] for day in report["days"]] == [str(days[0])]
+    assert report["total"]["exchanges"] == 1
+    assert report["unreadable"] == [str(day) for day in days[1:]]
+
+
 @pytest.mark.parametrize("days", ["0", "401", "x", "1.5"])
 async def test_a_wrong_number_of_days_is_refused(ada: httpx.AsyncClient, days: str) -> None:
     answer = await ada.get("/agent/usage", params={"days": days})

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,21 +19,14 @@ from infra.contract.runs import RunRecord, RunSpec
 from infra.contract.states import Status
 from infra.redis_rest import RedisRest
 from infra.redis_tcp import RedisTcp
-from infra.settings import RedisRestSettings, RedisTcpSettings
+from infra.settings import RedisRestSettings
 from tests.edge.logs.test_longpoll import Context
 from tests.edge.stack import Edge, Files, SimulatedWorker, client, create, note, serve
-from tests.edge.test_outages import Gateway
 from tests.support.command_counts import billed_commands
+from tests.support.own_gateway import Gateway
 from tests.support.waiting import until
 
 Answer = asyncio.Task[httpx.Response]
-
-
-@pytest.fixture
-def own_gateway(tcp_settings: RedisTcpSettings) -> Iterator[Gateway]:
-    own = Gateway(tcp_settings)
-    yield own
-    own.stop()
 
 
 def wait_for(http: httpx.AsyncClient, run_id: str, wait: int = 25) -> Answer:

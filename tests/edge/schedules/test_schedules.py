@@ -53,6 +53,14 @@ async def test_a_schedule_is_shown_and_known_to_qstash(site: Site, ada: httpx.As
     assert await site.redis.command("ZCARD", UNCONFIRMED) == 0
 
 
+@pytest.mark.parametrize("cron", ["0 8 1 * *\n", "  0 8\t1 * *", "0\r\n8\u30001 *\u2028*"])
+async def test_any_white_space_may_be_between_the_fields(site: Site, ada: httpx.AsyncClient, cron: str) -> None:
+    made = await ada.post("/agent/schedules", json={**MONTHLY, "cron": cron})
+    assert made.status_code == 201
+    async with sdk(site.stand_in_url) as qstash:
+        assert (await qstash.schedule.get(made.json()["schedule_id"])).cron == ZURICH
+
+
 async def test_changes_reach_qstash(site: Site, ada: httpx.AsyncClient) -> None:
     schedule_id = await make(ada)
     path = f"/agent/schedules/{schedule_id}"
@@ -91,6 +99,15 @@ async def test_a_schedule_belongs_to_its_user(site: Site, ada: httpx.AsyncClient
         assert (await reader.post("/agent/schedules", json=MONTHLY)).status_code == 403
         assert (await writer.get("/agent/schedules")).status_code == 403
     assert len(await site.known()) == 1
+
+
+async def test_a_token_that_may_not_read_reads_no_run_by_changing_its_schedule(site: Site) -> None:
+    async with client(site.edge, "writer") as writer:
+        path = f"/agent/schedules/{await make(writer)}"
+        await writer.post(f"{path}/run-now")
+        for changes, title in (({}, ""), ({"paused": True}, ""), ({"run": PLAN}, "message")):
+            shown = (await writer.patch(path, json=changes)).json()
+            assert (shown["title"], shown["run"] is None, shown["last"]) == (title, not title, None)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +157,7 @@ async def test_a_user_has_a_bounded_number(site: Site, ada: httpx.AsyncClient, b
 
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_a_request_that_failed_is_completed_by_its_repetition(
-    site: Site, ada: httpx.AsyncClient, fault: str
+    site: Site, ada: httpx.AsyncClient, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.qstash.next_faults.append(fault)
     key = {"Idempotency-Key": "k"}
@@ -151,6 +168,7 @@ async def test_a_request_that_failed_is_completed_by_its_repetition(
     assert failed.json()["type"].endswith("qstash-unavailable")
     (listed,) = (await ada.get("/agent/schedules")).json()["schedules"]
     assert listed["pending"]
+    assert "schedule.unconfirmed" in caplog.messages, "the reason may be a setting"
     assert (await ada.post("/agent/schedules", json=MONTHLY, headers=key)).json()["pending"] is False
     assert [*await site.known()] == [listed["schedule_id"]]
 
@@ -250,3 +268,19 @@ async def test_a_start_by_hand_follows_the_overlap_policy(
 def _service(site: Site, redis: RedisTcp, store: ScheduleStore | None = None) -> ScheduleService:
     runs: Any = None  # no run is created
     return ScheduleService(runs, Scheduling(store or ScheduleStore(redis), site.qstash))
+
+
+async def test_a_damaged_schedule_is_named_beside_those_that_can_be_read(site: Site, ada: httpx.AsyncClient) -> None:
+    ids = [await make(ada) for _ in range(4)]
+    await site.redis.command("HSET", f"schedule:{ids[1]}", "overlap", "of a newer release")
+    await site.redis.command("HDEL", f"schedule:{ids[2]}", "id")
+
+    listed = (await ada.get("/agent/schedules")).json()
+    assert [each["schedule_id"] for each in listed["schedules"]] == [ids[0], ids[3]]
+    assert listed["unreadable"] == ids[1:3]
+
+    await site.redis.command("DEL", f"schedule:{ids[1]}")
+    await site.redis.command("SET", f"schedule:{ids[1]}", "garbage")
+    listed = (await ada.get("/agent/schedules")).json()
+    assert [each["schedule_id"] for each in listed["schedules"]] == [ids[0], ids[3]]
+    assert (await ada.get(f"/agent/schedules/{ids[1]}")).json()["type"].endswith("record-unreadable")

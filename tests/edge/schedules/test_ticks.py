@@ -26,6 +26,24 @@ async def test_a_tick_starts_one_run(site: Site, ada: httpx.AsyncClient) -> None
     assert (last["outcome"], last["run_id"]) == ("started", run["run_id"])
 
 
+async def test_a_damaged_record_of_the_last_run_does_not_keep_a_schedule_from_the_next(
+    site: Site, ada: httpx.AsyncClient
+) -> None:
+    schedule_id = await make(ada)
+    await site.fire(schedule_id)
+    await site.settled()
+    (run,) = await runs_of(ada, schedule_id)
+    await site.redis.command("DEL", f"run:{run['run_id']}")
+    await site.redis.command("SET", f"run:{run['run_id']}", "garbage")
+    await site.redis.command(
+        "HSET", f"schedule:{schedule_id}", "last", f'{{"at_ms":1,"outcome":"started","run_id":"{run["run_id"]}"}}'
+    )
+
+    answer = await ada.post(f"/agent/schedules/{schedule_id}/run-now")
+
+    assert answer.json()["outcome"] == "started"
+
+
 async def test_faults_of_the_network_make_no_run_more_or_less(site: Site, ada: httpx.AsyncClient) -> None:
     schedule_id = await make(ada, overlap="queue")
     site.network.next_faults += FAULTS

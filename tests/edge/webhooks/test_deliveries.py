@@ -8,8 +8,10 @@ import pytest
 from standardwebhooks import Webhook
 from starlette.responses import Response
 
+from edge_api.webhooks_service import PATIENT_POSTS
 from infra.contract.runs import RunError
 from infra.contract.states import Status
+from infra.qstash import PARALLEL
 from infra.webhook_http import user_secret
 from tests.edge.stack import create
 from tests.edge.webhooks.conftest import KEYS, OUTBOX, USERS, Hooks
@@ -154,7 +156,7 @@ async def test_the_recovery_tick_posts_what_nobody_has_published(hooks: Hooks) -
     await hooks.end()  # and its worker dies before it publishes the event
     await hooks.overdue()
 
-    await hooks.qstash.publish("/internal/recover", "", "tick")
+    await hooks.qstash.publish("/internal/recover", "", "tick", "ada")
     await hooks.receiver.wait_for(2)
 
     assert {body["data"]["run_id"] for body in hooks.bodies()} == {run_id, orphan}
@@ -248,7 +250,7 @@ async def test_a_delivered_event_is_sent_again_on_request_and_an_old_message_is_
     path = f"/agent/runs/{run_id}/webhooks/{shown['event_id']}/resend"
     assert (await hooks.ada.post(path)).status_code == 202
     await hooks.receiver.wait_for(2)
-    await hooks.qstash.publish("/webhooks/deliver", f'{{"event":"{old}"}}', "an-old-message")
+    await hooks.qstash.publish("/webhooks/deliver", f'{{"event":"{old}"}}', "an-old-message", "ada")
     await hooks.settled()
     assert len(hooks.receiver.calls) == 2
 
@@ -276,7 +278,7 @@ async def test_two_calls_at_a_time_post_the_event_once(hooks: Hooks) -> None:
     (entry,) = await hooks.entries()
     await hooks.publisher.publish_noted()
     await begun.wait()
-    await hooks.qstash.publish("/webhooks/deliver", f'{{"event":"{entry}"}}', "another-message")
+    await hooks.qstash.publish("/webhooks/deliver", f'{{"event":"{entry}"}}', "another-message", "ada")
     await hooks.state(run_id, "delivered")
     await hooks.settled()
     assert len(hooks.receiver.calls) == 1
@@ -342,6 +344,7 @@ async def test_receivers_that_do_not_answer_do_not_hold_the_deliveries_of_others
     hooks: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.webhook_http.HURRIED_S", 0.05)
+    assert PARALLEL > PATIENT_POSTS, "else none would have to hurry"
 
     async def silent(_call: Received) -> Response:
         await asyncio.sleep(5)

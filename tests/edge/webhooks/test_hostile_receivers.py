@@ -2,12 +2,16 @@
 
 import asyncio
 import gzip
+from collections import Counter
 from collections.abc import Sequence
 
+import httpx
 import pytest
 
 from edge_api.webhooks_service import LEASE_MS
-from infra.webhook_http import ANSWER_S, Receipt, UrlNotAllowed, WebhookHttp
+from infra.checked_http import UrlNotAllowed
+from infra.one_exchange import MAX_READ_BYTES, OneExchange
+from infra.webhook_http import ANSWER_S, Receipt, WebhookHttp
 from infra.webhook_http import DEADLINE_S as LONGEST_S
 from tests.support.scripted_http import Wire
 from tests.support.servers import web_site_fixture
@@ -42,8 +46,19 @@ def endless_head(wire: Wire) -> None:
         wire.send(b"X-Long: " + b"x" * 1000 + b"\r\n")
 
 
+def endless_hints(wire: Wire) -> None:
+    while True:
+        wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100)
+
+
+def tiny_chunks(wire: Wire) -> None:
+    wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        wire.send(b"1\r\nx\r\n" * 1000)
+
+
 @pytest.mark.parametrize(
-    "page", [endless, stalled, answer(gzip.compress(b"x" * 10**6), Content_Encoding="gzip"), answer(b"")]
+    "page", [endless, stalled, tiny_chunks, answer(gzip.compress(b"x" * 10**6), Content_Encoding="gzip"), answer(b"")]
 )
 async def test_the_status_counts_whatever_the_body_is(web: Site, page: Page) -> None:
     # The time for the body, ANSWER_S, is longer than the deadline here, as it is for a hurried post.
@@ -57,6 +72,7 @@ async def test_the_status_counts_whatever_the_body_is(web: Site, page: Page) -> 
         (lambda wire: wire.reset(), "reset"),
         (lambda wire: wire.send(b"what?\r\n\r\n"), "not valid HTTP"),
         (endless_head, "not valid HTTP"),
+        (endless_hints, "not valid HTTP"),
         (answer(b"", 500), "status 500"),
         (answer(b"", 404), "status 404"),
     ],
@@ -66,6 +82,29 @@ async def test_a_broken_answer_is_an_error_that_may_pass(web: Site, page: Page, 
     assert not receipt.accepted
     assert not receipt.final
     assert error in str(receipt.error).lower() or error in str(receipt.error)
+
+
+async def test_an_answer_in_crumbs_leaves_the_loop_to_others(web: Site) -> None:
+    packets: Counter[int] = Counter()
+    turn = 0
+
+    async def others() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    web.serve("/crumbs", tiny_chunks)
+    async with OneExchange(httpx.create_ssl_context()) as transport:
+        response = await transport.handle_async_request(httpx.Request("GET", web.at("/crumbs", "127.0.0.1")))
+        async for _ in response.aiter_raw():
+            packets[turn] += 1
+            if packets.total() >= 5000:
+                break
+        await response.aclose()
+    beside.cancel()
+    assert max(packets.values()) <= MAX_READ_BYTES // len("1\r\nx\r\n") + 1
 
 
 async def test_a_redirect_is_not_followed(web: Site) -> None:
@@ -79,6 +118,23 @@ async def test_a_wait_that_the_receiver_asks_for_is_bounded(web: Site) -> None:
     assert (await post(web, answer(b"", 429, Retry_After="30"))).retry_after_s == 30
     assert (await post(web, answer(b"", 503, Retry_After="999999999"))).retry_after_s == 3600
     assert (await post(web, answer(b"", 503, Retry_After="Fri, 31 Dec 1999 23:59:59 GMT"))).retry_after_s is None
+    assert (await post(web, answer(b"", 503, Retry_After="0"))).retry_after_s is None
+    assert (await post(web, answer(b"", 503, Retry_After="soon"))).retry_after_s is None
+
+
+@pytest.mark.parametrize(
+    ("until", "now", "after_s"),
+    [
+        ("Fri, 31 Dec 1999 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:19 GMT", 40),
+        ("Friday, 31-Dec-99 23:59:59 GMT", "Fri, 31 Dec 1999 23:59:19 GMT", 40),
+        ("Fri Dec 31 23:59:59 1999", "Fri, 31 Dec 1999 23:59:19 GMT", 40),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", "Thu, 30 Dec 1999 23:59:59 GMT", 3600),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", "", 3600),
+    ],
+)
+async def test_a_date_until_which_the_receiver_is_away(web: Site, until: str, now: str, after_s: int) -> None:
+    dates = {"Retry_After": until, **({"Date": now} if now else {})}
+    assert (await post(web, answer(b"", 503, **dates))).retry_after_s == after_s
 
 
 @pytest.mark.parametrize(

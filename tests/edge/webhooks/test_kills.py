@@ -23,7 +23,6 @@ from infra.settings import RedisTcpSettings
 from infra.webhook_http import user_secret
 from tests.edge.stack import KEYS, PLAN, TOKENS, SimulatedWorker
 from tests.edge.webhooks.conftest import OUTBOX
-from tests.qstash.test_kill import DurableValkey
 from tests.support.qstash import (
     CURRENT_KEY,
     NEXT_KEY,
@@ -34,7 +33,7 @@ from tests.support.qstash import (
     qstash_settings,
     wake,
 )
-from tests.support.redis import TOKEN, accepts, free_port
+from tests.support.redis import TOKEN, DurableValkey, accepts, free_port
 from tests.support.waiting import until
 
 RUNS = 24

@@ -25,7 +25,7 @@ class RecordingQStash:
         self.calls: list[str] = []
         self._fault = fault
 
-    async def publish(self, path: str, body: str, deduplication_id: str) -> None:
+    async def publish(self, path: str, body: str, deduplication_id: str, sharer: str) -> None:
         self.calls.append(deduplication_id)
         number = len(self.calls)
         await asyncio.sleep(0)
@@ -62,11 +62,11 @@ async def test_an_event_under_way_at_the_end_of_a_worker_is_published(hooks: Hoo
     begun = asyncio.Event()
 
     class SlowQStash(RecordingQStash):
-        async def publish(self, path: str, body: str, deduplication_id: str) -> None:
+        async def publish(self, path: str, body: str, deduplication_id: str, sharer: str) -> None:
             if not begun.is_set():
                 begun.set()
                 await asyncio.sleep(60)
-            await super().publish(path, body, deduplication_id)
+            await super().publish(path, body, deduplication_id, sharer)
 
     await hooks.create()
     await hooks.end()

@@ -104,7 +104,7 @@ class AcceptingQStash:
     def __init__(self) -> None:
         self.bodies: list[str] = []
 
-    async def publish(self, path: str, body: str, deduplication_id: str) -> None:
+    async def publish(self, path: str, body: str, deduplication_id: str, sharer: str) -> None:
         self.bodies.append(body)
 
 

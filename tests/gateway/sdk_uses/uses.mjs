@@ -1,7 +1,7 @@
 // Documented uses of the public JavaScript clients; run by `tests.gateway.public_sdks` in a folder of its own.
 import assert from "node:assert";
 import { Lock } from "@upstash/lock";
-import { Ratelimit } from "@upstash/ratelimit";
+import { MultiRegionRatelimit, Ratelimit } from "@upstash/ratelimit";
 import { Redis } from "@upstash/redis";
 
 const redis = Redis.fromEnv();
@@ -47,6 +47,30 @@ const uses = {
     await redis.publish("channel", "hello");
     assert.strictEqual(await message, "hello");
     await subscription.unsubscribe();
+  },
+  "subscription to a pattern": async () => {
+    const subscription = redis.psubscribe("user:*");
+    const message = new Promise((resolve) => subscription.on("pmessage", (event) => resolve(event)));
+    await new Promise((resolve) => subscription.on("psubscribe", resolve));
+    await redis.publish("user:1", { text: "a,b" });
+    assert.deepStrictEqual(await message, { pattern: "user:*", channel: "user:1", message: { text: "a,b" } });
+    await subscription.unsubscribe();
+  },
+  "many readers at once": async () => {
+    const value = "x".repeat(500_000);
+    await redis.set("large", value);
+    const found = await Promise.all(Array.from({ length: 40 }, () => Redis.fromEnv().get("large")));
+    assert(found.every((each) => each === value));
+  },
+  "errors of a pipeline": async () => {
+    const results = await redis.pipeline().set("text", "x").lpush("text", "y").get("text").exec({ keepErrors: true });
+    assert.deepStrictEqual(results.map((each) => Boolean(each.error)), [false, true, false]);
+  },
+  "limiter of several regions": async () => {
+    const limiter = MultiRegionRatelimit.slidingWindow(1, "600 s");
+    const limit = new MultiRegionRatelimit({ redis: [redis, Redis.fromEnv()], limiter, prefix: `m-${Math.random()}` });
+    assert((await limit.limit("user")).success);
+    assert(!(await limit.limit("user")).success);
   },
   "fixed window": limiter(Ratelimit.fixedWindow(3, "600 s")),
   "sliding window": limiter(Ratelimit.slidingWindow(3, "600 s")),

@@ -1,11 +1,13 @@
 """Documented uses of the public Python clients; run by `tests.gateway.public_sdks` in an environment of its own."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from upstash_ratelimit import FixedWindow, Ratelimit, SlidingWindow, TokenBucket  # type: ignore[import-not-found]
 from upstash_redis import Redis
+from upstash_redis.asyncio import Redis as AsyncRedis
 
 redis: Any = Redis.from_env()
 
@@ -30,6 +32,18 @@ def pipeline_and_transaction() -> None:
         assert batch.exec()[1::2] == [2, ["OK"]]
 
 
+def asynchronous_client() -> None:
+    """Send commands at the same time."""
+
+    async def use() -> None:
+        async with AsyncRedis.from_env() as client:
+            await client.set("large", "x" * 500_000)
+            found = await asyncio.gather(*(client.get("large") for _ in range(40)))
+            assert found == ["x" * 500_000] * 40
+
+    asyncio.run(use())
+
+
 def script_by_digest() -> None:
     """Load a script with a flag of Upstash, and run it by its digest."""
     digest = redis.script_load("#!lua flags=allow-key-locking\nreturn ARGV[1]")
@@ -48,7 +62,7 @@ def limiter(algorithm: Any) -> Callable[[], None]:
     return use
 
 
-USES = [values_of_any_text, pipeline_and_transaction, script_by_digest]
+USES = [values_of_any_text, pipeline_and_transaction, asynchronous_client, script_by_digest]
 LIMITERS = [
     FixedWindow(max_requests=3, window=600),
     SlidingWindow(max_requests=3, window=600),

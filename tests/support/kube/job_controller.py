@@ -34,7 +34,6 @@ class Delays:
     container_status_s: float = 0.0
     job_status_s: float = 0.05
     garbage_s: float = 0.02
-    ready_s: float = 0.0
 
 
 class JobController:

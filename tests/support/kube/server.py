@@ -160,11 +160,11 @@ def _not_ready(pod: Obj) -> None:
 
 @contextmanager
 def kube_server(
-    folder: Path, image: Image | None = None, namespaces: tuple[str, ...] = ("agent-tools",), restricted: bool = True
+    folder: Path, image: Image | None = None, namespaces: tuple[str, ...] = ("agent-tools",)
 ) -> Iterator[KubeServer]:
     """Run a server. `folder` is for the pods; `image` has the files that every container sees, by their paths.
 
-    With `restricted`, the namespaces enforce the Pod Security level of that name.
+    The namespaces, except `default`, enforce the Pod Security level `restricted`.
     """
     listening = socket.create_server(("127.0.0.1", 0))
     started: list[KubeServer] = []
@@ -178,7 +178,7 @@ def kube_server(
     ready.wait(60)
     server = started[0]
     for name in ("default", *namespaces):
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"} if restricted and name != "default" else {}
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"} if name != "default" else {}
         namespace = {"metadata": {"name": name, "labels": labels}, "status": {"phase": "Active"}}
         server.call(lambda made=namespace: server.store.create("namespaces", made))  # type: ignore[misc]
     try:

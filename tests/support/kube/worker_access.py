@@ -27,7 +27,7 @@ def browser_image(folder: Path) -> Image:
     assert found, "Chromium or Playwright is missing"
     policy = folder / "policy.json"
     policy.write_text(policies.text())
-    configuration = {path: Path(path) for path in machine.etc_of_host()}
+    configuration = {path: Path(path) for path in machine.parts_of_host()}
     return {**tools_image(folder), **configuration, **found.mounts, f"/etc/{policies.FILE}": policy}
 
 

@@ -124,10 +124,11 @@ async def test_a_short_log_stays_in_redis(rig: Rig, workspaces: Workspaces, arch
 
 async def test_the_next_owner_continues_the_archive_of_a_killed_worker(rig: Rig, workspaces: Workspaces) -> None:
     go = asyncio.Event()
-    first = rig.worker(print_then_wait(go), lease_s=0.5, workspaces=workspaces)
+    first = rig.worker(print_then_wait(go), workspaces=workspaces)
     run_id = await rig.submit("450")
     await archived(rig, run_id, lambda log: log.archived >= 100)
     await first.killed()
+    await rig.expire_lease(run_id)
     go.set()
     rig.worker(print_lines, workspaces=workspaces)
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
@@ -148,7 +149,7 @@ async def test_a_worker_killed_between_upload_and_trim_reply_leaves_the_log_cont
         return script == "trim"
 
     go = asyncio.Event()
-    first = rig.worker(print_then_wait(go), lease_s=0.5, loses=lose, workspaces=workspaces)
+    first = rig.worker(print_then_wait(go), loses=lose, workspaces=workspaces)
     run_id = await rig.submit("150")
 
     async def trimmed() -> bool:
@@ -156,6 +157,7 @@ async def test_a_worker_killed_between_upload_and_trim_reply_leaves_the_log_cont
 
     await until(trimmed, "a segment is named in the record, and the reply is lost")
     await first.killed()
+    await rig.expire_lease(run_id)
     go.set()
     rig.worker(print_lines, workspaces=workspaces)
     await rig.ended(run_id)
@@ -221,13 +223,13 @@ async def test_a_segment_uploaded_after_the_lease_was_lost_is_not_deleted(
     """The record may name the segment: the reply to a `trim` before the loss can be lost as well."""
     trim, tries = RunStore.trim, 0
 
-    async def lose(store: RunStore, run: RunRecord, segments: Sequence[Segment]) -> Outcome:
+    async def lose(store: RunStore, run: RunRecord, segments: Sequence[Segment], *, owner: str) -> Outcome:
         nonlocal tries
         tries += 1
         if tries > 1:
-            return await trim(store, run, segments)
+            return await trim(store, run, segments, owner=owner)
         if named:
-            assert await trim(store, run, segments) is Outcome.OK
+            assert await trim(store, run, segments, owner=owner) is Outcome.OK
         await rig.redis.command("HINCRBY", f"run:{run_id}", "fence", 1)
         raise StoreUnavailable("the reply was lost")
 

@@ -37,11 +37,12 @@ async def content(rig: Rig, workspaces: Workspaces, run_id: str) -> bytes:
 
 async def test_an_interrupted_step_is_repeated_on_the_workspace_before_it(rig: Rig, workspaces: Workspaces) -> None:
     tool = Appender()
-    first = rig.worker(tool, lease_s=0.5, workspaces=workspaces)
+    first = rig.worker(tool, workspaces=workspaces)
     run_id = await rig.submit("one", "hold", "three")
     await asyncio.wait_for(tool.written.wait(), 20)
     assert await content(rig, workspaces, run_id) == b"one\n"
     await first.killed()
+    await rig.expire_lease(run_id)
     tool.go.set()
     rig.worker(tool, workspaces=workspaces)
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
@@ -70,7 +71,7 @@ async def test_a_large_result_is_stored_outside_the_journal(
 ) -> None:
     monkeypatch.setattr(worker_context, "MAX_INLINE_BYTES", 10)
     tool = Appender()
-    first = rig.worker(tool, lease_s=0.5, workspaces=workspaces)
+    first = rig.worker(tool, workspaces=workspaces)
     run_id = await rig.submit("one", "hold")
     await asyncio.wait_for(tool.written.wait(), 20)
     fields = await rig.redis.command("HGET", f"run:{run_id}", "journal:step:0")
@@ -82,6 +83,7 @@ async def test_a_large_result_is_stored_outside_the_journal(
     assert began.ts - 1000 < (ref.times.started_ms or 0) <= began.ts + 1000
     assert ref.times.duration_ms is not None
     await first.killed()
+    await rig.expire_lease(run_id)
     tool.go.set()
     rig.worker(tool, workspaces=workspaces)
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED

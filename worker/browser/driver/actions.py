@@ -18,7 +18,6 @@ from worker.browser.driver.reading import read_links, read_text, read_title
 MAX_FILE_BYTES = 32 * 1024 * 1024
 MAX_VALUE_CHARS = 8 * 1024
 MAX_MESSAGE_CHARS = 600
-MAX_NAME_CHARS = 200
 SUMMARY_CHARS = 4 * 1024
 TEXT_CHARS = 12 * 1024
 SETTLE_MS = 2000

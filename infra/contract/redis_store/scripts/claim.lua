@@ -12,6 +12,7 @@
 -- The run ids are picked here, so the keys of their runs are derived here from the prefixes; one hash tag covers them all.
 
 local NEWER_MS = 1000
+local MAX_WAIT_MS = 1000000000000000
 local SWEEP = 100
 local EXPIRED = '{"code":"expired","message":"no worker began it within its queue_ttl_s"}'
 
@@ -38,13 +39,20 @@ local set_aside = {}
 
 local function isolated(step, id, ...)
   local ok, result = pcall(step, id, ...)
+  if not ok and is_full(result) then
+    -- The record is not damaged. After a write that takes no memory, Redis executes the step.
+    redis.call('ZREM', leases, '')
+    ok, result = pcall(step, id, ...)
+  end
   if ok then return result end
-  for _, set in ipairs({ ready, delayed, leases, waiting }) do
+  for _, set in ipairs({ ready, delayed, leases }) do
     redis.call('ZREM', set, id)
   end
-  redis.call('ZREMRANGEBYSCORE', unreadable, '-inf', int(ms - retention_s * 1000))
-  redis.call('ZADD', unreadable, int(ms), id)
-  redis.call('ZREMRANGEBYRANK', unreadable, 0, -MAX_UNREADABLE - 1)
+  -- Protected: if one of these keys is damaged as well, the runs beside this one must still be granted.
+  redis.pcall('ZREM', waiting, id)
+  redis.pcall('ZREMRANGEBYSCORE', unreadable, '-inf', int(ms - retention_s * 1000))
+  redis.pcall('ZADD', unreadable, int(ms), id)
+  redis.pcall('ZREMRANGEBYRANK', unreadable, 0, -MAX_UNREADABLE - 1)
   expire(run_prefix .. id, log_of(id), retention_s)
   set_aside[#set_aside + 1] = id
   set_aside[#set_aside + 1] = type(result) == 'table' and result.err or tostring(result)
@@ -66,7 +74,7 @@ local function finish_lost(id, run, fence, seq, outcome, status, error_json, tim
   if note_event(run, id, hook, fields, outbox, outbox_users, delayed, last, ms, status, code, ms) then events_due = 1 end
   write(run, ended(fields, fence, ms, outcome, times))
   expire(run, log_of(id), retention_s)
-  if status == 'failed' then redis.call('ZADD', dead, int(ms), id) end
+  if status == 'failed' then redis.pcall('ZADD', dead, int(ms), id) end
   count('ended:' .. status .. ':' .. (code or ''))
 end
 
@@ -208,6 +216,7 @@ local function promote(id)
     return
   end
   local priority = redis.call('HGET', run_prefix .. id, 'priority')
+  if not priority and redis.call('EXISTS', run_prefix .. id) == 1 then error('the record has no priority') end
   local score = priority and order(priority, us)
   redis.call('ZREM', delayed, id)
   if score then redis.call('ZADD', ready, score, id) end
@@ -230,6 +239,7 @@ local function grant(id, together)
   local held = {}
   for index = 1, #record, 2 do held[record[index]] = record[index + 1] end
   if not NEXT[held.status] then error('the record has no valid status') end
+  if held.id ~= id then error('the record has no id, or that of another run') end
   if held.status ~= 'queued' then return nil end
   if newer(held.v) then
     redis.call('ZADD', delayed, int(ms + NEWER_MS), id)
@@ -297,7 +307,13 @@ if #picked < 2 * wanted then
   if token_taken == 0 or #picked ~= 2 then redis.call('DEL', pending) end
 else
   counts.ready = redis.call('ZCARD', ready)
-  local missing = counts.ready - redis.call('LLEN', pending)
+  local tokens = redis.pcall('LLEN', pending)
+  if type(tokens) ~= 'number' then
+    -- Not a list any more: every token is issued again.
+    redis.call('DEL', pending)
+    tokens = 0
+  end
+  local missing = counts.ready - tokens
   if missing < 0 then redis.call('LPOP', pending, -missing) end
   if missing > 0 then redis.call('RPUSH', pending, unpack(redis.call('ZRANGE', ready, 0, math.min(missing, 1000) - 1))) end
 end
@@ -305,7 +321,8 @@ end
 local soonest = next_lease
 if next_due and (not soonest or next_due < soonest) then soonest = next_due end
 if #granted > 0 and (not soonest or ms + lease_ms < soonest) then soonest = ms + lease_ms end
-local next_ms = soonest and math.max(0, soonest - ms) or -1
+-- A damaged score may be infinite, which no integer of a reply can be.
+local next_ms = soonest and math.min(math.max(0, soonest - ms), MAX_WAIT_MS) or -1
 -- Workers that fell asleep before this lease was granted must wake when it expires: no other message reports a lost worker.
 if soonest then redis.call('PUBLISH', control, 'next ' .. int(next_ms)) end
 local counted = {}

@@ -14,7 +14,7 @@ if known[1] then
   return { known[1] == digest and not known[2] and 'SAME' or 'REFUSED' }
 end
 local us = now_us()
-local ms = math.floor(us / 1000)
+local ms, score = math.floor(us / 1000), order(priority, us)
 local fields = {
   'v', version, 'id', id, 'user', user, 'spec', spec, 'brief', brief, 'digest', digest,
   'priority', priority, 'max_attempts', max_attempts, 'attempt', '0', 'fence', '0', 'batch', '0', 'seq', '0',
@@ -34,18 +34,19 @@ optional('traceparent', traceparent)
 optional('hook_url', hook_url)
 optional('hook_events', hook_events)
 optional('queued_ms', start == '1' and int(ms) or '')
-write(run, fields)
-if start ~= '1' then redis.call('EXPIRE', run, unstarted_ttl_s) end
+-- The record comes last: if the index or the queue is damaged, a repeated request must not find a run that nobody executes.
 redis.call('ZADD', user_runs, int(ms), id)
 redis.call('EXPIRE', user_runs, index_ttl_s)
+if start == '1' then
+  enqueue(ready, pending, delayed, control, id, score, ms, due_of(ms, start_at_ms, delay_ms))
+end
+write(run, fields)
+if start ~= '1' then redis.call('EXPIRE', run, unstarted_ttl_s) end
 -- Listing runs removes expired ids from the index. A user who never lists needs this, or the index would only grow.
 if us % TIDY_EVERY == 0 then
   for _, oldest in ipairs(redis.call('ZRANGE', user_runs, 0, TIDY_COUNT - 1)) do
     if redis.call('EXISTS', run_prefix .. oldest) == 1 then break end
     redis.call('ZREM', user_runs, oldest)
   end
-end
-if start == '1' then
-  enqueue(ready, pending, delayed, control, id, priority, us, due_of(ms, start_at_ms, delay_ms))
 end
 return { 'OK', int(ms) }

@@ -7,6 +7,7 @@
 local EPOCH_US = 1767225600000000
 local CLASS_US = 1000000000000000
 local LOWEST_CLASS = 8
+local LARGEST_SCORE = 9007199254740992
 
 local function int(number)
   return string.format('%.0f', number)
@@ -32,6 +33,24 @@ local function digits(text, name)
   return text
 end
 
+-- Whether an error, or the reply of a protected call, says that Redis has no memory left. It then refuses a command that may
+-- take more, unless the script has written before; a command that removes nothing is such a write, too.
+local function is_full(reply)
+  local text = type(reply) == 'table' and reply.err or reply
+  return type(text) == 'string' and (text:find('OOM command', 1, true) or text:find('quota exceeded', 1, true)) ~= nil
+end
+
+-- Stores fields of a hash also while the memory is full: for marks after which a run takes less of it.
+local function mark(run, ...)
+  local reply = redis.pcall('HSET', run, ...)
+  if is_full(reply) then
+    redis.call('HDEL', run, '')
+    redis.call('HSET', run, ...)
+  elseif type(reply) == 'table' then
+    error(reply)
+  end
+end
+
 local function now_us()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -42,7 +61,9 @@ local function now_ms()
 end
 
 local function order(priority, us)
-  return int((LOWEST_CLASS - tonumber(priority)) * CLASS_US + us - EPOCH_US)
+  local score = (LOWEST_CLASS - tonumber(priority)) * CLASS_US + us - EPOCH_US
+  if not (math.abs(score) < LARGEST_SCORE) then error('the record has no valid priority') end
+  return int(score)
 end
 
 -- A worker that takes a wake token claims within this time. If it dies or hangs instead, the other workers must claim.
@@ -50,13 +71,13 @@ local CLAIMED_MS = 1000
 
 -- Makes a run ready, or delays it until `due` (ms; if nil or past, the run is ready now and `delayed` is not used). The
 -- control message sets the alarm of sleeping workers; for a ready run, the claim of the woken worker resets that alarm.
-local function enqueue(ready, pending, delayed, control, id, priority, us, due)
-  local ms = math.floor(us / 1000)
+-- `score` is the run's `order`, which the caller computes before its first write: it fails if the record is damaged.
+local function enqueue(ready, pending, delayed, control, id, score, ms, due)
   if due and due > ms then
     redis.call('ZADD', delayed, int(due), id)
     redis.call('PUBLISH', control, 'due ' .. int(due - ms))
   else
-    redis.call('ZADD', ready, order(priority, us), id)
+    redis.call('ZADD', ready, score, id)
     -- If the list held tokens before, no worker is asleep, and no alarm is needed.
     if redis.call('RPUSH', pending, id) == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
   end
@@ -95,12 +116,19 @@ local function stop_of(cancel, interrupt)
   return cancel == '1' and '1' or interrupt == '1' and '2' or '0'
 end
 
--- Checks a write by a worker: it holds the fence, the run is running, and the batch is the next one.
+-- Whether a claim is not the one that the record names. The fence alone does not tell: a Redis that has lost its last changes,
+-- as after a failover to a replica that was behind, gives the same fence again. `owner` is the field `claim` of the record
+-- as it was granted; if it is empty, only the fence counts.
+local function is_stale(held_fence, held_claim, fence, owner)
+  return held_fence ~= fence or (owner ~= '' and held_claim ~= owner)
+end
+
+-- Checks a write by a worker: it holds the run, the run is running, and the batch is the next one.
 -- Returns the outcome of a refused write (nil if the write may proceed) and the fields that callers need.
-local function guard(run, fence, batch)
+local function guard(run, fence, owner, batch)
   local held = redis.call(
     'HMGET', run, 'status', 'fence', 'batch', 'seq', 'cancel', 'interrupt', 'messages', 'claimed_ms', 'worked_ms',
-    'hook_events', 'hooks', 'user'
+    'hook_events', 'hooks', 'user', 'claim'
   )
   local found = {
     status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0), claimed_ms = held[8],
@@ -108,7 +136,7 @@ local function guard(run, fence, batch)
   }
   found.stop = stop_of(found.cancel, held[6])
   if not held[1] then return 'GONE', found end
-  if held[2] ~= fence then return 'LOST', found end
+  if is_stale(held[2], held[13], fence, owner) then return 'LOST', found end
   if held[3] == batch then return 'SAME', found end
   if held[1] ~= 'running' then return 'LOST', found end
   if tonumber(batch) ~= tonumber(held[3]) + 1 then return 'REFUSED', found end
@@ -264,7 +292,7 @@ local function note_event(run, id, hook, fields, outbox, outbox_users, delayed, 
   for each in (hook.noted or ''):gmatch('%d+') do noted[#noted + 1] = each end
   if #noted >= MAX_EVENTS then
     local old = 'hook:' .. table.remove(noted, 1)
-    local tries = tonumber(redis.call('HGET', run, old .. ':tries') or 0)
+    local tries = tonumber(redis.call('HGET', run, old .. ':tries') or 0) or 0
     local names = { old, old .. ':done', old .. ':failed', old .. ':round', old .. ':lease', old .. ':token', old .. ':tries' }
     for try = math.max(1, tries - MAX_ATTEMPTS_SHOWN + 1), tries do names[#names + 1] = old .. ':' .. try end
     redis.call('HDEL', run, unpack(names))

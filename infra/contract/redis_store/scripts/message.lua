@@ -1,5 +1,5 @@
 -- KEYS: run, log
--- ARGV: id, channel, token, message, data, max_unread (number), max_messages (number)
+-- ARGV: channel, token, message, data, max_unread (number), max_messages (number)
 -- Reply: outcome, status; REFUSED with the status of an active run: then the number of its unread messages, and of all. `message`
 -- is the JSON of the message without its time, `data` that of the event. `token` as in resume.lua.
 -- A worker reads a message at its next claim, or between two calls; a run does not succeed before all are read.

@@ -1,20 +1,26 @@
 -- KEYS: leases, then run
--- ARGV: lease_ms (number), then id, fence
+-- ARGV: lease_ms (number), then id, fence, owner
 -- Reply for each lease in order: outcome, stop. The outcome is OK, LOST or GONE.
 
 local expiry = int(now_ms() + lease_ms)
 local reply = {}
 for index = 2, #KEYS do
-  local at = MORE + 2 * (index - 2)
-  local id, fence = ARGV[at], ARGV[at + 1]
-  local held = redis.call('HMGET', KEYS[index], 'status', 'fence', 'cancel', 'interrupt')
+  local at = MORE + 3 * (index - 2)
+  local id, fence, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local held = redis.pcall('HMGET', KEYS[index], 'status', 'fence', 'cancel', 'interrupt', 'claim')
+  -- A key that holds no record any more must not cost the other runs their leases.
+  if held.err then held = {} end
   local outcome = 'OK'
   if not held[1] then
     outcome = 'GONE'
-  elseif held[1] ~= 'running' or held[2] ~= fence then
+  elseif held[1] ~= 'running' or is_stale(held[2], held[5], fence, owner) then
     outcome = 'LOST'
   else
-    redis.call('ZADD', leases, expiry, id)
+    -- While the memory of Redis is full, runs wait with their writes: they must not lose their leases for that.
+    if is_full(redis.pcall('ZADD', leases, expiry, id)) then
+      redis.call('ZREM', leases, '')
+      redis.call('ZADD', leases, expiry, id)
+    end
   end
   reply[#reply + 1] = outcome
   reply[#reply + 1] = stop_of(held[3], held[4])

@@ -11,7 +11,7 @@ if not status then return { 'GONE' } end
 if found[4] == token or found[5] then return { 'SAME', status } end
 if status ~= 'waiting' or not allowed(status, 'queued') then return { 'REFUSED', status } end
 local us = now_us()
-local ms = math.floor(us / 1000)
+local ms, score = math.floor(us / 1000), order(priority, us)
 local requests = open_requests(found[6])
 local open, ids = {}, {}
 for _, each in ipairs(requests) do
@@ -41,5 +41,5 @@ end
 for _, value in ipairs({ 'status', 'queued', 'queued_ms', int(ms) }) do fields[#fields + 1] = value end
 write(run, fields)
 redis.call('ZREM', waiting, id)
-enqueue(ready, pending, nil, control, id, priority, us)
+enqueue(ready, pending, nil, control, id, score, ms)
 return { 'OK', 'queued' }

@@ -16,7 +16,7 @@ if found[4] == token or found[5] then return { 'SAME', status } end
 if not TERMINAL[status] or not allowed(status, 'queued') then return { 'REFUSED', status } end
 if not found[7] and (found[9] or '0') ~= inputs_version then return { 'REFUSED', status } end
 local us = now_us()
-local ms = math.floor(us / 1000)
+local ms, score = math.floor(us / 1000), order(priority, us)
 local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
 local fields = {
   'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'interrupt', '0', 'token', token,
@@ -32,5 +32,5 @@ redis.call('HDEL', run, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED, 'una
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
 redis.call('ZREM', dead, id)
-enqueue(ready, pending, nil, control, id, priority, us)
+enqueue(ready, pending, nil, control, id, score, ms)
 return { 'OK', 'queued' }

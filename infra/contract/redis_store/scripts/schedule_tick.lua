@@ -16,7 +16,9 @@ local ms = now_ms()
 local last = held[4] and cjson.decode(held[4])
 local active = false
 if last then
-  local status = redis.call('HGET', run_prefix .. last.run_id, 'status')
+  -- A run whose record is damaged must not keep the schedule from starting others.
+  local status = redis.pcall('HGET', run_prefix .. last.run_id, 'status')
+  if type(status) == 'table' then status = false end
   if status then
     active = not TERMINAL[status]
   else

@@ -11,9 +11,9 @@ if status == 'queued' or status == 'running' then return { 'SAME', status } end
 if status ~= 'created' or not allowed(status, 'queued') then return { 'REFUSED', status } end
 if (found[7] or '0') ~= inputs_version then return { 'REFUSED', status } end
 local us = now_us()
-local ms = math.floor(us / 1000)
+local ms, score = math.floor(us / 1000), order(priority, us)
 local fields = { 'status', 'queued', 'queued_ms', int(ms) }
 write(run, with_uploads(fields, found[6]))
 redis.call('PERSIST', run)
-enqueue(ready, pending, delayed, control, id, priority, us, due_of(ms, found[3], found[4]))
+enqueue(ready, pending, delayed, control, id, score, ms, due_of(ms, found[3], found[4]))
 return { 'OK', 'queued' }

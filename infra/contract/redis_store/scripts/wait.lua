@@ -1,11 +1,11 @@
 -- KEYS: run, log, leases, waiting, delayed, outbox, outbox_users, then days
--- ARGV: id, fence, batch (digits), count (number), events, channel, version (digits), requests, expires_ms (number), control,
+-- ARGV: id, fence, owner, batch (digits), count (number), events, channel, version (digits), requests, expires_ms (number), control,
 --   usage, then field, value
 -- Reply: outcome, seq of the last event, entry of the event in the outbox (empty if there is none). The run holds no lease until its requests are answered or expired, or it is
 -- cancelled; the attempt does not count. `requests` is a JSON list of JSON texts, `expires_ms` the first of their expiries.
 -- Answers of earlier requests are removed, unless the run waits because of an interrupt: it may not have read them yet. REFUSED if a cancel was requested: nobody would end the waiting run.
 
-local refusal, found = guard(run, fence, batch)
+local refusal, found = guard(run, fence, owner, batch)
 if refusal then return { refusal, tonumber(found.seq or 0) } end
 if found.cancel == '1' or not allowed(found.status, 'waiting') then return { 'REFUSED', tonumber(found.seq) } end
 local used = usage_of(run, usage)
