@@ -19,13 +19,14 @@ REPLACEMENTS = [
     (r"\bAsyncIterator\b", "Iterator"),
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
-    (r"\basync_(?=call|place|sleep)", ""),
+    (r"\basync_(?=call|owner|sleep)", ""),
+    ("this process and event loop", "this process"),
     (r"\bopen_async_client\b", "open_client"),
     (r"\b__a(enter|exit|iter|next)__\b", r"__\1__"),
     (r"\ba(close|closing|read|iter_sse|iter_bytes)\b", r"\1"),
     (r"\banext\b", "next"),
     ("asynchronous client, and the source of the synchronous one", "synchronous client"),
-    (r"\bbetween tasks\b", "between threads"),
+    (r"\bbetween tasks, event loops and\b", "between threads and"),
     (r"\bswissbrain\._async\b", "swissbrain._sync"),
 ]
 

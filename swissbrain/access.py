@@ -39,7 +39,8 @@ def find_access(profile: str | None = None) -> Access:
         return _access(os.environ, "the environment")
     for path in _files(DEV):
         return _access(_read(path), str(path), is_dev_stack=True)
-    raise ClientError(f"{URL} and {TOKEN} are not set, and no 'swissbrain dev' was started in this folder or above")
+    missing = f"{URL} is not set" if os.environ.get(TOKEN) else f"{URL} and {TOKEN} are not set"
+    raise ClientError(f"{missing}, and no 'swissbrain dev' was started in this folder or above")
 
 
 def _of_profile(name: str) -> Access:

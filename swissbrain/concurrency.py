@@ -1,10 +1,8 @@
 """Waiting and blocking calls, in the two kinds that AsyncClient and Client need.
 
-The generated client uses `call`, `sleep` and `place` where its source uses `async_call`, `async_sleep` and
-`async_place`.
+The generated client uses `call` and `sleep` where its source uses `async_call` and `async_sleep`.
 """
 
-import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -33,18 +31,3 @@ async def async_sleep(seconds: float) -> None:
 def sleep(seconds: float) -> None:
     """Block this thread for some seconds."""
     time.sleep(seconds)
-
-
-def async_place() -> object:
-    """Return what connections belong to: this process and the running event loop of asyncio, if it is one."""
-    from asyncio import get_running_loop  # slow to import, and the synchronous client does not need it
-
-    try:
-        return os.getpid(), get_running_loop()
-    except RuntimeError:
-        return os.getpid(), None
-
-
-def place() -> object:
-    """Return what connections belong to: this process."""
-    return os.getpid()

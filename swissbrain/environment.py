@@ -34,6 +34,12 @@ def open_async_client(url: httpx.URL, **options: Any) -> httpx.AsyncClient:
     return _open(httpx.AsyncClient, url, options)
 
 
+def through_proxy(url: httpx.URL) -> str:
+    """Return ` through the proxy in VARIABLE` if requests for `url` take one, for messages; else an empty text."""
+    name, proxy = _proxy(url)
+    return f" through the proxy in {name}" if proxy else ""
+
+
 def _open(kind: type[C], url: httpx.URL, options: Mapping[str, Any]) -> C:
     name, proxy = _proxy(url)
     try:

@@ -14,6 +14,7 @@ import msgspec
 from tenacity import RetryCallState
 
 from swissbrain.decoding import from_json
+from swissbrain.environment import through_proxy
 from swissbrain.errors import ApiError, ClientError, ProtocolError, Unreachable
 from swissbrain.models import Problem
 from swissbrain.request import Request
@@ -26,6 +27,8 @@ MAX_RETRY_AFTER_S = 30.0
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503, HTTPStatus.GATEWAY_TIMEOUT})
 
 _VISIBLE_ASCII = re.compile("[!-~]+")
+_CHANGED = frozenset(["BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"])
+"""Codes of object stores for a content that is not the announced one."""
 _STORE_CODE = re.compile("<Code>([A-Za-z0-9]{1,100})</Code>")
 
 
@@ -48,6 +51,8 @@ def check_access(base_url: str, token: str) -> httpx.URL:
         if url.userinfo:
             raise ValueError
         url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
+        if url.scheme in {"http", "https"} and not (url.host and (url.port is None or 0 < url.port < 65536)):
+            raise ValueError
     except (httpx.InvalidURL, ValueError):
         raise ClientError("the API's address is malformed, or has a user name") from None
     return url
@@ -124,7 +129,7 @@ def connection_error(base_url: str, exc: httpx.RequestError) -> ClientError:
         return ProtocolError(f"{base_url} does not answer as this API does: {exc}")
     if isinstance(exc, httpx.UnsupportedProtocol):
         return ClientError(f"'{base_url}' is not an address of the API: it must begin with http:// or https://")
-    return Unreachable(f"cannot reach the API at {base_url}: {reason(exc)}")
+    return Unreachable(f"cannot reach the API at {base_url}{through_proxy(httpx.URL(base_url))}: {reason(exc)}")
 
 
 def reason(exc: httpx.RequestError) -> str:
@@ -172,7 +177,7 @@ def check_stored(response: httpx.Response, path: str, expected: HTTPStatus) -> N
         raise ProtocolError(f"the object store answered with HTTP status {status} for '{path}'")
     code = _STORE_CODE.search(response.text)
     message = f"the object store refused '{path}'" + (f": {code[1]}" if code else "")
-    if code and code[1] == "BadDigest":
+    if code and code[1] in _CHANGED:
         message += ", so it was changed while it was sent"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise Unreachable(message)

@@ -8,7 +8,7 @@ from infra.contract.llm import MAX_CALLS, MAX_TEXT_BYTES, Call, Delta, Finish
 from infra.llm_http.call_parts import CallList
 from infra.llm_http.failures import TryFailed, failed_frame
 from infra.llm_http.frames import FrameDecoder, content_of, object_of, text_of
-from infra.llm_http.opaque import merge_opaque
+from infra.llm_http.opaque import REASONING, merge_opaque
 
 _STOP = frozenset(
     ["stop", "tool_calls", "function_call", "eos", "eos_token", "end_turn", "stop_sequence", "tool_use", "complete"]
@@ -29,7 +29,6 @@ _FILTERED = frozenset(
 )
 _NO_REASON = frozenset(["null", "none"])
 """Texts with which some endpoints say in every frame that the reply has not ended."""
-_REASONING_TEXT = ("reasoning_content", "reasoning")
 
 
 class Assembly:
@@ -80,7 +79,7 @@ class Assembly:
         if text := content_of(message.get("content")):
             self._text.append(text)
             deltas.append(Delta("text", text))
-        thoughts = {key: thought for key in _REASONING_TEXT if (thought := text_of(message.get(key)))}
+        thoughts = {key: thought for key in REASONING if (thought := text_of(message.get(key)))}
         for key, thought in thoughts.items():
             self._reasoning[key].append(thought)
         if thoughts:  # an endpoint with both fields repeats the same text

@@ -12,8 +12,12 @@ import msgspec
 
 from infra.contract.llm import Call, ChatMessage, ModelRequest, ToolSpec
 from infra.llm_http.failures import NOT_JSON, TryFailed
+from infra.llm_http.opaque import OPAQUE
 
 ToolMode = Literal["native", "json_schema"]
+_REJECTED = re.compile(
+    r"unsupported|not supported|extra|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed", re.I
+)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 MAX_NAME_CHARS = 64
 _INSTRUCTIONS = """Reply with exactly one JSON object: {"tool": NAME, "args": {…}} to call a tool, or {"answer": TEXT}.
@@ -27,7 +31,7 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
     if request.stream and "stream_options" not in quirks:
         body["stream_options"] = {"include_usage": True}
     if mode == "native":
-        body["messages"] = [_native(message, model) for message in request.messages]
+        body["messages"] = [_native(message, "" if "opaque" in quirks else model) for message in request.messages]
         if request.tools:
             body["tools"] = [_tool(tool) for tool in request.tools]
             if "tool_choice" not in quirks:  # models that think reject every choice but the default
@@ -41,16 +45,21 @@ def request_body(request: ModelRequest, model: str, mode: ToolMode, quirks: froz
 
 
 def quirk(reason: str, known: frozenset[str]) -> str | None:
-    """Return the field that a model rejects, from the reason of its rejection, if this was not known yet."""
+    """Return what a model rejects, from the reason of its rejection, if this was not known yet.
+
+    That is the name of a field, or `opaque` for the fields that a model has sent and does not want back.
+    """
     if "max_completion_tokens" in reason and "max_tokens" not in known:
         return "max_tokens"
+    if any(name in reason for name in OPAQUE) and _REJECTED.search(reason) and "opaque" not in known:
+        return "opaque"
     return next((name for name in ("stream_options", "tool_choice") if name in reason and name not in known), None)
 
 
 def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequence[Call]]:
     """Return the answer, or the one call, of a constrained reply. Raises TryFailed for anything else."""
     try:
-        value = msgspec.json.decode(text)
+        value = msgspec.json.decode(_unwrapped(text))
     except NOT_JSON:
         value = None
     match value:
@@ -59,6 +68,16 @@ def parse_constrained(text: str, tools: Sequence[ToolSpec]) -> tuple[str, Sequen
         case {"tool": str(name), "args": dict(args), **rest} if not rest and name in {tool.name for tool in tools}:
             return "", (Call(id="call_0", name=name, arguments=msgspec.json.encode(args).decode()),)
     raise TryFailed("the reply is not the JSON object that was asked for")
+
+
+def _unwrapped(text: str) -> str:
+    """Return a constrained reply without the thoughts before it, and without the fence around it."""
+    text = text.strip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text[3:-3].removeprefix("json").strip()
+    return text
 
 
 def _native(message: ChatMessage, model: str) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from infra.llm_http.assembly import Assembly
 from infra.llm_http.failures import TryFailed, failed_answer
 from infra.llm_http.settings import LlmSettings
 from infra.llm_http.sse import BOM, EventDecoder, EventTooLong
+from infra.proxies import proxy_for
+from infra.settings import SettingsError
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 MAX_STREAM_BYTES = 64 * 1024 * 1024
@@ -30,7 +32,7 @@ OnDelta = Callable[[Sequence[Delta]], Awaitable[None]]
 
 
 class Endpoint:
-    """Chat completions of one endpoint."""
+    """Chat completions of one endpoint. Raises SettingsError for a proxy or certificates that cannot be used."""
 
     def __init__(self, settings: LlmSettings) -> None:
         self._settings = settings
@@ -42,12 +44,23 @@ class Endpoint:
             "Accept-Encoding": "identity",
             **({"Authorization": f"Bearer {settings.api_key}"} if settings.api_key else {}),
         }
-        # A redirect could lead the key to another host, and turns a POST into a GET.
-        self._client = httpx.AsyncClient(
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30.0),
-            timeout=httpx.Timeout(None, connect=settings.connect_s),
-        )
+        self._proxy, proxy = proxy_for(self._url)
+        """Variable that names the proxy in use; empty without one."""
+        try:
+            self._client = httpx.AsyncClient(
+                # A redirect could lead the key to another host, and turns a POST into a GET.
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=30.0),
+                timeout=httpx.Timeout(None, connect=settings.connect_s),
+                proxy=proxy,
+                verify=httpx.create_ssl_context(),
+                trust_env=False,
+            )
+        except OSError as exc:  # also the errors of OpenSSL
+            raise SettingsError(f"the certificates of SSL_CERT_FILE cannot be read: {exc.strerror or exc}") from None
+        except (httpx.InvalidURL, ValueError, ImportError):
+            # The address can contain a password, and so can the message of httpx.
+            raise SettingsError(f"{self._proxy} is not the address of a proxy that can be used") from None
 
     async def close(self) -> None:
         """Close all connections."""
@@ -77,7 +90,7 @@ class Endpoint:
         except httpx.HTTPError as exc:
             raise_if_exhausted(exc)
             if not assembly.reason:  # a connection lost after the end of the reply takes nothing away from it
-                raise TryFailed(_lost(exc)) from None
+                raise TryFailed(_lost(exc, self._proxy)) from None
 
     @asynccontextmanager
     async def _answer(self, body: bytes, deadlines: "Deadlines") -> AsyncIterator[httpx.Response]:
@@ -246,8 +259,10 @@ def _is_json(response: httpx.Response) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def _lost(exc: httpx.HTTPError) -> str:
+def _lost(exc: httpx.HTTPError, proxy: str) -> str:
     # The text of an error of the library may contain headers, and so the key.
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
-        return "the endpoint cannot be reached (LLM_BASE_URL)"
+        return f"the endpoint cannot be reached (LLM_BASE_URL{f', through {proxy}' if proxy else ''})"
+    if isinstance(exc, httpx.ProxyError):
+        return f"the proxy refuses to connect to the endpoint ({proxy})"
     return f"the connection was lost ({type(exc).__name__})"

@@ -8,8 +8,11 @@ import msgspec
 from infra.contract.validation import is_deeper
 from infra.llm_http.failures import TryFailed
 
-_OPAQUE = ("reasoning_details", "thinking_blocks", "extra_content", "provider_specific_fields")
-"""Fields of a message, or of a call, that are returned to the model they came from, as are those with reasoning."""
+REASONING = ("reasoning_content", "reasoning")
+"""Fields of a message with the text of reasoning."""
+_OTHERS = ("reasoning_details", "thinking_blocks", "extra_content", "provider_specific_fields")
+OPAQUE = (*REASONING, *_OTHERS)
+"""Fields of a message, or of a call, that are returned to the model they came from."""
 _JOINED = frozenset(["text", "summary", "thinking", "data"])
 """Members of these fields whose parts are joined; of others the last value counts."""
 _MAX_DEPTH = 64
@@ -21,7 +24,7 @@ where the stack is deeper.
 def merge_opaque(into: dict[str, Any], source: Mapping[str, Any]) -> int:
     """Add the opaque fields of a message, a call or a part of them; return their size in bytes. Raises TryFailed."""
     size = 0
-    for key in _OPAQUE:
+    for key in _OTHERS:
         value = source.get(key)
         if value is not None and value != "":
             if is_deeper(value, _MAX_DEPTH):

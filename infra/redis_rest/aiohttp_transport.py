@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
 
+from infra.proxies import proxy_for
 from infra.redis_rest.transport import MAX_IDLE_S, RestResponse, RestTransport
 
 
@@ -33,7 +32,7 @@ class AiohttpTransport(RestTransport):
 
     def __init__(self, url: str) -> None:
         self._ssl = httpx.create_ssl_context() if url.startswith("https:") else True
-        self._proxy = _proxy(url)
+        _, self._proxy = proxy_for(url)
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
@@ -63,13 +62,3 @@ class AiohttpTransport(RestTransport):
             connector = _Connector(limit=0, keepalive_timeout=MAX_IDLE_S)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
-
-
-def _proxy(url: str) -> str | None:
-    """Return the proxy of the environment for an address."""
-    parts, proxies = urlsplit(url), getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    # aiohttp reads the same variables, but no ports in NO_PROXY, and with them the passwords in a `.netrc`.
-    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"

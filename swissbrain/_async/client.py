@@ -16,7 +16,9 @@ PATIENCE_S = 300.0
 
 
 class AsyncClient(AsyncRunMethods, AsyncLogMethods, AsyncFileMethods, AsyncScheduleMethods, AsyncWebhookMethods):
-    """Client of the API at `base_url` with a bearer token. May be shared between tasks.
+    """Client of the API at `base_url` with a bearer token.
+
+    May be shared between tasks, event loops and forked processes.
 
     Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if
     the response does not come from this API. Requests are retried where that may help; no request takes effect twice.
@@ -34,7 +36,7 @@ class AsyncClient(AsyncRunMethods, AsyncLogMethods, AsyncFileMethods, AsyncSched
         """Prepare the connections; raises ClientError for an address or a token that is malformed.
 
         `timeout_s` bounds each request; `patience_s` bounds how long `events` and `wait` retry while the API is
-        unreachable. `notify` receives a line when the connection of a followed log is lost, and when it is restored.
+        unreachable. `notify` receives a line when it cannot be reached meanwhile, and when it can be reached again.
         """
         self._api = AsyncTransport(base_url, token, timeout_s)
         self._patience_s = patience_s

@@ -26,6 +26,7 @@ class AsyncRunMethods:
 
     _api: AsyncTransport
     _patience_s: float
+    _notify: Notify
 
     async def create_run(
         self,
@@ -155,7 +156,7 @@ class AsyncRunMethods:
         Raises WaitTimeout, which carries the run, after `timeout_s` seconds; Unreachable if the API has been away for
         the patience of the client.
         """
-        return await wait(self._api, run_id, timeout_s, self._patience_s)
+        return await wait(self._api, run_id, timeout_s, self._patience_s, self._notify)
 
     async def steps(self, run_id: str) -> list[Step]:
         """Return the steps of a run, or the calls of its agent; `result` is None if it is too large for the list."""

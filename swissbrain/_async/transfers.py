@@ -16,7 +16,7 @@ from swissbrain._async.transport import AsyncTransport
 from swissbrain.callbacks import MAX_READ_BYTES, OnBytes, at_most, ignore
 from swissbrain.concurrency import async_call, async_sleep
 from swissbrain.contents import CHUNK_BYTES, Digests, open_content, read_part
-from swissbrain.environment import open_async_client
+from swissbrain.environment import open_async_client, through_proxy
 from swissbrain.errors import ClientError, ProtocolError, Unreachable
 from swissbrain.messages import ATTEMPTS, check_stored, decode, pause_s, raise_for_redirect, reason
 from swissbrain.models import InputFile, UploadTarget
@@ -75,7 +75,7 @@ async def _send(
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
         raise ProtocolError(f"{api.base_url} does not say where to send '{path}'") from exc
     except httpx.RequestError as exc:
-        raise Unreachable(f"cannot send '{path}' to {url.host}: {reason(exc)}") from exc
+        raise Unreachable(f"cannot send '{path}' to {url.host}{through_proxy(url)}: {reason(exc)}") from exc
     check_stored(answer, path, HTTPStatus.OK)
 
 
@@ -146,7 +146,7 @@ async def _fetch(api: AsyncTransport, name: str, store: httpx.URL, start: int) -
             async for chunk in content.aiter_bytes(CHUNK_BYTES):
                 yield chunk
     except httpx.RequestError as exc:
-        raise Unreachable(f"cannot fetch '{name}' from {store.host}: {reason(exc)}") from exc
+        raise Unreachable(f"cannot fetch '{name}' from {store.host}{through_proxy(store)}: {reason(exc)}") from exc
 
 
 async def save(api: AsyncTransport, request: Request[Any], name: str, to: Path, on_bytes: OnBytes) -> None:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
-from swissbrain.concurrency import async_place, async_sleep
+from swissbrain.concurrency import async_sleep
 from swissbrain.environment import open_async_client
 from swissbrain.errors import ApiError, ProtocolError, Unreachable
 from swissbrain.messages import (
@@ -20,6 +20,7 @@ from swissbrain.messages import (
     raise_for_redirect,
     retry_pause_s,
 )
+from swissbrain.owners import PerOwner, async_owner
 from swissbrain.request import Request
 
 T = TypeVar("T")
@@ -32,28 +33,22 @@ class AsyncTransport:
 
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
-        self._open = partial(
-            open_async_client,
-            check_access(self.base_url, token),
-            base_url=self.base_url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=timeout_s,
-            # Connections in use are not limited, because each followed log holds one.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+        self._clients = PerOwner(
+            partial(
+                open_async_client,
+                check_access(self.base_url, token),
+                base_url=self.base_url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=timeout_s,
+                # Connections in use are not limited, because each followed log holds one.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+            )
         )
-        self._http = self._open()
-        self._place: object = None
 
     @property
     def http(self) -> httpx.AsyncClient:
-        """HTTP client of this process and event loop."""
-        # With the connections of another process, each would get answers to requests of the other. Those of an event
-        # loop that has ended cannot be used. They are dropped, and not closed, which would end them for the other.
-        if (here := async_place()) != self._place:
-            if self._place is not None:
-                self._http = self._open()
-            self._place = here
-        return self._http
+        """HTTP client with the connections of this process and event loop. Raises ClientError after `close`."""
+        return self._clients.get(async_owner())
 
     async def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
@@ -103,4 +98,6 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.http.aclose()
+        http = self._clients.take_last(async_owner())
+        if http is not None:
+            await http.aclose()

@@ -17,7 +17,9 @@ PATIENCE_S = 300.0
 
 
 class Client(RunMethods, LogMethods, FileMethods, ScheduleMethods, WebhookMethods):
-    """Client of the API at `base_url` with a bearer token. May be shared between threads.
+    """Client of the API at `base_url` with a bearer token.
+
+    May be shared between threads and forked processes.
 
     Every method raises ApiError if the API refuses a request, Unreachable if it does not respond, ProtocolError if
     the response does not come from this API. Requests are retried where that may help; no request takes effect twice.
@@ -35,7 +37,7 @@ class Client(RunMethods, LogMethods, FileMethods, ScheduleMethods, WebhookMethod
         """Prepare the connections; raises ClientError for an address or a token that is malformed.
 
         `timeout_s` bounds each request; `patience_s` bounds how long `events` and `wait` retry while the API is
-        unreachable. `notify` receives a line when the connection of a followed log is lost, and when it is restored.
+        unreachable. `notify` receives a line when it cannot be reached meanwhile, and when it can be reached again.
         """
         self._api = Transport(base_url, token, timeout_s)
         self._patience_s = patience_s

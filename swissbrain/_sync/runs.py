@@ -27,6 +27,7 @@ class RunMethods:
 
     _api: Transport
     _patience_s: float
+    _notify: Notify
 
     def create_run(
         self,
@@ -156,7 +157,7 @@ class RunMethods:
         Raises WaitTimeout, which carries the run, after `timeout_s` seconds; Unreachable if the API has been away for
         the patience of the client.
         """
-        return wait(self._api, run_id, timeout_s, self._patience_s)
+        return wait(self._api, run_id, timeout_s, self._patience_s, self._notify)
 
     def steps(self, run_id: str) -> list[Step]:
         """Return the steps of a run, or the calls of its agent; `result` is None if it is too large for the list."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import httpx
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
-from swissbrain.concurrency import place, sleep
+from swissbrain.concurrency import sleep
 from swissbrain.environment import open_client
 from swissbrain.errors import ApiError, ProtocolError, Unreachable
 from swissbrain.messages import (
@@ -21,6 +21,7 @@ from swissbrain.messages import (
     raise_for_redirect,
     retry_pause_s,
 )
+from swissbrain.owners import PerOwner, owner
 from swissbrain.request import Request
 
 T = TypeVar("T")
@@ -33,28 +34,22 @@ class Transport:
 
     def __init__(self, base_url: str, token: str, timeout_s: float) -> None:
         self.base_url = base_url.rstrip("/")
-        self._open = partial(
-            open_client,
-            check_access(self.base_url, token),
-            base_url=self.base_url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=timeout_s,
-            # Connections in use are not limited, because each followed log holds one.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+        self._clients = PerOwner(
+            partial(
+                open_client,
+                check_access(self.base_url, token),
+                base_url=self.base_url,
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=timeout_s,
+                # Connections in use are not limited, because each followed log holds one.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=MAX_IDLE_CONNECTIONS),
+            )
         )
-        self._http = self._open()
-        self._place: object = None
 
     @property
     def http(self) -> httpx.Client:
-        """HTTP client of this process and event loop."""
-        # With the connections of another process, each would get answers to requests of the other. Those of an event
-        # loop that has ended cannot be used. They are dropped, and not closed, which would end them for the other.
-        if (here := place()) != self._place:
-            if self._place is not None:
-                self._http = self._open()
-            self._place = here
-        return self._http
+        """HTTP client with the connections of this process. Raises ClientError after `close`."""
+        return self._clients.get(owner())
 
     def ask(self, request: Request[T]) -> T:
         """Send a request and return the decoded response. Raises the errors of `send`."""
@@ -104,4 +99,6 @@ class Transport:
 
     def close(self) -> None:
         """Close the connections."""
-        self.http.close()
+        http = self._clients.take_last(owner())
+        if http is not None:
+            http.close()

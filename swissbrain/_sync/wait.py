@@ -5,6 +5,7 @@ import time
 
 from swissbrain import endpoints
 from swissbrain._sync.transport import Transport
+from swissbrain.callbacks import Notify, ignore
 from swissbrain.concurrency import sleep
 from swissbrain.errors import Unreachable, WaitTimeout
 from swissbrain.models import Run
@@ -14,7 +15,7 @@ MIN_INTERVAL_S = 0.5
 """Time between two requests at least, for an API that does not hold them back."""
 
 
-def wait(api: Transport, run_id: str, timeout_s: float | None, patience_s: float) -> Run:
+def wait(api: Transport, run_id: str, timeout_s: float | None, patience_s: float, notify: Notify = ignore) -> Run:
     """Return the run when it has ended or waits for input. Raises WaitTimeout, Unreachable, ApiError."""
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     away_since: float | None = None
@@ -25,12 +26,16 @@ def wait(api: Transport, run_id: str, timeout_s: float | None, patience_s: float
         request = endpoints.wait_for_run(run_id, left_s) if left_s >= 1 else endpoints.get_run(run_id)
         try:
             run = api.ask(request)
-        except Unreachable:
-            away_since = asked if away_since is None else away_since
+        except Unreachable as exc:
+            is_first, away_since = away_since is None, away_since or asked
             now = time.monotonic()
             if now - away_since >= patience_s or (deadline is not None and now >= deadline):
                 raise
+            if is_first:
+                notify(f"{exc}; trying again")
         else:
+            if away_since is not None:
+                notify("connected again")
             away_since = None
             if run.ended or run.status == "waiting":
                 return run

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,13 @@ def send_files(client: "Client", run: Run, files: Mapping[str, Path]) -> None:
                     advance(count - sent)
                     sent = count
 
-                client.upload(run.run_id, path, local, on_bytes=on_bytes)
+                try:
+                    client.upload(run.run_id, path, local, on_bytes=on_bytes)
+                except ApiError as exc:
+                    # Of a folder, one does not know which file it is that cannot be sent.
+                    if exc.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                        raise InputError(f"--file: '{path}': {exc.detail}") from exc
+                    raise
     except BaseException as exc:
         # A command with the same idempotency key may have started the run: then it must stay.
         if not (isinstance(exc, ApiError) and exc.run_status not in {None, "created"}):

@@ -89,6 +89,9 @@ def test_the_message_says_what_was_used_and_how_to_go_on() -> None:
         "the run has used 20 of 20 exchanges with models (limit `turns`). To go on from here, retry the run with a "
         'higher limit: \'swissbrain retry RUN --limit turns=40\', or {"limits": {"turns": 40}} to the API'
     )
+    tiny = reached(Limits(output_tokens=10), Totals(usage=Usage(output=4)), Usage(output=256))
+    assert tiny is not None
+    assert "--limit output_tokens=260" in tiny.message
     most = reached(Limits(turns=MAX_TURNS), Totals(turns=MAX_TURNS))
     assert most is not None
     assert most.message.endswith("No run may use more; its files and its log are kept")

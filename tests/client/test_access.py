@@ -46,6 +46,14 @@ def test_the_environment_comes_before_the_dev_stack(folder: Path, monkeypatch: p
     assert "secret" not in repr(access)
 
 
+def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL and SWISSBRAIN_TOKEN are not set, and"):
+        find_access()
+    monkeypatch.setenv("SWISSBRAIN_TOKEN", "x")
+    with pytest.raises(ClientError, match=r"^SWISSBRAIN_API_URL is not set, and"):
+        find_access()
+
+
 @pytest.mark.parametrize("url", ["example.org", "ada:secret@example.org", "ftp://example.org"])
 def test_an_address_of_another_kind_is_refused_by_the_name_of_its_variable(
     monkeypatch: pytest.MonkeyPatch, url: str

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from swissbrain import Client, ClientError
+from swissbrain import Client, ClientError, Unreachable
 from swissbrain.environment import _matches
 from tests.client.both_clients import Connect
 from tests.client.scripted_server import TOKEN, ScriptedServer, ok, reply
@@ -100,6 +100,15 @@ def test_files_are_fetched_through_the_proxy_of_the_store(api: ScriptedServer, m
     assert content.getvalue() == b"content"
     assert api.targets == ["/agent/runs/a/files/b", "http://store.example/object?signature=1"]
     assert "authorization" not in api.requests[1].headers
+
+
+@pytest.mark.usefixtures("pauses")
+def test_a_proxy_that_does_not_answer_is_named(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://ada:secret@127.0.0.1:1")
+    message = r"^cannot reach the API at http://api\.example through the proxy in HTTP_PROXY: "
+    with connect("http://api.example", TOKEN) as client, pytest.raises(Unreachable, match=message) as caught:
+        client.queue()
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://127.0.0.1:1", "http://ada:secret@host:port"])

@@ -82,7 +82,7 @@ def test_a_run_whose_files_cannot_be_sent_is_deleted(
     (tmp_path / "data.csv").write_text("x")
     api.then(ok(run(status="created"), 201), problem(422, "too many files"), reply(204))
     result = swissbrain("run", "--shell", "true", "--file", "data.csv")
-    assert (result.code, result.out, result.err) == (2, "", "swissbrain: too many files\n")
+    assert (result.code, result.out, result.err) == (2, "", "swissbrain: --file: 'data.csv': too many files\n")
     assert (api.requests[-1].method, api.requests[-1].target) == ("DELETE", "/agent/runs/run_1")
 
 

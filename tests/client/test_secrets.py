@@ -78,6 +78,10 @@ def test_a_malformed_token_is_rejected_without_printing_it(token: str) -> None:
         "http://[::1",
         "http://h/\0",
         "http://a..b",
+        "http://",
+        "https:///path",
+        "http://a:0",
+        "http://a:99999",
     ],
 )
 def test_a_malformed_address_or_one_with_a_password_is_rejected(url: str) -> None:

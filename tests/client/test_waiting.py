@@ -70,10 +70,14 @@ def test_a_response_that_is_held_back_for_longer_than_the_timeout_is_awaited(
 
 
 def test_a_wait_survives_an_api_that_is_away_for_less_than_the_patience(
-    api: ScriptedServer, client: Client, pauses: list[float]
+    api: ScriptedServer, connect: Connect, pauses: list[float]
 ) -> None:
     api.then(*[reset] * 12, ok(run()), *[problem(503, "no Redis")] * 7, ended())
-    assert client.wait("run_1").ended
+    notes: list[str] = []
+    with connect(api.url, TOKEN, notify=notes.append) as client:
+        assert client.wait("run_1").ended
+    assert notes[0].startswith("cannot reach the API at ")
+    assert notes[1:] == ["connected again", "no Redis; trying again", "connected again"]
 
 
 def test_a_wait_ends_with_the_patience(api: ScriptedServer, connect: Connect, pauses: list[float]) -> None:

@@ -19,7 +19,7 @@ from infra.llm_http.assembly import Assembly
 from infra.llm_http.call_parts import CallList, CallParts
 from infra.llm_http.failures import TryFailed
 from infra.llm_http.model import LlmHttp
-from tests.llm_http.conftest import request
+from tests.llm_http.conftest import adapter, request
 from tests.support.model_server import ModelServer
 from tests.support.model_server.answers import (
     answer,
@@ -205,6 +205,27 @@ async def test_a_name_that_no_tool_can_have_is_sent_back_in_a_form_that_endpoint
     await model.ask(request(messages=[ChatMessage(role="assistant", calls=reply.calls)], stream=False))
     sent = server.requests[1].json["messages"][0]["tool_calls"][0]["function"]["name"]
     assert sent == "functions_file_write_" + "x" * 43
+
+
+async def test_fields_that_a_model_does_not_want_back_are_left_out(server: ModelServer, model: LlmHttp) -> None:
+    history = [ChatMessage(role="assistant", text="a", opaque={"m": {"message": {"reasoning_content": "hm"}}})]
+    detail = [{"type": "extra_forbidden", "loc": ["body", "messages", 1, "reasoning_content"]}]
+    missing = failure(400, "The `reasoning_content` in the thinking mode must be passed back to the API.")
+    server.then(answer(422, {"detail": detail}), streamed("a"), streamed("b"), missing)
+    assert [(await model.ask(request(messages=history))).tries for _ in range(2)] == [2, 1]
+    with pytest.raises(ModelRejected):
+        await model.ask(request("n", messages=history))
+    sent = [asked.json["messages"][0].get("reasoning_content") for asked in server.requests]
+    assert sent == ["hm", None, None, None]
+
+
+@pytest.mark.parametrize(
+    "around", ["```json\n%s\n```", "<think>{hm}</think>\n%s", "<think>\n</think>```%s```\n", " %s\n"]
+)
+async def test_a_constrained_reply_may_be_fenced_or_thought_about(server: ModelServer, around: str) -> None:
+    async with adapter(server, tool_mode="json_schema", max_retries=0) as model:
+        server.then(streamed(around % '{"answer": "```a```"}'))
+        assert (await model.ask(request())).text == "```a```"
 
 
 async def test_a_page_in_place_of_an_answer_names_the_setting(server: ModelServer, model: LlmHttp) -> None:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from infra.contract.llm import ModelChoice, Price, Usage
+from infra.contract.llm import ModelChoice, ModelUnavailable, Price, Usage
+from infra.llm_http.model import LlmHttp
 from infra.llm_http.settings import LlmSettings
 from infra.settings import Env, SettingsError
+from tests.llm_http.conftest import request
 
 KEY = "sk-the-secret-of-the-tests"
 VALID = {"LLM_BASE_URL": "https://models.test:8443/v1/", "LLM_MODEL": "a", "LLM_API_KEY": KEY}
@@ -83,3 +85,31 @@ def test_usage_is_added_and_an_unknown_cost_stays_unknown() -> None:
     known = Usage(input=1, output=2, cached=1, reasoning=1, cost_micros=5)
     assert known + known == Usage(input=2, output=4, cached=2, reasoning=2, cost_micros=10)
     assert (known + Usage(cost_micros=None, estimated=True)).cost_micros is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"HTTPS_PROXY": "http://ada:secret@host:port"}, "HTTPS_PROXY"),
+        ({"ALL_PROXY": "socks5://127.0.0.1:1"}, "ALL_PROXY"),
+        ({"SSL_CERT_FILE": "/nowhere/secret"}, "SSL_CERT_FILE"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used_are_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=named) as caught:
+        LlmHttp(LlmSettings(base_url="https://models.test/v1", models=()))
+    assert "secret" not in str(caught.value)
+
+
+async def test_only_the_proxy_of_the_endpoint_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "fd00::/8,[::1,localhost")
+    monkeypatch.setenv("FTP_PROXY", "junk:x")
+    monkeypatch.setenv("HTTP_PROXY", "127.0.0.1:1")
+    model = LlmHttp(LlmSettings(base_url="http://models.test/v1", models=(), max_retries=0))
+    with pytest.raises(ModelUnavailable, match="through HTTP_PROXY"):
+        await model.ask(request())
+    await model.close()

@@ -231,7 +231,8 @@ def _reached(name: LimitName, used: float, allowed: float, more: float = 0, *, c
         message += ". Its worker allows no run more (AGENT_LIMITS); its files and its log are kept"
     else:
         most = min((bound for bound in (most, cap) if bound is not None), default=None)
-        higher: Any = allowed * 2 if most is None else min(allowed * 2, most)
+        wanted: Any = max(allowed * 2, used + more)  # twice the limit may still be less than one exchange needs
+        higher = wanted if most is None else min(wanted, most)
         raised = json.dumps({"limits": {name: higher}})
         command = f"swissbrain retry RUN --limit {name}={higher}"
         message += f". To go on from here, retry the run with a higher limit: '{command}', or {raised} to the API"

@@ -154,7 +154,7 @@ def _unescaped(text: str) -> str:
         char = chr(int(escape[1], 16))
         return char if _UNRESERVED.fullmatch(char) else escape[0].upper()
 
-    return _ESCAPE.sub(plain, quote(text, safe="%/?#[]@!$&'()*+,;=:~{}|^`\"<>"))
+    return _ESCAPE.sub(plain, quote(text, errors="replace", safe="%/?#[]@!$&'()*+,;=:~{}|^`\"<>"))
 
 
 def _without_dots(path: str) -> str:

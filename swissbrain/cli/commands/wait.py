@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swissbrain.callbacks import Notify
 from swissbrain.cli.access import connect
 from swissbrain.cli.completion import run_ids as complete_run_ids
 from swissbrain.cli.exit_codes import CANCELLED, FAILED, NOT_ENDED, OUTCOMES, USAGE
@@ -42,7 +43,7 @@ def wait(
 ) -> None:
     """Wait until runs have ended, and print how. A timeout does not stop the runs."""
     codes = set()
-    with connect(note) as client:
+    with connect(_unrepeated(note)) as client:
         for run_id, outcome in _outcomes(client, given_ids(run_ids), timeout_s):
             if isinstance(outcome, Run):
                 codes.add(OUTCOMES.get(outcome.status, NOT_ENDED))
@@ -56,6 +57,18 @@ def wait(
                 codes.add(USAGE)
                 note(f"{run_id}: {explain(outcome)}")
     raise typer.Exit(next((code for code in (USAGE, FAILED, CANCELLED, NOT_ENDED) if code in codes), 0))
+
+
+def _unrepeated(notify: Notify) -> Notify:
+    """Return a callback that leaves out the lines that other waits have just given."""
+    last = [""]
+
+    def once(line: str) -> None:
+        if [line] != last:
+            last[:] = [line]
+            notify(line)
+
+    return once
 
 
 def _outcomes(
