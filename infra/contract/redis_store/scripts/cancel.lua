@@ -14,7 +14,7 @@ if not status then return { 'GONE' } end
 if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
 if status == 'running' then
-  mark(run, 'cancel', '1')
+  even_if_full('HDEL', 'HSET', run, 'cancel', '1')
   redis.call('PUBLISH', control, 'cancel ' .. id)
   if program then
     -- XX: a run without a lease has left the queue, and must not come back.
