@@ -60,8 +60,13 @@ async def test_a_full_memory_is_no_damage_of_a_record(driver: Driver, full: Full
 async def test_what_frees_memory_is_possible_while_it_is_full(driver: Driver, full: Full) -> None:
     ended, _ = await driver.in_status(Status.SUCCEEDED)
     running, lease = await driver.in_status(Status.RUNNING)
+    waiting, _ = await driver.in_status(Status.WAITING)
+    queued = await driver.create()
     await full()
 
+    for run_id in (queued, waiting):
+        assert await driver.store.cancel(run_id) == (Outcome.OK, Status.CANCELLED)
+        assert (await delete(driver.store, run_id))[0] is Outcome.OK
     assert await driver.store.cancel(running) == (Outcome.OK, Status.RUNNING)
     assert (await driver.store.renew([lease], lease_ms=LEASE_MS))[0].cancel
     assert (await delete(driver.store, ended))[0] is Outcome.OK

@@ -23,6 +23,8 @@ if status == 'running' then
   end
   return { cancel == '1' and 'SAME' or 'OK', status }
 end
+-- A write that takes no memory, so that the others are executed also while the memory is full: the run can be deleted then.
+redis.call('ZREM', ready, '')
 local ms = now_ms()
 local last = append(log, channel, seq, 1, event(ms, 'run.finished', '{"status":"cancelled"}'))
 local fields = { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) }
