@@ -1,11 +1,13 @@
 """Structure of output schemas: the API refuses none that a worker accepts."""
 
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.contract.agent import MAX_SCHEMA_BYTES
 from infra.contract.errors import InvalidInput
 from infra.contract.json_schema import DIALECT, Keywords, check_json_schema
 from worker.agent.output_schema import SchemaError, check_schema
@@ -112,3 +114,10 @@ def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
         schema = {"not": schema}
     with pytest.raises(InvalidInput, match="nested too deeply"):
         check_json_schema(schema, at=AT)
+
+
+def test_the_check_of_a_schema_of_many_parts_does_not_hold_up_other_requests() -> None:
+    """Processor time, so that a busy machine does not matter. Quadratic work took a minute for this schema."""
+    began = time.process_time()
+    check_json_schema({"allOf": [{}] * (MAX_SCHEMA_BYTES // 3)}, at=AT)
+    assert time.process_time() - began < 3
