@@ -6,6 +6,7 @@ would accept.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote
@@ -179,12 +180,14 @@ def _is_common(path: str) -> bool:
 
 def _parts(keywords: Keywords, at: str, skipped: frozenset[str] = frozenset()) -> Iterator[tuple[Keywords, str]]:
     """Yield a schema and all schemas in it, each with its path, except for those in the `skipped` fields."""
-    left: list[tuple[Any, str]] = [(keywords, at)]
+    names = [(name, key) for name, key in _NAMES.items() if name not in skipped]
+    left: deque[tuple[Any, str]] = deque([(keywords, at)])
     while left:
-        value, place = left.pop(0)
+        value, place = left.popleft()
         if isinstance(value, Keywords):
             yield value, place
-            left += [(getattr(value, name), f"{place}.{key}") for name, key in _NAMES.items() if name not in skipped]
+            held = ((getattr(value, name), key) for name, key in names)
+            left += [(each, f"{place}.{key}") for each, key in held if isinstance(each, Keywords | dict | list)]
         elif isinstance(value, dict):
             left += [(part, f"{place}.{name}") for name, part in value.items()]
         elif isinstance(value, list):

@@ -122,13 +122,17 @@ class AutoPipeline:
             replies = await self._send([each.command for each in batch])
         except RepliesTooLong as exc:
             replies = [exc] * len(batch)
+        alone: list[_PendingCommand] = []
         for each, reply in zip(batch, replies, strict=True):
             if isinstance(reply, RepliesTooLong) and len(batch) > 1:
-                await self._execute([each])
+                alone.append(each)
             elif isinstance(reply, ContractError):
                 _fail([each], reply)
             else:
                 each.reply.set_result(reply)
+        for each in alone:
+            if each.callers:
+                await self._execute([each])
 
     def _take_batch(self) -> list[_PendingCommand]:
         """Remove the oldest commands from the queue and return those that a caller still waits for."""

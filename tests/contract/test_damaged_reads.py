@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from infra.contract import journal
 from infra.contract.errors import RecordUnreadable, StoreRejected
 from infra.contract.redis import Redis
 from infra.contract.states import Status
@@ -63,6 +64,8 @@ READS: dict[str, tuple[str, str, Callable[[RunStore, str], Awaitable[object]]]] 
     "files": ("file:a", "[]", lambda store, run_id: store.files(run_id)),
     "a file": ("file:a", "soon", lambda store, run_id: store.file(run_id, "a")),
     "folders": ("dir:a", "3", lambda store, run_id: store.folders(run_id)),
+    "fence": ("fence", "soon", lambda store, run_id: store.running_fence(run_id)),
+    "messages": ("message:1", "soon", lambda store, run_id: store.messages(run_id, after=0, last=1)),
     "nested too deeply": ("result", "[" * 5000 + "]" * 5000, lambda store, run_id: store.get(run_id)),
 }
 
@@ -76,6 +79,16 @@ async def test_every_read_says_that_the_record_cannot_be_read(
 
     with pytest.raises(RecordUnreadable, match=run_id):
         await read(driver.store, run_id)
+
+
+async def test_a_status_of_a_newer_release_is_no_open_execution(driver: Driver) -> None:
+    run_id, _ = await driver.in_status(Status.RUNNING)
+    key, execution = f"run:{run_id}", f"{journal.FIELD_PREFIX}{journal.EXECUTION}"
+    await driver.redis.command("HSET", key, "status", "paused", execution, "{}")
+
+    with pytest.raises(RecordUnreadable, match=run_id):
+        await driver.store.open_execution(run_id)
+    await driver.redis.command("DEL", key, f"{key}:log")
 
 
 async def test_a_damaged_log_is_told_as_such(driver: Driver) -> None:
@@ -105,11 +118,12 @@ async def test_a_command_says_that_the_record_cannot_be_read(driver: Driver) -> 
         await driver.store.cancel(run_id)
 
 
-async def test_a_lack_of_rights_is_no_damage(redis: Redis, tcp: RedisTcpSettings) -> None:
+@pytest.mark.parametrize("rights", [["-hmget", "-evalsha", "-eval"], ["-hmget"]], ids=["scripts", "in a script"])
+async def test_a_lack_of_rights_is_no_damage(redis: Redis, tcp: RedisTcpSettings, rights: list[str]) -> None:
     server = RedisTcp(tcp)
     run_id = await Driver(RunStore(redis), redis).create()
     try:
-        await server.command("ACL", "SETUSER", "default", "-hmget", "-evalsha", "-eval")
+        await server.command("ACL", "SETUSER", "default", *rights)
         for call in (RunStore(redis).head(run_id), RunStore(redis).cancel(run_id)):
             with pytest.raises(StoreRejected):
                 await call

@@ -1,9 +1,10 @@
-"""A Redis without memory: runs wait, and lose neither leases nor attempts."""
+"""A Redis that refuses writes: without memory, runs wait, and lose neither leases nor attempts."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from infra.contract.errors import StoreRefuses, StoreRejected
 from infra.contract.redis import Redis
 from infra.contract.states import Outcome, Status
 from infra.redis_tcp import RedisTcp
@@ -14,12 +15,19 @@ Full = Callable[[], Awaitable[object]]
 
 
 @pytest.fixture
-async def full(redis: Redis, tcp: RedisTcpSettings) -> AsyncIterator[Full]:
-    """Let Redis refuse whatever takes memory, from the call on."""
+async def server(redis: Redis, tcp: RedisTcpSettings) -> AsyncIterator[RedisTcp]:
+    """Return a connection that configures Redis."""
     server = RedisTcp(tcp)
-    yield lambda: server.command("CONFIG", "SET", "maxmemory", 1)
-    await server.command("CONFIG", "SET", "maxmemory", 0)
+    yield server
+    await server.command("CONFIG", "SET", "maxmemory", 0, "min-replicas-to-write", 0)
+    await server.command("ACL", "SETUSER", "default", "+@all")
     await server.close()
+
+
+@pytest.fixture
+def full(server: RedisTcp) -> Full:
+    """Let Redis refuse whatever takes memory, from the call on."""
+    return lambda: server.command("CONFIG", "SET", "maxmemory", 1)
 
 
 async def test_a_full_memory_costs_no_lease(driver: Driver, full: Full) -> None:
@@ -52,8 +60,25 @@ async def test_a_full_memory_is_no_damage_of_a_record(driver: Driver, full: Full
 async def test_what_frees_memory_is_possible_while_it_is_full(driver: Driver, full: Full) -> None:
     ended, _ = await driver.in_status(Status.SUCCEEDED)
     running, lease = await driver.in_status(Status.RUNNING)
+    waiting, _ = await driver.in_status(Status.WAITING)
+    queued = await driver.create()
     await full()
 
+    for run_id in (queued, waiting):
+        assert await driver.store.cancel(run_id) == (Outcome.OK, Status.CANCELLED)
+        assert (await delete(driver.store, run_id))[0] is Outcome.OK
     assert await driver.store.cancel(running) == (Outcome.OK, Status.RUNNING)
     assert (await driver.store.renew([lease], lease_ms=LEASE_MS))[0].cancel
     assert (await delete(driver.store, ended))[0] is Outcome.OK
+
+
+async def test_a_lease_that_cannot_be_renewed_is_not_taken_for_renewed(driver: Driver, server: RedisTcp) -> None:
+    _, lease = await driver.in_status(Status.RUNNING)
+
+    await server.command("CONFIG", "SET", "min-replicas-to-write", 1)
+    with pytest.raises(StoreRefuses):
+        await driver.store.renew([lease], lease_ms=LEASE_MS)
+    await server.command("CONFIG", "SET", "min-replicas-to-write", 0)
+    await server.command("ACL", "SETUSER", "default", "-hmget")
+    with pytest.raises(StoreRejected, match="no permissions"):
+        await driver.store.renew([lease], lease_ms=LEASE_MS)

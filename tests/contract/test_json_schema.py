@@ -1,5 +1,6 @@
 """Structure of output schemas: the API refuses none that a worker accepts."""
 
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from infra.contract.agent import AgentOptions
 from infra.contract.errors import InvalidInput
-from infra.contract.json_schema import DIALECT, MAX_DEPTH, Keywords, check_json_schema
+from infra.contract.json_schema import DIALECT, MAX_DEPTH, MAX_SCHEMA_BYTES, Keywords, check_json_schema
 from worker.agent.output_schema import SchemaError, check_schema
 
 AT = "$.output_schema"
@@ -129,3 +130,10 @@ def test_a_schema_that_is_nested_too_deeply_is_refused(levels: int) -> None:
     with pytest.raises(InvalidInput, match="nested too deeply; allowed are 255 levels") as caught:
         options.check_options(has_agent=True)
     assert caught.value.field == AT
+
+
+def test_the_check_of_a_schema_of_many_parts_does_not_hold_up_other_requests() -> None:
+    """Processor time, so that a busy machine does not matter. Quadratic work took a minute for this schema."""
+    began = time.process_time()
+    check_json_schema({"allOf": [{}] * (MAX_SCHEMA_BYTES // 3)}, at=AT)
+    assert time.process_time() - began < 3

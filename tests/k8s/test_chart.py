@@ -37,6 +37,14 @@ def test_each_object_of_the_chart_equals_that_of_the_overlay(name: str) -> None:
         assert without_order(from_chart[title]) == without_order(each), title
 
 
+def test_the_api_stays_reachable_without_redis() -> None:
+    """With /ready, a full Redis would take all pods from the Service: nobody could delete runs to free its memory."""
+    (name, *_) = OVERLAYS
+    (container,) = by_title(overlay(name))["Deployment/agents/agent-api"]["spec"]["template"]["spec"]["containers"]
+    assert container["startupProbe"]["httpGet"]["path"] == "/ready"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/health"
+
+
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_no_variable_refers_to_another_so_their_order_has_no_meaning(name: str) -> None:
     references = [path for each in overlay(name) for path, value in check_manifests.values(each) if "$(" in str(value)]

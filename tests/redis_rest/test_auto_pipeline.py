@@ -268,6 +268,20 @@ async def test_commands_with_replies_too_long_for_one_answer_are_sent_again_alon
     assert requests == ([3, 1, 1, 1] if as_a_whole else [3, 1, 1])
 
 
+async def test_replies_that_came_do_not_wait_for_commands_that_are_sent_again(server: FakeServer) -> None:
+    async def reply(commands: Sequence[Command]) -> "list[Reply | ContractError]":
+        if len(commands) == 1:
+            return await server.reply(commands)
+        return ["a", RepliesTooLong("ERR max request size exceeded"), "c"]
+
+    pipeline = AutoPipeline(asyncio.Semaphore(1), reply)
+    first, away, last = submitted(pipeline, ("GET", "a"), ("AWAY", "b"), ("GET", "c"))
+    assert [await first, await last] == ["a", "c"]
+    server.open.set()
+    with pytest.raises(StoreUnavailable):
+        await away
+
+
 async def test_a_write_is_sent_once_for_each_call(server: FakeServer) -> None:
     pipeline = one_at_a_time(server)
     server.open.set()

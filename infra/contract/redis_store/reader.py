@@ -88,19 +88,20 @@ class RunReader:
     async def open_execution(self, run_id: str) -> int | None:
         """Return the number of the open execution of a run; None if it has none, has ended, or is being deleted."""
         names = ("status", "condemned", f"{journal.FIELD_PREFIX}{journal.EXECUTION}")
-        status, condemned, text = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
-        if text is None or condemned is not None or status is None or Status(str(status)) in TERMINAL:
-            return None
         with readable(run_id):
+            status, condemned, text = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
+            if text is None or condemned is not None or status is None or Status(str(status)) in TERMINAL:
+                return None
             return msgspec.json.decode(str(text), type=OpenExecution).number
 
     async def running_fence(self, run_id: str) -> int | None:
         """Return the fence of the claim under which a run is being worked on; None if no worker has the run."""
         names = ("status", "condemned", "fence")
-        status, condemned, fence = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
-        if fence is None or condemned is not None or str(status) != Status.RUNNING:
-            return None
-        return int(str(fence))
+        with readable(run_id):
+            status, condemned, fence = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names))
+            if fence is None or condemned is not None or str(status) != Status.RUNNING:
+                return None
+            return int(str(fence))
 
     async def step_entries(self, run_id: str, steps: Sequence[int]) -> list[bytes | None]:
         """Return the journal's entries of these steps as JSON; None for a step that is not completed."""
@@ -132,10 +133,11 @@ class RunReader:
     async def messages(self, run_id: str, *, after: int, last: int) -> list[UserMessage]:
         """Return the unread messages to a run with the numbers `after + 1` to `last`, oldest first."""
         names = [f"{codec.MESSAGE_PREFIX}{number}" for number in range(after + 1, last + 1)]
-        values = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names)) if names else []
-        return codec.decode_messages(
-            {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
-        )
+        with readable(run_id):
+            values = codec.items(await self._redis.command("HMGET", self.keys.run(run_id), *names)) if names else []
+            return codec.decode_messages(
+                {name: None if value is None else str(value) for name, value in zip(names, values, strict=True)}
+            )
 
     async def attempts(self, run_id: str) -> list[Attempt]:
         """Return the claims of a run, oldest first; none if there is no such run."""
@@ -273,7 +275,10 @@ def readable(run_id: str) -> Iterator[None]:
 
 def is_damage(rejected: StoreRejected) -> bool:
     """Return whether a command was rejected because of what a key holds, and not for a lack of rights, or a quota."""
-    return any(part in str(rejected) for part in ("WRONGTYPE", "not UTF-8", "user_script:"))
+    text = str(rejected)
+    if "ACL failure in script" in text:
+        return False
+    return any(part in text for part in ("WRONGTYPE", "not UTF-8", "user_script:"))
 
 
 def unreadable_record(run_id: str, cause: Exception) -> RecordUnreadable:

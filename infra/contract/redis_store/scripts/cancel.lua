@@ -14,7 +14,7 @@ if not status then return { 'GONE' } end
 if status == 'cancelled' then return { 'SAME', status } end
 if not allowed(status, 'cancelled') then return { 'REFUSED', status } end
 if status == 'running' then
-  mark(run, 'cancel', '1')
+  even_if_full('HDEL', 'HSET', run, 'cancel', '1')
   redis.call('PUBLISH', control, 'cancel ' .. id)
   if program then
     -- XX: a run without a lease has left the queue, and must not come back.
@@ -23,6 +23,8 @@ if status == 'running' then
   end
   return { cancel == '1' and 'SAME' or 'OK', status }
 end
+-- A write that takes no memory, so that the others are executed also while the memory is full: the run can be deleted then.
+redis.call('ZREM', ready, '')
 local ms = now_ms()
 local last = append(log, channel, seq, 1, event(ms, 'run.finished', '{"status":"cancelled"}'))
 local fields = { 'status', 'cancelled', 'cancel', '1', 'seq', int(last), 'finished_ms', int(ms) }

@@ -40,13 +40,14 @@ local function is_full(reply)
   return type(text) == 'string' and (text:find('OOM command', 1, true) or text:find('quota exceeded', 1, true)) ~= nil
 end
 
--- Stores fields of a hash also while the memory is full: for marks after which a run takes less of it.
-local function mark(run, ...)
-  local reply = redis.pcall('HSET', run, ...)
+-- Executes a write also while the memory is full: one after which a run takes less of it, or keeps its lease. `remove` is a
+-- command that removes members of such a key.
+local function even_if_full(remove, command, key, ...)
+  local reply = redis.pcall(command, key, ...)
   if is_full(reply) then
-    redis.call('HDEL', run, '')
-    redis.call('HSET', run, ...)
-  elseif type(reply) == 'table' then
+    redis.call(remove, key, '')
+    redis.call(command, key, ...)
+  elseif type(reply) == 'table' and reply.err then
     error(reply)
   end
 end

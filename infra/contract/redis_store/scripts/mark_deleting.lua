@@ -9,5 +9,5 @@ local status = found[1]
 if not status then return { 'GONE' } end
 if found[2] then return { 'SAME', status } end
 if status ~= 'created' and not TERMINAL[status] then return { 'REFUSED', status } end
-mark(run, 'condemned', '1')
+even_if_full('HDEL', 'HSET', run, 'condemned', '1')
 return { 'OK', status }

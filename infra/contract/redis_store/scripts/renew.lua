@@ -8,8 +8,11 @@ for index = 2, #KEYS do
   local at = MORE + 3 * (index - 2)
   local id, fence, owner = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local held = redis.pcall('HMGET', KEYS[index], 'status', 'fence', 'cancel', 'interrupt', 'claim')
-  -- A key that holds no record any more must not cost the other runs their leases.
-  if held.err then held = {} end
+  if held.err then
+    -- A key that holds no record any more must not cost the other runs their leases.
+    if not held.err:find('WRONGTYPE', 1, true) then error(held) end
+    held = {}
+  end
   local outcome = 'OK'
   if not held[1] then
     outcome = 'GONE'
@@ -17,10 +20,7 @@ for index = 2, #KEYS do
     outcome = 'LOST'
   else
     -- While the memory of Redis is full, runs wait with their writes: they must not lose their leases for that.
-    if is_full(redis.pcall('ZADD', leases, expiry, id)) then
-      redis.call('ZREM', leases, '')
-      redis.call('ZADD', leases, expiry, id)
-    end
+    even_if_full('ZREM', 'ZADD', leases, expiry, id)
   end
   reply[#reply + 1] = outcome
   reply[#reply + 1] = stop_of(held[3], held[4])
