@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.generator import RequestFailed
 from bench.lab import Lab, milliseconds, table
 from infra.devstack import probes
 from infra.devstack import processes as parts
@@ -85,8 +86,11 @@ async def _at_random(lab: Lab, programs: Programs, count: int) -> list[float]:
             program, marker = programs.next(moments.choice([SHORT_S, 600.0]))
             run_id = await lab.create([{"tool": "shell", "args": {"command": program}}])
             await asyncio.sleep(moments.uniform(0, LATEST_S))
-            if await lab.status(run_id) not in ENDED:
+            try:
                 found.append(await _cancelled(lab, run_id, marker))
+            except RequestFailed:
+                if await lab.status(run_id) not in ENDED:
+                    raise
 
     await asyncio.gather(*(work() for _ in range(AT_ONCE)))
     return found
