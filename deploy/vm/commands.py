@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from infra.valkey_backup import data_dir
 
 KEPT = 14
 BEFORE_UPGRADES = 3
+STARTING_S = 10.0
+"""Time for which a backup waits for a Valkey that cannot be reached."""
 WORKED = "worked"
 """File in each release that has passed its checks, with the last time: only to such a release is there a way back."""
 
@@ -155,12 +158,23 @@ class Vm:
             return "TIME"
         work = folder / "unfinished.tar"
         try:
-            archive.create(work, self.settings.backup_url(), self._layout.settings, self._bucket())
+            self._create(work)
             name = place.store(work)
         finally:
             work.unlink(missing_ok=True)
         place.prune(keep)
         return name
+
+    def _create(self, work: Path) -> None:
+        """Write a backup into a file; wait for a Valkey that is starting, as after an upgrade that was interrupted."""
+        over_at = time.monotonic() + STARTING_S
+        while True:
+            try:
+                return archive.create(work, self.settings.backup_url(), self._layout.settings, self._bucket())
+            except VmError:
+                if time.monotonic() > over_at:
+                    raise
+                time.sleep(0.2)
 
     def _restore(self, content: Path, *, keep_settings: bool) -> None:
         """Put the unpacked backup in place. It can be interrupted anywhere, and repeated."""
