@@ -1,7 +1,6 @@
 """State changes that the API requests, one method per script."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any
 
@@ -9,14 +8,14 @@ import msgspec
 from msgspec import UNSET
 
 from infra.contract.agent import Limits
-from infra.contract.errors import InvalidInput, LimitExceeded
+from infra.contract.errors import InvalidInput, LimitExceeded, StoreRejected
 from infra.contract.event_sizing import truncate
 from infra.contract.events import Decision, MessageReceived, RunInput
 from infra.contract.files import MAX_INPUTS, Input
 from infra.contract.queue import MAX_AHEAD, QueuePlace, QueueTally, Recovery
 from infra.contract.redis import Argument, Reply, Script
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import readable
+from infra.contract.redis_store.reader import is_damage, unreadable_record
 from infra.contract.redis_store.run_index import RunIndex
 from infra.contract.redis_store.scripts import ScriptCaller
 from infra.contract.requests import MAX_MESSAGES, MAX_UNREAD_MESSAGES, GivenAnswer
@@ -34,8 +33,12 @@ class _RunScripts(ScriptCaller):
     """Caller of scripts that raises RecordUnreadable if the record of the run is the reason for an error."""
 
     async def call(self, script: Script, args: Mapping[str, Argument] = MappingProxyType({}), **more: Any) -> Reply:
-        with readable(more["run_id"]) if "run_id" in more and script is not _CREATE else nullcontext():
+        try:
             return await super().call(script, args, **more)
+        except StoreRejected as exc:
+            if "run_id" not in more or script is _CREATE or not is_damage(exc):
+                raise
+            raise unreadable_record(more["run_id"], exc) from exc
 
 
 class RunCommands(RunIndex):

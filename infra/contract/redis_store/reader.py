@@ -263,14 +263,14 @@ async def _reply_or_none(redis: Redis, command: Sequence[Argument]) -> Reply:
 
 
 @contextmanager
-def readable(run_id: str) -> Iterator[None]:
-    """Raise RecordUnreadable if what Redis holds of a run is of another type, or cannot be decoded."""
+def readable(record_id: str, noun: str = "run") -> Iterator[None]:
+    """Raise RecordUnreadable if what Redis holds of the record has a wrong type, or cannot be decoded."""
     try:
         yield
     except (StoreRejected, *UNDECODABLE) as exc:
         if isinstance(exc, StoreRejected) and not is_damage(exc):
             raise
-        raise unreadable_record(run_id, exc) from exc
+        raise unreadable_record(record_id, exc, noun) from exc
 
 
 def is_damage(rejected: StoreRejected) -> bool:
@@ -281,7 +281,7 @@ def is_damage(rejected: StoreRejected) -> bool:
     return any(part in text for part in ("WRONGTYPE", "not UTF-8", "user_script:"))
 
 
-def unreadable_record(run_id: str, cause: Exception) -> RecordUnreadable:
+def unreadable_record(record_id: str, cause: Exception, noun: str = "run") -> RecordUnreadable:
     """Return the error for a record; the cause is named by its type alone, because its text may hold a user's data."""
     reason = f"it is damaged, or a newer release has written it ({type(cause).__name__})"
-    return RecordUnreadable(f"the record of run '{run_id}' cannot be read: {reason}")
+    return RecordUnreadable(f"the record of {noun} '{record_id}' cannot be read: {reason}")

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from infra.contract.errors import RecordUnreadable, RunGone, StoreRejected
+from infra.contract.errors import RecordUnreadable
 from infra.contract.redis import Argument
 from infra.contract.redis_store import codec, scripts, usage_sums
-from infra.contract.redis_store.reader import UNDECODABLE, named, replies_or_none, unreadable_record
+from infra.contract.redis_store.reader import UNDECODABLE, named, readable, replies_or_none
 from infra.contract.redis_store.run_writer import RunWriter
 from infra.contract.runs import Page, RunFilter, RunHead
 from infra.contract.usage import DAY_S, EPOCH, RunUsage
@@ -102,30 +102,16 @@ class RunIndex(RunWriter):
 
     async def _heads(self, run_ids: Sequence[str]) -> dict[str, RunHead | RecordUnreadable | None]:
         """Return each run by its id: without its large fields, or the error; None if the record has expired."""
-        if not run_ids:
-            return {}
         commands = [["HMGET", self.keys.run(run_id), *codec.HEAD_FIELDS] for run_id in run_ids]
-        try:
-            replies = await self._redis.pipeline(commands)
-        except StoreRejected:
-            # A pipeline raises the first error only: one key that holds no hash must not hide the other runs.
-            return {run_id: await self._head_or_error(run_id) for run_id in run_ids}
         heads: dict[str, RunHead | RecordUnreadable | None] = {}
-        for run_id, reply in zip(run_ids, replies, strict=True):
+        for run_id, reply in zip(run_ids, await replies_or_none(self._redis, commands), strict=True):
             try:
-                fields = named(reply, codec.HEAD_FIELDS, run_id)
-                heads[run_id] = codec.decode_head(fields) if fields else None
-            except UNDECODABLE as exc:
-                heads[run_id] = unreadable_record(run_id, exc)
+                with readable(run_id):
+                    fields = named(reply, codec.HEAD_FIELDS, run_id)
+                    heads[run_id] = codec.decode_head(fields) if fields else None
+            except RecordUnreadable as exc:
+                heads[run_id] = exc
         return heads
-
-    async def _head_or_error(self, run_id: str) -> RunHead | RecordUnreadable | None:
-        try:
-            return await self.head(run_id)
-        except RunGone:
-            return None
-        except RecordUnreadable as exc:
-            return exc
 
 
 def _ms(score: str) -> int:

@@ -1,17 +1,16 @@
 """Schedules in Redis: guarded changes, one method per script, and reads."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 
-from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone, StoreRejected
+from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone
 from infra.contract.keys import TICK_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import UNDECODABLE, is_damage, replies_or_none
+from infra.contract.redis_store.reader import readable, replies_or_none
 from infra.contract.runs import Brief, RunSpec
 from infra.contract.schedules import (
     MAX_SCHEDULES,
@@ -134,7 +133,7 @@ class ScheduleStore:
 
     async def get(self, schedule_id: str) -> ScheduleRecord:
         """Return a schedule. Raises ScheduleGone and RecordUnreadable."""
-        with _readable(schedule_id):
+        with readable(schedule_id, "schedule"):
             found = codec.items(await self._redis.command("HMGET", self._keys.schedule(schedule_id), *_HEAD, "run"))
             if found[0] is None:
                 raise gone(schedule_id)
@@ -147,7 +146,7 @@ class ScheduleStore:
         heads, unreadable = [], []
         for schedule_id, reply in zip(ids, await replies_or_none(self._redis, commands), strict=True):
             try:
-                with _readable(schedule_id):
+                with readable(schedule_id, "schedule"):
                     fields = codec.items(reply)
                     if any(field is not None for field in fields):
                         heads.append(ScheduleHead(**_head(fields)))
@@ -162,17 +161,6 @@ class ScheduleStore:
 def gone(schedule_id: str) -> ScheduleGone:
     """Return the error for a schedule that does not exist, or belongs to another user."""
     return ScheduleGone(f"there is no schedule '{schedule_id[:64]}'")
-
-
-@contextmanager
-def _readable(schedule_id: str) -> Iterator[None]:
-    """Raise RecordUnreadable if the fields of a schedule cannot be decoded."""
-    try:
-        yield
-    except (StoreRejected, *UNDECODABLE) as exc:
-        if isinstance(exc, StoreRejected) and not is_damage(exc):
-            raise
-        raise RecordUnreadable(f"the record of the schedule {schedule_id} cannot be read") from exc
 
 
 def _fields(spec: ScheduleSpec) -> dict[str, str]:

@@ -8,7 +8,7 @@ from infra.contract.errors import LimitExceeded, RunGone
 from infra.contract.keys import Keys
 from infra.contract.redis import Redis
 from infra.contract.redis_store import codec, scripts
-from infra.contract.redis_store.reader import UNDECODABLE, RunReader, unreadable_record
+from infra.contract.redis_store.reader import RunReader, readable
 from infra.contract.runs import Brief
 from infra.contract.states import Outcome
 from infra.contract.webhooks import (
@@ -67,7 +67,7 @@ class WebhookStore(RunReader):
         if outcome is not Outcome.OK:
             return outcome, None, 0
         noted, url, brief, created_ms, started_ms = (str(item) for item in reply[1:])
-        try:
+        with readable(ref.run_id):
             task = DeliveryTask(
                 url=url,
                 noted=msgspec.json.decode(noted, type=NotedEvent),
@@ -75,8 +75,6 @@ class WebhookStore(RunReader):
                 created_ms=int(created_ms),
                 started_ms=int(started_ms) if started_ms else None,
             )
-        except UNDECODABLE as exc:
-            raise unreadable_record(ref.run_id, exc) from exc
         return outcome, task, 0
 
     async def settle(self, ref: EventRef, *, token: str, attempt: DeliveryAttempt, result: str) -> Outcome:
@@ -121,10 +119,8 @@ class WebhookStore(RunReader):
         """Return the events of a run with their deliveries, oldest first; none if there is no such run."""
         fields = await self._matching(run_id, _PREFIX)
         seqs = sorted(int(name) for name in (each.removeprefix(_PREFIX) for each in fields) if name.isdigit())
-        try:
+        with readable(run_id):
             return [_delivery(user, run_id, seq, fields) for seq in seqs]
-        except UNDECODABLE as exc:
-            raise unreadable_record(run_id, exc) from exc
 
 
 def _delivery(user: str, run_id: str, seq: int, fields: Mapping[str, str]) -> Delivery:
