@@ -9,15 +9,12 @@ The classes use private parts of uvicorn; the distribution therefore requires on
 may take, and how a connection ends, is in `infra.http_lifetime`.
 """
 
-import asyncio
 import math
 import re
 from typing import Any
 
 import httptools
-import uvicorn
 
-from infra.http_connections import GuardState
 from infra.http_lifetime import ResponseTransport, TimedProtocol
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -58,20 +55,13 @@ class _UnknownLength(int):
 class GuardedProtocol(TimedProtocol):
     """Protocol of one connection."""
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        server_state: GuardState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._searched = 0  # bytes of the buffer without an end of head
-        self._empty_line = False
-        self._body_left = 0
-        self._chunked = False
-        self._overhead = 0  # bytes of chunk headers and trailers since the last byte of the body
-        self._begun = self._has_headers = False
+    _searched = 0  # bytes of the buffer without an end of head
+    _empty_line = False
+    _body_left = 0
+    _chunked = False
+    _overhead = 0  # bytes of chunk headers and trailers since the last byte of the body
+    _begun = False
+    _has_headers = False
 
     def data_received(self, data: bytes) -> None:
         """Buffer the data and pass what is complete to the parser."""

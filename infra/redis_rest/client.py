@@ -80,10 +80,10 @@ class RedisRest:
         await self._upstash.transport.aclose()
 
     async def _send(self, commands: Sequence[Sequence[Argument]]) -> "Sequence[Reply | ContractError]":
-        async with deadline(self._timeout_s):
-            if len(commands) == 1:
-                return [await self._upstash.execute(commands[0])]
-            return await self._upstash.pipeline(commands)
+        # Without a deadline of its own: a request ends when the last caller has left, and each has a deadline.
+        if len(commands) == 1:
+            return [await self._upstash.execute(commands[0])]
+        return await self._upstash.pipeline(commands)
 
 
 async def _confirmation(subscription: AsyncIterator[str]) -> None:
