@@ -49,48 +49,51 @@ async def answers_with(http: httpx.AsyncClient, path: str, status: int) -> bool:
     return (await http.get(path)).status_code == status
 
 
-async def test_a_redis_without_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@asynccontextmanager
+async def own_redis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[RedisTcp, httpx.AsyncClient, str]]:
+    """Connection to a Valkey of its own, client of an API over it that is ready, and the id of a run."""
     monkeypatch.setattr(system, "READY_S", 0.1)
     with valkey_server(tmp_path) as tcp, gateway(tcp) as rest:
         redis = RedisTcp(tcp)
         async with serve(rest, Files()) as edge, client(edge, "ada") as http:
             run_id = await create(http)
             assert await answers_with(http, "/ready", 200)
-            await redis.command("CONFIG", "SET", "maxmemory", "1")
-            answer = await http.post("/agent/runs", json=PLAN)
-            assert (answer.status_code, answer.json()["type"]) == (507, "urn:swissbrain:problem:store-full")
-            assert "memory" in answer.json()["detail"]
-            assert "retry-after" not in answer.headers
-            await until(lambda: answers_with(http, "/ready", 507), "/ready tells it")
-            assert (await http.get(f"/agent/runs/{run_id}")).json()["status"] == "queued"
-            await redis.command("CONFIG", "SET", "maxmemory", "0")
-            await until(lambda: answers_with(http, "/ready", 200), "/ready is right again")
-            assert (await http.post("/agent/runs", json=PLAN)).status_code == 201
+            yield redis, http, run_id
         await redis.close()
+
+
+async def test_a_redis_without_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with own_redis(tmp_path, monkeypatch) as (redis, http, run_id):
+        await redis.command("CONFIG", "SET", "maxmemory", "1")
+        answer = await http.post("/agent/runs", json=PLAN)
+        assert (answer.status_code, answer.json()["type"]) == (507, "urn:swissbrain:problem:store-full")
+        assert "memory" in answer.json()["detail"]
+        assert "retry-after" not in answer.headers
+        await until(lambda: answers_with(http, "/ready", 507), "/ready tells it")
+        assert (await http.get(f"/agent/runs/{run_id}")).json()["status"] == "queued"
+        await redis.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: answers_with(http, "/ready", 200), "/ready is right again")
+        assert (await http.post("/agent/runs", json=PLAN)).status_code == 201
 
 
 async def test_a_redis_that_refuses_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(system, "READY_S", 0.1)
-    with valkey_server(tmp_path) as tcp, gateway(tcp) as rest:
-        redis = RedisTcp(tcp)
-        async with serve(rest, Files()) as edge, client(edge, "ada") as http:
-            run_id = await create(http)
-            assert await answers_with(http, "/ready", 200)
-            await redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
-            answer = await http.post("/agent/runs", json=PLAN)
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-            assert answer.json()["type"] == "urn:swissbrain:problem:store-refuses"
-            assert "it has too few replicas (NOREPLICAS); the refused command has changed nothing" in answer.text
-            await until(lambda: answers_with(http, "/ready", 503), "/ready tells it")
-            assert await answers_with(http, f"/agent/runs/{run_id}", 200)
-            await redis.command("CONFIG", "SET", "min-replicas-to-write", "0")
-            await until(lambda: answers_with(http, "/ready", 200), "/ready is right again")
-            # The loss of a right says nothing about the records.
-            await redis.command("ACL", "SETUSER", "default", "-hmget")
-            for path in (f"/agent/runs/{run_id}", "/agent/runs", f"/agent/logs/{run_id}"):
-                answer = await http.get(path)
-                assert (answer.status_code, answer.json()["type"]) == (502, "urn:swissbrain:problem:store-rejected")
-        await redis.close()
+    async with own_redis(tmp_path, monkeypatch) as (redis, http, run_id):
+        await redis.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        answer = await http.post("/agent/runs", json=PLAN)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert answer.json()["type"] == "urn:swissbrain:problem:store-refuses"
+        assert "it has too few replicas (NOREPLICAS); the refused command has changed nothing" in answer.text
+        await until(lambda: answers_with(http, "/ready", 503), "/ready tells it")
+        assert await answers_with(http, f"/agent/runs/{run_id}", 200)
+        await redis.command("CONFIG", "SET", "min-replicas-to-write", "0")
+        await until(lambda: answers_with(http, "/ready", 200), "/ready is right again")
+        # The loss of a right says nothing about the records.
+        await redis.command("ACL", "SETUSER", "default", "-hmget")
+        for path in (f"/agent/runs/{run_id}", "/agent/runs", f"/agent/logs/{run_id}"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["type"]) == (502, "urn:swissbrain:problem:store-rejected")
 
 
 async def test_readiness_is_checked_once_for_all_who_ask() -> None:
