@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def swissbrain(
     def run(*words: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["swissbrain", *words])
         with pytest.raises(SystemExit) as caught:
-            main()
+            copy_context().run(main)  # as in a process of its own: the profile of one command is not that of the next
         assert isinstance(caught.value.code, int)
         return CommandResult(caught.value.code, *capsys.readouterr())
 
