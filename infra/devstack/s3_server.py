@@ -17,8 +17,6 @@ network namespace of this host.
 import http.client
 import json
 import os
-import random
-import socket
 import sys
 import tempfile
 from dataclasses import astuple, dataclass
@@ -36,11 +34,8 @@ VOLUME_MB = 1024
 MAX_VOLUMES = 100
 """Volumes take space only as they fill; together these hold 100 GB."""
 
-_ADMIN_GRPC_OFFSET = 10_000
+ADMIN_GRPC_OFFSET = 10_000
 """Between the two ports of the admin service. Its maintenance worker, in the same process, knows only the first."""
-
-_LOWEST_PORT, _HIGHEST_PORT = 15_000, 32_000
-"""Below the range of Linux for outgoing connections, so that none takes a port between choice and start."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +55,6 @@ class S3Ports:
     s3_grpc: int
     admin: int
     admin_grpc: int
-
-
-def pick_ports() -> S3Ports:
-    """Return distinct ports that are free now. If another program takes one first, weed exits: start it again."""
-    while True:
-        chosen = random.sample(range(_LOWEST_PORT, _HIGHEST_PORT - _ADMIN_GRPC_OFFSET), 9)
-        ports = S3Ports(*[*chosen, chosen[-1] + _ADMIN_GRPC_OFFSET])
-        if all(_is_free(port) for port in astuple(ports)):
-            return ports
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 def settings_for(ports: S3Ports, bucket: str, access_key: str, secret_key: str) -> S3Settings:
@@ -163,6 +140,9 @@ def is_ready(ports: S3Ports) -> bool:
 
 
 def leftovers(ports: S3Ports) -> list[Path]:
-    """Return the socket files that a killed weed leaves in the temporary folder. The caller removes them."""
+    """Return the socket files that a killed weed leaves in the temporary folder. The caller removes them.
+
+    The ports must be reserved: a server that starts without these files is never ready.
+    """
     folder = Path(tempfile.gettempdir())
     return [path for port in astuple(ports) for path in folder.glob(f"seaweedfs-*-{port}.sock")]

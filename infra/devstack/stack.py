@@ -55,6 +55,7 @@ class DevStack:
         self._report = report
         self._config: StackConfig | None = None
         self._lock: DataDirLock | None = None
+        self._reservations = port_numbers.PortReservations()
         self._stages: list[list[SupervisedProcess]] = []
         self._supervisors: list[asyncio.Task[None]] = []
 
@@ -149,6 +150,7 @@ class DevStack:
         await asyncio.gather(*self._supervisors, return_exceptions=True)
         for stage in reversed(self._stages):
             await asyncio.gather(*(process.stop() for process in stage))
+        self._reservations.release()
         if self._lock:
             self._remove_scratch()
             self._lock.release()
@@ -157,10 +159,7 @@ class DevStack:
     def _prepare(self) -> StackConfig:
         """Choose ports, load the credentials, and write the configuration files of the processes."""
         data_dir = self._data_dir
-        last = port_numbers.load_last(data_dir.ports)
-        chosen = port_numbers.choose(last, self._port)
-        if last:
-            _remove_sockets(last)
+        chosen = port_numbers.choose(port_numbers.load_last(data_dir.ports), self._port, self._reservations)
         write_private(data_dir.ports, msgspec.json.encode(chosen).decode())
         config = StackConfig(data_dir, chosen, credentials.load_or_create(data_dir.credentials))
         write_private(data_dir.redis_config, processes.redis_config(config))

@@ -1,20 +1,18 @@
-"""Data folder of a stack: its lock, credentials, ports and permissions."""
+"""Data folder of a stack: its lock, credentials and permissions."""
 
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
 import threading
 from collections import namedtuple
-from dataclasses import astuple
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from infra.devstack import credentials, port_numbers, s3_server
+from infra.devstack import credentials
 from infra.devstack.data_dir import DataDir, DataDirLock, write_private
 from infra.devstack.errors import StackError
 
@@ -111,49 +109,3 @@ def test_the_lock_waits_for_the_children_of_a_killed_stack(tmp_path: Path) -> No
         assert ending.is_set()
         second.release()
     assert data_dir.lock.read_text() == str(os.getpid())
-
-
-def test_ports_of_the_last_start_are_reused_if_free() -> None:
-    first = port_numbers.choose(None, 0)
-    assert len(first.all()) == 14
-    assert port_numbers.choose(first, 0) == first
-    with socket.socket() as taken:
-        taken.bind((port_numbers.HOST, first.gateway))
-        taken.listen()
-        second = port_numbers.choose(first, 0)
-    assert second.gateway != first.gateway
-    assert (second.redis, second.api, second.s3) == (first.redis, first.api, first.s3)
-
-
-def test_the_s3_server_gets_new_ports_if_one_of_them_is_taken() -> None:
-    first = port_numbers.choose(None, 0)
-    with socket.socket() as taken:
-        taken.bind((port_numbers.HOST, first.s3.filer))
-        taken.listen()
-        second = port_numbers.choose(first, 0)
-    assert not {*astuple(second.s3)} & {first.s3.filer}
-    assert second.redis == first.redis
-
-
-def test_a_wanted_port_that_is_taken_is_refused() -> None:
-    with socket.socket() as taken:
-        taken.bind((port_numbers.HOST, 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(StackError, match=f"port {port} is taken; choose another one with --port"):
-            port_numbers.choose(None, port)
-
-
-def test_no_service_gets_the_port_that_is_wanted_for_the_api() -> None:
-    last = port_numbers.Ports(redis=20_001, gateway=20_002, api=20_003, s3=s3_server.pick_ports())
-    chosen = port_numbers.choose(last, 20_002)
-    assert chosen.api == 20_002
-    assert chosen.gateway != 20_002
-
-
-@pytest.mark.parametrize("content", ["", "{}", '{"redis": "x"}'])
-def test_a_damaged_file_of_ports_is_ignored(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "ports.json"
-    assert port_numbers.load_last(path) is None
-    path.write_text(content)
-    assert port_numbers.load_last(path) is None

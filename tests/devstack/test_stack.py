@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -42,6 +43,7 @@ def lines() -> list[str]:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Iterator[DevStack]:
     with BackgroundStack(DevStack(tmp_path_factory.mktemp("data"), workers=2, report=lines.append)) as made:
+        wait_until(lambda: "qstash" in made.pids, "the process that comes last has started")
         yield made
 
 
@@ -59,7 +61,6 @@ def variables(path: Path) -> dict[str, str]:
 
 
 def test_a_stack_works_on_runs_and_writes_its_addresses_to_dev_env(up: DevStack) -> None:
-    wait_until(lambda: "qstash" in up.pids, "the process that comes last has started")
     assert [*up.pids] == ["redis", "s3", "gateway", "qstash", "api", "worker-1", "worker-2"]
     assert variables(up.config.data_dir.dev_env) == up.env
     assert up.config.data_dir.dev_env.stat().st_mode & 0o777 == 0o600
@@ -172,6 +173,16 @@ def test_a_missing_binary_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not any(tmp_path.iterdir())
 
 
+def test_stacks_that_start_at_the_same_time_share_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_numbers, "_HIGHEST", port_numbers._LOWEST + s3_server.ADMIN_GRPC_OFFSET + 20)
+    stacks = [BackgroundStack(DevStack(tmp_path / name, workers=0)) for name in "abc"]
+    with ThreadPoolExecutor() as threads:
+        started = list(threads.map(lambda made: made.__enter__(), stacks))
+        ports = [port for one in started for port in one.config.ports.all()]
+        list(threads.map(lambda made: made.__exit__(None, None, None), stacks))
+    assert len(set(ports)) == len(ports) == 42
+
+
 def test_an_unusable_data_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert refusal(tmp_path / "file") == f"cannot use {tmp_path / 'file'}: File exists"
@@ -214,7 +225,7 @@ def test_the_reason_of_a_redis_with_a_damaged_file_is_named(tmp_path: Path) -> N
 def test_the_reason_of_an_s3_server_without_its_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = s3_server.command(
-        tmp_path / "file", s3_server.pick_ports(), tmp_path / "s3.json", binary=str(find_weed())
+        tmp_path / "file", s3_server.S3Ports(*range(15_001, 15_011)), tmp_path / "s3.json", binary=str(find_weed())
     )
     log = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stderr
     reason = exit_reason(log)

@@ -9,6 +9,7 @@ from pathlib import Path
 import botocore.session
 
 from infra.devstack import s3_server as weed
+from infra.devstack.port_numbers import PortReservations
 from infra.settings import S3Settings
 from tests.support.waiting import wait_until
 
@@ -39,17 +40,21 @@ def s3_server(tmp_dir: Path) -> Iterator[S3Settings]:
     data = tmp_dir / "s3"
     data.mkdir(exist_ok=True)
     weed.write_config(tmp_dir / "s3.json", ACCESS_KEY, SECRET_KEY)
-    process, ports = _start(tmp_dir, data)
+    reservations = PortReservations()
     try:
-        yield weed.settings_for(ports, BUCKET, ACCESS_KEY, SECRET_KEY)
+        process, ports = _start(tmp_dir, data, reservations)
+        try:
+            yield weed.settings_for(ports, BUCKET, ACCESS_KEY, SECRET_KEY)
+        finally:
+            _end(process, ports)
     finally:
-        _end(process, ports)
+        reservations.release()
 
 
-def _start(tmp_dir: Path, data: Path) -> tuple[subprocess.Popen[bytes], weed.S3Ports]:
+def _start(tmp_dir: Path, data: Path, reservations: PortReservations) -> tuple[subprocess.Popen[bytes], weed.S3Ports]:
     """Start the server; try again if another program took a port between choice and start."""
     for _ in range(STARTS):
-        ports = weed.pick_ports()
+        ports = reservations.pick_s3()
         with (tmp_dir / "s3.log").open("ab") as log:
             process = subprocess.Popen(
                 weed.command(data, ports, tmp_dir / "s3.json"), env=weed.environment(), cwd=data, stderr=log

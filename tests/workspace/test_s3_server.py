@@ -2,7 +2,6 @@
 
 import os
 from contextlib import suppress
-from dataclasses import astuple
 from pathlib import Path
 
 from infra.contract.files import FileEntry
@@ -55,12 +54,6 @@ def test_the_configuration_is_closed_to_other_users(tmp_path: Path) -> None:
 def test_the_environment_of_the_server_contains_no_other_identity() -> None:
     made = weed.environment({"AWS_ACCESS_KEY_ID": "x", "WEED_S3": "x", "PATH": "/bin"})
     assert made == {"PATH": "/bin", **weed.ENVIRONMENT}
-
-
-def test_ports_are_all_different() -> None:
-    ports = astuple(weed.pick_ports())
-    assert len(set(ports)) == 10
-    assert not weed.is_ready(weed.S3Ports(*ports))
 
 
 def test_the_command_line_contains_no_secret(tmp_path: Path) -> None:

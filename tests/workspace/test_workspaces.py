@@ -17,11 +17,11 @@ import pytest
 
 from infra.contract.errors import FilesUnavailable, InvalidInput
 from infra.contract.files import FileEntry
-from infra.devstack.s3_server import pick_ports
 from infra.settings import S3Settings
 from infra.workspace import Workspaces
 from infra.workspace.bucket import Bucket
 from tests.support.faulty_s3 import FaultyS3, refused
+from tests.support.redis import free_port
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def test_a_missing_bucket_is_not_a_missing_file(s3: S3Settings) -> None:
 
 async def test_an_unreachable_server_is_an_error_within_seconds(s3: S3Settings, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
-    async with workspaces_over(replace(s3, endpoint_url=f"http://127.0.0.1:{pick_ports().s3}")) as workspaces:
+    async with workspaces_over(replace(s3, endpoint_url=f"http://127.0.0.1:{free_port()}")) as workspaces:
         files = workspaces.run("u", "r", 1, {"a": ENTRY})
         begin = time.monotonic()
         for call in (files.read("a"), files.store_changes(tmp_path)):
