@@ -34,7 +34,9 @@ def test_an_api_that_holds_nothing_back_is_asked_twice_a_second_at_most(
     api.then(*[ok(run())] * 5, ended())
     client.wait("run_1")
     assert len(pauses) == 5
-    assert all(0.2 < pause <= 0.5 for pause in pauses)
+    # What an answer took is no part of the pause, and on a busy machine nothing may remain of one.
+    assert all(pause <= 0.5 for pause in pauses)
+    assert max(pauses) > 0.2
 
 
 def test_a_wait_ends_in_time_with_the_run(api: ScriptedServer, client: Client) -> None:

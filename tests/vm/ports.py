@@ -1,11 +1,14 @@
 """Ports for services that are killed and started again."""
 
+import atexit
+
 from infra.devstack.port_numbers import PortReservations
 
 NAMES = ("VALKEY_PORT", "GATEWAY_PORT", "QSTASH_PORT", "API_PORT", "WORKER_HEALTH_PORT")
 
 
 _reservations = PortReservations()
+atexit.register(_reservations.release)
 
 
 def lasting_port() -> int:
