@@ -1,4 +1,4 @@
-"""Reads of a user's indexes of ids, which one damaged member must not make unreadable."""
+"""Reads of indexes of ids, which one damaged member must not make unreadable."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar

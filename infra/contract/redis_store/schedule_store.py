@@ -110,9 +110,9 @@ class ScheduleStore:
 
     async def unconfirmed(self, before_ms: int, count: int) -> list[Change]:
         """Return changes that were made before a time, and that QStash has not confirmed."""
-        found = await self._redis.command(
-            "ZRANGEBYSCORE", self._keys.unconfirmed_schedules, "-inf", before_ms, "LIMIT", 0, count
-        )
+        index = self._keys.unconfirmed_schedules
+        command = ("ZRANGEBYSCORE", index, "-inf", before_ms, "LIMIT", 0, count)
+        found = await read_index(self._scripts, index, lambda: self._redis.command(*command))
         pairs = [str(member).rpartition(":") for member in codec.items(found)]
         return [(schedule_id, int(revision)) for schedule_id, _, revision in pairs if revision.isdecimal()]
 
