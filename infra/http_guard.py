@@ -18,6 +18,8 @@ import httptools
 from infra.http_lifetime import ResponseTransport, TimedProtocol
 
 _END_OF_HEAD = b"\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"([\w!#$%&'*+.^`|~-]+) (\S+) (HTTP/\d+(?:\.\d+)?)")
+_VERSIONS = frozenset({b"HTTP/1.1", b"HTTP/1.0"})
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _NO_ASCII = re.compile(rb"[\x80-\xff]")
 _FEED_BYTES = 65_536
@@ -25,16 +27,6 @@ _FEED_BYTES = 65_536
 
 class _NotServed(Exception):
     """The request uses a part of HTTP that is not served. The message names it."""
-
-
-def _readable(head: bytes) -> bytes:
-    """Return a head without what the parser does not accept, though its meaning is clear."""
-    line, end, headers = head.partition(b"\r\n")
-    # Some clients send other characters than ASCII in the target as they are typed.
-    line = line if line.isascii() else _NO_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), line)
-    # RFC 9110 allows a server to ignore Upgrade. The parser would not: it treats all that follows as a foreign
-    # protocol.
-    return line + _UPGRADE.sub(b"\r\nx-ignored-upgrade:", end + headers)
 
 
 class _UnknownLength(int):
@@ -60,6 +52,7 @@ class GuardedProtocol(TimedProtocol):
     _body_left = 0
     _chunked = False
     _overhead = 0  # bytes of chunk headers and trailers since the last byte of the body
+    _method = ""
     _begun = False
     _has_headers = False
 
@@ -112,7 +105,8 @@ class GuardedProtocol(TimedProtocol):
         del buffer[:end]
         self._searched, self._empty_line, self._due = 0, False, math.inf
         self._begun = self._complete = self._has_headers = False
-        if not self._feed(_readable(head)):
+        readable = self._readable(head)
+        if readable is None or not self._feed(readable):
             return False
         has_body = self._chunked or self._body_left > 0
         if not self._begun or self._complete == has_body:
@@ -120,6 +114,25 @@ class GuardedProtocol(TimedProtocol):
         elif has_body:
             self._due = self.loop.time() + self._limits.body_s
         return True
+
+    def _readable(self, head: bytes) -> bytes | None:
+        """Return the head without what the parser does not accept, or None if the request was refused."""
+        line, end, headers = head.partition(b"\r\n")
+        found = _REQUEST_LINE.fullmatch(line)
+        if found is None:  # the parser would take a line without a version for HTTP/0.9, and know other protocols
+            self._refuse(400, "the request is not valid HTTP/1.1")
+            return None
+        method, target, version = found.groups()
+        if version not in _VERSIONS:
+            self._refuse(505, "only HTTP/1.1 and HTTP/1.0 are served")
+            return None
+        self._method = method.decode()
+        # Some clients send other characters than ASCII in the target as they are typed.
+        target = target if target.isascii() else _NO_ASCII.sub(lambda found: b"%%%02X" % ord(found[0]), target)
+        # The parser knows some methods only; the application refuses any other one with the list of those it has.
+        # RFC 9110 allows a server to ignore Upgrade. The parser would not: it treats all that follows as a foreign
+        # protocol.
+        return b"POST %s %s%s" % (target, version, _UPGRADE.sub(b"\r\nx-ignored-upgrade:", end + headers))
 
     def _take_body(self) -> None:
         """Pass a part of the body to the parser."""
@@ -184,10 +197,12 @@ class GuardedProtocol(TimedProtocol):
             self._chunked = True
 
     def on_headers_complete(self) -> None:
-        """Start the application. Raises _NotServed, which stops the parser, for CONNECT."""
-        if self.parser.should_upgrade():
-            raise _NotServed("neither Upgrade nor CONNECT is served")
+        """Start the application. Raises _NotServed, which stops the parser, unless exactly one Host is given."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise _NotServed("a request must have one header 'Host'")
         super().on_headers_complete()
+        self.scope["method"] = self._method
         self._has_headers = True
         self._request = self.cycle
         if self._chunked or self._body_left:

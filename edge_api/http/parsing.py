@@ -76,11 +76,11 @@ def read_query(request: Request, kind: type[Query], absent_if_empty: str = "") -
     A list is given as values separated by commas, a dict as one parameter `NAME.KEY=VALUE` for each of its keys. The
     parameter `absent_if_empty` may be given without a value.
     """
-    items = request.query_params.multi_items()
-    values = dict(items)
-    if len(values) < len(items):
-        repeated = next(name for name, _ in items if len(request.query_params.getlist(name)) > 1)
-        raise InvalidInput("the parameter is given twice", repeated)
+    values: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in values:
+            raise InvalidInput("the parameter is given twice", name)
+        values[name] = value
     if not values.get(absent_if_empty):
         values.pop(absent_if_empty, None)
     try:

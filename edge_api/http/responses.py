@@ -43,14 +43,14 @@ def no_content() -> Response:
     return Response(status_code=204, headers=_HEADERS)
 
 
-def file_head(entry: FileEntry) -> Response:
+def file_head(entry: FileEntry, content_type: str) -> Response:
     """Return the headers of a file, for HEAD: the object store would refuse HEAD at a URL that is signed for GET."""
     headers = {
         **_HEADERS,
         "Content-Length": str(entry.size_bytes),
         "Last-Modified": formatdate(entry.modified_ms / 1000, usegmt=True),
     }
-    return Response(status_code=200, headers=headers, media_type="application/octet-stream")
+    return Response(status_code=200, headers=headers, media_type=content_type)
 
 
 def stored_step_head() -> Response:

@@ -91,9 +91,9 @@ class FileRoutes:
         inline = read_query(request, FileQuery).disposition == "inline"
         run_id = request.path_params["run_id"]
         entry = await self._runs.file(principal.user, run_id, path)
-        if request.method == "HEAD":
-            return file_head(entry)
         content_type = self._workspaces.link_type(path, inline=inline)
+        if request.method == "HEAD":
+            return file_head(entry, content_type)
         expires_s = self._presign_expiry_s
         expires_ms = int((time.time() + expires_s) * 1000)
         url = await self._workspaces.presign_get(principal.user, run_id, path, entry, expires_s, inline=inline)

@@ -12,8 +12,9 @@ import msgspec
 _VALKEY = re.compile(r"\d+:[A-Z] \d+ \w+ \d+ [\d:.]+ (?P<mark>[-.*#]) (?P<text>.*)")
 _GLOG = re.compile(r"(?P<level>[IWEF])\d{4} [\d:.]+ +\S+:\d+\]? (?P<text>.*)")
 _GO_PANIC = re.compile(r"(panic|fatal error): .+")
-_TRACEBACK = re.compile(r"[ |+]*(Exception Group )?Traceback \(most recent call last\):")
-_EXCEPTION = re.compile(r"[ |]*(?P<text>[A-Za-z_][\w.]*(: .*)?)$")
+_TRACEBACK = re.compile(r"(?P<margin>[ |+]*)(Exception Group )?Traceback \(most recent call last\):")
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?")
+_PYTHON_FATAL = "Fatal Python error: "
 _INDENTED = (" ", "\t", "╔", "║", "╚")
 """Beginnings of lines that continue others, and of the frame around the name of the S3 server."""
 _FAILURES = frozenset({"error", "critical"})
@@ -26,13 +27,15 @@ def exit_reason(log: str) -> str | None:
         for line in lines:
             if _GO_PANIC.match(line):
                 return line
+    if fatal := [line for line in lines if line.startswith(_PYTHON_FATAL)]:
+        return fatal[-1]
     for number in reversed(range(len(lines))):
         if _TRACEBACK.match(lines[number]):
-            return _exception(lines[number + 1 :])
-        if reason := _reason(lines[number], is_last=number == len(lines) - 1):
+            return _exception(lines[number:])
+        if reason := _of_valkey(lines[: number + 1]) or _reason(lines[number], is_last=number == len(lines) - 1):
             # The last line of a traceback looks like a plain line; the traceback before it has the exception itself.
             traceback = next((at for at in reversed(range(number)) if _TRACEBACK.match(lines[at])), None)
-            return reason if traceback is None else _exception(lines[traceback + 1 :]) or reason
+            return reason if traceback is None else _exception(lines[traceback:]) or reason
     return None
 
 
@@ -40,12 +43,24 @@ def _reason(line: str, *, is_last: bool) -> str | None:
     """Return the text of a line that reports a failure, or None for a line of ordinary operation."""
     if line.startswith("{"):
         return _of_json(line)
-    if valkey := _VALKEY.match(line):
-        return valkey["text"] if valkey["mark"] == "#" else None
+    if _VALKEY.match(line):
+        return None
     if glog := _GLOG.match(line):
         # The S3 server reports a taken port as an error. In other places errors are part of its operation.
         return glog["text"] if glog["level"] == "F" or (glog["level"] == "E" and is_last) else None
     return None if line.startswith(_INDENTED) else line
+
+
+def _of_valkey(lines: list[str]) -> str | None:
+    """Return the first of the errors of Valkey that end the lines: the others follow from it."""
+    first = None
+    for line in reversed(lines):
+        found = _VALKEY.match(line)
+        # A warning is about the host's settings, at each start.
+        if found is None or found["mark"] != "#" or found["text"].startswith("WARNING"):
+            break
+        first = found["text"]
+    return first
 
 
 def _of_json(line: str) -> str | None:
@@ -59,10 +74,11 @@ def _of_json(line: str) -> str | None:
     return f"{fields.get('action')}: {detail}" if detail else str(fields.get("action"))
 
 
-def _exception(after_traceback: list[str]) -> str | None:
-    """Return the exception at the end of a traceback; of an exception group, the last one of the group."""
-    for line in reversed(after_traceback):
-        found = _EXCEPTION.fullmatch(line)
-        if found and not line.strip(" |").startswith("File "):
-            return found["text"]
+def _exception(traceback: list[str]) -> str | None:
+    """Return the first line of the exception at the end of a traceback; its text can have more lines, and notes."""
+    found = _TRACEBACK.match(traceback[0])
+    margin = found["margin"].replace("+", "|") if found else ""
+    for line in traceback[1:]:
+        if line.startswith(margin) and _EXCEPTION.fullmatch(text := line.removeprefix(margin)):
+            return text
     return None

@@ -32,7 +32,10 @@ def upload_headers(size_bytes: int, sha256: str, md5: str | None) -> dict[str, s
 def missing_uploads(
     bucket: Bucket, prefix: str, files: Mapping[str, FileEntry], cancellation: Cancellation
 ) -> list[str]:
-    """Return the paths whose objects are missing, or differ in size or (if the store keeps it) in SHA-256; sorted."""
+    """Return the paths whose objects are missing, or differ in size or (if the store keeps it) in SHA-256; sorted.
+
+    Raises FilesUnavailable.
+    """
 
     def is_there(path: str) -> bool:
         entry = files[path]
@@ -45,7 +48,11 @@ def missing_uploads(
         return size_bytes == entry.size_bytes and not differs
 
     paths = sorted(files)
-    return [path for path, there in zip(paths, each(is_there, paths, cancellation), strict=True) if not there]
+    missing = [path for path, there in zip(paths, each(is_there, paths, cancellation), strict=True) if not there]
+    if missing:
+        # The answer to a HEAD has no body, so that a missing bucket looks like a missing object. A listing fails.
+        bucket.page(prefix)
+    return missing
 
 
 def read_file(bucket: Bucket, key: str, path: str, entry: FileEntry, max_bytes: int | None, offset: int = 0) -> bytes:

@@ -50,7 +50,7 @@ def test_connect_is_refused(running: Running) -> None:
 
 
 def test_the_preface_of_http_2_is_refused(running: Running) -> None:
-    assert statuses(running.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) == [400]
+    assert statuses(running.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) == [505]
 
 
 @pytest.mark.parametrize("path", ["/stream", "/sized"])

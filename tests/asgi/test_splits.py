@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from infra.http_connections import GuardState
 from infra.http_guard import GuardedProtocol
 from infra.http_limits import HttpLimits
-from tests.asgi.support import Recorder, Seen, statuses
+from tests.asgi.support import HOST, Recorder, Seen, statuses
 
 LIMIT = 300
 NAMES = st.sampled_from([b"a", b"x-long-name", b"Upgrade", b"Connection", b"upgrade-insecure-requests", b"Cookie"])
 VALUES = st.sampled_from([b"", b"x", b"keep-alive, Upgrade", b"h2c", b"a  b", b"\xe9"])
 BLANKS = st.sampled_from([b"", b" ", b"\t", b"  \t "])
-INNER = b"GET /inner HTTP/1.1\r\n\r\n"
+INNER = b"GET /inner HTTP/1.1\r\n" + HOST + b"\r\n"
 BODIES = st.one_of(st.binary(max_size=40), st.sampled_from([INNER, b"\r\n\r\n", b"\r\n" + INNER, b"0\r\n\r\n"]))
 
 
@@ -36,7 +36,8 @@ class Request:
 
     def wire(self) -> bytes:
         """Return the request as a client sends it."""
-        lines = [b"%s:%s%s%s" % (name, before, value, after) for name, before, value, after in self.headers]
+        lines = [b"Host: x"]
+        lines += [b"%s:%s%s%s" % (name, before, value, after) for name, before, value, after in self.headers]
         if self.chunks is not None:
             lines.append(b"Transfer-Encoding: chunked")
             body = b"".join(b"%x;e=1\r\n%s\r\n" % (len(chunk), chunk) for chunk in self.chunks if chunk)
@@ -50,7 +51,8 @@ class Request:
 
     def seen(self) -> Seen:
         """Return the request as the application has to see it."""
-        headers = [(_name(name), value) for name, _, value, _ in self.headers]
+        headers = [(b"host", b"x")]
+        headers += [(_name(name), value) for name, _, value, _ in self.headers]
         if self.chunks is not None:
             return Seen(
                 "POST", self.path.decode(), [*headers, (b"transfer-encoding", b"chunked")], b"".join(self.chunks)
@@ -66,7 +68,7 @@ def _name(name: bytes) -> bytes:
 
 REQUESTS = st.builds(
     Request,
-    method=st.sampled_from([b"GET", b"POST", b"DELETE"]),
+    method=st.sampled_from([b"GET", b"POST", b"DELETE", b"FOO", b"M-search"]),
     path=st.sampled_from([b"/", b"/a%2Fb", b"/stream"]),
     headers=st.lists(st.tuples(NAMES, BLANKS, VALUES, BLANKS), max_size=5),
     body=BODIES,
@@ -218,6 +220,8 @@ TOKENS = st.sampled_from(
         b"GET / HTTP/1.1\r\n",
         b"POST /p HTTP/1.1\r\n",
         b"GET / HTTP/1.0\r\n",
+        b"GET / RTSP/1.0\r\n",
+        b"GET /\r\n",
         b"Host: x\r\n",
         b"Content-Length: 5\r\n",
         b"Content-Length: 0\r\n",
@@ -243,7 +247,7 @@ TOKENS = st.sampled_from(
 
 
 @given(st.lists(TOKENS, max_size=14).map(b"".join), CUTS)
-@example(b"POST /p HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER, [49, 54])
+@example(b"POST /p HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER, [58, 63])
 @example(b"\r\n" * 10 + INNER, [1, 2, 3, 4, 5])
 def test_any_bytes_mean_the_same_in_one_packet_and_in_many(data: bytes, cuts: list[int]) -> None:
     whole, parts, single = run([data]), run(split(data, cuts)), run([bytes([byte]) for byte in data])
@@ -253,7 +257,7 @@ def test_any_bytes_mean_the_same_in_one_packet_and_in_many(data: bytes, cuts: li
 
 @pytest.mark.parametrize("packet", [1, 100, 65_536])
 def test_the_work_for_a_head_grows_with_its_size_and_not_with_its_packets(packet: int) -> None:
-    head = b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000
+    head = b"POST / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 20_000  # the parser is told this method for any other
     outcome = run([head[start : start + packet] for start in range(0, len(head), packet)], limit=65_536)
     assert outcome.parser.sizes == []
     assert outcome.buffer.searched <= 6 * len(head)

@@ -7,6 +7,7 @@ import pytest
 from infra.contract import journal
 from infra.contract.errors import RecordUnreadable, StoreRejected
 from infra.contract.redis import Redis
+from infra.contract.redis_store.schedule_store import ScheduleStore
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
@@ -108,6 +109,23 @@ async def test_an_infinite_time_of_creation_does_not_hide_the_list(driver: Drive
     assert [run.id for run in page.runs] == [first]
     page = await driver.store.page(USER, limit=10, before=page.cursor)
     assert [run.id for run in page.runs] == [last]
+
+
+@pytest.mark.parametrize("member", [r"\255\254", r"run_\195\040"])
+async def test_a_member_of_an_index_that_is_not_utf_8_does_not_hide_the_list(driver: Driver, member: str) -> None:
+    runs = [await driver.create() for _ in range(2)]
+    script = f"return redis.call('ZADD', KEYS[1], ARGV[1], '{member}')"
+    keys = driver.store.keys
+    for index in (keys.user_runs(USER), keys.user_schedules(USER), keys.unconfirmed_schedules):
+        await driver.redis.command("EVAL", script, 1, index, 2**52)
+        await driver.redis.command("EXPIRE", index, 1000)
+
+    listed = await driver.store.page(USER, limit=10)
+    schedules = ScheduleStore(driver.redis)
+
+    assert {run.id for run in listed.runs} == set(runs)
+    assert (listed.unreadable, await schedules.of_user(USER)) == ([], ([], []))
+    assert await schedules.unconfirmed(2**53, 10) == []
 
 
 async def test_a_command_says_that_the_record_cannot_be_read(driver: Driver) -> None:

@@ -25,6 +25,17 @@ goroutine 1 [running]:
 main.main()
 \t/src/main.go:5 +0x20
 """
+NEWER_DATA = """1:M 29 Nov 2026 00:47:12.305 * Server initialized
+1:M 29 Nov 2026 00:47:12.306 # Can't handle RDB format version 99
+1:M 29 Nov 2026 00:47:12.307 # Error reading the RDB preamble of the AOF file, AOF loading aborted
+"""
+PYTHON_FATAL = """Fatal Python error: Segmentation fault
+
+Current thread 0x00007f807f1a8040 (most recent call first):
+  File "a.py", line 1 in f
+
+Extension modules: uvloop.loop (total: 1)
+"""
 
 
 def stderr_of(source: str) -> str:
@@ -47,6 +58,9 @@ def stderr_of(source: str) -> str:
         (GO_PANIC, "panic: runtime error: index out of range"),
         ("1:M 29 Nov 2026 00:47:12.306 * Ready to accept connections tcp\n", None),
         ("1:M 29 Nov 2026 00:47:12.306 # Bad file format\n1:M 29 Nov 2026 00:47:12.307 * bye\n", "Bad file format"),
+        (NEWER_DATA, "Can't handle RDB format version 99"),
+        (PYTHON_FATAL, "Fatal Python error: Segmentation fault"),
+        ("1:M 29 Nov 2026 00:47:12.306 # WARNING Memory overcommit must be enabled!\n", None),
         (
             "F1129 00:47:20.174717 server.go:363 no such file\nI1129 00:47:20.174617 m.go:4 peers\n",
             "no such file",
@@ -68,6 +82,8 @@ def test_the_reason_is_the_line_that_reports_a_failure(log: str, reason: str | N
         ("try: 1/0\nexcept ZeroDivisionError as e: raise RuntimeError('second') from e", "RuntimeError: second"),
         (GROUP, "LookupError: the shelf is empty"),
         ("import sys; sys.exit('one line')", "one line"),
+        ("raise ValueError('two lines\\nhint: the second')", "ValueError: two lines"),
+        ("e = OSError('in use'); e.add_note('port: 80'); raise e", "OSError: in use"),
     ],
 )
 def test_the_reason_of_a_python_program_is_its_exception(source: str, reason: str) -> None:

@@ -37,12 +37,16 @@ def test_each_object_of_the_chart_equals_that_of_the_overlay(name: str) -> None:
         assert without_order(from_chart[title]) == without_order(each), title
 
 
-def test_the_api_stays_reachable_without_redis() -> None:
-    """With /ready, a full Redis would take all pods from the Service: nobody could delete runs to free its memory."""
+def test_the_api_waits_for_redis_at_a_rollout_and_stays_reachable_without_it() -> None:
+    """Without Redis no pod restarts or leaves the Service: somebody has to delete runs to free its memory."""
     (name, *_) = OVERLAYS
     (container,) = by_title(overlay(name))["Deployment/agents/agent-api"]["spec"]["template"]["spec"]["containers"]
-    assert container["startupProbe"]["httpGet"]["path"] == "/ready"
-    assert container["readinessProbe"]["httpGet"]["path"] == "/health"
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["path"] == "/health"
+    readiness = container["readinessProbe"]
+    assert readiness["httpGet"]["path"] == "/ready"
+    month_s = 30 * 86_400
+    assert readiness["failureThreshold"] * readiness["periodSeconds"] > month_s
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -119,6 +119,8 @@ async def test_a_missing_bucket_is_not_a_missing_file(s3: S3Settings) -> None:
     async with workspaces_over(replace(s3, bucket="no-such-bucket")) as workspaces:
         with pytest.raises(FilesUnavailable, match="NoSuchBucket"):
             await workspaces.run("u", "r", 1, {"a": ENTRY}).read("a")
+        with pytest.raises(FilesUnavailable, match="NoSuchBucket"):
+            await workspaces.missing("u", "r", {"a": ENTRY})
 
 
 async def test_an_unreachable_server_is_an_error_within_seconds(s3: S3Settings, tmp_path: Path) -> None:

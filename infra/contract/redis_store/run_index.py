@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from infra.contract.errors import RecordUnreadable
 from infra.contract.redis import Argument
 from infra.contract.redis_store import codec, scripts, usage_sums
+from infra.contract.redis_store.id_index import read_index
 from infra.contract.redis_store.reader import UNDECODABLE, named, readable, replies_or_none
 from infra.contract.redis_store.run_writer import RunWriter
 from infra.contract.runs import Page, RunFilter, RunHead
@@ -87,7 +88,8 @@ class RunIndex(RunWriter):
         after_ms, before_ms = wanted.created_after, wanted.created_before
         oldest: Argument = "-inf" if after_ms is None else f"({after_ms}"
         newest: Argument = "+inf" if before_ms is None else f"({before_ms}"
-        command = ["ZREVRANGEBYSCORE", self.keys.user_runs(user)]
+        index = self.keys.user_runs(user)
+        command = ["ZREVRANGEBYSCORE", index]
         commands: list[list[Argument]] = []
         if before is not None and (before_ms is None or before[0] < before_ms):
             # The runs of the cursor's own ms, which may lie on both sides of it, are read apart and as a whole: an
@@ -96,7 +98,8 @@ class RunIndex(RunWriter):
                 commands.append([*command, before[0], before[0], "WITHSCORES"])
             newest = f"({before[0]}"
         commands.append([*command, newest, oldest, "WITHSCORES", "LIMIT", 0, limit])
-        flat = [str(item) for reply in await self._redis.pipeline(commands) for item in codec.items(reply)]
+        replies = await read_index(self._scripts, index, lambda: self._redis.pipeline(commands))
+        flat = [str(item) for reply in replies for item in codec.items(reply)]
         positions = [(_ms(score), run_id) for run_id, score in zip(flat[::2], flat[1::2], strict=True)]
         return [position for position in positions if before is None or position < before][:limit]
 

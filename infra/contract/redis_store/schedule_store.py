@@ -10,6 +10,7 @@ from infra.contract.errors import LimitExceeded, RecordUnreadable, ScheduleGone
 from infra.contract.keys import TICK_DAYS, Keys
 from infra.contract.redis import Argument, Redis, Reply
 from infra.contract.redis_store import codec, scripts
+from infra.contract.redis_store.id_index import read_index
 from infra.contract.redis_store.reader import readable, replies_or_none
 from infra.contract.runs import Brief, RunSpec
 from infra.contract.schedules import (
@@ -109,9 +110,9 @@ class ScheduleStore:
 
     async def unconfirmed(self, before_ms: int, count: int) -> list[Change]:
         """Return changes that were made before a time, and that QStash has not confirmed."""
-        found = await self._redis.command(
-            "ZRANGEBYSCORE", self._keys.unconfirmed_schedules, "-inf", before_ms, "LIMIT", 0, count
-        )
+        index = self._keys.unconfirmed_schedules
+        command = ("ZRANGEBYSCORE", index, "-inf", before_ms, "LIMIT", 0, count)
+        found = await read_index(self._scripts, index, lambda: self._redis.command(*command))
         pairs = [str(member).rpartition(":") for member in codec.items(found)]
         return [(schedule_id, int(revision)) for schedule_id, _, revision in pairs if revision.isdecimal()]
 
@@ -141,7 +142,9 @@ class ScheduleStore:
 
     async def of_user(self, user: str) -> tuple[list[ScheduleHead], list[str]]:
         """Return the schedules of a user, oldest first, and the ids of those whose records cannot be read."""
-        ids = [*map(str, codec.items(await self._redis.command("ZRANGE", self._keys.user_schedules(user), 0, -1)))]
+        index = self._keys.user_schedules(user)
+        found = await read_index(self._scripts, index, lambda: self._redis.command("ZRANGE", index, 0, -1))
+        ids = [*map(str, codec.items(found))]
         commands: list[list[Argument]] = [["HMGET", self._keys.schedule(each), *_HEAD] for each in ids]
         heads, unreadable = [], []
         for schedule_id, reply in zip(ids, await replies_or_none(self._redis, commands), strict=True):

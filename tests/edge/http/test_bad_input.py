@@ -1,15 +1,20 @@
 """Bad input: each error has its status and its field, and nothing is created."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from msgspec import json
+from starlette.requests import Request
 
 from edge_api.http.cursor import decode_cursor, encode_cursor
 from edge_api.http.errors import BadCursor
+from edge_api.http.parsing import read_query
+from edge_api.http.request_models import FileQuery
+from infra.contract.errors import InvalidInput
 from infra.contract.runs import MAX_PLAN_STEPS
 from tests.edge.stack import PLAN, Edge, SimulatedWorker, create
 
@@ -208,6 +213,16 @@ async def test_a_body_without_a_length_is_bounded(ada: httpx.AsyncClient, edge: 
     writer.close()
     await writer.wait_closed()
     assert await worker.size() == 0
+
+
+def test_a_query_of_many_parameters_is_checked_in_linear_time() -> None:
+    query = "&".join([*(f"{number:x}" for number in range(15_000)), "last", "last"])
+    request = Request({"type": "http", "query_string": query.encode()})
+    before = time.thread_time()
+    with pytest.raises(InvalidInput, match="given twice") as caught:
+        read_query(request, FileQuery)
+    assert caught.value.field == "last"
+    assert time.thread_time() - before < 2
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é"])

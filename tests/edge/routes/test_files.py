@@ -88,6 +88,8 @@ async def test_the_link_of_a_file_can_be_had_as_json_and_inline(
             content = await anyone.get(found["url"])
             assert (content.content, content.headers["content-type"]) == (b"content", kind)
             assert content.headers["content-disposition"].startswith(f"{disposition}; ")
+            head = await ada.head(f"{base}/{path}", params=query)
+            assert (head.status_code, head.headers["content-type"]) == (200, kind)
             redirected = await ada.get(f"{base}/{path}", params=query)
             assert redirected.status_code == 307
             content = await anyone.get(redirected.headers["location"])
@@ -99,6 +101,7 @@ async def test_the_link_of_a_file_can_be_had_as_json_and_inline(
         ):
             answer = await link(path, **query)
             assert (answer.status_code, answer.json()["field"]) == (422, field)
+            assert (await ada.head(f"{base}/{path}", params=query)).status_code == 422
             assert "allowed" in answer.json()["detail"]
         missing = await link("none.txt")
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
