@@ -42,7 +42,7 @@ def test_a_wait_ends_in_time_with_the_run(api: ScriptedServer, client: Client) -
     begun = time.monotonic()
     with pytest.raises(WaitTimeout, match=r"^the run run_1 has not ended after 1.2 s; it is running$") as caught:
         client.wait("run_1", timeout_s=1.2)
-    assert 1.2 <= time.monotonic() - begun < 5
+    assert 1.2 <= time.monotonic() - begun < 15
     assert caught.value.run.status == "running"
     assert isinstance(caught.value, TimeoutError)
     assert api.targets[0] == "/agent/runs/run_1?wait=1"

@@ -129,5 +129,5 @@ async def test_the_journal_has_the_start_of_a_step(rig: Rig) -> None:
     (entry,) = await rig.store.step_entries(run_id, [0])
     assert entry
     record = msgspec.json.decode(entry, type=StepRecord)
-    assert abs((record.started_ms or 0) - began.ts) < 1000
+    assert abs((record.started_ms or 0) - began.ts) < 20_000
     assert record.tool == "shell"
