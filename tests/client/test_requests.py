@@ -32,6 +32,7 @@ from tests.client.scripted_server import (
     state,
 )
 from tests.support.scripted_http import Wire
+from tests.support.waiting import wait_until
 
 
 def keys(api: ScriptedServer) -> list[str | None]:
@@ -231,7 +232,7 @@ def test_a_silent_server_times_out(
         pytest.raises(Unreachable, match=r"^cannot reach the API at http.*: timed out$"),
     ):
         client.queue()
-    assert len(api.requests) == 2
+    wait_until(lambda: len(api.requests) == 2, "the server has read both requests")
 
 
 def test_the_base_url_may_have_a_path(api: ScriptedServer, connect: Connect) -> None:
