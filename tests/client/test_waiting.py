@@ -32,9 +32,12 @@ def test_an_api_that_holds_nothing_back_is_asked_twice_a_second_at_most(
     api: ScriptedServer, client: Client, pauses: list[float]
 ) -> None:
     api.then(*[ok(run())] * 5, ended())
+    begun = time.monotonic()
     client.wait("run_1")
+    asked_s = time.monotonic() - begun
     assert len(pauses) == 5
-    assert all(0.2 < pause <= 0.5 for pause in pauses)
+    assert max(pauses) <= 0.5
+    assert sum(pauses) + asked_s >= 5 * 0.5
 
 
 def test_a_wait_ends_in_time_with_the_run(api: ScriptedServer, client: Client) -> None:

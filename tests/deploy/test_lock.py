@@ -43,7 +43,7 @@ def test_the_lease_of_a_killed_deployment_is_taken_after_its_time(site: Site, mo
     taken_by(site, "ada@laptop (process 7)")
     with held(site.cluster()) as own:
         assert own is not None
-        assert "process 7" not in site.server.objects("leases")[0]["spec"]["holderIdentity"]
+        assert "ada@laptop" not in site.server.objects("leases")[0]["spec"]["holderIdentity"]
     assert any("ada@laptop" in line for line in site.said)
 
 
