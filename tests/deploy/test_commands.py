@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
@@ -14,6 +15,8 @@ from typer.testing import CliRunner, Result
 
 from infra.commands.deploy import deploy
 from infra.commands.rollback import rollback
+from infra.deploy import lock
+from infra.deploy.cluster import KubectlCluster
 from swissbrain.cli.errors import CommandError
 from swissbrain.errors import ClientError
 from tests.docs.pages import ROOT
@@ -99,9 +102,16 @@ def test_a_killed_deployment_is_finished_by_the_next_one_which_does_not_pretend_
             child.send_signal(signal.SIGKILL)
     site.server.advance(3600)
     site.server.faults.heal()
-    monkeypatch.setattr("infra.deploy.lock.DURATION_S", 1)
-    monkeypatch.setattr("infra.deploy.lock.LOOK_S", 0.3)
-    monkeypatch.setattr("infra.deploy.lock.RENEW_S", 0.2)
+    wait = lock._wait_for_silence
+
+    def wait_a_second(cluster: KubectlCluster, seen: dict[str, Any]) -> None:
+        """Wait for less than the Lease of the second deployment must last on a busy machine."""
+        with monkeypatch.context() as short:
+            short.setattr(lock, "DURATION_S", 1)
+            short.setattr(lock, "LOOK_S", 0.3)
+            wait(cluster, seen)
+
+    monkeypatch.setattr(lock, "_wait_for_silence", wait_a_second)
     result = called(site, "2")
     assert result.exit_code == 1
     assert "applied, but not verified: set SWISSBRAIN_API_URL" in result.stderr
