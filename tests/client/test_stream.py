@@ -197,7 +197,7 @@ def test_a_silent_connection_is_dead(
     api: ScriptedServer, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in ("_sync", "_async"):
-        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 1.0)
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 2.0)
     api.then(sse(event(1), ends=silent), silent, sse(event(2), end(2)))
     assert follow(client) == [1, 2]
     assert api.last_ids == ["0", "1", "1"]
