@@ -51,7 +51,8 @@ def _reserved_ports() -> range:
     raise RuntimeError("all ports of the tests are reserved")
 
 
-_ports = itertools.cycle(_reserved_ports())
+RESERVED = _reserved_ports()
+_ports = itertools.cycle(RESERVED)
 
 
 def free_port() -> int:
