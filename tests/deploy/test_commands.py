@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from infra.commands.deploy import deploy
 from infra.commands.rollback import rollback
@@ -20,6 +20,7 @@ from infra.deploy.cluster import KubectlCluster
 from swissbrain.cli.errors import CommandError
 from swissbrain.errors import ClientError
 from tests.docs.pages import ROOT
+from tests.support.commands import invoke
 from tests.support.deploy_site import REGISTRY, SECRET, Site, marks, needs_kubectl
 from tests.support.kube import PodFault
 from tests.support.kube.access import Rule
@@ -44,7 +45,7 @@ def called(site: Site, digit: str, *options: str, command: object = deploy) -> R
     """Call a command for the images of a digit."""
     app = typer.Typer()
     app.command()(command)  # type: ignore[type-var]
-    return CliRunner().invoke(app, ["--context", "test", "--overlay", str(site.overlay(digit)), *options])
+    return invoke(app, ["--context", "test", "--overlay", str(site.overlay(digit)), *options])
 
 
 def test_all_that_is_missing_is_said_at_once_and_nothing_is_changed(site: Site) -> None:
@@ -139,7 +140,7 @@ def test_a_rollback_without_a_record_says_so(site: Site) -> None:
 def test_bad_input_is_one_line(options: list[str], message: str) -> None:
     app = typer.Typer()
     app.command()(deploy)
-    result = CliRunner().invoke(app, options)
+    result = invoke(app, options)
     assert isinstance(result.exception, CommandError)
     assert message in str(result.exception)
 
