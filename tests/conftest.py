@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
 
 from tests.support.fast import is_fast, no_stack
 
 settings.register_profile("patient", deadline=None, max_examples=20)
 settings.load_profile("patient")
+
+# The five seconds that httpx gives a request by default are too few for an object store on a busy machine.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
 # All tested servers are on this host, without TLS. Reading the file of trusted certificates takes each HTTP client
 # 27 ms of processor time; certificates in a directory are read only when one is needed.

@@ -29,7 +29,7 @@ async def test_a_stream_that_ends_in_the_middle_is_no_reply(site: AgentSite, end
     """Two tries of the first model, then the second one; then no model is left."""
     site.server.then(*[stream(CUT, ending=ending)] * 2)
     script = site.script(plan("Say"), finish())
-    site.worker(strategy=site.agent(idle_s=0.3, first_token_s=5.0))
+    site.worker(strategy=site.agent(idle_s=2.0, first_token_s=60.0))
     run_id = await site.submit()
     assert (await site.ended(run_id)).error is None
     assert script.asked == {0: 1, 1: 1}

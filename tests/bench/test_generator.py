@@ -192,7 +192,7 @@ async def test_a_line_arrives_before_the_stream_ends() -> None:
     async with server(handle) as generator:
         async with aclosing(generator.lines("/")) as lines:
             assert await anext(lines) == b"now"
-        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(left.wait(), 60)
 
 
 async def test_a_stream_that_breaks_off_is_an_error_after_its_lines() -> None:

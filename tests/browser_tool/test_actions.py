@@ -106,7 +106,7 @@ async def test_what_is_not_there_is_named(bench: BrowserBench) -> None:
         assert failed.code == "timeout"
         assert "not done after 0.3 s (`timeout_s`)" in str(failed)
         assert f"the page is {bench.site.url}/" in str(failed)
-    assert (await bench.fail("click", selector="a", timeout_s=0.5)).code == "browser_failed"  # several elements
+    assert (await bench.fail("click", selector="a")).code == "browser_failed"  # several elements
     assert (await bench.fail("click", selector="][")).code == "browser_failed"
     no_download = await bench.fail("download", url="/two")
     assert "use `open`" in str(no_download)

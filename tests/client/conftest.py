@@ -1,5 +1,6 @@
 """Client and command in front of a scripted server."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
@@ -71,8 +72,12 @@ def swissbrain(
 
     def run(*words: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["swissbrain", *words])
-        with pytest.raises(SystemExit) as caught:
-            copy_context().run(main)  # as in a process of its own: the profile of one command is not that of the next
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises(SystemExit) as caught:
+                copy_context().run(main)  # as in a process of its own: the profile of a command is not that of the next
+        finally:
+            signal.signal(signal.SIGINT, handler)
         assert isinstance(caught.value.code, int)
         return CommandResult(caught.value.code, *capsys.readouterr())
 

@@ -197,7 +197,7 @@ def test_a_silent_connection_is_dead(
     api: ScriptedServer, client: Client, pauses: list[float], notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in ("_sync", "_async"):
-        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 1.0)
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 2.0)
     api.then(sse(event(1), ends=silent), silent, sse(event(2), end(2)))
     assert follow(client) == [1, 2]
     assert api.last_ids == ["0", "1", "1"]
@@ -208,11 +208,11 @@ def test_pings_keep_a_quiet_connection_alive(
     api: ScriptedServer, client: Client, notes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in ("_sync", "_async"):
-        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 5.0)
+        monkeypatch.setattr(f"swissbrain.{kind}.stream.SILENCE_S", 8.0)
     quiet = threading.Event()
 
     def pause(_: object) -> None:
-        quiet.wait(0.6)
+        quiet.wait(0.9)
 
     quietly: list[Piece] = [pause, b": ping\n"]
     api.then(sse(event(1), *quietly * 10, event(2), end(2)))

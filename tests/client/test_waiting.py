@@ -32,11 +32,12 @@ def test_an_api_that_holds_nothing_back_is_asked_twice_a_second_at_most(
     api: ScriptedServer, client: Client, pauses: list[float]
 ) -> None:
     api.then(*[ok(run())] * 5, ended())
+    begun = time.monotonic()
     client.wait("run_1")
+    asked_s = time.monotonic() - begun
     assert len(pauses) == 5
-    # What an answer took is no part of the pause, and on a busy machine nothing may remain of one.
-    assert all(pause <= 0.5 for pause in pauses)
-    assert max(pauses) > 0.2
+    assert max(pauses) <= 0.5
+    assert sum(pauses) + asked_s >= 5 * 0.5
 
 
 def test_a_wait_ends_in_time_with_the_run(api: ScriptedServer, client: Client) -> None:
@@ -44,7 +45,7 @@ def test_a_wait_ends_in_time_with_the_run(api: ScriptedServer, client: Client) -
     begun = time.monotonic()
     with pytest.raises(WaitTimeout, match=r"^the run run_1 has not ended after 1.2 s; it is running$") as caught:
         client.wait("run_1", timeout_s=1.2)
-    assert 1.2 <= time.monotonic() - begun < 5
+    assert 1.2 <= time.monotonic() - begun < 15
     assert caught.value.run.status == "running"
     assert isinstance(caught.value, TimeoutError)
     assert api.targets[0] == "/agent/runs/run_1?wait=1"

@@ -8,13 +8,14 @@ import pytest
 import typer
 import yaml
 from msgspec import json
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from infra.commands import cost_counts, cost_model
 from infra.commands.cost import cost
 from infra.commands.cost_model import ServicePrice, default_prices
 from swissbrain.cli.errors import CommandError
 from tests.docs.pages import DOCS, ROOT, blocks, codes_in, rows
+from tests.support.commands import invoke
 from worker.run import archiver
 
 PAGE = DOCS / "cost.md"
@@ -23,7 +24,7 @@ PAGE = DOCS / "cost.md"
 def computed(*options: str) -> Result:
     app = typer.Typer()
     app.command()(cost)
-    return CliRunner().invoke(app, list(options), env={"COLUMNS": "80"})
+    return invoke(app, options, env={"COLUMNS": "80"})
 
 
 def bill(*options: str) -> cost_model.Bill:

@@ -7,16 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from infra.commands.deploy import deploy
 from infra.commands.rollback import rollback
+from infra.deploy import lock
+from infra.deploy.cluster import KubectlCluster
 from swissbrain.cli.errors import CommandError
 from swissbrain.errors import ClientError
 from tests.docs.pages import ROOT
+from tests.support.commands import invoke
 from tests.support.deploy_site import REGISTRY, SECRET, Site, marks, needs_kubectl
 from tests.support.kube import PodFault
 from tests.support.kube.access import Rule
@@ -41,7 +45,7 @@ def called(site: Site, digit: str, *options: str, command: object = deploy) -> R
     """Call a command for the images of a digit."""
     app = typer.Typer()
     app.command()(command)  # type: ignore[type-var]
-    return CliRunner().invoke(app, ["--context", "test", "--overlay", str(site.overlay(digit)), *options])
+    return invoke(app, ["--context", "test", "--overlay", str(site.overlay(digit)), *options])
 
 
 def test_all_that_is_missing_is_said_at_once_and_nothing_is_changed(site: Site) -> None:
@@ -99,9 +103,16 @@ def test_a_killed_deployment_is_finished_by_the_next_one_which_does_not_pretend_
             child.send_signal(signal.SIGKILL)
     site.server.advance(3600)
     site.server.faults.heal()
-    monkeypatch.setattr("infra.deploy.lock.DURATION_S", 1)
-    monkeypatch.setattr("infra.deploy.lock.LOOK_S", 0.3)
-    monkeypatch.setattr("infra.deploy.lock.RENEW_S", 0.2)
+    wait = lock._wait_for_silence
+
+    def wait_a_second(cluster: KubectlCluster, seen: dict[str, Any]) -> None:
+        """Wait for less than the Lease of the second deployment must last on a busy machine."""
+        with monkeypatch.context() as short:
+            short.setattr(lock, "DURATION_S", 1)
+            short.setattr(lock, "LOOK_S", 0.3)
+            wait(cluster, seen)
+
+    monkeypatch.setattr(lock, "_wait_for_silence", wait_a_second)
     result = called(site, "2")
     assert result.exit_code == 1
     assert "applied, but not verified: set SWISSBRAIN_API_URL" in result.stderr
@@ -129,7 +140,7 @@ def test_a_rollback_without_a_record_says_so(site: Site) -> None:
 def test_bad_input_is_one_line(options: list[str], message: str) -> None:
     app = typer.Typer()
     app.command()(deploy)
-    result = CliRunner().invoke(app, options)
+    result = invoke(app, options)
     assert isinstance(result.exception, CommandError)
     assert message in str(result.exception)
 

@@ -56,8 +56,8 @@ def test_an_answer_that_is_none_of_kubernetes_is_one_line(folder: Path, output: 
 
 def test_a_program_that_hangs_is_ended_whatever_it_has_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that fetches a token holds the standard error of kubectl."""
-    monkeypatch.setattr(programs, "READ_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(programs, "CHANGE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(programs, "READ_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(programs, "CHANGE_TIMEOUT_S", 2.0)
     said: list[str] = []
     cluster = kubectl(folder, f"echo begun; sleep 60 & echo $! > {folder}/child; wait", said.append)
     asks: list[Callable[[], object]] = [cluster.version, lambda: cluster.programs.change("kubectl", "apply", tries=1)]

@@ -23,7 +23,7 @@ NEVER_READY = "import time; time.sleep(600)"
 
 
 def supervised(
-    folder: Path, source: str, *, stop_timeout_s: float = 5.0, start_timeout_s: float = 10.0
+    folder: Path, source: str, *, stop_timeout_s: float = 5.0, start_timeout_s: float = 60.0
 ) -> SupervisedProcess:
     """Return a Python program named `thing` that is ready once it has printed `up`."""
     spec = ProcessSpec(

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.devstack import port_numbers
 from infra.devstack.errors import StackError
 from infra.devstack.port_numbers import HOST, PortReservations, Ports, choose, load_last
+from tests.support.redis import RESERVED, free_port
 
+ROOT = Path(__file__).parents[2]
 OTHER_STACK = """
 import sys
 from infra.devstack.port_numbers import PortReservations
@@ -150,3 +153,13 @@ def test_a_damaged_file_of_ports_is_ignored(tmp_path: Path, content: str) -> Non
     assert load_last(path) is None
     path.write_text(content)
     assert load_last(path) is None
+
+
+def test_ports_of_tests_are_those_of_no_stack_and_no_other_test_process() -> None:
+    assert {free_port(), free_port()} <= set(RESERVED)
+    assert RESERVED.stop <= port_numbers._LOWEST
+    source = "from tests.support.redis import RESERVED; print(RESERVED.start)"
+    other = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(other.stdout) not in RESERVED
+    with socket.socket(socket.AF_UNIX) as second, pytest.raises(OSError, match="in use"):
+        second.bind(f"\0swissbrain-test-ports-{RESERVED.start}")

@@ -6,11 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from bench.__main__ import BENCHMARKS, SELF_CONTAINED
 from swissbrain.cli.app import app
 from tests.docs.pages import DOCS, PAGES, ROOT, code, files, name_of
+from tests.support.commands import invoke
 
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 SWISSBRAIN = re.compile(r"(?<!from )\bswissbrain ([a-z]+)([^`\n|;#']*)")
@@ -32,7 +32,7 @@ def options(command: str) -> frozenset[str]:
     }
     found: set[str] = set()
     for words in [[command], *([command, name] for name in groups.get(command, ()))]:
-        shown = CliRunner().invoke(app, [*words, "--help"], env=PLAIN)
+        shown = invoke(app, [*words, "--help"], env=PLAIN)
         assert shown.exit_code == 0, f"there is no command 'swissbrain {' '.join(words)}'"
         found.update(OPTION.findall(shown.output))
     return frozenset(found)

@@ -39,7 +39,7 @@ async def test_requests_without_redis_get_503(worker: SimulatedWorker, own_gatew
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.json()["type"] == "urn:swissbrain:problem:store-unavailable"
         assert (await http.get("/health")).status_code == 200
-        await until(lambda: answers_with(http, "/ready", 503), "/ready tells the outage", timeout_s=READY_S + 3)
+        await until(lambda: answers_with(http, "/ready", 503), "/ready tells the outage", timeout_s=READY_S + 30)
         assert (await http.post("/agent/runs", json={})).status_code == 422
         await asyncio.to_thread(own_gateway.start)
         assert (await http.get(f"/agent/runs/{run_id}")).status_code == 200

@@ -60,6 +60,6 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     before = children_of(os.getpid())
     yield made
     made.executor.close()
-    wait_until(lambda: not made.alive(), "no process of the test is left", timeout_s=5)
+    wait_until(lambda: not made.alive(), "no process of the test is left")
     assert children_of(os.getpid()) <= before
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -70,10 +70,10 @@ def test_a_redis_without_free_connections_is_named(own_valkey: Valkey) -> None:
 
 
 def test_a_pipeline_that_takes_too_long_keeps_the_replies_received_so_far() -> None:
-    with scripted_redis(lambda *_: b":1\r\n:2\r\n", command_timeout_s=0.3) as (_, _, http):
+    with scripted_redis(lambda *_: b":1\r\n:2\r\n", command_timeout_s=3) as (_, _, http):
         response = http.post("/pipeline", json=[["INCR", "n"]] * 4)
         assert response.status_code == 200
-        error = {"error": "ERR no answer from Redis within 0.3 s; the command may have been executed"}
+        error = {"error": "ERR no answer from Redis within 3 s; the command may have been executed"}
         assert response.json() == [{"result": 1}, {"result": 2}, error, error]
 
 

@@ -110,7 +110,7 @@ async def test_a_killed_worker_loses_the_session_and_its_pod_is_reaped(
         **worker_environment(kubeconfig),
         "REDIS_URL": tcp.url,
         "REDIS_KEY_PREFIX": runs.rig.store.keys.prefix,
-        "WORKER_LEASE_S": "3",
+        "WORKER_LEASE_S": "600",
         "WORKER_ROOT": str(tmp_path / "work"),
         "TOOLS_NETWORK_PRIVATE_HOSTS": site.host,
         "KUBERNETES_EGRESS": proxy,
@@ -132,6 +132,7 @@ async def test_a_killed_worker_loses_the_session_and_its_pod_is_reaped(
         reaper = runs.executor(_installation(runs))
         assert await reaper.reap() == 0
         workers[0].send(signal.SIGKILL)
+        await runs.rig.expire_lease(run_id)
         await asyncio.to_thread(workers[1].start)
 
         async def claimed() -> bool:

@@ -182,7 +182,7 @@ async def test_a_program_is_cancelled_by_the_way_that_is_left(cluster: ClusterRi
         async def dead(run_id: str = run.run_id) -> bool:
             return not processes_with(run_id)
 
-        await until(dead, f"the program is ended by the {way}", timeout_s=8)
+        await until(dead, f"the program is ended by the {way}", timeout_s=25)
         assert run.caller.warnings == []
         cluster.server.faults.heal()
         await has_no_jobs(cluster)
@@ -203,7 +203,7 @@ async def test_a_cancellation_that_reaches_nobody_is_reported_and_repeated(clust
     async def dead() -> bool:
         return not processes_with(run.run_id)
 
-    await until(dead, "the program is ended once the API server is back", timeout_s=10)
+    await until(dead, "the program is ended once the API server is back", timeout_s=25)
 
 
 async def test_adoption_waits_for_an_api_server_that_is_down(cluster: ClusterRig) -> None:

@@ -127,10 +127,13 @@ async def test_a_drained_worker_leaves_its_program_to_the_next_one(runs: WorkerR
 
 
 async def test_a_worker_that_has_lost_its_lease_leaves_the_program_to_the_next_owner(runs: WorkerRig) -> None:
-    first = runs.worker(lease_s=2.0)
+    first = runs.worker(renew_s=0.2)
     run_id = await runs.submit("echo one; while [ ! -e go ]; do sleep 0.05; done; echo two", max_attempts=2)
     await has_printed(runs, run_id, 1)
     first.deadly.dead.set()  # its Redis does not answer any more, but itself it lives on
+    for active in first.worker.keeper.runs():
+        active.valid_until = 0.0
+    await runs.rig.expire_lease(run_id)
     runs.worker()
 
     async def claimed() -> bool:
@@ -169,7 +172,7 @@ async def test_a_step_that_takes_too_long_ends_its_program(runs: WorkerRig) -> N
 
 
 async def test_a_cancel_that_the_next_worker_finds_ends_the_program(runs: WorkerRig) -> None:
-    first = runs.worker(lease_s=2.0)
+    first = runs.worker()
     run_id = await runs.submit("echo one; sleep 1000", max_attempts=2)
     await has_printed(runs, run_id, 1)
     await first.die()

@@ -115,7 +115,7 @@ async def test_a_cancelled_request_ends_the_pod(cluster: ClusterRig) -> None:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30
     await no_pod_is_left(cluster)
 
 
@@ -165,18 +165,18 @@ async def test_the_reaper_ends_the_session_of_a_claim_that_is_over(cluster: Clus
 async def test_a_pod_that_hears_nothing_of_its_worker_ends_by_itself(
     cluster: ClusterRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_session, "SILENCE_S", 1.5)
+    monkeypatch.setattr(pod_session, "SILENCE_S", 10.0)
     monkeypatch.setattr(pod_session, "KEEP_S", 0.3)
     session = await opened(cluster.executor())
     pod = cluster.server.running(*cluster.jobs())
-    assert await ask(session, "time.sleep(2.5) or 'kept'") == "kept"
+    assert await ask(session, "time.sleep(11) or 'kept'") == "kept"
     # Killed processes give no signs of life.
     for task in session._tasks:  # type: ignore[attr-defined]
         task.cancel()
     await until(lambda: _has_ended(pod.container), "the runner has ended")
     assert pod.container
     assert pod.container.exit_code == 0
-    assert "the worker was silent for 1.5 s" in pod.container.log.read_text()
+    assert "the worker was silent for 10 s" in pod.container.log.read_text()
 
 
 async def test_the_reason_of_an_end_between_two_requests_is_kept(

@@ -76,7 +76,7 @@ async def test_a_program_that_ended_while_nobody_had_the_run_counts(runs: Worker
 
 async def test_the_times_of_an_adopted_step_count_from_its_first_start(runs: WorkerRig) -> None:
     run_id, first = await left_alone(runs)
-    await grows_older(runs, run_id, 100)
+    await grows_older(runs, run_id, 500)
     await asyncio.sleep(0.5)
     runs.worker(after=first)
     await goes_on(runs)

@@ -18,6 +18,7 @@ from infra.k8s_executor.views import JobView
 from infra.settings import RedisTcpSettings
 from tests.agent_runs.killing import Deadly
 from tests.k8s_executor.rig import BROWSER_IMAGE, IMAGE, NAMESPACE, ClusterRig
+from tests.support.connections import closed_after
 from tests.worker.rig import Identity, Rig, Worker
 from worker.lease import StopReason
 from worker.plan import PlanWalker
@@ -167,11 +168,10 @@ class Counter:
     async def listening(self) -> AsyncIterator["Counter"]:
         """Listen within the context."""
 
-        async def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def connected(*_: object) -> None:
             self.count += 1
-            writer.close()
 
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(closed_after(connected), "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self

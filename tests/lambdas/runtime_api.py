@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import h11
 
 from tests.lambdas.call import Call
+from tests.support.connections import closed_after
 
 ROOT = "/2018-06-01/runtime"
 MAX_BYTES = 6 * 1024 * 1024
@@ -96,7 +97,7 @@ class RuntimeApi:
         """Status with which the next response is rejected."""
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(closed_after(self._serve), "127.0.0.1", 0)
         host, port = self._server.sockets[0].getsockname()
         self.address = f"{host}:{port}"
 

@@ -347,9 +347,9 @@ async def test_comments_keep_a_stream_alive(server: ModelServer) -> None:
         stream(ending="close")(wire)
         for packet in (first, *[b": wait\r\n\r\n"] * 8, rest):
             wire.send(b"%x\r\n%b\r\n" % (len(packet), packet))
-            wire.silence(0.3)
+            wire.silence(0.8)
 
-    async with adapter(server, max_retries=0, idle_s=2.0) as model:
+    async with adapter(server, max_retries=0, idle_s=7.0) as model:
         server.then(slow)
         assert (await model.ask(request())).text == "x"
 

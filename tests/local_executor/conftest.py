@@ -37,6 +37,6 @@ def unsafe(tmp_path: Path) -> Iterator[Bench]:
 def _checked(bench: Bench) -> Iterator[Bench]:
     yield bench
     bench.executor.close()
-    wait_until(lambda: not bench.alive(), "no process of the test is left", timeout_s=5)
+    wait_until(lambda: not bench.alive(), "no process of the test is left")
     # Some tests create folders too deep for pytest's removal.
     subprocess.run(["/bin/rm", "-rf", str(bench.root)], check=True)

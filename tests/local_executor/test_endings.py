@@ -81,4 +81,4 @@ async def _assert_fds_closed(before: dict[str, str]) -> None:
     async def closed() -> bool:
         return len(open_fds()) <= len(before)
 
-    await until(closed, "all descriptors are closed again", timeout_s=5)
+    await until(closed, "all descriptors are closed again")

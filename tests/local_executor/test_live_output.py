@@ -1,6 +1,6 @@
 """Output that no line end follows: begins of lines, and lines that a program overwrites."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -14,6 +14,14 @@ from tests.local_executor.rig import MB, Bench
 from worker.toolkit.execution import LOGGED_BYTES
 
 PIECES = ["\r", "\n", "\r\n", "a", "10%", "ü😀", "\xff", "\0", "x" * PART_CHARS, "y" * (PART_CHARS + 1)]
+
+UNTIL_SEEN = "while [ ! -e 'seen {}' ]; do sleep 0.05; done"
+"""Piece of a program: waits until a part of its output has been passed on."""
+
+
+def mark_seen(bench: Bench) -> Callable[[str, str], None]:
+    """Return a function that tells the program which parts have been passed on."""
+    return lambda _, text: (bench.files.directory / f"seen {text}").touch()
 
 
 def shown(parts: Sequence[LinePart]) -> list[str]:
@@ -134,9 +142,8 @@ async def test_a_fast_progress_bar_is_passed_on_five_times_a_second(bench: Bench
 
 
 async def test_lines_with_carriage_returns_before_their_ends_overwrite_nothing(bench: Bench) -> None:
-    ran = await bench.run(
-        "for i in $(seq 200); do printf \"$i\\r\"; printf '\\n'; done; printf 'x\\r'; sleep 0.5; printf '\\n'"
-    )
+    source = "for i in $(seq 200); do printf \"$i\\r\"; printf '\\n'; done; printf 'x\\r'; " + UNTIL_SEEN.format("x")
+    ran = await bench.run(f"{source}; printf '\\n'", on_line=mark_seen(bench))
     *lines, last = ran.parts
     assert lines == [LinePart(str(number), end="\r\n") for number in range(1, 201)]
     # After a while the carriage return counts as one that overwrites.
@@ -144,7 +151,8 @@ async def test_lines_with_carriage_returns_before_their_ends_overwrite_nothing(b
 
 
 async def test_a_character_that_is_printed_in_pieces_stays_whole_in_a_begin_of_a_line(bench: Bench) -> None:
-    ran = await bench.run("printf 'a\\303'; sleep 0.6; printf '\\274b\\360\\237'; sleep 0.6; printf '\\230\\200\\n'")
+    pieces = ("printf 'a\\303'", UNTIL_SEEN.format("a"), "printf '\\274b\\360\\237'", UNTIL_SEEN.format("üb"))
+    ran = await bench.run("; ".join([*pieces, "printf '\\230\\200\\n'"]), on_line=mark_seen(bench))
     assert shown(ran.parts) == ["aüb😀"]
     assert [part.text for part in ran.parts] == ["a", "üb", "😀"]
 

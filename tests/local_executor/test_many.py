@@ -119,5 +119,5 @@ async def test_a_start_without_free_descriptors_is_exhaustion_and_leaves_nothing
     async def closed() -> bool:
         return len(open_fds()) <= before
 
-    await until(closed, "all descriptors are closed again", timeout_s=5)
+    await until(closed, "all descriptors are closed again")
     assert not bench.alive()

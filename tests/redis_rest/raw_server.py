@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TypeAlias
 
+from tests.support.connections import closed_after
+
 TOKEN = "token-that-nobody-may-see"
 REPLY = b'{"result":"YQ=="}'
 """Reply `a` to a command."""
@@ -90,11 +92,10 @@ async def raw_server(reply: Reply, tls: ssl.SSLContext | None = None) -> AsyncIt
     server = RawServer(reply)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(Connection(server, reader, writer).serve())
-        tasks.add(task)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await Connection(server, reader, writer).serve()
 
-    listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    listening = await asyncio.start_server(closed_after(serve, tasks), "127.0.0.1", 0, ssl=tls)
     server.url = f"http{'s' if tls else ''}://localhost:{listening.sockets[0].getsockname()[1]}"
     try:
         yield server

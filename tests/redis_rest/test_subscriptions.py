@@ -99,7 +99,7 @@ async def test_leaving_a_subscription_closes_its_connection_at_once(connect: Con
         redis = connect(RedisRestSettings(server.url, TOKEN))
         async with redis.subscribe("c"):
             pass
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 60)
 
         left.clear()
         following = asyncio.create_task(received_from(redis.subscribe("c")))
@@ -108,7 +108,7 @@ async def test_leaving_a_subscription_closes_its_connection_at_once(connect: Con
         await asyncio.sleep(0.05)
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        await asyncio.wait_for(left.wait(), 5)
+        await asyncio.wait_for(left.wait(), 60)
         await redis.close()
 
 

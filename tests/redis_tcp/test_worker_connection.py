@@ -97,10 +97,13 @@ async def test_all_commands_of_a_round_trip_fail_when_redis_is_down(tmp_path: Pa
 
 
 async def test_replies_after_the_deadline_are_given_to_nobody(tcp: RedisTcpSettings) -> None:
-    redis = RedisTcp(replace(tcp, timeout_s=1.0))
-    assert await redis.command("CLIENT", "PAUSE", 1500) == "OK"
-    late = await asyncio.gather(*(redis.command("ECHO", f"late {n}") for n in range(3)), return_exceptions=True)
+    redis, other = RedisTcp(replace(tcp, timeout_s=1.0)), RedisTcp(tcp)
+    assert await redis.command("CLIENT", "PAUSE", 60_000, "WRITE") == "OK"
+    echoes = (redis.command("EVAL", "return ARGV[1]", 0, f"late {n}") for n in range(3))
+    late = await asyncio.gather(*echoes, return_exceptions=True)
     assert [type(answer) for answer in late] == [StoreUnavailable] * 3
+    assert await other.command("CLIENT", "UNPAUSE") == "OK"
+    await other.close()
     assert await until_answered(lambda: redis.command("ECHO", "own")) == "own"
     await redis.close()
 

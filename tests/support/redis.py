@@ -1,6 +1,8 @@
 """Real Valkey, and the real gateway in front of it, as child processes."""
 
+import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,6 +20,9 @@ from tests.support.waiting import wait_until
 
 TOKEN = "gateway-token-of-the-tests"
 STARTS = 5
+PORTS = (10_100, 15_000)
+"""Above the last one that browsers refuse, and below those of development stacks and of outgoing connections."""
+PORTS_OF_A_PROCESS = 50
 LISTEN = "0A"
 LOADS_SLOWLY = ("--key-load-delay", "60000", "--loading-process-events-interval-bytes", "1024")
 """Hidden settings with which Valkey takes 60 ms to load each key, and answers commands while it loads."""
@@ -27,12 +32,37 @@ class NotStarted(AssertionError):
     """A server process ended before it listened."""
 
 
+def _reserved_ports() -> range:
+    """Return ports that no other test process uses until this one has ended.
+
+    No stack chooses them, and no outgoing connection does, also while a server of the test is down. A bound abstract
+    socket is the reservation, as in `infra.devstack.port_numbers`.
+    """
+    blocks = [range(first, first + PORTS_OF_A_PROCESS) for first in range(*PORTS, PORTS_OF_A_PROCESS)]
+    for block in random.sample(blocks, len(blocks)):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0swissbrain-test-ports-{block.start}")
+        except OSError:
+            reservation.close()
+        else:
+            reservation.detach()  # it stays open until the end of the process
+            return block
+    raise RuntimeError("all ports of the tests are reserved")
+
+
+RESERVED = _reserved_ports()
+_ports = itertools.cycle(RESERVED)
+
+
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback interface that is free now, and that no other program takes by itself."""
+    for port in itertools.islice(_ports, PORTS_OF_A_PROCESS):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("all ports of this process are in use")
 
 
 def valkey_binary() -> Path:

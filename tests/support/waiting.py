@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable
 
 PAUSE_S = 0.01
 LONGEST_PAUSE_S = 0.3
+LIMIT_S = 60.0
+"""Longer than a busy machine stands still. Less than the limit of a test, which would not say what never happened."""
 
 
-def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:
+def wait_until(predicate: Callable[[], object], description: str, timeout_s: float = LIMIT_S) -> None:
     """Return once the predicate is true. Raises AssertionError with `description` after the timeout."""
     began = time.monotonic()
     while not predicate():
         time.sleep(_pause_s(began, timeout_s, description))
 
 
-async def until(predicate: Callable[[], Awaitable[object]], description: str, timeout_s: float = 20.0) -> None:
+async def until(predicate: Callable[[], Awaitable[object]], description: str, timeout_s: float = LIMIT_S) -> None:
     """Return once the awaited predicate is true. Raises AssertionError with `description` after the timeout."""
     began = time.monotonic()
     while not await predicate():

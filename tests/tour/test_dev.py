@@ -124,15 +124,20 @@ def test_outcomes_are_exit_codes_and_bad_input_is_one_line(tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_the_start_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])  # inherited by the command
+    handler = signal.signal(number, signal.SIG_DFL)  # ignored where tests run in the background, or under nohup
     try:
         starting = start(tmp_path, "dev", "--port", str(free_port()))
     finally:
+        signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     with starting as process:
-        wait_until(lambda: len(children_of(process.pid)) >= 2, "the first parts have started", timeout_s=30)
-        parts = children_of(process.pid)
-        process.send_signal(number)
-        assert process.wait(timeout=60) == 0
+        try:
+            wait_until(lambda: len(children_of(process.pid)) >= 2, "the first parts have started")
+            parts = children_of(process.pid)
+            process.send_signal(number)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
     assert not any(map(is_alive, parts))
 
 
@@ -143,7 +148,7 @@ def test_nohup_keeps_the_stack_alive_without_its_terminal(tmp_path: Path) -> Non
     finally:
         signal.signal(signal.SIGHUP, before)
     with starting as process:
-        wait_until(lambda: children_of(process.pid), "the first part has started", timeout_s=30)
+        wait_until(lambda: children_of(process.pid), "the first part has started")
         ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
         process.terminate()
         assert process.wait(timeout=60) == 0

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +21,16 @@ SWISSBRAIN = [sys.executable, "-m", "swissbrain"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def content(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of what the web server below has."""
+    made = tmp_path_factory.mktemp("site")
+    (made / "hello.txt").write_text("hello\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(content: Path) -> Iterator[str]:
     """Host and port of a web server on this machine, which the operator allows to programs."""
-    content = tmp_path_factory.mktemp("site")
-    (content / "hello.txt").write_text("hello\n")
     with files_server(content) as port:
         yield f"127.0.0.1:{port}"
 
@@ -130,18 +135,29 @@ def test_a_receiver_that_leaves_ends_the_run(folder: Path) -> None:
     wait_until(is_cancelled, "the run is cancelled")
 
 
-def test_output_is_live_on_a_pipe_and_on_a_terminal(folder: Path) -> None:
-    with subprocess.Popen(
-        [*SWISSBRAIN, "exec", "--", "sh", "-c", "echo one; echo two; sleep 3; echo three"],
-        cwd=folder,
-        env=ALONE,
-        stdout=subprocess.PIPE,
-    ) as process:
+WAITS = """
+import os, sys, time, urllib.request
+print("one", flush=True)
+print("two", flush=True)
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = ""
+while True:
+    try:
+        urllib.request.urlopen(sys.argv[1]).close()
+        break
+    except OSError:
+        time.sleep(0.1)
+print("three")
+"""
+
+
+def test_output_is_live_on_a_pipe_and_on_a_terminal(folder: Path, site: str, content: Path) -> None:
+    (folder / "waits.py").write_text(WAITS)
+    command = [*SWISSBRAIN, "exec", "--network", site, "--python", "--", "waits.py", f"http://{site}/go"]
+    with subprocess.Popen(command, cwd=folder, env=ALONE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         assert (process.stdout.readline(), process.stdout.readline()) == (b"one\n", b"two\n")
-        began = time.monotonic()
+        (content / "go").touch()  # before that, the program does not end
         assert process.stdout.read() == b"three\n"
-        assert time.monotonic() - began > 1.5
     shown = on_terminal(
         [*SWISSBRAIN, "exec", "--", "printf", "10%%\\r20%%\\ndone"], cwd=folder, env=dict(os.environ | ALONE)
     )

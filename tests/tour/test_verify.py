@@ -16,13 +16,14 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from infra.commands.deploy import deploy
 from infra.commands.verify import verify
 from infra.devstack import processes as parts
 from infra.devstack.stack import DevStack
 from swissbrain import Client
+from tests.support.commands import invoke
 from tests.support.deploy_site import SECRET, Site, deploy_site, image, marks, needs_kubectl, whole_overlay
 from tests.support.faulty_s3 import Exchange, faulty_s3, passed, refused
 
@@ -56,7 +57,7 @@ def checked(settings: Mapping[str, str], *names: str, options: tuple[str, ...] =
     app = typer.Typer()
     app.command()(verify)
     variables = {name: settings[name] for name in (*API, *names)} | changed
-    return CliRunner().invoke(app, list(options), env=variables)
+    return invoke(app, options, env=variables)
 
 
 def failed_lines(result: Result) -> list[str]:
@@ -199,7 +200,7 @@ def test_everything_in_the_cluster_is_checked_applied_waited_for_and_verified(
     app = typer.Typer()
     app.command()(deploy)
     variables = {name: settings[name] for name in (*API, *REDIS, *S3)}
-    result = CliRunner().invoke(app, [], env=variables)
+    result = invoke(app, env=variables)
     assert result.exit_code == 0, result.output
     assert set(marks(result).values()) <= {"✓", "–"}
     names = ("manifests", "cluster", "rights", "namespaces", "secrets", "release", "clock", "Redis by TCP")
@@ -212,7 +213,7 @@ def test_everything_in_the_cluster_is_checked_applied_waited_for_and_verified(
     assert not any(secret in result.output for secret in secrets)
     assert site.server.objects("leases") == []
 
-    shown = CliRunner().invoke(app, ["--status"])
+    shown = invoke(app, ["--status"])
     assert f"agent-api: {images['api']}" in shown.stdout
     assert re.search(r"^last +deploy by .*, done$", shown.stdout, re.MULTILINE)
 
@@ -228,7 +229,7 @@ def test_a_deployment_whose_verification_fails_is_rolled_back_and_both_are_said(
     app = typer.Typer()
     app.command()(deploy)
     options = ["--context=test", f"--overlay={site.overlay('2')}", "--rollback-on-failure"]
-    result = CliRunner().invoke(app, options, env={name: settings[name] for name in API})
+    result = invoke(app, options, env={name: settings[name] for name in API})
     assert result.exit_code == 1
     assert "✗ API " in result.stdout
     assert "✓ cleaned up" in result.stdout

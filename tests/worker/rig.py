@@ -14,6 +14,7 @@ from infra.contract.keys import Keys
 from infra.contract.lending import OpenExecution
 from infra.contract.log import Event
 from infra.contract.redis import Argument, Redis, Reply, Script
+from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.runs import PlanStep, RunRecord, RunSpec
 from infra.contract.states import TERMINAL
 from infra.contract.tools import MessageArgs, ShellArgs
@@ -170,6 +171,17 @@ class Worker:
         await self._redis.close()
 
 
+class SoonRenewed(LeaseKeeper):
+    """Renews leases every `renew_s` seconds, however long they are."""
+
+    def __init__(self, store: WorkQueue, lease_s: float, renew_s: float) -> None:
+        super().__init__(store, lease_s)
+        self._renew_s = renew_s
+
+    async def _pause(self, seconds: float) -> None:
+        await super()._pause(min(seconds, self._renew_s))
+
+
 class Identity:
     """Name of a worker process of a test, and the names of those that it knows to have ended."""
 
@@ -197,6 +209,7 @@ class Rig:
         *,
         slots: int = 4,
         lease_s: float = LEASE_S,
+        renew_s: float = LEASE_S,
         grace_s: float = 5.0,
         loses: Callable[[str], bool] | None = None,
         late_s: Callable[[str], float] | None = None,
@@ -216,7 +229,7 @@ class Rig:
         redis = RedisTcp(self._tcp)
         store = RunStore(Flaky(around(redis), loses, late_s, undeliverable), self._keys)
         settings = WorkerSettings(f"w{len(self._workers)}", slots, lease_s, grace_s, Path())
-        keeper = LeaseKeeper(store, lease_s)
+        keeper = SoonRenewed(store, lease_s, renew_s)
         walker = PlanWalker(_tools(body, idempotent=idempotent))
         runner = Runner(store, workspaces or NoFiles(), executor or NoFiles(), strategy or walker)
         loop = WorkerLoop(settings, store, redis, keeper, runner, identity or Identity(), fitness or Fitness())

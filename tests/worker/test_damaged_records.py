@@ -53,7 +53,7 @@ async def test_a_run_that_cannot_be_claimed_stops_neither_its_worker_nor_other_r
 
 async def test_a_run_whose_record_is_overwritten_while_it_works_costs_no_other_run(rig: Rig) -> None:
     gate = Gate()
-    worker = rig.worker(gate, lease_s=3.0)
+    worker = rig.worker(gate, renew_s=0.2)
     ids = [await rig.submit("wait") for _ in range(3)]
 
     async def all_begun() -> bool:

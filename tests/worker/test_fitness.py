@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 
 import pytest
 
@@ -133,11 +134,16 @@ async def test_an_unfit_worker_recovers_runs_shows_that_redis_replies_and_drains
 ) -> None:
     monkeypatch.setattr(loop, "MAX_BLOCK_S", 0.05)
     unfit = rig.worker(well, fitness=Fitness({"object store": Part(works=False).check}))
-    ages = []
-    for _ in range(10):
-        await asyncio.sleep(0.05)
-        ages.append(unfit.keeper.heartbeat.age_s())
-    assert max(ages) < 1
+
+    def last_beat() -> float:
+        return round(time.monotonic() - unfit.keeper.heartbeat.age_s(), 2)
+
+    async def beats_again() -> bool:
+        return last_beat() > before
+
+    for _ in range(3):
+        before = last_beat()
+        await until(beats_again, "Redis replies again")
     await unfit.drained()
 
 
@@ -165,7 +171,10 @@ async def test_a_worker_whose_store_fails_meanwhile_leaves_the_queue_to_others(r
         assert await workers_and_outcomes(rig, (await rig.ended(run_id)).id) == [("w1", 1, "succeeded")]
 
 
-async def test_a_run_that_a_worker_is_unable_to_do_is_done_by_another(rig: Rig) -> None:
+async def test_a_run_that_a_worker_is_unable_to_do_is_done_by_another(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "UNABLE_BACKOFF_S", 600.0)
     rig.worker(lacks_node)
     run_id = await rig.submit("sh", "node", max_attempts=1)
 
@@ -176,9 +185,7 @@ async def test_a_run_that_a_worker_is_unable_to_do_is_done_by_another(rig: Rig) 
     rig.worker(well)
     run = await rig.ended(run_id)
     assert (run.status, run.attempt, run.unable) == (Status.SUCCEEDED, 1, 0)
-    *unable, last = await workers_and_outcomes(rig, run_id)
-    assert set(unable) == {("w0", 1, "unable")}
-    assert last == ("w1", 1, "succeeded")
+    assert await workers_and_outcomes(rig, run_id) == [("w0", 1, "unable"), ("w1", 1, "succeeded")]
     log = await rig.log(run_id)
     assert [event.step for event in log if event.type == "step.finished"] == [0, 1]
     requeued = [event.data for event in log if event.type == "run.requeued"]

@@ -67,7 +67,7 @@ async def test_claims_and_renewals_record_a_heartbeat(rig: Rig) -> None:
     async def body(*_: object) -> None:
         await go.wait()
 
-    worker = rig.worker(body, slots=1, lease_s=0.6)
+    worker = rig.worker(body, slots=1, renew_s=0.2)
     await rig.submit("x")
     await until(lambda: _true(len(worker.keeper) == 1), "the run has begun")
 

@@ -149,7 +149,7 @@ async def test_a_copy_that_was_interrupted_is_made_by_the_next_attempt(
     run_id = await site.create("?a", "?b")
     for path in ("a", "b"):
         await site.copy(run_id, path, source, path)
-    reached, copy = threading.Event(), Bucket.copy
+    reached, go, copy = threading.Event(), threading.Event(), Bucket.copy
 
     def interrupted(bucket: Bucket, key: str, target: str) -> None:
         is_first = not reached.is_set()
@@ -158,7 +158,7 @@ async def test_a_copy_that_was_interrupted_is_made_by_the_next_attempt(
             raise FilesUnavailable("the object store failed")
         copy(bucket, key, target)
         if is_first:
-            threading.Event().wait(0.5)
+            go.wait(60)
 
     monkeypatch.setattr(Bucket, "copy", interrupted)
     await site.start(run_id)
@@ -168,7 +168,8 @@ async def test_a_copy_that_was_interrupted_is_made_by_the_next_attempt(
 
     await until(has_begun, "the copy has begun")
     if fault == "killed":
-        await first.killed()
+        go.set()
+        await first.killed()  # cancels its work before it can see that the copy is made
         await site.rig.expire_lease(run_id)
         site.rig.worker(work, workspaces=site.workspaces)
     assert await site.result(run_id) == "succeeded"

@@ -189,7 +189,7 @@ async def test_a_lost_renewal_reply_costs_no_lease(rig: Rig, monkeypatch: pytest
         renewals += script == "renew"
         return 600 if script == "renew" and renewals == 1 else 0
 
-    worker = rig.worker(body, lease_s=6, late_s=late_s)
+    worker = rig.worker(body, lease_s=30, renew_s=0.1, late_s=late_s)
     run_id = await rig.submit("long", max_attempts=1)
 
     async def held() -> bool:

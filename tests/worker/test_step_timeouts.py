@@ -43,19 +43,19 @@ def step(command: str, timeout_s: float | None = None) -> PlanStep:
 async def test_a_step_is_stopped_at_its_timeout_and_fails_the_run_under_its_index(rig: Rig) -> None:
     steps = Steps()
     rig.worker(steps)
-    run_id = await rig.submit(plan=[step("quick"), step("wait", 0.05), step("never")])
+    run_id = await rig.submit(plan=[step("quick"), step("wait", 1), step("never")])
     record = await rig.ended(run_id)
     assert record.status is Status.FAILED
     assert record.error
     assert (record.error.code, record.error.step) == ("timeout", 1)
-    assert record.error.message == "the step took longer than its timeout of 0.05 s (`timeout_s` of the step)"
+    assert record.error.message == "the step took longer than its timeout of 1 s (`timeout_s` of the step)"
     assert record.attempt == 1
     assert (steps.called, steps.cancelled) == (["quick", "wait"], ["wait"])
 
 
 async def test_the_log_names_the_step_that_timed_out(rig: Rig) -> None:
     rig.worker(Steps())
-    run_id = await rig.submit(plan=[step("quick"), step("wait", 0.05)])
+    run_id = await rig.submit(plan=[step("quick"), step("wait", 1)])
     await rig.ended(run_id)
     tool, ended, last = (await rig.log(run_id))[-3:]
     assert (tool.type, tool.step) == ("tool.finished", 1)
@@ -75,7 +75,7 @@ async def test_steps_faster_than_their_timeouts_succeed(rig: Rig) -> None:
 async def test_a_retry_repeats_only_the_step_that_timed_out(rig: Rig) -> None:
     steps = Steps()
     rig.worker(steps)
-    run_id = await rig.submit(plan=[step("quick"), step("wait", 0.5), step("after")])
+    run_id = await rig.submit(plan=[step("quick"), step("wait", 3), step("after")])
     assert (await rig.ended(run_id)).status is Status.FAILED
     steps.go.set()
     await rig.store.retry(run_id, token="t")
@@ -129,5 +129,5 @@ async def test_the_journal_has_the_start_of_a_step(rig: Rig) -> None:
     (entry,) = await rig.store.step_entries(run_id, [0])
     assert entry
     record = msgspec.json.decode(entry, type=StepRecord)
-    assert abs((record.started_ms or 0) - began.ts) < 1000
+    assert abs((record.started_ms or 0) - began.ts) < 20_000
     assert record.tool == "shell"

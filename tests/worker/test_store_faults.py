@@ -35,7 +35,6 @@ FAULTS = {
     "answer lost": unanswered,
     "hanging": hanging,
 }
-LEASE_S = 2.0
 LONG_S = 60.0
 """Lease that does not expire on a busy machine, so only the store can cause another attempt."""
 TRIES = 3
@@ -125,12 +124,19 @@ async def test_a_run_whose_files_cannot_be_stored_does_not_succeed(
     assert await is_complete(rig, workspaces, run)
 
 
-async def test_a_transfer_may_take_longer_than_the_lease(rig: Rig, store: FaultyS3, workspaces: Workspaces) -> None:
-    store.then("GET", crawling(2 * LEASE_S))
-    for _ in range(2):
-        rig.worker(copy, workspaces=workspaces, lease_s=LEASE_S)
+async def test_the_lease_is_renewed_during_a_transfer(rig: Rig, store: FaultyS3, workspaces: Workspaces) -> None:
+    renewals = 0
+
+    def loses(name: str) -> bool:
+        nonlocal renewals
+        renewals += name == "renew"
+        return False
+
+    store.then("GET", crawling(2))
+    rig.worker(copy, workspaces=workspaces, lease_s=LONG_S, renew_s=0.5, loses=loses)
     run = await rig.ended(await rig.submit("write", "copy"))
     assert (run.status, run.attempt) == (Status.SUCCEEDED, 1)
+    assert renewals > 1
     assert await is_complete(rig, workspaces, run)
 
 

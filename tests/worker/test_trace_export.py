@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from infra.contract.runs import PlanStep
 from infra.contract.states import Status
 from infra.settings import Env, SettingsError
-from tests.support.redis import OwnValkey
+from tests.support.redis import OwnValkey, free_port
 from tests.support.waiting import until
 from tests.worker.rig import Rig
 from tests.worker.test_health_process import watched
@@ -86,8 +86,7 @@ async def test_runs_and_the_end_of_the_worker_do_not_wait_for_a_collector_that_h
 
 
 async def test_no_secret_of_the_collector_is_logged(own: Rig, server: OwnValkey, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     options = {
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://ada:the-password@127.0.0.1:{port}/v1/traces?key=the-key",
         "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20the-token",

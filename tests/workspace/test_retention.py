@@ -9,7 +9,7 @@ from typing import IO
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from infra.commands.sweep import sweep
 from infra.contract.errors import FilesUnavailable
@@ -20,6 +20,7 @@ from infra.settings import RedisTcpSettings, S3Settings
 from infra.workspace import Workspaces
 from infra.workspace.bucket import Bucket, StoredObject
 from infra.workspace.inventory import STORE_ID
+from tests.support.commands import invoke
 from tests.support.run_store import RunStore
 from tests.support.s3 import variables_of
 from tests.support.servers import valkey_fixture
@@ -234,7 +235,7 @@ def test_the_command_sweeps_and_names_wrong_settings(
     app.command()(sweep)
 
     def run(**variables: str) -> Result:
-        return CliRunner().invoke(app, ["--dry-run"], env=variables)
+        return invoke(app, ["--dry-run"], env=variables)
 
     done = run()
     assert (done.exit_code, json.loads(done.stdout)["objects"], done.stderr) == (0, 0, "")

@@ -72,7 +72,7 @@ class Watched:
         raise EndOfLog
 
     async def take(self, count: int) -> list[Item]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self._ready) < count:
                 self._ready += await asyncio.shield(self.coming)
                 self.coming = asyncio.create_task(self._next())

@@ -205,7 +205,7 @@ async def test_a_run_that_ends_and_is_archived_while_a_follower_subscribes_is_re
     await archiving.finish(lease)
     await archiving.archive(run_id, 4)
     reader = LogReader(archiving.store, Fanout(edge.feed), archiving.workspaces.logs)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         items = await read_all(reader.follow(old, 2))
     assert [item.seq for item in items if isinstance(item, Event)] == [3, 4]
     assert isinstance(items[-1], StreamEnd)

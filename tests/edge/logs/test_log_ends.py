@@ -136,7 +136,7 @@ async def test_a_position_beyond_the_end_of_a_run_that_ended_before_the_subscrip
     outdated = await worker.store.log(RUN)
     await worker.finish(lease)
     fanout = Fanout(feed)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         items = await read_all(LogReader(worker.store, fanout, NoArchive()).follow(outdated, 1000))
     assert items == [StreamEnd(status=Status.SUCCEEDED, last_seq=2)]
     await fanout.close()

@@ -176,7 +176,7 @@ async def test_a_batch_ends_in_time(
         return await original(self, *args, **more)
 
     monkeypatch.setattr(RunCommands, "create", create_slowly)
-    monkeypatch.setattr(batches, "BATCH_S", 1.0)
+    monkeypatch.setattr(batches, "BATCH_S", 3.0)
     assert statuses(await results(ada, numbered(5))) == [201, 201, 503, 503, 503]
     assert (await worker.store.depths()).ready == 2
 

@@ -190,7 +190,7 @@ async def test_a_wait_survives_an_outage_of_redis(worker: SimulatedWorker, own_g
 async def test_a_wait_that_is_over_while_redis_is_away_gets_503(worker: SimulatedWorker, own_gateway: Gateway) -> None:
     async with serve(own_gateway.settings, Files()) as edge, client(edge, "ada") as http:
         run_id = await create(http)
-        answer = wait_for(http, run_id, 2)
+        answer = wait_for(http, run_id, 6)
         await waiters(edge, 1)
         await asyncio.to_thread(own_gateway.stop)
         answered = await answer

@@ -37,6 +37,8 @@ from tests.support.web_site import Names
 KEYS = ("webhook-key-of-the-tests-" + "n" * 20, "webhook-key-of-the-tests-" + "o" * 20)
 NAME = "receiver.test"
 OUTBOX, USERS = "webhooks:outbox", "webhooks:users"
+DEADLINE_S = 30.0
+"""Time for the answer of a receiver."""
 
 
 @dataclass
@@ -121,6 +123,7 @@ async def hooks(
     async with destination() as receiver, stand_in(stand_in_settings(tcp_settings), network) as qstash_url:
         port = urlsplit(receiver.url).port
         assert port
+        hosts = frozenset({(NAME, port)})
 
         def client_of(public_url: str) -> FaultyQStash:
             if not made:
@@ -129,8 +132,8 @@ async def hooks(
 
         def webhooks(rest: Redis, public_url: str) -> Webhooks:
             store = WebhookStore(rest)
-            http = WebhookHttp(frozenset({(NAME, port)}), resolve=names, deadline_s=1.0)
-            return Webhooks(store, EventPublisher(store, client_of(public_url)), lambda: http, KEYS)
+            publisher = EventPublisher(store, client_of(public_url))
+            return Webhooks(store, publisher, lambda: WebhookHttp(hosts, resolve=names, deadline_s=DEADLINE_S), KEYS)
 
         def scheduling(rest: Redis, public_url: str) -> Scheduling:
             return Scheduling(ScheduleStore(rest), client_of(public_url))

@@ -14,6 +14,7 @@ from infra.contract.states import Status
 from infra.qstash import PARALLEL
 from infra.webhook_http import user_secret
 from tests.edge.stack import create
+from tests.edge.webhooks import conftest
 from tests.edge.webhooks.conftest import KEYS, OUTBOX, USERS, Hooks
 from tests.support.qstash import Received
 from tests.support.waiting import until
@@ -344,6 +345,7 @@ async def test_receivers_that_do_not_answer_do_not_hold_the_deliveries_of_others
     hooks: Hooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("infra.webhook_http.HURRIED_S", 0.05)
+    monkeypatch.setattr(conftest, "DEADLINE_S", 1.0)
     assert PARALLEL > PATIENT_POSTS, "else none would have to hurry"
 
     async def silent(_call: Received) -> Response:

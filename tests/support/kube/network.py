@@ -3,7 +3,10 @@
 import asyncio
 import itertools
 import os
+import socket
 from contextlib import suppress
+
+from tests.support.connections import closed_after
 
 CHUNK_BYTES = 64 * 1024
 _TAKEN = itertools.count()
@@ -21,23 +24,22 @@ class PodNetwork:
         self.address = f"127.{1 + os.getpid() % 250}.{(os.getpid() // 250 + number // 250) % 250}.{1 + number % 250}"
         self.silent = False
         self.cut_after: int | None = None
-        self._servers: list[asyncio.Server] = []
+        self._is_closed = False
+        self._listening: list[socket.socket] = []
         self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self, port: int, target: int) -> None:
         """Lead a port of the pod to a port of the host."""
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task
-            self._connections.add(task)
-            try:
+        async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # The connection may have been accepted before the network was closed.
+            if not self._is_closed:
                 await self._lead(reader, writer, target)
-            finally:
-                self._connections.discard(task)
-                writer.close()
 
-        self._servers.append(await asyncio.start_server(serve, self.address, port, limit=CHUNK_BYTES))
+        accept = closed_after(lead, self._connections)
+        listening = socket.create_server((self.address, port))
+        self._listening.append(listening)
+        await asyncio.start_server(accept, sock=listening, limit=CHUNK_BYTES)
 
     def cut(self) -> None:
         """End all connections."""
@@ -46,8 +48,12 @@ class PodNetwork:
 
     def close(self) -> None:
         """End all connections, and refuse new ones."""
-        for server in self._servers:
-            server.close()
+        self._is_closed = True
+        # A closed `asyncio.Server` would leave a connection open that it is accepting at the moment.
+        for listening in self._listening:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()
+        self._listening.clear()
         self.cut()
 
     async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int) -> None:

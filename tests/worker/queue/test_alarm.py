@@ -1,9 +1,14 @@
-"""Alarm of the worker loop: claim replies and control messages move the deadline."""
+"""Alarm of the worker loop: claim replies and control messages move the deadline.
+
+On a virtual clock: on a machine that stands still for a moment, the alarm and the limit of a test are due at once.
+"""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from tests.worker.leaping import on_virtual_clock
 from worker.queue import alarm as worker_alarm
 from worker.queue.alarm import Alarm
 
@@ -13,6 +18,7 @@ FAR_MS = 600_000
 @pytest.fixture(autouse=True)
 def _without_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_alarm, "JITTER_S", 0.0)
+    monkeypatch.setattr(worker_alarm, "time", SimpleNamespace(monotonic=lambda: asyncio.get_running_loop().time()))
 
 
 async def rings(alarm: Alarm) -> bool:
@@ -25,6 +31,7 @@ async def rings(alarm: Alarm) -> bool:
     return True
 
 
+@on_virtual_clock
 async def test_a_claim_reply_sets_the_alarm() -> None:
     alarm = Alarm()
     alarm.claim_sent()
@@ -39,6 +46,7 @@ async def test_a_claim_reply_sets_the_alarm() -> None:
 
 
 @pytest.mark.parametrize("next_ms", [None, FAR_MS])
+@on_virtual_clock
 async def test_a_control_message_received_during_a_claim_outlives_its_reply(next_ms: int | None) -> None:
     """The reply may have been computed before the message was sent."""
     alarm = Alarm()
@@ -52,6 +60,7 @@ async def test_a_control_message_received_during_a_claim_outlives_its_reply(next
     assert await rings(alarm)
 
 
+@on_virtual_clock
 async def test_a_superseded_control_message_does_not_ring() -> None:
     alarm = Alarm()
     alarm.claim_sent()
@@ -65,6 +74,7 @@ async def test_a_superseded_control_message_does_not_ring() -> None:
     assert not await rings(alarm)
 
 
+@on_virtual_clock
 async def test_a_late_alarm_rings_after_those_of_the_others() -> None:
     alarm = Alarm()
     alarm.be_late(600)
@@ -85,6 +95,7 @@ async def is_urgent(alarm: Alarm) -> bool:
     return True
 
 
+@on_virtual_clock
 async def test_a_lease_that_a_cancel_has_shortened_wakes_workers_without_a_slot_too() -> None:
     alarm = Alarm()
     alarm.hasten(0)
@@ -95,6 +106,7 @@ async def test_a_lease_that_a_cancel_has_shortened_wakes_workers_without_a_slot_
     assert not await is_urgent(alarm)
 
 
+@on_virtual_clock
 async def test_the_claim_of_another_worker_after_the_expiry_makes_it_less_urgent() -> None:
     alarm = Alarm()
     alarm.urge(0)
