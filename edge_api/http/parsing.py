@@ -1,5 +1,6 @@
 """Parse what a client sends: bodies, query strings, headers. An error names the offending field."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -177,7 +178,9 @@ def _decode(kind: type[T], body: bytes, request: Request) -> T:
         raise WrongMediaType(f"the Content-Type is '{media_type[:100]}'; send 'Content-Type: application/json'")
     try:
         # In two steps, because a typed decoder refuses `4.0` as an integer and has no hook for it.
-        return convert(_decoder.decode(body), kind, "$")
+        value = _decoder.decode(body)
+        _check_all_keys(body.decode())
+        return convert(value, kind, "$")
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         charset = _charset(parameters)
         # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.
@@ -206,6 +209,21 @@ def _charset(parameters: str) -> str:
 # Equal numbers are equal content, because the digest of a request decides whether its idempotency key was used for the
 # same request.
 _decoder = msgspec.json.Decoder(float_hook=json_number)
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Raise BadRequest for an object in which a key is there twice."""
+    if len(dict(pairs)) == len(pairs):
+        return
+    seen = set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            raise BadRequest(f"the body has the key '{key[:100]}' twice in one object")
+        seen.add(key)
+
+
+# msgspec keeps the last of equal keys. Others keep the first: they would check another request than the one carried out.
+_check_all_keys = json.JSONDecoder(object_pairs_hook=_check_keys, parse_int=str, parse_float=str).decode
 
 
 def _check_empty_object(body: bytes) -> None:

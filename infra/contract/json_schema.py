@@ -23,6 +23,7 @@ MAX_DEPTH = 255
 """Objects and arrays within each other, the schema included: what the library of the workers reads."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """Dialect of a schema that names none."""
+_INDEX = re.compile(r"[0-9]{1,9}")
 _STANDARD = re.compile(r"https?://json-schema\.org/")
 _COMMON_DIALECT = re.compile(r"https?://json-schema\.org/draft(?:-07|/2019-09)/schema#?")
 _COMMON = frozenset(
@@ -243,7 +244,7 @@ def _exists(reference: str, schema: Mapping[str, Any], anchors: set[str]) -> boo
         key = unquote(name).replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             return False

@@ -75,6 +75,8 @@ def test_a_schema_that_is_refused_is_refused_by_workers_too(schema: dict[str, An
         ({"anyOf": [{}, {"pattern": r"(a)\1"}]}, ".anyOf[1].pattern", "takes too long"),
         ({"patternProperties": {"[a": {}}}, ".patternProperties.[a", "has no ']'"),
         ({"properties": {"a": {"$ref": "#/$defs/b"}}}, ".properties.a.$ref", "nothing at '#/.defs/b'"),
+        ({"$ref": "#/allOf/" + "1" * 5000, "allOf": [{}, {}]}, ".$ref", "nothing at '#/allOf/1"),
+        ({"$ref": "#/allOf/²", "allOf": [{}]}, ".$ref", "nothing at '#/allOf/²'"),
         ({"$ref": "https://example.org/a.json"}, ".$ref", "must be complete"),
         ({"$dynamicRef": "#a"}, ".$dynamicRef", "nothing at '#a'"),
         ({"$schema": "https://example.org/"}, ".$schema", "another dialect"),

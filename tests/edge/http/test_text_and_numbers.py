@@ -7,7 +7,7 @@ import pytest
 from msgspec import json
 
 from edge_api.http import parsing
-from tests.edge.stack import PLAN, create
+from tests.edge.stack import PLAN, SimulatedWorker, create
 
 JSON = {"Content-Type": "application/json"}
 BODY = json.encode({**PLAN, "start": False})
@@ -121,3 +121,31 @@ async def test_a_charset_is_named_if_the_body_cannot_be_read(ada: httpx.AsyncCli
     assert (await post(ada, BODY, Content_Type=latin)).status_code == 201
     answer = await post(ada, b'{"prompt":"\xe9"}', Content_Type='application/json; charset="UTF-8"')
     assert answer.json()["detail"] == "the body is not valid JSON: it is not UTF-8 (byte 11)"
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ('{"prompt":"a","prompt":"b"}', "prompt"),
+        ('{"prompt":"a","pr\\u006fmpt":"a"}', "prompt"),
+        ('{"prompt":"a","metadata":{"k":"1","j":"","k":"2"}}', "k"),
+        ('{"plan":[{"tool":"message","args":{"text":"a","text":"b"}}]}', "text"),
+        ('{"prompt":"a","output_schema":{"enum":[[{"":1,"":1}]]}}', ""),
+    ],
+)
+async def test_a_key_is_in_an_object_once(ada: httpx.AsyncClient, worker: SimulatedWorker, body: str, key: str) -> None:
+    batch = f'{{"runs":[{body}]}}'
+    for url, content in (
+        ("/agent/runs", body),
+        ("/agent/execute", body.replace("{", '{"action":"create",', 1)),
+        ("/agent/runs/batch", batch),
+    ):
+        answer = await ada.post(url, content=content.encode(), headers=JSON)
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:swissbrain:problem:bad-request"), url
+        assert f"the key '{key}' twice" in answer.json()["detail"]
+    assert await worker.size() == 0
+
+
+async def test_equal_keys_of_different_objects_are_no_repetition(ada: httpx.AsyncClient) -> None:
+    body = b'{"plan":[{"tool":"shell","args":{"command":"a"},"name":"a"},{"tool":"shell","args":{"command":"a"}}]}'
+    assert (await post(ada, body)).status_code == 201
