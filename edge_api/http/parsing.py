@@ -222,7 +222,7 @@ def _check_keys(pairs: list[tuple[str, Any]]) -> None:
         seen.add(key)
 
 
-# msgspec keeps the last of equal keys. Others keep the first: they would check another request than the one carried out.
+# msgspec keeps the last of equal keys; whoever keeps the first would check another request than the one carried out.
 _check_all_keys = json.JSONDecoder(object_pairs_hook=_check_keys, parse_int=str, parse_float=str).decode
 
 
