@@ -65,7 +65,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     body = await asgi.read_body(request.scope, request.receive, limit_bytes=limit_bytes, drain_bytes=drain_bytes)
     if body is None:
         raise BodyTooLarge(f"the body is larger than {limit_bytes} bytes")
-    codings = [coding.strip() for coding in request.headers.get("content-encoding", "").lower().split(",")]
+    codings = [coding.strip() for coding in _joined(request, "content-encoding").lower().split(",")]
     if coded := next((coding for coding in codings if coding not in {"", "identity"}), None):
         raise CodedBody(f"the Content-Encoding is '{coded[:100]}'; send the body without compression")
     return body.removeprefix(_UTF8_BOM)  # RFC 8259 lets a parser ignore the mark that some Windows programs write
@@ -119,7 +119,8 @@ def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
 
 def idempotency_key(request: Request) -> str | None:
     """Return the header `Idempotency-Key`, None if it is absent. Raises InvalidInput."""
-    return check_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+    key = _joined(request, "idempotency-key") if "idempotency-key" in request.headers else None
+    return check_key(key, "Idempotency-Key")
 
 
 def traceparent(request: Request) -> str | None:
@@ -142,6 +143,11 @@ def convert(value: object, kind: type[T], at: str) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
         raise invalid_input(exc, kind, at=at) from exc
+
+
+def _joined(request: Request, name: str) -> str:
+    """Return the values of a header that may be there several times, as gateways and proxies join them."""
+    return ", ".join(request.headers.getlist(name))
 
 
 def prefers_json(request: Request) -> bool:

@@ -108,6 +108,15 @@ async def test_a_compressed_body_is_rejected_by_its_coding(ada: httpx.AsyncClien
         assert coding.lower().removeprefix("identity, ") in problem["detail"]
 
 
+async def test_a_header_that_is_there_twice_counts_as_one_with_both_values(ada: httpx.AsyncClient) -> None:
+    for name, first in (("Content-Encoding", "identity"), ("Idempotency-Key", "a")):
+        headers = [("Content-Type", "application/json"), (name, first)]
+        accepted = await ada.post("/agent/runs", content=BODY, headers=headers)
+        assert accepted.status_code == 201, name
+        refused = await ada.post("/agent/runs", content=BODY, headers=[*headers, (name, "gzip")])
+        assert (refused.status_code in {415, 422}, refused.json()["field"]) == (True, name)
+
+
 @pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity"])
 async def test_a_body_without_compression_may_say_so(ada: httpx.AsyncClient, coding: str) -> None:
     assert (await post(ada, BODY, Content_Encoding=coding)).status_code == 201
