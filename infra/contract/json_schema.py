@@ -8,6 +8,7 @@ would accept.
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -181,14 +182,15 @@ def _is_common(path: str) -> bool:
 
 def _parts(keywords: Keywords, at: str, skipped: frozenset[str] = frozenset()) -> Iterator[tuple[Keywords, str]]:
     """Yield a schema and all schemas in it, each with its path, except for those in the `skipped` fields."""
-    names = [(name, key) for name, key in _NAMES.items() if name not in skipped]
+    names = {name: key for name, key in _NAMES.items() if name not in skipped}
+    read, keys = attrgetter(*names), list(names.values())
     left: deque[tuple[Any, str]] = deque([(keywords, at)])
     while left:
         value, place = left.popleft()
         if isinstance(value, Keywords):
             yield value, place
-            held = ((getattr(value, name), key) for name, key in names)
-            left += [(each, f"{place}.{key}") for each, key in held if isinstance(each, Keywords | dict | list)]
+            given = [(each, key) for each, key in zip(read(value), keys, strict=True) if each is not UNSET]
+            left += [(each, f"{place}.{key}") for each, key in given if isinstance(each, Keywords | dict | list)]
         elif isinstance(value, dict):
             left += [(part, f"{place}.{name}") for name, part in value.items()]
         elif isinstance(value, list):
