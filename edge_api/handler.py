@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE, describe
+from edge_api.lambda_deadline import RespondsInTime
 from edge_api.lambda_events import UNREADABLE, WARM, converted, is_request
 from edge_api.metering import MeteredRedis
 from edge_api.schedules_service import Scheduling
@@ -113,7 +114,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     except Exception as exc:  # noqa: BLE001
         log("lambda.unreadable", level=logging.ERROR, error=exc)
         return _unreadable()
-    response = HTTPCycle(scope, body)(serve.app)
+    response = HTTPCycle(scope, body)(RespondsInTime(serve.app))
     if scope["method"] == "HEAD":
         response["body"] = b""  # as servers do: the application responds to HEAD as to GET
     return dict(request(response))
