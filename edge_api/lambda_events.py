@@ -18,14 +18,15 @@ WARM = {"warm": True}
 UNREADABLE = BadRequest("the function cannot read the request: its path or its headers are malformed")
 
 DEFAULT_STAGE = "$default"
+_OF_REQUESTS = frozenset({"requestContext", "httpMethod", "rawPath", "raw_path"})
 _HOST = re.compile(r"[^\s:,\[\]]+(?::[0-9]{1,5})?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _CHECKED = {"host": _HOST, "x-forwarded-port": _PORT}
 
 
 def is_request(event: object) -> bool:
-    """Return whether an event comes from a function URL, an API gateway or a load balancer."""
-    return isinstance(event, dict) and "requestContext" in event
+    """Return whether an event is an HTTP request, from a service that the function knows or from another one."""
+    return isinstance(event, dict) and not _OF_REQUESTS.isdisjoint(event)
 
 
 def converted(adapter: Mangum, event: Mapping[str, Any], context: Any) -> tuple[LambdaHandler, Scope, bytes]:

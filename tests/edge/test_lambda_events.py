@@ -142,6 +142,14 @@ def test_an_unreadable_request_is_no_error_of_the_function(
 
 
 @pytest.mark.parametrize(
+    "event", [{"httpMethod": "GET", "path": "/health"}, {"rawPath": "/health"}, {"raw_path": "/", "method": "GET"}]
+)
+def test_a_request_of_another_service_is_no_warm_up(monkeypatch: pytest.MonkeyPatch, event: dict[str, Any]) -> None:
+    monkeypatch.setattr("edge_api.handler._mangum", _Adapter)
+    assert handler(event, None)["statusCode"] == 400
+
+
+@pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("/v1/health", "/health"),
