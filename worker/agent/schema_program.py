@@ -49,7 +49,9 @@ def _refuse(uri: str) -> NoReturn:
 def main() -> None:
     """Answer the request on standard input."""
     for limit, value in ((resource.RLIMIT_CPU, sys.argv[1]), (resource.RLIMIT_AS, sys.argv[2])):
-        resource.setrlimit(limit, (int(value), int(value)))
+        _, hard = resource.getrlimit(limit)
+        most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+        resource.setrlimit(limit, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     refused = fault = ""
     try:
