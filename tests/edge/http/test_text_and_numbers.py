@@ -158,3 +158,22 @@ async def test_a_key_is_in_an_object_once(ada: httpx.AsyncClient, worker: Simula
 async def test_equal_keys_of_different_objects_are_no_repetition(ada: httpx.AsyncClient) -> None:
     body = b'{"plan":[{"tool":"shell","args":{"command":"a"},"name":"a"},{"tool":"shell","args":{"command":"a"}}]}'
     assert (await post(ada, body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail", "field"),
+    [
+        ('"%s":1', "Object contains unknown field `éé", "$.éé"),
+        ('"webhook_events":["%s"]', "Invalid enum value 'éé", "$.webhook_events[0]"),
+    ],
+)
+async def test_an_error_repeats_no_more_of_a_name_or_a_value_than_people_read(
+    ada: httpx.AsyncClient, fields: str, detail: str, field: str
+) -> None:
+    answer = await post(ada, with_fields(fields % ("é" * 400_000)))
+    problem = answer.json()
+    assert answer.status_code == 422
+    assert problem["detail"].startswith(detail)
+    assert "; allowed are " in problem["detail"]
+    assert problem["field"].startswith(field)
+    assert len(answer.content) < 3000
