@@ -18,7 +18,7 @@ from infra.redis_rest import RedisRest
 from infra.settings import RedisRestSettings
 from tests.edge.api_process import ENV, TOKEN
 from tests.edge.stack import PLAN
-from tests.lambdas.events import function_url_event
+from tests.lambdas.events import function_url_event, http_api_event
 from tests.support.waiting import wait_until
 
 subscribe = RedisRest.subscribe
@@ -92,6 +92,14 @@ def test_other_code_may_replace_the_event_loop_of_the_thread(invoke: Invoke, mon
     monkeypatch.setattr(root, "handler", handle_after_other_code)
     for _ in range(2):
         assert call(invoke, "GET", "/agent/runs")["statusCode"] == 200
+
+
+def test_a_location_leads_to_the_created_run_below_the_stage(invoke: Invoke) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    created = invoke(http_api_event("POST", "/agent/runs", headers, "prod", json.dumps(PLAN).encode()))
+    location = created["headers"]["location"]
+    assert location == f"/prod{json.loads(created['body'])['links']['self']}"
+    assert invoke(http_api_event("GET", location.removeprefix("/prod"), headers, "prod"))["statusCode"] == 200
 
 
 def test_problem_responses_are_sent_as_text(invoke: Invoke) -> None:
