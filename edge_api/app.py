@@ -158,9 +158,7 @@ def _schedule_endpoints(
 
 
 def _middleware(settings: ApiSettings) -> list[Middleware]:
-    inner = [Middleware(LastResort)]
-    if settings.base_path:
-        inner.append(Middleware(BasePath, settings.base_path))
+    inner = [Middleware(LastResort), Middleware(BasePath, settings.base_path)]
     # Outermost, so that requests which end in another middleware are counted, too.
     metering = [Middleware(Metering, settings.emf_namespace)] if settings.emf_namespace else []
     if not settings.cors_origins:

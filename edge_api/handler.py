@@ -1,9 +1,10 @@
 """Composition root: builds the application from the environment, and serves it to AWS Lambda through Mangum.
 
 The clients are built once for each process, on Lambda at a cold start. They connect with the first request, on the
-event loop that Mangum uses for all requests.
+event loop of all requests.
 """
 
+import asyncio
 import functools
 import logging
 import os
@@ -19,6 +20,7 @@ from starlette.applications import Starlette
 from edge_api.app import create_app
 from edge_api.auth.api_keys import ApiKeys
 from edge_api.http.errors import MEDIA_TYPE, describe
+from edge_api.lambda_deadline import RespondsInTime
 from edge_api.lambda_events import UNREADABLE, WARM, converted, is_request
 from edge_api.metering import MeteredRedis
 from edge_api.schedules_service import Scheduling
@@ -94,8 +96,16 @@ def _mangum() -> Mangum:
     return Mangum(build_app(os.environ), lifespan="off", text_mime_types=text)
 
 
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of all requests, to which the clients are bound."""
+    return asyncio.new_event_loop()
+
+
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Handle an event of AWS Lambda: an HTTP request, or a warm-up."""
+    # Each time: `asyncio.run` of other code in the process leaves the thread without a loop.
+    asyncio.set_event_loop(_loop())
     serve = _mangum()
     if not is_request(event):
         return dict(WARM)
@@ -104,7 +114,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     except Exception as exc:  # noqa: BLE001
         log("lambda.unreadable", level=logging.ERROR, error=exc)
         return _unreadable()
-    response = HTTPCycle(scope, body)(serve.app)
+    response = HTTPCycle(scope, body)(RespondsInTime(serve.app))
     if scope["method"] == "HEAD":
         response["body"] = b""  # as servers do: the application responds to HEAD as to GET
     return dict(request(response))

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from mangum import Mangum
 from mangum.types import LambdaHandler, Scope
 
+from edge_api.http.base_path import STAGE
 from edge_api.http.errors import BadRequest
 
 WARM = {"warm": True}
@@ -18,14 +19,16 @@ WARM = {"warm": True}
 UNREADABLE = BadRequest("the function cannot read the request: its path or its headers are malformed")
 
 DEFAULT_STAGE = "$default"
+_OF_REQUESTS = frozenset({"requestContext", "httpMethod", "rawPath", "raw_path"})
+_STAGE = re.compile(r"/[A-Za-z0-9_-]+")
 _HOST = re.compile(r"[^\s:,\[\]]+(?::[0-9]{1,5})?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _CHECKED = {"host": _HOST, "x-forwarded-port": _PORT}
 
 
 def is_request(event: object) -> bool:
-    """Return whether an event comes from a function URL, an API gateway or a load balancer."""
-    return isinstance(event, dict) and "requestContext" in event
+    """Return whether an event is an HTTP request, from a service that the function knows or from another one."""
+    return isinstance(event, dict) and not _OF_REQUESTS.isdisjoint(event)
 
 
 def converted(adapter: Mangum, event: Mapping[str, Any], context: Any) -> tuple[LambdaHandler, Scope, bytes]:
@@ -38,6 +41,8 @@ def converted(adapter: Mangum, event: Mapping[str, Any], context: Any) -> tuple[
     scope, body = handler.scope, handler.body
     if not isinstance(scope["method"], str):
         raise TypeError("the method is not a text")
+    if stage := _stage(event):
+        scope[STAGE] = stage
     return handler, scope, body
 
 
@@ -66,11 +71,27 @@ def _is_function_url(context: Mapping[str, Any]) -> bool:
 
 def _http_api_path(path: str, context: Mapping[str, Any]) -> str:
     """Return the path of an HTTP API encoded and without its stage."""
-    stage = context.get("stage", DEFAULT_STAGE)
-    if stage != DEFAULT_STAGE and f"{path}/".startswith(f"/{stage}/"):
-        path = path[len(stage) + 1 :] or "/"
+    path = path.removeprefix(_stage_before(path, context)) or "/"
     # An HTTP API has decoded the path, and Mangum decodes it again: the file `a%20b` would become `a b`.
     return quote(path, errors="surrogatepass")
+
+
+def _stage_before(path: str, context: Mapping[str, Any]) -> str:
+    """Return the stage with which the path of an HTTP API begins, with its slash; empty if it does not."""
+    stage = context.get("stage", DEFAULT_STAGE)
+    return f"/{stage}" if stage != DEFAULT_STAGE and f"{path}/".startswith(f"/{stage}/") else ""
+
+
+def _stage(event: Mapping[str, Any]) -> str:
+    """Return what the URL of a request had before the path that the application gets, with its slash; often empty."""
+    context = event["requestContext"]
+    if event.get("version") == "2.0":
+        return "" if _is_function_url(context) else _stage_before(event["rawPath"], context)
+    if event.get("version") == "1.0":
+        return _stage_before(event["path"], context)
+    # A REST API has the whole path as well, a load balancer has not.
+    stage = str(context.get("path", "")).removesuffix(event["path"] or "/")
+    return stage if _STAGE.fullmatch(stage) else ""
 
 
 def _headers(headers: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Env:
     def base_url(self, name: str, *schemes: str, default: str | None = None) -> str:
         """Return a URL to which paths are added."""
         url = self.url(name, *schemes, default=default)
-        if set(url) & set("@?#"):
-            raise SettingsError(f"{name} must have no user, query or fragment")
+        if set(url) & set("@?#") or not url.isprintable() or " " in url:
+            raise SettingsError(f"{name} must have no user, query, fragment or white space")
         return url
 
     def integer(self, name: str, default: int, *, low: int, high: int) -> int:
@@ -138,8 +138,8 @@ class RedisRestSettings:
     def from_env(cls, env: Env) -> "RedisRestSettings":
         """Read `UPSTASH_REDIS_REST_URL UPSTASH_REDIS_REST_TOKEN UPSTASH_REDIS_REST_TIMEOUT_S`."""
         return cls(
-            url=env.url("UPSTASH_REDIS_REST_URL", "https", "http"),
-            token=env.text("UPSTASH_REDIS_REST_TOKEN"),
+            url=env.base_url("UPSTASH_REDIS_REST_URL", "https", "http"),
+            token=_token(env, "UPSTASH_REDIS_REST_TOKEN"),
             timeout_s=env.number("UPSTASH_REDIS_REST_TIMEOUT_S", 10.0, low=0.1, high=60.0),
         )
 

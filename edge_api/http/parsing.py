@@ -1,5 +1,6 @@
 """Parse what a client sends: bodies, query strings, headers. An error names the offending field."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -64,7 +65,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     body = await asgi.read_body(request.scope, request.receive, limit_bytes=limit_bytes, drain_bytes=drain_bytes)
     if body is None:
         raise BodyTooLarge(f"the body is larger than {limit_bytes} bytes")
-    codings = [coding.strip() for coding in request.headers.get("content-encoding", "").lower().split(",")]
+    codings = [coding.strip() for coding in _joined(request, "content-encoding").lower().split(",")]
     if coded := next((coding for coding in codings if coding not in {"", "identity"}), None):
         raise CodedBody(f"the Content-Encoding is '{coded[:100]}'; send the body without compression")
     return body.removeprefix(_UTF8_BOM)  # RFC 8259 lets a parser ignore the mark that some Windows programs write
@@ -118,7 +119,8 @@ def _shapes(kind: type[msgspec.Struct]) -> Mapping[str, type[inspect.Type]]:
 
 def idempotency_key(request: Request) -> str | None:
     """Return the header `Idempotency-Key`, None if it is absent. Raises InvalidInput."""
-    return check_key(request.headers.get("idempotency-key"), "Idempotency-Key")
+    key = _joined(request, "idempotency-key") if "idempotency-key" in request.headers else None
+    return check_key(key, "Idempotency-Key")
 
 
 def traceparent(request: Request) -> str | None:
@@ -141,6 +143,11 @@ def convert(value: object, kind: type[T], at: str) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
         raise invalid_input(exc, kind, at=at) from exc
+
+
+def _joined(request: Request, name: str) -> str:
+    """Return the values of a header that may be there several times, as gateways and proxies join them."""
+    return ", ".join(request.headers.getlist(name))
 
 
 def prefers_json(request: Request) -> bool:
@@ -177,7 +184,9 @@ def _decode(kind: type[T], body: bytes, request: Request) -> T:
         raise WrongMediaType(f"the Content-Type is '{media_type[:100]}'; send 'Content-Type: application/json'")
     try:
         # In two steps, because a typed decoder refuses `4.0` as an integer and has no hook for it.
-        return convert(_decoder.decode(body), kind, "$")
+        value = _decoder.decode(body)
+        _check_all_keys(body.decode())
+        return convert(value, kind, "$")
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         charset = _charset(parameters)
         # Only a body that cannot be read is refused for its charset: ASCII text is UTF-8 whatever a client calls it.
@@ -206,6 +215,21 @@ def _charset(parameters: str) -> str:
 # Equal numbers are equal content, because the digest of a request decides whether its idempotency key was used for the
 # same request.
 _decoder = msgspec.json.Decoder(float_hook=json_number)
+
+
+def _check_keys(pairs: list[tuple[str, Any]]) -> None:
+    """Raise BadRequest for an object in which a key is there twice."""
+    if len(dict(pairs)) == len(pairs):
+        return
+    seen = set[str]()
+    for key, _ in pairs:
+        if key in seen:
+            raise BadRequest(f"the body has the key '{key[:100]}' twice in one object")
+        seen.add(key)
+
+
+# msgspec keeps the last of equal keys; whoever keeps the first would check another request than the one carried out.
+_check_all_keys = json.JSONDecoder(object_pairs_hook=_check_keys, parse_int=str, parse_float=str).decode
 
 
 def _check_empty_object(body: bytes) -> None:

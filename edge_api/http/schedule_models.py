@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from edge_api.http.request_models import RequestModel
+from infra.contract.errors import InvalidInput
 from infra.contract.runs import RunSpec
 from infra.contract.schedules import LastTick, Overlap, ScheduleHead, ScheduleRecord, ScheduleSpec, TickOutcome
 
@@ -58,8 +59,9 @@ class ChangeSchedule(RequestModel, frozen=True):
 class ScheduleSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Schedule in a list. Times are ms since the epoch.
 
-    `next_ms`: when it is due next, empty if it is paused. `last`: its last tick or start by hand, null if there was
-    none. `pending`: QStash does not know the last change yet, which is then carried out later.
+    `next_ms`: when it is due next, empty if it is paused, or in a time zone that the API's host does not know. `last`:
+    its last tick or start by hand, null if there was none. `pending`: QStash does not know the last change yet, which
+    is then carried out later.
     """
 
     schedule_id: str
@@ -115,11 +117,16 @@ class RecoveryResult(msgspec.Struct, frozen=True, kw_only=True):
     webhooks: int
 
 
-def _shown(head: ScheduleHead) -> dict[str, Any]:
+def _next_times(head: ScheduleHead) -> list[int]:
     from infra.cron import Cron  # with time zones, which a cold start for other requests does not need
 
-    now_ms = int(time.time() * 1000)
-    cron = Cron(head.cron, head.timezone)
+    try:
+        return [] if head.paused else Cron(head.cron, head.timezone).following(int(time.time() * 1000), NEXT_TIMES)
+    except InvalidInput:
+        return []  # a host with newer time zones has created the schedule
+
+
+def _shown(head: ScheduleHead) -> dict[str, Any]:
     return {
         "schedule_id": head.id,
         "title": head.title,
@@ -129,6 +136,6 @@ def _shown(head: ScheduleHead) -> dict[str, Any]:
         "paused": head.paused,
         "pending": not head.confirmed,
         "created_ms": head.created_ms,
-        "next_ms": [] if head.paused else cron.following(now_ms, NEXT_TIMES),
+        "next_ms": _next_times(head),
         "last": head.last,
     }

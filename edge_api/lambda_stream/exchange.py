@@ -9,6 +9,7 @@ import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from edge_api.http.errors import OutOfTime, describe, respond
+from edge_api.lambda_deadline import call_in_time
 from edge_api.lambda_stream.connection import ConnectionLost
 from edge_api.lambda_stream.runtime_api import Invocation, ResponseStream, RuntimeApi
 from infra.logging import log
@@ -16,10 +17,6 @@ from infra.logging import log
 MEDIA_TYPE = "application/vnd.awslambda.http-integration-response"
 """Media type of a body that begins with its status and headers as JSON, followed by the delimiter."""
 DELIMITER = bytes(8)
-DISCONNECT_S = 1.0
-"""Time before Lambda kills the process at which the application receives a disconnect, so that it ends in order."""
-CANCEL_S = 0.5
-"""Time before Lambda kills the process at which an application that has not ended is cancelled, with an error."""
 
 
 class Incomplete(Exception):
@@ -56,20 +53,13 @@ class HttpExchange:
 
     async def _call(self, app: ASGIApp) -> Exception:
         """Run the application within the remaining time. Return its failure, used if the response is not complete."""
-        remaining_s = self._invocation.get_remaining_time_in_millis() / 1000
-        limit = asyncio.timeout(remaining_s - CANCEL_S)
-        disconnect_timer = asyncio.get_running_loop().call_later(remaining_s - DISCONNECT_S, self._disconnected.set)
         try:
-            async with limit:
-                await app(self._scope, self._receive, self._send)
+            await call_in_time(app, self._scope, self._receive, self._send)
+        except OutOfTime as exc:
+            return exc
         except Exception as exc:  # noqa: BLE001
-            if limit.expired():
-                log("request.late", level=logging.WARNING, path=self._scope["path"])
-                return OutOfTime("the function's time is over; the request may have been carried out")
             log("request.crashed", level=logging.ERROR, error=exc, path=self._scope["path"])
             return exc
-        finally:
-            disconnect_timer.cancel()
         return Incomplete("the application did not complete its response")
 
     async def _receive(self) -> Message:

@@ -8,6 +8,7 @@ would accept.
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import unquote
 
@@ -23,6 +24,7 @@ MAX_DEPTH = 255
 """Objects and arrays within each other, the schema included: what the library of the workers reads."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 """Dialect of a schema that names none."""
+_INDEX = re.compile(r"[0-9]{1,9}")
 _STANDARD = re.compile(r"https?://json-schema\.org/")
 _COMMON_DIALECT = re.compile(r"https?://json-schema\.org/draft(?:-07|/2019-09)/schema#?")
 _COMMON = frozenset(
@@ -180,14 +182,15 @@ def _is_common(path: str) -> bool:
 
 def _parts(keywords: Keywords, at: str, skipped: frozenset[str] = frozenset()) -> Iterator[tuple[Keywords, str]]:
     """Yield a schema and all schemas in it, each with its path, except for those in the `skipped` fields."""
-    names = [(name, key) for name, key in _NAMES.items() if name not in skipped]
+    names = {name: key for name, key in _NAMES.items() if name not in skipped}
+    read, keys = attrgetter(*names), list(names.values())
     left: deque[tuple[Any, str]] = deque([(keywords, at)])
     while left:
         value, place = left.popleft()
         if isinstance(value, Keywords):
             yield value, place
-            held = ((getattr(value, name), key) for name, key in names)
-            left += [(each, f"{place}.{key}") for each, key in held if isinstance(each, Keywords | dict | list)]
+            given = [(each, key) for each, key in zip(read(value), keys, strict=True) if each is not UNSET]
+            left += [(each, f"{place}.{key}") for each, key in given if isinstance(each, Keywords | dict | list)]
         elif isinstance(value, dict):
             left += [(part, f"{place}.{name}") for name, part in value.items()]
         elif isinstance(value, list):
@@ -243,7 +246,7 @@ def _exists(reference: str, schema: Mapping[str, Any], anchors: set[str]) -> boo
         key = unquote(name).replace("~1", "/").replace("~0", "~")
         if isinstance(value, dict) and key in value:
             value = value[key]
-        elif isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        elif isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
             value = value[int(key)]
         else:
             return False

@@ -14,6 +14,7 @@ from infra.contract.errors import InvalidInput
 _MEMBER = re.compile(r"Object (?:contains unknown|missing required) field `(?P<name>.*)`", re.DOTALL)
 _CHOICE = re.compile(r"Invalid (?:enum )?value .*|Object contains unknown field .*", re.DOTALL)
 _SEGMENT = re.compile(r"\.(?P<name>\w+)|\[[^\]]*\]")
+_MOST_SHOWN = 300
 _LARGEST_WRITTEN_OUT = 1e21  # JavaScript writes whole numbers below this size without an exponent
 
 
@@ -47,8 +48,13 @@ def invalid_input(exc: msgspec.ValidationError, kind: Any, *, at: str) -> Invali
     path = where.removeprefix("`key` in ").strip("`").removeprefix("$")
     allowed = list(dict.fromkeys(_allowed(inspect.type_info(kind), path))) if _CHOICE.fullmatch(message) else []
     member = _MEMBER.fullmatch(message)
-    field = f"{at}{path}.{member['name']}" if member else f"{at}{path}"
-    return InvalidInput(f"{message}; allowed are {', '.join(allowed)}" if allowed else message, field)
+    field = f"{at}{path}.{_cut(member['name'])}" if member else f"{at}{path}"
+    return InvalidInput(f"{_cut(message)}; allowed are {', '.join(allowed)}" if allowed else _cut(message), field)
+
+
+def _cut(text: str) -> str:
+    """Return a text that may repeat a name or a value of any length, cut to what a message is for."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def _allowed(info: inspect.Type, path: str) -> Iterator[str]:

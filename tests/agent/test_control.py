@@ -7,9 +7,9 @@ from worker.agent.progress import Progress
 from worker.agent.schemas import ReplanArgs
 
 
-def test_the_log_says_why_a_step_was_given_up() -> None:
+async def test_the_log_says_why_a_step_was_given_up() -> None:
     progress = Progress(steps=[GoalStep(goal="read")], plans=1, replans=False)
     situation = Situation(tool="replan", setup=setup(), progress=progress, files=(), failed=False)
-    (ended,) = decide(ReplanArgs(reason="the file is missing"), situation).events
+    (ended,) = (await decide(ReplanArgs(reason="the file is missing"), situation)).events
     assert (ended.type, ended.step) == ("step.finished", 0)
     assert (ended.data["status"], ended.data["message"]) == ("failed", "the file is missing")

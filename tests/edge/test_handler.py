@@ -18,7 +18,7 @@ from infra.redis_rest import RedisRest
 from infra.settings import RedisRestSettings
 from tests.edge.api_process import ENV, TOKEN
 from tests.edge.stack import PLAN
-from tests.lambdas.events import function_url_event
+from tests.lambdas.events import function_url_event, http_api_event
 from tests.support.waiting import wait_until
 
 subscribe = RedisRest.subscribe
@@ -46,7 +46,7 @@ def invoke(rest_settings: RedisRestSettings, monkeypatch: pytest.MonkeyPatch) ->
 def answer(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the function's response. Its loop stops after that, so no task may remain in it."""
     answered = root.handler(event, None)
-    assert asyncio.all_tasks(asyncio.get_event_loop()) == set()
+    assert asyncio.all_tasks(root._loop()) == set()
     return answered
 
 
@@ -59,9 +59,9 @@ def close() -> None:
         async with app.router.lifespan_context(app):
             pass
 
-    loop = asyncio.get_event_loop()
-    loop.run_until_complete(shut())
-    loop.close()
+    root._loop().run_until_complete(shut())
+    root._loop().close()
+    root._loop.cache_clear()
 
 
 def call(invoke: Invoke, method: str, path: str, body: Any = None, *, encoded: bool = False) -> dict[str, Any]:
@@ -80,6 +80,26 @@ def test_requests_of_a_warm_function_share_its_clients(invoke: Invoke) -> None:
         shown = call(invoke, "GET", f"/agent/runs/{run['run_id']}")
         assert (shown["statusCode"], json.loads(shown["body"])) == (200, run)
         assert call(invoke, "DELETE", f"/agent/runs/{run['run_id']}/nothing")["statusCode"] == 404
+
+
+def test_other_code_may_replace_the_event_loop_of_the_thread(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = root.handler
+
+    def handle_after_other_code(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
+        asyncio.run(asyncio.sleep(0))  # as an extension may; the thread has no loop after that
+        return handler(event, context)
+
+    monkeypatch.setattr(root, "handler", handle_after_other_code)
+    for _ in range(2):
+        assert call(invoke, "GET", "/agent/runs")["statusCode"] == 200
+
+
+def test_a_location_leads_to_the_created_run_below_the_stage(invoke: Invoke) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    created = invoke(http_api_event("POST", "/agent/runs", headers, "prod", json.dumps(PLAN).encode()))
+    location = created["headers"]["location"]
+    assert location == f"/prod{json.loads(created['body'])['links']['self']}"
+    assert invoke(http_api_event("GET", location.removeprefix("/prod"), headers, "prod"))["statusCode"] == 200
 
 
 def test_problem_responses_are_sent_as_text(invoke: Invoke) -> None:

@@ -9,7 +9,7 @@ from mangum import Mangum
 
 from edge_api.handler import handler
 from edge_api.http.base_path import BasePath
-from edge_api.lambda_events import normalized
+from edge_api.lambda_events import converted, normalized
 from edge_api.settings import ApiSettings
 from infra.settings import Env, SettingsError
 from tests.lambdas.events import (
@@ -142,6 +142,14 @@ def test_an_unreadable_request_is_no_error_of_the_function(
 
 
 @pytest.mark.parametrize(
+    "event", [{"httpMethod": "GET", "path": "/health"}, {"rawPath": "/health"}, {"raw_path": "/", "method": "GET"}]
+)
+def test_a_request_of_another_service_is_no_warm_up(monkeypatch: pytest.MonkeyPatch, event: dict[str, Any]) -> None:
+    monkeypatch.setattr("edge_api.handler._mangum", _Adapter)
+    assert handler(event, None)["statusCode"] == 400
+
+
+@pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("/v1/health", "/health"),
@@ -164,6 +172,41 @@ async def test_the_base_path_is_removed_where_it_is(path: str, expected: str) ->
     await BasePath(app, "/v1")(scope, None, None)  # type: ignore[arg-type]
     assert seen == [expected]
     assert scope["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("event", "stage"),
+    [
+        (rest_event("POST", "/agent/runs", {}), "/dev"),
+        (rest_event("GET", "/", {}), "/dev"),
+        (http_api_event("POST", "/agent/runs", {}, "prod"), "/prod"),
+        (http_api_v1_event("POST", "/agent/runs", {}, "prod"), "/prod"),
+        (http_api_event("POST", "/agent/runs", {}), ""),
+        (http_api_v1_event("POST", "/agent/runs", {}), ""),
+        (function_url_event("POST", "/agent/runs", {}), ""),
+        (load_balancer_event("POST", "/agent/runs", {}), ""),
+    ],
+)
+@pytest.mark.parametrize(
+    ("base_path", "path", "before"), [("", "/agent/runs", ""), ("/v1", "/agent/runs", ""), ("/v1", "/v1/runs", "/v1")]
+)
+async def test_a_location_has_the_stage_and_the_base_path_of_the_request(
+    event: dict[str, Any], stage: str, base_path: str, path: str, before: str
+) -> None:
+    sent: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = [(b"location", b"/agent/runs/run_1"), (b"x-path", b"/a")]
+        await send({"type": "http.response.start", "status": 201, "headers": headers})
+        await send({"type": "http.response.start", "status": 307, "headers": [(b"location", b"https://s3.example/a")]})
+
+    async def send(message: Any) -> None:
+        sent.extend(message["headers"])
+
+    scope = {**converted(_Adapter(), event, None)[1], "path": path}
+    await BasePath(app, base_path)(scope, None, send)  # type: ignore[arg-type]
+    assert sent[0] == (b"location", f"{stage}{before}/agent/runs/run_1".encode())
+    assert sent[1:] == [(b"x-path", b"/a"), (b"location", b"https://s3.example/a")]
 
 
 @pytest.mark.parametrize("path", ["v1", "/v1//x", "/v 1", "/v1?x", "https://api.example/v1", "/é", "/v1\n/x"])

@@ -152,6 +152,8 @@ def test_bad_stream_token_keys_are_rejected(bad: str) -> None:
         ("https://[::1", "is not a URL"),
         ("https://ada:password@s3.example", "must have no user"),
         ("https://s3.example?x=1", "must have no user, query"),
+        ("https://s3.exa mple", "must have no user, query, fragment or white space"),
+        ("https://s3.example/\u200b", "must have no user"),
         ("s3.example", "must be a URL that begins with http:// or https://"),
     ],
 )
@@ -177,5 +179,22 @@ def test_an_access_to_qstash_with_which_no_call_works_is_named(name: str, value:
     good = {"QSTASH_TOKEN": "token", "EDGE_PUBLIC_URL": "https://api.example"}
     with pytest.raises(SettingsError) as caught:
         QStashAccess.for_publishing(Env({**good, name: value}))
+    assert str(caught.value).startswith(f"{name} must ")
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPSTASH_REDIS_REST_URL", "https://default:password@redis.example"),
+        ("UPSTASH_REDIS_REST_URL", "https://redis.example?_token=password"),
+        ("UPSTASH_REDIS_REST_URL", "https://redis.example https://password"),
+        ("UPSTASH_REDIS_REST_TOKEN", "tøken"),
+        ("UPSTASH_REDIS_REST_TOKEN", "a\npassword"),
+    ],
+)
+def test_an_access_to_redis_with_which_no_call_works_is_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(**{name: value})
     assert str(caught.value).startswith(f"{name} must ")
     assert "password" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Lambda's limits: a followed log loses nothing at a deadline or a size limit, and leaves nothing open."""
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -57,6 +58,35 @@ async def test_a_response_ends_in_order_before_the_deadline_and_the_next_one_con
         assert [line for line in rest.splitlines() if line.startswith("id: ")] == ["id: 3"]
         assert 'event: end\ndata: {"status":"succeeded","last_seq":3}\n' in rest
         assert function.starts == 1
+
+
+async def test_a_stream_of_a_function_that_cannot_stream_ends_before_the_deadline_with_its_events(
+    start: Start, worker: SimulatedWorker
+) -> None:
+    await create(worker)
+    async with start(POLLING, EDGE_LOG_MODE="stream") as function:
+        assert await (await function.invoke({})).ended() == "answered"
+        text = await ask(function, poll(), timeout_s=4)
+        assert text.startswith("retry: 1000\n")
+        assert function.starts == 1
+
+
+@pytest.mark.parametrize("command", [STREAMING, POLLING])
+async def test_a_request_that_takes_too_long_is_answered_before_the_deadline(start: Start, command: list[str]) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    url = "http://{}:{}".format(*silent.sockets[0].getsockname())
+    event = function_url_event("GET", "/agent/runs", {"authorization": f"Bearer {TOKENS['ada']}"})
+    async with start(command, UPSTASH_REDIS_REST_URL=url, UPSTASH_REDIS_REST_TIMEOUT_S="60") as function:
+        assert await (await function.invoke({})).ended() == "answered"
+        for _ in range(2):
+            assert '"type":"urn:swissbrain:problem:out-of-time"' in await ask(function, event, timeout_s=2)
+        assert function.starts == 1
+    silent.close()
+    await silent.wait_closed()
 
 
 @pytest.mark.parametrize(("command", "mode"), FUNCTIONS)

@@ -96,7 +96,7 @@ async def refuse(context: RunContext, judged: Judged, place: Place, code: str, t
 
 async def decide_once(context: RunContext, place: Place, args: ControlArgs, situation: Situation) -> CallRecord:
     """Return the journaled record of a control call, or decide about the call."""
-    decision = decide(args, situation)
+    decision = await decide(args, situation)
 
     async def decided() -> CallRecord:
         return decision.record

@@ -43,7 +43,7 @@ class Situation:
     failed: bool
 
 
-def decide(args: ControlArgs, situation: Situation) -> Decision:
+async def decide(args: ControlArgs, situation: Situation) -> Decision:
     """Return the decision about a control call."""
     match args:
         case PlanArgs():
@@ -53,7 +53,7 @@ def decide(args: ControlArgs, situation: Situation) -> Decision:
         case ReplanArgs():
             return _replan(args, situation)
         case FinishArgs():
-            return _finish(args, situation)
+            return await _finish(args, situation)
 
 
 def _plan(args: PlanArgs, situation: Situation) -> Decision:
@@ -95,7 +95,7 @@ def _replan(args: ReplanArgs, situation: Situation) -> Decision:
     return _accepted("Make a new plan for what is left.", situation, result, events)
 
 
-def _finish(args: FinishArgs, situation: Situation) -> Decision:
+async def _finish(args: FinishArgs, situation: Situation) -> Decision:
     if situation.failed:
         return _refused("A call before this one failed. Read its result first.", situation)
     present = {file.path: file.size_bytes for file in situation.files}
@@ -105,7 +105,7 @@ def _finish(args: FinishArgs, situation: Situation) -> Decision:
     schema, output = situation.setup.output_schema, args.output
     if schema is not None:
         try:
-            fault = first_fault(schema, None if output is UNSET else output)
+            fault = await first_fault(schema, None if output is UNSET else output)
         except SchemaError as exc:
             fault = str(exc)
         if fault:

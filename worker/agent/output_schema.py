@@ -1,47 +1,67 @@
-"""Check of a run's output against the JSON Schema that its user gave."""
+"""Check of a run's output against the JSON Schema that its user gave.
 
+Both are the user's, or a model's, and a few references or patterns can ask for any amount of time and memory. So a
+process of its own checks them, within limits: the worker has runs of others.
+"""
+
+import asyncio
+import subprocess
+import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
-import jsonschema_rs
 import msgspec
 
-MAX_REASON_CHARS = 500
+CPU_S = 2
+MEMORY_BYTES = 256 * 1024 * 1024
+_WALL_S = 60.0
+_PROGRAM = Path(__file__).with_name("schema_program.py")
+_threads = ThreadPoolExecutor(2, "schema")  # of their own: the others serve all runs
 
 
 class SchemaError(Exception):
-    """The schema is invalid, refers to another document, or has a pattern that cannot be matched in linear time."""
+    """The schema is invalid, refers to another document, has a pattern that cannot be matched in linear time, or takes
+    too much time or memory."""
 
 
-def check_schema(schema: Mapping[str, Any]) -> None:
+class _Verdict(msgspec.Struct):
+    refusal: str
+    fault: str
+
+
+async def check_schema(schema: Mapping[str, Any]) -> None:
     """Raise SchemaError unless the schema can be used."""
-    _validator(schema)
+    await _ask({"schema": schema})
 
 
-def first_fault(schema: Mapping[str, Any], value: object) -> str:
-    """Return where and how the value breaks the schema first, for the model; empty if it follows the schema."""
-    validator = _validator(schema)
+async def first_fault(schema: Mapping[str, Any], value: object) -> str:
+    """Return where and how the value breaks the schema first, for the model; empty if it follows the schema.
+
+    Raises SchemaError.
+    """
+    return (await _ask({"schema": schema, "value": value})).fault
+
+
+async def _ask(request: Mapping[str, Any]) -> _Verdict:
     try:
-        error = next(iter(validator.iter_errors(msgspec.to_builtins(value))), None)
+        content = msgspec.json.encode(request)
     except RecursionError:
-        return "output: nested too deeply"
-    if error is None:
-        return ""
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-    return f"output{place}: {error.message}"[:MAX_REASON_CHARS]
+        return _Verdict(refusal="", fault="output: nested too deeply")
+    answer = await asyncio.get_running_loop().run_in_executor(_threads, _run, content)
+    if not answer:
+        raise SchemaError(f"`output_schema` takes more than {CPU_S} s, or {MEMORY_BYTES >> 20} MiB, to check")
+    verdict = msgspec.json.decode(answer, type=_Verdict)
+    if verdict.refusal:
+        raise SchemaError(f"`output_schema` is not a usable JSON Schema: {verdict.refusal}")
+    return verdict
 
 
-def _validator(schema: Mapping[str, Any]) -> jsonschema_rs.Validator:
+def _run(content: bytes) -> bytes:
+    """Return what the program answers; nothing if it took too much."""
+    command = [sys.executable, "-P", str(_PROGRAM), str(CPU_S), str(MEMORY_BYTES)]
     try:
-        # The regular expressions of a user must not occupy the event loop of all runs, and its references must not
-        # read files of the host or ask servers.
-        return jsonschema_rs.validator_for(
-            msgspec.to_builtins(schema), pattern_options=jsonschema_rs.RegexOptions(), retriever=_refuse
-        )
-    except (jsonschema_rs.ValidationError, ValueError, RecursionError) as exc:
-        reason = str(getattr(exc, "message", exc))[:MAX_REASON_CHARS]
-        raise SchemaError(f"`output_schema` is not a usable JSON Schema: {reason}") from None
-
-
-def _refuse(uri: str) -> NoReturn:
-    raise ValueError(f"'{uri}' is another document; a schema must be complete")
+        return subprocess.run(command, input=content, capture_output=True, timeout=_WALL_S, check=True).stdout
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        return b""

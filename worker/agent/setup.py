@@ -20,6 +20,15 @@ from worker.toolkit.base import Tool
 MAX_LISTED_FILES = 200
 
 
+async def check_output_schema(spec: RunSpec) -> None:
+    """Raise StepFailed if the run has an output schema that cannot be used."""
+    if spec.output_schema is not None:
+        try:
+            await check_schema(spec.output_schema)
+        except SchemaError as exc:
+            raise StepFailed(RunError(code="invalid_schema", message=str(exc))) from None
+
+
 def build_setup(
     spec: RunSpec,
     settings: AgentSettings,
@@ -39,11 +48,6 @@ def build_setup(
     if limits.cost is not None and (unpriced := [model.name for model in chosen if model.price is None]):
         message = f"the run has a limit of cost, but the model '{unpriced[0]}' has no price (LLM_PRICES)"
         raise StepFailed(RunError(code="no_price", message=message))
-    if spec.output_schema is not None:
-        try:
-            check_schema(spec.output_schema)
-        except SchemaError as exc:
-            raise StepFailed(RunError(code="invalid_schema", message=str(exc))) from None
     try:
         ready = {name for name, tool in registered.items() if tool.ready}
         notes = {name: tool.notes for name, tool in registered.items()}

@@ -46,7 +46,7 @@ from worker.agent.progress import Progress, dead_end, next_purpose, progress_of
 from worker.agent.reply_calls import ReplyCalls
 from worker.agent.schemas import control_specs
 from worker.agent.settings import AgentSettings
-from worker.agent.setup import build_setup
+from worker.agent.setup import build_setup, check_output_schema
 from worker.agent.state import AgentState
 from worker.run.context import RunContext
 from worker.run.emitter import new_event
@@ -84,6 +84,7 @@ class Supervisor:
         failed = await context.recall(FAILED, FailedExchanges) if context.knows(FAILED) else FailedExchanges()
 
         async def begin() -> Setup:
+            await check_output_schema(context.run.spec)
             files = await context.list_files()
             return build_setup(context.run.spec, self._settings, self._models, files, continued.task, self._tools)
 

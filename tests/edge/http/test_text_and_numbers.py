@@ -7,7 +7,7 @@ import pytest
 from msgspec import json
 
 from edge_api.http import parsing
-from tests.edge.stack import PLAN, create
+from tests.edge.stack import PLAN, SimulatedWorker, create
 
 JSON = {"Content-Type": "application/json"}
 BODY = json.encode({**PLAN, "start": False})
@@ -108,6 +108,15 @@ async def test_a_compressed_body_is_rejected_by_its_coding(ada: httpx.AsyncClien
         assert coding.lower().removeprefix("identity, ") in problem["detail"]
 
 
+async def test_a_header_that_is_there_twice_counts_as_one_with_both_values(ada: httpx.AsyncClient) -> None:
+    for name, first in (("Content-Encoding", "identity"), ("Idempotency-Key", "a")):
+        headers = [("Content-Type", "application/json"), (name, first)]
+        accepted = await ada.post("/agent/runs", content=BODY, headers=headers)
+        assert accepted.status_code == 201, name
+        refused = await ada.post("/agent/runs", content=BODY, headers=[*headers, (name, "gzip")])
+        assert (refused.status_code in {415, 422}, refused.json()["field"]) == (True, name)
+
+
 @pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity"])
 async def test_a_body_without_compression_may_say_so(ada: httpx.AsyncClient, coding: str) -> None:
     assert (await post(ada, BODY, Content_Encoding=coding)).status_code == 201
@@ -121,3 +130,50 @@ async def test_a_charset_is_named_if_the_body_cannot_be_read(ada: httpx.AsyncCli
     assert (await post(ada, BODY, Content_Type=latin)).status_code == 201
     answer = await post(ada, b'{"prompt":"\xe9"}', Content_Type='application/json; charset="UTF-8"')
     assert answer.json()["detail"] == "the body is not valid JSON: it is not UTF-8 (byte 11)"
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ('{"prompt":"a","prompt":"b"}', "prompt"),
+        ('{"prompt":"a","pr\\u006fmpt":"a"}', "prompt"),
+        ('{"prompt":"a","metadata":{"k":"1","j":"","k":"2"}}', "k"),
+        ('{"plan":[{"tool":"message","args":{"text":"a","text":"b"}}]}', "text"),
+        ('{"prompt":"a","output_schema":{"enum":[[{"":1,"":1}]]}}', ""),
+    ],
+)
+async def test_a_key_is_in_an_object_once(ada: httpx.AsyncClient, worker: SimulatedWorker, body: str, key: str) -> None:
+    batch = f'{{"runs":[{body}]}}'
+    for url, content in (
+        ("/agent/runs", body),
+        ("/agent/execute", body.replace("{", '{"action":"create",', 1)),
+        ("/agent/runs/batch", batch),
+    ):
+        answer = await ada.post(url, content=content.encode(), headers=JSON)
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:swissbrain:problem:bad-request"), url
+        assert f"the key '{key}' twice" in answer.json()["detail"]
+    assert await worker.size() == 0
+
+
+async def test_equal_keys_of_different_objects_are_no_repetition(ada: httpx.AsyncClient) -> None:
+    body = b'{"plan":[{"tool":"shell","args":{"command":"a"},"name":"a"},{"tool":"shell","args":{"command":"a"}}]}'
+    assert (await post(ada, body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail", "field"),
+    [
+        ('"%s":1', "Object contains unknown field `éé", "$.éé"),
+        ('"webhook_events":["%s"]', "Invalid enum value 'éé", "$.webhook_events[0]"),
+    ],
+)
+async def test_an_error_repeats_no_more_of_a_name_or_a_value_than_people_read(
+    ada: httpx.AsyncClient, fields: str, detail: str, field: str
+) -> None:
+    answer = await post(ada, with_fields(fields % ("é" * 400_000)))
+    problem = answer.json()
+    assert answer.status_code == 422
+    assert problem["detail"].startswith(detail)
+    assert "; allowed are " in problem["detail"]
+    assert problem["field"].startswith(field)
+    assert len(answer.content) < 3000

@@ -284,3 +284,14 @@ async def test_a_damaged_schedule_is_named_beside_those_that_can_be_read(site: S
     listed = (await ada.get("/agent/schedules")).json()
     assert [each["schedule_id"] for each in listed["schedules"]] == [ids[0], ids[3]]
     assert (await ada.get(f"/agent/schedules/{ids[1]}")).json()["type"].endswith("record-unreadable")
+
+
+async def test_a_schedule_whose_zone_this_host_does_not_know_is_shown_without_its_next_times(
+    site: Site, ada: httpx.AsyncClient
+) -> None:
+    """Another host, with newer time zones, has created it."""
+    known, unknown = await make(ada), await make(ada)
+    await site.redis.command("HSET", f"schedule:{unknown}", "timezone", "America/Atlantis")
+    listed = {each["schedule_id"]: each for each in (await ada.get("/agent/schedules")).json()["schedules"]}
+    assert (len(listed[known]["next_ms"]), listed[unknown]["next_ms"]) == (5, [])
+    assert (await ada.get(f"/agent/schedules/{unknown}")).json()["timezone"] == "America/Atlantis"

@@ -1,0 +1,69 @@
+"""Program that reads a JSON Schema, and checks a value against it, in a process of its own: both may take all the time
+and memory that there is. Called by `worker.agent.output_schema`; nothing else imports it.
+
+Arguments: limits of processor time (s) and memory (bytes). Input: a JSON object with `schema` and `value`, or without
+a value. Output: a JSON object with `refusal`, why the schema cannot be used, and `fault`, where the value breaks it.
+"""
+
+import json
+import resource
+import sys
+from typing import Any, NoReturn
+
+import jsonschema_rs
+
+MAX_REASON_CHARS = 500
+TOO_DEEP = "output: nested too deeply"
+
+
+def refusal(schema: dict[str, Any]) -> str:
+    """Return why a schema cannot be used; empty if it can."""
+    try:
+        _validator(schema)
+    except (jsonschema_rs.ValidationError, ValueError, RecursionError) as exc:
+        return str(getattr(exc, "message", exc))[:MAX_REASON_CHARS] or type(exc).__name__
+    return ""
+
+
+def fault_of(schema: dict[str, Any], value: object) -> str:
+    """Return where and how a value breaks a usable schema first; empty if it follows the schema."""
+    try:
+        error = next(iter(_validator(schema).iter_errors(value)), None)
+    except RecursionError:
+        return TOO_DEEP
+    if error is None:
+        return ""
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
+    return f"output{place}: {error.message}"[:MAX_REASON_CHARS]
+
+
+def _validator(schema: dict[str, Any]) -> jsonschema_rs.Validator:
+    # Patterns are matched in linear time, and references must not read files of the host or ask servers.
+    return jsonschema_rs.validator_for(schema, pattern_options=jsonschema_rs.RegexOptions(), retriever=_refuse)
+
+
+def _refuse(uri: str) -> NoReturn:
+    raise ValueError(f"'{uri}' is another document; a schema must be complete")
+
+
+def main() -> None:
+    """Answer the request on standard input."""
+    for limit, value in ((resource.RLIMIT_CPU, sys.argv[1]), (resource.RLIMIT_AS, sys.argv[2])):
+        _, hard = resource.getrlimit(limit)
+        most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+        resource.setrlimit(limit, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    refused = fault = ""
+    try:
+        request = json.load(sys.stdin.buffer)
+    except RecursionError:
+        fault = TOO_DEEP
+    else:
+        refused = refusal(request["schema"])
+        if "value" in request and not refused:
+            fault = fault_of(request["schema"], request["value"])
+    json.dump({"refusal": refused, "fault": fault}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
