@@ -1,11 +1,15 @@
 """Check of an output against its schema, in a process with limits."""
 
+import errno
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from worker.agent import output_schema
+from infra.contract.errors import ExecutorUnavailable, HostExhausted
+from worker.agent import output_schema, schema_program
 from worker.agent.output_schema import SchemaError, check_schema, first_fault
 
 
@@ -64,3 +68,37 @@ async def test_a_value_may_be_nested_as_deeply_as_it_can_be_read() -> None:
     assert await first_fault(schema, nested(100)) == ""
     for levels in (900, 1500, 100_000):
         assert await first_fault(schema, nested(levels)) in {"", "output: nested too deeply"}
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "message"),
+    [
+        ("raise ImportError('no module')", ExecutorUnavailable, "does not work: ImportError: no module"),
+        ("raise OSError(28, 'No space left on device')", HostExhausted, "short of disk space"),
+        ("raise SystemExit(1)", ExecutorUnavailable, "exit code 1"),
+    ],
+)
+async def test_a_program_that_does_not_work_is_no_fault_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, error: type[Exception], message: str
+) -> None:
+    (tmp_path / "program.py").write_text(program)
+    monkeypatch.setattr(output_schema, "_PROGRAM", tmp_path / "program.py")
+    with pytest.raises(error, match=message):
+        await check_schema({})
+
+
+async def test_a_program_that_cannot_be_started_is_no_fault_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "run", refused)
+    with pytest.raises(HostExhausted):
+        await check_schema({})
+
+
+async def test_the_end_of_memory_is_told_as_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Path(schema_program.__file__).read_text()
+    (tmp_path / "program.py").write_text(program.replace("request = json.load(sys.stdin.buffer)", "bytearray(2**29)"))
+    monkeypatch.setattr(output_schema, "_PROGRAM", tmp_path / "program.py")
+    with pytest.raises(SchemaError, match="takes more than 2 s, or 256 MiB"):
+        await check_schema({})

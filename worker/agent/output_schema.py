@@ -14,8 +14,14 @@ from typing import Any
 
 import msgspec
 
+from infra.contract.errors import ExecutorUnavailable, HostExhausted
+from infra.host_limits import exhaustion_in, translate_exhaustion
+
 CPU_S = 2
 MEMORY_BYTES = 256 * 1024 * 1024
+MAX_REASON_CHARS = 500
+TOO_MUCH = 3
+"""Exit code of the program when it has no memory left."""
 _WALL_S = 60.0
 _PROGRAM = Path(__file__).with_name("schema_program.py")
 _threads = ThreadPoolExecutor(2, "schema")  # of their own: the others serve all runs
@@ -32,14 +38,14 @@ class _Verdict(msgspec.Struct):
 
 
 async def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raise SchemaError unless the schema can be used."""
+    """Raise SchemaError unless the schema can be used. Raises HostExhausted, ExecutorUnavailable."""
     await _ask({"schema": schema})
 
 
 async def first_fault(schema: Mapping[str, Any], value: object) -> str:
     """Return where and how the value breaks the schema first, for the model; empty if it follows the schema.
 
-    Raises SchemaError.
+    Raises SchemaError, HostExhausted, ExecutorUnavailable.
     """
     return (await _ask({"schema": schema, "value": value})).fault
 
@@ -59,9 +65,24 @@ async def _ask(request: Mapping[str, Any]) -> _Verdict:
 
 
 def _run(content: bytes) -> bytes:
-    """Return what the program answers; nothing if it took too much."""
+    """Return what the program answers; nothing if it took too much.
+
+    Raises HostExhausted, and ExecutorUnavailable if the program does not work on this host: neither is the fault of the
+    run.
+    """
     command = [sys.executable, "-P", str(_PROGRAM), str(CPU_S), str(MEMORY_BYTES)]
     try:
-        return subprocess.run(command, input=content, capture_output=True, timeout=_WALL_S, check=True).stdout
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+        with translate_exhaustion():
+            ended = subprocess.run(command, input=content, capture_output=True, timeout=_WALL_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise HostExhausted(f"the host is too busy: the check of an output waited {_WALL_S:g} s") from None
+    # A process beyond its limits is ended by a signal, of the kernel or of its own.
+    if ended.returncode < 0 or ended.returncode == TOO_MUCH:
         return b""
+    if ended.returncode:
+        errors = ended.stderr.decode(errors="replace")
+        if short := exhaustion_in(errors):
+            raise short
+        reason = (errors.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+        raise ExecutorUnavailable(f"the program that checks outputs does not work: {reason[:MAX_REASON_CHARS]}")
+    return ended.stdout

@@ -3,6 +3,7 @@ and memory that there is. Called by `worker.agent.output_schema`; nothing else i
 
 Arguments: limits of processor time (s) and memory (bytes). Input: a JSON object with `schema` and `value`, or without
 a value. Output: a JSON object with `refusal`, why the schema cannot be used, and `fault`, where the value breaks it.
+Exit code 3 if there is no memory left.
 """
 
 import json
@@ -66,4 +67,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except MemoryError:
+        sys.exit(3)
