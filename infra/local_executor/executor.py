@@ -30,6 +30,9 @@ from infra.scratch_root import ScratchRoot
 if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
     from infra.egress.local import LocalEgress, ProgramProxy
 
+LAST_OUTPUT_S = 0.5
+"""Time for logging the last output of a cancelled program. The log waits while Redis is slow, and a cancel must not."""
+
 
 class LocalExecutor:
     """Implements the port `Executor`.
@@ -175,15 +178,16 @@ class LocalExecutor:
                 asyncio.ensure_future(stdout.read_all(program.stdout, partial(on_line, "stdout"))),
                 asyncio.ensure_future(stderr.read_all(program.stderr, partial(on_line, "stderr"))),
             ]
-            timed_out, *_ = await asyncio.gather(*tasks)
+            # Unlike `gather`, which would cancel them, this leaves the tasks to read on after a cancellation.
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in ended:
+                task.result()
+            timed_out = running.result()
         finally:
-            for task in tasks:
-                task.cancel()
             try:
                 await program.kill()
             finally:
-                program.close()
-                await shield_until_done(_end(tasks, proxy))
+                await shield_until_done(_end(tasks, program, proxy))
                 _remove_fifo(dirs.workspace / script_name)
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
@@ -266,8 +270,13 @@ async def _ignore(_stream: str, _part: LinePart) -> bool:
     return False
 
 
-async def _end(tasks: list[asyncio.Future[Any]], proxy: "ProgramProxy | None") -> None:
-    """Wait for cancelled tasks, and close the proxy of a program that is dead."""
+async def _end(tasks: list[asyncio.Future[Any]], program: GuardedProgram, proxy: "ProgramProxy | None") -> None:
+    """Pass on the last output of a program that is dead, also of one that was cancelled, and close what it has used."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=LAST_OUTPUT_S)
+    for task in tasks:
+        task.cancel()
+    program.close()
     await asyncio.gather(*tasks, return_exceptions=True)
     if proxy:
         await proxy.close()
