@@ -34,7 +34,7 @@ _ESCAPE_CHARS = 64
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*)?")
 
 _RETURN = re.compile(r"(?:\x1b\[[0-2]?K){1,3}\r|(?:\x1b\[[0-2]?K){0,3}\x1b\[(?:[01]?G|\d{3,4}D)")
-"""Moves of the cursor to the first column, which begin a line anew, as node's do. A sequence before them that erases the
+"""Moves of the cursor to the first column, which begin a line anew, as node's do. A sequence before one that erases the
 line would be part of the state that it erases."""
 
 OnPart: TypeAlias = Callable[[LinePart], Awaitable[bool]]
