@@ -33,7 +33,7 @@ _LOOK_S = 0.01
 _ESCAPE_CHARS = 64
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*)?")
 
-_RETURN = re.compile(r"(?:\x1b\[[0-2]?K){1,3}\r|(?:\x1b\[[0-2]?K){0,3}\x1b\[(?:[01]?G|\d{3,4}D)")
+_RETURN = re.compile(r"\x1b\[(?:[0-2]?K(?:\x1b\[[0-2]?K){0,2}(?:\r|\x1b\[(?:[01]?G|\d{3,4}D))|[01]?G|\d{3,4}D)")
 """Moves of the cursor to the first column, which begin a line anew, as node's do. A sequence before one that erases the
 line would be part of the state that it erases."""
 
@@ -79,7 +79,7 @@ class LineSplitter:
         """Return the lines that are now complete, without line ends. `final` completes the last line too."""
         begun = self._text + ("\r" if self._has_return else "")
         text = begun + self._decoder.decode(data, final)
-        *lines, text = (_RETURN.sub("\r", text) if "\x1b" in text else text).split("\n")
+        *lines, text = [_with_returns(line) for line in text.split("\n")] if "\x1b" in text else text.split("\n")
         if lines or not begun or "\r" in text:
             self._begun_s = now_s
         self._text_s = now_s
@@ -238,6 +238,15 @@ async def _read(source: asyncio.StreamReader, until_s: float | None) -> bytes | 
         async with asyncio.timeout(_LOOK_S):
             return await source.read(_CHUNK_BYTES)
     return None
+
+
+def _with_returns(text: str) -> str:
+    """Return the text with each move to the first column as a carriage return.
+
+    Only in the end of a long text, because a program can print megabytes of states a second.
+    """
+    end = max(0, len(text) - 2 * PART_CHARS)
+    return text[:end] + _RETURN.sub("\r", text[end:])
 
 
 def _split(line: str) -> list[LinePart]:
