@@ -241,12 +241,12 @@ async def _read(source: asyncio.StreamReader, until_s: float | None) -> bytes | 
 
 
 def _with_returns(text: str) -> str:
-    """Return the text with each move to the first column as a carriage return.
+    """Return the text with each move to the first column as two carriage returns, which are no part of a line end.
 
     Only in the end of a long text, because a program can print megabytes of states a second.
     """
     end = max(0, len(text) - 2 * PART_CHARS)
-    return text[:end] + _RETURN.sub("\r", text[end:])
+    return text[:end] + _RETURN.sub("\r\r", text[end:])
 
 
 def _split(line: str) -> list[LinePart]:

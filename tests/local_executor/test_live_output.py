@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import pytest
 from hypothesis import given
@@ -67,6 +67,23 @@ def test_lines_end_with_their_last_state_however_the_output_arrives(
     parts += lines.feed(b"", now_s, final=True)
     assert lines.due_s is None
     assert shown(parts) == on_terminal("".join(text for text, _ in output))
+
+
+@given(
+    st.lists(st.sampled_from(["\r", "\n", "a", "\x1b[1G", "\x1b[K", "\x1b[2K", "\x1b[31m"]), max_size=12),
+    st.integers(1, 9),
+)
+def test_parts_are_what_was_printed_up_to_the_first_line_that_is_called_overwritten(
+    pieces: list[str], size: int
+) -> None:
+    printed = "".join(pieces).encode()
+    lines, parts = LineSplitter(), list[LinePart]()
+    for at in range(0, len(printed), size):
+        parts += lines.feed(printed[at : at + size], at)
+    parts += lines.feed(b"", len(printed), final=True)
+    begin = takewhile(lambda part: part.end != "\r", parts)
+    copied = "".join(part.text + ("" if part.more else part.end) for part in begin)
+    assert printed.startswith(copied.encode())
 
 
 def test_states_are_passed_on_five_times_a_second_and_the_last_one_always() -> None:
