@@ -30,7 +30,7 @@ from infra.scratch_root import ScratchRoot
 if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
     from infra.egress.local import LocalEgress, ProgramProxy
 
-LAST_OUTPUT_S = 0.5
+LAST_OUTPUT_S = 0.2
 """Time for logging the last output of a cancelled program. The log waits while Redis is slow, and a cancel must not."""
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.contract.execution import Command, ExecLimits, LinePart
-from infra.local_executor import output
+from infra.local_executor import executor, output
 from infra.local_executor.output import AGE_S, PART_CHARS, SILENCE_S, STATE_S, LineSplitter
 from tests.local_executor.rig import MB, RUN_ID, Bench
 from tests.support.waiting import until
@@ -227,6 +227,7 @@ async def test_the_last_output_of_a_cancelled_program_is_passed_on(
 ) -> None:
     monkeypatch.setattr(output, "SILENCE_S", 60)
     monkeypatch.setattr(output, "AGE_S", 60)
+    monkeypatch.setattr(executor, "LAST_OUTPUT_S", 60)
     lines: list[tuple[str, str]] = []
     source = "printf 'last words'; printf '1%%\\r99%%' >&2; touch said; sleep 100"
     running = asyncio.ensure_future(bench.run(source, on_line=lambda stream, text: lines.append((stream, text))))
