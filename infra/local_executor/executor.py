@@ -79,16 +79,14 @@ class LocalExecutor:
         with _on_scratch(dirs), translate_exhaustion():
             dirs.make()
             await files.materialise(dirs.workspace)
-            started_s = asyncio.get_running_loop().time()
             result = await self._run_within_limits(command, dirs, files, on_line)
-            duration_ms = int((asyncio.get_running_loop().time() - started_s) * 1000)
             # Without its workspace, the run would seem to have deleted all of its files.
             dirs.require_usable()
             changes: FileChanges = await files.store_changes(dirs.workspace)
         return Execution(
             exit_code=None if result.timed_out else result.exit_code,
             timed_out=result.timed_out,
-            duration_ms=duration_ms,
+            duration_ms=result.duration_ms,
             stdout=result.stdout.path,
             stderr=result.stderr.path,
             stdout_bytes=result.stdout.total_bytes,
@@ -161,18 +159,26 @@ class LocalExecutor:
             raise
 
     async def _run(self, command: Command, dirs: RunDirs, on_line: OnLine) -> "ProgramResult":
-        pace = Pace()
+        pace, clock = Pace(), asyncio.get_running_loop().time
+        started_s = dead_s = clock()
         stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes, pace)
         stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes, pace)
         script_name = interpreters.script_name(command, dirs.workspace)
         program, proxy = await self._start(command, dirs, script_name)
         tasks: list[asyncio.Future[Any]] = []
+
+        def program_ended(_: object) -> None:
+            nonlocal dead_s
+            pace.end()
+            # The log may take longer than the program.
+            dead_s = clock()
+
         try:
             # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
             # same descriptor.
             await shield_until_done(program.connect())
             running = asyncio.ensure_future(program.wait(command.timeout_s))
-            running.add_done_callback(lambda _: pace.end())
+            running.add_done_callback(program_ended)
             tasks = [
                 running,
                 asyncio.ensure_future(stdout.read_all(program.stdout, partial(on_line, "stdout"))),
@@ -192,7 +198,8 @@ class LocalExecutor:
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
         use = proxy.call.use() if proxy else None
-        return ProgramResult(program.exit_code, timed_out, stdout, stderr, use)
+        duration_ms = int((dead_s - started_s) * 1000)
+        return ProgramResult(program.exit_code, timed_out, duration_ms, stdout, stderr, use)
 
     async def _start(
         self, command: Command, dirs: RunDirs, script_name: str
@@ -230,6 +237,7 @@ class ProgramResult:
 
     exit_code: int | None
     timed_out: bool
+    duration_ms: int
     stdout: OutputCapture
     stderr: OutputCapture
     network: NetworkUse | None
