@@ -82,9 +82,10 @@ class PlanWalker:
             error = RunError(code=code, message=str(exc), step=index)
             partial = exc.result if isinstance(exc, ToolFailed) else None
             _count(step.tool, "failed", began)
-            # The files that a failed call wrote are kept, so that its user can look at them.
+            # The files that a failed call wrote are kept, so that its user can look at them, and a retry finds them.
             duration_ms = call_duration_ms(began, msgspec.to_builtins(partial) if partial else {})
-            context.commit(*_failed(index, step.tool, duration_ms, error, partial), name=call_name(index))
+            events = _failed(index, step.tool, duration_ms, error, partial)
+            await context.commit_failed(step_key(index), *events, name=call_name(index))
             raise StepFailed(error) from exc
         _count(step.tool, "succeeded", began)
         duration_ms = call_duration_ms(began, result)

@@ -18,8 +18,9 @@ The journal is part of the run's hash: entry `KEY` is the hash field `journal:KE
 | `continued` | conversation of the run that this run continues, once it has been taken over |
 | `continued:files`, `continued:folders` | files and folders of that run |
 
-The result of a step is a StepRecord. A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the
-journal then holds a BlobRef.
+The result of a step is a StepRecord. Its changes include those of its failed executions, so these entries may be there
+before the result. A value larger than MAX_INLINE_BYTES is stored as a blob in the object store; the journal then holds
+a BlobRef.
 """
 
 import re

@@ -30,6 +30,9 @@ from infra.scratch_root import ScratchRoot
 if TYPE_CHECKING:  # a worker without a network for programs does not pay for the import
     from infra.egress.local import LocalEgress, ProgramProxy
 
+LAST_OUTPUT_S = 0.2
+"""Time for logging the last output of a cancelled program. The log waits while Redis is slow, and a cancel must not."""
+
 
 class LocalExecutor:
     """Implements the port `Executor`.
@@ -76,16 +79,14 @@ class LocalExecutor:
         with _on_scratch(dirs), translate_exhaustion():
             dirs.make()
             await files.materialise(dirs.workspace)
-            started_s = asyncio.get_running_loop().time()
             result = await self._run_within_limits(command, dirs, files, on_line)
-            duration_ms = int((asyncio.get_running_loop().time() - started_s) * 1000)
             # Without its workspace, the run would seem to have deleted all of its files.
             dirs.require_usable()
             changes: FileChanges = await files.store_changes(dirs.workspace)
         return Execution(
             exit_code=None if result.timed_out else result.exit_code,
             timed_out=result.timed_out,
-            duration_ms=duration_ms,
+            duration_ms=result.duration_ms,
             stdout=result.stdout.path,
             stderr=result.stderr.path,
             stdout_bytes=result.stdout.total_bytes,
@@ -158,37 +159,47 @@ class LocalExecutor:
             raise
 
     async def _run(self, command: Command, dirs: RunDirs, on_line: OnLine) -> "ProgramResult":
-        pace = Pace()
+        pace, clock = Pace(), asyncio.get_running_loop().time
+        started_s = dead_s = clock()
         stdout = OutputCapture(dirs.output / f"{command.call}.stdout", command.limits.output_bytes, pace)
         stderr = OutputCapture(dirs.output / f"{command.call}.stderr", command.limits.output_bytes, pace)
         script_name = interpreters.script_name(command, dirs.workspace)
         program, proxy = await self._start(command, dirs, script_name)
         tasks: list[asyncio.Future[Any]] = []
+
+        def program_ended(_: object) -> None:
+            nonlocal dead_s
+            pace.end()
+            # The log may take longer than the program.
+            dead_s = clock()
+
         try:
             # Shielded: after a cancellation between the two pipes, uvloop and the pipe object would both close the
             # same descriptor.
             await shield_until_done(program.connect())
             running = asyncio.ensure_future(program.wait(command.timeout_s))
-            running.add_done_callback(lambda _: pace.end())
+            running.add_done_callback(program_ended)
             tasks = [
                 running,
                 asyncio.ensure_future(stdout.read_all(program.stdout, partial(on_line, "stdout"))),
                 asyncio.ensure_future(stderr.read_all(program.stderr, partial(on_line, "stderr"))),
             ]
-            timed_out, *_ = await asyncio.gather(*tasks)
+            # Unlike `gather`, which would cancel them, this leaves the tasks to read on after a cancellation.
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in ended:
+                task.result()
+            timed_out = running.result()
         finally:
-            for task in tasks:
-                task.cancel()
             try:
                 await program.kill()
             finally:
-                program.close()
-                await shield_until_done(_end(tasks, proxy))
+                await shield_until_done(_end(tasks, program, proxy))
                 _remove_fifo(dirs.workspace / script_name)
         if not program.started:
             raise _start_error(stderr.path.read_text(errors="replace").strip(), program.exit_code)
         use = proxy.call.use() if proxy else None
-        return ProgramResult(program.exit_code, timed_out, stdout, stderr, use)
+        duration_ms = int((dead_s - started_s) * 1000)
+        return ProgramResult(program.exit_code, timed_out, duration_ms, stdout, stderr, use)
 
     async def _start(
         self, command: Command, dirs: RunDirs, script_name: str
@@ -226,6 +237,7 @@ class ProgramResult:
 
     exit_code: int | None
     timed_out: bool
+    duration_ms: int
     stdout: OutputCapture
     stderr: OutputCapture
     network: NetworkUse | None
@@ -266,8 +278,13 @@ async def _ignore(_stream: str, _part: LinePart) -> bool:
     return False
 
 
-async def _end(tasks: list[asyncio.Future[Any]], proxy: "ProgramProxy | None") -> None:
-    """Wait for cancelled tasks, and close the proxy of a program that is dead."""
+async def _end(tasks: list[asyncio.Future[Any]], program: GuardedProgram, proxy: "ProgramProxy | None") -> None:
+    """Pass on the last output of a program that is dead, also of one that was cancelled, and close what it has used."""
+    if tasks:
+        await asyncio.wait(tasks, timeout=LAST_OUTPUT_S)
+    for task in tasks:
+        task.cancel()
+    program.close()
     await asyncio.gather(*tasks, return_exceptions=True)
     if proxy:
         await proxy.close()

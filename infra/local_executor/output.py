@@ -33,6 +33,10 @@ _LOOK_S = 0.01
 _ESCAPE_CHARS = 64
 _UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*)?")
 
+_RETURN = re.compile(r"\x1b\[(?:[0-2]?K(?:\x1b\[[0-2]?K){0,2}(?:\r|\x1b\[(?:[01]?G|\d{3,4}D))|[01]?G|\d{3,4}D)")
+"""Moves of the cursor to the first column, which begin a line anew, as node's do. A sequence before one that erases the
+line would be part of the state that it erases."""
+
 OnPart: TypeAlias = Callable[[LinePart], Awaitable[bool]]
 """Receiver of parts. Returns False if it needs no further parts."""
 
@@ -40,10 +44,11 @@ OnPart: TypeAlias = Callable[[LinePart], Awaitable[bool]]
 class LineSplitter:
     """Splits a stream of bytes into lines of text. Bytes that are not UTF-8 become U+FFFD.
 
-    A carriage return, unless a line end follows, lets the program overwrite the line: the text between two of them is
-    a state of the line. Of these states at most one in STATE_S is passed on, and always the last. Each one is a line
-    that replaces the previous one. The begin of any other line is passed on after SILENCE_S without output, or AGE_S
-    after its first character. Times are in seconds, by the same monotonic clock in all calls.
+    A carriage return, unless a line end follows, lets the program overwrite the line, and so does any other move to its
+    first column: the text between two of them is a state of the line. Of these states at most one in STATE_S is passed
+    on, and always the last. Each one is a line that replaces the previous one. The begin of any other line is passed on
+    after SILENCE_S without output, or AGE_S after its first character. Times are in seconds, by the same monotonic
+    clock in all calls.
     """
 
     def __init__(self) -> None:
@@ -73,7 +78,8 @@ class LineSplitter:
     def feed(self, data: bytes, now_s: float, *, final: bool = False) -> list[LinePart]:
         """Return the lines that are now complete, without line ends. `final` completes the last line too."""
         begun = self._text + ("\r" if self._has_return else "")
-        *lines, text = (begun + self._decoder.decode(data, final)).split("\n")
+        text = begun + self._decoder.decode(data, final)
+        *lines, text = [_with_returns(line) for line in text.split("\n")] if "\x1b" in text else text.split("\n")
         if lines or not begun or "\r" in text:
             self._begun_s = now_s
         self._text_s = now_s
@@ -232,6 +238,15 @@ async def _read(source: asyncio.StreamReader, until_s: float | None) -> bytes | 
         async with asyncio.timeout(_LOOK_S):
             return await source.read(_CHUNK_BYTES)
     return None
+
+
+def _with_returns(text: str) -> str:
+    """Return the text with each move to the first column as two carriage returns, which are no part of a line end.
+
+    Only in the end of a long text, because a program can print megabytes of states a second.
+    """
+    end = max(0, len(text) - 2 * PART_CHARS)
+    return text[:end] + _RETURN.sub("\r\r", text[end:])
 
 
 def _split(line: str) -> list[LinePart]:

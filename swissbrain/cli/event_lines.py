@@ -1,6 +1,7 @@
 """Events of a log as lines for people. Escape sequences in the output of agents never reach the terminal."""
 
-from typing import Self
+from collections import deque
+from typing import Self, TypeAlias
 
 import msgspec
 from rich.cells import cell_len
@@ -10,10 +11,14 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from swissbrain.cli.event_text import TEXT_STYLES, describe, style
-from swissbrain.cli.terminal import clock, plain, timestamp
+from swissbrain.cli.terminal import clock, plain, printed, timestamp
 from swissbrain.models import Event, Gap
 
 _TAB_CELLS = 8
+MAX_DRAWN = 100
+"""Lines that are remembered, because one of them may be drawn again."""
+_DrawnLine: TypeAlias = tuple[tuple[object, ...], Text]
+"""Line that was printed, and the text that it belongs to."""
 _ENDS_OF_REPLIES = {"model.started", "model.retry", "run.requeued", "run.resumed", "run.retried"}
 """Types after which the deltas before are void, if no message has repeated them."""
 
@@ -24,8 +29,8 @@ class EventLines:
     The parts of a long text, and the deltas of a model's reply, continue the line of the first part, as long as no
     other event comes between. A reply that was shown delta by delta is not shown again as a message; deltas that have
     become void stay, and the next reply begins on a new line. The success of a tool is not shown, because the end of
-    its step shows it. An event with unexpected fields is shown raw. A line that replaces the one before it is drawn in
-    its place on a terminal, and below it anywhere else.
+    its step shows it. An event with unexpected fields is shown raw. A line that replaces an earlier one is drawn in
+    its place on a terminal as long as only output has followed that one, and at the end anywhere else.
     """
 
     def __init__(self, console: Console, *, timestamps: bool = False) -> None:
@@ -35,8 +40,7 @@ class EventLines:
         self._indent = len(self._time(0)) + 2
         self._redraws = console.is_terminal and not console.is_dumb_terminal
         self._open_text: tuple[object, ...] | None = None
-        self._last_text: tuple[object, ...] | None = None
-        self._last_line = ""
+        self._drawn: deque[_DrawnLine] = deque(maxlen=MAX_DRAWN)
         self._column = 0
         """Cells of the last line without its time and mark."""
         self._reply: tuple[object, ...] | None = None
@@ -60,7 +64,7 @@ class EventLines:
             self._reply = None
         if isinstance(item, Gap):
             self._end_line()
-            self._last_text = None
+            self._drawn.clear()
             missing = f"{'':{self._indent}}events {item.first} to {item.last} are no longer kept"
             self._console.print(Text(missing, "yellow"), soft_wrap=True)
         elif item.type in TEXT_STYLES and isinstance(item.data.get("text"), str):
@@ -68,7 +72,7 @@ class EventLines:
         else:
             self._end_line()
             if item.type != "model.started" and (item.type, item.data.get("status")) != ("tool.finished", "succeeded"):
-                self._last_text = None
+                self._drawn.clear()
                 self._print(self._format(item))
 
     def _show_text(self, item: Event, text: str) -> None:
@@ -97,19 +101,26 @@ class EventLines:
             text_id = shown
         replaces = item.type == "tool.output" and item.data.get("replaces_line") is True
         begins = replaces or self._open_text != text_id
-        if item.type == "tool.output" and self._redraws:
-            self._column = 0 if begins else self._column
-            text = self._without_tabs(plain(text))
+        if item.type == "tool.output":
+            text = printed(text)
+            if self._redraws:
+                self._column = 0 if begins else self._column
+                text = self._without_tabs(text)
         line = Text(plain(text), style(item))
+        below: list[_DrawnLine] = []
         if begins:
             self._end_line()
             line = self._format(msgspec.structs.replace(item, data={**item.data, "text": text}))
-            if replaces and self._last_text == text_id:
-                self._erase_line()
-            self._last_text, self._last_line = text_id, ""
-        self._last_line += line.plain
+            if replaces:
+                below = self._erase(text_id, more=more)
+            self._drawn.append((text_id, line))
+        else:
+            self._drawn[-1][1].append_text(line)
         self._print(line, end="" if more else "\n")
         self._open_text = text_id if more else None
+        for drawn in below:
+            self._drawn.append(drawn)
+            self._print(drawn[1])
 
     def _new_part(self, message: Event, text: str, *, more: bool) -> str:
         """Return the part of a reply's text that its deltas have not shown, all of it if they differ from the text."""
@@ -128,13 +139,26 @@ class EventLines:
         self._reply = None
         return text
 
-    def _erase_line(self) -> None:
-        """Erase the last line, which has ended, on a terminal. It may fill several rows."""
-        if self._redraws and "\n" not in self._last_line:
-            rows = _rows(self._last_line, self._console.width)
-            # A row that has left the terminal at its top cannot be erased.
-            erase = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
-            self._console.control(Control(*erase * min(rows, self._console.height - 1)))
+    def _erase(self, text_id: tuple[object, ...], *, more: bool) -> list[_DrawnLine]:
+        """Erase the last line of the text on a terminal, and all below it; return those, which are to be drawn again.
+
+        A line of which `more` follows has to be the last one. All lines have ended, and may fill several rows.
+        """
+        below: list[_DrawnLine] = []
+        lines = list(self._drawn) if self._redraws else []
+        while lines and lines[-1][0] != text_id:
+            below.insert(0, lines.pop())
+        found = [*lines[-1:], *below]
+        rows = sum(_rows(line.plain, self._console.width) for _, line in found)
+        # A row that has left the terminal at its top cannot be erased.
+        is_there = not below or (rows < self._console.height and not more)
+        if not lines or not is_there or any("\n" in line.plain for _, line in found):
+            return []
+        for _ in found:
+            self._drawn.pop()
+        erase = [(ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)]
+        self._console.control(Control(*erase * min(rows, self._console.height - 1)))
+        return below
 
     def _without_tabs(self, text: str) -> str:
         """Return the text that follows in the last line, with spaces up to the columns of its tabs.

@@ -7,7 +7,12 @@ from functools import lru_cache
 
 import typer
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)")
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # colours and the like, titles and links
+    r"|[PX^_][^\x07\x1b]*\x1b\\|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"  # other texts, character sets, single functions
+)
+_INVISIBLE = str.maketrans({"\a": "", "\x0e": "", "\x0f": "", "\v": " ", "\f": " "})
+"""Bell and character sets, and what a printer takes for a new line or page."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -18,6 +23,21 @@ def plain(text: object) -> str:
     forge lines, set the clipboard or hide text.
     """
     return _CONTROLS.sub("\ufffd", _ESCAPES.sub("", str(text).replace("\r\n", "\n")))
+
+
+def printed(text: str) -> str:
+    """Return the text of a program's output as a terminal shows it, which obeys backspaces; nothing else is obeyed."""
+    text = _ESCAPES.sub("", text).translate(_INVISIBLE)
+    if "\b" in text:
+        shown, column = list[str](), 0
+        for piece in re.split("(\b+)", text):
+            if piece.startswith("\b"):
+                column = max(0, column - len(piece))
+            else:
+                shown[column : column + len(piece)] = piece
+                column += len(piece)
+        text = "".join(shown)
+    return plain(text)
 
 
 def printable_json(text: str, is_shown: Callable[[str], bool] = str.isprintable) -> str:

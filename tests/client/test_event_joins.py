@@ -159,20 +159,19 @@ def test_a_line_that_replaces_another_is_drawn_in_its_place_on_a_terminal() -> N
     assert rows(output("before"), *bar, output("done")) == ["before", "100%", "done"]
     assert rows(output("0%", stream="stderr", more=True), output("", stream="stderr"), state("9%")) == ["9%"]
     assert rows(state("a", more=True), output("b", stream="stderr"), state("c")) == ["c"]
+    assert rows(output("50%", stream="stderr"), output("b"), state("100%")) == ["100%", "b"]
     assert rows(output("\u2588" * 110, stream="stderr"), state("x" * 300), state("end")) == ["end"]
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        output("b"),
-        output("b", stream="stderr", step=1),
         event("tool.finished", tool="code", status="failed", message="b"),
         event("of.a.later.release", text="b"),
         Gap(first=2, last=3),
     ],
 )
-def test_only_the_last_row_is_drawn_again(other: Event | Gap) -> None:
+def test_a_row_before_another_event_is_not_drawn_again(other: Event | Gap) -> None:
     found = rows(output("50%", stream="stderr"), other, state("100%"))
     assert len(found) == 3
     assert (found[0], found[2]) == ("50%", "100%")

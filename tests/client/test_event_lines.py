@@ -13,7 +13,7 @@ from rich.console import Console
 from swissbrain.cli.event_lines import EventLines
 from swissbrain.cli.event_text import FORMATTERS, MAX_ARGS_CHARS, MAX_UNKNOWN_CHARS
 from swissbrain.cli.tables import MAX_PROMPT_CHARS, files_table, run_table, runs_table
-from swissbrain.cli.terminal import duration, plain, truncate
+from swissbrain.cli.terminal import duration, plain, printed, truncate
 from swissbrain.models import Event, File, Gap, PlanStep, Run, RunError, RunSummary
 from tests.client import scripted_server
 
@@ -256,3 +256,29 @@ def test_durations_have_a_suitable_unit() -> None:
         "1h 0m",
     ]
     assert plain("\x1b[1mbold\x1b[0m\r\n") == "bold\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("\x1b(B\x1b[mplain \x1b[1mbold\x1b(B\x1b[m\x0f", "plain bold"),  # as `tput sgr0` prints it
+        ("\x1b7saved\x1b8 \x1b=keypad\x1b> \x1bMup", "saved keypad up"),
+        ("\x1bP1$r0m\x1b\\state\x1b_text\x1b\\ \x1b]0;title\x1b\\end", "state end"),
+        ("\abell\a", "bell"),
+        ("\fpage\vtwo", " page two"),
+        ("|\b/\b-\b\\", "\\"),
+        ("  0%\b\b\b\b 50%\b\b\b\b100%", "100%"),
+        ("N\bNA\bAM\bME\bE _\bu", "NAME u"),
+        ("abc\b\b", "abc"),
+        ("\b\b\bx\x1b[31m\by", "y"),
+    ],
+)
+def test_output_looks_as_on_a_terminal(output: str, expected: str) -> None:
+    assert printed(output) == expected
+
+
+@pytest.mark.parametrize(
+    "output", ["\x1b", "\x1b[31", "\x1bPno end", "\x1b(", "\x1b\b[2J", "\x1b\x1b[1m[2J", "\x9b2J", "a\0b"]
+)
+def test_no_unfinished_escape_sequence_reaches_the_terminal(output: str) -> None:
+    assert not FORBIDDEN.search(printed(output))

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from tests.local_executor.rig import DAEMON, Bench
+from infra.contract.execution import Command, LinePart
+from tests.local_executor.rig import DAEMON, RUN_ID, Bench
 from tests.support.processes import open_fds
 from tests.support.waiting import until
 
@@ -14,6 +15,22 @@ from tests.support.waiting import until
 async def test_the_duration_of_the_program_is_returned(bench: Bench) -> None:
     ran = await bench.run("sleep 0.5")
     assert 500 <= ran.execution.duration_ms < 20_000
+
+
+async def test_a_slow_log_is_not_part_of_the_duration(bench: Bench) -> None:
+    async def slow(_stream: str, _part: LinePart) -> bool:
+        async def dead() -> bool:
+            return not bench.alive()
+
+        await until(dead, "the program has ended")
+        await asyncio.sleep(2)
+        return True
+
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
+    command = Command(RUN_ID, "step-0", "sh", f"echo {bench.marker}", timeout_s=60)
+    execution = await bench.executor.execute(command, bench.files, slow)
+    assert execution.duration_ms / 1000 < clock() - began_s - 1
 
 
 @pytest.mark.parametrize("interpreter", ["sh", "bash", "python"])

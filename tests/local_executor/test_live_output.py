@@ -1,16 +1,18 @@
 """Output that no line end follows: begins of lines, and lines that a program overwrites."""
 
+import asyncio
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.contract.execution import ExecLimits, LinePart
-from infra.local_executor import output
+from infra.contract.execution import Command, ExecLimits, LinePart
+from infra.local_executor import executor, output
 from infra.local_executor.output import AGE_S, PART_CHARS, SILENCE_S, STATE_S, LineSplitter
-from tests.local_executor.rig import MB, Bench
+from tests.local_executor.rig import MB, RUN_ID, Bench
+from tests.support.waiting import until
 from worker.toolkit.execution import LOGGED_BYTES
 
 PIECES = ["\r", "\n", "\r\n", "a", "10%", "ü😀", "\xff", "\0", "x" * PART_CHARS, "y" * (PART_CHARS + 1)]
@@ -75,6 +77,23 @@ def test_lines_end_with_their_last_state_however_the_output_arrives(
     assert shown(parts) == on_terminal("".join(text for text, _ in output))
 
 
+@given(
+    st.lists(st.sampled_from(["\r", "\n", "a", "\x1b[1G", "\x1b[K", "\x1b[2K", "\x1b[31m"]), max_size=12),
+    st.integers(1, 9),
+)
+def test_parts_are_what_was_printed_up_to_the_first_line_that_is_called_overwritten(
+    pieces: list[str], size: int
+) -> None:
+    printed = "".join(pieces).encode()
+    lines, parts = LineSplitter(), list[LinePart]()
+    for at in range(0, len(printed), size):
+        parts += lines.feed(printed[at : at + size], at)
+    parts += lines.feed(b"", len(printed), final=True)
+    begin = takewhile(lambda part: part.end != "\r", parts)
+    copied = "".join(part.text + ("" if part.more else part.end) for part in begin)
+    assert printed.startswith(copied.encode())
+
+
 def test_states_are_passed_on_five_times_a_second_and_the_last_one_always() -> None:
     lines, times, parts = LineSplitter(), list[float](), list[LinePart]()
     for number in range(1001):
@@ -132,6 +151,32 @@ def test_a_state_that_is_printed_again_is_passed_on_once() -> None:
     assert parts + lines.feed(b"\n", 50) == [LinePart("50%", end="\r")]
 
 
+@pytest.mark.parametrize(
+    "begin",
+    [
+        "\x1b[2K\r",
+        "\x1b[K\r",
+        "\x1b[2K\x1b[1G",
+        "\x1b[0K\x1b[G",
+        "\x1b[1G\x1b[0K",
+        "\x1b[1000D",
+        "\x1b[1K\x1b[2K\x1b[0G",
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_any_move_to_the_first_column_overwrites_the_line(begin: str, size: int) -> None:
+    printed = "".join(f"{begin}{number}%" for number in range(0, 101, 5)).encode()
+    lines, parts = LineSplitter(), list[LinePart]()
+    for at in range(0, len(printed), size):
+        parts += lines.feed(printed[at : at + size], at * STATE_S / 100)
+    parts += lines.feed(b"\ndone\n", 100)
+    assert [part.text.removeprefix("\x1b[0K") for part in parts[-2:]] == ["100%", "done"]
+    assert parts[-2].end == "\r"
+    assert len(shown(parts)) == 2
+    # On a terminal, a state must not erase itself.
+    assert not any(part.text.endswith("K") for part in parts if "%" in part.text)
+
+
 async def test_a_fast_progress_bar_is_passed_on_five_times_a_second(bench: Bench) -> None:
     source = "import sys, time\nfor i in range(101): print(f'\\r{i}%|', end='', file=sys.stderr); time.sleep(0.01)"
     ran = await bench.run(source, "python")
@@ -183,3 +228,39 @@ async def test_a_program_that_prints_less_than_a_burst_does_not_wait(
 ) -> None:
     monkeypatch.setattr(output, "FLOOD_BYTES_S", 1)
     assert (await bench.run("head -c 10M /dev/zero", timeout_s=30)).execution.stdout_bytes == 10 * MB
+
+
+async def test_the_last_output_of_a_cancelled_program_is_passed_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "SILENCE_S", 60)
+    monkeypatch.setattr(output, "AGE_S", 60)
+    monkeypatch.setattr(executor, "LAST_OUTPUT_S", 60)
+    lines: list[tuple[str, str]] = []
+    source = "printf 'last words'; printf '1%%\\r99%%' >&2; touch said; sleep 100"
+    running = asyncio.ensure_future(bench.run(source, on_line=lambda stream, text: lines.append((stream, text))))
+
+    async def said() -> bool:
+        return (bench.files.directory / "said").exists()
+
+    await until(said, "the program has spoken")
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert sorted(lines[-2:]) == [("stderr", "99%"), ("stdout", "last words")]
+
+
+async def test_a_cancellation_does_not_wait_for_a_log_that_takes_nothing(bench: Bench) -> None:
+    waiting = asyncio.Event()
+
+    async def never(_stream: str, _part: LinePart) -> bool:
+        waiting.set()
+        await asyncio.Event().wait()
+        return True
+
+    command = Command(RUN_ID, "step-0", "sh", "echo line; sleep 100", timeout_s=100)
+    running = asyncio.ensure_future(bench.executor.execute(command, bench.files, never))
+    await waiting.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from infra.contract.journal import MAX_INLINE_BYTES
 from infra.contract.runs import ForkOf, PlanStep
 from infra.contract.states import Status
 from infra.workspace import Workspaces
@@ -59,6 +60,41 @@ async def test_a_fork_has_the_first_steps_and_their_workspace(
     again = await rig.submit(plan=[*plan[:3], *steps("+e")], fork_of=ForkOf(run_id=fork, from_step=3))
     assert (await rig.ended(again)).status is Status.SUCCEEDED
     assert (await contents(rig, workspaces, again)).keys() == {"b", "e"}
+
+
+@pytest.mark.parametrize("max_inline_bytes", [60, MAX_INLINE_BYTES])
+async def test_a_fork_has_what_failed_executions_of_a_step_have_left(
+    rig: Rig, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch, max_inline_bytes: int
+) -> None:
+    monkeypatch.setattr(worker_context, "MAX_INLINE_BYTES", max_inline_bytes)
+
+    async def improve(context: ToolContext, command: str) -> None:
+        """`?` needs three executions, each of which goes on from what the one before it has left."""
+        if command != "?":
+            return await edit(context, command)
+        found = {file.path for file in await context.files.list()}
+        if "first" in found:
+            await edit(context, "-first")
+            return await edit(context, "+second")
+        await edit(context, "-old/file" if "old/file" in found else "+first")
+        raise ToolFailed("exit_code", "exit code 1")
+
+    rig.worker(improve, workspaces=workspaces)
+    plan = steps("+old/file", "+kept", "?", "+end")
+    source = await rig.submit(plan=plan)
+    for token in ("first", "second"):
+        assert (await rig.ended(source)).status is Status.FAILED
+        await rig.store.retry(source, token=token)
+    assert (await rig.ended(source)).status is Status.SUCCEEDED
+    expected = await contents(rig, workspaces, source)
+    assert expected.keys() == {"kept", "second", "end"}
+    fork = await rig.submit(plan=[*plan[:3], *steps("+end")], fork_of=ForkOf(run_id=source, from_step=3))
+    assert (await rig.ended(fork)).status is Status.SUCCEEDED
+    assert (await contents(rig, workspaces, fork)).keys() == expected.keys()
+    assert await rig.store.folders(fork) == await rig.store.folders(source) != {}
+    earlier = await rig.submit(plan=[*plan[:2], *steps("+end")], fork_of=ForkOf(run_id=source, from_step=2))
+    assert (await rig.ended(earlier)).status is Status.SUCCEEDED
+    assert (await contents(rig, workspaces, earlier)).keys() == {"old/file", "kept", "end"}
 
 
 async def test_a_fork_is_complete_although_every_other_reply_is_lost(rig: Rig, workspaces: Workspaces) -> None:

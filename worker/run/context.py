@@ -20,7 +20,7 @@ it was before the call.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -107,11 +107,7 @@ class RunContext:
         self._check_lease()
         value = await call()
         changed = self._take_changes()
-        journal = {key: await self._inline(value)}
-        if changed.files:
-            journal[files_key(key)] = await self._inline(changed.files)
-        if changed.folders:
-            journal[folders_key(key)] = await self._inline(changed.folders)
+        journal = {key: await self._inline(value)} | await self._changes(key, changed)
         journal |= self._executions.closing(name)
         self._commit(done(value), journal, structs.replace(changed, usage=usage(value)))
         self.unable = 0
@@ -158,6 +154,16 @@ class RunContext:
         `name`: tool call whose outcome they report.
         """
         self._commit(events, self._executions.closing(name), self._take_changes())
+
+    async def commit_failed(self, key: str, *events: NewEvent, name: str = "") -> None:
+        """Store the changes made by a call that has failed, together with these events.
+
+        A repetition of the call goes on from these changes, so a fork that takes over its result needs them too: they
+        are journaled as changes of `key`, which has no result yet.
+        """
+        changed = self._take_changes()
+        journal = await self._changes(key, changed)
+        self._commit(events, journal | self._executions.closing(name), changed)
 
     async def inherit(
         self,
@@ -237,6 +243,15 @@ class RunContext:
         self.emitter.put(
             structs.replace(changed, events=[*deferred, *events], journal=journal | self.session.take_note())
         )
+
+    async def _changes(self, key: str, changed: Writes) -> dict[str, str]:
+        """Return the entries for changes that belong to a key, after those of its calls that have failed before."""
+        journal: dict[str, str] = {}
+        for entry, changes in ((files_key(key), changed.files), (folders_key(key), changed.folders)):
+            if changes:
+                earlier = await self.recall(entry, dict[str, Any]) if entry in self._journal else {}
+                journal[entry] = await self._inline({**earlier, **changes})
+        return journal
 
     async def _inline(self, value: object) -> str:
         """Return the JSON for the journal: the value itself, or a reference to its blob if it is large."""
