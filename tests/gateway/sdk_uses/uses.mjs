@@ -40,6 +40,14 @@ const uses = {
     assert.strictEqual(await script.exec([], ["x"]), "x");
     assert.strictEqual(await script.evalsha([], ["x"]), "x");
   },
+  "library of functions": async () => {
+    const register = "redis.register_function{function_name='f', callback=f, flags={'no-writes', 'allow-key-locking'}}";
+    const code = `#!lua name=lib\nlocal function f(keys, args) return args[1] end\n${register}`;
+    assert.strictEqual(await redis.functions.load({ code, replace: true }), "lib");
+    assert.strictEqual(await redis.functions.callRo("f", [], ["x"]), "x");
+    assert.strictEqual((await redis.functions.list())[0].libraryName, "lib");
+    await redis.functions.delete("lib");
+  },
   "subscription": async () => {
     const subscription = redis.subscribe("channel");
     const message = new Promise((resolve) => subscription.on("message", (event) => resolve(event.message)));
