@@ -122,6 +122,7 @@ class RespConnection(asyncio.Protocol):
             self._assign(reply)
             if not self._reader.has_data():
                 self._retained.clear()
+                self._push_size = 0
                 return
         if self._skipper is not None:
             return
