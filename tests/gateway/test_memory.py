@@ -13,7 +13,7 @@ import pytest
 from infra.gateway import memory
 from infra.gateway.memory import FREE_BYTES, MemoryShare, ReplyMemory
 from infra.gateway.skip import Retained
-from infra.gateway.stream_buffer import StreamBuffer
+from infra.gateway.stream_buffer import CloseReason, StreamBuffer, StreamMemory
 from tests.gateway.support import TOKEN, Served, Valkey, serve
 from tests.support.waiting import wait_until
 
@@ -180,7 +180,8 @@ def test_replies_that_have_ended_are_not_retained() -> None:
 
 
 async def test_slow_clients_share_what_waits_for_them() -> None:
-    buffers = [StreamBuffer(1 << 20) for _ in range(3)]
+    memory = StreamMemory(600_010)
+    buffers = [StreamBuffer(1 << 20, memory) for _ in range(3)]
     frames = [bytes([number]) * 60_000 for number in range(10)]
     for buffer in buffers:
         for each in frames:
@@ -190,6 +191,30 @@ async def test_slow_clients_share_what_waits_for_them() -> None:
         for number in range(3):
             buffer.put(b"%d" % number)
         assert await buffer.take() == b"012"
+        buffer.release()
+    assert memory.used_bytes == 0
+
+
+async def test_of_many_slow_clients_those_that_have_read_nothing_for_longest_are_cut_off() -> None:
+    memory = StreamMemory(100)
+    first, second, third = (StreamBuffer(100, memory) for _ in range(3))
+    first.put(b"1" * 40)
+    assert await first.take() == b"1" * 40
+    second.put(b"2" * 40)
+    first.read()
+    third.put(b"3" * 40)
+    assert second.closed.result() is CloseReason.OVERFLOW
+    assert await second.take() is None
+    third.put(b"4" * 40)
+    assert first.closed.result() is CloseReason.OVERFLOW
+    assert memory.used_bytes == 80
+    assert await third.take() == b"3" * 40 + b"4" * 40
+    third.put(b"5")
+    assert await third.take() == b"5"
+    assert memory.used_bytes == 1
+    third.release()
+    assert memory.used_bytes == 0
+    assert not third.closed.done()
 
 
 def test_a_stream_of_too_many_channels_is_rejected(small: Served) -> None:
