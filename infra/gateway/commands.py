@@ -96,7 +96,8 @@ async def _rows(body: bytes, pacer: Pacer) -> Any:
     except msgspec.ValidationError as exc:  # found before there is an object for each of millions of numbers
         raise MalformedRequest(_NO_BATCH) from exc
     except (ValueError, RecursionError):
-        pass  # may be half a character
+        body = await replace_half_characters(body, pacer)
+        await _decode(_row_types_decoder, body, pacer)
     if pacer.due:
         await pacer.pause()
     return await _decode(_rows_decoder, body, pacer)
@@ -127,8 +128,14 @@ async def _elements(body: bytes, pacer: Pacer) -> Any:
 async def _few_elements(text: bytes, pacer: Pacer) -> Any:
     """Decode a large array; one of few elements without making objects of the lists and objects among them."""
     try:
-        few = _few_decoder.decode(text)
-    except (ValueError, RecursionError):  # many elements, half a character, or not an array
+        try:
+            few = _few_decoder.decode(text)
+        except msgspec.DecodeError as exc:
+            if isinstance(exc, msgspec.ValidationError):
+                raise
+            text = await replace_half_characters(text, pacer)
+            few = _few_decoder.decode(text)
+    except (ValueError, RecursionError):  # many elements, not an array, or not JSON
         return await _decode(_decoder, text, pacer)
     values: list[object] = []
     for raw in map(bytes, msgspec.structs.astuple(few)):
