@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from infra.gateway import memory
+from infra.gateway import memory, request_memory
+from infra.gateway.errors import NotSent
 from infra.gateway.memory import FREE_BYTES, MemoryShare, ReplyMemory
 from infra.gateway.skip import Retained
 from infra.gateway.stream_buffer import CloseReason, StreamBuffer, StreamMemory
@@ -177,6 +178,44 @@ def test_replies_that_have_ended_are_not_retained() -> None:
         ended = whole
     assert retained.complete
     assert sum(map(len, retained.pieces)) < len(reply) + 16_000
+
+
+def test_bodies_that_do_not_arrive_give_way_to_others(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client with a token could make the gateway hold 10 MB for a minute."""
+    monkeypatch.setattr(request_memory, "UPLOAD_S", 0.1)
+    head = (
+        f"POST /set/k HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100000\r\n\r\n".encode()
+    )
+    with serve(valkey.url, max_request_bytes=100_000) as served, served.client() as http:
+        held = served.gateway.endpoint.request_memory
+        stalled = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(16)]
+        for sock in stalled:
+            sock.sendall(head + b"x" * 99_999)
+        wait_until(lambda: held.used_bytes == 1_600_000, "the memory is used up")
+        assert http.post("/", json=["PING"]).json() == {"result": "PONG"}
+        assert http.post("/set/k", content=b"v" * 100_000).json() == {"result": "OK"}
+        for sock in stalled:
+            sock.sendall(b"x")
+        answers = [sock.recv(1 << 16) for sock in stalled]
+        assert sum(b"200 OK" in answer for answer in answers) == 15
+        assert sum(answer.endswith(b'take its memory; the command was not sent"}') for answer in answers) == 1
+        wait_until(lambda: held.used_bytes == 0, "the memory is free")
+        chunks = (b"v" * 1000 for _ in range(100))
+        assert http.post("/set/k", content=chunks).json() == {"result": "OK"}
+        for sock in stalled:
+            sock.close()
+
+
+async def test_a_body_waits_for_memory_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_memory, "_WAIT_S", 0.01)
+    held = request_memory.RequestMemory(100)
+    async with held.body_of(200):
+        with pytest.raises(NotSent):
+            async with held.body_of(1):
+                raise AssertionError("there is no memory")
+    async with held.body_of(60), held.body_of(40):
+        assert held.used_bytes == 100
+    assert held.used_bytes == 0
 
 
 async def test_slow_clients_share_what_waits_for_them() -> None:
