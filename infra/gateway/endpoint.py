@@ -104,9 +104,10 @@ class GatewayEndpoint:
         if size <= FREE_BYTES:
             body = await self._body(scope, receive)
             return await self._commands(method, segments, query, body, headers, caller)
-        async with self.request_memory.body_of(size):
+        async with self.request_memory.body_of(size) as count:
             async with self.request_memory.upload():
                 body = await self._body(scope, receive)
+            count(len(body))  # a body in chunks was counted as one of the largest size
             return await self._commands(method, segments, query, body, headers, caller)
 
     async def _commands(

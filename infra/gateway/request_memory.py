@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from time import monotonic
 
 from infra.gateway.errors import NotSent
@@ -35,15 +35,25 @@ class RequestMemory:
         self._changed = asyncio.Event()
 
     @contextlib.asynccontextmanager
-    async def body_of(self, size: int) -> AsyncIterator[None]:
-        """Count a body until the end of the context. Raises `NotSent` if there is no memory for it in time."""
+    async def body_of(self, size: int) -> AsyncIterator[Callable[[int], None]]:
+        """Count a body until the end of the context; yield a function to call with its true size.
+
+        Raises `NotSent` if there is no memory for it in time.
+        """
         await self._wait_for(size)
-        self.used_bytes += size
-        try:
-            yield
-        finally:
-            self.used_bytes -= size
+        counted = 0
+
+        def count(true_size: int) -> None:
+            nonlocal counted
+            self.used_bytes += true_size - counted
+            counted = true_size
             self._changed.set()
+
+        count(size)
+        try:
+            yield count
+        finally:
+            count(0)
 
     @contextlib.asynccontextmanager
     async def upload(self) -> AsyncIterator[None]:

@@ -213,8 +213,11 @@ async def test_a_body_waits_for_memory_no_longer_than_the_limit(monkeypatch: pyt
         with pytest.raises(NotSent):
             async with held.body_of(1):
                 raise AssertionError("there is no memory")
-    async with held.body_of(60), held.body_of(40):
+    async with held.body_of(60) as count, held.body_of(40):
         assert held.used_bytes == 100
+        count(20)
+        async with held.body_of(40):
+            assert held.used_bytes == 100
     assert held.used_bytes == 0
 
 
