@@ -23,7 +23,27 @@ def _float_text(text: str) -> msgspec.Raw:
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=_float_text)
 _rows_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(list[msgspec.Raw])
 
+
+class _Row(msgspec.Struct, array_like=True):
+    """Any array. Its decoder makes no objects of the elements, and fails at the first value that is no array."""
+
+
+_row_types_decoder = msgspec.json.Decoder(list[_Row])
+
+_FEW = 128
+_few_decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_FewElements",
+        [(f"element_{number}", msgspec.Raw, msgspec.Raw()) for number in range(_FEW)],
+        array_like=True,
+        forbid_unknown_fields=True,
+    )
+)
+"""Decoder of an array of at most so many elements. It makes no objects of what they hold, and fails early if there are
+more elements."""
+
 _NO_JSON = "ERR the request body is not valid JSON"
+_NO_BATCH = "ERR the request body must be a non-empty JSON array of commands"
 
 MAX_WORDS = 1024 * 1024
 """Words of one command, its name included: the limit of Redis before version 7. Each takes far more memory here than in
@@ -35,8 +55,7 @@ _ARGUMENTS = 1000
 
 async def from_json(body: bytes, pacer: Pacer) -> Command:
     """Parse `["SET", "key", 1]`. Raises `MalformedRequest`."""
-    small = len(body) <= LARGE_BYTES
-    value = await (_decode(_decoder, body, pacer) if small else _elements(body, pacer))
+    value = await _value(body, pacer)
     _check_command(value, "the request body")
     if len(value) <= _ARGUMENTS:
         return [_argument(element) for element in value]
@@ -47,15 +66,15 @@ async def batch_from_json(body: bytes, max_commands: int, pacer: Pacer) -> list[
     """Parse `[["SET", "key", 1], ["GET", "key"]]`. Raises `MalformedRequest`, or `BatchTooLong`."""
     if await count_exceeds(body, max_commands, pacer):
         raise BatchTooLong(_too_long(max_commands))
-    rows = await _decode(_decoder if len(body) <= LARGE_BYTES else _rows_decoder, body, pacer)
+    rows = await (_decode(_decoder, body, pacer) if len(body) <= LARGE_BYTES else _rows(body, pacer))
     if not isinstance(rows, list) or not rows:
-        raise MalformedRequest("ERR the request body must be a non-empty JSON array of commands")
+        raise MalformedRequest(_NO_BATCH)
     if len(rows) > max_commands:
         raise BatchTooLong(_too_long(max_commands))
     small = len(body) <= LARGE_BYTES
     batch: list[Command] = []
     for number, row in enumerate(rows, 1):
-        value = row if small else await _decode(_decoder, row, pacer)
+        value = row if small else await _value(bytes(row), pacer)
         _check_command(value, f"command {number}")
         if len(value) <= _ARGUMENTS:
             batch.append([_argument(element) for element in value])
@@ -70,6 +89,25 @@ def _too_long(max_commands: int) -> str:
     return f"ERR max pipeline size exceeded. Limit: {max_commands} commands in one request (GATEWAY_MAX_BATCH_COMMANDS)"
 
 
+async def _rows(body: bytes, pacer: Pacer) -> Any:
+    """Return the elements of a large array of arrays, undecoded."""
+    try:
+        _row_types_decoder.decode(body)
+    except msgspec.ValidationError as exc:  # found before there is an object for each of millions of numbers
+        raise MalformedRequest(_NO_BATCH) from exc
+    except (ValueError, RecursionError):
+        body = await replace_half_characters(body, pacer)
+        await _decode(_row_types_decoder, body, pacer)
+    if pacer.due:
+        await pacer.pause()
+    return await _decode(_rows_decoder, body, pacer)
+
+
+async def _value(text: bytes, pacer: Pacer) -> Any:
+    """Decode a value, in slices if it is large."""
+    return await (_decode(_decoder, text, pacer) if len(text) <= LARGE_BYTES else _elements(text, pacer))
+
+
 async def _elements(body: bytes, pacer: Pacer) -> Any:
     """Decode a large array, in slices if it has a simple form."""
     elements: list[object] = []
@@ -80,11 +118,37 @@ async def _elements(body: bytes, pacer: Pacer) -> Any:
         if len(elements) > MAX_WORDS:
             return elements  # enough to be rejected
     if not elements:
-        return await _decode(_decoder, body, pacer)
-    rest = await _decode(_decoder, b"[" + body[position:], pacer)
+        return await _few_elements(body, pacer)
+    rest = await _few_elements(b"[" + body[position:], pacer)
     if not isinstance(rest, list) or not rest:  # a comma came before
         raise MalformedRequest(_NO_JSON)
     return elements + rest
+
+
+async def _few_elements(text: bytes, pacer: Pacer) -> Any:
+    """Decode a large array; one of few elements without making objects of the lists and objects among them."""
+    try:
+        try:
+            few = _few_decoder.decode(text)
+        except msgspec.DecodeError as exc:
+            if isinstance(exc, msgspec.ValidationError):
+                raise
+            text = await replace_half_characters(text, pacer)
+            few = _few_decoder.decode(text)
+    except (ValueError, RecursionError):  # many elements, not an array, or not JSON
+        return await _decode(_decoder, text, pacer)
+    values: list[object] = []
+    for raw in map(bytes, msgspec.structs.astuple(few)):
+        if not raw:
+            break
+        if pacer.due:
+            await pacer.pause()
+        if raw[:1] in b"[{":
+            text = raw.decode("utf-8", "replace").encode()
+            values.append(msgspec.Raw(msgspec.json.format(text, indent=-1)))
+        else:
+            values.append(await _decode(_decoder, raw, pacer))
+    return values
 
 
 async def _decode(decoder: msgspec.json.Decoder[Any], text: bytes | msgspec.Raw, pacer: Pacer) -> Any:

@@ -39,7 +39,7 @@ async def connect(
                 raise _refused(connection.refusal) from exc
         if isinstance(exc, NotSent):
             raise
-        raise NotSent("ERR Redis is not reachable; the command was not sent") from exc
+        raise NotSent("ERR Redis is not reachable") from exc
     except BaseException:  # cancelled: without this the half-open connection would stay
         if connection is not None:
             connection.abort()
@@ -76,8 +76,8 @@ async def _log_in(connection: RespConnection, target: RedisTarget) -> None:
         # Only the code: the text of an error may quote the arguments, and one of them is the password.
         code = text.split(" ", 1)[0]
         if code and number < required:
-            raise NotSent(f"ERR Redis did not accept the gateway's login ({code}); the command was not sent")
+            raise NotSent(f"ERR Redis did not accept the gateway's login ({code})")
 
 
 def _refused(text: str) -> NotSent:
-    return NotSent(f"ERR Redis did not accept the connection ({text[:_REFUSAL_LENGTH]}); the command was not sent")
+    return NotSent(f"ERR Redis did not accept the connection ({text[:_REFUSAL_LENGTH]})")

@@ -122,6 +122,7 @@ class RespConnection(asyncio.Protocol):
             self._assign(reply)
             if not self._reader.has_data():
                 self._retained.clear()
+                self._push_size = 0
                 return
         if self._skipper is not None:
             return
@@ -231,7 +232,7 @@ class RespConnection(asyncio.Protocol):
     def write(self, payload: bytes) -> None:
         """Send bytes. Raises `NotSent` if the connection is already closed."""
         if self._transport is None or not self.usable:
-            raise NotSent("ERR connection to Redis lost before the command was sent")
+            raise NotSent("ERR connection to Redis lost")
         self._transport.write(payload)
 
     def send(

@@ -30,6 +30,7 @@ from infra.gateway.execute import Caller, CommandExecutor
 from infra.gateway.memory import MemoryShare, ReplyMemory
 from infra.gateway.pacing import Pacer
 from infra.gateway.policy import no_permission
+from infra.gateway.request_memory import FREE_BYTES, RequestMemory
 from infra.gateway.resp import ErrorReply
 from infra.gateway.responses import HttpResponse
 from infra.gateway.results import batch_pieces, result_pieces
@@ -41,6 +42,7 @@ from infra.logging import log
 _METHODS = frozenset({"GET", "POST", "PUT", "HEAD"})
 _METHODS_WITH_BODY = frozenset({"POST", "PUT"})
 _HELD_RESPONSES = 4  # whole replies to all requests together may take the memory of so many of the largest ones
+_HELD_REQUESTS = 16  # bodies of all requests together may take the memory of so many of the largest ones
 _LARGE_BODY_BYTES = 1024 * 1024
 _DRAIN_FACTOR = 2  # an oversized body is read up to this multiple of the limit, so that the client sees the error
 HEALTH_PATH = b"/_health"  # no Redis command begins with an underscore
@@ -61,6 +63,7 @@ class GatewayEndpoint:
         self._executor = executor
         self._parsing = asyncio.Lock()
         self.memory = ReplyMemory(_HELD_RESPONSES * settings.max_response_bytes)
+        self.request_memory = RequestMemory(_HELD_REQUESTS * settings.max_request_bytes)
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,9 +99,27 @@ class GatewayEndpoint:
         if segments and segments[0].lower() in _STREAMS and method != "HEAD":
             await self._stream(segments, readonly, receive, send)
             return None
-        body = await self._body(scope, receive)
-        caller.pacer.restart()
         caller = replace(caller, readonly=readonly)
+        size = self._announced_bytes(headers)
+        if size <= FREE_BYTES:
+            body = await self._body(scope, receive)
+            return await self._commands(method, segments, query, body, headers, caller)
+        async with self.request_memory.body_of(size) as count:
+            async with self.request_memory.upload():
+                body = await self._body(scope, receive)
+            count(len(body))  # a body in chunks was counted as one of the largest size
+            return await self._commands(method, segments, query, body, headers, caller)
+
+    async def _commands(
+        self,
+        method: str,
+        segments: Sequence[bytes],
+        query: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        headers: dict[bytes, bytes],
+        caller: Caller,
+    ) -> HttpResponse:
+        caller.pacer.restart()
         if segments and segments[0] in _BATCHES:
             if method not in _METHODS_WITH_BODY:
                 raise MethodNotAllowed("ERR a batch of commands must be sent with POST")
@@ -130,6 +151,13 @@ class GatewayEndpoint:
         if not token or not (standard or readonly):
             raise Unauthorized("WRONGPASS invalid or missing auth token")
         return not standard
+
+    def _announced_bytes(self, headers: dict[bytes, bytes]) -> int:
+        """Return the size of a body that is still to come: the largest one if it comes in chunks."""
+        length = headers.get(b"content-length", b"")
+        if length.isdigit():
+            return min(int(length[:20]), self._max_bytes)
+        return self._max_bytes if b"transfer-encoding" in headers else 0
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """Return the request's body.

@@ -86,6 +86,9 @@ class RedisUnavailable(GatewayError):
 class NotSent(RedisUnavailable):
     """Safe to repeat: no byte of the command left the gateway."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{reason}; the command was not sent")
+
 
 class OutcomeUnknown(RedisUnavailable):
     """The command was sent, so the gateway never repeats it. `replies`: those received before the connection broke."""

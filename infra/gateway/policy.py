@@ -50,6 +50,24 @@ _MAX_OPTION_WORDS = 64
 # Commands without keys that the read-only token may run all the same.
 _KEYLESS_READS = frozenset({b"PING", b"DBSIZE"})
 
+# Reads that the read-only token may not run, because a short one can keep Redis busy for minutes: LCS (before it,
+# STRALGO) compares each byte of a string with each byte of another one, and SORT_RO reads a key that it does not name
+# for each pattern and element.
+_BOUNDLESS_READS = frozenset({b"LCS", b"STRALGO", b"SORT_RO"})
+
+# Bounds of a read by the read-only token: Redis executes no other command meanwhile.
+MAX_READ_WORDS = 10_000
+"""Words of any command."""
+MAX_COMBINING_WORDS = 128
+"""Words of a command that reads all of each key that it names. It may name the same one again and again."""
+MAX_REPEATED = 1000
+"""Random elements that a negative count asks for, which may exceed the size of the key."""
+MAX_PATTERN_BYTES = 128
+"""Bytes of the pattern that each element of a key is compared with."""
+
+_RANDOM_ELEMENTS = frozenset({b"SRANDMEMBER", b"HRANDFIELD", b"ZRANDMEMBER"})
+_ELEMENT_SCANS = frozenset({b"SSCAN", b"HSCAN", b"ZSCAN"})
+
 _COMMAND = pack((b"COMMAND",))
 
 
@@ -89,15 +107,35 @@ def _printable(name: bytes) -> str:
     return name[:64].decode("ascii", "backslashreplace")
 
 
+def _excess(command: Sequence[bytes], combines: bool) -> str:
+    """Return which bound of a read the command exceeds; an empty text if none."""
+    name = command[0].upper()
+    words = MAX_COMBINING_WORDS if combines else MAX_READ_WORDS
+    if len(command) > words:
+        return f"more than {words} words"
+    if name in _RANDOM_ELEMENTS and len(command) > 2 and _integer(command[2]) < -MAX_REPEATED:
+        return f"a count below -{MAX_REPEATED}"
+    if name in _ELEMENT_SCANS and any(len(word) > MAX_PATTERN_BYTES for word in command[3:]):
+        return f"a pattern of more than {MAX_PATTERN_BYTES} bytes"
+    return ""
+
+
+def _integer(word: bytes) -> int:
+    """Return the number that a word stands for; 0 if Redis will reject it."""
+    return int(word) if len(word) <= 20 and word.removeprefix(b"-").isdigit() else 0
+
+
 class ReadOnlyPolicy:
     """Commands of the read-only token: reads of named keys, by what COMMAND of this Redis says, and `_KEYLESS_READS`.
 
     Commands that walk the keyspace (KEYS, SCAN, CLUSTERSCAN, …) and scripts (EVAL_RO, FCALL_RO, …) are not among them.
+    The others are bounded, so that no single one keeps Redis from other requests for long.
     """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._allowed: frozenset[bytes] = frozenset()
+        self._combining: frozenset[bytes] = frozenset()
         self._generation = -1
         self._lock = asyncio.Lock()
 
@@ -110,6 +148,8 @@ class ReadOnlyPolicy:
         subcommand = name + b"|" + command[1].upper() if len(command) > 1 else name
         if name not in self._allowed and subcommand not in self._allowed:
             raise no_permission(name)
+        if excess := _excess(command, name in self._combining):
+            raise CommandRejected(f"NOPERM the read-only token may not run '{_printable(name.lower())}' with {excess}")
 
     async def _load(self) -> None:
         async with self._lock:
@@ -118,7 +158,8 @@ class ReadOnlyPolicy:
             [table] = await self._pool.execute(_COMMAND, 1)
             if isinstance(table, ErrorReply):
                 raise CommandRejected(str(table))
-            self._allowed = frozenset(_reads_of_keys(table)) | _KEYLESS_READS
+            self._allowed = (frozenset(_reads_of_keys(table)) | _KEYLESS_READS) - _BOUNDLESS_READS
+            self._combining = frozenset(row[0].upper() for row in table if _combines_keys(row))
             self._generation = self._pool.generation
 
 
@@ -144,3 +185,9 @@ def _names_keys(row: list[RespReply]) -> bool:
         return bool(row[3]) or b"movablekeys" in row[2]
     flags = [dict(zip(spec[::2], spec[1::2], strict=True)).get(b"flags", []) for spec in row[8]]
     return bool(flags) and not any(b"not_key" in each for each in flags)
+
+
+def _combines_keys(row: list[RespReply]) -> bool:
+    """Return True if a command may name several keys, and does more with each than look it up."""
+    # Redis calls a command fast if its time does not grow with the keys. Index 4 is the position of the last key.
+    return b"fast" not in row[2] and (row[3] != row[4] or b"movablekeys" in row[2])

@@ -2,11 +2,13 @@
 
 The clients of Upstash begin scripts with `#!lua flags=allow-key-locking`, a flag that Redis rejects. A client names a
 script by the SHA-1 digest of the text that it has sent, and Redis by the digest of the text that it has received.
+Functions of a library have the flag in a table: `flags={'no-writes', 'allow-key-locking'}`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 
 from infra.gateway.commands import Command
@@ -18,6 +20,10 @@ UPSTASH_FLAGS = frozenset({b"allow-key-locking"})
 MAX_DIGESTS = 10_000
 """Scripts whose digests are remembered, 300 bytes each. For an older one Redis answers NOSCRIPT, and clients send the
 script again."""
+
+_FLAGS_OF_FUNCTION = re.compile(rb"\bflags\s*=\s*\{[^{}]*\}")
+# With the separator after the flag. The one before it may stay: `{'no-writes', }` is correct Lua.
+_FLAG_OF_FUNCTION = re.compile(rb"""(["'])(?:%b)\1\s*[,;]?""" % b"|".join(UPSTASH_FLAGS))
 
 _MAX_FIRST_LINE = 1000
 _EVAL = frozenset({b"EVAL", b"EVAL_RO"})
@@ -33,11 +39,13 @@ class ScriptTranslator:
 
     def translate(self, command: Command) -> Command:
         """Return the command for Redis: the same object, unless it has a script with flags of Upstash or its digest."""
-        if command[0][:1] not in b"EeSs":  # most commands end here
+        if command[0][:1] not in b"EeFfSs":  # most commands end here
             return command
         name = command[0].upper()
         if name in _EVAL and len(command) > 1:
             return self._with_script(command, 1)
+        if name == b"FUNCTION" and len(command) > 2 and command[1].upper() == b"LOAD":
+            return [*command[:-1], _FLAGS_OF_FUNCTION.sub(_without_function_flags, command[-1])]
         if name in _EVALSHA and self._digests and len(command) > 1:
             return [command[0], self._digest(command[1]), *command[2:]]
         if name == b"SCRIPT" and len(command) > 2:
@@ -97,6 +105,10 @@ def _without_flags(word: bytes) -> bytes | None:
     kept = [flag for flag in flags if flag not in UPSTASH_FLAGS]
     # Without a change the word stays as it is, so that Redis rejects what it would reject.
     return word if kept == flags else option + separator + b",".join(kept) if kept else None
+
+
+def _without_function_flags(flags: re.Match[bytes]) -> bytes:
+    return _FLAG_OF_FUNCTION.sub(b"", flags[0])
 
 
 def _sha1(text: bytes) -> bytes:

@@ -72,3 +72,4 @@ async def _send_all(buffer: StreamBuffer, heartbeat_s: float, send: Send) -> Non
             return
         for part in slices(frames):  # the server copies what it is given, until the client has read it
             await send({"type": "http.response.body", "body": part, "more_body": True})
+            buffer.read()

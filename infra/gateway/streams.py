@@ -13,13 +13,16 @@ from infra.gateway.pubsub import Hub
 from infra.gateway.resp import ErrorReply, RespReply, pack
 from infra.gateway.settings import GatewaySettings, RedisTarget
 from infra.gateway.sse import frame, serve
-from infra.gateway.stream_buffer import CloseReason, StreamBuffer
+from infra.gateway.stream_buffer import CloseReason, StreamBuffer, StreamMemory
 
 # A monitor is a debugging aid that slows Redis down, and each one holds its own connection.
 MAX_MONITORS = 4
 
 MAX_NAMES = 1000
 """Channels or patterns of one stream. Each one costs the gateway and Redis work and memory."""
+
+_HELD_BUFFERS = 16
+"""The frames of all slow clients together may take the memory of so many full buffers."""
 
 _MONITOR = pack((b"MONITOR",))
 
@@ -29,6 +32,7 @@ class StreamEndpoints:
 
     def __init__(self, target: RedisTarget, settings: GatewaySettings) -> None:
         self.hub = Hub(target, settings)
+        self.memory = StreamMemory(_HELD_BUFFERS * settings.subscriber_buffer_bytes)
         self._target = target
         self._settings = settings
         self._monitors: set[StreamBuffer] = set()
@@ -50,13 +54,14 @@ class StreamEndpoints:
             raise CommandRejected(f"ERR no more than {MAX_NAMES} channels or patterns in one stream")
         keys = [(pattern, name) for name in dict.fromkeys(names)]
         kind = "psubscribe" if pattern else "subscribe"
-        buffer = StreamBuffer(self._settings.subscriber_buffer_bytes)
+        buffer = StreamBuffer(self._settings.subscriber_buffer_bytes, self.memory)
         try:
             await self.hub.join(buffer, keys)
             greeting = [frame(f"{kind},{as_text(name)},{count}") for count, (_, name) in enumerate(keys, 1)]
             return await serve(buffer, greeting, self._settings.heartbeat_s, receive, send)
         finally:
             self.hub.leave(buffer, keys)
+            buffer.release()
 
     async def monitor(self, receive: Receive, send: Send) -> CloseReason | None:
         """Stream the commands that Redis executes; return why the stream was closed, None if the client left.
@@ -67,12 +72,13 @@ class StreamEndpoints:
             raise NotSent("ERR gateway is shutting down")
         if len(self._monitors) >= MAX_MONITORS:
             raise CommandRejected(f"ERR no more than {MAX_MONITORS} monitors at a time")
-        buffer = StreamBuffer(self._settings.subscriber_buffer_bytes)
+        buffer = StreamBuffer(self._settings.subscriber_buffer_bytes, self.memory)
         self._monitors.add(buffer)
         try:
             return await self._monitor(buffer, receive, send)
         finally:
             self._monitors.discard(buffer)
+            buffer.release()
 
     async def _monitor(self, buffer: StreamBuffer, receive: Receive, send: Send) -> CloseReason | None:
         def push(reply: RespReply) -> None:

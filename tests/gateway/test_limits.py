@@ -199,3 +199,13 @@ def test_a_message_over_the_limit_ends_the_event_streams(small: Served, limited:
         wait_until(lambda: subscriber.ended, "the stream ends")
         assert subscriber.clean_end
         assert subscriber.events == ["subscribe,c,1"]
+
+
+def test_the_limit_of_a_message_is_not_one_of_all_messages_together(small: Served, limited: httpx.Client) -> None:
+    """Each message takes several pieces of what is received, and nothing comes after it before the next one."""
+    message = "x" * 18_000
+    with Subscriber(small, "/subscribe/c") as subscriber:
+        subscriber.expect(["subscribe,c,1"])
+        for count in range(1, 6):
+            assert limited.post("/", json=["PUBLISH", "c", message]).json() == {"result": 1}
+            subscriber.expect(["subscribe,c,1", *[f"message,c,{message}"] * count])

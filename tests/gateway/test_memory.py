@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from infra.gateway import memory
+from infra.gateway import memory, request_memory
+from infra.gateway.errors import NotSent
 from infra.gateway.memory import FREE_BYTES, MemoryShare, ReplyMemory
 from infra.gateway.skip import Retained
-from infra.gateway.stream_buffer import StreamBuffer
+from infra.gateway.stream_buffer import CloseReason, StreamBuffer, StreamMemory
 from tests.gateway.support import TOKEN, Served, Valkey, serve
 from tests.support.waiting import wait_until
 
@@ -179,8 +180,50 @@ def test_replies_that_have_ended_are_not_retained() -> None:
     assert sum(map(len, retained.pieces)) < len(reply) + 16_000
 
 
+def test_bodies_that_do_not_arrive_give_way_to_others(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client with a token could make the gateway hold 10 MB for a minute."""
+    monkeypatch.setattr(request_memory, "UPLOAD_S", 0.1)
+    head = (
+        f"POST /set/k HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100000\r\n\r\n".encode()
+    )
+    with serve(valkey.url, max_request_bytes=100_000) as served, served.client() as http:
+        held = served.gateway.endpoint.request_memory
+        stalled = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(16)]
+        for sock in stalled:
+            sock.sendall(head + b"x" * 99_999)
+        wait_until(lambda: held.used_bytes == 1_600_000, "the memory is used up")
+        assert http.post("/", json=["PING"]).json() == {"result": "PONG"}
+        assert http.post("/set/k", content=b"v" * 100_000).json() == {"result": "OK"}
+        for sock in stalled:
+            sock.sendall(b"x")
+        answers = [sock.recv(1 << 16) for sock in stalled]
+        assert sum(b"200 OK" in answer for answer in answers) == 15
+        assert sum(answer.endswith(b'take its memory; the command was not sent"}') for answer in answers) == 1
+        wait_until(lambda: held.used_bytes == 0, "the memory is free")
+        chunks = (b"v" * 1000 for _ in range(100))
+        assert http.post("/set/k", content=chunks).json() == {"result": "OK"}
+        for sock in stalled:
+            sock.close()
+
+
+async def test_a_body_waits_for_memory_no_longer_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_memory, "_WAIT_S", 0.01)
+    held = request_memory.RequestMemory(100)
+    async with held.body_of(200):
+        with pytest.raises(NotSent):
+            async with held.body_of(1):
+                raise AssertionError("there is no memory")
+    async with held.body_of(60) as count, held.body_of(40):
+        assert held.used_bytes == 100
+        count(20)
+        async with held.body_of(40):
+            assert held.used_bytes == 100
+    assert held.used_bytes == 0
+
+
 async def test_slow_clients_share_what_waits_for_them() -> None:
-    buffers = [StreamBuffer(1 << 20) for _ in range(3)]
+    memory = StreamMemory(600_010)
+    buffers = [StreamBuffer(1 << 20, memory) for _ in range(3)]
     frames = [bytes([number]) * 60_000 for number in range(10)]
     for buffer in buffers:
         for each in frames:
@@ -190,6 +233,30 @@ async def test_slow_clients_share_what_waits_for_them() -> None:
         for number in range(3):
             buffer.put(b"%d" % number)
         assert await buffer.take() == b"012"
+        buffer.release()
+    assert memory.used_bytes == 0
+
+
+async def test_of_many_slow_clients_those_that_have_read_nothing_for_longest_are_cut_off() -> None:
+    memory = StreamMemory(100)
+    first, second, third = (StreamBuffer(100, memory) for _ in range(3))
+    first.put(b"1" * 40)
+    assert await first.take() == b"1" * 40
+    second.put(b"2" * 40)
+    first.read()
+    third.put(b"3" * 40)
+    assert second.closed.result() is CloseReason.OVERFLOW
+    assert await second.take() is None
+    third.put(b"4" * 40)
+    assert first.closed.result() is CloseReason.OVERFLOW
+    assert memory.used_bytes == 80
+    assert await third.take() == b"3" * 40 + b"4" * 40
+    third.put(b"5")
+    assert await third.take() == b"5"
+    assert memory.used_bytes == 1
+    third.release()
+    assert memory.used_bytes == 0
+    assert not third.closed.done()
 
 
 def test_a_stream_of_too_many_channels_is_rejected(small: Served) -> None:

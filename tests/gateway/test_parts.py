@@ -16,7 +16,7 @@ from infra.gateway.raw import RawReader
 from infra.gateway.resp import pack
 from infra.gateway.settings import parse_target
 from infra.gateway.sse import frame
-from infra.gateway.stream_buffer import CloseReason, StreamBuffer
+from infra.gateway.stream_buffer import CloseReason, StreamBuffer, StreamMemory
 from tests.support.certificates import needs_openssl, new_authority, server_context
 
 lines = st.text(alphabet="abc -+:$*1", max_size=8).map(str.encode)
@@ -63,7 +63,7 @@ def test_a_frame_ends_with_its_only_blank_line(text: str) -> None:
 
 
 async def test_a_buffer_takes_a_first_frame_of_any_size_and_is_then_bounded() -> None:
-    buffer = StreamBuffer(10)
+    buffer = StreamBuffer(10, StreamMemory(0))
     buffer.put(b"x" * 100)
     assert await buffer.take() == b"x" * 100
     buffer.put(b"aaaaa")
@@ -76,7 +76,7 @@ async def test_a_buffer_takes_a_first_frame_of_any_size_and_is_then_bounded() ->
 
 
 async def test_a_closed_buffer_still_delivers_its_frames() -> None:
-    buffer = StreamBuffer(10)
+    buffer = StreamBuffer(10, StreamMemory(0))
     buffer.put(b"a")
     buffer.close()
     buffer.put(b"late")

@@ -211,6 +211,7 @@ def test_a_slow_client_is_disconnected_and_does_not_delay_others(valkey: Valkey)
                 sent += 1
                 wait_until(lambda n=sent: len(quick.events) > n or quick.ended, "the quick client keeps up")  # type: ignore[misc]
             assert hub.clients == 1, "the slow client was never disconnected"
+            wait_until(lambda: served.gateway.streams.memory.used_bytes == 0, "nothing is held for it")
             assert not quick.ended
             assert [event[14:20] for event in quick.events[1:]] == [f"{n:06d}" for n in range(sent)]
         wait_until(lambda: _closed(slow), "the slow client sees its connection closed")

@@ -79,6 +79,28 @@ def test_flags_of_redis_keep_their_meaning(http: httpx.Client) -> None:
     assert "Unexpected flag" in failure(http, "EVAL", "#!lua flags=allow-key-locking,unknown\nreturn 1", 0)
 
 
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [("'allow-key-locking'", []),
+     ("'no-writes', 'allow-key-locking'", ["no-writes"]),
+     ('"allow-key-locking" ; "no-writes"', ["no-writes"]),
+     ("'allow-oom',\n  'allow-key-locking',\n  'no-writes',", ["allow-oom", "no-writes"])],
+)  # fmt: skip
+def test_functions_with_flags_of_upstash_run(http: httpx.Client, flags: str, kept: list[str]) -> None:
+    code = f"""#!lua name=counters
+local function get(keys, args) return {{redis.call('GET', keys[1]), 'allow-key-locking'}} end
+redis.register_function{{function_name='get', callback=get, flags={{ {flags} }}}}
+"""
+    assert run(http, "FUNCTION", "LOAD", "REPLACE", code) == "counters"
+    http.post("/", json=["SET", "n", 2])
+    assert run(http, "FCALL", "get", 1, "n") == ["2", "allow-key-locking"]
+    [library] = run(http, "FUNCTION", "LIST")
+    assert sorted(library[5][0][5]) == kept
+    other = code.replace("flags={", "flags={'unknown', ")
+    assert "unknown flag" in failure(http, "FUNCTION", "LOAD", "REPLACE", other)
+    assert run(http, "FUNCTION", "DELETE", "counters") == "OK"
+
+
 def test_a_script_is_known_by_the_digest_of_the_text_that_the_client_sent(http: httpx.Client) -> None:
     script = COUNT + " -- by digest"
     digest = sha1(script)

@@ -112,6 +112,30 @@ async def test_a_command_of_a_million_arguments_is_parsed_in_slices() -> None:
     assert await longest_turn(parse, 0.2) < 0.2
 
 
+@pytest.mark.parametrize("part", [b"[]", b'{"a":[1.10]}', b'"ab"'])
+async def test_an_argument_of_many_json_values_is_parsed_without_an_object_for_each(part: bytes) -> None:
+    """Other requests waited for the objects of 10 MB for up to a second."""
+    value = b"[" + b",".join([part] * (9_000_000 // len(part))) + b"]"
+    body = b'["SET", "\\ud83d", %b, "\\u00e9", 1.10]' % value.replace(b",", b" , ", 1)
+
+    async def parse(pacer: Pacer) -> None:
+        expected = [b"SET", "\ufffd".encode(), value, "é".encode(), b"1.10"]
+        assert await commands.from_json(body, pacer) == expected
+        assert await commands.batch_from_json(b"[" + body + b"]", 1, pacer) == [expected]
+
+    assert await longest_turn(parse) < 0.2
+
+
+async def test_a_large_batch_of_other_values_than_commands_is_rejected_at_the_first() -> None:
+    body = b'[["PING", "\\ud83d"],' + b",".join([b'""'] * 3_000_000) + b"]"
+
+    async def parse(pacer: Pacer) -> None:
+        with pytest.raises(MalformedRequest):
+            await commands.batch_from_json(body, 10_000, pacer)
+
+    assert await longest_turn(parse) < 0.2
+
+
 @pytest.mark.parametrize("encoding", [TEXT, BASE64], ids=["text", "base64"])
 async def test_large_results_are_encoded_in_slices(encoding: Any) -> None:
     flat: list[Any] = [b"%d" % number for number in range(200_000)]
