@@ -87,7 +87,13 @@ function importModule(source) {
       return { format: 'module', source: program.source, shortCircuit: true };
     }`;
   Module.register('data:text/javascript,' + encodeURIComponent(hooks), { data: { url, source } });
-  import(url);
+  let settled = false;
+  import(url).finally(() => { settled = true; });
+  process.on('beforeExit', () => {
+    if (settled || process.exitCode) return;
+    console.error('Warning: Detected unsettled top-level await at ' + url);
+    process.exitCode = 13;
+  });
 }
 """
 """Loaded with `--require`, which node passes on to its worker threads and forks, so that these find the script too."""
