@@ -102,7 +102,7 @@ def main(lifeline: int, lock: int, memory_bytes: int, files: int, storage: Stora
 
 def execute(command: list[str]) -> None:
     """Replace this process by the command."""
-    # What a process with CAP_SYS_RESOURCE sets, as here if the worker has it, the program cannot lower again.
+    # Here, because the sandbox has no `/proc` that it may write to. A process with CAP_SYS_RESOURCE makes it final.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write(OOM_SCORE)
     try:

@@ -31,7 +31,7 @@ PIPE_BYTES = 1024 * 1024
 
 def main(ready: int, network: int, uid: int, numbers: list[int], fifo: str, text: str, command: list[str]) -> None:
     """Replace this process by the command. `numbers` are the four limits in the order of the arguments."""
-    # If the host runs out of memory, the kernel must kill programs before it kills the worker.
+    # If memory runs out, the kernel must kill programs before it kills the worker. A guard has already seen to that.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write(OOM_SCORE)
     if uid:
