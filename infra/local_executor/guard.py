@@ -32,8 +32,8 @@ GROWTH_BYTES_S = 4 * 1024**3
 when the program could have reached its limit at this rate, but not before the next tick."""
 PAUSE_S = 0.005
 DISK_EVERY_S = 1.0  # shortest time between two counts of files
-KILLED = 128 + signal.SIGKILL
-NOT_FOUND = 127
+NOT_FOUND, KILLED = 127, 128 + signal.SIGKILL  # exit codes as of a shell
+OOM_SCORE = "800"  # if the host runs out of memory, the kernel must kill programs before it kills the worker
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 COUNTS = 5
 
@@ -102,6 +102,9 @@ def main(lifeline: int, lock: int, memory_bytes: int, files: int, storage: Stora
 
 def execute(command: list[str]) -> None:
     """Replace this process by the command."""
+    # Here, because the sandbox has no `/proc` that it may write to. A process with CAP_SYS_RESOURCE makes it final.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write(OOM_SCORE)
     try:
         os.execv(command[0], command)  # noqa: S606
     except OSError as error:
@@ -256,11 +259,8 @@ def tree_memory(threshold: int) -> tuple[int, int]:
 def descendants(table: dict[int, tuple[int, int]]) -> set[int]:
     """Return the pids of all descendants of this process."""
     found = {os.getpid()}
-    grown = True
-    while grown:
-        more = {pid for pid, (parent, _) in table.items() if parent in found} - found
+    while more := {pid for pid, (parent, _) in table.items() if parent in found} - found:
         found |= more
-        grown = bool(more)
     found.remove(os.getpid())
     return found
 

@@ -32,6 +32,8 @@ def run(text, path, is_first):
             from importlib.util import decode_source
             return decode_source(source)
     def show(kind, error, trace):
+        if kind is KeyboardInterrupt:  # Python code here would change the exit code
+            return sys.__excepthook__(kind, error, trace)
         import traceback
         while trace and trace.tb_frame.f_code.co_filename == '<string>':
             trace = trace.tb_next
@@ -66,13 +68,19 @@ Module._extensions['.js'] = function (module, filename) {
   if (isModule(source)) return importModule(source);
   module._compile(source, path);
 };
-function isModule(source) {
+function syntaxError(source) {
   try {
-    vm.compileFunction(source.replace(/^#!.*/, ''), ['exports', 'require', 'module', '__filename', '__dirname']);
+    vm.compileFunction(source, ['exports', 'require', 'module', '__filename', '__dirname']);
   } catch (error) {
-    return /import statement|import\\.meta|Unexpected token 'export'|await is only valid/.test(error.message);
+    return error.message;
   }
-  return false;
+  return '';
+}
+function isModule(source) {
+  const plain = source.replace(/^#!.*/, ''), error = syntaxError(plain);
+  // What `await` outside of functions is called depends on its place. Within an asynchronous function it is no error.
+  const other = error && syntaxError(`async () => {${plain}\n}`);
+  return error && (!other || /import statement|import\\.meta|Unexpected token 'export'/.test(error + other));
 }
 function importModule(source) {
   const url = pathToFileURL(path).href;
@@ -87,7 +95,13 @@ function importModule(source) {
       return { format: 'module', source: program.source, shortCircuit: true };
     }`;
   Module.register('data:text/javascript,' + encodeURIComponent(hooks), { data: { url, source } });
-  import(url);
+  let settled = false;
+  import(url).finally(() => { settled = true; });
+  process.on('beforeExit', () => {
+    if (settled || process.exitCode) return;
+    console.error('Warning: Detected unsettled top-level await at ' + url);
+    process.exitCode = 13;
+  });
 }
 """
 """Loaded with `--require`, which node passes on to its worker threads and forks, so that these find the script too."""

@@ -19,6 +19,8 @@ import sys
 OPEN_FILES = 1024
 STACK_BYTES = 8 * 1024 * 1024
 """Size of a stack, which is the usual one: of the first thread, and what the C library reserves for each other."""
+CORE = 1
+"""Bytes of a core dump: none is made. With 0 the kernel would start the program for dumps that the host may have."""
 NICE = 5
 OOM_SCORE = "800"
 PROXY_PORT = 3128
@@ -29,19 +31,20 @@ PIPE_BYTES = 1024 * 1024
 
 def main(ready: int, network: int, uid: int, numbers: list[int], fifo: str, text: str, command: list[str]) -> None:
     """Replace this process by the command. `numbers` are the four limits in the order of the arguments."""
-    # If the host runs out of memory, the kernel must kill programs before it kills the worker.
+    # If memory runs out, the kernel must kill programs before it kills the worker. A guard has already seen to that.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write(OOM_SCORE)
     if uid:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
     names = (resource.RLIMIT_NPROC, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
-    limits = [*zip(names, numbers, strict=True), (resource.RLIMIT_NOFILE, OPEN_FILES)]
+    limits = [*zip(names, numbers, strict=True), (resource.RLIMIT_NOFILE, OPEN_FILES), (resource.RLIMIT_CORE, CORE)]
     for name, limit in limits:
         if limit:
             lowest, _ = allowed(name, limit)
             resource.setrlimit(name, (lowest, lowest))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name in (resource.RLIMIT_NICE, resource.RLIMIT_RTPRIO):
+        resource.setrlimit(name, (0, 0))
     resource.setrlimit(resource.RLIMIT_STACK, allowed(resource.RLIMIT_STACK, STACK_BYTES))
     # Drop the uid last: the limits above may need root to be set.
     if uid:

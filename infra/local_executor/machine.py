@@ -104,7 +104,7 @@ def etc_files(uid: int, gid: int, home: str) -> dict[str, str]:
     for number, name in ((0, "root"), (65534, "nobody")):
         users.setdefault(number, f"{name}:x:{number}:{number}:{name}:/nonexistent:/usr/sbin/nologin")
         groups.setdefault(number, f"{name}:x:{number}:")
-    hosts = [f"127.0.0.1 localhost {HOST_NAME}"]
+    hosts = ["127.0.0.1 localhost", f"127.0.0.1 {HOST_NAME}"]
     if Path("/proc/net/if_inet6").exists():
         hosts.append("::1 localhost ip6-localhost ip6-loopback")
     sources = ("passwd", "group", "hosts", "services", "protocols", "networks", "rpc")

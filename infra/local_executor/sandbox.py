@@ -219,7 +219,8 @@ def arguments(
     for path, fd in files.items():
         parts += ["--perms", "0444", "--file", str(fd), path]
     # `/dev` is a file system of its own. It belongs to the program if the worker is not root, and has no size limit.
-    parts += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
+    # Through `/proc` a program could place itself behind the worker in the order of deaths where memory runs out.
+    parts += ["--remount-ro", "/dev", "--remount-ro", "/proc", "--remount-ro", "/", "--clearenv"]
     for name, value in variables.items():
         parts += ["--setenv", name, value]
     return parts

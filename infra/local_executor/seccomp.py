@@ -1,12 +1,13 @@
 """Filter of system calls: allows what syscalls.py lists, for what the namespaces and limits of the sandbox do not stop.
 
 A call that is not listed fails as on a kernel without it (ENOSYS), so that libraries use a fallback, or as for any
-unprivileged program (EPERM). Four calls depend on their arguments:
+unprivileged program (EPERM). Five calls depend on their arguments:
 - `clone` makes processes and threads, but no namespaces. A user namespace would make a program root inside, which opens
   large parts of the kernel to it, and lets it mount file systems of any size.
 - `socket` and `socketpair` make sockets of the families below. Network namespaces do not isolate every family: AF_VSOCK
   reaches the hypervisor and the host's listeners. Of AF_INET and AF_INET6 they make TCP, UDP and ICMP, as the kernel
   would load its modules for SCTP, DCCP and others at the wish of any program.
+- `ioctl` makes no request at which the kernel loads modules for anybody: line disciplines of terminals, bridges, VLANs.
 - `personality` selects one of the harmless ones.
 """
 
@@ -36,11 +37,23 @@ the kernel."""
 PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 """Linux, 32-bit Linux, both with the `uname` of Linux 2.6, and the query. Container engines allow the same."""
 
+MODULE_REQUESTS = {
+    "TIOCSETD": 0x5423,
+    "SIOCGIFBR": 0x8940,
+    "SIOCSIFBR": 0x8941,
+    "SIOCGIFVLAN": 0x8982,
+    "SIOCSIFVLAN": 0x8983,
+    "SIOCBRADDBR": 0x89A0,
+    "SIOCBRDELBR": 0x89A1,
+}
+"""Requests of `ioctl` that make the kernel load a module, whatever rights the program has."""
+
 Line: TypeAlias = tuple[int, int, int, int]
 """Instruction of the filter: operation, lines to skip if true, lines to skip if false, operand."""
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
+_IOCTL = {"x86_64": 16, "aarch64": 29}
 _PERSONALITY = {"x86_64": 135, "aarch64": 92}
 _SOCKET = {"x86_64": 41, "aarch64": 198}
 _SOCKETPAIR = {"x86_64": 53, "aarch64": 199}
@@ -68,6 +81,7 @@ def program(machine: str | None = None) -> bytes:
         lines += [(_JUMP_AT_LEAST, 0, 1, _X32), _fail(errno.ENOSYS)]
     lines += _if_number(_CLONE[machine], [*_no_bit(NAMESPACES), _fail(errno.EPERM)])
     lines += _if_number(_PERSONALITY[machine], [*_one_of(PERSONALITIES), _fail(errno.EPERM)])
+    lines += _if_number(_IOCTL[machine], _requests())
     for number in (_SOCKET[machine], _SOCKETPAIR[machine]):
         lines += _if_number(number, _sockets())
     for number in numbers(PRIVILEGED, machine).values():
@@ -94,6 +108,11 @@ def _no_bit(mask: int) -> list[Line]:
 
 def _one_of(values: Iterable[int]) -> list[Line]:
     return [line for value in values for line in ((_JUMP_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW))]
+
+
+def _requests() -> list[Line]:
+    refused = [line for value in MODULE_REQUESTS.values() for line in ((_JUMP_EQUAL, 0, 1, value), _fail(errno.EPERM))]
+    return [(_LOAD, 0, 0, _SECOND_ARGUMENT_AT), *refused, (_RETURN, 0, 0, _ALLOW)]
 
 
 def _sockets() -> list[Line]:

@@ -3,6 +3,7 @@
 The list follows the default profile of the container engines (containers/common and moby, `seccomp.json`), without:
 - System V and POSIX message queues, semaphores and shared memory, memfd_create and memfd_secret: their memory belongs
   to no process, so no limit counts it.
+- io_setup and what belongs to it: all programs of a host share one number of requests.
 - clone3, unshare, setns and the calls that mount: a program needs no namespaces and no file systems of its own.
 - keyctl, name_to_handle_at, modify_ldt, remap_file_pages, process_mrelease, fanotify_mark: rarely needed and often
   attacked.
@@ -16,7 +17,7 @@ creat:85:- dup:32:23 dup2:33:- dup3:292:24 faccessat:269:48 faccessat2:439:439 f
 fchdir:81:50 fchmod:91:52 fchmodat:268:53 fchmodat2:452:452 fchown:93:55 fchownat:260:54 fcntl:72:25 fdatasync:75:83
 fgetxattr:193:10 flistxattr:196:13 flock:73:32 fremovexattr:199:16 fsetxattr:190:7 fstat:5:80 fstatfs:138:44
 fsync:74:82 ftruncate:77:46 futimesat:261:- getcwd:79:17 getdents:78:- getdents64:217:61 getxattr:191:8
-getxattrat:464:464 ioctl:16:29 lchown:94:- lgetxattr:192:9 link:86:- linkat:265:37 listmount:458:458 listxattr:194:11
+getxattrat:464:464 lchown:94:- lgetxattr:192:9 link:86:- linkat:265:37 listmount:458:458 listxattr:194:11
 listxattrat:465:465 llistxattr:195:12 lremovexattr:198:15 lseek:8:62 lsetxattr:189:6 lstat:6:- mkdir:83:-
 mkdirat:258:34 mknod:133:- mknodat:259:33 newfstatat:262:79 open:2:- openat:257:56 openat2:437:437 pipe:22:-
 pipe2:293:59 pread64:17:67 preadv:295:69 preadv2:327:286 pwrite64:18:68 pwritev:296:70 pwritev2:328:287 read:0:63
@@ -29,12 +30,11 @@ utimes:235:- write:1:64 writev:20:66
 accept:43:202 accept4:288:242 bind:49:200 connect:42:203 getpeername:52:205 getsockname:51:204 getsockopt:55:209
 listen:50:201 recvfrom:45:207 recvmmsg:299:243 recvmsg:47:212 sendmmsg:307:269 sendmsg:46:211 sendto:44:206
 setsockopt:54:208 shutdown:48:210
-# Waiting and asynchronous reading; io_uring is missing, because its calls pass by the filter
+# Waiting; io_uring is missing, because its calls pass by the filter, and io_setup with what belongs to it
 epoll_create:213:- epoll_create1:291:20 epoll_ctl:233:21 epoll_pwait:281:22 epoll_pwait2:441:441 epoll_wait:232:-
 eventfd:284:- eventfd2:290:19 inotify_add_watch:254:27 inotify_init:253:- inotify_init1:294:26 inotify_rm_watch:255:28
-io_cancel:210:3 io_destroy:207:1 io_getevents:208:4 io_pgetevents:333:292 io_setup:206:0 io_submit:209:2 poll:7:-
-ppoll:271:73 pselect6:270:72 select:23:- signalfd:282:- signalfd4:289:74 timerfd_create:283:85 timerfd_gettime:287:87
-timerfd_settime:286:86
+poll:7:- ppoll:271:73 pselect6:270:72 select:23:- signalfd:282:- signalfd4:289:74 timerfd_create:283:85
+timerfd_gettime:287:87 timerfd_settime:286:86
 # Memory of the process itself
 brk:12:214 get_mempolicy:239:236 madvise:28:233 map_shadow_stack:453:453 mbind:237:235 membarrier:324:283
 mincore:27:232 mlock:149:228 mlock2:325:284 mlockall:151:230 mmap:9:222 mprotect:10:226 mremap:25:216 mseal:462:462
@@ -66,7 +66,7 @@ sched_setparam:142:118 sched_setscheduler:144:119 sched_yield:24:124 seccomp:317
 set_tid_address:218:96 setpriority:141:140 setrlimit:160:164 sysinfo:99:179 uname:63:160 uretprobe:335:- vfork:58:-
 wait4:61:260 waitid:247:95
 """
-"""Calls that are always allowed. clone, personality, socket and socketpair depend on their arguments (seccomp.py)."""
+"""Calls that are always allowed. Five others depend on their arguments (seccomp.py)."""
 
 PRIVILEGED = """
 acct:163:89 bpf:321:280 chroot:161:51 clock_settime:227:112 delete_module:176:106 fanotify_init:300:262

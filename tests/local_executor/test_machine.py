@@ -74,8 +74,8 @@ print(pwd.getpwuid(0).pw_name, sorted(open('/etc/passwd'))[-1].split(':')[0], le
 """
     ran = await bench.run(source, "python")
     assert (ran.code, ran.out) == (0, "root user 3\n"), ran.err
-    ran = await bench.run("whoami; id -un; id -gn; tput cols > /dev/null; echo $TERM")
-    assert (ran.code, ran.out, ran.err) == (0, "user\n" * 3 + "dumb\n", "")
+    ran = await bench.run("whoami; id -un; id -gn; tput cols > /dev/null; echo $TERM; hostname -f")
+    assert (ran.code, ran.out, ran.err) == (0, "user\n" * 3 + "dumb\nsandbox\n", "")
 
 
 def test_users_of_the_host_with_the_same_number_do_not_collide() -> None:
@@ -262,6 +262,37 @@ else new Worker(__filename).on('exit', () => fork(__filename));
     assert (ran.code, ran.out) == (0, "thread\nfork\n"), ran.err
     ran = await any_bench.run("import { sep } from 'path'; console.log(sep, import.meta.url.slice(0, 8));", "node")
     assert (ran.code, ran.out) == (0, "/ file:///\n"), ran.err
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "console.log(await Promise.resolve(7), typeof require)",
+        "#!/usr/bin/env node\nconst a = [await 7]; console.log(...a, typeof require); export { a }; // end",
+        "import.meta.url; console.log({ a: await 7 }.a, typeof require)",
+    ],
+)
+async def test_await_in_any_place_makes_a_module_of_node(bench: Bench, source: str) -> None:
+    needs("node")
+    ran = await bench.run(source, "node")
+    assert (ran.code, ran.out) == (0, "7 undefined\n"), ran.err
+
+
+async def test_an_interrupted_python_program_has_the_usual_exit_code(any_bench: Bench) -> None:
+    ran = await any_bench.run(
+        "import os, signal; os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(9)", "python"
+    )
+    assert ran.code == 130
+    assert ran.err.endswith("\nKeyboardInterrupt\n")
+
+
+async def test_a_module_of_node_whose_await_never_ends_fails(bench: Bench) -> None:
+    needs("node")
+    ran = await bench.run("import 'fs'; await new Promise(() => {});", "node")
+    assert ran.code == 13
+    assert "Detected unsettled top-level await" in ran.err
+    ran = await bench.run("import 'fs'; setTimeout(process.exit, 50); await new Promise(() => {});", "node")
+    assert (ran.code, ran.err) == (0, "")
 
 
 INTERNAL = 0b11 << 31

@@ -1,6 +1,7 @@
 """State that a server inherits from its parent, and the exit codes of programs below such a parent."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -69,6 +70,34 @@ async def test_programs_below_a_guard_that_ignores_the_end_of_children(bench: Be
         signal.signal(signal.SIGCHLD, before)
     assert inside.out == "1\n", inside.err
     assert not inside.execution.timed_out
+
+
+async def test_a_program_starts_no_program_for_core_dumps(bench: Bench) -> None:
+    source = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE))"
+    ran = await bench.run(source, "python")
+    highest = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    assert ran.out == ("0 0\n" if highest == 0 else "1 1\n")
+
+
+def test_a_program_has_no_right_to_a_higher_priority() -> None:
+    program = """
+import os, resource
+from infra.local_executor import launcher
+limits = {}
+resource.setrlimit = lambda name, limit: limits.update({name: limit})
+os.execv = lambda *_: print(limits[resource.RLIMIT_NICE], limits[resource.RLIMIT_RTPRIO])
+launcher.main(os.open(os.devnull, os.O_WRONLY), 0, 0, [0] * 4, '', '', ['/bin/true'])
+"""
+    environment = {**os.environ, "HOME": "/"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "(0, 0) (0, 0)\n"
+
+
+async def test_a_sandbox_is_killed_before_its_worker_if_memory_runs_out(bench: Bench) -> None:
+    ran = await bench.run("for p in 1 $$; do echo 0 > /proc/$p/oom_score_adj; cat /proc/$p/oom_score_adj; done")
+    assert ran.out == "800\n800\n"
 
 
 def test_objects_of_the_start_are_exempt_from_garbage_collection() -> None:

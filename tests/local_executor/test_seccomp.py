@@ -11,8 +11,24 @@ from tests.local_executor.rig import Bench
 ALLOW, KILL = 0x7FFF0000, 0x80000000
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NOT_LISTED = {
-    "x86_64": {"shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240, "keyctl": 250, "memfd_create": 319},
-    "aarch64": {"shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "keyctl": 219, "memfd_create": 279},
+    "x86_64": {
+        "shmget": 29,
+        "semget": 64,
+        "msgget": 68,
+        "mq_open": 240,
+        "keyctl": 250,
+        "memfd_create": 319,
+        "io_setup": 206,
+    },
+    "aarch64": {
+        "shmget": 194,
+        "semget": 190,
+        "msgget": 186,
+        "mq_open": 180,
+        "keyctl": 219,
+        "memfd_create": 279,
+        "io_setup": 0,
+    },
 }
 NOT_LISTED_ANYWHERE = {"clone3": 435, "io_uring_setup": 425, "memfd_secret": 447, "unknown": 600}
 
@@ -48,7 +64,7 @@ def test_exactly_the_listed_calls_are_allowed(machine: str) -> None:
     privileged = syscalls.numbers(syscalls.PRIVILEGED, machine)
     assert len({*allowed.values()}) == len(allowed)
     assert not {*allowed.values()} & {*privileged.values()}
-    by_argument = {"x86_64": {56, 135, 41, 53}, "aarch64": {220, 92, 198, 199}}[machine]
+    by_argument = {"x86_64": {56, 135, 41, 53, 16}, "aarch64": {220, 92, 198, 199, 29}}[machine]
     for number in {*range(700)} - by_argument:
         expected = ALLOW if number in allowed.values() else refused(errno.ENOSYS)
         expected = refused(errno.EPERM) if number in privileged.values() else expected
@@ -84,6 +100,14 @@ def test_sockets_of_few_families_are_allowed(machine: str, socket: int, pair: in
             assert types == {1, 2}
             protocols = {each for each in range(512) if action(machine, number, family, 2, each) == ALLOW}
             assert protocols == {0, 1, 6, 17, 58}
+
+
+@pytest.mark.parametrize(("machine", "ioctl"), [("x86_64", 16), ("aarch64", 29)])
+def test_a_request_cannot_make_the_kernel_load_a_module(machine: str, ioctl: int) -> None:
+    assert {action(machine, ioctl, 3, request) for request in (0x5401, 0x5413, 0x541B, 0x8912)} == {ALLOW}
+    for request in (0x5423, 0x8940, 0x8982, 0x89A0):
+        assert action(machine, ioctl, 3, request) == refused(errno.EPERM)
+        assert action(machine, ioctl, 3, 1 << 32 | request) == refused(errno.EPERM)
 
 
 @pytest.mark.parametrize(("machine", "personality"), [("x86_64", 135), ("aarch64", 92)])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.toolkit.failure import reason_in
+from worker.toolkit.failure import description, reason_in
 
 VERSION = "\n\nNode.js v20.1.0\n"
 NODE = f"/x.js:1\nthrow new Error('boom')\n^\n\nError: boom\n    at Object.<anonymous> (/x.js:1:7){VERSION}"
@@ -159,6 +159,83 @@ OUTPUTS = {
         "\x1b[31mValueError: bad\x1b[39m\n    \x1b[90mat f (\x1b]8;;file:///x\x07x.js\x1b]8;;\x1b\\:1)\n\x1b[0m\n",
         "ValueError: bad",
     ),
+    "options of GNU": (
+        "ls: unrecognized option '--x'\nTry 'ls --help' for more information.\n",
+        "ls: unrecognized option '--x'",
+    ),
+    "options of curl": (
+        "curl: option --x: is unknown\ncurl: try 'curl --help' for more\n",
+        "curl: option --x: is unknown",
+    ),
+    "options, described": (
+        "sed: unrecognized option '--x'\nUsage: sed [OPTION]...\n\n  -n\n\nGNU sed home page: x.\nGeneral help: y.\n",
+        "sed: unrecognized option '--x'",
+    ),
+    "options, alone": ("reading x\nUsage: x.sh FILE\n", "Usage: x.sh FILE"),
+    "options of argparse": (
+        "old: unknown locale\nusage: x [-h]\nx: error: -n is required\n",
+        "x: error: -n is required",
+    ),
+    "builtin": ("sh: line 1: cd: -z: invalid option\ncd: usage: cd [dir]\n", "sh: line 1: cd: -z: invalid option"),
+    "git outside of a repository": (
+        "fatal: not a git repository (or any parent up to mount point /)\nStopping at filesystem boundary (X).\n",
+        "fatal: not a git repository (or any parent up to mount point /)",
+    ),
+    "git push": (
+        (
+            "fatal: The current branch main has no upstream branch.\nTo push it, use\n\n    git push -u origin main\n\n"
+            "To have this happen automatically for branches without a tracking\nupstream, see 'git help config'.\n"
+        ),
+        "fatal: The current branch main has no upstream branch.",
+    ),
+    "git before another error": ("fatal: no names\nrelease: no version\n", "release: no version"),
+    "git checkout": (
+        "error: These files would be overwritten:\n\ta.txt\nPlease commit your changes or stash them.\nAborting\n",
+        "error: These files would be overwritten: a.txt",
+    ),
+    "npm, wrong use": (
+        (
+            "npm error code EUSAGE\nnpm error\nnpm error It needs a lock file.\nnpm error\nnpm error Clean install\n"
+            'npm error\nnpm error Usage:\nnpm error npm ci\nnpm error\nnpm error Run "npm help ci" for more info\n'
+        ),
+        "npm error It needs a lock file.",
+    ),
+    "node, cause": (
+        (
+            "node:x:1\n  throw err;\n  ^\n\nTypeError: fetch failed\n    at x:1 {\n  [cause]: Error: not found\n"
+            "      at y:1:1 {\n    errno: -3008\n  }\n}\n\nNode.js v20.1.0\n"
+        ),
+        "TypeError: fetch failed (cause: Error: not found)",
+    ),
+    "node, strictEqual": (
+        "x:1\n  throw x;\n  ^\n\nAssertionError [X]: Expected:\n\n1 !== 2\n\n    at x:1 {\n  a: 1\n}\n\nNode.js v20\n",
+        "AssertionError [X]: Expected: 1 !== 2",
+    ),
+    "node, crash": (
+        "FATAL ERROR: heap\n----- Native -----\n\n 1: 0xb7 A()\n16: 0x19 [node]\n\n----- x -----\n\n1: f (x:1:9)\n",
+        "FATAL ERROR: heap",
+    ),
+    "java, cause": (
+        'Exception in thread "main" x.E: outer\n\tat A.main(A.java:1)\nCaused by: y.E: inner\n\t... 1 more\n',
+        'Exception in thread "main" x.E: outer (cause: y.E: inner)',
+    ),
+    "unittest": (
+        (
+            'F\n=====\nFAIL: test_a (m.T.test_a)\n-----\nTraceback (most recent call last):\n  File "x"\n'
+            "AssertionError: 1 != 2\n\n-----\nRan 1 test in 0.001s\n\nFAILED (failures=1)\n"
+        ),
+        "AssertionError: 1 != 2",
+    ),
+    "tcl": ('boom\n    while executing\n"error boom"\n    (file "t.tcl" line 1)\n', "boom"),
+    "lua": ("lua: x.lua:1: boom\nstack traceback:\n\t[C]: in ?\n", "lua: x.lua:1: boom"),
+    "gradle": (
+        "FAILURE: x\n\n* What went wrong:\nA task:\n> boom\n\n* Try:\n> Run with --info\n\nBUILD FAILED in 1s\n",
+        "> boom",
+    ),
+    "faulthandler": (
+        'Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n  File "x", line 1 in f\n',
+        "Fatal Python error: Aborted",
+    ),
     "killed": ("Error: x\n    at y\n\nkilled: the program used more memory\n", "killed: the program used more memory"),
 }
 
@@ -167,3 +244,23 @@ OUTPUTS = {
 def test_the_reason_is_found_in_the_error_output(case: str) -> None:
     stderr, reason = OUTPUTS[case]
     assert reason_in(stderr) == reason
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "stderr", "text"),
+    [
+        (1, "", "exit code 1"),
+        (1, "boom\n", "exit code 1: boom"),
+        (139, "", "exit code 139: Segmentation fault"),
+        (139, "WARNING: x\n", "exit code 139: Segmentation fault: WARNING: x"),
+        (139, "line 1: 7 Segmentation fault ./a\n", "exit code 139: line 1: 7 Segmentation fault ./a"),
+        (137, "", "exit code 137: Killed"),
+        (137, "dying\n", "exit code 137: dying"),
+        (153, "", "exit code 153: File size limit exceeded"),
+        (129, "", "exit code 129"),
+    ],
+)
+def test_the_signal_that_ended_a_program_is_named_if_nothing_else_is_known(
+    exit_code: int, stderr: str, text: str
+) -> None:
+    assert description(exit_code, stderr) == text

@@ -80,6 +80,12 @@ async def test_a_program_killed_by_a_signal_fails_with_128_plus_its_number(kit: 
     assert partial
 
 
+async def test_the_reason_is_found_above_a_long_stack_trace(kit: Kit) -> None:
+    source = "import sys; sys.exit('E: boom\\n' + '    at f (x.java:1)\\n' * 1000)"
+    _, message, _ = await kit.failed("code", language="python", source=source)
+    assert message == "exit code 1: E: boom"
+
+
 async def test_a_program_without_a_timeout_has_the_time_that_is_left(kit: Kit) -> None:
     kit.time_left_s = 0.7
     code, message, _ = await kit.failed("shell", command="sleep 1000")

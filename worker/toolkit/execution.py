@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 from infra.contract.execution import Execution, Interpreter, LinePart, OutputStream
 from infra.host_limits import translate_exhaustion
 from worker.toolkit.base import ToolContext, ToolFailed, ToolResult
-from worker.toolkit.failure import reason_in
+from worker.toolkit.failure import description
 from worker.toolkit.network import refused_text
 
 LOGGED_BYTES = 256 * 1024
@@ -108,8 +108,7 @@ async def execute(
             raise ToolFailed("timeout", f"killed after {ran_s:.0f} s, when the time of its step was over", result)
         raise ToolFailed("timeout", f"killed after its timeout of {timeout_s:g} s ({setting})", result)
     if ended.exit_code != 0:
-        reason = reason_in(result.stderr_tail)
-        message = f"exit code {ended.exit_code}{f': {reason}' if reason else ''}"
+        message = description(ended.exit_code, _head_and_tail(ended.stderr))
         if ended.network and ended.network.refused:
             message += f"; {refused_text(ended.network)}"
         raise ToolFailed("exit_code", message, result)
@@ -139,6 +138,13 @@ def _head(path: Path) -> str:
     """Return the first 3 KB of a file, without those that its tail has."""
     with path.open("rb") as file:
         return file.read(max(0, min(HEAD_BYTES, path.stat().st_size - TAIL_BYTES))).decode(errors="replace")
+
+
+def _head_and_tail(path: Path) -> str:
+    """Return the first 3 KB and the last 4 KB of a file; what is between them is an empty line."""
+    head, tail = _head(path), _tail(path)
+    # The first line of the tail is incomplete.
+    return f"{head.rpartition(chr(10))[0]}\n\n{tail.partition(chr(10))[2]}" if head else tail
 
 
 def _tail(path: Path) -> str:
