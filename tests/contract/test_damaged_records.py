@@ -9,7 +9,7 @@ from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.redis import Redis
 from infra.contract.runs import RunSpec
 from infra.contract.states import Outcome, Status
-from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, strings
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, expire_request, strings
 from tests.support.requests import answers
 
 Damage = Callable[[Redis, str], Awaitable[object]]
@@ -60,6 +60,8 @@ LEASED: dict[str, Damage] = {
     name: READY[name]
     for name in ("no version", "no attempt", "no seq", "seq is text", "not a hash", "log is no stream")
 } | {
+    "no status": without("status"),
+    "unknown status": with_value("status", "paused"),
     "no max_attempts": without("max_attempts"),
     "no priority": without("priority"),
     "priority is text": with_value("priority", "high"),
@@ -132,6 +134,17 @@ async def test_a_damaged_delayed_run_does_not_stop_the_others(driver: Driver, da
 
     assert {claim.run.id for claim in reply.claims} == {ids[0], ids[2]}
     await is_set_aside(driver, ids[1])
+
+
+@pytest.mark.parametrize("damage", [without("status"), with_value("status", "paused")], ids=["none", "unknown"])
+async def test_a_waiting_run_without_a_valid_status_is_set_aside(driver: Driver, damage: Damage) -> None:
+    """Else it would be in no list, and its record would stay for ever."""
+    run_id, _ = await driver.in_status(Status.WAITING)
+    await expire_request(driver.redis, run_id, "q")
+    await damage(driver.redis, run_id)
+
+    assert list((await driver.store.claim("w", 1, lease_ms=LEASE_MS)).set_aside) == [run_id]
+    await is_set_aside(driver, run_id)
 
 
 async def test_the_list_of_unreadable_runs_is_bounded(driver: Driver) -> None:

@@ -72,7 +72,8 @@ local CLAIMED_MS = 1000
 
 -- Makes a run ready, or delays it until `due` (ms; if nil or past, the run is ready now and `delayed` is not used). The
 -- control message sets the alarm of sleeping workers; for a ready run, the claim of the woken worker resets that alarm.
--- `score` is the run's `order`, which the caller computes before its first write: it fails if the record is damaged.
+-- `score` is the run's `order`, which the caller computes before its first write: it fails if the record is damaged. Called
+-- before the record is changed: if one of the sets is damaged, no record may say `queued` for a run in none of them.
 local function enqueue(ready, pending, delayed, control, id, score, ms, due)
   if due and due > ms then
     redis.call('ZADD', delayed, int(due), id)
@@ -98,8 +99,22 @@ local function event(ms, kind, data)
   return '[{"ts":' .. int(ms) .. ',"type":"' .. kind .. '","data":' .. data .. '}]'
 end
 
+-- Raises an error if the user of this connection may not execute a command. A script that lacks a right for one of its later
+-- commands is not rolled back. The check costs no command. Redis before version 7 does not have it.
+local function may(command, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, ...) then
+    error('ACL failure in script: no permissions for ' .. command .. ' ' .. tostring(...))
+  end
+end
+
+local function may_append(log, channel)
+  may('XADD', log, '*', 'b', '')
+  may('PUBLISH', channel, '')
+end
+
 -- Appends events to the stream and publishes the same bytes; returns the new last seq, which the caller must store.
 local function append(log, channel, seq, count, events)
+  may_append(log, channel)
   local last = tonumber(seq) + tonumber(count)
   local batch = '{"first":' .. int(tonumber(seq) + 1) .. ',"events":' .. events .. '}'
   redis.call('XADD', log, int(last) .. '-0', 'b', batch)
