@@ -151,20 +151,22 @@ local function take_back(id)
 end
 
 -- Recovers the run of a worker process that has ended, without waiting for its lease. The attempt counts. A run whose previous
--- attempt was lost too waits for its lease: if it kills its workers, it must not use up the attempts of the runs beside it
--- within seconds.
+-- attempt was lost too waits for its lease, unless it is cancelled: if it kills its workers, it must not use up the attempts of
+-- the runs beside it within seconds.
 local dead_processes = {}
 for index = MORE, #ARGV do
   dead_processes[ARGV[index]] = true
 end
 
 local function recover_from_dead(id)
-  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
+  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence', 'cancel')
   local by = (held[1] or ''):match('^(.*):%d+:%d+$')
   if not dead_processes[by or ''] then return end
   local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
   local outcome = before and cjson.decode(before).outcome
-  if outcome ~= 'lease_expired' and outcome ~= 'worker_restarted' then recover(id, 'worker_restarted', true) end
+  if held[3] == '1' or (outcome ~= 'lease_expired' and outcome ~= 'worker_restarted') then
+    recover(id, 'worker_restarted', true)
+  end
 end
 
 -- Deals with the expired requests of a waiting run: one fails the run, or each gets an answer that says so, and the run is
