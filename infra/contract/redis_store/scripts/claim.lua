@@ -113,7 +113,7 @@ local function recover(id, outcome, counts)
   end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
-    local failure = cjson.encode({ code = 'worker_lost', message = message })
+    local failure = '{"code":"worker_lost","message":' .. cjson.encode(message) .. '}'
     redis.call('ZREM', leases, id)
     finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, 'worker_lost', hook)
     if program then announce_unowned(control, id) end
