@@ -285,10 +285,8 @@ end
 
 -- An error for a lack of rights is no damage of a record.
 for _, command in ipairs({ 'HMGET', 'HGET', 'HGETALL', 'HSET', 'HDEL', 'EXPIRE' }) do may(command, run_prefix .. 'run_', '', '') end
-for _, set in ipairs({ ready, delayed, leases, waiting }) do
-  may('ZADD', set, '', '')
-  may('ZREM', set, '')
-end
+for _, set in ipairs({ ready, delayed, leases, waiting }) do may('ZADD', set, '', '') end
+may('ZREM', ready, '')
 may('EXISTS', run_prefix .. 'run_')
 may('EXPIRE', log_of('run_'), '')
 may_append(log_of('run_'), channel_prefix .. 'run_')
