@@ -204,12 +204,12 @@ async def test_a_run_that_cannot_be_queued_is_left_as_it_is(driver: Driver, prio
 
 async def test_a_run_that_was_not_queued_was_not_created_either(driver: Driver) -> None:
     """Else a repeated request would find it, and nobody would execute it."""
-    await driver.redis.command("SET", "jobs:pending", "garbage", "EX", 60)
+    await driver.redis.command("SET", "jobs:ready", "garbage", "EX", 60)
     with pytest.raises(StoreRejected):
         await driver.store.create("run_again", USER, SPEC, start=True, digest="d")
 
     assert await driver.redis.command("EXISTS", "run:run_again") == 0
-    (await driver.store.claim("w", 1, lease_ms=LEASE_MS))
+    await driver.redis.command("DEL", "jobs:ready")
     assert (await driver.store.create("run_again", USER, SPEC, start=True, digest="d"))[0] is Outcome.OK
 
 
@@ -222,6 +222,15 @@ async def test_tokens_that_are_damaged_are_issued_again(driver: Driver) -> None:
 
     assert [claim.run.id for claim in reply.claims] == ids[:1]
     assert strings(await driver.redis.command("LRANGE", "jobs:pending", 0, -1)) == ids[1:]
+
+
+async def test_tokens_that_are_damaged_keep_no_run_from_being_queued(driver: Driver) -> None:
+    """A claim repairs the tokens, but idle workers make none for minutes."""
+    await driver.redis.command("SET", "jobs:pending", "garbage")
+
+    run_id = await driver.create()
+
+    assert strings(await driver.redis.command("LRANGE", "jobs:pending", 0, -1)) == [run_id]
 
 
 @pytest.mark.parametrize("key", ["jobs:waiting", "jobs:unreadable", "jobs:dead"])

@@ -80,8 +80,14 @@ local function enqueue(ready, pending, delayed, control, id, score, ms, due)
     redis.call('PUBLISH', control, 'due ' .. int(due - ms))
   else
     redis.call('ZADD', ready, score, id)
+    local tokens = redis.pcall('RPUSH', pending, id)
+    if type(tokens) ~= 'number' then
+      -- Not a list any more: the next claim issues the other tokens again.
+      redis.call('DEL', pending)
+      tokens = redis.call('RPUSH', pending, id)
+    end
     -- If the list held tokens before, no worker is asleep, and no alarm is needed.
-    if redis.call('RPUSH', pending, id) == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
+    if tokens == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
   end
 end
 
