@@ -9,7 +9,7 @@ from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.redis import Redis
 from infra.contract.runs import RunSpec
 from infra.contract.states import Outcome, Status
-from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, expire_request, strings
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, delete, expire_request, strings
 from tests.support.requests import answers
 
 Damage = Callable[[Redis, str], Awaitable[object]]
@@ -222,6 +222,22 @@ async def test_tokens_that_are_damaged_are_issued_again(driver: Driver) -> None:
 
     assert [claim.run.id for claim in reply.claims] == ids[:1]
     assert strings(await driver.redis.command("LRANGE", "jobs:pending", 0, -1)) == ids[1:]
+
+
+async def test_commands_do_what_they_say_while_an_index_is_damaged(driver: Driver) -> None:
+    store = driver.store
+    failed, (resumed, _), (cancelled, _) = (
+        [(await driver.in_status(Status.FAILED))[0] for _ in range(2)],
+        await driver.in_status(Status.WAITING),
+        await driver.in_status(Status.WAITING),
+    )
+    for key in ("jobs:dead", "jobs:waiting"):
+        await driver.redis.command("SET", key, "garbage", "EX", 60)
+
+    assert (await store.retry(failed[0], token="t"))[0] is Outcome.OK
+    assert (await delete(store, failed[1]))[0] is Outcome.OK
+    assert (await store.resume(resumed, answers("q"), by=USER, token="t"))[0] is Outcome.OK
+    assert (await store.cancel(cancelled))[0] is Outcome.OK
 
 
 async def test_tokens_that_are_damaged_keep_no_run_from_being_queued(driver: Driver) -> None:

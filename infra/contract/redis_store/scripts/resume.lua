@@ -41,5 +41,5 @@ if soonest then
 end
 for _, value in ipairs({ 'status', 'queued', 'queued_ms', int(ms) }) do fields[#fields + 1] = value end
 write(run, fields)
-redis.call('ZREM', waiting, id)
+redis.pcall('ZREM', waiting, id)
 return { 'OK', 'queued' }

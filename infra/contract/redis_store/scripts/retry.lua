@@ -34,5 +34,5 @@ write(run, fields)
 redis.call('HDEL', run, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED, 'unable')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
-redis.call('ZREM', dead, id)
+redis.pcall('ZREM', dead, id)
 return { 'OK', 'queued' }
