@@ -153,7 +153,7 @@ local function guard(run, fence, owner, batch)
     'hook_events', 'hooks', 'user', 'claim'
   )
   local found = {
-    status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0), claimed_ms = held[8],
+    status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7]) or 0, claimed_ms = held[8],
     worked_ms = held[9], hook = { events = held[10], noted = held[11], user = held[12] },
   }
   found.stop = stop_of(found.cancel, held[6])
