@@ -51,18 +51,21 @@ async def test_a_claim_without_a_right_changes_nothing(driver: Driver, rights: R
     assert len((await driver.store.claim("w", 3, lease_ms=LEASE_MS)).claims) == 3
 
 
-async def test_an_event_that_cannot_be_published_is_not_stored_either(driver: Driver, rights: Rights) -> None:
+@pytest.mark.parametrize("rule", ["resetchannels", "-hset"])
+async def test_an_event_that_cannot_be_published_or_counted_is_not_stored_either(
+    driver: Driver, rights: Rights, rule: str
+) -> None:
     """The log would be ahead of the record, and nothing could be added to it any more."""
     _, lease = await driver.in_status(Status.RUNNING)
     queued = await driver.create()
     before = await driver.dump()
-    await rights("resetchannels")
+    await rights(rule)
 
     for call in (driver.store.emit(lease, Writes(events=[event()])), driver.store.cancel(queued)):
         with pytest.raises(StoreRejected, match="no permissions"):
             await call
 
-    await rights("allchannels")
+    await rights("+@all", "allchannels")
     assert await driver.dump() == before
 
 

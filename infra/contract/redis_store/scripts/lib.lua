@@ -114,6 +114,7 @@ local function may(command, ...)
 end
 
 local function may_append(log, channel)
+  may('HSET', log, '', '') -- of the record, which every caller writes next
   may('XADD', log, '*', 'b', '')
   may('PUBLISH', channel, '')
 end
