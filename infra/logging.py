@@ -1,5 +1,6 @@
 """Log lines as JSON: one object per line on standard error, each with a stable `action`."""
 
+import json
 import logging
 import sys
 import time
@@ -25,7 +26,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # a name of a file, or what a damaged key holds
+            return json.dumps(line, default=str)
 
 
 def configure() -> None:

@@ -49,6 +49,7 @@ class ScratchRoot:
         self.process = secrets.token_hex(8)
         self.dead_processes: tuple[str, ...] = ()
         with self._usable():
+            _empty_abandoned(folder)
             self.lock_fd = _acquire_lock(folder)
             try:
                 self._take_over()
@@ -92,28 +93,18 @@ class ScratchRoot:
     def _take_over(self) -> None:
         """Adopt the dead processes of this folder and of abandoned ones, and remove what they left."""
         self.folder.chmod(0o700)  # a folder that existed before may be open to other users
-        self._adopt(self.lock_fd)
         empty_folder(self.folder, keep=LOCK)
+        self._adopt(self.lock_fd)
         for folder in _scratch_folders(self.folder.parent, keep=self.folder.name):
             try:
-                self._take_over_abandoned(folder)
+                with _locked_if_abandoned(folder) as lock_fd:
+                    if lock_fd is None:
+                        continue
+                    self._adopt(lock_fd)
+                    _remove_locked(folder)
+                log("scratch.removed", folder=str(folder))
             except OSError as exc:
                 _log_remove_failed(folder, exc)
-
-    def _take_over_abandoned(self, folder: Path) -> None:
-        try:
-            is_own = folder.lstat().st_uid == os.geteuid() and not folder.is_symlink()
-            lock_fd = try_lock(folder / LOCK, create=False) if is_own else None
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        if lock_fd is None:
-            return
-        try:
-            self._adopt(lock_fd)
-            _remove_locked(folder)
-        finally:
-            os.close(lock_fd)
-        log("scratch.removed", folder=str(folder))
 
     def _adopt(self, lock_fd: int) -> None:
         """Add the processes of a lock file, which have ended, to the dead ones, and store them."""
@@ -143,6 +134,29 @@ def _scratch_folders(parent: Path, keep: str) -> list[Path]:
     with suppress(OSError):
         return [folder for folder in parent.iterdir() if folder.name != keep]
     return []
+
+
+@contextmanager
+def _locked_if_abandoned(folder: Path) -> Iterator[int | None]:
+    """Hold the lock of a worker's folder that no process uses; None for any other folder."""
+    lock_fd = None
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():
+            lock_fd = try_lock(folder / LOCK, create=False)
+    try:
+        yield lock_fd
+    finally:
+        if lock_fd is not None:
+            os.close(lock_fd)
+
+
+def _empty_abandoned(own: Path) -> None:
+    """Remove the content of abandoned folders, which may fill the disk, so that this worker can write its name."""
+    for folder in _scratch_folders(own.parent, keep=own.name):
+        # A failure is logged when the folder is to be removed.
+        with suppress(OSError), _locked_if_abandoned(folder) as lock_fd:
+            if lock_fd is not None:
+                empty_folder(folder, keep=LOCK)
 
 
 def _read_processes(lock_fd: int) -> list[str]:

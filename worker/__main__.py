@@ -19,7 +19,7 @@ import uvloop
 
 from infra import logging as log_lines
 from infra import metrics
-from infra.contract.errors import ContractError
+from infra.contract.errors import ContractError, StoreRejected
 from infra.contract.execution import Command, Executor
 from infra.contract.redis_store.webhook_store import WebhookStore
 from infra.contract.redis_store.work_queue import WorkQueue
@@ -214,6 +214,13 @@ def main() -> int:
         return 2
     except ContractError as exc:
         print(f"{PROGRAM}: {exc}", file=sys.stderr)  # noqa: T201
+        return 1
+    except ExceptionGroup as group:
+        rejected, others = group.split(StoreRejected)
+        if rejected is None or others:
+            raise
+        # Of the first claim: this worker was set up with a user of Redis that lacks a right, or with another server.
+        print(f"{PROGRAM}: Redis rejects the calls of this worker: {rejected.exceptions[0]}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

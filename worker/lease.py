@@ -28,7 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from infra import metrics
-from infra.contract.errors import LeaseLost, StoreUnavailable
+from infra.contract.errors import LeaseLost, StoreRejected, StoreUnavailable
 from infra.contract.queue import Lease, LeaseReply
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.states import Outcome
@@ -204,7 +204,7 @@ class LeaseKeeper:
         try:
             async with asyncio.timeout(timeout_s):
                 replies = await self._store.renew([run.lease for run in runs], lease_ms=int(self._lease_s * 1000))
-        except (StoreUnavailable, TimeoutError) as exc:
+        except (StoreUnavailable, StoreRejected, TimeoutError) as exc:
             reason = str(exc) or f"no reply within {timeout_s:.1f} s"
             metrics.RENEWALS_FAILED.inc()
             log("lease.renew_failed", level=logging.WARNING, runs=len(runs), reason=reason)

@@ -17,6 +17,7 @@ from infra.contract.errors import (
 )
 from infra.contract.execution import Executor
 from infra.contract.queue import Claim, Lease, Writes
+from infra.contract.redis_store.reader import UNDECODABLE
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.contract.runs import RunError
 from infra.contract.states import Outcome, Status
@@ -87,8 +88,13 @@ class Runner:
         archiver = Archiver(self._store, self._workspaces.logs, claim)
         emitter = LogEmitter(self._store, active.lease, active.apply_reply, archiver, self._log_window_s)
         files = self._workspaces.run(run.user, run.id, run.fence, claim.files, claim.folders)
-        executions = RunExecutions(claim, emitter, self._executor, active.continues_elsewhere)
-        session = RunSession.of(claim, self._executor)
+        try:
+            executions = RunExecutions(claim, emitter, self._executor, active.continues_elsewhere)
+            session = RunSession.of(claim, self._executor)
+        except UNDECODABLE:
+            await emitter.abandon()
+            await self.fail_unreadable(active.lease)
+            return None
         context = RunContext(claim, emitter, files, executions, session, active.check_lease)
         # A separate task, so that `active.stop` cancels the work while this method continues and writes the outcome.
         work = asyncio.create_task(self._work(context, active), name=f"work {run.id}")

@@ -46,20 +46,21 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
-    """Part of a log in the archive: the events `first` to `last`, stored under a claim's `fence`.
+    """Part of a log in the archive: the events `first` to `last`, stored by the claim with the random number `writer`.
 
-    The segments of a run are contiguous from event 1. An object is never written twice, so a segment named by a
-    record always refers to the same bytes.
+    The segments of a run are contiguous from event 1. No other claim writes the same object, so a segment named by a
+    record always refers to the same bytes. Earlier releases have the fence as `writer`, which a Redis that has lost its
+    last changes gives to two claims.
     """
 
     first: int
     last: int
-    fence: int
+    writer: int
 
     def object_name(self, created_ms: int) -> str:
         """Return the object key, without the run's prefix, of a segment of the run that was created then."""
         # With the time, because a run id may be used again after the run was deleted.
-        return f"log/{created_ms}-{self.first:010}-{self.last}-{self.fence}.ndjson.gz"
+        return f"log/{created_ms}-{self.first:010}-{self.last}-{self.writer}.ndjson.gz"
 
 
 class RunLog(RunHead, frozen=True, kw_only=True):

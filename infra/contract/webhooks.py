@@ -75,7 +75,8 @@ class EventRef(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def parse(cls, entry: str) -> "EventRef":
-        """Return the reference of an entry. Raises ValueError."""
+        """Return the reference of an entry. Raises ValueError, also for one that is not UTF-8."""
+        entry.encode()
         user, run_id, *numbers = entry.rsplit(":", 4)
         seq, at_ms, round_ = map(_number, numbers)
         return cls(user=user, run_id=run_id, seq=seq, at_ms=at_ms, round=round_)

@@ -1,7 +1,7 @@
 """Object keys of runs.
 
 `users/{user_id}/runs/{run_id}/` followed by `files/{fence}-{number}-{random}/{path}`, `kept/{fence}-{number}-{random}`,
-or `log/{created_ms}-{first}-{last}-{fence}.ndjson.gz`. The input files that a client uploads have
+or `log/{created_ms}-{first}-{last}-{writer}.ndjson.gz`. The input files that a client uploads have
 `files/0-{16 random hex digits}/{path}`, because the first claim has fence 1.
 """
 

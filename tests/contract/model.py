@@ -221,8 +221,8 @@ class Model:
                 run.unanswered = run.fence
                 self._recover(run, counts=counts)
         for run in leased:
-            # A run whose previous attempt was lost as well waits for its lease.
-            if run.leased and run.process in seq.dead and run.lost != run.fence - 1:
+            # A run whose previous attempt was lost as well waits for its lease, unless it is cancelled.
+            if run.leased and run.process in seq.dead and (run.cancel or run.lost != run.fence - 1):
                 run.lost = run.fence
                 self._recover(run, counts=True)
         for run in leased:

@@ -67,6 +67,19 @@ async def test_a_cancelled_run_whose_grant_was_lost_is_not_granted_again(driver:
     assert (await driver.store.get(run_id)).status is Status.CANCELLED
 
 
+async def test_a_cancelled_run_of_a_dead_process_does_not_wait_for_its_lease(driver: Driver) -> None:
+    """A run whose previous attempt was lost as well waits, because it may kill its workers. This one runs no more."""
+    run_id = await driver.create()
+    for process, dead in (("a", ""), ("b", "a")):
+        (claim,) = (await driver.store.claim("w", 1, lease_ms=LEASE_MS, seq=ClaimSeq(process, 1, dead=(dead,)))).claims
+        assert claim.run.id == run_id
+    assert await driver.store.cancel(run_id) == (Outcome.OK, Status.RUNNING)
+
+    await driver.store.claim("w", 1, lease_ms=LEASE_MS, seq=ClaimSeq("c", 1, dead=("b",)))
+
+    assert (await driver.store.get(run_id)).status is Status.CANCELLED
+
+
 async def test_an_unreadable_record_does_not_prevent_the_claim_of_other_runs(driver: Driver, redis: Redis) -> None:
     unreadable, readable = await driver.create(), await driver.create()
     await redis.command("HSET", f"run:{unreadable}", "spec", '{"plan":[]}')

@@ -9,7 +9,7 @@ from infra.contract.queue import ClaimSeq, Lease, Writes
 from infra.contract.redis import Redis
 from infra.contract.runs import RunSpec
 from infra.contract.states import Outcome, Status
-from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, strings
+from tests.contract.driver import END, LEASE_MS, SPEC, USER, Driver, delete, expire_request, strings
 from tests.support.requests import answers
 
 Damage = Callable[[Redis, str], Awaitable[object]]
@@ -60,6 +60,8 @@ LEASED: dict[str, Damage] = {
     name: READY[name]
     for name in ("no version", "no attempt", "no seq", "seq is text", "not a hash", "log is no stream")
 } | {
+    "no status": without("status"),
+    "unknown status": with_value("status", "paused"),
     "no max_attempts": without("max_attempts"),
     "no priority": without("priority"),
     "priority is text": with_value("priority", "high"),
@@ -134,6 +136,17 @@ async def test_a_damaged_delayed_run_does_not_stop_the_others(driver: Driver, da
     await is_set_aside(driver, ids[1])
 
 
+@pytest.mark.parametrize("damage", [without("status"), with_value("status", "paused")], ids=["none", "unknown"])
+async def test_a_waiting_run_without_a_valid_status_is_set_aside(driver: Driver, damage: Damage) -> None:
+    """Else it would be in no list, and its record would stay for ever."""
+    run_id, _ = await driver.in_status(Status.WAITING)
+    await expire_request(driver.redis, run_id, "q")
+    await damage(driver.redis, run_id)
+
+    assert list((await driver.store.claim("w", 1, lease_ms=LEASE_MS)).set_aside) == [run_id]
+    await is_set_aside(driver, run_id)
+
+
 async def test_the_list_of_unreadable_runs_is_bounded(driver: Driver) -> None:
     await driver.redis.command(
         "EVAL", "for n = 1, 10000 do redis.call('ZADD', KEYS[1], ARGV[1], 'run_' .. n) end", 1, "jobs:unreadable", 2**52
@@ -191,12 +204,12 @@ async def test_a_run_that_cannot_be_queued_is_left_as_it_is(driver: Driver, prio
 
 async def test_a_run_that_was_not_queued_was_not_created_either(driver: Driver) -> None:
     """Else a repeated request would find it, and nobody would execute it."""
-    await driver.redis.command("SET", "jobs:pending", "garbage", "EX", 60)
+    await driver.redis.command("SET", "jobs:ready", "garbage", "EX", 60)
     with pytest.raises(StoreRejected):
         await driver.store.create("run_again", USER, SPEC, start=True, digest="d")
 
     assert await driver.redis.command("EXISTS", "run:run_again") == 0
-    (await driver.store.claim("w", 1, lease_ms=LEASE_MS))
+    await driver.redis.command("DEL", "jobs:ready")
     assert (await driver.store.create("run_again", USER, SPEC, start=True, digest="d"))[0] is Outcome.OK
 
 
@@ -209,6 +222,31 @@ async def test_tokens_that_are_damaged_are_issued_again(driver: Driver) -> None:
 
     assert [claim.run.id for claim in reply.claims] == ids[:1]
     assert strings(await driver.redis.command("LRANGE", "jobs:pending", 0, -1)) == ids[1:]
+
+
+async def test_commands_do_what_they_say_while_an_index_is_damaged(driver: Driver) -> None:
+    store = driver.store
+    failed, (resumed, _), (cancelled, _) = (
+        [(await driver.in_status(Status.FAILED))[0] for _ in range(2)],
+        await driver.in_status(Status.WAITING),
+        await driver.in_status(Status.WAITING),
+    )
+    for key in ("jobs:dead", "jobs:waiting"):
+        await driver.redis.command("SET", key, "garbage", "EX", 60)
+
+    assert (await store.retry(failed[0], token="t"))[0] is Outcome.OK
+    assert (await delete(store, failed[1]))[0] is Outcome.OK
+    assert (await store.resume(resumed, answers("q"), by=USER, token="t"))[0] is Outcome.OK
+    assert (await store.cancel(cancelled))[0] is Outcome.OK
+
+
+async def test_tokens_that_are_damaged_keep_no_run_from_being_queued(driver: Driver) -> None:
+    """A claim repairs the tokens, but idle workers make none for minutes."""
+    await driver.redis.command("SET", "jobs:pending", "garbage")
+
+    run_id = await driver.create()
+
+    assert strings(await driver.redis.command("LRANGE", "jobs:pending", 0, -1)) == [run_id]
 
 
 @pytest.mark.parametrize("key", ["jobs:waiting", "jobs:unreadable", "jobs:dead"])

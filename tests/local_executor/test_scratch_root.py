@@ -19,6 +19,7 @@ from infra.local_executor import LocalExecutor
 from infra.scratch_root import LOCK, ScratchRoot
 from tests.local_executor.rig import scratch_content, wait_for_programs, worker_process
 from tests.support.processes import children_of, processes_with
+from tests.support.small_disk import fill, small_disk
 from tests.support.waiting import wait_until
 
 SANDBOX_UID = 300_000
@@ -329,15 +330,33 @@ def test_names_are_stored_before_the_folder_that_held_them_is_removed(
 ) -> None:
     ended = crashed(tmp_path / "a")
 
-    def die(folder: Path, keep: str) -> None:
-        if folder.name == "a":
-            raise KeyboardInterrupt
-        folders.empty_folder(folder, keep)
+    def die(folder: Path) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(scratch_root, "empty_folder", die)
+    monkeypatch.setattr(scratch_root, "_remove_locked", die)
     with pytest.raises(KeyboardInterrupt):
         ScratchRoot(tmp_path / "own")
     assert ended.process in (tmp_path / "own" / LOCK).read_text()
+
+
+@pytest.mark.parametrize("lacks", ["space", "files"])
+def test_a_disk_that_a_killed_worker_has_filled_does_not_keep_the_next_one_from_starting(
+    tmp_path: Path, lacks: str
+) -> None:
+    with small_disk(tmp_path / "disk", size="64k", files=16) as disk:
+        ended = crashed(disk / "a")
+        (disk / "a" / "run").mkdir()
+        if lacks == "space":
+            fill(disk / "a" / "run")
+        else:
+            with suppress(OSError):
+                for number in range(100):
+                    (disk / "a" / "run" / str(number)).touch()
+            assert os.statvfs(disk).f_ffree == 0
+        root = ScratchRoot(disk / "own")
+        assert root.dead_processes == (ended.process,)
+        assert [path.name for path in disk.iterdir()] == ["own"]
+        root.remove()
 
 
 def test_a_live_worker_is_not_taken_for_a_dead_one(tmp_path: Path) -> None:

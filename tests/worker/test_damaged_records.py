@@ -51,6 +51,28 @@ async def test_a_run_that_cannot_be_claimed_stops_neither_its_worker_nor_other_r
     assert not worker.task.done()
 
 
+@pytest.mark.parametrize("field", ["execution", "executions", "session"])
+async def test_a_run_with_a_damaged_journal_ends_at_its_first_claim(rig: Rig, field: str) -> None:
+    """It was dropped, and failed with `worker_lost` after as many leases as it has attempts."""
+    run_id = await rig.submit("one")
+    await rig.redis.command("HSET", f"run:{run_id}", f"journal:{field}", "{nope")
+
+    rig.worker()
+
+    run = await rig.ended(run_id)
+    assert run.error
+    assert (run.attempt, run.error.code) == (1, "unreadable_record")
+
+
+async def test_a_damaged_number_of_messages_keeps_no_run_from_working(rig: Rig) -> None:
+    run_id = await rig.submit("one")
+    await rig.redis.command("HSET", f"run:{run_id}", "messages", "many")
+
+    rig.worker()
+
+    assert (await rig.ended(run_id)).status is Status.SUCCEEDED
+
+
 async def test_a_run_whose_record_is_overwritten_while_it_works_costs_no_other_run(rig: Rig) -> None:
     gate = Gate()
     worker = rig.worker(gate, renew_s=0.2)

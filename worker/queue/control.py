@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from infra.contract.errors import StoreUnavailable
+from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.log import LogFeed
 from infra.logging import log
 from worker.lease import LeaseKeeper
@@ -45,7 +45,7 @@ class Control:
                     self._end_unowned(None)
                     async for message in messages:
                         self._handle(message)
-            except StoreUnavailable as exc:
+            except (StoreUnavailable, StoreRejected) as exc:
                 log("control.lost", reason=str(exc))
             await asyncio.sleep(RESUBSCRIBE_S)
 

@@ -29,7 +29,7 @@ from contextlib import suppress
 from typing import Any
 
 from infra import metrics
-from infra.contract.errors import StoreUnavailable
+from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.contract.queue import Claim, Lease
 from infra.contract.redis_store.work_queue import WorkQueue
 from infra.logging import log
@@ -185,7 +185,7 @@ class WorkerLoop:
             await self._claim(0)
 
     async def _sign_off(self) -> None:
-        with suppress(StoreUnavailable, TimeoutError):
+        with suppress(StoreUnavailable, StoreRejected, TimeoutError):
             async with asyncio.timeout(SIGN_OFF_S):
                 await self._store.sign_off(self._identity.process)
 
@@ -206,7 +206,13 @@ class WorkerLoop:
                 seq=seq,
                 alive=alive,
             )
-        except StoreUnavailable as exc:
+        except (StoreUnavailable, StoreRejected) as exc:
+            if isinstance(exc, StoreRejected):
+                # A worker that lacks a right from the start ends; one that loses it later keeps its runs meanwhile.
+                if seq.number == 1:
+                    raise
+                # Tokens may still come, each of which would be followed by such a claim.
+                await asyncio.sleep(RETRY_S)
             log("queue.unreachable", level=logging.WARNING, reason=str(exc))
             metrics.claim_unanswered()
             self._numbers.lose_reply(asked_for)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from infra.contract.errors import StoreUnavailable
+from infra.contract.errors import StoreRejected, StoreUnavailable
 from infra.logging import log
 from worker.queue.ports import WakeFeed
 
@@ -51,7 +51,7 @@ class TokenWait:
     async def _take(self) -> bool:
         try:
             return await self._wakes.wait_token(self._pending, self._block_s)
-        except StoreUnavailable as exc:
+        except (StoreUnavailable, StoreRejected) as exc:
             log("queue.unreachable", level=logging.WARNING, reason=str(exc))
             # A claim follows the end of this wait: the pause keeps the two from spinning.
             await asyncio.sleep(self._retry_s)

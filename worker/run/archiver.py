@@ -1,6 +1,7 @@
 """Moves the log of one claimed run from Redis into the archive: in segments during the run, the rest at its end."""
 
 import asyncio
+import secrets
 from functools import partial
 
 from infra.contract.errors import ContractError, FilesUnavailable, HostExhausted
@@ -37,6 +38,7 @@ class Archiver:
         self._store = store
         self._archive = archive
         self._run, self._owner = claim.run, claim.owner
+        self._writer = secrets.randbits(48)
         self._segments = list(claim.segments)
         self._events = claim.run.seq - self._last_archived
         self._bytes = self._events * EVENT_BYTES
@@ -118,7 +120,7 @@ class Archiver:
         if events[0].seq != self._last_archived + 1:
             self._stop_at_gap(before=events[0].seq)
             return False
-        segment = Segment(events[0].seq, events[-1].seq, self._run.fence)
+        segment = Segment(events[0].seq, events[-1].seq, self._writer)
         await self._archive.store(self._run, segment, events)
         segments = [*self._segments, segment]
         outcome = await until_answered(lambda: self._store.trim(self._run, segments, owner=self._owner))

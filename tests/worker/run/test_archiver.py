@@ -134,7 +134,7 @@ async def test_the_next_owner_continues_the_archive_of_a_killed_worker(rig: Rig,
     assert (await rig.ended(run_id)).status is Status.SUCCEEDED
     await archived(rig, run_id, lambda log: log.archived == log.seq)
     log, events = await read_all(rig, workspaces, run_id)
-    assert {segment.fence for segment in log.segments} == {1, 2}
+    assert len({segment.writer for segment in log.segments}) == 2
     assert [event.type for event in events].count("run.resumed") == 1
 
 

@@ -35,7 +35,7 @@ local entry = note_event(
 write(run, fields)
 if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) end
 redis.call('ZREM', delayed, id)
-if status == 'waiting' then redis.call('ZREM', waiting, id) end
+if status == 'waiting' then redis.pcall('ZREM', waiting, id) end
 expire(run, log, retention_s)
 if program then announce_unowned(control, id) end
 return { 'OK', 'cancelled', entry or '' }

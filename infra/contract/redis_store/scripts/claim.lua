@@ -33,7 +33,8 @@ end
 
 -- A run whose record is damaged must not take the runs beside it along. Each step on one run is executed by `isolated`: if the
 -- step raises an error, the run leaves the queue and is listed in `unreadable`, where an operator finds it. A step reads and
--- computes before its first write, so nothing is half done.
+-- computes before its first write, so nothing is half done. It adds the run to another set first: if that set is damaged, the
+-- run stays where it is.
 local MAX_UNREADABLE = 10000
 local set_aside = {}
 
@@ -56,6 +57,11 @@ local function isolated(step, id, ...)
   expire(run_prefix .. id, log_of(id), retention_s)
   set_aside[#set_aside + 1] = id
   set_aside[#set_aside + 1] = type(result) == 'table' and result.err or tostring(result)
+end
+
+-- Raises an error for a record without a valid status: a run that has left its set without notice would be listed nowhere.
+local function check_status(id, status)
+  if not NEXT[status] and redis.call('EXISTS', run_prefix .. id) == 1 then error('the record has no valid status') end
 end
 
 -- A record of a newer release is left to a worker that can read it.
@@ -94,22 +100,29 @@ local function recover(id, outcome, counts)
     redis.call('ZADD', leases, int(ms + NEWER_MS), id)
     return
   end
-  redis.call('ZREM', leases, id)
-  if status ~= 'running' then return end
+  if status ~= 'running' then
+    check_status(id, status)
+    redis.call('ZREM', leases, id)
+    return
+  end
   if cancel == '1' then
+    redis.call('ZREM', leases, id)
     finish_lost(id, run, fence, seq, outcome, 'cancelled', nil, times, nil, hook)
     if program then announce_unowned(control, id) end
     return count('recovered:' .. outcome)
   end
   if counts and tonumber(attempt) >= tonumber(max_attempts) then
     local message = 'the worker ' .. found[7] .. ' was lost in attempt ' .. attempt .. ' of ' .. max_attempts
-    local failure = '{"code":"worker_lost","message":"' .. message .. '"}'
+    local failure = '{"code":"worker_lost","message":' .. cjson.encode(message) .. '}'
+    redis.call('ZREM', leases, id)
     finish_lost(id, run, fence, seq, outcome, 'failed', failure, times, 'worker_lost', hook)
     if program then announce_unowned(control, id) end
     return count('recovered:' .. outcome)
   end
   local data = cjson.encode({ reason = outcome, worker = found[7], attempt = tonumber(attempt) })
   local score = order(priority, counts and us or EPOCH_US)
+  redis.call('ZADD', ready, score, id)
+  redis.call('ZREM', leases, id)
   local last = append(log_of(id), channel_prefix .. id, seq, 1, event(ms, 'run.requeued', data))
   local fields = { 'status', 'queued', 'seq', int(last), 'queued_ms', int(ms), 'worker', '' }
   if not counts then
@@ -117,7 +130,6 @@ local function recover(id, outcome, counts)
     fields[#fields + 1] = int(tonumber(attempt) - 1)
   end
   write(run, ended(fields, fence, ms, outcome, times))
-  redis.call('ZADD', ready, score, id)
   count('recovered:' .. outcome)
 end
 
@@ -139,20 +151,22 @@ local function take_back(id)
 end
 
 -- Recovers the run of a worker process that has ended, without waiting for its lease. The attempt counts. A run whose previous
--- attempt was lost too waits for its lease: if it kills its workers, it must not use up the attempts of the runs beside it
--- within seconds.
+-- attempt was lost too waits for its lease, unless it is cancelled: if it kills its workers, it must not use up the attempts of
+-- the runs beside it within seconds.
 local dead_processes = {}
 for index = MORE, #ARGV do
   dead_processes[ARGV[index]] = true
 end
 
 local function recover_from_dead(id)
-  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence')
+  local held = redis.call('HMGET', run_prefix .. id, 'claim', 'fence', 'cancel')
   local by = (held[1] or ''):match('^(.*):%d+:%d+$')
   if not dead_processes[by or ''] then return end
   local before = redis.call('HGET', run_prefix .. id, 'attempt:' .. int(tonumber(held[2]) - 1) .. ':end')
   local outcome = before and cjson.decode(before).outcome
-  if outcome ~= 'lease_expired' and outcome ~= 'worker_restarted' then recover(id, 'worker_restarted', true) end
+  if held[3] == '1' or (outcome ~= 'lease_expired' and outcome ~= 'worker_restarted') then
+    recover(id, 'worker_restarted', true)
+  end
 end
 
 -- Deals with the expired requests of a waiting run: one fails the run, or each gets an answer that says so, and the run is
@@ -164,6 +178,7 @@ local function expire_requests(id)
   )
   local status, seq, answers = found[1], found[3], found[5]
   if status ~= 'waiting' then
+    check_status(id, status)
     redis.call('ZREM', waiting, id)
     return
   end
@@ -188,6 +203,7 @@ local function expire_requests(id)
   end
   local rest, soonest = without(requests, given)
   local score = order(found[2], us)
+  if not soonest then redis.call('ZADD', ready, score, id) end
   for _, each in ipairs(events) do seq = append(log_of(id), channel_prefix .. id, seq, 1, each) end
   local fields = { 'seq', int(tonumber(seq)), 'answers', answers or '', 'requests', rest }
   if soonest then
@@ -198,7 +214,6 @@ local function expire_requests(id)
   for _, value in ipairs({ 'status', 'queued', 'queued_ms', int(ms) }) do fields[#fields + 1] = value end
   write(run, fields)
   redis.call('ZREM', waiting, id)
-  redis.call('ZADD', ready, score, id)
 end
 
 local sweep
@@ -217,9 +232,8 @@ local function promote(id)
   end
   local priority = redis.call('HGET', run_prefix .. id, 'priority')
   if not priority and redis.call('EXISTS', run_prefix .. id) == 1 then error('the record has no priority') end
-  local score = priority and order(priority, us)
+  if priority then redis.call('ZADD', ready, order(priority, us), id) end
   redis.call('ZREM', delayed, id)
-  if score then redis.call('ZADD', ready, score, id) end
 end
 
 -- Executes `step` for each due member of the set; returns the score of the first remaining member, or nil.
@@ -268,6 +282,15 @@ local function grant(id, together)
   for _, value in ipairs(changed) do record[#record + 1] = value end
   return record
 end
+
+-- An error for a lack of rights is no damage of a record.
+for _, command in ipairs({ 'HMGET', 'HGET', 'HGETALL', 'HSET', 'HDEL', 'EXPIRE' }) do may(command, run_prefix .. 'run_', '', '') end
+for _, set in ipairs({ ready, delayed, leases, waiting }) do may('ZADD', set, '', '') end
+may('ZREM', ready, '')
+may('EXISTS', run_prefix .. 'run_')
+may('EXPIRE', log_of('run_'), '')
+may_append(log_of('run_'), channel_prefix .. 'run_')
+may('PUBLISH', control, '')
 
 -- Notes that this process asks for work. Others that are no longer alive are removed only when a process joins, so that this
 -- costs one command. No run depends on this set: if it is damaged, the claim goes on.

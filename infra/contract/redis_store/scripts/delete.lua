@@ -7,8 +7,9 @@ local found = redis.call('HMGET', run, 'status', 'condemned')
 local status = found[1]
 if status and not found[2] then return { 'REFUSED', status } end
 redis.call('DEL', run, log)
-redis.call('ZREM', user_runs, id)
-redis.call('ZREM', dead, id)
+-- Protected: if one of these lists is damaged, the run is deleted all the same.
+redis.pcall('ZREM', user_runs, id)
+redis.pcall('ZREM', dead, id)
 -- This message is no batch of events. A reader that receives it looks up the run, and finds that it no longer exists.
 redis.call('PUBLISH', channel, 'deleted')
 return { status and 'OK' or 'GONE', status or '' }

@@ -72,15 +72,22 @@ local CLAIMED_MS = 1000
 
 -- Makes a run ready, or delays it until `due` (ms; if nil or past, the run is ready now and `delayed` is not used). The
 -- control message sets the alarm of sleeping workers; for a ready run, the claim of the woken worker resets that alarm.
--- `score` is the run's `order`, which the caller computes before its first write: it fails if the record is damaged.
+-- `score` is the run's `order`, which the caller computes before its first write: it fails if the record is damaged. Called
+-- before the record is changed: if one of the sets is damaged, no record may say `queued` for a run in none of them.
 local function enqueue(ready, pending, delayed, control, id, score, ms, due)
   if due and due > ms then
     redis.call('ZADD', delayed, int(due), id)
     redis.call('PUBLISH', control, 'due ' .. int(due - ms))
   else
     redis.call('ZADD', ready, score, id)
+    local tokens = redis.pcall('RPUSH', pending, id)
+    if type(tokens) ~= 'number' then
+      -- Not a list any more: the next claim issues the other tokens again.
+      redis.call('DEL', pending)
+      tokens = redis.call('RPUSH', pending, id)
+    end
     -- If the list held tokens before, no worker is asleep, and no alarm is needed.
-    if redis.call('RPUSH', pending, id) == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
+    if tokens == 1 then redis.call('PUBLISH', control, 'due ' .. int(CLAIMED_MS)) end
   end
 end
 
@@ -98,8 +105,23 @@ local function event(ms, kind, data)
   return '[{"ts":' .. int(ms) .. ',"type":"' .. kind .. '","data":' .. data .. '}]'
 end
 
+-- Raises an error if the user of this connection may not execute a command. A script that lacks a right for one of its later
+-- commands is not rolled back. The check costs no command. Redis before version 7 does not have it.
+local function may(command, ...)
+  if redis.acl_check_cmd and not redis.acl_check_cmd(command, ...) then
+    error('ACL failure in script: no permissions for ' .. command .. ' ' .. tostring(...))
+  end
+end
+
+local function may_append(log, channel)
+  may('HSET', log, '', '') -- of the record, which every caller writes next
+  may('XADD', log, '*', 'b', '')
+  may('PUBLISH', channel, '')
+end
+
 -- Appends events to the stream and publishes the same bytes; returns the new last seq, which the caller must store.
 local function append(log, channel, seq, count, events)
+  may_append(log, channel)
   local last = tonumber(seq) + tonumber(count)
   local batch = '{"first":' .. int(tonumber(seq) + 1) .. ',"events":' .. events .. '}'
   redis.call('XADD', log, int(last) .. '-0', 'b', batch)
@@ -132,7 +154,7 @@ local function guard(run, fence, owner, batch)
     'hook_events', 'hooks', 'user', 'claim'
   )
   local found = {
-    status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7] or 0), claimed_ms = held[8],
+    status = held[1], seq = held[4], cancel = held[5] or '0', messages = tonumber(held[7]) or 0, claimed_ms = held[8],
     worked_ms = held[9], hook = { events = held[10], noted = held[11], user = held[12] },
   }
   found.stop = stop_of(found.cancel, held[6])

@@ -13,6 +13,7 @@ local ms = math.floor(us / 1000)
 local held = redis.call('HMGET', run, 'attempt', 'priority')
 local attempt = tonumber(held[1]) - (end_as == 'given_back' and 0 or 1)
 local score = order(held[2], us)
+enqueue(ready, pending, delayed, control, id, score, ms, ms + delay_ms)
 local last = append(log, channel, found.seq, count, events)
 local fields = {
   'status', 'queued', 'batch', batch, 'seq', int(last), 'queued_ms', int(ms), 'attempt', int(attempt), 'worker', '',
@@ -21,5 +22,4 @@ write(run, with_usage(ended(fields, fence, ms, end_as, found), used, MORE_KEYS),
 -- After the fields of this call: a result among them has reset the count.
 if end_as == 'unable' then redis.call('HINCRBY', run, 'unable', 1) end
 redis.call('ZREM', leases, id)
-enqueue(ready, pending, delayed, control, id, score, ms, ms + delay_ms)
 return { 'OK', last }

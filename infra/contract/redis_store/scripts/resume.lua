@@ -29,9 +29,10 @@ local given = {}
 for index = MORE, #ARGV, 3 do
   given[ARGV[index]] = true
   answers = with_answer(answers, ARGV[index], ms, ARGV[index + 1])
-  seq = append(log, channel, seq, 1, event(ms, 'run.input', ARGV[index + 2]))
 end
 local rest, soonest = without(requests, given)
+if not soonest then enqueue(ready, pending, nil, control, id, score, ms) end
+for index = MORE, #ARGV, 3 do seq = append(log, channel, seq, 1, event(ms, 'run.input', ARGV[index + 2])) end
 local fields = { 'seq', int(seq), 'answers', answers, 'requests', rest, 'token', token, 'token:' .. token, '1' }
 if soonest then
   write(run, fields)
@@ -40,6 +41,5 @@ if soonest then
 end
 for _, value in ipairs({ 'status', 'queued', 'queued_ms', int(ms) }) do fields[#fields + 1] = value end
 write(run, fields)
-redis.call('ZREM', waiting, id)
-enqueue(ready, pending, nil, control, id, score, ms)
+redis.pcall('ZREM', waiting, id)
 return { 'OK', 'queued' }

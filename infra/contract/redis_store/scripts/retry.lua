@@ -17,9 +17,8 @@ if not TERMINAL[status] or not allowed(status, 'queued') then return { 'REFUSED'
 if not found[7] and (found[9] or '0') ~= inputs_version then return { 'REFUSED', status } end
 local us = now_us()
 local ms, score = math.floor(us / 1000), order(priority, us)
-local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
 local fields = {
-  'status', 'queued', 'queued_ms', int(ms), 'seq', int(last), 'attempt', '0', 'cancel', '0', 'interrupt', '0', 'token', token,
+  'status', 'queued', 'queued_ms', int(ms), 'attempt', '0', 'cancel', '0', 'interrupt', '0', 'token', token,
   'token:' .. token, '1', 'finished_ms', '', 'result', '', 'error', '', 'answers', '',
 }
 if limits ~= '' then
@@ -27,10 +26,13 @@ if limits ~= '' then
   fields[#fields + 1] = limits
 end
 if not found[7] then with_uploads(fields, found[8]) end
+enqueue(ready, pending, nil, control, id, score, ms)
+local last = append(log, channel, seq, 1, event(ms, 'run.retried', '{"after":"' .. status .. '"}'))
+fields[#fields + 1] = 'seq'
+fields[#fields + 1] = int(last)
 write(run, fields)
 redis.call('HDEL', run, JOURNAL_STARTED, JOURNAL_EXECUTION, JOURNAL_LOGGED, 'unable')
 redis.call('PERSIST', run)
 redis.call('PERSIST', log)
-redis.call('ZREM', dead, id)
-enqueue(ready, pending, nil, control, id, score, ms)
+redis.pcall('ZREM', dead, id)
 return { 'OK', 'queued' }

@@ -12,8 +12,8 @@ if status ~= 'created' or not allowed(status, 'queued') then return { 'REFUSED',
 if (found[7] or '0') ~= inputs_version then return { 'REFUSED', status } end
 local us = now_us()
 local ms, score = math.floor(us / 1000), order(priority, us)
-local fields = { 'status', 'queued', 'queued_ms', int(ms) }
-write(run, with_uploads(fields, found[6]))
-redis.call('PERSIST', run)
+local fields = with_uploads({ 'status', 'queued', 'queued_ms', int(ms) }, found[6])
 enqueue(ready, pending, delayed, control, id, score, ms, due_of(ms, found[3], found[4]))
+write(run, fields)
+redis.call('PERSIST', run)
 return { 'OK', 'queued' }
