@@ -80,12 +80,19 @@ class Bucket:
                 )
 
     def check(self) -> None:
-        """Store, read and delete a small object. Raises FilesUnavailable if these credentials may not do so."""
+        """Store, read and delete a small object.
+
+        Raises FilesUnavailable if these credentials may not do so, or if the address is not that of a store: other
+        servers answer 200 to everything.
+        """
         with translated_errors(f"the bucket '{self._name}'", object_call=False):
             self._client.head_bucket(Bucket=self._name)
             self._client.put_object(Bucket=self._name, Key=self._check_key, Body=b"check", ContentLength=5)
-            self._client.get_object(Bucket=self._name, Key=self._check_key)["Body"].read()
+            stored = self._client.get_object(Bucket=self._name, Key=self._check_key)["Body"].read(6)
             self._client.delete_object(Bucket=self._name, Key=self._check_key)
+        if stored != b"check":
+            reason = "what was stored is not what was read; does S3_ENDPOINT_URL lead to an S3 server?"
+            raise FilesUnavailable(f"the bucket '{self._name}': {reason}")
 
     def get(self, key: str, max_bytes: int | None, offset: int = 0) -> bytes:
         """Return all bytes of an object, or at most `max_bytes` from `offset` on.

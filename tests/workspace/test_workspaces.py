@@ -20,7 +20,7 @@ from infra.contract.files import FileEntry
 from infra.settings import S3Settings
 from infra.workspace import Workspaces
 from infra.workspace.bucket import Bucket
-from tests.support.faulty_s3 import FaultyS3, refused
+from tests.support.faulty_s3 import FaultyS3, malformed, refused
 from tests.support.redis import free_port
 from tests.support.waiting import until
 
@@ -83,6 +83,13 @@ async def test_the_check_notices_each_missing_permission_and_leaves_at_most_one_
         assert left() <= 1
     await through_proxy.check()
     assert left() == 0
+
+
+async def test_a_server_that_answers_200_to_everything_is_no_store(proxy: FaultyS3, through_proxy: Workspaces) -> None:
+    for method in ("HEAD", "PUT", "GET", "DELETE"):
+        proxy.then(method, malformed(b"" if method == "HEAD" else b"<html>Welcome</html>"))
+    with pytest.raises(FilesUnavailable, match="not what was read; does S3_ENDPOINT_URL lead to an S3 server?"):
+        await through_proxy.check()
 
 
 async def test_variables_for_another_store_have_no_effect(
