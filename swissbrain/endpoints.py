@@ -209,8 +209,7 @@ def log_stream_path(run_id: str) -> str:
 
 def create_stream_token(run_id: str, expires_s: int | None) -> Request[StreamToken]:
     """Return the request for a stream token; with `expires_s` None the API chooses its lifetime."""
-    body = without_none({"expires_s": expires_s})
-    return Request(StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=body)
+    return Request(StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=without_none({"expires_s": expires_s}))
 
 
 def list_files(run_id: str) -> Request[FileList]:
@@ -289,10 +288,11 @@ def steps_of(plan: Plan | None) -> Sequence[PlanStep | Mapping[str, Any]] | None
 
 
 def _joined(values: int | str | Sequence[int | str] | None) -> str | None:
-    """Return one value or several as text, separated by commas; None without a value."""
-    if values is None or isinstance(values, int | str):
-        values = [] if values is None or values == "" else [values]
-    return ",".join(map(str, values)) or None
+    """Return one value or several as text, separated by commas. Raises ClientError for none: not all are meant."""
+    joined = values if values is None or isinstance(values, int | str) else ",".join(map(str, values))
+    if joined == "":
+        raise ClientError("a filter is empty; leave it out to select everything")
+    return None if joined is None else str(joined)
 
 
 def key_or_new(given: str | None) -> str:

@@ -35,6 +35,8 @@ def files(
     as_json: Json = False,
 ) -> None:
     """List a run's files, print one of them, or save some or all."""
+    if output == "":
+        raise typer.BadParameter("the path is empty", param_hint="--output")
     with connect(note) as client:
         several = path is None or path.endswith("/") or is_pattern(path)
         names_folder = output is not None and (output.endswith("/") or Path(output).is_dir())
