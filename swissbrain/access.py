@@ -69,6 +69,7 @@ def _files(name: str) -> Iterator[Path]:
 def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
     # A variable from a file with Windows line ends has a carriage return at its end.
     url, token = (variables.get(name, "").strip() for name in (URL, TOKEN))
+    url = url.rstrip("/")
     missing = [name for name, value in ((URL, url), (TOKEN, token)) if not value]
     where = "" if source == "the environment" else f" in {source}"
     if missing:

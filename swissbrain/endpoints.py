@@ -209,7 +209,9 @@ def log_stream_path(run_id: str) -> str:
 
 def create_stream_token(run_id: str, expires_s: int | None) -> Request[StreamToken]:
     """Return the request for a stream token; with `expires_s` None the API chooses its lifetime."""
-    return Request(StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=without_none({"expires_s": expires_s}))
+    return Request(
+        StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=without_none({"expires_s": expires_s})
+    )
 
 
 def list_files(run_id: str) -> Request[FileList]:
