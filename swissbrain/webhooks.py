@@ -115,9 +115,7 @@ def verify(
         raise WebhookRejected(f"the header {exc} is missing") from None
     if not (sent.isascii() and sent.isdigit() and len(sent) < 12):
         raise WebhookRejected("the header 'webhook-timestamp' is no number of seconds")
-    expected = hmac.new(
-        _key(secret), f"{event_id}.{sent}.".encode("utf-8", "replace") + raw, hashlib.sha256
-    ).digest()
+    expected = hmac.new(_key(secret), f"{event_id}.{sent}.".encode("utf-8", "replace") + raw, hashlib.sha256).digest()
     if not any(hmac.compare_digest(expected, given) for given in _given(signatures)):
         raise WebhookRejected("no signature is that of this secret over this body")
     if abs(time.time() - int(sent)) > tolerance_s:

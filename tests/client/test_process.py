@@ -74,6 +74,14 @@ def test_a_full_disk_is_one_line(api: ScriptedServer, words: tuple[str, ...]) ->
     assert (result.returncode, result.stderr) == (2, b"swissbrain: cannot go on: No space left on device\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+@pytest.mark.parametrize("words", [("show", "a"), ("show",), ("show", "a", "--nope")])
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(api: ScriptedServer, words: tuple[str, ...]) -> None:
+    api.always = problem(404, "there is no run 'a'")
+    # 1 means that a run has failed.
+    assert into(api, "2> /dev/full", *words).returncode == 2
+
+
 @pytest.mark.parametrize(("words", "code"), [(("logs", "run_7", "-f"), 130), (("show", "run_7"), 130)])
 def test_ctrl_c_exits_with_130_and_a_hint(api: ScriptedServer, words: tuple[str, ...], code: int) -> None:
     follows = words[-1] == "-f"
