@@ -19,6 +19,7 @@ from swissbrain.cli.exit_codes import INTERRUPTED, USAGE
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.program_steps import OrderedCommand
 from swissbrain.cli.server_commands import CommandGroup, as_command
+from swissbrain.cli.stop_signals import Stopped
 from swissbrain.cli.terminal import note
 from swissbrain.errors import ClientError
 
@@ -121,6 +122,8 @@ def run() -> int:
         _report(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE
         _discard_unwritable(sys.stdout)
+    except Stopped as exc:
+        code = 128 + exc.number
     except typer.Abort:  # Ctrl-C or Ctrl-D instead of an answer
         code = INTERRUPTED
     return code if isinstance(code, int) else 0

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
+from swissbrain.cli.stop_signals import stop_signals
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,
@@ -201,22 +204,57 @@ def test_input_that_is_not_utf_8_is_one_line(api: ScriptedServer) -> None:
     assert (result.returncode, result.stderr.count(b"\n"), b"Traceback" in result.stderr) == (2, 1, False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_exec_that_is_stopped_while_it_sends_files_deletes_its_run(
-    api: ScriptedServer, tmp_path: Path, number: signal.Signals
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@contextmanager
+def stoppable(api: ScriptedServer, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [*COMMAND, *words],
+        env=environment(api),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in STOPS],  # as tests may inherit them ignored
+    ) as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (("exec", "--", "true"), signal.SIGINT),
+        (("exec", "--", "true"), signal.SIGTERM),
+        (("run", "--shell", "true"), signal.SIGHUP),
+    ],
+)
+def test_a_command_that_is_stopped_while_it_sends_files_deletes_its_run(
+    api: ScriptedServer, tmp_path: Path, number: signal.Signals, words: tuple[str, ...]
 ) -> None:
     (tmp_path / "a").write_bytes(b"x")
     api.then(ok(run(status="created"), 201), silent)
     api.always = reply(204)
-    words = [*COMMAND, "exec", "--file", str(tmp_path / "a"), "--", "true"]
-    with subprocess.Popen(
-        words,
-        env=environment(api),
-        stderr=subprocess.PIPE,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    ) as process:
+    with stoppable(api, words[0], "--file", str(tmp_path / "a"), *words[1:]) as process:
         wait_until(lambda: len(api.requests) == 2, "the file is announced")
         process.send_signal(number)
         assert process.stderr is not None
         assert (process.wait(60), process.stderr.read()) == (128 + number, b"")
     assert api.requests[-1].method == "DELETE"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_download_that_is_stopped_leaves_no_part(api: ScriptedServer, tmp_path: Path, number: signal.Signals) -> None:
+    api.always = silent
+    with stoppable(api, "files", "run_1", "a", "-o", str(tmp_path / "a")) as process:
+        wait_until(lambda: list(tmp_path.iterdir()), "the file is begun")
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stops_nothing() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by `nohup`
+    try:
+        with stop_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)

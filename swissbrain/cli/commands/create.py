@@ -37,6 +37,7 @@ from swissbrain.cli.options import (
 from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import program_steps
+from swissbrain.cli.stop_signals import stop_signals
 from swissbrain.cli.terminal import note, plain
 from swissbrain.cli.times import future_ms, seconds
 from swissbrain.models import Run
@@ -121,7 +122,8 @@ def run(
             **agent,
         )
         if files:
-            _send_and_start(client, created, files, start=start)
+            with stop_signals():
+                _send_and_start(client, created, files, start=start)
         _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
 
 
