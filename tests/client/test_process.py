@@ -15,6 +15,7 @@ import pytest
 
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
+from swissbrain.cli.screen import console
 from swissbrain.cli.stop_signals import stop_signals
 from tests.client.scripted_server import (
     TOKEN,
@@ -173,6 +174,19 @@ def test_terminal_output_is_coloured_and_free_of_foreign_escapes(api: ScriptedSe
     assert b"\x1b]" not in result.stdout
     assert b"\x1b[5m" not in result.stdout
     assert b"blink" in result.stdout
+
+
+def test_colours_in_a_pipe_make_it_no_terminal(api: ScriptedServer) -> None:
+    api.always = ok({"runs": [summary("run_1", title="t" * 200, status="failed")], "next_cursor": None})
+    head, row = swissbrain(api, "runs", FORCE_COLOR="1", COLUMNS="40").stdout.splitlines()
+    assert b"title" in head
+    assert row.startswith(b"run_1  \x1b[31mfailed")
+
+
+@pytest.mark.parametrize("stderr", [True, False])
+def test_forced_colours_redraw_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch, stderr: bool) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not console(stderr=stderr).is_terminal
 
 
 @pytest.mark.parametrize(
