@@ -209,9 +209,8 @@ def log_stream_path(run_id: str) -> str:
 
 def create_stream_token(run_id: str, expires_s: int | None) -> Request[StreamToken]:
     """Return the request for a stream token; with `expires_s` None the API chooses its lifetime."""
-    return Request(
-        StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=without_none({"expires_s": expires_s})
-    )
+    body = without_none({"expires_s": expires_s})
+    return Request(StreamToken, "POST", f"{_run_path(run_id)}/stream-token", json=body)
 
 
 def list_files(run_id: str) -> Request[FileList]:
@@ -235,8 +234,7 @@ def announce_upload(run_id: str, path: str, size_bytes: int, digests: Mapping[st
 
     `digests`: `sha256` and `md5` in hex, because only the API knows which of them its object store checks.
     """
-    body = {"size_bytes": size_bytes, **digests}
-    return Request(InputFile, "PUT", _file_path(run_id, path), json=body)
+    return Request(InputFile, "PUT", _file_path(run_id, path), json={"size_bytes": size_bytes, **digests})
 
 
 def copy_file(run_id: str, path: str, from_run: str, source: str) -> Request[InputFile]:

@@ -122,8 +122,7 @@ def run(
             **agent,
         )
         if files:
-            with stop_signals():
-                _send_and_start(client, created, files, start=start)
+            _send_and_start(client, created, files, start=start)
         _show_created(client, created, follow=follow, no_input=no_input, as_json=as_json)
 
 
@@ -147,7 +146,8 @@ def fork(
 def _send_and_start(client: "Client", created: Run, files: Mapping[str, Path], *, start: bool) -> None:
     # With the idempotency key of an earlier call, the run may have been started already.
     if created.status == "created":
-        send_files(client, created, files)
+        with stop_signals():
+            send_files(client, created, files)
         if start:
             client.start(created.run_id)
 
