@@ -46,7 +46,8 @@ def find_access(profile: str | None = None) -> Access:
 def _of_profile(name: str) -> Access:
     if not _PROFILE.fullmatch(name):
         raise ClientError(f"'{name}' is not the name of a profile: letters, digits, '.', '_' and '-'")
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "swissbrain" / f"{name}.env"
+    # Of a user without a home folder, as in containers that run as any number, the path stays `~/.config`.
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "swissbrain" / f"{name}.env"  # noqa: PTH111
     for path in (*_files(name), *([config] if config.is_file() else [])):
         return _access(_read(path), str(path), is_dev_stack=name == DEV)
     raise ClientError(f"there is no profile '{name}': neither {FOLDER}/{name}.env here or above, nor {config}")
@@ -54,7 +55,10 @@ def _of_profile(name: str) -> Access:
 
 def _files(name: str) -> Iterator[Path]:
     """Yield the files of this name in `.swissbrain/`, in the current folder and in those above it."""
-    current = Path.cwd()
+    try:
+        current = Path.cwd()
+    except OSError:  # it was removed
+        return
     for folder in (current, *current.parents):
         path = folder / FOLDER / f"{name}.env"
         # Above the current folder only the user's own files: in a shared folder such as /tmp, another user's file
@@ -69,6 +73,7 @@ def _files(name: str) -> Iterator[Path]:
 def _access(variables: Mapping[str, str], source: str, *, is_dev_stack: bool = False) -> Access:
     # A variable from a file with Windows line ends has a carriage return at its end.
     url, token = (variables.get(name, "").strip() for name in (URL, TOKEN))
+    url = url.rstrip("/")
     missing = [name for name, value in ((URL, url), (TOKEN, token)) if not value]
     where = "" if source == "the environment" else f" in {source}"
     if missing:

@@ -12,8 +12,11 @@ _building = threading.Lock()
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
-    """Return JSON as a `kind`. Raises DecodeError of msgspec, UnicodeDecodeError."""
-    decoded: T = _decoder(kind).decode(data)  # type: ignore[arg-type]  # mypy takes `type[T]` for unhashable
+    """Return JSON as a `kind`. Raises DecodeError of msgspec."""
+    try:
+        decoded: T = _decoder(kind).decode(data)  # type: ignore[arg-type]  # mypy takes `type[T]` for unhashable
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
     return decoded
 
 

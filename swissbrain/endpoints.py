@@ -234,8 +234,7 @@ def announce_upload(run_id: str, path: str, size_bytes: int, digests: Mapping[st
 
     `digests`: `sha256` and `md5` in hex, because only the API knows which of them its object store checks.
     """
-    body = {"size_bytes": size_bytes, **digests}
-    return Request(InputFile, "PUT", _file_path(run_id, path), json=body)
+    return Request(InputFile, "PUT", _file_path(run_id, path), json={"size_bytes": size_bytes, **digests})
 
 
 def copy_file(run_id: str, path: str, from_run: str, source: str) -> Request[InputFile]:
@@ -289,10 +288,11 @@ def steps_of(plan: Plan | None) -> Sequence[PlanStep | Mapping[str, Any]] | None
 
 
 def _joined(values: int | str | Sequence[int | str] | None) -> str | None:
-    """Return one value or several as text, separated by commas; None without a value."""
-    if values is None or isinstance(values, int | str):
-        values = [] if values is None or values == "" else [values]
-    return ",".join(map(str, values)) or None
+    """Return one value or several as text, separated by commas. Raises ClientError for none: not all are meant."""
+    joined = values if values is None or isinstance(values, int | str) else ",".join(map(str, values))
+    if joined == "":
+        raise ClientError("a filter is empty; leave it out to select everything")
+    return None if joined is None else str(joined)
 
 
 def key_or_new(given: str | None) -> str:

@@ -45,16 +45,16 @@ def check_access(base_url: str, token: str) -> httpx.URL:
     if not _VISIBLE_ASCII.fullmatch(token):
         raise ClientError("the token is malformed: it consists of visible ASCII characters, without spaces")
     try:
-        # A user name or password in the address is rejected: error messages name the address and must not hold
-        # secrets, and httpx would send the password instead of the token.
+        # A user name, a password or a query in the address is rejected: error messages name the address and must not
+        # hold secrets, and httpx would send the password instead of the token, and lose the paths of requests.
         url = httpx.URL(base_url)
-        if url.userinfo:
+        if url.userinfo or "?" in base_url or "#" in base_url:
             raise ValueError
         url.host.encode("idna")  # as the resolver does; fails here for labels that are empty or too long
         if url.scheme in {"http", "https"} and not (url.host and (url.port is None or 0 < url.port < 65536)):
             raise ValueError
     except (httpx.InvalidURL, ValueError):
-        raise ClientError("the API's address is malformed, or has a user name") from None
+        raise ClientError("the API's address is malformed, or has a user name or a query") from None
     return url
 
 
@@ -101,7 +101,7 @@ def decode(body: bytes, request: Request[T], base_url: str) -> T:
     """Return the decoded body of a response. Raises ProtocolError."""
     try:
         return from_json(body, request.response)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise ProtocolError(f"{base_url} does not answer as this API does: {exc}") from exc
 
 
@@ -144,7 +144,7 @@ def raise_for_error(response: httpx.Response, base_url: str) -> None:
         return
     try:
         problem = from_json(response.content, Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.DecodeError:
         # A proxy between the client and the API answers in its own format.
         problem = Problem(detail=f"{base_url} answered with HTTP status {status}")
     if status in BUSY:

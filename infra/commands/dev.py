@@ -16,9 +16,17 @@ DATA = Path(".swissbrain")
 PORT = 8787
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("the path is empty")
+    return Path(text)
+
+
 def dev(
     port: Annotated[int, typer.Option(help="Port of the API.", min=1, max=65535)] = PORT,
-    data: Annotated[Path, typer.Option(help="Folder for all data; created if it is missing.")] = DATA,
+    data: Annotated[
+        Path, typer.Option(parser=_folder, metavar="FOLDER", help="Folder for all data; created if it is missing.")
+    ] = DATA,
     workers: Annotated[int, typer.Option(help="Number of worker processes.", min=1, max=64)] = 1,
     unsafe_no_sandbox: Unsafe = False,
 ) -> None:

@@ -74,8 +74,12 @@ class DataDir:
         return self.root / "work"
 
     def create(self) -> None:
-        """Create the missing folders, closed to other users. Raises OSError, and StackError if the disk is full."""
+        """Create the missing folders, closed to other users.
+
+        Raises OSError, and StackError if the disk is full or the folder holds what is not of a stack.
+        """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._claim()
         for folder in (self.logs, self.redis, self.s3):
             folder.mkdir(mode=0o700, exist_ok=True)
         disk = shutil.disk_usage(self.root)
@@ -84,6 +88,15 @@ class DataDir:
             raise StackError(
                 f"the disk of {self.root} is full: {disk.free >> 20} MB are free, {needed >> 20} MB are needed"
             )
+
+    def _claim(self) -> None:
+        """Mark the folder as that of a stack, by its lock file. Raises StackError if it may be somebody else's."""
+        # The stack removes scratch folders and old logs, such as the `work` in the folder of a project.
+        if not (self.lock.exists() or self.redis_config.exists()):
+            for folder in (self.work, self.logs):
+                if folder.exists():
+                    raise StackError(f"{self.root} holds '{folder.name}', which is not of a stack; use another folder")
+        self.lock.touch(mode=0o600)
 
 
 def write_private(path: Path, text: str) -> None:

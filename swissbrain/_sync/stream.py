@@ -51,7 +51,7 @@ def _connection(transport: Transport, path: str, position: LogPosition) -> Gener
                     yield item
                 if position.ended:
                     return
-    except (SSEError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (SSEError, msgspec.DecodeError) as exc:
         raise ProtocolError(f"{transport.base_url} does not stream as this API does: {exc}") from exc
     except httpx.InvalidURL as exc:
         raise unsendable(exc) from exc

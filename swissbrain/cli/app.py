@@ -3,11 +3,12 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from typer.exceptions import TyperException
@@ -18,6 +19,7 @@ from swissbrain.cli.exit_codes import INTERRUPTED, USAGE
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.program_steps import OrderedCommand
 from swissbrain.cli.server_commands import CommandGroup, as_command
+from swissbrain.cli.stop_signals import Stopped
 from swissbrain.cli.terminal import note
 from swissbrain.errors import ClientError
 
@@ -108,21 +110,30 @@ def run() -> int:
         sys.stdout.flush()
     except TyperException as exc:
         if message := exc.format_message():
-            note(message)
+            _report(message)
         code = USAGE
     except ClientError as exc:
-        note(explain(exc))
+        _report(explain(exc))
         code = USAGE
     except CommandError as exc:
-        note(str(exc))
+        _report(str(exc))
         code = USAGE
     except OSError as exc:
-        note(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
+        _report(f"{exc.filename or 'cannot go on'}: {exc.strerror}")
         code = USAGE
-        _discard_output()
+        _discard_unwritable(sys.stdout)
+    except Stopped as exc:
+        code = 128 + exc.number
     except typer.Abort:  # Ctrl-C or Ctrl-D instead of an answer
         code = INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _report(error: str) -> None:
+    # If standard error is full or closed, the exit code alone must say that the command failed.
+    with suppress(OSError):
+        note(error)
+    _discard_unwritable(sys.stderr)
 
 
 def _prepare_streams() -> None:
@@ -137,10 +148,10 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _discard_output() -> None:
-    """Discard output that standard output still buffers, if it cannot be written."""
+def _discard_unwritable(stream: TextIO) -> None:
+    """Discard what a stream still buffers, if it cannot be written."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        # The interpreter flushes once more at its end, and would report the failure in a second line.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The interpreter flushes once more at its end: it would report the failure in a second line, and exit with 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

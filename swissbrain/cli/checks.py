@@ -13,8 +13,10 @@ from swissbrain import Client
 from swissbrain.access import Access
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.terminal import plain
+from swissbrain.decoding import from_json
 from swissbrain.environment import open_client
 from swissbrain.errors import ClientError
+from swissbrain.messages import connection_error, raise_for_redirect
 
 MAX_SKEW_S = 30.0
 """Largest difference of two clocks. Signatures and leases bear more, but nothing good makes clocks differ by more."""
@@ -145,10 +147,10 @@ def _state(http: httpx.Client, path: str) -> _State:
     response = _get(http, path)
     try:
         if response.is_error:
-            problem = msgspec.json.decode(response.content, type=_Problem)
+            problem = from_json(response.content, _Problem)
             raise CheckFailed(f"GET {path} answers {response.status_code}: {problem.detail or problem.title}")
-        state = msgspec.json.decode(response.content, type=_State)
-    except msgspec.MsgspecError:
+        state = from_json(response.content, _State)
+    except msgspec.DecodeError:
         raise CheckFailed(
             f"GET {path} answers {response.status_code}, but not as this API does; is it the address of the API?"
         ) from None
@@ -156,10 +158,14 @@ def _state(http: httpx.Client, path: str) -> _State:
 
 
 def _get(http: httpx.Client, path: str) -> httpx.Response:
+    url = str(http.base_url).rstrip("/")
     try:
         response = http.get(path)
-    except httpx.HTTPError as exc:
-        raise CheckFailed(f"no answer from {http.base_url}: {type(exc).__name__}") from None
+        raise_for_redirect(response, url)
+    except httpx.RequestError as exc:
+        raise CheckFailed(str(connection_error(url, exc))) from None
+    except ClientError as exc:
+        raise CheckFailed(str(exc)) from None
     return response
 
 

@@ -1,5 +1,8 @@
 """Console of the command, and styled text for it."""
 
+import os
+import sys
+
 from rich.console import Console
 from rich.text import Text
 
@@ -9,10 +12,18 @@ STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return the console to print to, with colours on a terminal."""
-    created = Console(stderr=stderr, highlight=False)
-    # In a file or a pipe, a table wrapped at 80 columns could not be searched line by line.
-    return created if created.is_terminal else Console(stderr=stderr, highlight=False, width=1000)
+    """Return the console to print to, with colours on a terminal, or with FORCE_COLOR."""
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(stderr=stderr, highlight=False)
+    # In a file or a pipe, a table wrapped at 80 columns could not be searched line by line, and nothing is drawn again,
+    # also where FORCE_COLOR asks for colours, which the library takes for a terminal.
+    return Console(
+        stderr=stderr,
+        highlight=False,
+        width=1000,
+        force_terminal=False,
+        color_system="standard" if os.environ.get("FORCE_COLOR") else None,
+    )
 
 
 def cell(text: object) -> Text:

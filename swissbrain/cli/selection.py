@@ -33,9 +33,9 @@ class RunFilters:
 
     def arguments(self, statuses: Sequence[str] = ()) -> dict[str, Any]:
         """Return the arguments of `Client.runs`; `statuses` are those without a status or an error code."""
-        status = self.status.split(",") if self.status else ["failed"] if self.error else list(statuses)
+        status = self.status if self.status is not None else ["failed"] if self.error else list(statuses) or None
         return {
-            "status": status or None,
+            "status": status,
             "error": self.error,
             "created_after_ms": self.created_after_ms,
             "created_before_ms": self.created_before_ms,

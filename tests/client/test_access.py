@@ -1,6 +1,7 @@
 """Address and token: from a profile, the environment, or the dev stack of a folder; always both from one place."""
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,25 @@ def test_a_file_is_read_as_a_shell_reads_it(folder: Path, text: str) -> None:
     write(folder / ".swissbrain", "dev", text)
     access = find_access()
     assert (access.url, access.token) == ("http://a", "t")
+
+
+def test_a_removed_folder_has_no_profile(folder: Path) -> None:
+    folder.rmdir()
+    with pytest.raises(ClientError, match="are not set, and no 'swissbrain dev' was started"):
+        find_access()
+    with pytest.raises(ClientError, match="there is no profile 'test'"):
+        find_access("test")
+
+
+def test_a_user_without_a_home_has_no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(ClientError, match="there is no profile 'test'"):
+        find_access("test")
 
 
 async def test_both_clients_are_made_from_the_environment(folder: Path) -> None:

@@ -80,6 +80,15 @@ def test_filters_select_the_runs_that_can_be_changed(
     assert len(api.requests) == 3
 
 
+@pytest.mark.parametrize("command", ["cancel", "retry", "delete"])
+def test_an_empty_filter_selects_nothing(api: ScriptedServer, swissbrain: Command, command: str) -> None:
+    # As of `--status "$STATUS"`, where that variable is not set.
+    result = swissbrain(command, "--status", "", "--yes")
+    assert result == (2, "", "swissbrain: a filter is empty; leave it out to select everything\n")
+    assert swissbrain("runs", "--status", "").code == 2
+    assert api.requests == []
+
+
 @pytest.mark.parametrize("words", [("a", "b"), ("--error", "x"), ("-",)])
 def test_a_dry_run_changes_nothing(
     api: ScriptedServer, swissbrain: Command, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]

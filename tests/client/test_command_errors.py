@@ -80,6 +80,8 @@ def test_bad_input_is_one_line(
         ok({**run(), "status": 1}),
         reply(200, b"\xff"),
         reply(200, b"x", content_encoding="gzip"),
+        reply(200, b'{"run_id": "\xff"}'),
+        reply(400, b'{"detail": ' + b"[" * 100_000),
     ],
 )
 def test_errors_of_the_api_are_one_line(
@@ -132,3 +134,34 @@ def test_an_unreachable_api_is_one_line(
     assert result.err.startswith("swissbrain: cannot reach the API at http://127.0.0.1:1: ")
     assert result.err.endswith("Connection refused\n")
     assert len(pauses) == messages.ATTEMPTS - 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (reply(302, location="https://login.example/?secret=1"), "a redirect to https://login.example/; redirects"),
+        (reply(200, b'{"status": "\xff"}'), "GET /health answers 200, but not as this API does"),
+        (reply(500, b'{"title": ' + b"[" * 100_000), "GET /health answers 500, but not as this API does"),
+        (reset, "cannot reach the API at http://127.0.0.1:"),
+    ],
+)
+def test_doctor_says_what_is_wrong_with_the_address(
+    api: ScriptedServer, swissbrain: Command, monkeypatch: pytest.MonkeyPatch, answer: Answer, found: str
+) -> None:
+    monkeypatch.setenv(URL, f"{api.url}//")
+    api.always = answer
+    result = swissbrain("doctor")
+    assert (result.code, result.err) == (1, "")
+    assert found in result.out.splitlines()[0]
+    assert "secret" not in result.out
+    assert api.targets == ["/health"]
+
+
+def test_doctor_says_why_the_api_cannot_be_reached(swissbrain: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(URL, "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@127.0.0.1:2")
+    monkeypatch.setenv("NO_PROXY", "")
+    first = swissbrain("doctor").out.splitlines()[0]
+    assert first.endswith(
+        "cannot reach the API at http://127.0.0.1:1 through the proxy in HTTP_PROXY: [Errno 111] Connection refused"
+    )

@@ -123,6 +123,13 @@ def test_a_pattern_without_a_folder_lists_what_it_selects(
     assert swissbrain("files", "run_1", "*.none").err == "swissbrain: no file of the run matches '*.none'\n"
 
 
+@pytest.mark.parametrize("words", [(), ("a",), ("*",)])
+def test_an_empty_path_is_not_the_current_folder(api: ScriptedServer, swissbrain: Command, words: tuple[str]) -> None:
+    refused = swissbrain("files", "run_1", *words, "-o", "")
+    assert refused == (2, "", "swissbrain: Invalid value for --output: the path is empty\n")
+    assert api.requests == []
+
+
 def test_a_store_that_refuses_one_file_is_named(
     api: ScriptedServer, store: ScriptedServer, swissbrain: Command
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from swissbrain import Client, Event, Gap, ProtocolError
+from swissbrain import Client, ClientError, Event, Gap, ProtocolError
 from tests.client.scripted_server import ScriptedServer, end, event, gap, ok, reset, sse
 
 
@@ -52,6 +52,18 @@ def test_filters_have_one_value_or_several(api: ScriptedServer, client: Client) 
         "/agent/logs/run_1?tail=5&step=0%2C2&stream=stdout%2Cstderr&type=a%2Cb",
         "/agent/logs/run_1?after=0&limit=1000&step=3",
     ]
+
+
+def test_an_empty_filter_does_not_select_everything(api: ScriptedServer, client: Client) -> None:
+    for ask in (
+        lambda: client.logs("run_1", stream=[]),
+        lambda: client.logs("run_1", event_type=""),
+        lambda: [*client.events("run_1", step=())],
+        lambda: [*client.runs(status=[])],
+    ):
+        with pytest.raises(ClientError, match="a filter is empty"):
+            ask()
+    assert api.requests == []
 
 
 def test_a_filtered_log_goes_on_after_pages_without_a_match(api: ScriptedServer, client: Client) -> None:

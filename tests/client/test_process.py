@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 
 from swissbrain.access import TOKEN as TOKEN_VARIABLE
 from swissbrain.access import URL
+from swissbrain.cli.screen import console
+from swissbrain.cli.stop_signals import stop_signals
 from tests.client.scripted_server import (
     TOKEN,
     ScriptedServer,
@@ -72,6 +76,14 @@ def test_a_full_disk_is_one_line(api: ScriptedServer, words: tuple[str, ...]) ->
         api.then(reply(307, location="/store"), reply(200, "x"))
     result = into(api, "> /dev/full", *words)
     assert (result.returncode, result.stderr) == (2, b"swissbrain: cannot go on: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+@pytest.mark.parametrize("words", [("show", "a"), ("show",), ("show", "a", "--nope")])
+def test_an_error_that_cannot_be_printed_keeps_its_exit_code(api: ScriptedServer, words: tuple[str, ...]) -> None:
+    api.always = problem(404, "there is no run 'a'")
+    # 1 means that a run has failed.
+    assert into(api, "2> /dev/full", *words).returncode == 2
 
 
 @pytest.mark.parametrize(("words", "code"), [(("logs", "run_7", "-f"), 130), (("show", "run_7"), 130)])
@@ -164,6 +176,19 @@ def test_terminal_output_is_coloured_and_free_of_foreign_escapes(api: ScriptedSe
     assert b"blink" in result.stdout
 
 
+def test_colours_in_a_pipe_make_it_no_terminal(api: ScriptedServer) -> None:
+    api.always = ok({"runs": [summary("run_1", title="t" * 200, status="failed")], "next_cursor": None})
+    head, row = swissbrain(api, "runs", FORCE_COLOR="1", COLUMNS="40").stdout.splitlines()
+    assert b"title" in head
+    assert row.startswith(b"run_1  \x1b[31mfailed")
+
+
+@pytest.mark.parametrize("stderr", [True, False])
+def test_forced_colours_redraw_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch, stderr: bool) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert not console(stderr=stderr).is_terminal
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -193,22 +218,57 @@ def test_input_that_is_not_utf_8_is_one_line(api: ScriptedServer) -> None:
     assert (result.returncode, result.stderr.count(b"\n"), b"Traceback" in result.stderr) == (2, 1, False)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_exec_that_is_stopped_while_it_sends_files_deletes_its_run(
-    api: ScriptedServer, tmp_path: Path, number: signal.Signals
+STOPS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@contextmanager
+def stoppable(api: ScriptedServer, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [*COMMAND, *words],
+        env=environment(api),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in STOPS],  # as tests may inherit them ignored
+    ) as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (("exec", "--", "true"), signal.SIGINT),
+        (("exec", "--", "true"), signal.SIGTERM),
+        (("run", "--shell", "true"), signal.SIGHUP),
+    ],
+)
+def test_a_command_that_is_stopped_while_it_sends_files_deletes_its_run(
+    api: ScriptedServer, tmp_path: Path, number: signal.Signals, words: tuple[str, ...]
 ) -> None:
     (tmp_path / "a").write_bytes(b"x")
     api.then(ok(run(status="created"), 201), silent)
     api.always = reply(204)
-    words = [*COMMAND, "exec", "--file", str(tmp_path / "a"), "--", "true"]
-    with subprocess.Popen(
-        words,
-        env=environment(api),
-        stderr=subprocess.PIPE,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    ) as process:
+    with stoppable(api, words[0], "--file", str(tmp_path / "a"), *words[1:]) as process:
         wait_until(lambda: len(api.requests) == 2, "the file is announced")
         process.send_signal(number)
         assert process.stderr is not None
         assert (process.wait(60), process.stderr.read()) == (128 + number, b"")
     assert api.requests[-1].method == "DELETE"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_download_that_is_stopped_leaves_no_part(api: ScriptedServer, tmp_path: Path, number: signal.Signals) -> None:
+    api.always = silent
+    with stoppable(api, "files", "run_1", "a", "-o", str(tmp_path / "a")) as process:
+        wait_until(lambda: list(tmp_path.iterdir()), "the file is begun")
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stops_nothing() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by `nohup`
+    try:
+        with stop_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)

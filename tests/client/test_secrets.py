@@ -82,10 +82,12 @@ def test_a_malformed_token_is_rejected_without_printing_it(token: str) -> None:
         "https:///path",
         "http://a:0",
         "http://a:99999",
+        "http://a?secret",
+        "http://a/#secret",
     ],
 )
 def test_a_malformed_address_or_one_with_a_password_is_rejected(url: str) -> None:
-    with pytest.raises(ClientError, match=r"^the API's address is malformed, or has a user name$") as caught:
+    with pytest.raises(ClientError, match=r"^the API's address is malformed, or has a user name or a query$") as caught:
         Client(url, TOKEN)
     assert "secret" not in repr(caught.value)
 

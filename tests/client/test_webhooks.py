@@ -80,7 +80,13 @@ def test_a_missing_header_is_named(name: str) -> None:
         verify(BODY, bad, SECRET)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"type": 1}', b"\xff"])
+def test_a_call_that_is_no_text_is_rejected() -> None:
+    for body, changes in (("\udcff", {}), ("\ud800", {}), ("{}", {"webhook-id": "\udcff"})):
+        with pytest.raises(WebhookRejected, match="no signature"):
+            verify(body, headers() | changes, SECRET)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"type": 1}', b"\xff", b'{"x": ' + b"[" * 100_000])
 def test_a_signed_body_that_is_no_event_is_rejected(body: bytes) -> None:
     with pytest.raises(WebhookRejected, match="no event"):
         verify(body, signed_headers([SECRET], "e", int(time.time()), body), SECRET)

@@ -35,6 +35,30 @@ def test_the_permissions_of_an_existing_folder_stay(tmp_path: Path) -> None:
     assert mode(tmp_path) == 0o755
 
 
+@pytest.mark.parametrize("name", ["work", "logs"])
+def test_a_folder_that_holds_what_is_not_of_a_stack_is_refused(tmp_path: Path, name: str) -> None:
+    # The stack would remove them, such as those of a project.
+    (tmp_path / name).mkdir()
+    for _ in range(2):
+        with pytest.raises(StackError, match=f"holds '{name}', which is not of a stack; use another folder"):
+            DataDir(tmp_path).create()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_of_a_stack_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir = DataDir(tmp_path)
+    (tmp_path / "test.env").touch()  # a profile of the user, as `demo` is a folder of the demo
+    (tmp_path / "demo").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 30, 100 << 30, 0))
+        with pytest.raises(StackError, match="is full"):
+            data_dir.create()
+    data_dir.create()
+    data_dir.redis_config.touch()
+    data_dir.lock.unlink()  # by a user after a crash
+    data_dir.create()
+
+
 def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(100 << 30, 100 << 30, 12 << 20))
     with pytest.raises(StackError, match=r"the disk of .* is full: 12 MB are free, 1024 MB are needed"):

@@ -111,6 +111,7 @@ def test_outcomes_are_exit_codes_and_bad_input_is_one_line(tmp_path: Path) -> No
             (("logs", "-x"), "No such option: -x"),
             (("dev",), "is in use by another stack"),
             (("dev", "--data", "other", "--port", "0"), "--port"),
+            (("dev", "--data", ""), "--data': the path is empty"),
         ]
         ended = one_after_another(tmp_path, [words for words, _ in refusals])
         for (words, message), refused in zip(refusals, ended, strict=True):

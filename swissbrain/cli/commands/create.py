@@ -37,6 +37,7 @@ from swissbrain.cli.options import (
 from swissbrain.cli.output import follow_run, pairs, print_json
 from swissbrain.cli.plan_file import read_plan
 from swissbrain.cli.program_steps import program_steps
+from swissbrain.cli.stop_signals import stop_signals
 from swissbrain.cli.terminal import note, plain
 from swissbrain.cli.times import future_ms, seconds
 from swissbrain.models import Run
@@ -145,7 +146,8 @@ def fork(
 def _send_and_start(client: "Client", created: Run, files: Mapping[str, Path], *, start: bool) -> None:
     # With the idempotency key of an earlier call, the run may have been started already.
     if created.status == "created":
-        send_files(client, created, files)
+        with stop_signals():
+            send_files(client, created, files)
         if start:
             client.start(created.run_id)
 

@@ -1,13 +1,11 @@
 """Command `exec`: a program of a run as if it ran here."""
 
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +19,7 @@ from swissbrain.cli.options import InputFiles, Network
 from swissbrain.cli.program_output import StreamCopy
 from swissbrain.cli.screen import console
 from swissbrain.cli.silence import Reason, with_reason
+from swissbrain.cli.stop_signals import Stopped, stop_signals
 from swissbrain.cli.terminal import note
 from swissbrain.cli.times import seconds
 from swissbrain.errors import ClientError
@@ -35,14 +34,6 @@ MAX_TIMEOUT_S = 3600.0
 SPARE_S = 60.0
 """Time that a run has in addition to its program, so that the program's own limit ends it and its files are stored."""
 CANCEL_S = 10.0
-
-
-class Stopped(BaseException):
-    """Signal to stop. A BaseException, so that no handler of errors catches it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def execute(
@@ -72,14 +63,11 @@ def execute(
     if python or node:
         words = _with_interpreter("python3" if python else "node", words, files)
     step = shell(shlex.join(words), timeout_s=limit_s, network=network, name=words[0][:200] or None)
-    try:
-        with connect(note) as client, _signals():
-            # Started only when its id is known, so that it can be cancelled whenever this command is stopped.
-            run = client.create_run(step, start=False, timeout_s=limit_s + SPARE_S)
-            send_files(client, run, files)
-            code = _execute(client, run.run_id)
-    except (KeyboardInterrupt, Stopped) as exc:
-        code = 128 + (exc.number if isinstance(exc, Stopped) else signal.SIGINT)
+    with connect(note) as client, stop_signals():
+        # Started only when its id is known, so that it can be cancelled whenever this command is stopped.
+        run = client.create_run(step, start=False, timeout_s=limit_s + SPARE_S)
+        send_files(client, run, files)
+        code = _execute(client, run.run_id)
     raise typer.Exit(code)
 
 
@@ -168,18 +156,3 @@ def _cancel(client: "Client", run_id: str) -> None:
             client.wait(run_id, timeout_s=CANCEL_S)
     except ClientError as exc:
         note(f"run {run_id} may continue: {exc}; 'swissbrain cancel {run_id}' stops it")
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Raise Stopped in the main thread on SIGTERM and SIGHUP, as Ctrl-C raises KeyboardInterrupt."""
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

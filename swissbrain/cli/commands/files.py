@@ -15,6 +15,7 @@ from swissbrain.cli.exit_codes import USAGE
 from swissbrain.cli.explanations import explain
 from swissbrain.cli.options import Json, RunId
 from swissbrain.cli.output import print_json, show_table
+from swissbrain.cli.stop_signals import stop_signals
 from swissbrain.cli.terminal import note
 from swissbrain.errors import ClientError
 
@@ -35,7 +36,9 @@ def files(
     as_json: Json = False,
 ) -> None:
     """List a run's files, print one of them, or save some or all."""
-    with connect(note) as client:
+    if output == "":
+        raise typer.BadParameter("the path is empty", param_hint="--output")
+    with connect(note) as client, stop_signals():
         several = path is None or path.endswith("/") or is_pattern(path)
         names_folder = output is not None and (output.endswith("/") or Path(output).is_dir())
         if path is not None and not several and not names_folder:

@@ -29,7 +29,7 @@ def runs(
 ) -> None:
     """List your runs, newest first."""
     filters = RunFilters(status, error, created_after, created_before, pairs(metadata or [], "--metadata"))
-    arguments = filters.arguments() | ({} if status else {"status": None})
+    arguments = filters.arguments() | ({} if status is not None else {"status": None})
     with connect(note) as client:
         found = list(islice(client.runs(**arguments, on_unreadable=warn_of_unreadable), limit))
     if as_json:
