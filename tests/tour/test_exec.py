@@ -100,7 +100,8 @@ def test_a_timeout_is_named_and_has_its_own_exit_code(folder: Path) -> None:
     result = execute(folder, "--timeout", "1s", "--", "sleep", "60")
     assert (result.returncode, result.stdout) == (124, b"")
     assert result.stderr.startswith(b"swissbrain: run run_")
-    assert b"timeout" in result.stderr
+    # Which of the two ends the program first depends on the machine.
+    assert b"timeout" in result.stderr or b"when the time of its step was over" in result.stderr
     assert execute(folder, "--timeout", "2h", "--", "true").returncode == 2
 
 
