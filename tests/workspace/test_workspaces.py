@@ -88,7 +88,7 @@ async def test_the_check_notices_each_missing_permission_and_leaves_at_most_one_
 async def test_a_server_that_answers_200_to_everything_is_no_store(proxy: FaultyS3, through_proxy: Workspaces) -> None:
     for method in ("HEAD", "PUT", "GET", "DELETE"):
         proxy.then(method, malformed(b"" if method == "HEAD" else b"<html>Welcome</html>"))
-    with pytest.raises(FilesUnavailable, match="not what was read; does S3_ENDPOINT_URL lead to an S3 server?"):
+    with pytest.raises(FilesUnavailable, match=r"not what was read; does S3_ENDPOINT_URL lead to an S3 server\?"):
         await through_proxy.check()
 
 
