@@ -2,8 +2,8 @@
 
 The lock is an `flock` on a file in the folder (see infra.folders). The worker and the guards of its programs hold the
 file open, so the lock is free as soon as no process writes into the folder any more, however the processes ended.
-Other workers then remove the folder. A folder without a lock file is never removed: either its worker is just creating
-it, or it belongs to a worker of a release without locks.
+Other workers then remove the folder. A folder without a lock file, or whose lock file names no process, is never
+removed: either its worker is just creating it, or it belongs to another program or to a worker of an earlier release.
 
 The lock file holds names of worker processes, one in each line: first the name of the process that holds the lock, then
 the dead processes whose runs it has yet to recover. Whoever gets the lock knows that all of these processes have ended,
@@ -144,7 +144,8 @@ def _locked_if_abandoned(folder: Path) -> Iterator[int | None]:
         if folder.lstat().st_uid == os.geteuid() and not folder.is_symlink():
             lock_fd = try_lock(folder / LOCK, create=False)
     try:
-        yield lock_fd
+        # WORKER_ROOT may hold folders of other programs, and some of them have a file of this name, too.
+        yield lock_fd if lock_fd is not None and _read_processes(lock_fd) else None
     finally:
         if lock_fd is not None:
             os.close(lock_fd)

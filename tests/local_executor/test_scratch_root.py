@@ -74,6 +74,16 @@ def litter(folder: Path) -> None:
         path.chmod(0)
 
 
+@pytest.mark.parametrize("content", ["", "4711\n", "# held while a package is installed\n"])
+def test_a_folder_with_the_lock_of_another_program_stays(tmp_path: Path, content: str) -> None:
+    """A user may give the workers a folder with folders of other programs in it."""
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / LOCK).write_text(content)
+    (tmp_path / "project" / "thesis").write_text("years of work")
+    remove_abandoned(tmp_path)
+    assert (tmp_path / "project" / "thesis").read_text() == "years of work"
+
+
 def actions(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records]
 
@@ -143,7 +153,7 @@ def test_a_folder_without_a_lock_is_not_removed(tmp_path: Path) -> None:
 
 def test_a_link_to_a_folder_with_a_free_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / LOCK).touch()
+    (tmp_path / "precious" / LOCK).write_text(f"{'0' * 16}\n")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "link").symlink_to(tmp_path / "precious")
     with new_worker(tmp_path / "root" / "next"):
@@ -246,7 +256,7 @@ def test_a_folder_that_is_removed_during_its_creation_is_created_again(
     def interfere(*args: object, **options: object) -> object:
         if not interfered:
             interfered.append(True)
-            (tmp_path / "own" / LOCK).touch()  # as one step later
+            (tmp_path / "own" / LOCK).write_text(f"{'0' * 16}\n")  # of a worker that was killed
             remove_abandoned(tmp_path)
             assert not (tmp_path / "own").exists()
         return real(*args, **options)
