@@ -76,6 +76,9 @@ async def test_a_value_may_be_nested_as_deeply_as_it_can_be_read() -> None:
         ("raise ImportError('no module')", ExecutorUnavailable, "does not work: ImportError: no module"),
         ("raise OSError(28, 'No space left on device')", HostExhausted, "short of disk space"),
         ("raise SystemExit(1)", ExecutorUnavailable, "exit code 1"),
+        ("import os; os.kill(os.getpid(), 9)", HostExhausted, "killed by signal 9"),
+        ("import os; os.kill(os.getpid(), 15)", HostExhausted, "killed by signal 15"),
+        ("import os; exit(os.getsid(0) == os.getpid() and 'own session')", ExecutorUnavailable, "own session"),
     ],
 )
 async def test_a_program_that_does_not_work_is_no_fault_of_the_run(

@@ -5,6 +5,7 @@ process of its own checks them, within limits: the worker has runs of others.
 """
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from infra.host_limits import exhaustion_in, translate_exhaustion
 CPU_S = 2
 MEMORY_BYTES = 256 * 1024 * 1024
 MAX_REASON_CHARS = 500
-TOO_MUCH = 3
-"""Exit code of the program when it has no memory left."""
+_TOO_MUCH = {3, -signal.SIGXCPU, -signal.SIGABRT, -signal.SIGSEGV}
+"""Exit codes of the program at its limits: without memory, it exits with 3 or aborts, and its stack may overflow."""
 _WALL_S = 60.0
 _PROGRAM = Path(__file__).with_name("schema_program.py")
 _threads = ThreadPoolExecutor(2, "schema")  # of their own: the others serve all runs
@@ -73,12 +74,16 @@ def _run(content: bytes) -> bytes:
     command = [sys.executable, "-P", str(_PROGRAM), str(CPU_S), str(MEMORY_BYTES)]
     try:
         with translate_exhaustion():
-            ended = subprocess.run(command, input=content, capture_output=True, timeout=_WALL_S, check=False)
+            # In a session of its own, because Ctrl-C ends all processes of a terminal, and a worker drains then.
+            ended = subprocess.run(
+                command, input=content, capture_output=True, timeout=_WALL_S, check=False, start_new_session=True
+            )
     except subprocess.TimeoutExpired:
         raise HostExhausted(f"the host is too busy: the check of an output waited {_WALL_S:g} s") from None
-    # A process beyond its limits is ended by a signal, of the kernel or of its own.
-    if ended.returncode < 0 or ended.returncode == TOO_MUCH:
+    if ended.returncode in _TOO_MUCH:
         return b""
+    if ended.returncode < 0:  # by the kernel, when the host has no memory left, or by an operator
+        raise HostExhausted(f"the check of an output was killed by signal {-ended.returncode}")
     if ended.returncode:
         errors = ended.stderr.decode(errors="replace")
         if short := exhaustion_in(errors):

@@ -9,6 +9,7 @@ Exit code 3 if there is no memory left.
 import json
 import resource
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import jsonschema_rs
@@ -49,11 +50,15 @@ def _refuse(uri: str) -> NoReturn:
 
 def main() -> None:
     """Answer the request on standard input."""
-    for limit, value in ((resource.RLIMIT_CPU, sys.argv[1]), (resource.RLIMIT_AS, sys.argv[2])):
+    # If memory runs out, the kernel must kill this process before it kills the worker.
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("800")
+    # One byte of a core dump: none is made. With 0 the kernel would start the program for dumps that the host may have.
+    limits = ((resource.RLIMIT_CPU, sys.argv[1]), (resource.RLIMIT_AS, sys.argv[2]), (resource.RLIMIT_CORE, 1))
+    for limit, value in limits:
         _, hard = resource.getrlimit(limit)
-        most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
-        resource.setrlimit(limit, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        # The hard limit stays: at that of processor time the signal would be SIGKILL, as where memory runs out.
+        resource.setrlimit(limit, (int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard), hard))
     refused = fault = ""
     try:
         request = json.load(sys.stdin.buffer)
