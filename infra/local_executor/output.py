@@ -79,7 +79,8 @@ class LineSplitter:
         """Return the lines that are now complete, without line ends. `final` completes the last line too."""
         begun = self._text + ("\r" if self._has_return else "")
         text = begun + self._decoder.decode(data, final)
-        *lines, text = [_with_returns(line) for line in text.split("\n")] if "\x1b" in text else text.split("\n")
+        *lines, text = text.split("\n")
+        lines, text = [_with_returns(line, "\r") for line in lines], _with_returns(text)
         if lines or not begun or "\r" in text:
             self._begun_s = now_s
         self._text_s = now_s
@@ -240,13 +241,17 @@ async def _read(source: asyncio.StreamReader, until_s: float | None) -> bytes | 
     return None
 
 
-def _with_returns(text: str) -> str:
+def _with_returns(text: str, line_end: str = "") -> str:
     """Return the text with each move to the first column as two carriage returns, which are no part of a line end.
 
-    Only in the end of a long text, because a program can print megabytes of states a second.
+    A return at the end that may be the begin of the line end, `line_end`, is no such move, whatever precedes it. Only
+    in the end of a long text, because a program can print megabytes of states a second.
     """
-    end = max(0, len(text) - 2 * PART_CHARS)
-    return text[:end] + _RETURN.sub("\r\r", text[end:])
+    if "\x1b" not in text:
+        return text
+    begin = max(0, len(text) - 2 * PART_CHARS)
+    end = len(text.removesuffix(line_end))
+    return text[:begin] + _RETURN.sub("\r\r", text[begin:end]) + text[end:]
 
 
 def _split(line: str) -> list[LinePart]:

@@ -177,6 +177,12 @@ def test_any_move_to_the_first_column_overwrites_the_line(begin: str, size: int)
     assert not any(part.text.endswith("K") for part in parts if "%" in part.text)
 
 
+@pytest.mark.parametrize("end", ["\x1b[K", "\x1b[m\x1b[K", "\x1b[2K"])
+def test_a_line_end_after_a_sequence_that_erases_overwrites_nothing(end: str) -> None:
+    """As `grep --color=always` prints a file whose lines end with carriage returns."""
+    assert LineSplitter().feed(f"found{end}\r\n".encode(), 0) == [LinePart(f"found{end}", end="\r\n")]
+
+
 async def test_a_fast_progress_bar_is_passed_on_five_times_a_second(bench: Bench) -> None:
     source = "import sys, time\nfor i in range(101): print(f'\\r{i}%|', end='', file=sys.stderr); time.sleep(0.01)"
     ran = await bench.run(source, "python")
