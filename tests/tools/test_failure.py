@@ -6,6 +6,11 @@ from worker.toolkit.failure import description, reason_in
 
 VERSION = "\n\nNode.js v20.1.0\n"
 NODE = f"/x.js:1\nthrow new Error('boom')\n^\n\nError: boom\n    at Object.<anonymous> (/x.js:1:7){VERSION}"
+GIT = (
+    "fatal: The current branch main has no upstream branch.\nTo push it, use\n\n    git push -u origin main\n\n"
+    "To have this happen automatically for branches without a tracking\nupstream, see 'git help config'.\n"
+)
+
 OUTPUTS = {
     "nothing": ("", ""),
     "empty lines": ("\n \n", ""),
@@ -181,14 +186,6 @@ OUTPUTS = {
         "fatal: not a git repository (or any parent up to mount point /)\nStopping at filesystem boundary (X).\n",
         "fatal: not a git repository (or any parent up to mount point /)",
     ),
-    "git push": (
-        (
-            "fatal: The current branch main has no upstream branch.\nTo push it, use\n\n    git push -u origin main\n\n"
-            "To have this happen automatically for branches without a tracking\nupstream, see 'git help config'.\n"
-        ),
-        "fatal: The current branch main has no upstream branch.",
-    ),
-    "git before another error": ("fatal: no names\nrelease: no version\n", "release: no version"),
     "git checkout": (
         "error: These files would be overwritten:\n\ta.txt\nPlease commit your changes or stash them.\nAborting\n",
         "error: These files would be overwritten: a.txt",
@@ -236,6 +233,8 @@ OUTPUTS = {
         'Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n  File "x", line 1 in f\n',
         "Fatal Python error: Aborted",
     ),
+    "plea of a script": ("loading\nPlease specify a file\n", "Please specify a file"),
+    "quotes": ('loading\n"x" is not in "y"\n', '"x" is not in "y"'),
     "killed": ("Error: x\n    at y\n\nkilled: the program used more memory\n", "killed: the program used more memory"),
 }
 
@@ -251,6 +250,8 @@ def test_the_reason_is_found_in_the_error_output(case: str) -> None:
     [
         (1, "", "exit code 1"),
         (1, "boom\n", "exit code 1: boom"),
+        (128, GIT, "exit code 128: fatal: The current branch main has no upstream branch."),
+        (1, "fatal: no names\nTraceback:\n  File x\nAssertionError\n", "exit code 1: AssertionError"),
         (139, "", "exit code 139: Segmentation fault"),
         (139, "WARNING: x\n", "exit code 139: Segmentation fault: WARNING: x"),
         (139, "line 1: 7 Segmentation fault ./a\n", "exit code 139: line 1: 7 Segmentation fault ./a"),
@@ -260,7 +261,5 @@ def test_the_reason_is_found_in_the_error_output(case: str) -> None:
         (129, "", "exit code 129"),
     ],
 )
-def test_the_signal_that_ended_a_program_is_named_if_nothing_else_is_known(
-    exit_code: int, stderr: str, text: str
-) -> None:
+def test_the_exit_code_tells_what_the_error_output_alone_does_not(exit_code: int, stderr: str, text: str) -> None:
     assert description(exit_code, stderr) == text

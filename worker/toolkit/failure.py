@@ -19,13 +19,15 @@ _NO_REASON = re.compile(
     r"|npm (ERR!|error)( {2,}.*|\s*\S*$| (A complete log|To see a list|/).*)$"
     r"|npm (ERR!|error) \S+ (This is |In most|If you are|'proxy')"
     r"|╰|\[notice\]|exit status \d+$|rsync error: |scp: Connection closed"
-    r"|FAILED \(|Ran \d+ tests? |Ran all test suites|(Snapshots|Time): |BUILD FAILED|\* (Try|Get)|> (Run with|Get more)"
-    r"|Aborting$|Please (commit|make sure|move or remove|specify|supply)|If you wish to set tracking|See git-"
+    r"|FAILED \(|Ran \d+ tests? |Ran all test suites|(Snapshots|Time):  |BUILD FAILED"
+    r"|\* (Try|Get)|> (Run with|Get more)"
+    r"|Aborting$|Please (commit your|make sure you have the correct access|move or remove them|specify which branch)"
+    r"|Please supply the message|If you wish to set tracking|See git-"
     r"|and the repository exists|Stopping at filesystem boundary|The most similar command"
     r"|tar: (Exiting with failure|Error is not recoverable)|Execution of .* aborted due to|BEGIN failed--"
     r"|.+: line \d+: `.*'$"
     r"|(.+: line \d+: +\d+ )?(Aborted|Segmentation fault|Killed|Bus error|Floating point exception)\b"
-    r"|\S+:\d+: \w*Warning: |\".*\"$"
+    r"|\S+:\d+: \w*Warning: "
 )
 """Lines that follow the reason in the output of common programs."""
 _ADVICE = re.compile(
@@ -47,6 +49,8 @@ _ERROR = re.compile(
     r'(Uncaught |Exception in thread "[^"]*" |PHP Fatal error:\s+)?'
     r"([A-Za-z_][\w.$]*)?(Error|Exception|Interrupt|Exit)\b.*"
 )
+_EXECUTING = re.compile(r"\s+(while executing|invoked from within)$")
+"""Line above a command in a stack trace of Tcl."""
 _CARETS = re.compile(r"\s*\^[\^~]*$")
 """Line below a line of source text, which it marks."""
 _HEADING = re.compile(r".*:$|terminate called .*")
@@ -62,11 +66,13 @@ _CRASHES = {signal.SIGILL, signal.SIGTRAP, signal.SIGBUS, signal.SIGFPE, signal.
 """Signals after which a program cannot print a reason: the last line of its error output is an unrelated one."""
 _ENDS = {signal.SIGABRT, signal.SIGKILL, signal.SIGTERM, signal.SIGXCPU, signal.SIGXFSZ}
 """Signals that are the reason if the program has printed none. The numbers of others are common as plain exit codes."""
+_FATAL = 128
+"""Exit code of git after a line `fatal: ...`, below which it explains at length what to do."""
 
 
 def description(exit_code: int | None, stderr: str) -> str:
     """Return the exit code of a failed program, and the reason of the failure as far as it is known."""
-    parts = [f"exit code {exit_code}", reason_in(stderr)]
+    parts = [f"exit code {exit_code}", reason_in(stderr, exit_code)]
     for number in _CRASHES | _ENDS:
         text = signal.strsignal(number) or ""
         if exit_code == 128 + number and not (parts[-1] and number in _ENDS) and text not in parts[-1]:
@@ -74,7 +80,7 @@ def description(exit_code: int | None, stderr: str) -> str:
     return ": ".join(filter(None, parts))
 
 
-def reason_in(stderr: str) -> str:
+def reason_in(stderr: str, exit_code: int | None = None) -> str:
     """Return the line of the error output that most likely says why the program failed, or an empty text.
 
     For most programs it is the last line. Stack traces, notes and version numbers after it are passed over.
@@ -94,9 +100,8 @@ def reason_in(stderr: str) -> str:
         groups = filter(None, map(_GROUP.fullmatch, lines))
         return next((group[1] for group in groups), lines[present[-1]].strip())
     last = reasons[-1]
-    fatal = next((number for number in reversed(reasons) if lines[number].startswith("fatal: ")), last)
-    if not any(": " in lines[number] for number in reasons if number > fatal):
-        last = fatal  # of git, which explains at length what to do
+    if exit_code == _FATAL:
+        last = next((number for number in reversed(reasons) if lines[number].startswith("fatal: ")), last)
     # The message of an exception may have several lines, and the first one says most. Without a stack trace beside it,
     # a line like `Error: try again` may be anything that the program has logged.
     first, end = _paragraph(lines, last)
@@ -126,8 +131,10 @@ def _without_usage(lines: list[str]) -> list[str]:
 
 
 def _is_passed_over(lines: list[str], number: int) -> bool:
+    line, above = lines[number], lines[number - 1] if number else ""
     below = lines[number + 1] if number + 1 < len(lines) else ""
-    return bool(_NO_REASON.match(lines[number]) or _ADVICE.match(lines[number]) or _CARETS.fullmatch(below))
+    is_source = _EXECUTING.match(above) or _CARETS.fullmatch(below)
+    return bool(is_source or _NO_REASON.match(line) or _ADVICE.match(line))
 
 
 def _paragraph(lines: list[str], number: int) -> tuple[int, int]:
