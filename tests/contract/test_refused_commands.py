@@ -11,8 +11,8 @@ from infra.contract.runs import RunSpec
 from infra.contract.states import Status
 from infra.redis_tcp import RedisTcp
 from infra.settings import RedisTcpSettings
-from tests.contract.driver import LEASE_MS, USER, Driver, event, expire_request
-from tests.support.requests import answers
+from tests.contract.driver import END, LEASE_MS, USER, Driver, event, expire_request, keys_without_ttl
+from tests.support.requests import answers, question
 from tests.support.run_store import RunStore
 
 Rights = Callable[..., Awaitable[object]]
@@ -105,7 +105,7 @@ async def started(driver: Driver) -> Call:
 
 async def released(driver: Driver) -> Call:
     _, lease = await driver.in_status(Status.RUNNING)
-    return lambda store: store.release(lease, Writes(), delay_ms=0, burn=True)
+    return lambda store: store.release(lease, Writes(events=[event()]), delay_ms=0, burn=True)
 
 
 def _claim(store: RunStore) -> Awaitable[object]:
@@ -126,3 +126,49 @@ async def test_no_run_is_lost_by_a_set_of_ready_runs_that_is_damaged(
 
     await driver.redis.command("DEL", "jobs:ready")
     assert await driver.dump() == before
+
+
+async def cancelled(driver: Driver) -> tuple[str, Call]:
+    run_id = await driver.create()
+    return run_id, lambda store: store.cancel(run_id)
+
+
+async def finished(driver: Driver) -> tuple[str, Call]:
+    run_id, lease = await driver.in_status(Status.RUNNING)
+    return run_id, lambda store: store.finish(lease, Status.FAILED, Writes(events=[END]))
+
+
+async def made_waiting(driver: Driver) -> tuple[str, Call]:
+    run_id, lease = await driver.in_status(Status.RUNNING)
+    return run_id, lambda store: store.wait(lease, Writes(events=[event()]), [question()])
+
+
+async def answered_in_part(driver: Driver) -> tuple[str, Call]:
+    run_id, lease = await driver.in_status(Status.RUNNING)
+    await driver.store.wait(lease, Writes(events=[event()]), [question("a"), question("b")])
+    return run_id, lambda store: store.resume(run_id, answers("a"), by=USER, token="t")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "key", "status"),
+    [
+        (cancelled, "pending", Status.CANCELLED),
+        (cancelled, "delayed", Status.CANCELLED),
+        (finished, "leases", Status.FAILED),
+        (made_waiting, "leases", Status.WAITING),
+        (made_waiting, "waiting", Status.WAITING),
+        (made_waiting, "delayed", Status.WAITING),
+        (answered_in_part, "waiting", Status.WAITING),
+    ],
+)
+async def test_a_change_that_is_stored_does_not_fail_by_a_set_that_is_damaged(
+    driver: Driver, prepare: Callable[[Driver], Awaitable[tuple[str, Call]]], key: str, status: Status
+) -> None:
+    """Its caller was told that it had failed, and the record of a run that had ended stayed for ever."""
+    run_id, call = await prepare(driver)
+    await driver.redis.command("SET", f"jobs:{key}", "garbage", "EX", 60)
+
+    await call(driver.store)
+
+    assert (await driver.store.head(run_id)).status is status
+    assert await keys_without_ttl(driver.redis) == []

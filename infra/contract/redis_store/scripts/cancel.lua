@@ -33,8 +33,9 @@ local entry = note_event(
   run, id, hook, fields, outbox, outbox_users, delayed, last, ms, 'cancelled', nil, ms + GRACE_MS
 )
 write(run, fields)
-if redis.call('ZREM', ready, id) == 1 then redis.call('LREM', pending, 1, id) end
-redis.call('ZREM', delayed, id)
+-- Protected: the run has ended, whatever these keys hold. No claim grants a run that is not queued.
+if redis.call('ZREM', ready, id) == 1 then redis.pcall('LREM', pending, 1, id) end
+redis.pcall('ZREM', delayed, id)
 if status == 'waiting' then redis.pcall('ZREM', waiting, id) end
 expire(run, log, retention_s)
 if program then announce_unowned(control, id) end

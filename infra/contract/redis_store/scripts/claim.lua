@@ -283,11 +283,14 @@ local function grant(id, together)
   return record
 end
 
--- An error for a lack of rights is no damage of a record.
-for _, command in ipairs({ 'HMGET', 'HGET', 'HGETALL', 'HSET', 'HDEL', 'EXPIRE' }) do may(command, run_prefix .. 'run_', '', '') end
+-- An error for a lack of rights is no damage of a record. Each command has as many arguments as it takes: a server may raise
+-- an error for others.
+local any_run = run_prefix .. 'run_'
+for _, command in ipairs({ 'HGETALL', 'EXISTS' }) do may(command, any_run) end
+for _, command in ipairs({ 'HMGET', 'HGET', 'HDEL', 'EXPIRE' }) do may(command, any_run, '') end
+may('HSET', any_run, '', '')
 for _, set in ipairs({ ready, delayed, leases, waiting }) do may('ZADD', set, '', '') end
 may('ZREM', ready, '')
-may('EXISTS', run_prefix .. 'run_')
 may('EXPIRE', log_of('run_'), '')
 may_append(log_of('run_'), channel_prefix .. 'run_')
 may('PUBLISH', control, '')

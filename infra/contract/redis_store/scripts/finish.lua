@@ -18,10 +18,10 @@ local entry = note_event(
   run, id, found.hook, fields, outbox, outbox_users, delayed, last, ms, status, code, ms + GRACE_MS
 )
 write(run, with_usage(ended(fields, fence, ms, status, found), used, MORE_KEYS), MORE)
-redis.call('ZREM', leases, id)
+-- Protected: the run has ended, whatever the leases and the list of dead letters hold.
+redis.pcall('ZREM', leases, id)
 expire(run, log, retention_s)
 if status == 'failed' then
-  -- Protected: the run has ended, whatever the list of dead letters holds.
   redis.pcall('ZADD', dead, int(ms), id)
   redis.pcall('ZREMRANGEBYSCORE', dead, '-inf', int(ms - retention_s * 1000))
 end

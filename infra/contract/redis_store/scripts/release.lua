@@ -21,5 +21,5 @@ local fields = {
 write(run, with_usage(ended(fields, fence, ms, end_as, found), used, MORE_KEYS), MORE)
 -- After the fields of this call: a result among them has reset the count.
 if end_as == 'unable' then redis.call('HINCRBY', run, 'unable', 1) end
-redis.call('ZREM', leases, id)
+redis.pcall('ZREM', leases, id)
 return { 'OK', last }

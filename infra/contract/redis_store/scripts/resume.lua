@@ -36,7 +36,7 @@ for index = MORE, #ARGV, 3 do seq = append(log, channel, seq, 1, event(ms, 'run.
 local fields = { 'seq', int(seq), 'answers', answers, 'requests', rest, 'token', token, 'token:' .. token, '1' }
 if soonest then
   write(run, fields)
-  redis.call('ZADD', waiting, int(soonest), id)
+  redis.pcall('ZADD', waiting, int(soonest), id)
   return { 'OK', status }
 end
 for _, value in ipairs({ 'status', 'queued', 'queued_ms', int(ms) }) do fields[#fields + 1] = value end

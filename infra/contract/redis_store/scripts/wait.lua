@@ -26,8 +26,9 @@ local entry = note_event(
   run, id, found.hook, fields, outbox, outbox_users, delayed, last, ms, 'waiting', nil, ms + GRACE_MS
 )
 write(run, with_usage(ended(fields, fence, ms, 'waiting', found), used, MORE_KEYS), MORE)
-redis.call('ZREM', leases, id)
-redis.call('ZADD', waiting, int(expires_ms), id)
-redis.call('ZADD', delayed, 'LT', int(expires_ms), EXPIRIES)
+-- Protected: if one of these keys is damaged, the run waits all the same, and can be answered or cancelled.
+redis.pcall('ZREM', leases, id)
+redis.pcall('ZADD', waiting, int(expires_ms), id)
+redis.pcall('ZADD', delayed, 'LT', int(expires_ms), EXPIRIES)
 redis.call('PUBLISH', control, 'due ' .. int(math.max(0, expires_ms - ms)))
 return { 'OK', last, entry or '' }
