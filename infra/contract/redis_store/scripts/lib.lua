@@ -106,9 +106,11 @@ local function event(ms, kind, data)
 end
 
 -- Raises an error if the user of this connection may not execute a command. A script that lacks a right for one of its later
--- commands is not rolled back. The check costs no command. Redis before version 7 does not have it.
+-- commands is not rolled back. The check costs no command. Redis before version 7 does not have it, and other servers may not
+-- have it as Redis does: only its clear denial counts.
 local function may(command, ...)
-  if redis.acl_check_cmd and not redis.acl_check_cmd(command, ...) then
+  local checked, allowed = pcall(function(...) return redis.acl_check_cmd(...) end, command, ...)
+  if checked and allowed == false then
     error('ACL failure in script: no permissions for ' .. command .. ' ' .. tostring(...))
   end
 end
