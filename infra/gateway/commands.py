@@ -143,12 +143,13 @@ async def _few_elements(text: bytes, pacer: Pacer) -> Any:
             break
         if pacer.due:
             await pacer.pause()
-        # A small one becomes the same text as in a small request, whatever the other elements are.
-        if raw[:1] in b"[{" and len(raw) > LARGE_BYTES:
+        if raw[:1] not in b"[{":
+            values.append(await _decode(_decoder, raw, pacer))
+        elif len(raw) <= LARGE_BYTES:  # the same text as in a small request, whatever the other elements are
+            values.append(msgspec.Raw(_argument(await _decode(_decoder, raw, pacer))))
+        else:
             text = raw.decode("utf-8", "replace").encode()
             values.append(msgspec.Raw(msgspec.json.format(text, indent=-1)))
-        else:
-            values.append(await _decode(_decoder, raw, pacer))
     return values
 
 
