@@ -126,7 +126,7 @@ async def _elements(body: bytes, pacer: Pacer) -> Any:
 
 
 async def _few_elements(text: bytes, pacer: Pacer) -> Any:
-    """Decode a large array; one of few elements without making objects of the lists and objects among them."""
+    """Decode a large array; one of few elements without making objects of what large lists and objects hold."""
     try:
         try:
             few = _few_decoder.decode(text)
@@ -143,11 +143,13 @@ async def _few_elements(text: bytes, pacer: Pacer) -> Any:
             break
         if pacer.due:
             await pacer.pause()
-        if raw[:1] in b"[{":
+        if raw[:1] not in b"[{":
+            values.append(await _decode(_decoder, raw, pacer))
+        elif len(raw) <= LARGE_BYTES:  # the same text as in a small request, whatever the other elements are
+            values.append(msgspec.Raw(_argument(await _decode(_decoder, raw, pacer))))
+        else:
             text = raw.decode("utf-8", "replace").encode()
             values.append(msgspec.Raw(msgspec.json.format(text, indent=-1)))
-        else:
-            values.append(await _decode(_decoder, raw, pacer))
     return values
 
 

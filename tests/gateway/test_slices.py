@@ -126,6 +126,14 @@ async def test_an_argument_of_many_json_values_is_parsed_without_an_object_for_e
     assert await longest_turn(parse, 0.2) < 0.2
 
 
+@pytest.mark.parametrize("value", [b'{"a":"\\u00e9","a":-0}', b'["\\/", {"b" : 1.10}, "\\ud83d"]'])
+async def test_the_text_of_a_json_argument_does_not_depend_on_the_others(value: bytes) -> None:
+    pacer, large = connected(), b'"%b"' % (b"x" * 300_000)
+    [_, alone] = await commands.from_json(b'["SET",%b]' % value, pacer)
+    assert (await commands.from_json(b'["SET",%b,%b]' % (large, value), pacer))[2] == alone
+    assert (await commands.from_json(b'["SET",%b,%b]' % (value, large), pacer))[1] == alone
+
+
 async def test_a_large_batch_of_other_values_than_commands_is_rejected_at_the_first() -> None:
     body = b'[["PING", "\\ud83d"],' + b",".join([b'""'] * 3_000_000) + b"]"
 
