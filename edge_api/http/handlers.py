@@ -33,7 +33,7 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
 def _detail(request: Request, exc: HTTPException) -> str:
     path = request.scope["path"]
     if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED and exc.headers:
-        return f"{request.method} is not allowed here; allowed are {exc.headers['Allow']}"
+        return f"{request.method[:20]} is not allowed here; allowed are {exc.headers['Allow']}"
     if exc.status_code == HTTPStatus.NOT_FOUND:
         hint = ", which ends in '/' or has '//'" if path.endswith("/") or "//" in path else ""
         return f"there is nothing at this path{hint}; /openapi.json lists all paths"
