@@ -24,6 +24,7 @@ from tests.support.commands import invoke
 from tests.support.deploy_site import REGISTRY, SECRET, Site, marks, needs_kubectl
 from tests.support.kube import PodFault
 from tests.support.kube.access import Rule
+from tests.support.kube.worker_access import write_kubeconfig
 from tests.support.waiting import wait_until
 
 pytestmark = needs_kubectl
@@ -76,10 +77,11 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_is_changed(site: Site) 
 
 
 def test_a_dry_run_prints_the_steps_even_without_a_cluster(site: Site) -> None:
-    site.server.faults.down = True
+    write_kubeconfig(site.folder / "kubeconfig", "http://127.0.0.1:1")
     result = called(site, "1", "--dry-run")
     assert result.exit_code == 1
     assert marks(result)["cluster"] == "✗"
+    assert "kubectl failed: The connection to the server 127.0.0.1:1 was refused" in result.stdout
     overlay = site.overlay("1")
     step = f"$ kubectl kustomize {overlay} | kubectl --context=test apply --filename=- --selector="
     step += "app.kubernetes.io/name="
