@@ -98,11 +98,12 @@ def test_a_killed_deployment_is_finished_by_the_next_one_which_does_not_pretend_
     slow = PodFault(start_s=3600, match=lambda pod: pod["spec"]["containers"][0]["image"].endswith("2"))
     site.server.faults.add_pod(slow)
     command = [sys.executable, "-m", "swissbrain", "deploy", "--context=test", f"--overlay={site.overlay('2')}"]
-    with subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0) as child:
         try:
             wait_until(lambda: site.images() == "112", "the first stage is applied")
         finally:
-            child.send_signal(signal.SIGKILL)
+            # With its kubectl, which may be about to renew the Lease: then the next deployment would be refused.
+            os.killpg(child.pid, signal.SIGKILL)
     site.server.advance(3600)
     site.server.faults.heal()
     wait = lock._wait_for_silence
