@@ -22,6 +22,8 @@ CHUNK_BYTES = 16 * 1024 * 1024
 MAX_ERROR_CHARS = 500
 _FINAL = ("(Forbidden)", "(Invalid)", "(BadRequest)", "(NotFound)")
 """What kubectl says of failures that are the same at every try."""
+_ERRORS = ("Error", "error", "- at ", "Unable to connect to the server", "The connection to the server")
+"""Beginnings of the lines of kubectl and helm that name an error."""
 
 
 class ProgramFailed(DeployFailed):
@@ -143,6 +145,6 @@ def _failed(command: Sequence[str], code: int, output: str) -> ProgramFailed:
     else:
         # kubectl has warnings on the same stream, and names the errors of several objects one after the other.
         # helm has a line "- at …" for each value that its chart does not take.
-        errors = [line for line in lines if line.startswith(("Error", "error", "- at "))] or lines[-3:]
+        errors = [line for line in lines if line.startswith(_ERRORS)] or lines[-3:]
     text = "; ".join(errors)[:MAX_ERROR_CHARS] or f"exit code {code}"
     return ProgramFailed(f"{Path(command[0]).name} failed: {text}")

@@ -52,14 +52,20 @@ def _reason(line: str, *, is_last: bool) -> str | None:
 
 
 def _of_valkey(lines: list[str]) -> str | None:
-    """Return the first of the errors of Valkey that end the lines: the others follow from it."""
-    first = None
+    """Return the first of the errors of Valkey that end the lines: the others follow from it.
+
+    Below a title, such as `*** FATAL AOF MANIFEST FILE ERROR ***`, the last one has the reason.
+    """
+    first = last = None
     for line in reversed(lines):
+        if line.startswith("*** FATAL "):
+            return last
         found = _VALKEY.match(line)
         # A warning is about the host's settings, at each start.
         if found is None or found["mark"] != "#" or found["text"].startswith("WARNING"):
             break
         first = found["text"]
+        last = last or first
     return first
 
 

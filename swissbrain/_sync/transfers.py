@@ -4,7 +4,7 @@
 import io
 import secrets
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -159,13 +159,12 @@ def save(api: Transport, request: Request[Any], name: str, to: Path, on_bytes: O
     # The temporary file is in the same folder, because a file can be replaced atomically only within a file system.
     partial_file = to.with_name(f".swissbrain-{secrets.token_hex(8)}")
     try:
-        content = partial_file.open("xb")
-    except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, str(to)) from exc
-    try:
-        with content:
+        with partial_file.open("xb") as content:
             download(api, request, name, content, on_bytes)
         partial_file.replace(to)
-    except BaseException:
-        partial_file.unlink(missing_ok=True)
+    except BaseException as exc:  # a signal can come while the file is opened, too
+        with suppress(OSError):
+            partial_file.unlink(missing_ok=True)
+        if isinstance(exc, OSError) and exc.filename == str(partial_file):
+            raise OSError(exc.errno, exc.strerror, str(to)) from exc
         raise

@@ -87,6 +87,7 @@ class EventLines:
             self._reply = None
             if problem := item.data.get("problem"):
                 self._end_line()
+                self._drawn.clear()
                 self._print(Text(f"{'':{self._indent}}the reply cannot be used: {plain(problem)}", "yellow"))
         elif item.type == "model.delta" and item.data.get("kind") != "reasoning":
             reply = _exchange(item)

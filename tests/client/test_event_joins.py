@@ -168,6 +168,7 @@ def test_a_line_that_replaces_another_is_drawn_in_its_place_on_a_terminal() -> N
     [
         event("tool.finished", tool="code", status="failed", message="b"),
         event("of.a.later.release", text="b"),
+        event("model.message", text="", problem="b"),
         Gap(first=2, last=3),
     ],
 )

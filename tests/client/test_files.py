@@ -182,6 +182,21 @@ def test_a_download_without_a_usable_redirect_is_an_error(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_a_signal_while_a_file_is_begun_leaves_no_part(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Path.open
+
+    def interrupted(path: Path, mode: str) -> None:
+        begin(path, mode).close()
+        raise InterruptedError
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(InterruptedError):
+        client.save("run_1", "a", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unwritable_target_raises_oserror(store: ScriptedServer, client: Client, tmp_path: Path) -> None:
     store.always = reply(200, b"x")
     (tmp_path / "folder").mkdir()

@@ -24,6 +24,7 @@ from tests.support.commands import invoke
 from tests.support.deploy_site import REGISTRY, SECRET, Site, marks, needs_kubectl
 from tests.support.kube import PodFault
 from tests.support.kube.access import Rule
+from tests.support.kube.worker_access import write_kubeconfig
 from tests.support.waiting import wait_until
 
 pytestmark = needs_kubectl
@@ -76,10 +77,11 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_is_changed(site: Site) 
 
 
 def test_a_dry_run_prints_the_steps_even_without_a_cluster(site: Site) -> None:
-    site.server.faults.down = True
+    write_kubeconfig(site.folder / "kubeconfig", "http://127.0.0.1:1")
     result = called(site, "1", "--dry-run")
     assert result.exit_code == 1
     assert marks(result)["cluster"] == "✗"
+    assert "kubectl failed: The connection to the server 127.0.0.1:1 was refused" in result.stdout
     overlay = site.overlay("1")
     step = f"$ kubectl kustomize {overlay} | kubectl --context=test apply --filename=- --selector="
     step += "app.kubernetes.io/name="
@@ -96,11 +98,12 @@ def test_a_killed_deployment_is_finished_by_the_next_one_which_does_not_pretend_
     slow = PodFault(start_s=3600, match=lambda pod: pod["spec"]["containers"][0]["image"].endswith("2"))
     site.server.faults.add_pod(slow)
     command = [sys.executable, "-m", "swissbrain", "deploy", "--context=test", f"--overlay={site.overlay('2')}"]
-    with subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as child:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0) as child:
         try:
             wait_until(lambda: site.images() == "112", "the first stage is applied")
         finally:
-            child.send_signal(signal.SIGKILL)
+            # With its kubectl, which may be about to renew the Lease: then the next deployment would be refused.
+            os.killpg(child.pid, signal.SIGKILL)
     site.server.advance(3600)
     site.server.faults.heal()
     wait = lock._wait_for_silence
