@@ -80,7 +80,9 @@ def save_files(
             yield from zip(files, pool.map(save, files), strict=True)
         finally:
             stopped.set()
-            pool.shutdown(cancel_futures=True)
+            # The end of the process waits for the threads, which remove what is unfinished. Here a command that is
+            # stopped would try again and again to reach an API that is silent: its client is closed next.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _target(root: Path, path: str) -> Path:

@@ -1,12 +1,14 @@
 """Files of a run in a local folder: selected by patterns, resumed, and never outside of the folder."""
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from swissbrain.cli.downloads import select_files
+from swissbrain import Client
+from swissbrain.cli.downloads import save_files, select_files
 from swissbrain.models import File
 from tests.client.conftest import Command
 from tests.client.scripted_server import ScriptedServer, ok, page, reply, scripted_server
@@ -138,3 +140,23 @@ def test_a_store_that_refuses_one_file_is_named(
     result = swissbrain("files", "run_1", "-o", "results/")
     assert result.code == 2
     assert result.err.startswith("swissbrain: a: the object store refused 'a'")
+
+
+def test_a_download_that_is_stopped_does_not_wait_for_a_silent_store(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, ended = threading.Event(), threading.Event()
+
+    def save(_: object, path: str, to: Path, **__: object) -> None:
+        if path == "silent":
+            stopped.wait(5)
+            ended.set()
+        to.touch()
+
+    monkeypatch.setattr(client, "save", save)
+    files = [File(path=path, size_bytes=0, modified_ms=1) for path in ("a", "silent")]
+    saving = save_files(client, "run_1", files, tmp_path)
+    assert next(saving) == (files[0], True)
+    saving.close()  # type: ignore[attr-defined]
+    assert not ended.is_set()
+    stopped.set()
