@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.vm.layout import Layout
-from tests.vm.ports import lasting_port
+from tests.support.redis import free_port
 from tests.vm.supervisor import Supervisor
 
 
@@ -19,7 +19,7 @@ def layout(tmp_path: Path) -> Layout:
 @pytest.fixture
 def supervisor(tmp_path: Path, layout: Layout) -> Iterator[Supervisor]:
     """Supervise the services of an installation, whose Caddy listens on free ports."""
-    web = {"HTTP_PORT": str(lasting_port()), "HTTPS_PORT": str(lasting_port())}
+    web = {"HTTP_PORT": str(free_port()), "HTTPS_PORT": str(free_port())}
     run = tmp_path / "run"
     run.mkdir()
     made = Supervisor(layout, run, {"swissbrain-web.service": web})
