@@ -101,7 +101,7 @@ async def test_a_program_that_cannot_be_started_is_no_fault_of_the_run(monkeypat
 
 async def test_the_end_of_memory_is_told_as_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = Path(schema_program.__file__).read_text()
-    (tmp_path / "program.py").write_text(program.replace("request = json.load(sys.stdin.buffer)", "bytearray(2**29)"))
+    (tmp_path / "program.py").write_text(program.replace("json.load(sys.stdin.buffer)", "bytearray(2**29)"))
     monkeypatch.setattr(output_schema, "_PROGRAM", tmp_path / "program.py")
     with pytest.raises(SchemaError, match="takes more than 2 s, or 256 MiB"):
         await check_schema({})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from infra.contract.agent import AgentOptions
 from infra.contract.errors import InvalidInput
 from infra.contract.json_schema import DIALECT, MAX_DEPTH, MAX_SCHEMA_BYTES, Keywords, check_json_schema
-from worker.agent.schema_program import refusal
+from worker.agent.schema_program import verdict_on
 
 AT = "$.output_schema"
 KEYWORDS = sorted({*Keywords.__struct_encode_fields__, "const", "default", "format", "$comment", "unknown"})
@@ -33,7 +33,7 @@ def is_refused(schema: dict[str, Any]) -> bool:
 
 
 def is_refused_by_a_worker(schema: dict[str, Any]) -> bool:
-    return refusal(schema) != ""
+    return verdict_on({"schema": schema})[0] != ""
 
 
 DIALECTS = st.sampled_from(

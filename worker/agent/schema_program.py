@@ -18,19 +18,18 @@ MAX_REASON_CHARS = 500
 TOO_DEEP = "output: nested too deeply"
 
 
-def refusal(schema: dict[str, Any]) -> str:
-    """Return why a schema cannot be used; empty if it can."""
+def verdict_on(request: dict[str, Any]) -> tuple[str, str]:
+    """Return why the schema cannot be used, and where and how the value breaks it first; each is empty if not so."""
     try:
-        _validator(schema)
+        validator = _validator(request["schema"])
     except (jsonschema_rs.ValidationError, ValueError, RecursionError) as exc:
-        return str(getattr(exc, "message", exc))[:MAX_REASON_CHARS] or type(exc).__name__
-    return ""
+        return str(getattr(exc, "message", exc))[:MAX_REASON_CHARS] or type(exc).__name__, ""
+    return "", _first_fault(validator, request["value"]) if "value" in request else ""
 
 
-def fault_of(schema: dict[str, Any], value: object) -> str:
-    """Return where and how a value breaks a usable schema first; empty if it follows the schema."""
+def _first_fault(validator: jsonschema_rs.Validator, value: object) -> str:
     try:
-        error = next(iter(_validator(schema).iter_errors(value)), None)
+        error = next(iter(validator.iter_errors(value)), None)
     except RecursionError:
         return TOO_DEEP
     if error is None:
@@ -59,16 +58,11 @@ def main() -> None:
         _, hard = resource.getrlimit(limit)
         # The hard limit stays: at that of processor time the signal would be SIGKILL, as where memory runs out.
         resource.setrlimit(limit, (int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard), hard))
-    refused = fault = ""
     try:
-        request = json.load(sys.stdin.buffer)
+        refusal, fault = verdict_on(json.load(sys.stdin.buffer))
     except RecursionError:
-        fault = TOO_DEEP
-    else:
-        refused = refusal(request["schema"])
-        if "value" in request and not refused:
-            fault = fault_of(request["schema"], request["value"])
-    json.dump({"refusal": refused, "fault": fault}, sys.stdout)
+        refusal, fault = "", TOO_DEEP
+    json.dump({"refusal": refusal, "fault": fault}, sys.stdout)
 
 
 if __name__ == "__main__":
